@@ -1,0 +1,76 @@
+"""seewhy shows why an image model gave its answer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import images, maps, methods, render, targets
+    from .errors import SeewhyError, SeewhyWarning
+    from .explaining import explain, list_layers
+    from .explanation import Explanation
+    from .images import IMAGENET, Preprocess
+    from .methods import METHODS
+    from .models.load import load_model
+    from .models.model import Model, wrap
+    from .results import Attribution, Prediction
+    from .trace import Trace
+
+__version__ = "0.1.0"
+
+# public name -> where it lives; imported when first asked for, so that `import seewhy` costs nothing
+_WHERE = {
+    "Attribution": "results",
+    "Explanation": "explanation",
+    "IMAGENET": "images",
+    "METHODS": "methods",
+    "Model": "models.model",
+    "Prediction": "results",
+    "Preprocess": "images",
+    "SeewhyError": "errors",
+    "SeewhyWarning": "errors",
+    "Trace": "trace",
+    "explain": "explaining",
+    "list_layers": "explaining",
+    "load_model": "models.load",
+    "wrap": "models.model",
+}
+_MODULES = ("images", "maps", "methods", "render", "targets")
+
+__all__ = [
+    "Attribution",
+    "Explanation",
+    "IMAGENET",
+    "METHODS",
+    "Model",
+    "Prediction",
+    "Preprocess",
+    "SeewhyError",
+    "SeewhyWarning",
+    "Trace",
+    "explain",
+    "images",
+    "list_layers",
+    "load_model",
+    "maps",
+    "methods",
+    "render",
+    "targets",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

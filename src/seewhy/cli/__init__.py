@@ -1,0 +1,54 @@
+"""The command line: parse, call the public API, show. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+
+from .app import app
+
+
+def main() -> None:
+    """Runs `seewhy`: exits 0, 1 with one line for what the user can mend, 130 when interrupted.
+
+    `--debug`, anywhere, shows tracebacks.
+    """
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(run(arguments, debug=debug))
+
+
+def run(arguments: list[str], *, debug: bool = False) -> int:
+    """Runs one command line and returns the exit status."""
+    import typer
+
+    from ..errors import SeewhyError
+
+    try:
+        status = app(arguments, prog_name="seewhy", standalone_mode=False)
+        return _interrupted() if status == 130 else status or 0  # newer typer returns 130, older raises Abort
+    except typer.Exit as leaving:
+        return int(leaving.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except BrokenPipeError:  # the reader of our output left
+        return 0
+    except SeewhyError as error:
+        if debug:
+            raise
+        return _fail(str(error))
+    except Exception as error:
+        if debug:
+            raise
+        if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
+            return _fail(f"{error.format_message()} ('seewhy --help' lists what there is)")
+        said = str(error).strip().splitlines() or [""]
+        return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; what was finished is saved", 130)
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"seewhy: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,135 @@
+"""`seewhy explain`: photos through the model, pictures to disk after every batch, a table for people or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ImageError, InputError
+from ..explaining import explain_batches
+from ..explanation import Explanation, join
+from ..images import find_images
+from ..models.load import DEFAULT_MODEL, load_model
+from ..models.model import Model
+from ..saving import ExplanationWriter
+from .showing import console, progress, table
+
+
+def sample_photos(folder: Path) -> list[Path]:
+    """Writes scikit-image's photos of a cat and of a cup of coffee into a folder."""
+    import skimage.data
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, picture in (("cat", skimage.data.chelsea()), ("coffee", skimage.data.coffee())):
+        paths.append(folder / f"{name}.jpg")
+        Image.fromarray(picture).save(paths[-1], quality=95)
+    return paths
+
+
+def explain_photos(
+    photos: Sequence[Path],
+    *,
+    model: str = DEFAULT_MODEL,
+    methods: Sequence[str],
+    targets: Sequence[str],
+    layers: Sequence[str] | None = None,
+    fuse: str | None = None,
+    style: str | None = None,
+    out: Path,
+    report: bool = False,
+    device: str = "cpu",
+    labels: Path | None = None,
+    batch_size: int = 8,
+    as_json: bool = False,
+) -> int:
+    """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
+    paths = find_images(photos)
+    unreadable: dict[Path, str] = {}
+    with console.status(f"Loading {model}"):
+        loaded = load_model(model, labels=_labels(labels), device=_device(device))
+    kept: list[Explanation] = []
+    with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths)) as show:
+        chosen = layers[0] if layers and list(layers) == ["all-stages"] else layers
+        parts = explain_batches(
+            loaded,
+            paths,
+            methods=methods,
+            targets=[_target(t) for t in targets],
+            layers=chosen,
+            batch_size=batch_size,
+            progress=show,
+            # one bad file does not stop a folder
+            on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+        )
+        for part in _fused(parts, fuse):
+            writer.add(part)
+            kept += [part] if report else []
+    if not writer.entries:
+        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {next(iter(unreadable.values()))}")
+    page = join(kept).report(out / "report.html") if kept else None
+    skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
+    if as_json:
+        told = json.loads(writer.json_path.read_text(encoding="utf-8"))
+        print(json.dumps({**told, "out": str(out), "report": str(page) if page else None, "skipped": skipped}))
+    else:
+        _tell(loaded, writer, page)
+    for item in skipped:
+        console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)
+    return 1 if skipped else 0
+
+
+def _fused(parts: Iterator[Explanation], over: str | None) -> Iterator[Explanation]:
+    for part in parts:
+        yield part.fuse(over) if over else part  # type: ignore[arg-type]
+
+
+def _labels(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"labels file '{path}' cannot be read: {error}; give a text file with a name a line"
+        ) from error
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can") from error
+    return name
+
+
+def _target(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:
+    """For people: what was explained, how far it can be read, where the pictures are."""
+    rows = []
+    for entry in writer.entries:
+        for i, told in enumerate(entry["attributions"]):
+            chance = told["probability"]
+            rows.append(
+                {
+                    "photo": entry["name"] if i == 0 else "",
+                    "explained": told["label"],
+                    "probability": "" if chance is None else f"{chance:.1%}",
+                    "method": told["method"],
+                    "layer": told["layer"] or "",
+                    "status": told["status"],
+                    "peak (x, y)": "" if told["peak"] is None else "{:.0f}, {:.0f}".format(*told["peak"]),
+                }
+            )
+    table(f"Why {model.name} said so", rows)
+    where = page or (writer.folder / writer.entries[0]["sheet"] if writer.entries else writer.folder)
+    console.print(f"\nPictures, maps and {writer.json_path.name} are in [bold]{writer.folder}[/bold]")
+    console.print(f"Look at [bold]{where}[/bold] first")

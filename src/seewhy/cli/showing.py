@@ -1,0 +1,41 @@
+"""What people read: tables and progress, on standard error, so that standard output stays for data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False)
+if not console.is_terminal:  # a log file has no width to keep to
+    console.width = 160
+
+NARROW = ("name", "photo", "probability", "status", "shape", "grid", "chosen", "layer", "method", "layout")
+
+
+def table(
+    title: str, rows: Sequence[Mapping[str, Any]], *, highlight: Callable[[Mapping[str, Any]], bool] | None = None
+) -> None:
+    """Prints rows of equal keys as a table."""
+    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    columns = [name for name in (rows[0] if rows else {}) if any(row[name] not in ("", None, 0) for row in rows)]
+    for name in columns:
+        shown.add_column(name, overflow="fold", no_wrap=name in NARROW)
+    for row in rows:
+        cells = [{True: "yes", False: ""}.get(row[name], escape(str(row[name]))) for name in columns]
+        shown.add_row(*cells, style="bold green" if highlight and highlight(row) else None)
+    console.print(shown)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over `total` photos, gone when done; yields what takes (done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=total <= 1 and not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, _: bar.update(task, completed=done)

@@ -1,0 +1,244 @@
+"""The facade: photos and a model in, an explanation out; every shared pass is made once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import maps
+from .errors import ArgumentTypeError, ImageError, InputError, TargetError
+from .explanation import Explanation, join
+from .flow import Flow, trace_flow
+from .methods import Call, Method, Result, find_method, find_stages, shared_pass
+from .methods.method import unpack
+from .models.layers import resolve_layer
+from .models.load import DEFAULT_MODEL, load_model
+from .models.model import Model, wrap
+from .results import Attribution, Prediction
+from .sources import ImageLike, Source
+from .targets import TargetLike, phrase, probabilities
+from .trace import check_input
+
+ModelLike = Model | nn.Module | str
+LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
+Progress = Callable[[int, int], None]
+
+ALL_STAGES = "all-stages"
+BATCH_SIZE = 8
+PREDICTIONS = 5
+
+
+def explain(
+    model: ModelLike = DEFAULT_MODEL,
+    images: ImageLike | Iterable[ImageLike] = (),
+    *,
+    methods: str | Method | Iterable[str | Method] = "grad_cam",
+    targets: TargetLike | Iterable[TargetLike] = "top1",
+    layers: LayersLike = None,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Explains what a model says of photos, with one forward pass for all methods, layers and targets of one rule set.
+
+    Args:
+        model: a `Model`, any module that takes (N, C, H, W), or a spec for `load_model`.
+        images: paths (folders too), PIL pictures, arrays, or a tensor (N, C, H, W) that is already preprocessed.
+        methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME.
+        targets: what to explain, one or several: "top1", "top3", a class, a label, a callable; an inner list names one
+            class for each image (see `seewhy.targets`).
+        layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.
+        batch_size: photos in one pass. Changes speed and memory, not the answer.
+        options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}.
+        args, kwargs, output: further inputs of the model, and what takes its answer to (N, K) scores.
+        progress: called with the number of photos done and of all.
+
+    Raises:
+        SeewhyError: what cannot be used, in one line.
+    """
+    parts = list(
+        explain_batches(
+            model,
+            images,
+            methods=methods,
+            targets=targets,
+            layers=layers,
+            batch_size=batch_size,
+            options=options,
+            args=args,
+            kwargs=kwargs,
+            output=output,
+            progress=progress,
+        )
+    )
+    return join(parts)
+
+
+def explain_batches(
+    model: ModelLike,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    methods: str | Method | Iterable[str | Method] = "grad_cam",
+    targets: TargetLike | Iterable[TargetLike] = "top1",
+    layers: LayersLike = None,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+    progress: Progress | None = None,
+    on_bad_image: Callable[[Any, ImageError], None] | None = None,
+) -> Iterator[Explanation]:
+    """As `explain`, a batch at a time: what is done is there, and memory does not grow with the number of photos.
+
+    Args:
+        on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out; None
+            raises. Not together with targets that name one class for each image.
+    """
+    model = load_model(model) if isinstance(model, str) else wrap(model)
+    module, labels, call = unpack(model, Call(args, kwargs or {}, output))
+    chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
+    wanted = _as_targets(targets)
+    source = Source(images, model, on_bad_image)
+    if not chosen or not wanted:
+        raise InputError("nothing to explain: give at least one method and one target")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
+    for target in wanted:
+        _check_one_each(target, len(source))
+    for start in range(0, len(source), batch_size):
+        stop = min(start + batch_size, len(source))
+        names, photos, placements, x = source.batch(start, stop)
+        if not photos:
+            continue
+        check_input(x)
+        done = shared_pass(
+            module,
+            x,
+            methods=chosen,
+            targets=[_part(target, start, stop) for target in wanted],
+            layers=_layer_names(module, x, layers, chosen, call),
+            labels=labels,
+            call=call,
+            options=options,
+        )
+        yield Explanation(
+            model=model.name,
+            names=names,
+            photos=photos,
+            placements=placements,
+            predictions=_predictions(done.output, model, len(x)),
+            attributions=tuple(_attribution(r, done.output, model, x, options or {}) for r in done.results),
+        )
+        if progress:
+            progress(stop, len(source))
+
+
+def list_layers(model: ModelLike, x: Tensor | None = None) -> Flow:
+    """Every layer of a model with its shape, and the ones `layers=None` (the last) and "all-stages" choose.
+
+    Args:
+        model: as in `explain`.
+        x: (N, C, H, W), whose first image is traced; a grey picture of the model's input size unless given.
+    """
+    model = load_model(model, pretrained=model == DEFAULT_MODEL) if isinstance(model, str) else wrap(model)
+    if x is None:
+        size = model.preprocess.size if model.preprocess else (224, 224)
+        x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
+    check_input(x)
+    return trace_flow(model.module, x, output=model.output)
+
+
+def _as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
+    if isinstance(targets, str | int | Tensor) or callable(targets):
+        return [targets]
+    if not isinstance(targets, Iterable):
+        raise ArgumentTypeError(f"targets={targets!r} is no target; give a class, a label, 'topK' or a callable")
+    return list(targets)
+
+
+def _check_one_each(target: TargetLike, n: int) -> None:
+    each = _one_each(target)
+    if each is not None and len(each) != n:
+        raise TargetError(
+            f"target {target!r} names {len(each)} classes for {n} images; give one for each image, or one for all. "
+            "(Several targets for all images are targets=[281, 285], one list.)"
+        )
+
+
+def _one_each(target: TargetLike) -> Sequence[Any] | None:
+    """The classes of a target that names one for each image, None for a target of all."""
+    if isinstance(target, Tensor):
+        return target.tolist() if target.ndim else None
+    if isinstance(target, Sequence) and not isinstance(target, str):
+        return target
+    index = getattr(target, "index", None)
+    return index if isinstance(index, tuple) else None
+
+
+def _part(target: TargetLike, start: int, stop: int) -> TargetLike:
+    """The target of the images from start to stop."""
+    each = _one_each(target)
+    if each is None:
+        return target
+    if isinstance(target, Sequence | Tensor):
+        return list(each[start:stop])
+    cut = {f: v[start:stop] for f in ("index", "other") if isinstance(v := getattr(target, f, None), tuple)}
+    return dataclasses.replace(target, **cut)  # type: ignore[type-var]
+
+
+def _layer_names(
+    module: nn.Module, x: Tensor, layers: LayersLike, methods: Sequence[Method], call: Call
+) -> tuple[str, ...]:
+    if all(method.at != "layer" for method in methods):
+        return ()
+    if layers is None:
+        return find_stages(module, x, call)[-1:]
+    if isinstance(layers, str) and layers == ALL_STAGES:
+        return find_stages(module, x, call)
+    given = [layers] if isinstance(layers, str | nn.Module) else layers
+    return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given))
+
+
+def _predictions(output: Any, model: Model, n: int) -> tuple[tuple[Prediction, ...], ...]:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        return ((),) * n
+    best = probabilities(output).topk(min(PREDICTIONS, output.shape[1]), dim=1)
+    return tuple(
+        tuple(Prediction(i, model.label(i), p) for i, p in zip(indices, values, strict=True))
+        for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
+
+
+def _attribution(
+    result: Result, output: Any, model: Model, x: Tensor, options: Mapping[str, Mapping[str, Any]]
+) -> Attribution:
+    indices = [i if isinstance(i, int) else None for i in result.target.indices]
+    indices = indices if len(indices) == len(x) else [None] * len(x)
+    chances: list[float | None] = [None] * len(x)
+    if isinstance(output, Tensor) and output.ndim == 2:
+        table = probabilities(output)
+        chances = [None if i is None else float(table[n, i]) for n, i in enumerate(indices)]
+    method = result.method
+    return Attribution(
+        method=method.name,
+        title=method.title,
+        layer=result.layer,
+        target=result.target.name,
+        map=result.map,
+        status=maps.statuses(result.map),
+        labels=tuple(phrase(result.target, n, model.label) for n in range(len(x))),
+        scores=tuple(result.scores.tolist()),
+        probabilities=tuple(chances),
+        image_size=(x.shape[2], x.shape[3]),
+        signed=method.signed,
+        pixels=result.pixels,
+        options={**method.options, **options.get(method.name, {})},
+    )

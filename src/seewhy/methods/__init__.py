@@ -1,0 +1,99 @@
+"""Every attribution method, each also a plain function `(model, x, target) -> (N, h, w)`; `METHODS` lists them."""
+
+from __future__ import annotations
+
+from ..errors import InputError, did_you_mean
+from .cam import (
+    cam,
+    eigen_cam,
+    eigen_grad_cam,
+    elementwise_grad_cam,
+    fem,
+    fullgrad,
+    grad_cam,
+    grad_cam_pp,
+    hires_cam,
+    layer_cam,
+    xgrad_cam,
+)
+from .gradient import (
+    deconvnet,
+    guided_backprop,
+    guided_grad_cam,
+    input_x_gradient,
+    integrated_gradients,
+    saliency,
+    smooth_grad,
+    smoothed,
+)
+from .method import Call, Method, Result, SharedPass, find_stages, shared_pass
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        grad_cam,
+        grad_cam_pp,
+        hires_cam,
+        layer_cam,
+        xgrad_cam,
+        elementwise_grad_cam,
+        eigen_cam,
+        eigen_grad_cam,
+        fem,
+        cam,
+        fullgrad,
+        saliency,
+        smooth_grad,
+        input_x_gradient,
+        integrated_gradients,
+        guided_backprop,
+        deconvnet,
+        guided_grad_cam,
+    )
+}
+
+
+def find_method(name: str | Method) -> Method:
+    """Returns the method of that name; "smooth:NAME" is SmoothGrad over the method NAME.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(name, Method):
+        return name
+    if name.startswith("smooth:"):
+        return smoothed(find_method(name.removeprefix("smooth:")))
+    if name not in METHODS:
+        raise InputError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} ('seewhy methods' lists them)")
+    return METHODS[name]
+
+
+__all__ = [
+    "METHODS",
+    "Call",
+    "Method",
+    "Result",
+    "SharedPass",
+    "cam",
+    "deconvnet",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "elementwise_grad_cam",
+    "fem",
+    "find_method",
+    "find_stages",
+    "fullgrad",
+    "grad_cam",
+    "grad_cam_pp",
+    "guided_backprop",
+    "guided_grad_cam",
+    "hires_cam",
+    "input_x_gradient",
+    "integrated_gradients",
+    "layer_cam",
+    "saliency",
+    "shared_pass",
+    "smooth_grad",
+    "smoothed",
+    "xgrad_cam",
+]

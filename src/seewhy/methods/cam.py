@@ -1,0 +1,201 @@
+"""Class activation maps: weighted sums of a layer's channels.
+
+`a` is the activation and `g` the gradient of the target there, both (N, C, h, w); a map is (N, h, w). Maps of more than
+one sign say so (`signed`); a ReLU is where the paper has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..flow import trace_flow
+from ..maps import resize
+from ..models.layers import INPUT
+from ..models.tokens import infer_layout
+from ..rules.bias import BiasGradients
+from ..targets import ScoreFunction, class_scores
+from .method import Call, Method, find_stages, picture_layout
+
+_KRYLOV_STEPS = 24
+
+
+def _weighted(weights: Tensor, a: Tensor) -> Tensor:
+    """Sum over channels: (N, C) weights, (N, C, h, w) -> (N, h, w)."""
+    return torch.bmm(weights[:, None], a.flatten(2)).view(len(a), *a.shape[2:])
+
+
+def _grad_cam(a: Tensor, g: Tensor) -> Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1-2): ReLU of the channels, each weighted by its mean gradient."""
+    return F.relu(_weighted(g.mean((2, 3)), a))
+
+
+def _grad_cam_pp(a: Tensor, g: Tensor) -> Tensor:
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5, 19): places weigh by alpha = g^2 / (2 g^2 + g^3 sum A).
+
+    Up to the positive factor exp(score) of the paper's exponential output.
+    """
+    # divided by g^2, which underflows where gradients are small: alpha = 1 / (2 + g sum A)
+    denominator = 2 + g * a.sum((2, 3), keepdim=True)
+    alpha = torch.where((g != 0) & (denominator != 0), 1 / denominator, 0)
+    return F.relu(_weighted((alpha * F.relu(g)).sum((2, 3)), a))
+
+
+def _xgrad_cam(a: Tensor, g: Tensor) -> Tensor:
+    """XGrad-CAM (Fu et al., BMVC 2020, eq. 8): the gradients of a channel are averaged by its activation."""
+    total = a.sum((2, 3))
+    weights = (g * a).sum((2, 3)) / torch.where(total != 0, total, 1)
+    return F.relu(_weighted(torch.where(total != 0, weights, 0), a))
+
+
+def _hires_cam(a: Tensor, g: Tensor) -> Tensor:
+    """HiResCAM (Draelos and Carin, 2020, eq. 2): gradient x activation, summed over channels; signed."""
+    return torch.einsum("nchw,nchw->nhw", g, a)
+
+
+def _layer_cam(a: Tensor, g: Tensor) -> Tensor:
+    """Layer-CAM (Jiang et al., TIP 2021, eq. 5-7): each place weighs by its own positive gradient."""
+    return F.relu(torch.einsum("nchw,nchw->nhw", F.relu(g), a))
+
+
+def _elementwise_grad_cam(a: Tensor, g: Tensor) -> Tensor:
+    """Element-wise Grad-CAM: the positive part of gradient times activation, summed over channels."""
+    return F.relu(g * a).sum(1)
+
+
+def _eigen_cam(a: Tensor) -> Tensor:
+    """Eigen-CAM (Muhammad and Yeasin, IJCNN 2020, eq. 3): the activation on its first principal direction.
+
+    Knows no class. The sign, which an eigenvector leaves open, is the one that agrees with the summed activation.
+    """
+    return _first_component(a)
+
+
+def _eigen_grad_cam(a: Tensor, g: Tensor) -> Tensor:
+    """Eigen-CAM of gradient times activation, which makes it speak of the class; sign as the sum over channels."""
+    return _first_component(g * a)
+
+
+def _first_component(a: Tensor) -> Tensor:
+    """The first right singular vector over places, times its singular value, of each (C, h w) matrix.
+
+    Rayleigh-Ritz on a Krylov space grown from the channel sum and the strongest channel: matrix products of the size of the activation, where a
+    full decomposition would cost the cube of its shorter side.
+    """
+    m = a.flatten(2).double()  # (N, C, P)
+    whole = m.sum(1, keepdim=True)  # (N, 1, P)
+    strongest = m[torch.arange(len(m)), m.norm(dim=2).argmax(1)][:, None]  # where channels cancel, the sum sees nothing
+    direction = sum(v / v.norm(dim=2, keepdim=True).clamp(min=1e-30) for v in (whole, strongest))
+    basis: list[Tensor] = []
+    for _ in range(min(_KRYLOV_STEPS, *m.shape[1:])):
+        for _ in range(2 if basis else 0):  # once more: rounding leaves the first result aslant
+            space = torch.cat(basis, 1)
+            direction = direction - direction @ space.mT @ space
+        basis.append(direction / direction.norm(dim=2, keepdim=True).clamp(min=1e-30))
+        direction = basis[-1] @ m.mT @ m
+    space = torch.cat(basis, 1)  # (N, k, P)
+    ritz = space @ m.mT  # (N, k, C)
+    values, vectors = torch.linalg.eigh(ritz @ ritz.mT)
+    first: Tensor = vectors[:, :, -1:].mT @ space * values[:, -1:, None].clamp(min=0).sqrt()  # (N, 1, P)
+    agreement = (first * whole).sum(2, keepdim=True)
+    return torch.where(agreement < 0, -first, first).view(len(a), *a.shape[2:])
+
+
+def _fem(a: Tensor) -> Tensor:
+    """FEM (Fuad et al., IPTA 2020): channels' unusually strong places, weighted by their means; knows no class."""
+    mean, std = a.mean((2, 3), keepdim=True), a.std((2, 3), correction=0, keepdim=True)
+    return _weighted(mean.flatten(1), (a > mean + 2 * std).to(a))
+
+
+def _cam(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | None, call: Call) -> Tensor:
+    """CAM (Zhou et al., CVPR 2016, eq. 2): the pooled channels weighted by the class's own weights in the head; signed.
+
+    Exact, or an error: the head found in the model must give the model's output from the pooled channels. The score has
+    to be linear in the classes' scores, as a logit or a margin is; its class weights are its gradient there.
+    """
+    name = find_stages(module, x, call)[-1]
+    with call.trace(module, x, [name], grad=False) as trace:
+        raw = trace.activations[name]
+        a = picture_layout(name, raw, x).to_grid(raw)
+        output = class_scores(trace.output)
+    a, weight = _pooled_head(module, a, output, x, call)
+    with torch.inference_mode(False), torch.enable_grad():
+        logits = output.detach().clone().requires_grad_()
+        (of_class,) = torch.autograd.grad(score(logits).sum(), logits)  # (N, K): which classes the score speaks of
+    return _weighted((of_class @ weight).float(), a.float())
+
+
+def _pooled_head(module: nn.Module, a: Tensor, output: Tensor, x: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    """The layer that is pooled (N, C, h, w) and the head's weights (K, C), checked against the model's own output."""
+    records = trace_flow(module, x, args=call.args, kwargs=call.kwargs, output=call.output).records
+    heads = [module.get_submodule(r.maker) for r in records if r.projects and r.shape[1] == output.shape[1]]
+    # without a dense layer the channels are the classes
+    candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads[-1:]] + [(torch.eye(a.shape[1]).to(a), None)]
+    tolerance = max(1e-3, 4 * torch.finfo(a.dtype).eps)
+    for weight, bias in candidates:
+        if weight[0].numel() != a.shape[1]:
+            continue
+        for layer in (a, F.relu(a)):  # some models rectify by a function after the last layer
+            for pooled in (layer.mean((2, 3)), layer.amax((2, 3)), layer.sum((2, 3))):
+                said = F.linear(pooled, weight.detach().flatten(1), bias)
+                if said.shape == output.shape and (said - output).abs().amax() <= tolerance * output.abs().amax():
+                    return layer, weight.detach().flatten(1)
+    raise ModelError(
+        f"cam needs a network that pools its last layer into one linear layer, and {type(module).__name__} does not; "
+        "use Grad-CAM ('grad_cam'), which is the same where CAM exists and works on any network"
+    )
+
+
+def _fullgrad(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | None, call: Call) -> Tensor:
+    """FullGrad (Srinivas and Fleuret, NeurIPS 2019, eq. 7): input x gradient and every layer's bias x gradient.
+
+    Each layer's magnitudes are scaled onto [0, 1], summed over channels and brought to the input's size; >= 0.
+    """
+    size = (x.shape[2], x.shape[3])
+    total = torch.zeros(len(x), *size, device=x.device)
+
+    def add(field: Tensor) -> None:
+        nonlocal total
+        layout = infer_layout(tuple(field.shape), len(x), size)
+        if layout is not None:  # a dense layer after pooling has no place
+            total = total.to(field.device) + resize(_unit(layout.to_grid(field)).sum(1), size)
+
+    rules = BiasGradients(add)
+    with call.trace(module, x, [INPUT], rules=rules) as trace:
+        gradient = trace.signal(score)[INPUT]
+        add(trace.activations[INPUT] * gradient)
+    return total
+
+
+def _unit(field: Tensor) -> Tensor:
+    """Magnitudes of (N, C, h, w) scaled onto [0, 1] over each image."""
+    flat = field.float().abs().flatten(1)
+    flat = flat - flat.amin(1, keepdim=True)
+    return (flat / flat.amax(1, keepdim=True).clamp(min=1e-30)).reshape(field.shape)
+
+
+def _layer_method(name: str, title: str, paper: str, combine: Any, *, signed: bool = False) -> Method:
+    needs = combine.__code__.co_varnames[: combine.__code__.co_argcount]
+    spelled = {"a": "activation", "g": "gradient"}
+    return Method(name, title, paper, combine, tuple(spelled[n] for n in needs), signed=signed)  # type: ignore[misc]
+
+
+cam = Method("cam", "CAM", "Zhou et al., CVPR 2016", run=_cam, at="head", signed=True)
+grad_cam = _layer_method("grad_cam", "Grad-CAM", "Selvaraju et al., ICCV 2017", _grad_cam)
+grad_cam_pp = _layer_method("grad_cam_pp", "Grad-CAM++", "Chattopadhay et al., WACV 2018", _grad_cam_pp)
+xgrad_cam = _layer_method("xgrad_cam", "XGrad-CAM", "Fu et al., BMVC 2020", _xgrad_cam)
+hires_cam = _layer_method("hires_cam", "HiResCAM", "Draelos and Carin, 2020", _hires_cam, signed=True)
+layer_cam = _layer_method("layer_cam", "Layer-CAM", "Jiang et al., TIP 2021", _layer_cam)
+elementwise_grad_cam = _layer_method(
+    "elementwise_grad_cam", "Element-wise Grad-CAM", "after Selvaraju et al., ICCV 2017", _elementwise_grad_cam
+)
+eigen_cam = _layer_method("eigen_cam", "Eigen-CAM", "Muhammad and Yeasin, IJCNN 2020", _eigen_cam, signed=True)
+eigen_grad_cam = _layer_method(
+    "eigen_grad_cam", "Eigen-Grad-CAM", "after Muhammad and Yeasin, IJCNN 2020", _eigen_grad_cam, signed=True
+)
+fem = _layer_method("fem", "FEM", "Fuad et al., IPTA 2020", _fem, signed=True)
+fullgrad = Method("fullgrad", "FullGrad", "Srinivas and Fleuret, NeurIPS 2019", run=_fullgrad, at="input")

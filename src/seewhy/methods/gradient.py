@@ -1,0 +1,208 @@
+"""Attributions of input pixels: (N, C, H, W) for each colour channel, taken together to a map (N, H, W)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..models.layers import INPUT
+from ..targets import ResolvedTarget, ScoreFunction
+from .cam import grad_cam
+from .method import Call, Method, shared_pass
+
+
+def channel_sum(pixels: Tensor) -> Tensor:
+    return pixels.sum(1)
+
+
+def channel_maximum(pixels: Tensor) -> Tensor:
+    return pixels.abs().amax(1)
+
+
+def _saliency(input_gradient: Tensor) -> Tensor:
+    """Saliency (Simonyan et al., ICLR 2014 workshop, section 3.1): the gradient; the map is its largest magnitude
+    over the colour channels, >= 0."""
+    return input_gradient
+
+
+def _input_x_gradient(x: Tensor, input_gradient: Tensor) -> Tensor:
+    """Input x gradient (Shrikumar et al., 2016): the first-order contribution of each value; signed."""
+    return x * input_gradient
+
+
+def _guided_backprop(guided: Tensor) -> Tensor:
+    """Guided Backpropagation (Springenberg et al., ICLR 2015 workshop): rectifiers pass only positive gradient back.
+
+    Signed. Shows edges that excite the network; it barely depends on the class (Adebayo et al., NeurIPS 2018).
+    """
+    return guided
+
+
+def _deconvnet(signal: Tensor) -> Tensor:
+    """Deconvnet (Zeiler and Fergus, ECCV 2014): rectifiers pass back what is positive, active or not; signed."""
+    return signal
+
+
+def _guided_grad_cam(a: Tensor, g: Tensor, guided: Tensor) -> Tensor:
+    """Guided Grad-CAM (Selvaraju et al., ICCV 2017, section 3.2): Guided Backpropagation times Grad-CAM, upsampled
+    bilinearly; signed."""
+    assert grad_cam.combine is not None
+    coarse = grad_cam.combine(a, g)[:, None]  # (N, 1, h, w)
+    return guided * F.interpolate(coarse, guided.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _integrated_gradients(
+    module: nn.Module,
+    x: Tensor,
+    score: ScoreFunction,
+    *,
+    layer: str | None,
+    call: Call,
+    steps: int,
+    baseline: Tensor | float,
+) -> Tensor:
+    """Integrated gradients (Sundararajan et al., ICML 2017, eq. 1): (x - baseline) x the mean gradient between them.
+
+    Signed; adds up to score(x) - score(baseline), here by Gauss-Legendre quadrature.
+
+    Args:
+        steps: points of the path at which the gradient is taken.
+        baseline: a number or (1 or N, C, H, W), in the model's input space.
+    """
+    if steps < 1:
+        raise InputError(f"steps={steps} is too few; integrated gradients needs at least 1, usually 32")
+    base = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    total = torch.zeros_like(x, dtype=torch.float32)
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        with call.trace(module, base + float(node) * (x - base), [INPUT]) as trace:
+            total += float(weight) * trace.signal(score)[INPUT].to(total)
+    return (x - base) * total
+
+
+def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[Tensor]:
+    """Copies of a batch with Gaussian noise of `noise` times each image's range.
+
+    The noise of an image depends on the seed and on the image alone, not on its place in a batch.
+    """
+    generators = [
+        torch.Generator().manual_seed(zlib.crc32(image.detach().float().cpu().numpy().tobytes(), seed)) for image in x
+    ]
+    scale = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
+    for _ in range(samples):
+        drawn = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators])
+        yield x + scale * drawn.to(x)
+
+
+def smoothed(base: Method, *, name: str | None = None, title: str | None = None) -> Method:
+    """SmoothGrad over a method: the mean of its attributions of noisy copies of the image.
+
+    Options are `samples`, `noise` (standard deviation as a part of the image's range) and `seed`.
+    """
+
+    def run(
+        module: nn.Module,
+        x: Tensor,
+        score: ScoreFunction,
+        *,
+        layer: str | None,
+        call: Call,
+        samples: int,
+        noise: float,
+        seed: int,
+    ) -> Tensor:
+        """SmoothGrad (Smilkov et al., 2017, eq. 1): the mean attribution of noisy copies of the image."""
+        if samples < 1 or noise < 0:
+            raise InputError(
+                f"samples={samples}, noise={noise}: SmoothGrad needs at least 1 sample and no negative noise"
+            )
+        target = ResolvedTarget("score", score, (None,) * len(x))
+        total: Tensor | None = None
+        for copy in noisy_copies(x, samples, noise, seed):
+            if base.run:
+                part = base.run(module, copy, target.score, layer=layer, call=call, **base.options)
+            else:
+                layers = [] if layer is None else [layer]  # "" is the model itself
+                result = shared_pass(module, copy, methods=[base], targets=[score], layers=layers, call=call).results[0]
+                part = result.map if result.pixels is None else result.pixels
+            total = part if total is None else total + part
+        assert total is not None
+        return total / samples
+
+    return Method(
+        name or f"smooth_{base.name}",
+        title or f"SmoothGrad of {base.title}",
+        "Smilkov et al., 2017",
+        run=run,
+        at=base.at,
+        reduce=base.reduce,
+        signed=base.signed,
+        options={"samples": 25, "noise": 0.15, "seed": 0},
+    )
+
+
+saliency = Method(
+    "saliency",
+    "Saliency",
+    "Simonyan et al., ICLR 2014",
+    _saliency,
+    ("input_gradient",),
+    at="input",
+    reduce=channel_maximum,
+)
+input_x_gradient = Method(
+    "input_x_gradient",
+    "Input x gradient",
+    "Shrikumar et al., 2016",
+    _input_x_gradient,
+    ("input", "input_gradient"),
+    at="input",
+    reduce=channel_sum,
+    signed=True,
+)
+integrated_gradients = Method(
+    "integrated_gradients",
+    "Integrated gradients",
+    "Sundararajan et al., ICML 2017",
+    run=_integrated_gradients,
+    at="input",
+    reduce=channel_sum,
+    signed=True,
+    options={"steps": 32, "baseline": 0.0},
+)
+guided_backprop = Method(
+    "guided_backprop",
+    "Guided Backpropagation",
+    "Springenberg et al., ICLR 2015",
+    _guided_backprop,
+    ("guided",),
+    at="input",
+    reduce=channel_sum,
+    signed=True,
+)
+deconvnet = Method(
+    "deconvnet",
+    "Deconvnet",
+    "Zeiler and Fergus, ECCV 2014",
+    _deconvnet,
+    ("deconvnet",),
+    at="input",
+    reduce=channel_sum,
+    signed=True,
+)
+guided_grad_cam = Method(
+    "guided_grad_cam",
+    "Guided Grad-CAM",
+    "Selvaraju et al., ICCV 2017",
+    _guided_grad_cam,
+    ("activation", "gradient", "guided"),
+    reduce=channel_sum,
+    signed=True,
+)
+smooth_grad = smoothed(saliency, name="smooth_grad", title="SmoothGrad")

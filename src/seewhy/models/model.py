@@ -1,0 +1,92 @@
+"""A model as seewhy sees it: a module with its preprocessing and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArgumentTypeError, ModelError
+from ..images import Preprocess
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A classifier with what it takes to feed it a photo and to read its answer.
+
+    Attributes:
+        module: takes (N, C, H, W).
+        name: how reports call it, and what `load_model` was given.
+        preprocess: photo -> tensor, and back; None where it is not known: then only tensors can be explained.
+        labels: a name for each class; None where they are not known.
+        output: takes what the module returns to what targets read; None for `seewhy.trace.main_output`.
+    """
+
+    module: nn.Module
+    name: str
+    preprocess: Preprocess | None = None
+    labels: tuple[str, ...] | None = None
+    output: Callable[[Any], Any] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU for a module without any."""
+        weight = next(self.module.parameters(), None)
+        return torch.device("cpu") if weight is None else weight.device
+
+    def to(self, *args: Any, **kwargs: Any) -> Model:
+        """Moves the module as `nn.Module.to` does, and returns this model."""
+        self.module.to(*args, **kwargs)
+        return self
+
+    def __call__(self, x: Tensor) -> Any:
+        """Runs the module as it is."""
+        return self.module(x)
+
+    def label(self, index: int) -> str:
+        """The name of a class, or "class 281" where there is none."""
+        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
+
+
+def wrap(
+    module: nn.Module | Model,
+    *,
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+    output: Callable[[Any], Any] | None = None,
+) -> Model:
+    """Makes a `Model` of any module; what timm and transformers models say of themselves is read from them.
+
+    Args:
+        module: takes (N, C, H, W).
+        preprocess: how photos become inputs; `seewhy.IMAGENET` is the usual one of ImageNet models.
+        labels: a name for each class, in order.
+        name: for reports; the class's name unless given.
+        output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`.
+
+    Raises:
+        ArgumentTypeError: `module` is no module.
+        ModelError: labels are fewer or more than the classes the module says it has.
+    """
+    if isinstance(module, Model):
+        return module
+    if not isinstance(module, nn.Module):
+        raise ArgumentTypeError(
+            f"model is a {type(module).__name__}; give a torch.nn.Module or what seewhy.load_model returns"
+        )
+    config = getattr(module, "pretrained_cfg", None)
+    if preprocess is None and isinstance(config, dict) and config.get("mean"):
+        import timm.data
+
+        preprocess = Preprocess.from_timm(timm.data.resolve_model_data_config(module))
+    names = getattr(getattr(module, "config", None), "id2label", None)
+    if labels is None and isinstance(names, dict):
+        labels = [str(names[i]) for i in sorted(names)]
+    classes = getattr(module, "num_classes", None)
+    if labels is not None and isinstance(classes, int) and classes > 0 and len(labels) != classes:
+        raise ModelError(f"labels has {len(labels)} names, the model has {classes} classes; give one for each")
+    return Model(module, name or type(module).__name__, preprocess, tuple(labels) if labels else None, output)

@@ -1,0 +1,19 @@
+"""Maps to pictures: overlays, sheets and the HTML report."""
+
+from __future__ import annotations
+
+from .overlay import STYLES, attribution_picture, color_bar, default_style, seen_picture
+from .report import ReportPage, html_report
+from .sheet import contact_sheet, explanation_sheet
+
+__all__ = [
+    "STYLES",
+    "ReportPage",
+    "attribution_picture",
+    "color_bar",
+    "contact_sheet",
+    "default_style",
+    "explanation_sheet",
+    "html_report",
+    "seen_picture",
+]

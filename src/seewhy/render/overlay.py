@@ -1,0 +1,341 @@
+"""One map on one photo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+
+from .. import maps
+from ..errors import InputError, did_you_mean
+from ..images import Placement
+from ..results import Attribution
+from . import drawing
+
+Array = npt.NDArray[np.float32]
+Painter = Callable[[Array, Array, Array, float], Array]
+
+STYLES = ("heatmap", "jet", "signed", "grey", "mask", "map")
+WORDS = {
+    "heatmap": ("no evidence", "most evidence"),
+    "jet": ("no evidence", "most evidence"),
+    "map": ("no evidence", "most evidence"),
+    "signed": ("against", "for"),
+    "grey": ("negative", "positive"),
+    "mask": ("below half of the peak", "above"),
+}
+_TABLES = {"heatmap": "inferno", "jet": "jet", "map": "inferno", "signed": "RdBu_r", "grey": "gray", "mask": "gray"}
+_AS_IN_PAPER = frozenset({"guided_backprop", "guided_grad_cam", "deconvnet"})  # shown as grey pixels there
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def default_style(attribution: Attribution, index: int) -> str:
+    """Returns "grey" for the pixels of guided methods, "signed" for a map with negative values, else "heatmap"."""
+    if attribution.method in _AS_IN_PAPER and attribution.pixels is not None:
+        return "grey"
+    return _sided_style(attribution, index)
+
+
+def _sided_style(attribution: Attribution, index: int) -> str:
+    return "signed" if attribution.signed and bool((attribution.map[index] < 0).any()) else "heatmap"
+
+
+def attribution_picture(
+    attribution: Attribution,
+    index: int,
+    photo: Image.Image,
+    placement: Placement,
+    *,
+    style: str | None = None,
+    colormap: str | None = None,
+    opacity: float = 0.5,
+) -> Image.Image:
+    """Paints the map of one image onto its photo.
+
+    Styles, of which `default_style` chooses one:
+
+    - "heatmap": the greyed photo, over it the positive evidence; the more evidence, the more opaque.
+    - "jet": (1 - opacity) * photo + opacity * jet(heat), as in the papers.
+    - "signed": red speaks for the target, blue against it, scaled by the largest magnitude; clear near zero.
+    - "grey": the attribution of each pixel (of each colour where `pixels` is given), without the photo; zero is
+      mid-grey, the scale is the 99.5th percentile of the magnitude. Colour pixels take no `colormap`.
+    - "mask": the photo where the heat is at least half of its maximum, the rest darkened.
+    - "map": the map alone, one flat tile for each of its places.
+
+    In every style heat is the positive part over its maximum on the photo. What the model did not see is grey and dim,
+    behind a dashed line. A map as fine as the input in which pixel noise dominates (more than a quarter of its variance
+    is gone after a blur of 1.2 % of its longer side) is shown blurred by that much and clipped at the 99.5th percentile
+    of its magnitude, in the styles that lay it over the photo; the map itself stays as it is. A map that is not "ok" is
+    not painted: the photo says its status and what that means.
+
+    Args:
+        attribution: The maps of a batch.
+        index: Which image of the batch.
+        photo: RGB, of the placement's size.
+        placement: Where on the photo the model looked.
+        style: One of `STYLES`, or None.
+        colormap: A name that matplotlib knows, instead of the style's own.
+        opacity: 0 (only the photo) to 1; for "heatmap", "jet", "signed" and "mask".
+
+    Returns:
+        RGB, of the photo's size.
+
+    Raises:
+        InputError: Style, colour map, opacity, index or the photo's size is not as above.
+    """
+    _check(attribution, index, photo, placement, style, opacity)
+    chosen = style or default_style(attribution, index)
+    table = _table(colormap or _table_name(chosen, attribution, index))
+    pixels = np.asarray(photo.convert("RGB"), np.float32)  # (H, W, 3)
+    status = attribution.status[index]
+    notice = "" if status == "ok" else maps.STATUS_MEANINGS[status]
+    if status == "ok":
+        values = _values(attribution, index, placement, chosen)
+        if chosen not in ("grey", "map") and not np.nan_to_num(values).any():
+            status, notice = "empty", "all of the evidence lies outside the photo"
+    painted = _grey(pixels) * 0.9 if notice else _paint(chosen, pixels, values, table, opacity)
+    picture = _finish(painted, pixels, placement)
+    if notice:
+        drawing.label_strip(picture, status.replace("_", "-"), notice)
+    return picture
+
+
+def seen_picture(photo: Image.Image, placement: Placement) -> Image.Image:
+    """The photo in colour where the model saw it, grey and dim behind a dashed line where it did not."""
+    pixels = np.asarray(photo.convert("RGB"), np.float32)
+    return _finish(pixels, pixels, placement)
+
+
+def color_bar(
+    style: str = "heatmap",
+    *,
+    colormap: str | None = None,
+    opacity: float = 0.5,
+    length: int = 240,
+    thickness: int = 12,
+    vertical: bool = False,
+    labels: tuple[str, str] | None = None,
+) -> Image.Image:
+    """The colours of a style from least to most (left to right, or bottom to top), with its ends in words, on white.
+
+    The colours are those that the style gives on a mid-grey photo. `length` is the bar's in pixels; the picture is as
+    large as bar and words need.
+    """
+    bar = bar_picture(style, colormap=colormap, opacity=opacity, length=length, thickness=thickness)
+    low, high = labels or WORDS[style]
+    face = drawing.font(12)
+    tall = drawing.line_height(face)
+    longest = int(max(face.getlength(low), face.getlength(high))) + 1
+    if vertical:
+        sheet = Image.new("RGB", (thickness + 6 + longest, max(length, 2 * tall)), drawing.PAPER)
+        sheet.paste(bar.transpose(Image.Transpose.ROTATE_90), (0, 0))
+        places = ((thickness + 6, length - tall), (thickness + 6, 0))
+    else:
+        both = int(face.getlength(low) + face.getlength(high)) + 14
+        sheet = Image.new("RGB", (max(length, both), thickness + 3 + tall), drawing.PAPER)
+        sheet.paste(bar, (0, 0))
+        places = ((0, thickness + 3), (sheet.width - int(face.getlength(high)) - 1, thickness + 3))
+    draw = ImageDraw.Draw(sheet)
+    for place, text in zip(places, (low, high), strict=True):
+        draw.text(place, text, font=face, fill=drawing.FAINT)
+    return sheet
+
+
+def bar_picture(
+    style: str, *, colormap: str | None = None, opacity: float = 0.5, length: int = 240, thickness: int = 12
+) -> Image.Image:
+    """The bar of `color_bar` without words: `length` x `thickness` pixels."""
+    if style not in STYLES:
+        raise InputError(_unknown_style(style))
+    colors = _bar_colors(style, _table(colormap or _TABLES[style]), opacity, length)
+    return Image.fromarray(_bytes(colors)).resize((length, thickness))
+
+
+def _unknown_style(style: str) -> str:
+    known = ", ".join(f"'{name}'" for name in STYLES)
+    return f"style {style!r} is not known{did_you_mean(style, STYLES)}; accepted: {known}"
+
+
+def _check(
+    attribution: Attribution, index: int, photo: Image.Image, placement: Placement, style: str | None, opacity: float
+) -> None:
+    if style is not None and style not in STYLES:
+        raise InputError(_unknown_style(style))
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity is {opacity}; accepted: 0 (only the photo) to 1")
+    if not 0 <= index < len(attribution):
+        raise InputError(f"index is {index}; accepted: 0 to {len(attribution) - 1}, the images of this attribution")
+    if photo.size[::-1] != tuple(placement.photo_size):
+        raise InputError(
+            f"photo is {photo.width} x {photo.height}, and the placement is for one of "
+            f"{placement.photo_size[1]} x {placement.photo_size[0]}; give the photo that was explained"
+        )
+
+
+@lru_cache(maxsize=32)
+def _table(name: str) -> Array:
+    """The (256, 3) colours of a colour map, 0..255."""
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        raise InputError(
+            f"colormap {name!r} is not known{did_you_mean(name, colormaps)}; accepted: those of matplotlib"
+        )
+    return np.asarray(colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255, np.float32)
+
+
+def _table_name(style: str, attribution: Attribution, index: int) -> str:
+    return _TABLES["signed" if style == "map" and _sided_style(attribution, index) == "signed" else style]
+
+
+def _values(attribution: Attribution, index: int, placement: Placement, style: str) -> Array:
+    """What a style paints, on the photo: (H, W) in [0, 1], signed in [-1, 1], or (H, W, 3); NaN where unseen."""
+    if style == "grey":
+        return _pixel_values(attribution, index, placement)
+    field = attribution.map[index].detach().float().cpu()
+    signed = style == "signed" or (style == "map" and _sided_style(attribution, index) == "signed")
+    if not signed:
+        field = field.clamp(min=0)
+    if style == "map":
+        placed = _nearest(field.numpy(), placement)
+        half = 0.5 * _share(placed) + 0.5 if signed else _share(placed)
+        return np.asarray(half, np.float32)
+    return _share(placement.place(_readable(field, attribution.image_size)))
+
+
+def _share(placed: Array) -> Array:
+    """Divides by the largest magnitude; all zero stays so, NaN stays NaN."""
+    largest = float(np.nan_to_num(np.abs(placed)).max())
+    return placed / np.float32(largest) if largest > 0 else placed
+
+
+def _readable(field: torch.Tensor, image_size: tuple[int, int]) -> Array:
+    """Blurs and clips (h, w) for display where it is as fine as the input and pixel noise dominates."""
+    plain: Array = np.asarray(field.numpy(), np.float32)
+    if min(plain.shape) >= 16 and 2 * plain.shape[0] >= image_size[0] and 2 * plain.shape[1] >= image_size[1]:
+        smooth = np.asarray(maps.smooth(field[None], 0.012 * max(plain.shape))[0].numpy(), np.float32)
+        if (plain - smooth).var() > 0.25 * plain.var():
+            limit = _percentile(smooth)
+            return np.clip(smooth, -limit, limit)
+    return plain
+
+
+def _percentile(values: npt.NDArray[Any]) -> float:
+    """The 99.5th percentile of the magnitude, or the largest where that is zero, or 1."""
+    size = np.abs(values).ravel()
+    return float(np.percentile(size, 99.5)) or float(size.max()) or 1.0
+
+
+def _pixel_values(attribution: Attribution, index: int, placement: Placement) -> Array:
+    """(H, W) or (H, W, 3) in [-1, 1] on the photo, from `pixels` where they are grey or RGB, else from the map."""
+    has_pixels = attribution.pixels is not None and attribution.pixels.shape[1] in (1, 3)
+    source = (
+        attribution.pixels[index] if attribution.pixels is not None and has_pixels else attribution.map[index][None]
+    )
+    channels = np.nan_to_num(source.detach().float().cpu().numpy(), posinf=0.0, neginf=0.0)  # (1 or 3, h, w)
+    scaled = np.clip(channels / _percentile(channels), -1, 1)
+    placed = [placement.place(channel) for channel in scaled]
+    return placed[0] if len(placed) == 1 else np.stack(placed, axis=2)
+
+
+def _nearest(field: npt.NDArray[Any], placement: Placement) -> Array:
+    """Lays (h, w) onto the photo as flat tiles: (H, W), NaN where the model did not see."""
+    x0, y0, x1, y1 = placement.box
+    rows = np.floor((np.arange(placement.photo_size[0]) + 0.5 - y0) * (field.shape[0] / (y1 - y0))).astype(int)
+    cols = np.floor((np.arange(placement.photo_size[1]) + 0.5 - x0) * (field.shape[1] / (x1 - x0))).astype(int)
+    placed = field[np.clip(rows, 0, field.shape[0] - 1)][:, np.clip(cols, 0, field.shape[1] - 1)].astype(np.float32)
+    placed[(rows < 0) | (rows >= field.shape[0])] = np.nan
+    placed[:, (cols < 0) | (cols >= field.shape[1])] = np.nan
+    return np.asarray(placed, np.float32)
+
+
+def _grey(pixels: Array) -> Array:
+    """(H, W, 3) without its colours: (H, W, 1)."""
+    return np.asarray((pixels @ _LUMA)[..., None], np.float32)
+
+
+def _look_up(table: Array, share: Array) -> Array:
+    """Colours (..., 3) of values in [0, 1]."""
+    return table[np.clip(share * 256, 0, 255).astype(np.uint8)]
+
+
+def _blend(base: Array, colors: Array, alpha: Array) -> Array:
+    return base + (colors - base) * alpha[..., None]
+
+
+def _paint_heat(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
+    # Opacity that grows with heat: plain blending veils the cold places too, and the photo is lost.
+    return _blend(_grey(photo) * (1 - 0.4 * opacity), _look_up(table, heat), heat * min(1.0, 1.6 * opacity))
+
+
+def _paint_jet(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
+    return photo * (1 - opacity) + _look_up(table, heat) * opacity
+
+
+def _paint_signed(photo: Array, share: Array, table: Array, opacity: float) -> Array:
+    # The root keeps weak evidence off the pale middle of the colours, where its sign could not be told.
+    strength = np.abs(share)
+    colors = _look_up(table, np.float32(0.5) + np.float32(0.42) * np.sign(share) * np.sqrt(strength))
+    alpha = strength ** np.float32(0.75) * np.float32(min(1.0, 1.8 * opacity))
+    # A pale photo, for both ends of the colours are dark.
+    return _blend(_grey(photo) * (1 - 0.8 * opacity) + 180 * opacity, colors, alpha)
+
+
+def _paint_grey(photo: Array, share: Array, table: Array, opacity: float) -> Array:
+    return _look_up(table, 0.5 + 0.5 * share) if share.ndim == 2 else np.rint(127.6 + 127.4 * share)
+
+
+def _paint_mask(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
+    return np.where((heat >= 0.5)[..., None], photo, photo * np.float32(1 - min(1.0, 1.6 * opacity)))
+
+
+def _paint_map(photo: Array, share: Array, table: Array, opacity: float) -> Array:
+    return _look_up(table, share)
+
+
+_PAINTERS: dict[str, Painter] = {
+    "heatmap": _paint_heat,
+    "jet": _paint_jet,
+    "signed": _paint_signed,
+    "grey": _paint_grey,
+    "mask": _paint_mask,
+    "map": _paint_map,
+}
+
+
+def _paint(style: str, pixels: Array, values: Array, table: Array, opacity: float) -> Array:
+    return _PAINTERS[style](pixels, np.nan_to_num(values), table, opacity)
+
+
+def _bar_colors(style: str, table: Array, opacity: float, length: int) -> Array:
+    """(1, length, 3): the style's colours from least to most on a mid-grey photo."""
+    lowest = -1.0 if style in ("signed", "grey") else 0.0
+    photo = np.full((1, length, 3), 190, np.float32)
+    return _paint(style, photo, np.linspace(lowest, 1, length, dtype=np.float32)[None], table, opacity)
+
+
+def _bytes(pixels: Array) -> npt.NDArray[np.uint8]:
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def _finish(painted: Array, pixels: Array, placement: Placement) -> Image.Image:
+    """The painted pixels (H, W, 1 or 3) where the model looked, the photo grey and dim elsewhere, and the frame."""
+    height, width = placement.photo_size
+    x0, y0, x1, y1 = placement.box
+    rows = slice(*np.clip(np.ceil([y0 - 0.5, y1 - 0.5]), 0, height).astype(int))  # pixels with their centre inside
+    cols = slice(*np.clip(np.ceil([x0 - 0.5, x1 - 0.5]), 0, width).astype(int))
+    whole = rows == slice(0, height) and cols == slice(0, width)
+    if whole:
+        done = np.broadcast_to(painted, pixels.shape)
+    else:
+        done = np.repeat(_grey(pixels) * 0.55 + 12, 3, axis=2)
+        done[rows, cols] = painted[rows, cols]
+    picture = Image.fromarray(_bytes(np.asarray(done, np.float32)))
+    if not whole:
+        drawing.dashed_frame(picture, placement.box)
+    return picture

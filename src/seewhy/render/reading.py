@@ -1,0 +1,68 @@
+"""How to read a map, and what it cannot say, in plain words."""
+
+from __future__ import annotations
+
+from ..results import Attribution
+
+HOW_TO_READ = {
+    "heatmap": "Bright places speak for the label, the brighter the more; grey places have no say.",
+    "jet": "Red places speak most for the label, blue places least.",
+    "signed": "Red places speak for the label, blue places against it; pale places have no say.",
+    "grey": "Where pixels stand out from plain grey, the label depends on them; plain grey has no say.",
+    "mask": "What stays bright holds at least half of the strongest evidence; the rest is darkened.",
+    "map": "Each tile is one place of the model's own grid; brighter (or redder) speaks more for the label.",
+}
+SCALE = "Each map is scaled by itself: compare places within a picture, not brightness between pictures."
+UNSEEN = "What lies outside the dashed line was cut off before the model looked."
+
+_CANNOT_SAY = {
+    "layer": (
+        "It shows the region that counted at one layer, at that layer's coarse grid; it does not show exact outlines, "
+        "nor what about the region mattered."
+    ),
+    "relevance": (
+        "It divides the score among places by fixed rules; another set of rules divides it differently, and a share is "
+        "not a promise of what would happen if the place were changed."
+    ),
+    "gradient": (
+        "It shows which pixels the score reacts to when they change a little; that is not what made the score high, "
+        "and single dots are mostly noise."
+    ),
+    "guided": (
+        "It shows the edges that pass through the network; such pictures stay sharp even where they say little about "
+        "this label, so read them together with a heatmap."
+    ),
+    "perturbation": (
+        "It was found by hiding parts of the photo; hidden parts make pictures that the model never learned from, and "
+        "parts that matter only together can be missed."
+    ),
+}
+_PARTS = (
+    ("guided", ("guided", "deconv")),
+    ("layer", ("cam", "fem")),
+    ("relevance", ("relevance", "lrp")),
+    ("gradient", ("gradient", "saliency", "grad", "deeplift")),
+    ("perturbation", ("rise", "lime", "occlusion", "ablation", "shap")),
+)
+_GENERAL = "It shows where the model looked, not why, and not whether the answer is right."
+
+
+def cannot_say(method: str) -> str:
+    """What the map of a method, such as "grad_cam", leaves open."""
+    for family, parts in _PARTS:
+        if any(part in method for part in parts):
+            return _CANNOT_SAY[family]
+    return _GENERAL
+
+
+def where_words(attribution: Attribution, index: int) -> str:
+    """Where the peak lies in what the model saw, such as "upper left" or "centre"."""
+    field = attribution.map[index]
+    row, column = divmod(int(field.nan_to_num().argmax()), field.shape[1])
+    down = ("upper", "", "lower")[min(2, int(3 * (row + 0.5) / field.shape[0]))]
+    across = ("left", "", "right")[min(2, int(3 * (column + 0.5) / field.shape[1]))]
+    if not down or not across:
+        return {"upper": "upper middle", "lower": "lower middle", "left": "left", "right": "right"}.get(
+            down + across, "centre"
+        )
+    return f"{down} {across}"

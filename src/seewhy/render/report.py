@@ -1,0 +1,149 @@
+"""One self-contained HTML page about many photos."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from .. import maps
+from ..images import Placement
+from ..results import Attribution, Prediction
+from . import panels, reading
+from .overlay import WORDS, attribution_picture, bar_picture, default_style, seen_picture
+
+_SIDE, _LONGEST = 380, 900  # pixels of an embedded picture
+
+
+@dataclass(frozen=True, eq=False)
+class ReportPage:
+    """What the report shows of one photo.
+
+    Attributes:
+        photo: RGB, any size.
+        name: What the photo is called, such as its file's name.
+        placement: Where on the photo the model looked.
+        predictions: The model's answers, best first.
+        attributions: The maps to show.
+        index: Which image of each attribution.
+    """
+
+    photo: Image.Image
+    name: str
+    placement: Placement
+    predictions: Sequence[Prediction]
+    attributions: Sequence[Attribution]
+    index: int
+
+
+def html_report(
+    pages: Sequence[ReportPage], *, title: str, model_name: str, notes: Sequence[str] = (), style: str | None = None
+) -> str:
+    """Writes one HTML page that needs nothing beside it: no other file, no network.
+
+    Each photo has its predictions, its maps (rows of methods and layers, columns of targets) with a slider from photo
+    to map, and for each kind of map how to read it and what it cannot say.
+
+    Args:
+        pages: The photos, in order.
+        title: The page's title.
+        model_name: What was explained.
+        notes: Sentences for the head of the page.
+        style: One of `STYLES` for all maps; without it, what suits each.
+
+    Raises:
+        InputError: As `attribution_picture`.
+    """
+    shown = [_page(page, style) for page in pages]
+    footer = [reading.SCALE, reading.UNSEEN] if any(panels.is_cut(p.placement) for p in pages) else [reading.SCALE]
+    return _template().render(title=title, model_name=model_name, notes=notes, pages=shown, footer=footer)
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("seewhy.render", "")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _page(page: ReportPage, style: str | None) -> dict[str, Any]:
+    size = panels.panel_size((page.photo.height, page.photo.width), _SIDE, longest=_LONGEST)
+    photo, placement = panels.resized(page.photo, page.placement, size)
+    rows = panels.arrange(page.attributions, page.index)
+    cells = [[_cell(a, page.index, photo, placement, style) for a in row] for row in rows]
+    return {
+        "name": page.name,
+        "headline": panels.headline(page.predictions),
+        "photo": _jpeg(seen_picture(photo, placement)),
+        "size": size,
+        "cell": max(170, round(0.5 * size[0])),  # CSS pixels that a panel needs at least
+        "predictions": [
+            {"label": p.label, "percent": panels.percent(p.probability), "share": round(100 * p.probability, 1)}
+            for p in page.predictions
+        ],
+        "cells": cells,
+        "columns": len(cells[0]) if cells else 0,
+        "kinds": _kinds(page, style),
+    }
+
+
+def _cell(
+    attribution: Attribution | None, index: int, photo: Image.Image, placement: Placement, style: str | None
+) -> dict[str, Any] | None:
+    if attribution is None:
+        return None
+    status, target = attribution.status[index], panels.target_title(attribution, index)
+    method = panels.method_title(attribution)
+    meaning = maps.STATUS_MEANINGS[status]
+    place = f"the strongest evidence lies in the {reading.where_words(attribution, index)} of what the model saw"
+    return {
+        "method": method,
+        "label": attribution.labels[index],
+        "percent": panels.target_percent(attribution, index),
+        "status": status,
+        "meaning": meaning,
+        "picture": _jpeg(attribution_picture(attribution, index, photo, placement, style=style)),
+        "alt": f"{method} for {target}: {place if status == 'ok' else f'no map, {meaning}'}.",
+    }
+
+
+def _kinds(page: ReportPage, style: str | None) -> list[dict[str, str]]:
+    """For each kind of map on the page: its methods, its colours, how to read it, what it cannot say."""
+    titles: dict[tuple[str, str], list[str]] = {}
+    for attribution in page.attributions:
+        chosen = style or default_style(attribution, page.index)
+        alike = titles.setdefault((chosen, reading.cannot_say(attribution.method)), [])
+        alike += [attribution.title] if attribution.title not in alike else []
+    kinds = []
+    for (chosen, cannot), alike in titles.items():
+        low, high = WORDS[chosen]
+        kind = {
+            "title": ", ".join(alike),
+            "bar": _png(bar_picture(chosen, length=160)),
+            "low": low,
+            "high": high,
+            "read": reading.HOW_TO_READ[chosen],
+            "cannot": cannot,
+        }
+        kinds.append(kind)
+    return kinds
+
+
+def _jpeg(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _png(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
