@@ -53,7 +53,9 @@ def test_demo_explains_its_photos_and_says_where(tmp_path: Path, capsys: pytest.
 
 def test_methods_and_layers_list_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["methods", "--json"]) == 0
-    assert {"grad_cam", "fullgrad", "guided_grad_cam"} <= {m["name"] for m in json.loads(capsys.readouterr().out)["methods"]}
+    assert {"grad_cam", "fullgrad", "guided_grad_cam"} <= {
+        m["name"] for m in json.loads(capsys.readouterr().out)["methods"]
+    }
     assert run(["methods"]) == 0
     assert "Integrated gradients" in capsys.readouterr().err
     assert run(["layers", "timm:test_resnet", "--json"]) == 0

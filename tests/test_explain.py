@@ -34,7 +34,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def explanation(model: seewhy.Model, photos: list[Path]) -> seewhy.Explanation:
-    return seewhy.explain(model, photos, methods=["grad_cam", "guided_grad_cam"], targets=["top2", "counterfactual:espresso"])
+    return seewhy.explain(
+        model, photos, methods=["grad_cam", "guided_grad_cam"], targets=["top2", "counterfactual:espresso"]
+    )
 
 
 def test_photos_get_the_predictions_they_deserve(explanation: seewhy.Explanation) -> None:
@@ -121,7 +123,9 @@ def test_all_stages_and_fusion(model: seewhy.Model, photos: list[Path]) -> None:
         staged.fuse("target")  # type: ignore[arg-type]
 
 
-def test_save_writes_pictures_at_the_photo_s_size_maps_and_json(explanation: seewhy.Explanation, tmp_path: Path) -> None:
+def test_save_writes_pictures_at_the_photo_s_size_maps_and_json(
+    explanation: seewhy.Explanation, tmp_path: Path
+) -> None:
     told = json.loads(explanation.save(tmp_path / "out").read_text())
     assert [image["name"] for image in told["images"]] == ["cat.png", "coffee.png", "rocket.png"]
     for i, image in enumerate(told["images"]):
@@ -135,7 +139,9 @@ def test_save_writes_pictures_at_the_photo_s_size_maps_and_json(explanation: see
     assert told["images"][1]["predictions"][0]["label"] == "espresso"
 
 
-def test_photos_of_one_name_do_not_overwrite_each_other(model: seewhy.Model, photos: list[Path], tmp_path: Path) -> None:
+def test_photos_of_one_name_do_not_overwrite_each_other(
+    model: seewhy.Model, photos: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     for folder in ("a", "b"):
@@ -166,7 +172,9 @@ def test_a_bad_picture_is_left_out_where_asked(model: seewhy.Model, photos: list
     with pytest.raises(ImageError, match=r"bad\.png"):
         seewhy.explain(model, [photos[0], bad])
     left_out: list[Path] = []
-    parts = list(explain_batches(model, [bad, photos[0]], batch_size=1, on_bad_image=lambda item, _: left_out.append(item)))
+    parts = list(
+        explain_batches(model, [bad, photos[0]], batch_size=1, on_bad_image=lambda item, _: left_out.append(item))
+    )
     assert [part.names for part in parts] == [("cat.png",)]
     assert left_out == [bad]
 
@@ -221,8 +229,8 @@ _X = torch.rand(2, 3, 16, 16)
 def test_what_cannot_be_used_is_said_in_one_line(
     images: object, options: dict[str, object], error: type[SeewhyError], said: str
 ) -> None:
+    model = seewhy.wrap(_NET, preprocess=seewhy.IMAGENET) if isinstance(images, str) else _NET
     with pytest.raises(error, match=said) as raised:
-        model = seewhy.wrap(_NET, preprocess=seewhy.IMAGENET) if isinstance(images, str) else _NET
         seewhy.explain(model, images, **options)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
 

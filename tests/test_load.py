@@ -112,7 +112,7 @@ def test_unknown_specs_say_the_way_out(spec: str, said: str) -> None:
 
 def test_weights_that_do_not_fit_or_cannot_be_read_are_named(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1000, 3)}, tmp_path / "other.pt")
-    with pytest.raises(ModelError, match="do not fit ResNet: of its tensors .* are missing"):
+    with pytest.raises(ModelError, match=r"do not fit ResNet: of its tensors .* are missing"):
         load_model(f"timm:test_resnet@{tmp_path / 'other.pt'}")
     (tmp_path / "broken.pt").write_bytes(b"not weights")
     with pytest.raises(ModelError, match="cannot be read as a state dict"):

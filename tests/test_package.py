@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[1]
 def test_importing_seewhy_imports_nothing_heavy() -> None:
     heavy = "('torch', 'timm', 'torchvision', 'numpy', 'matplotlib', 'rich')"
     code = f"import sys, seewhy; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_every_public_name_is_there() -> None:

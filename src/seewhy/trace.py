@@ -251,9 +251,13 @@ class Trace:
         if not tensor.requires_grad:  # nothing tapped lies before it
             tensor = tensor.detach().requires_grad_()
         self._tapped[name], self._versions[name] = tensor, tensor._version
+        copy = tensor.clone()
         if first and self.rules is not None:
+            begin = getattr(self.rules, "begin", None)  # rules that follow tensors want to know where they start
+            if begin:
+                begin(copy)
             stack.enter_context(self.rules)
-        return tensor.clone()
+        return copy
 
     @property
     def output(self) -> Any:

@@ -1,0 +1,87 @@
+"""The report: well-formed, self-contained, escaped."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from seewhy import maps
+from seewhy.images import Placement
+from seewhy.render import STYLES, ReportPage, html_report, reading
+from test_render import PREDICTIONS, many, photo, whole
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes, and checks that tags are closed in order."""
+
+    VOID = frozenset({"meta", "img", "input", "link", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def report(label: str = "tabby cat") -> str:
+    pages = [
+        ReportPage(photo(), f"{label}.png", Placement((60, 90), (15, 0, 75, 60)), PREDICTIONS, many(label), 0),
+        ReportPage(photo(30, 200), "tall.png", whole(photo(30, 200)), [], [], 0),
+    ]
+    return html_report(pages, title=f"A report on {label}", model_name=label, notes=[label])
+
+
+def test_report_parses_and_stands_alone() -> None:
+    text = report()
+    page = Page(text)
+    assert page.open == []
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) >= 6
+    assert all((p["src"] or "").startswith("data:image/") and p["alt"] for p in pictures)
+    assert not re.search(r"https?:|//[a-z]|@import|<link|srcset", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_report_says_what_people_need() -> None:
+    page = Page(report())
+    for words in ("tabby cat", "43 %", "Grad-CAM · layer4", "How to read it", "What it cannot say", "2 photos"):
+        assert words in page.text
+    assert maps.STATUS_MEANINGS["empty"] in page.text
+    assert maps.STATUS_MEANINGS["non_finite"] in page.text
+    alts = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
+    assert any("Grad-CAM · layer4 for tabby cat 43 %: the strongest evidence lies in the centre" in alt for alt in alts)
+
+
+def test_report_escapes() -> None:
+    evil = "<script>alert('x')</script>\"><img src=x onerror=y>"
+    text = report(evil)
+    page = Page(text)
+    assert text.count("<script>") == 1  # its own
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert page.text.count("alert('x')") >= 4
+
+
+def test_report_of_nothing() -> None:
+    assert "0 photos" in Page(html_report([], title="Nothing", model_name="none")).text
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "relevance_cam", "lrp", "saliency", "guided_backprop", "rise", "new"])
+def test_every_method_has_its_limits(method: str) -> None:
+    assert reading.cannot_say(method).endswith(".")
+    assert set(reading.HOW_TO_READ) == set(STYLES)

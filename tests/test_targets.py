@@ -1,0 +1,277 @@
+"""Targets: every class against its formula by hand, and what people may write for one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import oracles
+from seewhy import Trace, targets
+from seewhy.errors import ArgumentTypeError, TargetError
+from seewhy.targets import (
+    Binary,
+    Counterfactual,
+    DetectionBox,
+    EmbeddingSimilarity,
+    Logit,
+    Margin,
+    Probability,
+    Regression,
+    SegmentationRegion,
+    resolve,
+)
+from tiny_models import TinyCNN, pictures, randomised
+
+SCORES = torch.tensor([[1.0, 3.0, 2.0, -1.0], [0.5, -2.0, 4.0, 4.5]])
+LABELS = ("tabby, tabby cat", "tiger cat", "crane", "Egyptian cat, tabby cat")
+
+
+def close(found: Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6)
+
+
+def test_classes_by_hand() -> None:
+    close(Logit(1)(SCORES), [3, -2])
+    close(Logit((0, 3))(SCORES), [1, 4.5])
+    close(Margin(2, 0)(SCORES), [1, 3.5])
+    close(Margin((2, 3), (0, 1))(SCORES), [1, 6.5])
+    close(Counterfactual(1)(SCORES), [-3, 2])
+    close(Regression(3)(SCORES), [-1, 4.5])
+    close(Regression(3, value=1.0)(SCORES), [-4, -12.25])
+    softmax = [math.exp(v) / sum(math.exp(u) for u in row) for row, v in ((SCORES[0], 3.0), (SCORES[1], -2.0))]
+    close(Probability(1)(SCORES), softmax)
+
+
+def test_one_column_models() -> None:
+    scores = torch.tensor([2.0, -1.0])
+    for output in (scores, scores[:, None]):
+        close(Binary()(output), [2, -1])
+        close(Binary(positive=False)(output), [-2, 1])
+        close(Logit(0)(output), [2, -1])
+        close(Probability(0)(output), [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
+        close(Regression(value=1.0)(output), [-1, -4])
+        assert resolve("top1", output)[0].indices == (0, 0)
+    with pytest.raises(TargetError, match="the model has 4"):
+        Binary()(SCORES)
+
+
+def test_segmentation_region() -> None:
+    output = torch.randn(2, 3, 4, 6)
+    region = torch.zeros(2, 3)
+    region[0, 1:] = 1  # rows 0-1, columns 2-5 of the output
+    expected = [sum(float(output[n, 1, i, j]) for i in range(2) for j in range(2, 6)) for n in range(2)]
+    close(SegmentationRegion(1, region)(output), expected)
+    close(SegmentationRegion(1, torch.stack([region, 1 - region]))(output)[:1], expected[:1])
+    predicted = [
+        sum(float(output[n, 2, i, j]) for i in range(4) for j in range(6) if int(output[n, :, i, j].argmax()) == 2)
+        for n in range(2)
+    ]
+    close(SegmentationRegion(2)(output), predicted)
+    with pytest.raises(TargetError, match=r"needs an output \(N, K, H, W\), got \(2, 4\)"):
+        SegmentationRegion(0)(SCORES)
+    with pytest.raises(TargetError, match="target 3 is not a class"):
+        SegmentationRegion(3)(output)
+
+
+@pytest.mark.parametrize("form", ["xyxy", "cxcywh"])
+def test_detection_box(form: Any) -> None:
+    boxes = [(0.0, 0.0, 10.0, 10.0), (1.0, 0.0, 11.0, 10.0), (4.0, 0.0, 14.0, 10.0), (50.0, 50.0, 60.0, 60.0)]
+    overlaps = [oracles.iou(b, boxes[0]) for b in boxes]
+    assert overlaps[0] == 1
+    assert overlaps[2] < 0.5 < overlaps[1]
+    as_written = torch.tensor([boxes])
+    if form == "cxcywh":
+        low, high = as_written[..., :2], as_written[..., 2:]
+        as_written = torch.cat([(low + high) / 2, high - low], -1)
+    scores = torch.randn(1, 4, 3)
+    target = DetectionBox(boxes[0], 2, form=form)
+    expected = float(scores[0, 0, 2]) + overlaps[1] * float(scores[0, 1, 2])
+    for output in (
+        (as_written, scores),
+        {"boxes": as_written, "scores": scores},
+        {"pred_boxes": as_written, "logits": scores},
+    ):
+        close(target(output).detach(), [expected])
+    scores.requires_grad_()
+    (g,) = torch.autograd.grad(target((as_written, scores)).sum(), scores)
+    assert g.nonzero().tolist() == [[0, 0, 2], [0, 1, 2]]
+    loose = float(scores.detach()[0, :3, 2] @ torch.tensor(overlaps[:3]))
+    close(DetectionBox(boxes[0], 2, iou=0.1, form=form)((as_written, scores)).detach(), [loose])
+    with pytest.raises(TargetError, match="target 3 is not a class of the detector"):
+        DetectionBox(boxes[0], 3)((as_written, scores))
+    with pytest.raises(TargetError, match="needs the raw"):
+        DetectionBox(boxes[0], 0)(SCORES)
+
+
+def test_embedding_similarity() -> None:
+    reference = torch.tensor([1.0, 2.0, 0.0, -1.0])
+    expected = [
+        sum(a * b for a, b in zip(row, reference.tolist(), strict=True)) / (math.hypot(*row) * math.sqrt(6))
+        for row in SCORES.tolist()
+    ]
+    close(EmbeddingSimilarity(reference)(SCORES), expected)
+    close(EmbeddingSimilarity(SCORES)(SCORES), [1, 1])
+    with pytest.raises(TargetError, match=r"needs an output \(N, 3\), got \(2, 4\)"):
+        EmbeddingSimilarity(torch.ones(3))(SCORES)
+
+
+def scored(target: Any, labels: tuple[str, ...] | None = LABELS) -> list[float]:
+    (found,) = resolve(target, SCORES, labels)
+    return found.score(SCORES).tolist()
+
+
+@pytest.mark.parametrize(
+    ("target", "index"),
+    [
+        (1, 1),
+        ("1", 1),
+        ("tiger cat", 1),
+        ("Tiger CAT", 1),
+        ("  crane ", 2),
+        ("tabby", 0),
+        ("tabby, tabby cat", 0),
+        ("egyptian cat", 3),
+        (np.int64(2), 2),
+        (torch.tensor(2), 2),
+        ("logit:crane", 2),
+    ],
+)
+def test_names_of_one_class(target: Any, index: int) -> None:
+    (found,) = resolve(target, SCORES, LABELS)
+    assert found.indices == (index, index)
+    assert torch.equal(found.score(SCORES), SCORES[:, index])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [[2, 0], (2, 0), ["crane", "tabby"], ["crane", 0], torch.tensor([2, 0]), np.array([2, 0]), range(2, -1, -2)],
+)
+def test_one_for_each_image(target: Any) -> None:
+    (found,) = resolve(target, SCORES, LABELS)
+    assert found.indices == (2, 0)
+    assert found.score(SCORES).tolist() == [2.0, 0.5]
+
+
+def test_top_k_is_in_order() -> None:
+    first, second, third = resolve("top3", SCORES, LABELS)
+    assert [t.name for t in (first, second, third)] == ["top1", "top2", "top3"]
+    assert [t.indices for t in (first, second, third)] == [(1, 3), (2, 2), (0, 0)]
+    assert second.score(SCORES).tolist() == [2.0, 4.0]
+
+
+def test_forms() -> None:
+    assert scored("margin:tabby/crane") == (SCORES[:, 0] - SCORES[:, 2]).tolist()
+    assert scored("margin:0/2", None) == (SCORES[:, 0] - SCORES[:, 2]).tolist()
+    assert scored("counterfactual:TIGER cat") == (-SCORES[:, 1]).tolist()
+    assert scored("probability:crane") == SCORES.softmax(1)[:, 2].tolist()
+    assert resolve("margin:tabby/crane", SCORES, LABELS)[0].indices == (0, 0)
+    assert scored(Margin("crane", ("tabby", 1))) == [1.0, 6.0]
+
+
+def test_a_slash_belongs_to_the_name_but_in_margins() -> None:
+    assert scored("probability:TV/monitor", ("a", "TV/monitor", "b", "c")) == SCORES.softmax(1)[:, 1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "says"),
+    [
+        ("tiger catt", LABELS, r"'tiger catt' is not a label of the model; did you mean 'tiger cat'"),
+        (
+            "tabby cat",
+            LABELS,
+            r"several classes: 0 \(tabby, tabby cat\), 3 \(Egyptian cat, tabby cat\); give the index",
+        ),
+        ("crane", ("crane", "b", "crane", "d"), r"several classes: 0 \(crane\), 2 \(crane\)"),
+        ("margin:tabby", LABELS, r"'margin:tabby' needs two classes"),
+        ("margin:tabby/", LABELS, r"needs two classes"),
+        ("margin:tabby/zebra", LABELS, r"'zebra' is not a label"),
+        (["tabby", "zebra"], LABELS, r"'zebra' is not a label"),
+        ("zebra", None, r"'zebra' is a name, and the model has no labels"),
+        ("7", LABELS, r"target 7 is not a class of the model, which has 4: 0 to 3"),
+        ("probability:9", LABELS, r"target 9 is not a class"),
+    ],
+)
+def test_names_that_are_none(target: Any, labels: Any, says: str) -> None:
+    with pytest.raises(TargetError, match=says):
+        scored(target, labels)
+
+
+@pytest.mark.parametrize("target", [None, True, 2.5, object(), [1.5, 0.0], [None, None], [True, False]])
+def test_types_that_are_none(target: Any) -> None:
+    with pytest.raises(ArgumentTypeError, match="target"):
+        scored(target)
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (torch.zeros(2, 3, 4, 4), r"shape \(2, 3, 4, 4\).*SegmentationRegion"),
+        ({"boxes": 1}, r"is a dict, not a tensor"),
+    ],
+)
+def test_outputs_without_classes(output: Any, says: str) -> None:
+    with pytest.raises(TargetError, match=says):
+        resolve("top1", output)
+    with pytest.raises(TargetError, match=says):
+        Logit(0)(output)
+
+
+def test_callables_keep_their_name_and_their_own_index() -> None:
+    class Custom:
+        index = ("not", "a label")
+
+        def __call__(self, output: Tensor) -> Tensor:
+            return output[:, 0] * 2
+
+    (found,) = resolve(Custom(), SCORES, LABELS)
+    assert found.score(SCORES).tolist() == [2.0, 1.0]
+    assert found.name == "Custom"
+
+    def doubled(output: Tensor) -> Tensor:
+        return output[:, 0] * 2
+
+    (found,) = resolve(doubled, SCORES, LABELS)
+    assert found.name == "doubled"
+    assert found.indices == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (3, "3"),
+        ("tabby", "tabby"),
+        ([0, "crane"], "0,crane"),
+        (Margin(1, 2), "margin(1, 2)"),
+        ("counterfactual:tabby", "counterfactual(tabby)"),
+        (Regression(), "regression(0)"),
+    ],
+)
+def test_short_names(target: Any, name: str) -> None:
+    assert resolve(target, SCORES, LABELS)[0].name == name
+
+
+def test_targets_pull_the_gradient_they_should() -> None:
+    net, x = randomised(TinyCNN()), pictures()
+    with Trace(net, x, layers=["relu2"]) as trace:
+
+        def signal(target: Any) -> Tensor:
+            return trace.signal(target)["relu2"]
+
+        torch.testing.assert_close(signal(Margin(1, 2)), signal(1) - signal(2))
+        torch.testing.assert_close(signal(Counterfactual(1)), -signal(1))
+        p = trace.output.softmax(1)
+        by_hand = sum(p[:, 1] * (float(k == 1) - p[:, k]) * signal(k).permute(1, 2, 3, 0) for k in range(5))
+        torch.testing.assert_close(signal(Probability(1)).permute(1, 2, 3, 0), by_hand, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            signal(Regression(1, value=2.0)).permute(1, 2, 3, 0),
+            -2 * (trace.output[:, 1] - 2) * signal(1).permute(1, 2, 3, 0),
+        )
+
+
+def test_probabilities_are_float32_whatever_the_model() -> None:
+    assert targets.probabilities(SCORES.bfloat16()).dtype == torch.float32
