@@ -125,6 +125,7 @@ def explain_batches(
             methods=chosen,
             targets=[_part(target, start, stop) for target in wanted],
             layers=_layer_names(module, x, layers, chosen, call),
+            found=layers is None,
             labels=labels,
             call=call,
             options=options,
@@ -197,7 +198,7 @@ def _part(target: TargetLike, start: int, stop: int) -> TargetLike:
 def _layer_names(
     module: nn.Module, x: Tensor, layers: LayersLike, methods: Sequence[Method], call: Call
 ) -> tuple[str, ...]:
-    if all(method.at != "layer" for method in methods):
+    if all(method.at != "layer" or (layers is None and method.finds_layers) for method in methods):
         return ()
     if layers is None:
         return find_stages(module, x, call)[-1:]

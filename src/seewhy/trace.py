@@ -277,13 +277,7 @@ class Trace:
         score = target if callable(target) and not isinstance(target, str) else self._single(target)
         with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
             value = score(self._output)
-        n = len(self._x)
-        if not isinstance(value, Tensor) or value.shape != (n,):
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise TargetError(f"the target gave {shape}, not one score for each of the {n} images: ({n},)")
-        if not value.detach().isfinite().all():
-            raise ModelError(f"the model's score is not finite{_broken_weights(self.module)}")
-        return value
+        return check_scores(self.module, value, len(self._x))
 
     def _single(self, target: TargetLike) -> Callable[[Any], Tensor]:
         resolved = resolve(target, self._output)
@@ -316,6 +310,16 @@ class Trace:
             name: torch.zeros_like(t) if g is None else g.detach()
             for name, t, g in zip(names, tensors, found, strict=True)
         }
+
+
+def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
+    """Returns what a target gave if it is one finite score for each of n images, (n,), or says what it is."""
+    if not isinstance(value, Tensor) or value.shape != (n,):
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise TargetError(f"the target gave {shape}, not one score for each of the {n} images: ({n},)")
+    if not value.detach().isfinite().all():
+        raise ModelError(f"the model's score is not finite{_broken_weights(module)}")
+    return value
 
 
 def _broken_weights(module: nn.Module) -> str:

@@ -27,6 +27,7 @@ from .gradient import (
     smoothed,
 )
 from .method import Call, Method, Result, SharedPass, find_stages, shared_pass
+from .relevance import clrp, layer_relevance, lrp, relevance_cam, sglrp
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -49,6 +50,11 @@ METHODS: dict[str, Method] = {
         guided_backprop,
         deconvnet,
         guided_grad_cam,
+        lrp,
+        clrp,
+        sglrp,
+        layer_relevance,
+        relevance_cam,
     )
 }
 
@@ -75,6 +81,7 @@ __all__ = [
     "Result",
     "SharedPass",
     "cam",
+    "clrp",
     "deconvnet",
     "eigen_cam",
     "eigen_grad_cam",
@@ -91,7 +98,11 @@ __all__ = [
     "input_x_gradient",
     "integrated_gradients",
     "layer_cam",
+    "layer_relevance",
+    "lrp",
+    "relevance_cam",
     "saliency",
+    "sglrp",
     "shared_pass",
     "smooth_grad",
     "smoothed",

@@ -21,7 +21,7 @@ from ..rules.bias import BiasGradients
 from ..targets import ScoreFunction, class_scores
 from .method import Call, Method, find_stages, picture_layout
 
-_KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 5, 3e-5
+_KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
 
 
 def _weighted(weights: Tensor, a: Tensor) -> Tensor:

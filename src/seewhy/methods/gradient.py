@@ -141,6 +141,7 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
         "Smilkov et al., 2017",
         run=run,
         at=base.at,
+        finds_layers=base.finds_layers,
         reduce=base.reduce,
         signed=base.signed,
         options={"samples": 25, "noise": 0.15, "seed": 0},

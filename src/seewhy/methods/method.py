@@ -17,7 +17,7 @@ from ..models.model import Model
 from ..models.tokens import Layout, infer_layout
 from ..rules.guided import Rectifiers
 from ..targets import ResolvedTarget, TargetLike, resolve
-from ..trace import OutputAdapter, Trace
+from ..trace import OutputAdapter, Trace, check_scores
 
 Need = Literal["activation", "gradient", "input", "input_gradient", "guided", "deconvnet"]
 Combine = Callable[..., Tensor]
@@ -60,6 +60,7 @@ class Method:
         at: where the map lies: over a "layer", over the "input", or over the layer that the "head" pools.
         reduce: takes the colour channels together, (N, C, H, W) -> (N, H, W).
         signed: negative values speak against the target.
+        finds_layers: without a layer given, `run` chooses (and fuses) layers itself, with layer=None.
         options: keyword arguments of `run` with their defaults.
     """
 
@@ -72,6 +73,7 @@ class Method:
     at: Literal["layer", "input", "head"] = "layer"
     reduce: Callable[[Tensor], Tensor] | None = None
     signed: bool = False
+    finds_layers: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,13 +108,16 @@ class Method:
             options: the method's own, `options` lists them.
         """
         module, labels, call = unpack(model, Call(args, kwargs or {}, output))
-        layers = [find_layer(module, x, layer, call)] if self.at == "layer" else []
+        found = layer is None
+        finds = self.at != "layer" or (found and self.finds_layers)
+        layers = [] if finds else [find_layer(module, x, layer, call)]
         done = shared_pass(
             module,
             x,
             methods=[self],
             targets=[target],
             layers=layers,
+            found=found,
             labels=labels,
             call=call,
             options={self.name: options},
@@ -184,17 +189,21 @@ def shared_pass(
     methods: Sequence[Method],
     targets: Sequence[TargetLike],
     layers: Sequence[str],
+    found: bool = False,
     labels: Sequence[str] | None = None,
     call: Call | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> SharedPass:
-    """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target."""
+    """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target.
+
+    `found` says that nobody named the layers, so that methods with a better choice of their own may make it.
+    """
     call, options = call or Call(), options or {}
     for method in methods:
         _check_options(method, options.get(method.name, {}))
     shared = [m for m in methods if m.combine and "deconvnet" not in m.needs]
     apart = [m for m in methods if m.combine and "deconvnet" in m.needs]
-    found: dict[tuple[str, str | None, int], Result] = {}
+    done: dict[tuple[str, str | None, int], Result] = {}
     output, resolved = None, None
     for group, rule in ((shared, "guided" if any("guided" in m.needs for m in shared) else None), (apart, "deconvnet")):
         if group or (resolved is None and not apart):
@@ -203,17 +212,23 @@ def shared_pass(
                 if resolved is None:
                     output = trace.output
                     resolved = [r for target in targets for r in resolve(target, output, labels)]
-                _combine_group(_Pass(trace, rules, x), group, layers, resolved, found)
+                _combine_group(_Pass(trace, rules, x), group, layers, resolved, done)
     for method in methods:
         if method.run:
-            _run_apart(method, module, x, layers, resolved or [], call, options.get(method.name, {}), found)
+            own = _layers_of(method, layers, found)
+            _run_apart(method, module, x, own, resolved or [], output, call, options.get(method.name, {}), done)
     order = [
         (m.name, layer, t)
         for m in methods
-        for layer in (layers if m.at == "layer" else [None])
+        for layer in _layers_of(m, layers, found)
         for t in range(len(resolved or []))
     ]
-    return SharedPass(output, [found[key] for key in order])
+    return SharedPass(output, [done[key] for key in order])
+
+
+def _layers_of(method: Method, layers: Sequence[str], found: bool = False) -> Sequence[str | None]:
+    """The layers that a method has a map of; None for one that is not over a named layer."""
+    return [None] if method.at != "layer" or (found and method.finds_layers) else layers
 
 
 def _check_options(method: Method, options: Mapping[str, Any]) -> None:
@@ -285,7 +300,7 @@ def _combine_group(
         have.point_at(target, _signals(group))
         for method in group:
             assert method.combine is not None
-            for layer in layers if method.at == "layer" else [None]:
+            for layer in _layers_of(method, layers):
                 if t and not _signals([method]):  # the same for every target
                     first = found[method.name, layer, 0]
                     found[method.name, layer, t] = Result(method, layer, target, first.map, first.pixels, scores)
@@ -299,19 +314,20 @@ def _run_apart(
     method: Method,
     module: nn.Module,
     x: Tensor,
-    layers: Sequence[str],
+    layers: Sequence[str | None],
     targets: Sequence[ResolvedTarget],
+    output: Any,
     call: Call,
     options: Mapping[str, Any],
     found: dict[tuple[str, str | None, int], Result],
 ) -> None:
     assert method.run is not None
-    with call.trace(module, x, [], grad=False) as trace:
-        for t, target in enumerate(targets):
-            scores = trace.scores(target.score).float().cpu()
-            for layer in layers if method.at == "layer" else [None]:
-                raw = method.run(module, x, target.score, layer=layer, call=call, **{**method.options, **options})
-                found[method.name, layer, t] = _result(method, layer, target, raw, scores)
+    for t, target in enumerate(targets):
+        with torch.inference_mode(False), torch.no_grad():
+            scores = check_scores(module, target.score(output), len(x)).float().cpu()
+        for layer in layers:
+            raw = method.run(module, x, target.score, layer=layer, call=call, **{**method.options, **options})
+            found[method.name, layer, t] = _result(method, layer, target, raw, scores)
 
 
 def _result(method: Method, layer: str | None, target: ResolvedTarget, raw: Tensor, scores: Tensor) -> Result:

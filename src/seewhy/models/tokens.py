@@ -48,6 +48,8 @@ def infer_layout(shape: tuple[int, ...], batch: int, image_size: tuple[int, int]
             return Layout("channels_first", (shape[2], shape[3]))
         if _covers(shape[1:3], image_size):
             return Layout("channels_last", (shape[1], shape[2]))
+        if min(shape[2:]) > 2 and _covers(shape[2:], image_size, cells=2):  # convolutions without padding lose a rim
+            return Layout("channels_first", (shape[2], shape[3]))
     if len(shape) == 3:
         for kind, length in (("tokens", shape[1]), ("tokens_first", shape[0])):
             if shape[0 if kind == "tokens" else 1] == batch and (found := _token_grid(length, image_size)):
@@ -55,13 +57,13 @@ def infer_layout(shape: tuple[int, ...], batch: int, image_size: tuple[int, int]
     return None
 
 
-def _covers(grid: tuple[int, ...], image_size: tuple[int, int]) -> bool:
-    """Whether a grid has the proportions of the image and is no finer than it."""
+def _covers(grid: tuple[int, ...], image_size: tuple[int, int], *, cells: int = 1) -> bool:
+    """Whether a grid has the proportions of the image, up to less than so many cells, and is no finer than it."""
     (h, w), (height, width) = grid, image_size
     if h * w <= 1 or h > height or w > width:
         return False
-    # h = H / stride up to less than one cell, and w likewise
-    return abs(h * width - w * height) < max(height, width)
+    # h = H / stride up to less than these cells, and w likewise
+    return abs(h * width - w * height) < cells * max(height, width)
 
 
 def _token_grid(length: int, image_size: tuple[int, int]) -> tuple[tuple[int, int], int] | None:
@@ -76,8 +78,10 @@ def _token_grid(length: int, image_size: tuple[int, int]) -> tuple[tuple[int, in
         ideal = (cells * height / width) ** 0.5
         for h in {int(ideal), int(ideal) + 1}:
             if h and cells % h == 0 and _covers((h, cells // h), image_size):
-                fitting.append(((h, cells // h), prefix))
-    for (h, w), prefix in fitting:
-        if prefix <= MOST_USUAL_PREFIX_TOKENS and height % h == 0 and width % w == 0 and height // h == width // w:
-            return (h, w), prefix
+                w = cells // h
+                whole = height % h == 0 and width % w == 0 and height // h == width // w
+                if prefix <= MOST_USUAL_PREFIX_TOKENS and whole:
+                    return (h, w), prefix
+                if prefix <= MOST_USUAL_PREFIX_TOKENS or whole:  # else any 32 lengths in a row would hold a picture
+                    fitting.append(((h, w), prefix))
     return fitting[0] if fitting else None

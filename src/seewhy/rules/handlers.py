@@ -1,0 +1,269 @@
+"""What becomes of each kind of operation under relevance rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from . import operations as ops
+from .linear import convolution, dense, merged
+from .passing import Normed, PassedOn, Shared, Valued
+from .tags import carrying, is_coefficient, is_non_negative, live, source, tag, tensors
+
+if TYPE_CHECKING:
+    from .relevance import Relevance
+
+Arguments = tuple[Any, ...]
+Options = dict[str, Any]
+Called = tuple[Any, Arguments, Options]
+Handler = Callable[["Relevance", Any, Arguments, Options], Any]
+
+
+def replaced(values: Any, new: Callable[[Tensor], Tensor]) -> Any:
+    """The same values, nested as they were, with every tensor exchanged."""
+    if isinstance(values, Tensor):
+        return new(values)
+    if type(values) in (tuple, list):
+        return type(values)([replaced(v, new) if isinstance(v, Tensor | tuple | list | dict) else v for v in values])
+    if type(values) is dict:
+        return {key: replaced(v, new) for key, v in values.items()}
+    return values
+
+
+def detached(values: Any) -> Any:
+    return replaced(values, Tensor.detach)
+
+
+def transparent(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    """Operations whose derivative carries relevance as it is, and those that nobody knows."""
+    out = func(*args, **kwargs)
+    if ops.keeps_sign(func, args, kwargs) and all(map(is_non_negative, tensors((*args, *kwargs.values())))):
+        for y in tensors((out,)):
+            tag(y, non_negative=True)
+    elif func not in ops.TRANSPARENT and any(y.requires_grad for y in tensors((out,))):
+        mode.note(func)
+    if mode.ledger is not None and func in ops.JOINS:
+        with torch.no_grad():  # what is left when nothing comes from the image
+            alone = replaced((args, kwargs), lambda x: torch.zeros_like(x) if live(x) else x)
+            mode.keep("join", out, func(*alone[0], **alone[1]))
+    made = source(args[0]) if func in ops.FLATTEN and args[1:] == (0, 1) else None
+    if made is not None and made[4] == "linear":  # BatchNorm over tokens still finds the linear map
+        x, linear, z, *rest = made
+        tag(out, source=(tag(x.flatten(0, 1), depth=x._seewhy_depth), linear, z.flatten(0, 1), *rest))
+    return out
+
+
+def convolve(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    x, linear, weight, depthwise = convolution(func, args, kwargs)
+    if not live(x):
+        mode.note(func)
+        return func(*args, **kwargs)
+    with torch.no_grad():
+        z = func(*args, **kwargs)
+    y = mode.ruled(z, x, linear, "conv", depthwise, weight)
+    transposed = ops.CONVOLUTIONS[func][1]
+    return tag(y, source=(x, linear, z, 1 if transposed else 0, "conv", depthwise, weight))
+
+
+def dense_layer(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    x, linear, weight = dense(args, kwargs)
+    if not live(x):
+        mode.note(func)
+        return func(*args, **kwargs)
+    with torch.no_grad():
+        z = func(*args, **kwargs)
+    y = mode.ruled(z, x, linear, "linear", False, weight)
+    return tag(y, source=(x, linear, z, 0, "linear", False, weight))
+
+
+_BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+
+
+def batch_norm(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    """Merged with the linear map before it, where there is one; else an affine map place by place."""
+    given = {**dict(zip(_BATCH_NORM, args, strict=False)), **kwargs}
+    x = given["input"]
+    if given["running_mean"] is None or given.get("training"):
+        mode.note(func)
+        return func(*args, **kwargs)
+    made = source(x)
+    with torch.no_grad():
+        y = func(*args, **kwargs)
+    if made is not None:
+        before, linear, _, channel, kind, depthwise, weight = made
+        return mode.ruled(y, before, merged(linear, given, channel, y.ndim, kind), kind, depthwise, weight)
+    with torch.no_grad():
+        scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
+        scale = scale if given.get("weight") is None else scale * given["weight"]
+        shape = (-1, *[1] * (x.ndim - 2))
+        bias = -given["running_mean"] * scale
+        bias = bias if given.get("bias") is None else bias + given["bias"]
+    return _normed(mode, x * scale.view(shape), x, y, bias.view(shape), 1)
+
+
+def _normed(mode: Relevance, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Any) -> Tensor:
+    """The value of a norm, the way back of its parts, and the bias as the composite has it."""
+    if bias is not None and mode.composite.norm_bias == "exclude":
+        return Normed.apply(parts, x, y, bias.detach(), dims)  # type: ignore[no-any-return]
+    out: Tensor = Valued.apply(parts, y)
+    if bias is not None:
+        mode.keep("norm", out, bias, bias=True)
+    return out
+
+
+def layer_norm(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+    """Layer, group or instance norm: the mean is subtracted, a linear map; the deviation divides as a constant."""
+    given = {**dict(zip(ops.LAYER_NORMS[func], args, strict=False)), **kwargs}
+    x, weight, bias = given["input"], given.get("weight"), given.get("bias")
+    if given.get("running_mean") is not None or ("eps" not in given and len(ops.LAYER_NORMS[func]) > 5):
+        mode.note(func)
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+    with torch.no_grad():
+        y = func(*args, **kwargs)
+    per_token = "normalized_shape" in given
+    dims = tuple(range(-len(given["normalized_shape"]), 0)) if per_token else (-1,)
+    parts = x if per_token else x.reshape(len(x), given.get("num_groups", x.shape[1]), -1)
+    centered = parts - parts.mean(dims, keepdim=True)
+    with torch.no_grad():
+        scale = torch.rsqrt((centered**2).mean(dims, keepdim=True) + given.get("eps", 1e-5))
+        scale = scale.expand_as(centered).reshape(x.shape)
+        shape = weight.shape if per_token and weight is not None else (-1, *[1] * (x.ndim - 2))
+        scale = scale if weight is None else scale * weight.view(shape)
+    bias = None if bias is None else bias.view(bias.shape if per_token else (-1, *[1] * (x.ndim - 2)))
+    return _normed(mode, centered.reshape(x.shape) * scale, x, y, bias, dims if per_token else 1)
+
+
+def activation(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+    """Place by place, or divided by a statistic: relevance passes as it is."""
+    x = args[0] if args else kwargs["input"]
+    if func in ops.RELU:
+        return tag(torch.relu(x), non_negative=True)
+    with torch.no_grad():
+        y = func(*args, **kwargs)
+    return tag(PassedOn.apply(x, y), non_negative=func in ops.NON_NEGATIVE or ops.is_cut_at_zero(func, args, kwargs))
+
+
+def gate(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    """A coefficient where it multiplies; its relevance passes place by place where it does not."""
+    if mode.composite.attention == "attn" and func in ops.SOFTMAX:
+        return func(*args, **kwargs)
+    x = next(v for v in tensors((*args, *kwargs.values())) if live(v))
+    with torch.no_grad():
+        y = func(*args, **kwargs)
+    if y.shape != x.shape or not y.is_floating_point():
+        return tag(y, coefficient=True)
+    return tag(PassedOn.apply(x, y), coefficient=True, non_negative=func in ops.NON_NEGATIVE)
+
+
+def statistic(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    """By what is divided: a constant."""
+    out = func(*detached(args), **detached(kwargs))
+    for y in tensors((out,)):
+        tag(y, coefficient=True)
+    return out
+
+
+def moments(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    """The deviation, a constant, and the mean, a linear map."""
+    spread, _ = statistic(mode, func, args, kwargs)
+    x, *rest = args if args else (kwargs["input"],)
+    dim = rest[0] if rest and not isinstance(rest[0], bool) else kwargs.get("dim")
+    keepdim = kwargs.get("keepdim", len(rest) > 2 and rest[2])
+    mean = x.mean() if dim is None else x.mean(dim, keepdim=keepdim)
+    return spread, mean
+
+
+def add(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+    """Sums need no rule, constants in them keep their share."""
+    out: Tensor = func(*args, **kwargs)
+    a, b = _two(func, args, kwargs)
+    for one, other in ((a, b), (b, a)):  # a statistic would keep relevance that it has from the image
+        if is_coefficient(one) and not one.requires_grad and carrying(other):
+            mode.note(func)
+    sign = kwargs.get("alpha", 1) * (-1 if func in ops.SUBTRACT else 1)
+    if not live(a):
+        mode.keep("add", out, a)
+    if not live(b):
+        mode.keep("add", out, b * sign)
+    both = sign > 0 and all(is_non_negative(v) or (isinstance(v, int | float) and v >= 0) for v in (a, b))
+    return tag(out, non_negative=both)
+
+
+def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
+    """The two operands, the left one first."""
+    a = args[0] if args else kwargs["input"]
+    b = args[1] if len(args) > 1 else kwargs["other"]
+    return (b, a) if func in ops.REVERSED else (a, b)
+
+
+def product(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    """Coefficients are constants; factors that carry relevance share it."""
+    factors = list(tensors((*args, *kwargs.values())))
+    carriers = [x for x in factors if carrying(x)]
+    plain = [x for x in carriers if not is_coefficient(x)]
+    if plain and len(plain) < len(carriers):
+        args, kwargs = replaced((args, kwargs), lambda x: x.detach() if is_coefficient(x) else x)
+        carriers = plain
+    out = func(*args, **kwargs)
+    if len(carriers) > 1 and out.requires_grad:
+        out = Shared.apply(out, len(carriers))
+    scalars = [v for v in (*args, *kwargs.values()) if isinstance(v, int | float)]
+    return tag(out, non_negative=all(map(is_non_negative, factors)) and all(v >= 0 for v in scalars))
+
+
+def divide(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    a, b = _two(func, args, kwargs)
+    if kwargs.get("rounding_mode"):
+        mode.note(func)
+    if not carrying(b):
+        return tag(func(*args, **kwargs), non_negative=is_non_negative(a) and isinstance(b, int | float) and b > 0)
+    out = torch.div(a, b.detach())
+    return out if carrying(a) else tag(out, coefficient=True)
+
+
+def grid_sample(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+    """Linear in the picture; where it is looked at is a coefficient."""
+    args, kwargs = (args[0], *detached(args[1:])), {k: v if k == "input" else detached(v) for k, v in kwargs.items()}
+    return func(*args, **kwargs)
+
+
+def _addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return input * beta + torch.matmul(a, b) * alpha
+
+
+def _addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return input + tensor1 * tensor2 * value
+
+
+def _addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return input + tensor1 / tensor2 * value
+
+
+def _lerp(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    return input * (1 - weight) + end * weight
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    a, b = input.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {
+    **dict.fromkeys(ops.named("addmm", "baddbmm"), _addmm),
+    **dict.fromkeys(ops.named("addcmul"), _addcmul),
+    **dict.fromkeys(ops.named("addcdiv"), _addcdiv),
+    **dict.fromkeys(ops.named("lerp"), _lerp),
+    **dict.fromkeys(ops.named("glu"), _glu),
+}
+
+
+def written_out(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+    """The model's own value, with the way back through the operation's parts, each under its rule."""
+    with torch.no_grad():
+        value: Tensor = func(*args, **kwargs)
+    with mode:
+        parts = WRITTEN_OUT[func](*args, **kwargs)
+    return Valued.apply(parts, value)  # type: ignore[no-any-return]

@@ -1,0 +1,88 @@
+"""Linear maps as the rules need them: forward with any weight, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .lrp import LinearMap
+from .operations import CONVOLUTIONS
+
+_NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED_NAMES = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+
+
+def _each(value: Any, n: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * n if len(values) == 1 else values
+
+
+def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Padding on both sides, and what `same` adds behind where that is uneven: one more than before, as torch does."""
+    if padding == "same":
+        whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [p // 2 for p in whole], [p % 2 for p in whole]
+    none = [0] * len(kernel)
+    return (none if padding == "valid" else _each(padding, len(kernel))), none
+
+
+def _widened(x: Tensor, behind: Sequence[int]) -> Tensor:
+    """x with zeros behind, or less of it for negative numbers."""
+    return F.pad(x, [p for each in reversed(behind) for p in (0, each)]) if any(behind) else x
+
+
+def convolution(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, LinearMap, Tensor, bool]:
+    """The input, the map, the weight of a convolution call, and whether it is depthwise."""
+    n, transposed = CONVOLUTIONS[func]
+    given = {**dict(zip(_TRANSPOSED_NAMES if transposed else _NAMES, args, strict=False)), **kwargs}
+    x, weight, bias = given["input"], given["weight"].detach(), given.get("bias")
+    stride, dilation = _each(given.get("stride", 1), n), _each(given.get("dilation", 1), n)
+    groups, extra = given.get("groups", 1), _each(given.get("output_padding", 0), n)
+    padding, behind = _padding(given.get("padding", 0), weight.shape[2:], dilation)
+    geometry = (stride, padding, dilation, transposed, extra, groups)
+
+    def apply(x: Tensor, w: Tensor) -> Tensor:
+        return torch.ops.aten.convolution(_widened(x, behind), w, None, *geometry)  # type: ignore[no-any-return]
+
+    def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        wanted = [True, False, False]
+        back = torch.ops.aten.convolution_backward(s, _widened(x, behind), w, None, *geometry, wanted)[0]
+        return _widened(back, [-p for p in behind])
+
+    shaped = None if bias is None else bias.detach().view(-1, *[1] * n)
+    depthwise = groups > 1 and groups == x.shape[1]
+    return x, LinearMap(apply, pull, weight, shaped), given["weight"], depthwise
+
+
+def dense(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, LinearMap, Tensor]:
+    """The input, the map and the weight of a call of `F.linear`."""
+    given = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
+    bias = given.get("bias")
+
+    def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return s @ w
+
+    linear = LinearMap(F.linear, pull, given["weight"].detach(), None if bias is None else bias.detach())
+    return given["input"], linear, given["weight"]
+
+
+def merged(linear: LinearMap, norm: Mapping[str, Any], channel: int, ndim: int, kind: str) -> LinearMap:
+    """A linear map with the BatchNorm after it: w' = w s, b' = (b - mean) s + beta, s = gamma / sqrt(var + eps)."""
+    mean, var, gamma, beta = (norm.get(k) for k in ("running_mean", "running_var", "weight", "bias"))
+    assert mean is not None
+    assert var is not None
+    scale = torch.rsqrt(var + norm.get("eps", 1e-5))
+    scale = scale if gamma is None else scale * gamma.detach()
+    shape = (-1, *[1] * (ndim - 2)) if kind == "conv" else (-1,)
+    bias = ((0 if linear.bias is None else linear.bias) - mean.view(shape)) * scale.view(shape)
+    bias = bias if beta is None else bias + beta.detach().view(shape)
+    w = linear.weight
+    if channel:  # transposed: (inputs, outputs of a group, ...)
+        groups = len(scale) // w.shape[1]
+        grouped = w.reshape(groups, -1, *w.shape[1:]) * scale.view(groups, 1, -1, *[1] * (w.ndim - 2))
+        return LinearMap(linear.apply, linear.pull, grouped.reshape(w.shape), bias)
+    return LinearMap(linear.apply, linear.pull, w * scale.view(-1, *[1] * (w.ndim - 1)), bias)

@@ -1,0 +1,127 @@
+"""Operations by what relevance does at them; functions as `TorchFunctionMode` sees them called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .in_place import LINEAR as REWRITTEN
+from .in_place import set_item
+
+Function = Callable[..., Any]
+
+
+def named(*names: str) -> frozenset[Function]:
+    """The functions of these names in torch, torch.Tensor and torch.nn.functional, in place or not."""
+    places = (torch, Tensor, F, torch._C._nn)
+    found = {getattr(place, name + tail, None) for place in places for name in names for tail in ("", "_")}
+    return frozenset(f for f in found if f is not None)
+
+
+CONVOLUTIONS: dict[Function, tuple[int, bool]] = {  # operation -> (dimensions, transposed)
+    **{getattr(place, f"conv{n}d"): (n, False) for n in (1, 2, 3) for place in (torch, F)},
+    **{getattr(place, f"conv_transpose{n}d"): (n, True) for n in (1, 2, 3) for place in (torch, F)},
+}
+LINEAR = frozenset({F.linear})
+BATCH_NORM = frozenset({F.batch_norm, torch.batch_norm})
+LAYER_NORMS: dict[Function, tuple[str, ...]] = {  # operation -> its parameters
+    **dict.fromkeys((F.layer_norm, torch.layer_norm), ("input", "normalized_shape", "weight", "bias", "eps")),
+    **dict.fromkeys((F.group_norm, torch.group_norm), ("input", "num_groups", "weight", "bias", "eps")),
+    **dict.fromkeys(
+        (F.instance_norm, torch.instance_norm),
+        ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"),
+    ),
+}
+RMS_NORMS = frozenset(f for place in (F, torch) if (f := getattr(place, "rms_norm", None)) is not None)
+
+# y = act(x) with act(0) = 0 or so: relevance passes, R_x = R_y
+ACTIVATIONS = named(
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish",
+    "hardtanh", "clamp", "clip", "clamp_min", "clamp_max", "softplus", "threshold", "tanh", "hardshrink", "softshrink",
+    "softsign", "tanhshrink",
+)  # fmt: skip
+NON_NEGATIVE = named("relu", "relu6", "softplus", "sigmoid", "hardsigmoid", "softmax", "abs", "square")
+# place by place, for scaling what they multiply: gates and parts of norms written by hand
+GATES = named(
+    "sigmoid", "hardsigmoid", "softmax", "softmin", "log_softmax", "rsqrt", "sqrt", "reciprocal", "exp", "expm1", "log",
+    "log1p", "pow", "square", "abs", "sin", "cos", "erf", "logsigmoid",
+) | frozenset({Tensor.__pow__, Tensor.__rpow__, Tensor.__abs__})  # fmt: skip
+STATISTICS = named("norm", "var", "std", "logsumexp") | frozenset({torch.linalg.vector_norm, torch.linalg.norm})
+MOMENTS = named("var_mean", "std_mean")
+JOINS = named(
+    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "where", "masked_fill", "pad", "scatter", "index_put",
+    "index_add", "scatter_add", "maximum", "minimum",
+) | {set_item}  # fmt: skip
+SOFTMAX = named("softmax", "softmin")
+RELU = named("relu")
+REVERSED = frozenset({Tensor.__rsub__, torch.rsub, Tensor.__rtruediv__, Tensor.__rmatmul__})
+ADD = named("add") | {Tensor.__add__, Tensor.__radd__}
+SUBTRACT = named("sub", "subtract") | {Tensor.__sub__, Tensor.__rsub__, torch.rsub}
+DIVIDE = named("div", "divide", "true_divide") | {Tensor.__truediv__, Tensor.__rtruediv__}
+# linear in each factor
+PRODUCTS = named("mul", "multiply", "matmul", "bmm", "mm", "mv", "einsum", "inner", "outer", "tensordot", "dot") | {
+    *(Tensor.__mul__, Tensor.__rmul__, Tensor.__matmul__, Tensor.__rmatmul__)
+}
+ATTENTION = frozenset({F.scaled_dot_product_attention})
+MULTI_HEAD = frozenset({F.multi_head_attention_forward})
+NORMALIZE = frozenset({F.normalize})
+GRID_SAMPLE = named("grid_sample", "grid_sampler")
+FLATTEN = named("flatten")
+# what a model asks of a tensor without making a new one
+QUESTIONS = frozenset({
+    *(vars(torch._C.TensorBase)[n].__get__ for n in ("shape", "device", "dtype", "ndim", "requires_grad", "layout")),
+    *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point, Tensor.__len__),
+    *(Tensor.get_device, Tensor.is_contiguous, Tensor.ndimension, Tensor.is_complex),
+})  # fmt: skip
+
+# linear in each argument, without a bias: the derivative carries relevance as it is
+TRANSPARENT = REWRITTEN | named(
+    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "chunk", "split", "unbind", "tensor_split", "narrow",
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "movedim", "squeeze", "unsqueeze",
+    "expand", "expand_as", "repeat", "repeat_interleave", "tile", "roll", "flip", "rot90", "contiguous", "clone", "to",
+    "float", "half", "double", "type", "type_as", "detach", "index_select", "gather", "select", "take_along_dim",
+    "mean", "sum", "cumsum", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "interpolate", "upsample", "pad", "dropout", "dropout2d", "dropout3d", "feature_dropout",
+    "alpha_dropout", "feature_alpha_dropout", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "fold", "unfold",
+    "neg", "masked_fill", "where", "index_put", "scatter", "scatter_add", "copy", "diagonal", "tril", "triu", "t",
+    "maximum", "minimum", "affine_grid", "as_strided", "zero", "amax", "amin", "real", "imag", "max", "min", "topk",
+    "sort", "atleast_2d", "view_as", "reshape_as", "index_add", "index_copy", "masked_select",
+    "ravel", "moveaxis", "swapdims", "broadcast_to", "cpu", "cuda", "bfloat16", "one_hot", "unsafe_chunk",
+    "max_pool2d_with_indices", "_max_pool2d",
+) | frozenset({
+    Tensor.__getitem__, Tensor.__neg__, Tensor.__setitem__,
+    *(vars(torch._C.TensorBase)[n].__get__ for n in ("T", "mT", "data")),
+    F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.adaptive_max_pool2d_with_indices, Tensor.requires_grad_,
+    *(getattr(F, n) for n in ("_max_pool1d", "_max_pool2d", "_max_pool3d", "boolean_dispatch") if hasattr(F, n)),
+})  # fmt: skip
+# of non-negative values they make non-negative values
+KEEPS_SIGN = named(
+    "cat", "concat", "stack", "chunk", "split", "view", "reshape", "flatten", "unflatten", "permute", "transpose",
+    "squeeze", "unsqueeze", "expand", "repeat", "roll", "flip", "contiguous", "clone", "mean", "sum", "max_pool2d",
+    "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "pad", "dropout", "dropout2d",
+    "pixel_shuffle", "pixel_unshuffle", "select", "narrow",
+) | frozenset({Tensor.__getitem__, F.max_pool2d, vars(F)["_max_pool2d"]})  # fmt: skip
+
+
+def keeps_sign(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call makes non-negative values of non-negative ones: no bicubic overshoot, no padding below zero."""
+    if func not in KEEPS_SIGN:
+        return False
+    values = (*args, *kwargs.values())
+    return "bicubic" not in [v for v in values if isinstance(v, str)] and not any(
+        isinstance(v, float) and v < 0 for v in values
+    )
+
+
+def is_cut_at_zero(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a clamp or hardtanh has a lower bound of at least zero."""
+    name = getattr(func, "__name__", "").rstrip("_")
+    if name not in ("clamp", "clip", "clamp_min", "hardtanh"):
+        return False
+    bound = args[1] if len(args) > 1 else kwargs.get("min_val" if name == "hardtanh" else "min")
+    return isinstance(bound, int | float) and bound >= 0

@@ -1,0 +1,327 @@
+"""Relevance through whole networks: against zennit and gradients, conserved, accounted for, forward as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+import torchvision.models as tv
+import zennit.attribution
+import zennit.canonizers
+import zennit.composites
+import zennit.torchvision
+from timm.models.efficientnet import EfficientNet
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from seewhy import Trace
+from seewhy.errors import InputError, ModelError, TargetError
+from seewhy.methods.relevance import clrp, layer_relevance, lrp, relevance_cam, relevance_rules, seeded, sglrp
+from seewhy.rules.composites import COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
+from seewhy.rules.ledger import Ledger
+from seewhy.rules.lrp import safe
+from seewhy.targets import Logit, Probability
+from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
+
+D = torch.float64
+METHODS = (lrp, clrp, sglrp, layer_relevance, relevance_cam)
+TEN = {"num_classes": 10}
+
+
+def relevance(
+    net: nn.Module, x: Tensor, composite: str | Composite, target: object = 1, *, ledger: Ledger | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Relevance of the input, the target's scores and the output."""
+    rules = relevance_rules(net, composite, at_input=True, ledger=ledger)
+    with Trace(net, x, layers=["input"], rules=rules) as trace:
+        assert not rules.unknown
+        return safe(trace.activations["input"]) * trace.signal(target)["input"], trace.scores(target), trace.output
+
+
+Makers = dict[str, Callable[[], nn.Module]]
+
+
+def slow(makers: Makers) -> list[object]:
+    """The names, those of large networks marked as long."""
+    return [pytest.param(n, marks=pytest.mark.long) if n.startswith(("vgg", "resnet50")) else n for n in makers]
+
+
+def named(name: str, **options: object) -> Callable[[], nn.Module]:
+    return lambda: timm.create_model(name, **TEN, **options)
+
+
+# ---------------------------------------------------------------- another library
+
+CANONIZERS = {
+    "resnet": zennit.torchvision.ResNetCanonizer,
+    "googlenet": zennit.torchvision.SequentialMergeBatchNorm,
+    "vgg": zennit.torchvision.VGGCanonizer,
+}
+PEERS = {
+    "resnet18": lambda: tv.resnet18(**TEN),
+    "resnet50": lambda: tv.resnet50(**TEN),
+    "vgg11_bn": lambda: tv.vgg11_bn(**TEN),
+    "googlenet": lambda: tv.googlenet(aux_logits=False, transform_input=False, init_weights=False, **TEN),
+}
+
+
+@pytest.mark.parametrize("name", slow(PEERS))
+def test_epsilon_plus_is_zennits(name: str) -> None:
+    net = randomised(PEERS[name]()).double()
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eps = 1e-30  # zennit 0.5.1 leaves it out when it merges
+    x = pictures(1, 64).double()
+    ours, _, _ = relevance(net, x, epsilon_plus(), 3)
+    canonizer = next(made for key, made in CANONIZERS.items() if name.startswith(key))()
+    unstabilised = zennit.composites.layer_map_base(stabilizer=1e-12)  # sums and pooling; ours need no stabiliser
+    made = zennit.composites.EpsilonPlus(layer_map=unstabilised, canonizers=[canonizer])
+    with zennit.attribution.Gradient(model=net, composite=made) as attributor:
+        _, theirs = attributor(x, lambda out: out * torch.eye(10, dtype=D)[[3]])
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-6
+
+
+# ---------------------------------------------------------------- gradients
+
+RECTIFIED: Makers = {
+    "tiny": TinyCNN,
+    "residual": TinyResNet,
+    "resnet18": lambda: tv.resnet18(**TEN),
+    "vgg11_bn": lambda: tv.vgg11_bn(**TEN),
+    "densenet": lambda: tv.DenseNet(8, (2, 2), 16, **TEN),
+}
+
+
+@pytest.mark.parametrize("name", slow(RECTIFIED))
+def test_lrp_0_is_input_times_gradient(name: str) -> None:
+    net, x = randomised(RECTIFIED[name]()).double(), pictures(2).double()
+    ours, _, _ = relevance(net, x, uniform_epsilon(0))
+    with Trace(net, x, layers=["input"]) as trace:
+        expected = x * trace.signal(1)["input"]
+    assert float((ours - expected).abs().max() / expected.abs().max()) < 1e-9
+
+
+# ---------------------------------------------------------------- seeds
+
+
+@pytest.mark.parametrize("seed", ["clrp", "sglrp"])
+def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
+    net, x = randomised(TinyResNet()).double(), pictures(3).double()
+    rules = relevance_rules(net, conserving(), at_input=True)
+    with Trace(net, x, layers=["input"], rules=rules) as trace:
+        z = trace.output
+        y = z.softmax(1)
+        own = (z if seed == "clrp" else y * (1 - y))[:, 1]
+        others = z[:, [1]].expand_as(z) / (z.shape[1] - 1) if seed == "clrp" else y[:, [1]] * y
+        others = others * (torch.arange(5) != 1)
+        signed = trace.signal(seeded(Logit(1), seed))["input"]  # type: ignore[arg-type]
+        target = trace.signal(lambda out: out[:, 1] * (own / z[:, 1]))["input"]
+        dual = trace.signal(lambda out: (out * (others / z)).sum(1))["input"]
+    # probabilities are float32
+    scale = float(target.abs().max())
+    torch.testing.assert_close(signed, target - dual, rtol=0, atol=scale * (1e-9 if seed == "clrp" else 1e-6))
+    torch.testing.assert_close((x * signed).flatten(1).sum(1), own - others.sum(1), rtol=1e-3, atol=1e-4)
+    method = clrp if seed == "clrp" else sglrp
+    torch.testing.assert_close(method(net, x, target=1).double(), (x * signed).sum(1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_contrastive_seed_needs_a_class() -> None:
+    with pytest.raises(TargetError, match="needs one class as the target"):
+        seeded(Probability(1), "clrp")(torch.randn(2, 4))
+    with pytest.raises(InputError, match="'dual' is not known; use 'lrp', 'clrp' or 'sglrp'"):
+        seeded(Logit(1), "dual")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- conservation
+
+
+@pytest.mark.parametrize("make", [lambda: tv.resnet18(**TEN), lambda: tv.DenseNet(8, (2, 2), 16, **TEN)])
+def test_layers_have_the_same_sum(make: Callable[[], nn.Module]) -> None:
+    net, x = randomised(make()).double(), pictures(2, 64).double()
+    names = dict(net.named_modules())
+    layers = ["input", *(n for n in ("layer1", "layer2", "layer3", "layer4", "features.norm5") if n in names)]
+    with Trace(net, x, layers=layers, rules=relevance_rules(net, conserving(), at_input=True)) as trace:
+        signals = trace.signal(1)
+        for name in layers:
+            found = (trace.activations[name] * signals[name]).flatten(1).sum(1)
+            torch.testing.assert_close(found, trace.scores(1), rtol=1e-6, atol=1e-6, msg=name)
+
+
+CONSERVED: Makers = {
+    "tiny": TinyCNN,
+    "residual": TinyResNet,
+    "vgg": lambda: tv.vgg11_bn(**TEN),
+    "resnet": lambda: tv.resnet18(**TEN),
+    "googlenet": PEERS["googlenet"],
+    "densenet": lambda: tv.DenseNet(8, (2, 2, 2), 16, **TEN),
+    "regnet_x": named("regnetx_002"),
+    "regnet_y": named("regnety_002"),
+    "squeeze_excitation": named("seresnet18"),
+    "convnext": named("convnext_atto"),
+    "mobilenet_v2": named("mobilenetv2_035"),
+    "mobilenet_v3": named("mobilenetv3_small_050"),
+    "efficientnet": named("efficientnet_b0"),
+    "shufflenet": lambda: tv.shufflenet_v2_x0_5(**TEN),
+}
+LOOSE = ("mobilenet_v2", "mobilenet_v3", "efficientnet", "shufflenet")
+
+
+@pytest.mark.parametrize("name", slow(CONSERVED))
+def test_conserving_gives_the_score_to_the_input(name: str) -> None:
+    net, x = randomised(CONSERVED[name]()), pictures(2, 64)
+    with torch.no_grad():
+        plain = net(x)
+    r, scores, output = relevance(net, x, conserving())
+    error = (r.double().flatten(1).sum(1) / scores - 1).abs().max()
+    assert float(error) < (0.02 if name in LOOSE else 1e-3)
+    if name == "convnext":
+        torch.testing.assert_close(output, plain, rtol=1e-5, atol=1e-5)
+    else:
+        assert torch.equal(output, plain)
+
+
+TRANSFORMERS: Makers = {
+    "vit": tiny_vit,
+    "deit": lambda: timm.models.deit.VisionTransformerDistilled(
+        img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=2, num_classes=5
+    ),
+    "torchvision": lambda: tv.VisionTransformer(32, 8, 3, 2, 24, 48, num_classes=5),
+    "swin": lambda: SwinTransformer(
+        img_size=32, patch_size=2, embed_dim=12, depths=(2, 2), num_heads=(2, 4), window_size=4, num_classes=5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_what_a_transformers_input_does_not_get_its_parameters_keep(name: str) -> None:
+    net, x = randomised(TRANSFORMERS[name]()).double(), pictures(1).double()
+    ledger = Ledger()
+    r, scores, _ = relevance(net, x, conserving(), ledger=ledger)
+    kept = ledger.total("parameter") + ledger.total("epsilon")
+    assert (float(r.sum()) + kept) / float(scores.sum()) == pytest.approx(1, abs=0.02)
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("make", [TinyCNN, TinyResNet, named("mobilenetv2_035")], ids=["tiny", "residual", "mobile"])
+def test_the_ledger_adds_up(make: Callable[[], nn.Module], composite: str) -> None:
+    net, x = randomised(make()).double(), pictures(2).double()
+    ledger = Ledger()
+    r, scores, _ = relevance(net, x, composite, ledger=ledger)
+    size = max(entry.peak for entry in ledger.entries)
+    for entry in ledger.entries:
+        gone = entry.bias + entry.epsilon + entry.no_contributor + entry.parameter
+        assert entry.received == pytest.approx(entry.handed_on + gone, rel=1e-6, abs=1e-9 * max(size, entry.peak))
+    kept = sum(map(ledger.total, ("bias", "epsilon", "no_contributor", "parameter")))
+    # ReLU passes all on, the other activations all but a billionth of what they divide by
+    tolerance = 1e-5 if isinstance(net, EfficientNet) else 1e-9
+    assert float(scores.sum()) == pytest.approx(float(r.sum()) + kept, rel=1e-6, abs=tolerance * size)
+    if composite == "conserving":
+        assert ledger.total("bias") == ledger.total("no_contributor") == 0
+    loudest = ledger.loudest()
+    assert loudest is not None
+    assert loudest.peak == size
+
+
+def test_an_empty_ledger() -> None:
+    ledger = Ledger()
+    assert ledger.loudest() is None
+    assert ledger.total("bias") == 0
+    ledger.kept("cls_token", torch.ones(2, 3))
+    assert (ledger.entries[0].received, ledger.entries[0].handed_on, ledger.total("parameter")) == (6, 0, 6)
+    ledger.clear()
+    assert ledger.entries == []
+
+
+# ---------------------------------------------------------------- forward values
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", ["tiny", "residual", "resnet", "densenet", "mobilenet_v2"])
+def test_forward_values_are_the_models_own(name: str, composite: str) -> None:
+    net, x = randomised(CONSERVED[name]()), pictures(2)
+    with torch.no_grad():
+        plain = net(x)
+    assert torch.equal(relevance(net, x, composite)[2], plain)
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_forward_values_of_transformers_are_near(name: str, composite: str) -> None:
+    net, x = randomised(TRANSFORMERS[name]()), pictures(1)
+    with torch.no_grad():
+        plain = net(x)
+    torch.testing.assert_close(relevance(net, x, composite)[2], plain, rtol=1e-5, atol=1e-5)
+
+
+# ---------------------------------------------------------------- the methods
+
+SMALL: Makers = {"resnet18": lambda: tv.resnet18(**TEN), "mobilenet": named("mobilenetv3_small_050"), "vit": tiny_vit}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_is_its_images_and_the_model_is_as_it_was(name: str, method: Callable[..., Tensor]) -> None:
+    net, x = randomised(SMALL[name](), train=True).double(), pictures(2)  # contrasts cancel to 1e-4 of their parts
+    before = ModelState(net)
+    with torch.no_grad():
+        maps = method(net, x, target=2)
+    before.assert_unchanged()
+    assert maps.isfinite().all()
+    assert maps.abs().max() > 0
+    singles = torch.cat([method(net, x[n : n + 1], target=2) for n in range(2)])
+    scale = singles.abs().amax((1, 2), keepdim=True)
+    torch.testing.assert_close(maps / scale, singles / scale, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("make", [TinyResNet, SMALL["mobilenet"]], ids=["residual", "mobilenet"])
+def test_half_precision_gives_finite_maps(
+    make: Callable[[], nn.Module], method: Callable[..., Tensor], dtype: torch.dtype
+) -> None:
+    net, x = randomised(make()), pictures(2, 64)
+    full = method(net, x, target=2).flatten()
+    half = method(net.to(dtype), x, target=2)
+    assert half.dtype == torch.float32
+    assert half.isfinite().all()
+    if isinstance(net, TinyResNet) or method is lrp:  # the contrasts of the other cancel to what halves do not resolve
+        assert float(torch.corrcoef(torch.stack([full, half.flatten()]))[0, 1]) > 0.9
+
+
+class Strange(nn.Module):
+    """With operations that no rule knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.fft.fft2(self.conv(x)).real
+        return self.fc(torch.special.bessel_j0(x).mean((2, 3)).cumprod(1))
+
+
+def test_operations_without_a_rule_are_listed_all_at_once() -> None:
+    net, x = randomised(Strange()), pictures(1)
+    with pytest.raises(ModelError, match=r"no relevance rule for .*fft2.*cumprod.*strict=False"):
+        lrp(net, x, target=1)
+
+
+def test_strict_false_takes_the_gradient_of_what_is_not_known() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Powered(), nn.Flatten(), nn.LazyLinear(3))
+    net(pictures(1))
+    net = randomised(net).double()
+    x = pictures(1).double()
+    found = lrp(net, x, target=1, strict=False, composite=uniform_epsilon(0))
+    with Trace(net, x, layers=["input"]) as trace:
+        expected = (x * trace.signal(1)["input"]).sum(1)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+class Powered(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cumprod(1 + 0.01 * x, 3)
