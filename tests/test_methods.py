@@ -434,3 +434,9 @@ def test_a_method_alone_is_one_pass_once_the_layer_is_known() -> None:
     net.forwards = net.backwards = 0
     methods.grad_cam(net, x, 0)
     assert (net.forwards, net.backwards) == (1, 1)
+
+
+def test_guided_rules_without_a_rectifier_warn() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.warns(seewhy.SeewhyWarning, match="has no rectifier for the guided and deconvnet rules"):
+        methods.guided_backprop(net, torch.rand(1, 3, 8, 8), 0)

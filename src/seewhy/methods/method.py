@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import InputError, LayerError, did_you_mean
+from ..errors import InputError, LayerError, SeewhyWarning, did_you_mean
 from ..flow import trace_flow
 from ..models.layers import INPUT, resolve_layer, unwrap
 from ..models.model import Model
@@ -23,6 +24,8 @@ Need = Literal["activation", "gradient", "input", "input_gradient", "guided", "d
 Combine = Callable[..., Tensor]
 Run = Callable[..., Tensor]
 LayerLike = str | nn.Module | None
+
+NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ def shared_pass(
                 if resolved is None:
                     output = trace.output
                     resolved = [r for target in targets for r in resolve(target, output, labels)]
+                if rules and not rules.met:
+                    warnings.warn(NO_RECTIFIER.format(type(module).__name__), SeewhyWarning, stacklevel=2)
                 _combine_group(_Pass(trace, rules, x), group, layers, resolved, done)
     for method in methods:
         if method.run:

@@ -130,7 +130,10 @@ def _layer_relevance(
     stages = find_stages(module, x, call)
     chosen = stages[-3:-1] or stages[-1:]
     fields = _summed(module, x, score, chosen, call=call, **how)
-    return maps.fuse(fields, how="product") if len(fields) > 1 else fields[0]
+    if len(fields) == 1:
+        return fields[0]
+    agreed, either = maps.fuse(fields, how="product"), maps.fuse(fields, how="mean")
+    return torch.where(agreed.amax((1, 2), keepdim=True) > 0, agreed, either)  # they may agree nowhere
 
 
 def _summed(

@@ -25,6 +25,8 @@ _ALWAYS: frozenset[Callable[..., Any]] = frozenset(
         *(F.gelu, F.silu, F.mish, F.hardswish, F.softplus, F.threshold, torch.threshold),
     }
 )
+# their derivative is 0 or 1
+_STEPS = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6})
 # these are rectifiers where their lower bound is zero: operation -> (position, name, default) of that bound
 _IF_CUT_AT_ZERO: dict[Callable[..., Any], tuple[int, str, float | None]] = {
     **dict.fromkeys((F.hardtanh, F.hardtanh_), (1, "min_val", -1.0)),
@@ -75,7 +77,9 @@ class Rectifiers(TorchFunctionMode):
         if x._is_view() and x.requires_grad and torch.is_grad_enabled():
             return self._on_view(x, func, args[1:], kwargs)
         y = func(*args, **kwargs)
-        if y.requires_grad:
+        if y.requires_grad and (func in _STEPS or func in _IF_CUT_AT_ZERO):
+            y.grad_fn.register_hook(self._positive_after)
+        elif y.requires_grad:
             y.register_hook(self._positive)
         return y
 
@@ -88,6 +92,12 @@ class Rectifiers(TorchFunctionMode):
 
     def _positive(self, g: Tensor) -> Tensor | None:
         return g.clamp(min=0) if self.rule == "guided" else None
+
+    def _positive_after(self, made: tuple[Tensor | None, ...], given: Any) -> tuple[Tensor | None, ...] | None:
+        """The same behind a derivative of 0 or 1: on the gradient just made, which needs no copy."""
+        if self.rule != "guided" or made[0] is None:
+            return None
+        return made[0].clamp_(min=0), *made[1:]
 
 
 class _PositiveSignal(torch.autograd.Function):
