@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import oracles
 from seewhy import methods
-from seewhy.errors import InputError, ModelError
+from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.methods import METHODS, find_method, shared_pass
 from seewhy.methods.cam import _first_component
 from seewhy.methods.gradient import noisy_copies
@@ -438,5 +438,5 @@ def test_a_method_alone_is_one_pass_once_the_layer_is_known() -> None:
 
 def test_guided_rules_without_a_rectifier_warn() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    with pytest.warns(seewhy.SeewhyWarning, match="has no rectifier for the guided and deconvnet rules"):
+    with pytest.warns(SeewhyWarning, match="has no rectifier for the guided and deconvnet rules"):
         methods.guided_backprop(net, torch.rand(1, 3, 8, 8), 0)
