@@ -22,7 +22,7 @@ from seewhy.methods.relevance import clrp, layer_relevance, lrp, relevance_cam, 
 from seewhy.rules.composites import COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
 from seewhy.rules.ledger import Ledger
 from seewhy.rules.lrp import safe
-from seewhy.targets import Logit, Probability
+from seewhy.targets import Logit, Margin, Probability
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 D = torch.float64
@@ -130,8 +130,14 @@ def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
 def test_a_contrastive_seed_needs_a_class() -> None:
     with pytest.raises(TargetError, match="needs one class as the target"):
         seeded(Probability(1), "clrp")(torch.randn(2, 4))
-    with pytest.raises(InputError, match="'dual' is not known; use 'lrp', 'clrp' or 'sglrp'"):
+    with pytest.raises(InputError, match="'dual' is not known; use 'lrp', 'clrp', 'sglrp' or 'auto'"):
         seeded(Logit(1), "dual")  # type: ignore[arg-type]
+
+
+def test_the_automatic_seed_is_contrastive_for_a_class_alone() -> None:
+    z = torch.randn(2, 4)
+    torch.testing.assert_close(seeded(Logit(1), "auto")(z), seeded(Logit(1), "clrp")(z))
+    torch.testing.assert_close(seeded(Margin(1, 2), "auto")(z), z[:, 1] - z[:, 2])
 
 
 # ---------------------------------------------------------------- conservation

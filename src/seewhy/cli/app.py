@@ -97,7 +97,7 @@ def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> i
 
     return explain_photos(
         sample_photos(out),
-        methods=["grad_cam", "layer_cam", "guided_grad_cam"],
+        methods=["grad_cam", "layer_relevance", "guided_grad_cam"],
         targets=["top2"],
         out=out,
         report=True,

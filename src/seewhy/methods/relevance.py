@@ -23,7 +23,7 @@ from ..targets import ScoreFunction, class_scores, probabilities
 from .gradient import channel_sum
 from .method import Call, Method, find_stages, picture_layout
 
-Seed = Literal["lrp", "clrp", "sglrp"]
+Seed = Literal["lrp", "clrp", "sglrp", "auto"]
 
 
 def seeded(score: ScoreFunction, seed: Seed) -> ScoreFunction:
@@ -31,18 +31,23 @@ def seeded(score: ScoreFunction, seed: Seed) -> ScoreFunction:
 
     - "lrp": the target's score, R_t = Z_t.
     - "clrp" (Gu et al., ACCV 2018): Z_t for the target's class and -Z_t / (N - 1) for each other; sums to zero.
+    - "auto": as "clrp" where the target is one class, else as "lrp"; a margin is contrastive by itself.
     - "sglrp" (Iwana et al., ICCVW 2019): y_t (1 - y_t) for the target's class, -y_t y_n for each other; y = softmax.
     """
     if seed == "lrp":
         return score
-    if seed not in ("clrp", "sglrp"):
-        raise InputError(f"seed={seed!r} is not known; use 'lrp', 'clrp' or 'sglrp'")
+    if seed not in ("clrp", "sglrp", "auto"):
+        raise InputError(f"seed={seed!r} is not known; use 'lrp', 'clrp', 'sglrp' or 'auto'")
 
     def start(output: Any) -> Tensor:
         z = class_scores(output)
         chosen = _class_weights(score, z)  # (N, K), 1 at the target's class
+        if chosen is None and seed == "auto":
+            return score(output)
+        if chosen is None:
+            raise TargetError(f"seed={seed!r} needs one class as the target: a class, a label or 'top1'; or seed='lrp'")
         with torch.no_grad():
-            if seed == "clrp":
+            if seed != "sglrp":
                 own = (chosen * z).sum(1, keepdim=True)
                 r = torch.where(chosen > 0, own, -own / (z.shape[1] - 1))
             else:
@@ -55,14 +60,13 @@ def seeded(score: ScoreFunction, seed: Seed) -> ScoreFunction:
     return start
 
 
-def _class_weights(score: ScoreFunction, z: Tensor) -> Tensor:
-    """One-hot (N, K) of the class that a logit target names."""
+def _class_weights(score: ScoreFunction, z: Tensor) -> Tensor | None:
+    """One-hot (N, K) of the class that a logit target names; None for a target that is no one class."""
     with torch.inference_mode(False), torch.enable_grad():
         logits = z.detach().clone().requires_grad_()
         (weights,) = torch.autograd.grad(score(logits).sum(), logits)
-    if not bool(((weights == 0) | (weights == 1)).all()) or not bool((weights.sum(1) == 1).all()):
-        raise TargetError("a contrastive seed needs one class as the target; give a class, a label or 'top1'")
-    return weights
+    one_class = bool(((weights == 0) | (weights == 1)).all()) and bool((weights.sum(1) == 1).all())
+    return weights if one_class else None
 
 
 def relevance_rules(
@@ -180,4 +184,4 @@ layer_relevance = _method(
     "epsilon_gamma",
     finds_layers=True,
 )
-relevance_cam = _method("relevance_cam", "Relevance-CAM", "Lee et al., CVPR 2021", _relevance_cam, "clrp", "z_plus")
+relevance_cam = _method("relevance_cam", "Relevance-CAM", "Lee et al., CVPR 2021", _relevance_cam, "auto", "z_plus")
