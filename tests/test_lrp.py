@@ -344,3 +344,17 @@ def test_what_is_received_is_handed_on_or_accounted_for(rule: Rule, make: Callab
         assert tally.get("bias", 0) == 0
     if rule.fallback:
         assert tally.get("no_contributor", 0) == 0
+
+
+def test_the_fallback_of_a_dense_layer_does_not_mix_images_behind_tokens() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(5, 4, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    x = torch.randn(3, 2, 4, dtype=torch.float64).clamp(min=0)  # (L, N, E)
+    x[0, 0] = 0
+    g = torch.randn(3, 2, 5, dtype=torch.float64)
+
+    def back(x: Tensor, g: Tensor) -> Tensor:
+        linear = LinearMap(F.linear, lambda s, w, x: s @ w, weight, bias)
+        return propagate(z_plus(), linear, x, F.linear(x, weight, bias), g)
+
+    torch.testing.assert_close(back(x, g)[:, :1], back(x[:, :1], g[:, :1]))

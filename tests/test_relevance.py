@@ -17,7 +17,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from seewhy import Trace
-from seewhy.errors import InputError, ModelError, TargetError
+from seewhy.errors import InputError, ModelError, SeewhyWarning, TargetError
 from seewhy.methods.relevance import clrp, layer_relevance, lrp, relevance_cam, relevance_rules, seeded, sglrp
 from seewhy.rules.composites import COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
 from seewhy.rules.ledger import Ledger
@@ -322,7 +322,8 @@ def test_strict_false_takes_the_gradient_of_what_is_not_known() -> None:
     net(pictures(1))
     net = randomised(net).double()
     x = pictures(1).double()
-    found = lrp(net, x, target=1, strict=False, composite=uniform_epsilon(0))
+    with pytest.warns(SeewhyWarning, match="the gradient stands in for it"):
+        found = lrp(net, x, target=1, strict=False, composite=uniform_epsilon(0))
     with Trace(net, x, layers=["input"]) as trace:
         expected = (x * trace.signal(1)["input"]).sum(1)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)

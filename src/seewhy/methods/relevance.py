@@ -6,6 +6,7 @@ for commercial use; `docs/methods.md` says more.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import maps
-from ..errors import InputError, ModelError, TargetError
+from ..errors import InputError, ModelError, SeewhyWarning, TargetError
 from ..models.layers import INPUT
 from ..rules.composites import COMPOSITES, Composite
 from ..rules.ledger import Ledger
@@ -97,15 +98,16 @@ def propagate_relevance(
     """For each layer its activation and its signal R / a, both as the layer gives them, from one pass.
 
     Raises:
-        ModelError: the model calls operations that no rule is known for; all are named.
+        ModelError: the model calls operations that no rule is known for; all are named. strict=False warns instead.
     """
     rules = relevance_rules(module, composite, at_input=INPUT in layers)
     with call.trace(module, x, layers, rules=rules) as trace:
-        if rules.unknown and strict:
+        if rules.unknown:
             listed = ", ".join(f"{name} ({n})" for name, n in rules.unknown.items())
-            raise ModelError(
-                f"no relevance rule for {listed} in {type(module).__name__}; strict=False takes the gradient"
-            )
+            said = f"no relevance rule for {listed} in {type(module).__name__}"
+            if strict:
+                raise ModelError(f"{said}; strict=False takes the gradient")
+            warnings.warn(f"{said}: the gradient stands in for it, and relevance may not add up", SeewhyWarning, 2)
         activations, signals = trace.activations, trace.signal(seeded(score, seed))
         return [(activations[layer], signals[layer]) for layer in layers]
 
@@ -115,7 +117,7 @@ def _lrp(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | Non
 
     Args:
         how: `composite`, which rule where (`seewhy.rules.composites`); `seed`, where relevance starts (`seeded`);
-            `strict`, whether an operation without a rule is an error or takes its gradient.
+            `strict`, whether an operation without a rule is an error or, with a warning, takes its gradient.
     """
     ((a, g),) = propagate_relevance(module, x, score, [INPUT], call=call, **how)
     return safe(a) * g

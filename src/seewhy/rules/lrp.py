@@ -241,16 +241,14 @@ def _rescued(
     # applied anew: z less its bias would leave rounding where nothing contributes
     others = torch.where(alone, m.apply(x, m.weight), 0).clamp(max=0)
     own = _share(torch.where(others < 0, r, 0), others, rule.epsilon, tally)
-    orphaned = _per_image(torch.where(alone & (others == 0), r, 0))
-    everything = _per_image(q.clamp(min=0) - others)
+    # never over images: a dense layer may have tokens before them, (L, N, E), so there each token is by itself
+    dims = (-1,) if m.weight.ndim == 2 else tuple(range(1, q.ndim))
+    orphaned = torch.where(alone & (others == 0), r, 0).sum(dims, keepdim=True)
+    everything = (q.clamp(min=0) - others).sum(dims, keepdim=True)
     spread = (orphaned / everything).masked_fill(everything == 0, 0)
     if tally is not None:
         _note(tally, "no_contributor", torch.where(everything == 0, orphaned, 0))
     return spread, torch.where(others < 0, own - spread, 0)
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values.sum(tuple(range(1, values.ndim)), keepdim=True)
 
 
 def _box(rule: Rule, box: tuple[Tensor, Tensor], m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None) -> Tensor:
