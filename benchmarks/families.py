@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from seewhy import Trace
 from seewhy.maps import statuses
 from seewhy.methods import METHODS, find_stages, shared_pass
-from seewhy.methods.method import Call, picture_layout
+from seewhy.methods.call import Call, picture_layout
 from seewhy.trace import main_output
 
 SECONDS = 120  # of the processor, for one model

@@ -30,7 +30,7 @@ from families import Candidate, enliven, picture, time_limit, timm_candidates, t
 from torch import Tensor, nn
 
 from seewhy import Trace
-from seewhy.rules.composites import COMPOSITES, conserving
+from seewhy.rules.composites import conserving
 from seewhy.rules.ledger import Ledger
 from seewhy.rules.relevance import Relevance
 
@@ -122,7 +122,7 @@ def said(error: Exception) -> str:
 def measure(row: Row, module: nn.Module, x: Tensor, output: Tensor, seconds: float) -> None:
     target = output.argmax(1).tolist()
     ledger = Ledger()
-    rules = Relevance(conserving(), at_input=True, ledger=ledger)
+    rules = Relevance(conserving(), ledger=ledger)
     with Trace(module, x, layers=["input"], rules=rules) as trace:
         relevance = x * trace.signal(target)["input"]
         score = float(trace.scores(target))
@@ -145,7 +145,7 @@ def measure_peer(row: Row, module: nn.Module, x: Tensor, seconds: float) -> None
 
 
 def to_input(module: nn.Module, x: Tensor, target: Any, composite: str) -> Tensor:
-    rules = Relevance(COMPOSITES[composite](), at_input=True)
+    rules = Relevance(composite)
     with Trace(module, x, layers=["input"], rules=rules) as trace:
         return x * trace.signal(target)["input"]
 
@@ -193,14 +193,14 @@ def speed(rounds: int) -> None:
                 m, x, t, ["layer3", "layer4"]
             )
         compare(name, module, x, contenders, rounds)
-        with Trace(module, x, layers=["input"], rules=Relevance(COMPOSITES["epsilon_plus"](), at_input=True)) as trace:
+        with Trace(module, x, layers=["input"], rules=Relevance("epsilon_plus")) as trace:
             print(f"  forward equal to the last bit: {torch.equal(trace.output, output)}")
         for label in ("seewhy epsilon_plus", "zennit EpsilonPlus"):
             print(f"  peak memory, {label}: {peak_megabytes(contenders[label]):.0f} MB above the start")
 
 
 def at_layers(module: nn.Module, x: Tensor, target: list[int], layers: list[str]) -> dict[str, Tensor]:
-    with Trace(module, x, layers=layers, rules=Relevance(COMPOSITES["epsilon_plus"]())) as trace:
+    with Trace(module, x, layers=layers, rules=Relevance("epsilon_plus")) as trace:
         signal = trace.signal(target)
         return {layer: trace.activations[layer] * signal[layer] for layer in layers}
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import seewhy
 from seewhy.images import read_image
-from seewhy.methods.relevance import relevance_rules
+from seewhy.rules.relevance import Relevance
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -39,7 +39,7 @@ def main() -> None:
     curves = {}
     for name, rules in (
         ("gradient", None),
-        ("relevance", relevance_rules(model.module, "epsilon_gamma", at_input=True)),
+        ("relevance", Relevance("epsilon_gamma")),
     ):
         with seewhy.Trace(model.module, x, layers=layers, rules=rules) as trace:
             signal = trace.signal(trace.output.argmax(1))

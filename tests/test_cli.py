@@ -42,6 +42,25 @@ def test_json_is_one_object_and_nothing_else(cat: Path, tmp_path: Path, capsys: 
     assert 0 < y < 300
 
 
+def test_the_ledger_is_a_table_for_people_and_part_of_the_json(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["explain", str(cat), "-M", "lrp", "-M", "grad_cam", "--ledger", "-o", str(tmp_path)]
+    assert run(arguments) == 0
+    said = capsys.readouterr().err
+    assert "relevance of tiger cat by lrp" in said
+    assert "blocks.3.0.conv_dw" in said
+    assert "kept in all" in said
+    assert run([*arguments, "--json"]) == 0
+    lrp, grad_cam = json.loads(capsys.readouterr().out)["images"][0]["attributions"]
+    assert lrp["ledger"][0]["operation"] == "classifier"
+    assert lrp["ledger"][0]["received"] == pytest.approx(lrp["score"], rel=1e-4)
+    assert lrp["facts"]["relevance_peak"] < 1
+    assert "ledger" not in grad_cam
+    assert run(["explain", str(cat), "--ledger", "-o", str(tmp_path)]) == 1
+    assert "grad_cam carries no relevance" in capsys.readouterr().err
+
+
 def test_demo_explains_its_photos_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr().err

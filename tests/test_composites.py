@@ -8,7 +8,6 @@ from torch import nn
 
 from seewhy import Trace
 from seewhy.errors import InputError
-from seewhy.methods.relevance import relevance_rules
 from seewhy.rules.composites import (
     COMPOSITES,
     Composite,
@@ -18,6 +17,7 @@ from seewhy.rules.composites import (
     epsilon_plus_box,
 )
 from seewhy.rules.lrp import epsilon, flat, gamma, safe, z_plus
+from seewhy.rules.relevance import Relevance
 from tiny_models import TinyCNN, TinyResNet, pictures, randomised
 
 A, B = epsilon(0.1), epsilon(0.2)
@@ -70,7 +70,7 @@ def seen(net: nn.Module, layer: str = "input") -> list[Operation]:
         asked.append(operation)
         return True
 
-    rules = relevance_rules(net, Composite("seen", ((note, epsilon()),)), at_input=layer == "input")
+    rules = Relevance(Composite("seen", ((note, epsilon()),)))
     with Trace(net, pictures(1), layers=[layer], rules=rules):
         return asked
 
@@ -101,7 +101,7 @@ def test_a_table_of_ones_own_reaches_the_operations() -> None:
         (("name:stem.0*", flat()), (lambda o: o.depth < 3, gamma(0.25)), ("conv", z_plus()), ("linear", epsilon())),
     )
     x = pictures(1)
-    with Trace(net, x, layers=["input"], rules=relevance_rules(net, mine, at_input=True)) as trace:
+    with Trace(net, x, layers=["input"], rules=Relevance(mine)) as trace:
         r = safe(x) * trace.signal(1)["input"]
     assert r.isfinite().all()
     torch.testing.assert_close(r[:, 0], r[:, 1])  # flat: channels alike
@@ -115,14 +115,14 @@ def test_box_composites_hold_at_the_input_alone(make: type) -> None:
     assert made.rule(op(first=True)).box == (low, high)
     assert made.rule(op()).box is None
     net, x = randomised(TinyCNN()), pictures(1).clamp(-3, 3)
-    with Trace(net, x, layers=["input"], rules=relevance_rules(net, made, at_input=True)) as trace:
+    with Trace(net, x, layers=["input"], rules=Relevance(made)) as trace:
         r = safe(x) * trace.signal(1)["input"]
-    with Trace(net, x, layers=["input"], rules=relevance_rules(net, epsilon_plus(), at_input=True)) as trace:
+    with Trace(net, x, layers=["input"], rules=Relevance(epsilon_plus())) as trace:
         plain = safe(x) * trace.signal(1)["input"]
     assert r.isfinite().all()
     assert not torch.allclose(r, plain)
     wider = make(low * 2, high * 2)
-    with Trace(net, x, layers=["input"], rules=relevance_rules(net, wider, at_input=True)) as trace:
+    with Trace(net, x, layers=["input"], rules=Relevance(wider)) as trace:
         assert not torch.allclose(safe(x) * trace.signal(1)["input"], r)
 
 
@@ -135,5 +135,5 @@ def test_every_composite_by_name_has_a_rule_for_all_operations() -> None:
 
 
 def test_an_unknown_composite_is_an_error_that_lists_them() -> None:
-    with pytest.raises(InputError, match="'epsilonplus' is not known; use one of epsilon_plus"):
-        relevance_rules(nn.Linear(1, 1), "epsilonplus", at_input=True)
+    with pytest.raises(InputError, match=r"did you mean 'epsilon_plus'.*use one of epsilon_plus"):
+        Relevance("epsilonplus")

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seewhy.rules.composites import COMPOSITES
 from seewhy.rules.ledger import Ledger
 from seewhy.rules.relevance import Relevance
 from seewhy.trace import Trace
@@ -55,7 +54,7 @@ def test_relevance_is_conserved_and_values_stay(make: type[nn.Module]) -> None:
     net, x = make().double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         expected = net(x)
-    rules = Relevance(COMPOSITES["conserving"](), at_input=True, ledger=Ledger())
+    rules = Relevance("conserving", ledger=Ledger())
     with Trace(net, x, layers=["input"], rules=rules) as trace:
         relevance = x * trace.signal("top1")["input"]
         scores = trace.scores("top1")
@@ -71,6 +70,6 @@ def test_an_unknown_operation_is_counted() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.special.bessel_j0(x).mean((2, 3)) + torch.lgamma(x.abs() + 1).mean((2, 3))
 
-    rules = Relevance(COMPOSITES["conserving"](), at_input=True)
+    rules = Relevance("conserving")
     with Trace(nn.Sequential(Strange()), torch.rand(1, 3, 4, 4), layers=["input"], rules=rules):
         assert "lgamma" in rules.unknown

@@ -298,7 +298,7 @@ def test_merged_batch_norm_is_one_map(name: str, affine: bool, rule: Rule) -> No
     x = torch.randn(shape, dtype=D, requires_grad=True)
     rules = Relevance(Composite("one", (("any", rule),)))
     given = x.clone()
-    rules.begin(given)
+    rules.begin(given, net, "0")
     with rules:
         out = net(given)
     z = net(x).detach()

@@ -383,7 +383,8 @@ class Counted(nn.Module):
 def test_a_shared_pass_equals_separate_calls_exactly() -> None:
     net, x = randomised(TinyResNet()), pictures(2)
     layers, targets = ["layer1", "layer2"], [1, "top2", Margin(0, 3)]
-    asked = [METHODS[name] for name in METHODS if not METHODS[name].run] + [methods.cam]
+    need_a_class = {"clrp", "clrp_two_pass", "sglrp"}
+    asked = [m for m in METHODS.values() if m.combine and m.name not in need_a_class] + [methods.cam]
     done = shared_pass(net, x, methods=asked, targets=targets, layers=layers)
     output = net(x).detach()
     assert torch.equal(done.output, output)
@@ -414,6 +415,10 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
         (["deconvnet"], 3, 1, 3),
         (["grad_cam", "deconvnet"], 2, 2, 4),
         (["eigen_cam", "fem"], 3, 1, 0),
+        (["lrp", "clrp", "sglrp"], 2, 1, 6),
+        (["layer_relevance"], 2, 1, 2),
+        (["lrp", "layer_relevance", "relevance_cam"], 2, 3, 6),
+        (["grad_cam", "lrp"], 2, 2, 4),
     ],
 )
 def test_passes_are_shared(names: list[str], n_targets: int, forwards: int, backwards: int) -> None:

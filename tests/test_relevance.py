@@ -16,17 +16,22 @@ from timm.models.efficientnet import EfficientNet
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
+import seewhy
 from seewhy import Trace
-from seewhy.errors import InputError, ModelError, SeewhyWarning, TargetError
-from seewhy.methods.relevance import clrp, layer_relevance, lrp, relevance_cam, relevance_rules, seeded, sglrp
-from seewhy.rules.composites import COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
+from seewhy.errors import InputError, ModelError, SeewhyError, SeewhyWarning, TargetError
+from seewhy.images import Preprocess
+from seewhy.methods.relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
+from seewhy.methods.seeds import seeded, starting_relevance
+from seewhy.render.reading import status_words
+from seewhy.rules.composites import BOXED, COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
 from seewhy.rules.ledger import Ledger
 from seewhy.rules.lrp import safe
+from seewhy.rules.relevance import Relevance
 from seewhy.targets import Logit, Margin, Probability
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 D = torch.float64
-METHODS = (lrp, clrp, sglrp, layer_relevance, relevance_cam)
+METHODS = (lrp, clrp, clrp_two_pass, sglrp, layer_relevance, relevance_cam)
 TEN = {"num_classes": 10}
 
 
@@ -34,7 +39,7 @@ def relevance(
     net: nn.Module, x: Tensor, composite: str | Composite, target: object = 1, *, ledger: Ledger | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relevance of the input, the target's scores and the output."""
-    rules = relevance_rules(net, composite, at_input=True, ledger=ledger)
+    rules = Relevance(composite, ledger=ledger)
     with Trace(net, x, layers=["input"], rules=rules) as trace:
         assert not rules.unknown
         return safe(trace.activations["input"]) * trace.signal(target)["input"], trace.scores(target), trace.output
@@ -109,7 +114,7 @@ def test_lrp_0_is_input_times_gradient(name: str) -> None:
 @pytest.mark.parametrize("seed", ["clrp", "sglrp"])
 def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
     net, x = randomised(TinyResNet()).double(), pictures(3).double()
-    rules = relevance_rules(net, conserving(), at_input=True)
+    rules = Relevance(conserving())
     with Trace(net, x, layers=["input"], rules=rules) as trace:
         z = trace.output
         y = z.softmax(1)
@@ -130,8 +135,37 @@ def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
 def test_a_contrastive_seed_needs_a_class() -> None:
     with pytest.raises(TargetError, match="needs one class as the target"):
         seeded(Probability(1), "clrp")(torch.randn(2, 4))
-    with pytest.raises(InputError, match="'dual' is not known; use 'lrp', 'clrp', 'sglrp' or 'auto'"):
+    with pytest.raises(InputError, match="'dual' is not known; use 'lrp', 'clrp', 'auto', 'sglrp', 'unit'"):
         seeded(Logit(1), "dual")  # type: ignore[arg-type]
+
+
+def test_the_seeds_of_the_official_codes() -> None:
+    """Relevance-CAM: 1 and -1 / N; CLRP: |Z_t|, and |Z_n| of the others."""
+    z = torch.randn(2, 4, dtype=D)
+    expected = {
+        "unit": torch.tensor([-0.25, 1.0, -0.25, -0.25]).expand(2, 4),
+        "magnitude": z.abs() * torch.tensor([0, 1, 0, 0]),
+        "others": z.abs() * torch.tensor([1, 0, 1, 1]),
+    }
+    for seed, relevance_of_output in expected.items():
+        leaf = z.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(seeded(Logit(1), seed)(leaf).sum(), leaf)  # type: ignore[arg-type]
+        torch.testing.assert_close(slope * z, relevance_of_output.to(D))
+        largest = starting_relevance(seeded(Logit(1), seed), z)  # type: ignore[arg-type]
+        torch.testing.assert_close(largest, relevance_of_output.abs().amax(1).float())
+
+
+def test_clrp_as_its_official_code() -> None:
+    """Each pass divided by its sum, the second subtracted, what is negative dropped."""
+    net, x = randomised(TinyCNN()).double(), pictures(2).double()
+    found = clrp_two_pass(net, x, target=1, channels=True)
+    passes = []
+    for start in (lambda z: z[:, 1].abs(), lambda z: (z.abs() * torch.tensor([1, 0, 1, 1, 1])).sum(1)):
+        with Trace(net, x, layers=["input"], rules=Relevance("conserving")) as trace:
+            r = safe(trace.activations["input"]) * trace.signal(start)["input"]
+            passes.append(r / r.sum((1, 2, 3), keepdim=True))
+    torch.testing.assert_close(found, (passes[0] - passes[1]).clamp(min=0).float(), rtol=1e-4, atol=1e-6)
+    assert found.max() > 0
 
 
 def test_the_automatic_seed_is_contrastive_for_a_class_alone() -> None:
@@ -148,7 +182,7 @@ def test_layers_have_the_same_sum(make: Callable[[], nn.Module]) -> None:
     net, x = randomised(make()).double(), pictures(2, 64).double()
     names = dict(net.named_modules())
     layers = ["input", *(n for n in ("layer1", "layer2", "layer3", "layer4", "features.norm5") if n in names)]
-    with Trace(net, x, layers=layers, rules=relevance_rules(net, conserving(), at_input=True)) as trace:
+    with Trace(net, x, layers=layers, rules=Relevance(conserving())) as trace:
         signals = trace.signal(1)
         for name in layers:
             found = (trace.activations[name] * signals[name]).flatten(1).sum(1)
@@ -262,6 +296,92 @@ def test_forward_values_of_transformers_are_near(name: str, composite: str) -> N
     with torch.no_grad():
         plain = net(x)
     torch.testing.assert_close(relevance(net, x, composite)[2], plain, rtol=1e-5, atol=1e-5)
+
+
+# ---------------------------------------------------------------- what was found, said
+
+
+class Cancelling(nn.Module):
+    """A layer whose contributions, 1,000 and -999.999, cancel to a millionth of their size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.squash, self.last = (nn.Conv2d(a, b, 1, bias=False) for a, b in ((3, 2), (2, 1), (1, 4)))
+        with torch.no_grad():
+            self.first.weight.fill_(0.5)
+            self.squash.weight.copy_(torch.tensor([1000.0, -999.999]).view(1, 2, 1, 1))
+            self.last.weight.copy_(torch.arange(1.0, 5.0).view(4, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.squash(self.first(x))).mean((2, 3))
+
+
+def test_a_blow_up_is_a_status_that_names_the_operation() -> None:
+    net, x = Cancelling().double(), pictures(2).double().abs() + 0.1
+    options = {"lrp": {"composite": uniform_epsilon(1e-12)}, "layer_relevance": {"composite": uniform_epsilon(1e-12)}}
+    ex = seewhy.explain(
+        net, x, methods=["lrp", "layer_relevance"], layers=["squash", "first"], targets=[1, 2], options=options
+    )
+    assert [a.status for a in ex.select(layer="squash")] == [("ok", "ok")] * 2
+    assert [a.status for a in ex.select(method="lrp")] == [("ok", "ok")] * 2  # the parts cancel again on their way
+    blown = ex.select(layer="first")
+    assert len(blown) == 2
+    for a in blown:
+        assert a.status == ("blown_up", "blown_up")
+        for facts in a.facts:
+            assert facts["blown_up_by"] == "squash"
+            assert facts["relevance_peak"] > 100
+        assert status_words(a, 0).endswith("at squash")
+
+
+def test_relevance_that_stays_in_bounds_says_its_peak() -> None:
+    net, x = randomised(TinyCNN()), pictures(2)
+    found = seewhy.explain(net, x, methods="layer_relevance", layers="conv2", targets=1)[0]
+    with Trace(net, x, layers=["conv2"], rules=Relevance("epsilon_gamma")) as trace:
+        r = trace.activations["conv2"] * trace.signal(1)["conv2"]
+        peaks = r.abs().flatten(1).amax(1) / trace.scores(1).abs()
+    assert [f["relevance_peak"] for f in found.facts] == pytest.approx(peaks.tolist(), rel=1e-5)
+    assert all("blown_up_by" not in f for f in found.facts)
+
+
+def test_a_trace_gives_the_ledger_of_its_last_signal() -> None:
+    net, x = randomised(TinyCNN()).double(), pictures(1).double()
+    with Trace(net, x, layers=["input"], rules=Relevance("epsilon_plus", ledger=Ledger())) as trace:
+        trace.signal(0)
+        first = trace.ledger()
+        trace.signal(1)
+        assert first.entries
+        assert len(trace.ledger().entries) == len(first.entries)  # not added up
+        assert trace.ledger().entries[0].received == pytest.approx(float(trace.scores(1)))
+        assert first.entries[0].received == pytest.approx(float(trace.scores(0)))
+    with (
+        Trace(net, x, layers=["input"], rules=Relevance("epsilon_plus")) as trace,
+        pytest.raises(SeewhyError, match="keeps no ledger"),
+    ):
+        trace.ledger()
+
+
+def test_an_explanation_keeps_a_ledger_for_each_photo() -> None:
+    net, x = randomised(TinyCNN()), pictures(3)
+    ex = seewhy.explain(net, x, methods=["lrp", "grad_cam"], targets=[0, 1], ledger=True)
+    for a in ex.select(method="lrp"):
+        assert [led.entries[0].received for led in a.ledgers] == pytest.approx(a.scores, rel=1e-5)
+    assert all(a.ledgers == () for a in ex.select(method="grad_cam"))
+    assert all(a.ledgers == () for a in seewhy.explain(net, x, methods="lrp"))
+
+
+# ---------------------------------------------------------------- the box of the input
+
+
+@pytest.mark.parametrize("name", ["epsilon_plus_box", "epsilon_gamma_box"])
+def test_a_box_by_name_takes_the_bounds_of_the_preprocessing(name: str) -> None:
+    net, x = randomised(TinyCNN()), pictures(1)
+    model = seewhy.wrap(net, preprocess=Preprocess((32, 32), None, (0.4, 0.5, 0.6), (0.2, 0.3, 0.1), "bilinear"))
+    low, high = (torch.tensor(v).view(3, 1, 1) for v in ((-2.0, -5 / 3, -6.0), (3.0, 5 / 3, 4.0)))
+    made = BOXED[name](low, high)
+    torch.testing.assert_close(lrp(model, x, 1, composite=name), lrp(net, x, 1, composite=made), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=f"'{name}' needs the input's bounds.*wrap"):
+        lrp(net, x, 1, composite=name)
 
 
 # ---------------------------------------------------------------- the methods

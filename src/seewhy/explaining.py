@@ -14,7 +14,7 @@ from .errors import ArgumentTypeError, ImageError, InputError, TargetError
 from .explanation import Explanation, join
 from .flow import Flow, trace_flow
 from .methods import Call, Method, Result, find_method, find_stages, shared_pass
-from .methods.method import unpack
+from .methods.call import unpack
 from .models.layers import resolve_layer
 from .models.load import DEFAULT_MODEL, load_model
 from .models.model import Model, wrap
@@ -44,6 +44,7 @@ def explain(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     output: Callable[[Any], Any] | None = None,
+    ledger: bool = False,
     progress: Progress | None = None,
 ) -> Explanation:
     """Explains what a model says of photos, with one forward pass for all methods, layers and targets of one rule set.
@@ -58,6 +59,7 @@ def explain(
         batch_size: photos in one pass. Changes speed and memory, not the answer.
         options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}.
         args, kwargs, output: further inputs of the model, and what takes its answer to (N, K) scores.
+        ledger: keep account of where relevance goes, operation by operation (`Attribution.ledgers`).
         progress: called with the number of photos done and of all.
 
     Raises:
@@ -75,6 +77,7 @@ def explain(
             args=args,
             kwargs=kwargs,
             output=output,
+            ledger=ledger,
             progress=progress,
         )
     )
@@ -93,6 +96,7 @@ def explain_batches(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     output: Callable[[Any], Any] | None = None,
+    ledger: bool = False,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
 ) -> Iterator[Explanation]:
@@ -113,22 +117,26 @@ def explain_batches(
         raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
     for target in wanted:
         _check_one_each(target, len(source))
+    if ledger:
+        batch_size = 1  # an account is of one photo
     for start in range(0, len(source), batch_size):
         stop = min(start + batch_size, len(source))
         names, photos, placements, x = source.batch(start, stop)
         if not photos:
             continue
         check_input(x)
+        named, stages = _layer_names(module, x, layers, chosen, call)
         done = shared_pass(
             module,
             x,
             methods=chosen,
             targets=[_part(target, start, stop) for target in wanted],
-            layers=_layer_names(module, x, layers, chosen, call),
-            found=layers is None,
+            layers=named,
+            stages=stages,
             labels=labels,
             call=call,
             options=options,
+            ledger=ledger,
         )
         yield Explanation(
             model=model.name,
@@ -197,15 +205,17 @@ def _part(target: TargetLike, start: int, stop: int) -> TargetLike:
 
 def _layer_names(
     module: nn.Module, x: Tensor, layers: LayersLike, methods: Sequence[Method], call: Call
-) -> tuple[str, ...]:
-    if all(method.at != "layer" or (layers is None and method.finds_layers) for method in methods):
-        return ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The layers to read, and, where nobody named any, one for each resolution."""
+    if all(method.at != "layer" for method in methods):
+        return (), ()
     if layers is None:
-        return find_stages(module, x, call)[-1:]
+        stages = find_stages(module, x, call)
+        return stages[-1:], stages
     if isinstance(layers, str) and layers == ALL_STAGES:
-        return find_stages(module, x, call)
+        return find_stages(module, x, call), ()
     given = [layers] if isinstance(layers, str | nn.Module) else layers
-    return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given))
+    return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given)), ()
 
 
 def _predictions(output: Any, model: Model, n: int) -> tuple[tuple[Prediction, ...], ...]:
@@ -234,7 +244,7 @@ def _attribution(
         layer=result.layer,
         target=result.target.name,
         map=result.map,
-        status=maps.statuses(result.map),
+        status=tuple(map(_status, maps.statuses(result.map), result.facts or ({},) * len(x))),
         labels=tuple(phrase(result.target, n, model.label) for n in range(len(x))),
         scores=tuple(result.scores.tolist()),
         probabilities=tuple(chances),
@@ -242,4 +252,13 @@ def _attribution(
         signed=method.signed,
         pixels=result.pixels,
         options={**method.options, **options.get(method.name, {})},
+        interval=result.interval,
+        facts=result.facts,
+        ledgers=() if result.ledger is None else (result.ledger,),
     )
+
+
+def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
+    if of_map == "ok" and "blown_up_by" in facts:
+        return "blown_up"
+    return "partial" if of_map == "ok" and facts.get("partial") else of_map

@@ -122,6 +122,9 @@ def _fused(group: Sequence[Attribution], over: str, how: Literal["mean", "max", 
         status=maps.statuses(fused),
         signed=False,
         pixels=None,
+        interval=None,
+        facts=(),
+        ledgers=(),
         options={"fused_over": over, "how": how},
     )
 
@@ -140,6 +143,7 @@ def join(parts: Sequence[Explanation]) -> Explanation:
 
 def _joined(parts: Sequence[Attribution]) -> Attribution:
     pixels = [a.pixels for a in parts if a.pixels is not None]
+    intervals = [a.interval for a in parts if a.interval is not None]
     return dataclasses.replace(
         parts[0],
         map=torch.cat([a.map for a in parts]),
@@ -148,4 +152,7 @@ def _joined(parts: Sequence[Attribution]) -> Attribution:
         labels=tuple(label for a in parts for label in a.labels),
         scores=tuple(score for a in parts for score in a.scores),
         probabilities=tuple(p for a in parts for p in a.probabilities),
+        interval=torch.cat(intervals) if intervals else None,
+        facts=tuple(fact for a in parts for fact in a.facts),
+        ledgers=tuple(ledger for a in parts for ledger in a.ledgers),
     )

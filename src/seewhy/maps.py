@@ -15,17 +15,20 @@ from torch import Tensor
 
 from .errors import InputError
 
-Status = Literal["ok", "empty", "constant", "non_finite"]
+Status = Literal["ok", "empty", "constant", "non_finite", "blown_up", "partial"]
 STATUS_MEANINGS: dict[Status, str] = {
     "ok": "the map has positive evidence",
     "empty": "nothing in the map is positive: no place speaks for the target",
     "constant": "every place has the same value: the map does not localise",
     "non_finite": "the map holds NaN or infinity",
+    "blown_up": "relevance far beyond the score: contributions that cancel were amplified",
+    "partial": "the model failed in the middle: the map rests on the passes made before",
 }
+READABLE: tuple[Status, ...] = ("ok", "partial")
 
 
 def statuses(maps: Tensor) -> tuple[Status, ...]:
-    """Says of each of the (N, h, w) maps whether it can be read: see `STATUS_MEANINGS`."""
+    """Says of each of the (N, h, w) maps whether it can be read, as far as its values tell: see `STATUS_MEANINGS`."""
     flat = maps.detach().flatten(1).float()
     finite = flat.isfinite().all(1)
     high, low = flat.amax(1), flat.amin(1)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from . import maps
+
+if TYPE_CHECKING:
+    from .rules.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,35 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
+class Estimate:
+    """What a method found for one target, before it is resized or drawn.
+
+    Attributes:
+        map: (N, h, w), as in `Attribution`, or (N, C, H, W) where the method reduces colours afterwards.
+        interval: (N, h, w), the half-width of the 95 % interval of each place, where the method has one.
+        facts: for each image what else is worth knowing, as JSON values: samples drawn, fit of a surrogate, ...
+    """
+
+    map: Tensor
+    interval: Tensor | None = None
+    facts: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Attribution:
     """One method's maps of a batch of N images, for one layer and one target.
 
     Attributes:
         map: (N, h, w) float32 on the CPU: the paper's map, signed where the paper's is, not normalised, not resized.
-        status: for each image "ok", "empty", "constant" or "non_finite" (`seewhy.maps.STATUS_MEANINGS`).
+        status: for each image "ok", or what is wrong with its map (`seewhy.maps.STATUS_MEANINGS`).
         labels: for each image the name of what is explained.
         scores: for each image the target's score.
         probabilities: for each image the class's probability, None where the target is no class.
         image_size: (H, W) of the model's input.
         pixels: (N, C, H, W), the attribution of each colour channel where a method gives one; else None.
+        interval: (N, h, w), the half-width of the 95 % interval of each place, where the method has one.
+        facts: for each image what else the method found, as JSON values; () where there is nothing.
+        ledgers: for each image where relevance went, where that was asked for; else ().
     """
 
     method: str
@@ -47,6 +68,9 @@ class Attribution:
     signed: bool = False
     pixels: Tensor | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    interval: Tensor | None = None
+    facts: tuple[Mapping[str, Any], ...] = ()
+    ledgers: tuple[Ledger, ...] = ()
 
     def __len__(self) -> int:
         return len(self.map)

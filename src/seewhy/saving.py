@@ -7,13 +7,14 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, maps
 from .errors import InputError
 from .results import Attribution
 
@@ -33,7 +34,7 @@ class ExplanationWriter:
     ```
 
     For a photo cat.jpg: cat/sheet.png, cat/METHOD.LAYER.TARGET.png, and cat/maps.npz with the maps as the paper has
-    them (float32, h x w), under the same names.
+    them (float32, h x w), under the same names; NAME.interval holds the half-width of the 95 % interval of each place.
 
     Args:
         folder: made if it does not exist; files of the same names in it are replaced.
@@ -70,6 +71,8 @@ class ExplanationWriter:
             for attribution, told in zip(part, entry["attributions"], strict=True):
                 key = file_key(attribution)
                 arrays[key] = attribution.map[i].numpy()
+                if attribution.interval is not None:
+                    arrays[f"{key}.interval"] = attribution.interval[i].numpy()
                 path = self.folder / stem / f"{key}.png"
                 part.picture(attribution, i, style=self.style).save(path)
                 told["picture"] = str(path.relative_to(self.folder))
@@ -145,12 +148,14 @@ def _attribution_entry(a: Attribution, explanation: Explanation, i: int) -> dict
         "maximum": _number(float(values.max())),
         "peak": _peak(a, explanation, i),
         "options": _plain(a.options),
+        **({"facts": dict(a.facts[i])} if a.facts else {}),
+        **({"ledger": [asdict(entry) for entry in a.ledgers[i].entries]} if a.ledgers else {}),
     }
 
 
 def _peak(a: Attribution, explanation: Explanation, i: int) -> list[float] | None:
     """The photo's pixel (x, y) under the centre of the map's strongest place."""
-    if a.status[i] != "ok":
+    if a.status[i] not in maps.READABLE:
         return None
     h, w = a.map.shape[1:]
     y, x = divmod(int(a.map[i].argmax()), w)

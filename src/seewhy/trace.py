@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from .errors import ArgumentTypeError, InputError, LayerError, ModelError, SeewhyError, TargetError
 from .models.layers import INPUT, resolve_layer, unwrap
+from .rules.ledger import Ledger
 from .targets import TargetLike, resolve
 
 OutputAdapter = Callable[[Any], Any]
@@ -255,7 +256,7 @@ class Trace:
         if first and self.rules is not None:
             begin = getattr(self.rules, "begin", None)  # rules that follow tensors want to know where they start
             if begin:
-                begin(copy)
+                begin(copy, self.module, name)
             stack.enter_context(self.rules)
         return copy
 
@@ -301,7 +302,9 @@ class Trace:
         changed = [n for n in names if self._tapped[n]._version != self._versions[n]]
         if changed:
             raise LayerError(f"layer {changed[0]!r} was changed in place after it ran; choose the layer after it")
-        score = self._scores(target)
+        score, ledger = self._scores(target), getattr(self.rules, "ledger", None)
+        if ledger is not None:
+            ledger.clear()
         if not score.requires_grad:
             return {name: torch.zeros_like(t) for name, t in zip(names, tensors, strict=True)}
         with torch.inference_mode(False):
@@ -310,6 +313,17 @@ class Trace:
             name: torch.zeros_like(t) if g is None else g.detach()
             for name, t, g in zip(names, tensors, found, strict=True)
         }
+
+    def ledger(self) -> Ledger:
+        """Where the relevance of the last signal went, operation by operation, output first.
+
+        Raises:
+            SeewhyError: the rules keep no ledger; `Relevance(composite, ledger=Ledger())` does.
+        """
+        ledger = getattr(self.rules, "ledger", None)
+        if ledger is None:
+            raise SeewhyError("the trace keeps no ledger: give it rules=Relevance(composite, ledger=Ledger())")
+        return Ledger(list(ledger.entries))
 
 
 def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:

@@ -65,6 +65,9 @@ def explain(
     ] = None,
     out: OutOption = Path("seewhy-out"),
     report: Annotated[bool, typer.Option("--report", help="Also write report.html, one page to look at.")] = False,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Print where relevance went, operation by operation.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
     labels: Annotated[Path | None, typer.Option(help="A text file with a class name a line.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos in one pass.")] = 8,
@@ -83,6 +86,7 @@ def explain(
         style=style,
         out=out,
         report=report,
+        ledger=ledger,
         device=device,
         labels=labels,
         batch_size=batch_size,

@@ -11,10 +11,11 @@ from ..errors import ImageError, InputError
 from ..explaining import explain_batches
 from ..explanation import Explanation, join
 from ..images import find_images
+from ..methods import find_method
 from ..models.load import DEFAULT_MODEL, load_model
 from ..models.model import Model
 from ..saving import ExplanationWriter
-from .showing import console, progress, table
+from .showing import console, progress, table, tell_ledgers
 
 
 def sample_photos(folder: Path) -> list[Path]:
@@ -41,12 +42,15 @@ def explain_photos(
     style: str | None = None,
     out: Path,
     report: bool = False,
+    ledger: bool = False,
     device: str = "cpu",
     labels: Path | None = None,
     batch_size: int = 8,
     as_json: bool = False,
 ) -> int:
     """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
+    if ledger and not any("seed" in find_method(m).options or find_method(m).seeds for m in methods):
+        raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
     with console.status(f"Loading {model}"):
@@ -61,6 +65,7 @@ def explain_photos(
             targets=[_target(t) for t in targets],
             layers=chosen,
             batch_size=batch_size,
+            ledger=ledger,
             progress=show,
             # one bad file does not stop a folder
             on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
@@ -76,6 +81,8 @@ def explain_photos(
         told = json.loads(writer.json_path.read_text(encoding="utf-8"))
         print(json.dumps({**told, "out": str(out), "report": str(page) if page else None, "skipped": skipped}))
     else:
+        for entry in writer.entries if ledger else ():
+            tell_ledgers(entry)
         _tell(loaded, writer, page)
     for item in skipped:
         console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)

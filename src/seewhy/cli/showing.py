@@ -39,3 +39,24 @@ def progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=total <= 1 and not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, _: bar.update(task, completed=done)
+
+
+def tell_ledgers(entry: Mapping[str, Any]) -> None:
+    """For one photo of explanation.json: where the relevance of each of its maps went."""
+    for told in entry["attributions"]:
+        if "ledger" not in told:
+            continue
+        kept = ("bias", "epsilon", "no_contributor", "parameter")
+        columns = ("received", "handed_on", *kept, "peak")
+        total = {"operation": "kept in all", **{c: sum(row[c] for row in told["ledger"]) for c in kept}}
+        rows = [
+            {"operation": row["operation"], **{c.replace("_", " "): _short(row.get(c)) for c in columns}}
+            for row in (*told["ledger"], total)
+        ]
+        where = f" at {told['layer']}" if told["layer"] else ""
+        title = f"{entry['name']}: relevance of {told['label']} by {told['method']}{where}, score {told['score']:.4g}"
+        table(title, rows, highlight=lambda row: row["operation"] == "kept in all")
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

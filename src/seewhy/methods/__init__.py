@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError, did_you_mean
+from .call import Call, find_stages
 from .cam import (
     cam,
     eigen_cam,
@@ -26,8 +27,8 @@ from .gradient import (
     smooth_grad,
     smoothed,
 )
-from .method import Call, Method, Result, SharedPass, find_stages, shared_pass
-from .relevance import clrp, layer_relevance, lrp, relevance_cam, sglrp
+from .method import Method, Result, SharedPass, shared_pass
+from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -52,6 +53,7 @@ METHODS: dict[str, Method] = {
         guided_grad_cam,
         lrp,
         clrp,
+        clrp_two_pass,
         sglrp,
         layer_relevance,
         relevance_cam,
@@ -82,6 +84,7 @@ __all__ = [
     "SharedPass",
     "cam",
     "clrp",
+    "clrp_two_pass",
     "deconvnet",
     "eigen_cam",
     "eigen_grad_cam",

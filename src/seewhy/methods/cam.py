@@ -19,7 +19,8 @@ from ..models.layers import INPUT
 from ..models.tokens import infer_layout
 from ..rules.bias import BiasGradients
 from ..targets import ScoreFunction, class_scores
-from .method import Call, Method, find_stages, picture_layout
+from .call import Call, find_stages, picture_layout
+from .method import Method
 
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
 

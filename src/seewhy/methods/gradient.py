@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.layers import INPUT
 from ..targets import ResolvedTarget, ScoreFunction
+from .call import Call
 from .cam import grad_cam
-from .method import Call, Method, shared_pass
+from .method import Method, shared_pass
 
 
 def channel_sum(pixels: Tensor) -> Tensor:
@@ -141,7 +142,8 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
         "Smilkov et al., 2017",
         run=run,
         at=base.at,
-        finds_layers=base.finds_layers,
+        choose=base.choose,
+        fuse=base.fuse,
         reduce=base.reduce,
         signed=base.signed,
         options={"samples": 25, "noise": 0.15, "seed": 0},

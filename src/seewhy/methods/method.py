@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from ..errors import InputError, LayerError, SeewhyWarning, did_you_mean
-from ..flow import trace_flow
-from ..models.layers import INPUT, resolve_layer, unwrap
+from ..errors import InputError, did_you_mean
+from ..models.layers import INPUT, resolve_layer
 from ..models.model import Model
-from ..models.tokens import Layout, infer_layout
+from ..results import Estimate
+from ..rules.composites import Composite, find_composite
 from ..rules.guided import Rectifiers
-from ..targets import ResolvedTarget, TargetLike, resolve
+from ..rules.ledger import Ledger
+from ..rules.relevance import Relevance
+from ..targets import ResolvedTarget, ScoreFunction, TargetLike, resolve
 from ..trace import OutputAdapter, Trace, check_scores
+from .call import Call, LayerLike, find_stages, unpack
+from .passes import GradientPass, RelevancePass, signals
+from .seeds import Seed
 
-Need = Literal["activation", "gradient", "input", "input_gradient", "guided", "deconvnet"]
+Need = Literal[
+    "activation", "gradient", "input", "input_gradient", "guided", "deconvnet", "relevance", "input_relevance"
+]
 Combine = Callable[..., Tensor]
 Run = Callable[..., Tensor]
-LayerLike = str | nn.Module | None
-
-NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a model is called: what goes with the picture, and how its answer is read."""
-
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    output: OutputAdapter | None = None
-
-    def trace(
-        self,
-        module: nn.Module,
-        x: Tensor,
-        layers: Sequence[str | nn.Module],
-        *,
-        rules: TorchFunctionMode | None = None,
-        grad: bool = True,
-    ) -> Trace:
-        return Trace(
-            module, x, layers=layers, rules=rules, grad=grad, args=self.args, kwargs=self.kwargs, output=self.output
-        )
+Sample = Callable[..., Sequence[Estimate]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +39,18 @@ class Method:
     Attributes:
         name, title, paper: the key in `METHODS`, the name for people, where it comes from.
         combine: the paper's formula over what it `needs`, in that order -> (N, h, w), or (N, C, H, W) with `reduce`.
-        needs: "activation" and "gradient" at the layer (N, C, h, w); "input", "input_gradient", "guided" and
-            "deconvnet" at the input (N, C, H, W). What several methods need is computed once.
+        needs: "activation", "gradient" and "relevance" at the layer (N, C, h, w); "input", "input_gradient", "guided",
+            "deconvnet" and "input_relevance" at the input (N, C, H, W). What several methods need is computed once.
         run: for methods of several passes, instead: (module, x, score, layer, call, **options) -> the same.
+        sample: for methods whose one sample of passes answers for all targets, instead:
+            (module, x, scores, layer, call, **options) -> an `Estimate` for each of the scores.
         at: where the map lies: over a "layer", over the "input", or over the layer that the "head" pools.
         reduce: takes the colour channels together, (N, C, H, W) -> (N, H, W).
         signed: negative values speak against the target.
-        finds_layers: without a layer given, `run` chooses (and fuses) layers itself, with layer=None.
-        options: keyword arguments of `run` with their defaults.
+        choose: without a layer given, the layers to read, of one for each resolution (finest first); else the last.
+        fuse: takes the maps of several chosen layers to one.
+        seeds: where relevance starts, one for each time it is needed; () has the option "seed".
+        options: keyword arguments of `run`, or how relevance is carried, with their defaults.
     """
 
     name: str
@@ -73,14 +59,17 @@ class Method:
     combine: Combine | None = None
     needs: tuple[Need, ...] = ()
     run: Run | None = None
+    sample: Sample | None = None
     at: Literal["layer", "input", "head"] = "layer"
     reduce: Callable[[Tensor], Tensor] | None = None
     signed: bool = False
-    finds_layers: bool = False
+    choose: Callable[[Sequence[str]], Sequence[str]] | None = None
+    fuse: Callable[[Sequence[Tensor]], Tensor] | None = None
+    seeds: tuple[Seed, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", (self.combine or self.run).__doc__)
+        object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
 
     def __repr__(self) -> str:
         return f"<method {self.name}: {self.title}, {self.paper}>"
@@ -111,16 +100,14 @@ class Method:
             options: the method's own, `options` lists them.
         """
         module, labels, call = unpack(model, Call(args, kwargs or {}, output))
-        found = layer is None
-        finds = self.at != "layer" or (found and self.finds_layers)
-        layers = [] if finds else [find_layer(module, x, layer, call)]
+        stages = find_stages(module, x, call) if layer is None and self.at == "layer" else ()
         done = shared_pass(
             module,
             x,
             methods=[self],
             targets=[target],
-            layers=layers,
-            found=found,
+            layers=stages[-1:] if layer is None else [resolve_layer(module, layer)],
+            stages=stages,
             labels=labels,
             call=call,
             options={self.name: options},
@@ -135,38 +122,6 @@ class Method:
         return result.pixels
 
 
-def unpack(model: Model | nn.Module, call: Call) -> tuple[nn.Module, tuple[str, ...] | None, Call]:
-    """The module, the labels and the call of a model or module."""
-    if isinstance(model, Model):
-        return unwrap(model.module), model.labels, Call(call.args, call.kwargs, call.output or model.output)
-    return unwrap(model), None, call
-
-
-def find_layer(module: nn.Module, x: Tensor, layer: LayerLike, call: Call) -> str:
-    """The name of the layer given, or of the one found."""
-    return resolve_layer(module, layer) if layer is not None else find_stages(module, x, call)[-1]
-
-
-def find_stages(module: nn.Module, x: Tensor, call: Call) -> tuple[str, ...]:
-    """One layer for each resolution, finest first."""
-    return trace_flow(module, x, args=call.args, kwargs=call.kwargs, output=call.output).chosen
-
-
-def picture_layout(name: str, activation: Tensor, x: Tensor) -> Layout:
-    """How a layer's output lies over the image.
-
-    Raises:
-        LayerError: it does not.
-    """
-    layout = infer_layout(tuple(activation.shape), len(x), (x.shape[2], x.shape[3]))
-    if layout is None:
-        raise LayerError(
-            f"layer {name!r} gives {tuple(activation.shape)} for images of {x.shape[2]} x {x.shape[3]}, which is no "
-            "picture: it is neither (N, C, h, w), (N, h, w, C) nor tokens over the image; choose an earlier layer"
-        )
-    return layout
-
-
 @dataclass(frozen=True, eq=False)
 class Result:
     """One method's map (N, h, w) for one layer and one target, on the CPU in float32."""
@@ -177,6 +132,9 @@ class Result:
     map: Tensor
     pixels: Tensor | None
     scores: Tensor  # (N,)
+    interval: Tensor | None = None  # (N, h, w)
+    facts: tuple[Mapping[str, Any], ...] = ()  # one for each image, or none
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,150 +150,184 @@ def shared_pass(
     methods: Sequence[Method],
     targets: Sequence[TargetLike],
     layers: Sequence[str],
-    found: bool = False,
+    stages: Sequence[str] = (),
     labels: Sequence[str] | None = None,
     call: Call | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    ledger: bool = False,
 ) -> SharedPass:
     """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target.
 
-    `found` says that nobody named the layers, so that methods with a better choice of their own may make it.
+    `stages`, one layer for each resolution, says that nobody named the layers, so that methods with a better choice of
+    their own may make it. `ledger` has relevance accounted for.
     """
-    call, options = call or Call(), options or {}
-    for method in methods:
-        _check_options(method, options.get(method.name, {}))
-    shared = [m for m in methods if m.combine and "deconvnet" not in m.needs]
-    apart = [m for m in methods if m.combine and "deconvnet" in m.needs]
+    plan = _Plan(module, x, layers, stages, call or Call(), _all_options(methods, options or {}), ledger)
     done: dict[tuple[str, str | None, int], Result] = {}
     output, resolved = None, None
-    for group, rule in ((shared, "guided" if any("guided" in m.needs for m in shared) else None), (apart, "deconvnet")):
-        if group or (resolved is None and not apart):
-            rules = Rectifiers(rule) if rule and group else None  # type: ignore[arg-type]
-            with call.trace(module, x, _taps(group, layers), rules=rules, grad=bool(_signals(group))) as trace:
-                if resolved is None:
-                    output = trace.output
-                    resolved = [r for target in targets for r in resolve(target, output, labels)]
-                if rules and not rules.met:
-                    warnings.warn(NO_RECTIFIER.format(type(module).__name__), SeewhyWarning, stacklevel=2)
-                _combine_group(_Pass(trace, rules, x), group, layers, resolved, done)
+    for kind, group in _groups(methods, plan).items():
+        with plan.opened(kind, group) as have:
+            if resolved is None:
+                output = have.trace.output
+                resolved = [r for target in targets for r in resolve(target, output, labels)]
+            _combine_group(have, group, plan, resolved, done)
     for method in methods:
-        if method.run:
-            own = _layers_of(method, layers, found)
-            _run_apart(method, module, x, own, resolved or [], output, call, options.get(method.name, {}), done)
-    order = [
-        (m.name, layer, t)
-        for m in methods
-        for layer in _layers_of(m, layers, found)
-        for t in range(len(resolved or []))
-    ]
+        if not method.combine:
+            _run_apart(method, plan, resolved or [], output, done)
+    order = [(m.name, label, t) for m in methods for label in plan.places(m) for t in range(len(resolved or []))]
     return SharedPass(output, [done[key] for key in order])
 
 
-def _layers_of(method: Method, layers: Sequence[str], found: bool = False) -> Sequence[str | None]:
-    """The layers that a method has a map of; None for one that is not over a named layer."""
-    return [None] if method.at != "layer" or (found and method.finds_layers) else layers
+def _all_options(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """For each method its options, those given before its own."""
+    for method in methods:
+        for name in given.get(method.name, {}):
+            if name not in method.options:
+                known = ", ".join(method.options) or "none"
+                raise InputError(
+                    f"{method.name} has no option {name!r}{did_you_mean(name, method.options)}; its options: {known}"
+                )
+    return {m.name: {**m.options, **given.get(m.name, {})} for m in methods}
 
 
-def _check_options(method: Method, options: Mapping[str, Any]) -> None:
-    for name in options:
-        if name not in method.options:
-            known = ", ".join(method.options) or "none"
-            raise InputError(
-                f"{method.name} has no option {name!r}{did_you_mean(name, method.options)}; its options: {known}"
-            )
+_Kind = tuple[Any, ...]  # the rules; for relevance also which composite and how strict
 
 
-def _signals(group: Sequence[Method]) -> set[Need]:
-    """What has to be carried back for these methods."""
-    return {need for m in group for need in m.needs} - {"activation", "input"}
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is asked of one batch."""
+
+    module: nn.Module
+    x: Tensor
+    layers: Sequence[str]
+    stages: Sequence[str]
+    call: Call
+    options: Mapping[str, Mapping[str, Any]]
+    ledger: bool
+
+    def places(self, method: Method) -> dict[str | None, list[str]]:
+        """For each of the method's maps its name and the layers that it is made of."""
+        if method.at != "layer":
+            return {None: [INPUT]}
+        if method.choose and self.stages:
+            chosen = list(method.choose(self.stages))
+            return {" + ".join(chosen): chosen}
+        return {layer: [layer] for layer in self.layers}
+
+    def layers_of(self, method: Method) -> list[str]:
+        """All layers that the method reads."""
+        return [layer for layers in self.places(method).values() for layer in layers]
+
+    def seeds_of(self, method: Method) -> Sequence[Seed]:
+        return method.seeds or (self.options[method.name]["seed"],)
+
+    @contextmanager
+    def opened(self, kind: _Kind, group: Sequence[Method]) -> Iterator[GradientPass | RelevancePass]:
+        """The trace that answers for a group of methods."""
+        if kind[0] == "relevance":
+            with self._relevance_trace(group, ledger=self.ledger) as trace:
+                yield RelevancePass(
+                    trace,
+                    self.x,
+                    self.layers_of,
+                    strict=self.options[group[0].name]["strict"],
+                    seeds_of=self.seeds_of,
+                    with_ledger=lambda: self._relevance_trace(group, ledger=True),
+                )
+            return
+        ruled = kind[0] if kind[0] == "deconvnet" or any("guided" in m.needs for m in group) else None
+        rules = Rectifiers("deconvnet" if ruled == "deconvnet" else "guided") if ruled else None
+        at_input = {"input_gradient", "guided", "deconvnet"} & signals(group)
+        layers = [name for m in group if m.at == "layer" for name in self.layers_of(m)]
+        taps = list(dict.fromkeys([*layers, *([INPUT] if at_input else [])]))
+        with self.call.trace(self.module, self.x, taps, rules=rules, grad=bool(signals(group))) as trace:
+            yield GradientPass(trace, rules, self.x, self.layers_of)
+
+    def _relevance_trace(self, group: Sequence[Method], *, ledger: bool) -> Trace:
+        composite = find_composite(self.options[group[0].name]["composite"], self.call.bounds)
+        rules = Relevance(composite, ledger=Ledger() if ledger else None)
+        taps = list(dict.fromkeys(name for m in group for name in self.layers_of(m)))
+        return self.call.trace(self.module, self.x, taps, rules=rules)
 
 
-def _taps(group: Sequence[Method], layers: Sequence[str]) -> list[str]:
-    taps = list(layers) if any(m.at == "layer" for m in group) else []
-    at_input = any({"input_gradient", "guided", "deconvnet"} & set(m.needs) for m in group)
-    return [*taps, INPUT] if at_input and INPUT not in taps else taps
-
-
-class _Pass:
-    """What one trace has for a target, each thing computed when first asked for."""
-
-    def __init__(self, trace: Trace, rules: Rectifiers | None, x: Tensor) -> None:
-        self.trace, self.rules = trace, rules
-        self.layouts = {n: picture_layout(n, a, x) for n, a in trace.activations.items() if n != INPUT}
-        self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
-        self.gradients: dict[str, Tensor] = {}
-        self.ruled: Tensor | None = None
-
-    def point_at(self, target: ResolvedTarget, needs: set[Need]) -> None:
-        """Carries the target back as far as these needs go."""
-        layers = list(self.layouts) if "gradient" in needs else []
-        layers += [INPUT] if "input_gradient" in needs else []
-        self.gradients, self.ruled = {}, None
-        if layers:
-            if self.rules:
-                self.rules.rule = "gradient"
-            signals = self.trace.signal(target.score, layers=layers)
-            self.gradients = {
-                n: (self.layouts[n].to_grid(g) if n in self.layouts else g).float() for n, g in signals.items()
-            }
-        if self.rules and {"guided", "deconvnet"} & needs:
-            self.rules.rule = "guided" if "guided" in needs else "deconvnet"
-            self.ruled = self.trace.signal(target.score, layers=[INPUT])[INPUT].float()
-
-    def get(self, need: Need, layer: str | None) -> Tensor:
-        if need == "input":
-            return self.trace.activations[INPUT].float()
-        if need in ("guided", "deconvnet"):
-            assert self.ruled is not None
-            return self.ruled
-        if need == "activation":
-            return self.activations[layer or ""]
-        return self.gradients[INPUT if need == "input_gradient" else layer or ""]
+def _groups(methods: Sequence[Method], plan: _Plan) -> dict[_Kind, list[Method]]:
+    """The methods that share a trace; at least one group, since the output is read from the first."""
+    groups: dict[_Kind, list[Method]] = {}
+    for method in methods:
+        if method.combine:
+            kind: _Kind = ("deconvnet" if "deconvnet" in method.needs else "gradient",)
+            if {"relevance", "input_relevance"} & set(method.needs):
+                options = plan.options[method.name]
+                composite: str | Composite = options["composite"]
+                kind = (
+                    "relevance",
+                    hash((composite if isinstance(composite, str) else id(composite), options["strict"])),
+                )
+            groups.setdefault(kind, []).append(method)
+    return groups or {("gradient",): []}
 
 
 def _combine_group(
-    have: _Pass,
+    have: GradientPass | RelevancePass,
     group: Sequence[Method],
-    layers: Sequence[str],
+    plan: _Plan,
     targets: Sequence[ResolvedTarget],
-    found: dict[tuple[str, str | None, int], Result],
+    done: dict[tuple[str, str | None, int], Result],
 ) -> None:
     for t, target in enumerate(targets):
         scores = have.trace.scores(target.score).float().cpu()
-        have.point_at(target, _signals(group))
+        have.point_at(target, group)
         for method in group:
             assert method.combine is not None
-            for layer in _layers_of(method, layers):
-                if t and not _signals([method]):  # the same for every target
-                    first = found[method.name, layer, 0]
-                    found[method.name, layer, t] = Result(method, layer, target, first.map, first.pixels, scores)
+            for label, layers in plan.places(method).items():
+                if t and not signals([method]):  # the same for every target
+                    done[method.name, label, t] = replace(done[method.name, label, 0], target=target, scores=scores)
                     continue
                 with torch.inference_mode(False), torch.no_grad():
-                    raw = method.combine(*(have.get(need, layer) for need in method.needs))
-                found[method.name, layer, t] = _result(method, layer, target, raw, scores)
+                    raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
+                estimate = Estimate(_one(method, raw), facts=have.facts(method, layers))
+                done[method.name, label, t] = _result(method, label, target, estimate, scores, have.ledger(method))
 
 
 def _run_apart(
     method: Method,
-    module: nn.Module,
-    x: Tensor,
-    layers: Sequence[str | None],
+    plan: _Plan,
     targets: Sequence[ResolvedTarget],
     output: Any,
-    call: Call,
-    options: Mapping[str, Any],
-    found: dict[tuple[str, str | None, int], Result],
+    done: dict[tuple[str, str | None, int], Result],
 ) -> None:
+    """Methods that run the model by themselves, layer by layer."""
+    scores = [target.score for target in targets]
+    for label, layers in plan.places(method).items():
+        made = [_estimates(method, plan, scores, layer if method.at == "layer" else None) for layer in layers]
+        for t, target in enumerate(targets):
+            with torch.inference_mode(False), torch.no_grad():
+                said = check_scores(plan.module, target.score(output), len(plan.x)).float().cpu()
+            of_layers = [estimates[t] for estimates in made]
+            estimate = replace(of_layers[0], map=_one(method, [e.map for e in of_layers]))
+            done[method.name, label, t] = _result(method, label, target, estimate, said)
+
+
+def _estimates(method: Method, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None) -> Sequence[Estimate]:
+    options = plan.options[method.name]
+    if method.sample:
+        return method.sample(plan.module, plan.x, scores, layer=layer, call=plan.call, **options)
     assert method.run is not None
-    for t, target in enumerate(targets):
-        with torch.inference_mode(False), torch.no_grad():
-            scores = check_scores(module, target.score(output), len(x)).float().cpu()
-        for layer in layers:
-            raw = method.run(module, x, target.score, layer=layer, call=call, **{**method.options, **options})
-            found[method.name, layer, t] = _result(method, layer, target, raw, scores)
+    run = method.run
+    return [Estimate(run(plan.module, plan.x, s, layer=layer, call=plan.call, **options)) for s in scores]
 
 
-def _result(method: Method, layer: str | None, target: ResolvedTarget, raw: Tensor, scores: Tensor) -> Result:
-    raw = raw.detach().float().cpu()
-    pixels = raw if method.reduce else None
-    return Result(method, layer, target, method.reduce(raw) if method.reduce else raw, pixels, scores)
+def _one(method: Method, raw: Sequence[Tensor]) -> Tensor:
+    return raw[0] if len(raw) == 1 or not method.fuse else method.fuse(raw)
+
+
+def _result(
+    method: Method,
+    layer: str | None,
+    target: ResolvedTarget,
+    estimate: Estimate,
+    scores: Tensor,
+    ledger: Ledger | None = None,
+) -> Result:
+    raw = estimate.map.detach().float().cpu()
+    reduced, pixels = (method.reduce(raw), raw) if method.reduce else (raw, None)
+    return Result(method, layer, target, reduced, pixels, scores, estimate.interval, estimate.facts, ledger)

@@ -15,7 +15,7 @@ from .. import maps
 from ..errors import InputError, did_you_mean
 from ..images import Placement
 from ..results import Attribution
-from . import drawing
+from . import drawing, reading
 
 Array = npt.NDArray[np.float32]
 Painter = Callable[[Array, Array, Array, float], Array]
@@ -70,8 +70,8 @@ def attribution_picture(
     In every style heat is the positive part over its maximum on the photo. What the model did not see is grey and dim,
     behind a dashed line. A map as fine as the input in which pixel noise dominates (more than a quarter of its variance
     is gone after a blur of 1.2 % of its longer side) is shown blurred by that much and clipped at the 99.5th percentile
-    of its magnitude, in the styles that lay it over the photo; the map itself stays as it is. A map that is not "ok" is
-    not painted: the photo says its status and what that means.
+    of its magnitude, in the styles that lay it over the photo; the map itself stays as it is. A map that cannot be
+    read (`maps.READABLE`) is not painted: the photo says its status and what that means.
 
     Args:
         attribution: The maps of a batch.
@@ -93,12 +93,13 @@ def attribution_picture(
     table = _table(colormap or _table_name(chosen, attribution, index))
     pixels = np.asarray(photo.convert("RGB"), np.float32)  # (H, W, 3)
     status = attribution.status[index]
-    notice = "" if status == "ok" else maps.STATUS_MEANINGS[status]
-    if status == "ok":
+    notice = reading.status_words(attribution, index)
+    if status in maps.READABLE:
         values = _values(attribution, index, placement, chosen)
         if chosen not in ("grey", "map") and not np.nan_to_num(values).any():
             status, notice = "empty", "all of the evidence lies outside the photo"
-    painted = _grey(pixels) * 0.9 if notice else _paint(chosen, pixels, values, table, opacity)
+    readable = status in maps.READABLE
+    painted = _paint(chosen, pixels, values, table, opacity) if readable else _grey(pixels) * 0.9
     picture = _finish(painted, pixels, placement)
     if notice:
         drawing.label_strip(picture, status.replace("_", "-"), notice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..maps import STATUS_MEANINGS
 from ..results import Attribution
 
 HOW_TO_READ = {
@@ -53,6 +54,15 @@ def cannot_say(method: str) -> str:
         if any(part in method for part in parts):
             return _CANNOT_SAY[family]
     return _GENERAL
+
+
+def status_words(attribution: Attribution, index: int) -> str:
+    """What the status of a map means, and which operation blew it up; "" for "ok"."""
+    status = attribution.status[index]
+    if status == "ok":
+        return ""
+    culprit = attribution.facts[index].get("blown_up_by") if status == "blown_up" else None
+    return STATUS_MEANINGS[status] + (f", at {culprit}" if culprit else "")
 
 
 def where_words(attribution: Attribution, index: int) -> str:

@@ -102,7 +102,7 @@ def _cell(
         return None
     status, target = attribution.status[index], panels.target_title(attribution, index)
     method = panels.method_title(attribution)
-    meaning = maps.STATUS_MEANINGS[status]
+    meaning = reading.status_words(attribution, index)
     place = f"the strongest evidence lies in the {reading.where_words(attribution, index)} of what the model saw"
     return {
         "method": method,
@@ -111,7 +111,7 @@ def _cell(
         "status": status,
         "meaning": meaning,
         "picture": _jpeg(attribution_picture(attribution, index, photo, placement, style=style)),
-        "alt": f"{method} for {target}: {place if status == 'ok' else f'no map, {meaning}'}.",
+        "alt": f"{method} for {target}: {place if status in maps.READABLE else f'no map, {meaning}'}.",
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
+from .. import maps
 from ..errors import InputError
 from ..images import Placement
 from ..results import Attribution, Prediction
@@ -170,7 +171,7 @@ def _sidebar(photo: Image.Image, placement: Placement, predictions: Sequence[Pre
 
 def _styles(attributions: Sequence[Attribution], index: int, style: str | None) -> list[str]:
     """The styles on the sheet, in order; maps that are not painted have none."""
-    used = [style or default_style(a, index) for a in attributions if a.status[index] == "ok"]
+    used = [style or default_style(a, index) for a in attributions if a.status[index] in maps.READABLE]
     return list(dict.fromkeys(used))
 
 

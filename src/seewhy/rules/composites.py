@@ -21,7 +21,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .lrp import Rule, alpha_beta, epsilon, gamma, z_box, z_plus
 
 
@@ -132,6 +132,7 @@ def conserving() -> Composite:
     )
 
 
+Bounds = tuple[Tensor, Tensor]  # the lowest and the highest value of each channel of the input, (C, 1, 1)
 COMPOSITES: dict[str, Callable[[], Composite]] = {
     "epsilon_plus": epsilon_plus,
     "epsilon_gamma": epsilon_gamma,
@@ -142,3 +143,31 @@ COMPOSITES: dict[str, Callable[[], Composite]] = {
     "attn_lrp": attn_lrp,
     "conserving": conserving,
 }
+BOXED: dict[str, Callable[[Tensor, Tensor], Composite]] = {
+    "epsilon_plus_box": epsilon_plus_box,
+    "epsilon_gamma_box": epsilon_gamma_box,
+}
+
+
+def find_composite(composite: str | Composite, bounds: Bounds | None = None) -> Composite:
+    """The composite of that name; those with a box take the bounds of the model's preprocessing.
+
+    Raises:
+        InputError: there is none of that name, or it needs bounds.
+    """
+    if isinstance(composite, Composite):
+        return composite
+    if composite in COMPOSITES:
+        return COMPOSITES[composite]()
+    if composite not in BOXED:
+        known = [*COMPOSITES, *BOXED]
+        raise InputError(
+            f"composite {composite!r} is not known{did_you_mean(composite, known)}; use one of {', '.join(known)}, "
+            "or a Composite"
+        )
+    if bounds is None:
+        raise InputError(
+            f"composite {composite!r} needs the input's bounds, and the model has no preprocessing to take them from; "
+            f"wrap(module, preprocess=...), or give seewhy.rules.composites.{composite}(low, high)"
+        )
+    return BOXED[composite](*bounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,7 +64,7 @@ def convolve(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> An
         return func(*args, **kwargs)
     with torch.no_grad():
         z = func(*args, **kwargs)
-    y = mode.ruled(z, x, linear, "conv", depthwise, weight)
+    y = mode.ruled(z, x, lambda: linear, "conv", depthwise, weight)
     transposed = ops.CONVOLUTIONS[func][1]
     return tag(y, source=(x, linear, z, 1 if transposed else 0, "conv", depthwise, weight))
 
@@ -75,7 +76,7 @@ def dense_layer(mode: Relevance, func: Any, args: Arguments, kwargs: Options) ->
         return func(*args, **kwargs)
     with torch.no_grad():
         z = func(*args, **kwargs)
-    y = mode.ruled(z, x, linear, "linear", False, weight)
+    y = mode.ruled(z, x, lambda: linear, "linear", False, weight)
     return tag(y, source=(x, linear, z, 0, "linear", False, weight))
 
 
@@ -94,7 +95,8 @@ def batch_norm(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> 
         y = func(*args, **kwargs)
     if made is not None:
         before, linear, _, channel, kind, depthwise, weight = made
-        return mode.ruled(y, before, merged(linear, given, channel, y.ndim, kind), kind, depthwise, weight)
+        whole = partial(merged, linear, given, channel, y.ndim, kind)  # on the way back, where it is needed
+        return mode.ruled(y, before, whole, kind, depthwise, weight)
     with torch.no_grad():
         scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
         scale = scale if given.get("weight") is None else scale * given["weight"]

@@ -53,9 +53,10 @@ class Ledger:
         self.entries.append(Entry(name, total(received), total(handed_on), **(tally or {}), peak=peak))
 
     def kept(self, name: str, relevance: Tensor) -> None:
-        """Notes what a parameter or constant keeps."""
+        """Notes what a parameter or constant keeps; padding with zeros keeps nothing."""
         kept = total(relevance)
-        self.entries.append(Entry(name, kept, 0.0, parameter=kept))
+        if kept:
+            self.entries.append(Entry(name, kept, 0.0, parameter=kept))
 
     def total(self, what: str) -> float:
         """The sum of a column over all operations."""

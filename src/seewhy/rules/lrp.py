@@ -137,7 +137,7 @@ def stabilized(z: Tensor, epsilon: float) -> Tensor:
     if not epsilon:
         return z
     epsilon = max(epsilon, torch.finfo(z.dtype).tiny)
-    return torch.where(z < 0, z - epsilon, z + epsilon)
+    return torch.copysign(z.new_tensor(epsilon), z).add_(z)
 
 
 def safe(x: Tensor) -> Tensor:
@@ -198,10 +198,13 @@ def _term(
     if whole:
         q = z if m.bias is None or bias is not None else z - m.bias
     else:
-        q = m.apply(x, above) if non_negative else m.apply(x.clamp(min=0), above) + m.apply(x.clamp(max=0), below)
-        q = q if bias is None else q + bias
+        q = m.apply(x, above) if non_negative else m.apply(x.clamp(min=0), above).add_(m.apply(x.clamp(max=0), below))
+        q = q if bias is None else q.add_(bias)
     positive = non_negative and term.above == (1.0, 0.0) and rule.epsilon > 0 and tally is None
-    s = r / (q + rule.epsilon) if positive else _share(r, q, rule.epsilon, tally)  # where q = 0 nothing is multiplied
+    if positive and len(rule.terms) == 1 and not rule.fallback:
+        s = r.div_(q.add_(rule.epsilon))  # in place: new memory costs more than the sum; where q = 0 nothing is pulled
+    else:
+        s = _share(r, q, rule.epsilon, tally)
     rescued = _rescued(rule, m, x, r, q, tally) if rule.fallback else None
     s = s if rescued is None else s + rescued[0]
     if tally is not None:
@@ -280,7 +283,13 @@ class RuledLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, z: Tensor, linear: LinearMap, rule: Rule, non_negative: bool, account: Account | None
+        ctx: Any,
+        x: Tensor,
+        z: Tensor,
+        linear: Callable[[], LinearMap],
+        rule: Rule,
+        non_negative: bool,
+        account: Account | None,
     ) -> Tensor:
         ctx.save_for_backward(x, z)
         ctx.linear, ctx.rule, ctx.non_negative, ctx.account = linear, rule, non_negative, account
@@ -290,7 +299,7 @@ class RuledLinear(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         x, z = ctx.saved_tensors
         tally: Tally | None = None if ctx.account is None else {}
-        linear, most, given = ctx.linear, torch.finfo(x.dtype).max, x.dtype
+        linear, most, given = ctx.linear(), torch.finfo(x.dtype).max, x.dtype
         if given == torch.float16:  # R / a is often beyond its range
             x, z, g = x.float(), z.float(), g.float()
             bias = None if linear.bias is None else linear.bias.float()

@@ -8,21 +8,22 @@ their own, unless the composite says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..models.layers import INPUT
 from . import handlers
 from . import operations as ops
 from .attention import attention, multi_head
-from .composites import Composite, Operation
+from .composites import Composite, Operation, find_composite
 from .in_place import current, supersede, twin
 from .ledger import Entry, Ledger
-from .lrp import RuledLinear
+from .lrp import LinearMap, RuledLinear
 from .tags import is_coefficient, is_non_negative, live, tag, tensors
 
 
@@ -30,29 +31,22 @@ class Relevance(TorchFunctionMode):
     """Overrides what operations do to relevance on its way back; forward values stay as they are.
 
     Args:
-        composite: which rule where.
-        at_input: the earliest tap is the model's input, so that rules for the first layer hold.
-        names: for each parameter's id its module's dotted name, for composites that go by name and for the ledger.
+        composite: which rule where, or its name in `COMPOSITES`.
         ledger: keeps account of where relevance goes.
 
     `unknown` counts the operations that changed relevance without a rule.
     """
 
-    def __init__(
-        self,
-        composite: Composite,
-        *,
-        at_input: bool = False,
-        names: Mapping[int, str] | None = None,
-        ledger: Ledger | None = None,
-    ) -> None:
+    def __init__(self, composite: str | Composite, *, ledger: Ledger | None = None) -> None:
         super().__init__()
-        self.composite, self.at_input = composite, at_input
-        self.names, self.ledger = names or {}, ledger
+        self.composite, self.ledger = find_composite(composite), ledger
         self.unknown: dict[str, int] = {}
+        self._at_input, self._names = False, dict[int, str]()
 
-    def begin(self, x: Tensor) -> None:
-        """Marks the tensor from which on the rules hold."""
+    def begin(self, x: Tensor, module: nn.Module, layer: str) -> None:
+        """Marks the tensor from which on the rules hold: the output of this layer of the module."""
+        self._at_input = layer == INPUT
+        self._names = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
         tag(x, depth=0)
 
     def __torch_function__(
@@ -115,11 +109,13 @@ class Relevance(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         self.unknown[name] = self.unknown.get(name, 0) + 1
 
-    def ruled(self, z: Tensor, x: Tensor, linear: Any, kind: str, depthwise: bool, weight: Tensor) -> Tensor:
+    def ruled(
+        self, z: Tensor, x: Tensor, linear: Callable[[], LinearMap], kind: str, depthwise: bool, weight: Tensor
+    ) -> Tensor:
         """A linear map's own value under the composite's rule."""
         depth = x._seewhy_depth  # type: ignore[attr-defined]
-        first = depth == 0 and self.at_input
-        name = self.names.get(id(weight), "")
+        first = depth == 0 and self._at_input
+        name = self._names.get(id(weight), "")
         rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))  # type: ignore[arg-type]
         account = None if self.ledger is None else partial(self.ledger.linear, name or kind)
         y: Tensor = RuledLinear.apply(x, z, linear, rule, is_non_negative(x), account)

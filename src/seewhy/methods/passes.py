@@ -1,0 +1,177 @@
+"""What one trace has for a target: the tensors that methods combine, each carried back once for all that need it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError, SeewhyWarning
+from ..models.layers import INPUT
+from ..rules.guided import Rectifiers
+from ..rules.ledger import Ledger
+from ..rules.lrp import safe
+from ..rules.relevance import Relevance
+from ..targets import ResolvedTarget, ScoreFunction
+from ..trace import Trace
+from .call import picture_layout
+from .seeds import Seed, seeded, starting_relevance
+
+if TYPE_CHECKING:
+    from .method import Method, Need
+
+NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
+BLOW_UP = 100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
+
+LayersOf = Callable[["Method"], Sequence[str]]  # the layers that a method reads
+
+
+def signals(group: Iterable[Method]) -> set[Need]:
+    """What has to be carried back for these methods."""
+    return {need for m in group for need in m.needs} - {"activation", "input"}
+
+
+class GradientPass:
+    """A trace whose signal is the gradient, or obeys the guided or deconvnet rule."""
+
+    def __init__(self, trace: Trace, rules: Rectifiers | None, x: Tensor, layers_of: LayersOf) -> None:
+        self.trace, self.rules, self.layers_of = trace, rules, layers_of
+        self.layouts = {n: picture_layout(n, a, x) for n, a in trace.activations.items() if n != INPUT}
+        self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
+        self.gradients: dict[str, Tensor] = {}
+        self.ruled: Tensor | None = None
+        if rules and not rules.met:
+            warnings.warn(NO_RECTIFIER.format(type(trace.module).__name__), SeewhyWarning, stacklevel=4)
+
+    def point_at(self, target: ResolvedTarget, group: Sequence[Method]) -> None:
+        """Carries the target back as far as these methods need."""
+        needs = signals(group)
+        layers = list(self.layouts) if "gradient" in needs else []
+        layers += [INPUT] if "input_gradient" in needs else []
+        self.gradients, self.ruled = {}, None
+        if layers:
+            if self.rules:
+                self.rules.rule = "gradient"
+            carried = self.trace.signal(target.score, layers=layers)
+            self.gradients = {
+                n: (self.layouts[n].to_grid(g) if n in self.layouts else g).float() for n, g in carried.items()
+            }
+        if self.rules and {"guided", "deconvnet"} & needs:
+            self.rules.rule = "guided" if "guided" in needs else "deconvnet"
+            self.ruled = self.trace.signal(target.score, layers=[INPUT])[INPUT].float()
+
+    def tensors(self, method: Method, layer: str) -> list[Tensor]:
+        """What the method combines."""
+        return [self._get(need, layer) for need in method.needs]
+
+    def _get(self, need: Need, layer: str) -> Tensor:
+        if need == "input":
+            return self.trace.activations[INPUT].float()
+        if need in ("guided", "deconvnet"):
+            assert self.ruled is not None
+            return self.ruled
+        if need == "activation":
+            return self.activations[layer]
+        return self.gradients[INPUT if need == "input_gradient" else layer]
+
+    def facts(self, method: Method, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+        return ()
+
+    def ledger(self, method: Method) -> Ledger | None:
+        return None
+
+
+class RelevancePass:
+    """A trace whose signal is relevance, R / a, under one composite.
+
+    Raises:
+        ModelError: the model calls operations that no rule is known for; all are named. strict=False warns instead.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        x: Tensor,
+        layers_of: LayersOf,
+        *,
+        strict: bool,
+        seeds_of: Callable[[Method], Sequence[Seed]],
+        with_ledger: Callable[[], Trace],
+    ) -> None:
+        _check_known(trace, strict)
+        self.trace, self.layers_of, self.seeds_of = trace, layers_of, seeds_of
+        self.with_ledger = with_ledger  # the same trace anew, with a ledger
+        self.given = trace.activations
+        self.layouts = {n: picture_layout(n, a, x) for n, a in self.given.items() if n != INPUT}
+        self.relevance: dict[tuple[Seed, str], Tensor] = {}
+        self.scores: dict[Seed, ScoreFunction] = {}
+        self.ledgers: dict[Seed, Ledger] = {}
+
+    def point_at(self, target: ResolvedTarget, group: Sequence[Method]) -> None:
+        """Carries the target back once for each of the seeds, as far as the methods that start there need."""
+        wanted: dict[Seed, list[str]] = {}
+        for method in group:
+            for seed in self.seeds_of(method):
+                wanted.setdefault(seed, []).extend(self.layers_of(method))
+        self.relevance, self.ledgers = {}, {}
+        self.scores = {seed: seeded(target.score, seed) for seed in wanted}
+        for seed, layers in wanted.items():
+            carried = self.trace.signal(self.scores[seed], layers=list(dict.fromkeys(layers)))
+            if getattr(self.trace.rules, "ledger", None) is not None:
+                self.ledgers[seed] = self.trace.ledger()
+            for layer, g in carried.items():
+                a = self.given[layer]
+                r = safe(a).float() * g.float()
+                self.relevance[seed, layer] = r if layer == INPUT else self.layouts[layer].to_grid(r)
+
+    def tensors(self, method: Method, layer: str) -> list[Tensor]:
+        """What the method combines: activations, and relevance for each of its seeds in turn."""
+        seeds = iter(self.seeds_of(method))
+        return [
+            self.layouts[layer].to_grid(self.given[layer]).float()
+            if need == "activation"
+            else self.relevance[next(seeds), INPUT if need == "input_relevance" else layer]
+            for need in method.needs
+        ]
+
+    def facts(self, method: Method, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+        """For each image the largest relevance in these layers over what was put in, and what blew it up if it is."""
+        facts: list[dict[str, Any]] = [{"relevance_peak": 0.0} for _ in next(iter(self.relevance.values()))]
+        for seed in self.seeds_of(method):
+            started = starting_relevance(self.scores[seed], self.trace.output)
+            started = started.clamp(min=torch.finfo(torch.float32).tiny)
+            for layer in layers:
+                peaks = self.relevance[seed, layer].abs().flatten(1).amax(1) / started
+                for image, peak in enumerate(peaks.tolist()):
+                    facts[image]["relevance_peak"] = max(facts[image]["relevance_peak"], peak)
+                    if peak > BLOW_UP and "blown_up_by" not in facts[image]:
+                        facts[image]["blown_up_by"] = self._culprit(seed, image, BLOW_UP * float(started[image]))
+        return tuple(facts)
+
+    def _culprit(self, seed: Seed, image: int, bound: float) -> str | None:
+        """The operation, met first on the way back, at whose input relevance of this image passes the bound."""
+
+        def alone(output: Any) -> Tensor:
+            scores = self.scores[seed](output)
+            return scores * (torch.arange(len(scores), device=scores.device) == image)
+
+        with self.with_ledger() as trace:
+            trace.signal(alone)
+            return next((entry.operation for entry in trace.ledger().entries if entry.peak > bound), None)
+
+    def ledger(self, method: Method) -> Ledger | None:
+        return self.ledgers.get(self.seeds_of(method)[0])
+
+
+def _check_known(trace: Trace, strict: bool) -> None:
+    unknown = trace.rules.unknown if isinstance(trace.rules, Relevance) else {}
+    if not unknown:
+        return
+    listed = ", ".join(f"{operation} ({n})" for operation, n in unknown.items())
+    said = f"no relevance rule for {listed} in {type(trace.module).__name__}"
+    if strict:
+        raise ModelError(f"{said}; strict=False takes the gradient")
+    warnings.warn(f"{said}: the gradient stands in for it, and relevance may not add up", SeewhyWarning, stacklevel=5)
