@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from seewhy import Trace
 from seewhy.maps import statuses
-from seewhy.methods import METHODS, find_stages, shared_pass
+from seewhy.methods import METHODS, find_flow, shared_pass
 from seewhy.methods.call import Call, picture_layout
 from seewhy.trace import main_output
 
@@ -269,7 +269,7 @@ def look(row: Row, module: nn.Module, size: tuple[int, int]) -> None:
 def explain(module: nn.Module, x: Tensor) -> tuple[str, str]:
     """The layer that is found, and the status of Grad-CAM's map of the top class or of the next that is not empty."""
     before = fingerprint(module)
-    layer = find_stages(module, x, Call())[-1]
+    layer = find_flow(module, x, Call()).chosen[-1]
     results = shared_pass(module, x, methods=[METHODS["grad_cam"]], targets=["top5"], layers=[layer]).results
     if fingerprint(module) != before:
         raise AssertionError("the model is not as it was")

@@ -37,8 +37,8 @@ from seewhy.rules.relevance import Relevance
 SECONDS, PEER_SECONDS = 120, 30  # of the processor, for one model
 TOLERANCE = 0.05
 HEAD = [
-    *("family", "model", "status", "sum R / f", "input alone", "max |R| / |f|", "without a rule", "forward moved"),
-    *("time / forward", "autoLRP", "its sum R / f", "its max |R| / |f|", "its time / forward"),
+    *("family", "model", "status", "sum R / f", "input alone", "largest R / f", "without a rule", "forward moved"),
+    *("time / forward", "autoLRP", "its sum R / f", "its largest R / f", "its time / forward"),
 ]
 
 

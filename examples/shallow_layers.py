@@ -18,14 +18,15 @@ METHODS = ["grad_cam", "grad_cam_pp", "layer_cam", "relevance_cam", "layer_relev
 def main() -> None:
     photo = sys.argv[2] if len(sys.argv) > 2 else skimage.data.coffee()
     model = seewhy.load_model()
-    layers = seewhy.list_layers(model).chosen
-    ex = seewhy.explain(model, photo, methods=METHODS, layers=layers, targets="top1")
+    ex = seewhy.explain(model, photo, methods=METHODS, layers="all-stages", targets="top1")
     pictures = [
         (ex.picture(a, style="heatmap"), f"{a.title} · {a.map.shape[1]} x {a.map.shape[2]}")
         for method in METHODS
         for a in ex.select(method=method)
     ]
-    contact_sheet(pictures, columns=len(layers)).save(sys.argv[1] if len(sys.argv) > 1 else "shallow_layers.png")
+    contact_sheet(pictures, columns=len(pictures) // len(METHODS)).save(
+        sys.argv[1] if len(sys.argv) > 1 else "shallow_layers.png"
+    )
 
 
 if __name__ == "__main__":

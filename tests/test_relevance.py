@@ -404,6 +404,39 @@ def test_a_batch_is_its_images_and_the_model_is_as_it_was(name: str, method: Cal
     torch.testing.assert_close(maps / scale, singles / scale, rtol=0, atol=1e-4)
 
 
+class ReadByPlaces(nn.Module):
+    """Two rectified layers that 1 x 1 convolutions read, and one that a 3 x 3 convolution reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.act1 = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()
+        self.one, self.act2 = nn.Conv2d(6, 8, 1), nn.ReLU()
+        self.two, self.act3 = nn.Conv2d(8, 6, 1), nn.ReLU()
+        self.wide, self.act4 = nn.Conv2d(6, 5, 3, padding=1), nn.ReLU()
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act2(self.one(self.act1(self.stem(x))))
+        return self.head(self.act4(self.wide(self.act3(self.two(x)))).mean((2, 3)))
+
+
+def test_relevance_cam_is_equation_8_with_zero_at_the_mean() -> None:
+    net, x = randomised(ReadByPlaces()).double(), pictures(2).double()
+    expected = {}
+    for layer in ("act1", "act2"):
+        with Trace(net, x, layers=[layer], rules=Relevance("z_plus")) as trace:
+            a = trace.activations[layer]
+            r = a * trace.signal(seeded(Logit(1), "clrp"))[layer]
+            field = torch.stack([sum(r[n, k].mean() * a[n, k] for k in range(a.shape[1])) for n in range(2)])
+            expected[layer] = (field - field.mean((1, 2), keepdim=True)).float()
+        torch.testing.assert_close(relevance_cam(net, x, 1, layer=layer), expected[layer], rtol=1e-4, atol=1e-7)
+    found = seewhy.explain(net, x, methods="relevance_cam", targets=1)[0]
+    assert found.layer == "act1 + act2"
+    torch.testing.assert_close(found.map, expected["act1"] + expected["act2"], rtol=1e-4, atol=1e-7)
+    official = relevance_cam(net, x, 1, layer="act2", composite="relevance_cam", seed="unit")
+    assert not torch.allclose(official, expected["act2"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 @pytest.mark.parametrize("make", [TinyResNet, SMALL["mobilenet"]], ids=["residual", "mobilenet"])

@@ -13,7 +13,7 @@ from . import maps
 from .errors import ArgumentTypeError, ImageError, InputError, TargetError
 from .explanation import Explanation, join
 from .flow import Flow, trace_flow
-from .methods import Call, Method, Result, find_method, find_stages, shared_pass
+from .methods import Call, Method, Result, find_flow, find_method, shared_pass
 from .methods.call import unpack
 from .models.layers import resolve_layer
 from .models.load import DEFAULT_MODEL, load_model
@@ -125,14 +125,14 @@ def explain_batches(
         if not photos:
             continue
         check_input(x)
-        named, stages = _layer_names(module, x, layers, chosen, call)
+        named, found = _layer_names(module, x, layers, chosen, call)
         done = shared_pass(
             module,
             x,
             methods=chosen,
             targets=[_part(target, start, stop) for target in wanted],
             layers=named,
-            stages=stages,
+            flow=found,
             labels=labels,
             call=call,
             options=options,
@@ -205,17 +205,15 @@ def _part(target: TargetLike, start: int, stop: int) -> TargetLike:
 
 def _layer_names(
     module: nn.Module, x: Tensor, layers: LayersLike, methods: Sequence[Method], call: Call
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The layers to read, and, where nobody named any, one for each resolution."""
+) -> tuple[tuple[str, ...], Flow | None]:
+    """The layers to read, and, where nobody named any, what is known of all."""
     if all(method.at != "layer" for method in methods):
-        return (), ()
-    if layers is None:
-        stages = find_stages(module, x, call)
-        return stages[-1:], stages
-    if isinstance(layers, str) and layers == ALL_STAGES:
-        return find_stages(module, x, call), ()
+        return (), None
+    if layers is None or layers == ALL_STAGES:
+        flow = find_flow(module, x, call)
+        return (flow.chosen if layers else flow.chosen[-1:]), flow
     given = [layers] if isinstance(layers, str | nn.Module) else layers
-    return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given)), ()
+    return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given)), None
 
 
 def _predictions(output: Any, model: Model, n: int) -> tuple[tuple[Prediction, ...], ...]:

@@ -35,6 +35,12 @@ class Flow:
     records: tuple[LayerRecord, ...]
     chosen: tuple[str, ...]
 
+    def by_places(self, chosen: str) -> list[str]:
+        """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
+        size = next(record.layout for record in self.records if record.name == chosen)
+        alike = [r.name for r in self.records if r.by_places and size and r.layout and r.layout.grid == size.grid]
+        return alike or [chosen]
+
 
 def trace_flow(
     module: nn.Module,
@@ -90,6 +96,7 @@ class _FlowRecorder:
             if score is not None and score.requires_grad:
                 self._find_trunk(score, leaf)
                 self._find_evidence(score, leaf)
+                self._find_what_is_read_by_places(score)
             records = tuple(seen.record for seen in self.seen.values())
             chosen = choose(records)
             if score is not None and score.requires_grad:
@@ -153,6 +160,16 @@ class _FlowRecorder:
 
         return look
 
+    def _find_what_is_read_by_places(self, score: Tensor) -> None:
+        edges = {(s.edge.node, s.edge.output_nr): s for s in self.seen.values() if s.edge is not None}
+        for node in _children_first(get_gradient_edge(score).node):
+            if not node.name().startswith("ConvolutionBackward"):
+                continue
+            read = edges.get(node.next_functions[0])  # type: ignore[arg-type]
+            kernel = node._saved_weight.shape[2:]  # type: ignore[attr-defined]
+            if read and read.record.layout and all(k == 1 for k in kernel) and bool((read.tensor >= 0).all()):
+                read.record = replace(read.record, by_places=True)
+
     def _nearer_the_output(self, default: LayerRecord, score: Tensor, leaf: Tensor) -> LayerRecord:
         """The last layer of the same shape that alone carries what the places of the default layer say.
 
@@ -207,19 +224,7 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
 
     Those for which the number of paths to them times that of paths from them is the number of all paths.
     """
-    order: list[Node] = []  # children before parents
-    visited: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(start, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in visited:
-            visited.add(node)
-            stack.append((node, True))
-            stack.extend(
-                (child, False) for child, _ in node.next_functions if child is not None and child not in visited
-            )
+    order = _children_first(start)
     to_end = dict.fromkeys(order, 0)
     for node in order:
         children = [child for child, _ in node.next_functions if child is not None]
@@ -232,3 +237,21 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
                 from_start[child] += from_start[node]
     total = to_end[start]
     return {node for node in order if total and to_end[node] * from_start[node] == total}
+
+
+def _children_first(start: Node) -> list[Node]:
+    """The nodes of an autograd graph, what a node leads to before it."""
+    order: list[Node] = []
+    visited: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(start, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order.append(node)
+        elif node not in visited:
+            visited.add(node)
+            stack.append((node, True))
+            stack.extend(
+                (child, False) for child, _ in node.next_functions if child is not None and child not in visited
+            )
+    return order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError, did_you_mean
-from .call import Call, find_stages
+from .call import Call, find_flow
 from .cam import (
     cam,
     eigen_cam,
@@ -91,7 +91,7 @@ __all__ = [
     "elementwise_grad_cam",
     "fem",
     "find_method",
-    "find_stages",
+    "find_flow",
     "fullgrad",
     "grad_cam",
     "grad_cam_pp",

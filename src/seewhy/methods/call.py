@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError
-from ..flow import trace_flow
+from ..flow import Flow, trace_flow
 from ..models.layers import resolve_layer, unwrap
 from ..models.model import Model
 from ..models.tokens import Layout, infer_layout
@@ -53,12 +53,12 @@ def unpack(model: Model | nn.Module, call: Call) -> tuple[nn.Module, tuple[str, 
 
 def find_layer(module: nn.Module, x: Tensor, layer: LayerLike, call: Call) -> str:
     """The name of the layer given, or of the one found."""
-    return resolve_layer(module, layer) if layer is not None else find_stages(module, x, call)[-1]
+    return resolve_layer(module, layer) if layer is not None else find_flow(module, x, call).chosen[-1]
 
 
-def find_stages(module: nn.Module, x: Tensor, call: Call) -> tuple[str, ...]:
-    """One layer for each resolution, finest first."""
-    return trace_flow(module, x, args=call.args, kwargs=call.kwargs, output=call.output).chosen
+def find_flow(module: nn.Module, x: Tensor, call: Call) -> Flow:
+    """What is known of the model's layers."""
+    return trace_flow(module, x, args=call.args, kwargs=call.kwargs, output=call.output)
 
 
 def picture_layout(name: str, activation: Tensor, x: Tensor) -> Layout:

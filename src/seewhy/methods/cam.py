@@ -19,7 +19,7 @@ from ..models.layers import INPUT
 from ..models.tokens import infer_layout
 from ..rules.bias import BiasGradients
 from ..targets import ScoreFunction, class_scores
-from .call import Call, find_stages, picture_layout
+from .call import Call, find_flow, picture_layout
 from .method import Method
 
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
@@ -140,7 +140,7 @@ def _cam(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | Non
     Exact, or an error: the head found in the model must give the model's output from the pooled channels. The score has
     to be linear in the classes' scores, as a logit or a margin is; its class weights are its gradient there.
     """
-    name = find_stages(module, x, call)[-1]
+    name = find_flow(module, x, call).chosen[-1]
     with call.trace(module, x, [name], grad=False) as trace:
         raw = trace.activations[name]
         a = picture_layout(name, raw, x).to_grid(raw)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, did_you_mean
+from ..flow import Flow
 from ..models.layers import INPUT, resolve_layer
 from ..models.model import Model
 from ..results import Estimate
@@ -20,7 +21,7 @@ from ..rules.ledger import Ledger
 from ..rules.relevance import Relevance
 from ..targets import ResolvedTarget, ScoreFunction, TargetLike, resolve
 from ..trace import OutputAdapter, Trace, check_scores
-from .call import Call, LayerLike, find_stages, unpack
+from .call import Call, LayerLike, find_flow, unpack
 from .passes import GradientPass, RelevancePass, signals
 from .seeds import Seed
 
@@ -47,8 +48,9 @@ class Method:
         at: where the map lies: over a "layer", over the "input", or over the layer that the "head" pools.
         reduce: takes the colour channels together, (N, C, H, W) -> (N, H, W).
         signed: negative values speak against the target.
-        choose: without a layer given, the layers to read, of one for each resolution (finest first); else the last.
-        fuse: takes the maps of several chosen layers to one.
+        choose: where nobody named a layer, the groups of layers to read instead of those that would be read, (flow,
+            layers) -> groups.
+        fuse: takes the maps of a group of layers to one.
         seeds: where relevance starts, one for each time it is needed; () has the option "seed".
         options: keyword arguments of `run`, or how relevance is carried, with their defaults.
     """
@@ -63,7 +65,7 @@ class Method:
     at: Literal["layer", "input", "head"] = "layer"
     reduce: Callable[[Tensor], Tensor] | None = None
     signed: bool = False
-    choose: Callable[[Sequence[str]], Sequence[str]] | None = None
+    choose: Callable[[Flow, Sequence[str]], Sequence[Sequence[str]]] | None = None
     fuse: Callable[[Sequence[Tensor]], Tensor] | None = None
     seeds: tuple[Seed, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -100,14 +102,14 @@ class Method:
             options: the method's own, `options` lists them.
         """
         module, labels, call = unpack(model, Call(args, kwargs or {}, output))
-        stages = find_stages(module, x, call) if layer is None and self.at == "layer" else ()
+        flow = find_flow(module, x, call) if layer is None and self.at == "layer" else None
         done = shared_pass(
             module,
             x,
             methods=[self],
             targets=[target],
-            layers=stages[-1:] if layer is None else [resolve_layer(module, layer)],
-            stages=stages,
+            layers=[resolve_layer(module, layer)] if layer is not None else flow.chosen[-1:] if flow else [],
+            flow=flow,
             labels=labels,
             call=call,
             options={self.name: options},
@@ -150,7 +152,7 @@ def shared_pass(
     methods: Sequence[Method],
     targets: Sequence[TargetLike],
     layers: Sequence[str],
-    stages: Sequence[str] = (),
+    flow: Flow | None = None,
     labels: Sequence[str] | None = None,
     call: Call | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -158,10 +160,10 @@ def shared_pass(
 ) -> SharedPass:
     """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target.
 
-    `stages`, one layer for each resolution, says that nobody named the layers, so that methods with a better choice of
-    their own may make it. `ledger` has relevance accounted for.
+    `flow` says that nobody named the layers, so that methods with a better choice of their
+    own may make it. `ledger` has relevance accounted for.
     """
-    plan = _Plan(module, x, layers, stages, call or Call(), _all_options(methods, options or {}), ledger)
+    plan = _Plan(module, x, layers, flow, call or Call(), _all_options(methods, options or {}), ledger)
     done: dict[tuple[str, str | None, int], Result] = {}
     output, resolved = None, None
     for kind, group in _groups(methods, plan).items():
@@ -199,7 +201,7 @@ class _Plan:
     module: nn.Module
     x: Tensor
     layers: Sequence[str]
-    stages: Sequence[str]
+    flow: Flow | None
     call: Call
     options: Mapping[str, Mapping[str, Any]]
     ledger: bool
@@ -208,9 +210,8 @@ class _Plan:
         """For each of the method's maps its name and the layers that it is made of."""
         if method.at != "layer":
             return {None: [INPUT]}
-        if method.choose and self.stages:
-            chosen = list(method.choose(self.stages))
-            return {" + ".join(chosen): chosen}
+        if method.choose and self.flow:
+            return {_label(group): list(group) for group in method.choose(self.flow, self.layers)}
         return {layer: [layer] for layer in self.layers}
 
     def layers_of(self, method: Method) -> list[str]:
@@ -247,6 +248,11 @@ class _Plan:
         rules = Relevance(composite, ledger=Ledger() if ledger else None)
         taps = list(dict.fromkeys(name for m in group for name in self.layers_of(m)))
         return self.call.trace(self.module, self.x, taps, rules=rules)
+
+
+def _label(layers: Sequence[str]) -> str:
+    between = f" + {len(layers) - 2} more + " if len(layers) > 2 else " + "
+    return layers[0] if len(layers) == 1 else f"{layers[0]}{between}{layers[-1]}"
 
 
 def _groups(methods: Sequence[Method], plan: _Plan) -> dict[_Kind, list[Method]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import maps
+from ..flow import Flow
 from .gradient import channel_sum
 from .method import Method, Need
 from .seeds import Seed
@@ -44,8 +45,8 @@ def _layer_relevance(relevance: Tensor) -> Tensor:
     return relevance.sum(1)
 
 
-def _before_the_last(stages: Sequence[str]) -> Sequence[str]:
-    return stages[-3:-1] or stages[-1:]
+def _before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]]:
+    return [flow.chosen[-3:-1] or flow.chosen] if len(layers) == 1 else [[layer] for layer in layers]
 
 
 def _agreed(fields: Sequence[Tensor]) -> Tensor:
@@ -57,10 +58,23 @@ def _agreed(fields: Sequence[Tensor]) -> Tensor:
 def _relevance_cam(activation: Tensor, relevance: Tensor) -> Tensor:
     """Relevance-CAM (Lee et al., CVPR 2021, eq. 8): the channels, each weighted by its mean relevance; signed.
 
-    As in the paper, relevance starts contrastively, Z_t and -Z_t / (N - 1), and the map has no ReLU; seed="lrp" makes
-    it not contrastive. The official code is composite="relevance_cam", seed="unit".
+    The paper shows its map from minimum to maximum, which leaves zero open; here zero is the mean of the places. As in
+    the paper, relevance starts contrastively, Z_t and -Z_t / (N - 1); seed="lrp" makes it not contrastive. The official
+    code is composite="relevance_cam", seed="unit".
+
+    Without a layer the channels are those of all layers of the last resolution that a 1 x 1 convolution reads: a weight
+    for a whole channel says something of its places only where they are read one by one.
     """
-    return torch.einsum("nc,nchw->nhw", relevance.mean((2, 3)), activation)
+    field = torch.einsum("nc,nchw->nhw", relevance.mean((2, 3)), activation)
+    return field - field.mean((1, 2), keepdim=True)
+
+
+def _read_by_places(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]]:
+    return [flow.by_places(layer) for layer in layers]
+
+
+def _added(fields: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(fields)).sum(0)
 
 
 def _method(
@@ -113,4 +127,6 @@ relevance_cam = _method(
     ("activation", "relevance"),
     "z_plus",
     "auto",
+    choose=_read_by_places,
+    fuse=_added,
 )

@@ -40,6 +40,7 @@ class LayerRecord:
         evidence: the output depends on its places (the gradient there is not zero).
         pools: it only makes the picture smaller.
         projects: it is a bare linear map (convolution, dense layer): what it gives is not yet a feature.
+        by_places: it has no negative values and a 1 x 1 convolution reads it, place by place.
     """
 
     name: str
@@ -51,6 +52,7 @@ class LayerRecord:
     evidence: bool
     pools: bool
     projects: bool
+    by_places: bool = False
 
     @property
     def cells(self) -> int:
