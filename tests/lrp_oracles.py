@@ -34,6 +34,14 @@ def epsilon_rule(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, epsilon: float, 
     return _shared(x[:, None] * w, b * absorb, r, epsilon)
 
 
+def epsilon_rule_with_bias_spread(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, epsilon: float) -> Tensor:
+    """The bias takes its share, and hands it to the image's inputs in proportion to their magnitude."""
+    z = (x[:, None] * w).sum(0) + b
+    share = b / _stable(z, epsilon)
+    share[z == 0] = 0
+    return epsilon_rule(w, b, x, r, epsilon=epsilon, absorb=True) + x.abs() / x.abs().sum() * (share @ r)
+
+
 def gamma_rule(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, gamma: float, epsilon: float, absorb: bool) -> Tensor:
     """Contributions of the sign of z_j count 1 + gamma times."""
     q = x[:, None] * w

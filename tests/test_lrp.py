@@ -149,6 +149,14 @@ def test_rule_is_its_formula(case: str, bias: bool, rule: str, absorb: bool) -> 
     assert_same(positive.relevance(make(absorb), non_negative=True), expected)
 
 
+@cases
+def test_a_bias_that_spreads_is_its_formula(case: str) -> None:
+    one = Case(**CASES[case], bias=True)
+    found = one.relevance(epsilon(0.01, bias="spread"))
+    expected = one.expected(lambda *a: oracles.epsilon_rule_with_bias_spread(*a, epsilon=0.01))
+    assert_same(found, expected)
+
+
 @with_bias
 @cases
 def test_rule_of_the_first_layer_is_its_formula(case: str, bias: bool) -> None:

@@ -470,6 +470,20 @@ def test_operations_without_a_rule_are_listed_all_at_once() -> None:
         lrp(net, x, target=1)
 
 
+class Unbatched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.conv(image).mean((1, 2)) for image in x])
+
+
+def test_a_convolution_of_one_image_without_a_batch_is_listed_too() -> None:
+    with pytest.raises(ModelError, match=r"no relevance rule for conv2d \(2\) in Unbatched"):
+        lrp(Unbatched(), pictures(2), target=1)
+
+
 def test_strict_false_takes_the_gradient_of_what_is_not_known() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), Powered(), nn.Flatten(), nn.LazyLinear(3))
     net(pictures(1))

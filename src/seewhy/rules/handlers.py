@@ -59,7 +59,7 @@ def transparent(mode: Relevance, func: Any, args: Arguments, kwargs: Options) ->
 
 def convolve(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
     x, linear, weight, depthwise = convolution(func, args, kwargs)
-    if not live(x):
+    if not live(x) or x.ndim != weight.ndim:  # its kernels come from the image, or it takes one image without a batch
         mode.note(func)
         return func(*args, **kwargs)
     with torch.no_grad():
