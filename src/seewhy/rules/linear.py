@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ def convolution(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tu
 
     shaped = None if bias is None else bias.detach().view(-1, *[1] * n)
     depthwise = groups > 1 and groups == x.shape[1]
-    return x, LinearMap(apply, pull, weight, shaped), given["weight"], depthwise
+    along = (1, 1) if groups == 1 and not transposed else None
+    return x, LinearMap(apply, pull, weight, shaped, along), given["weight"], depthwise
 
 
 def dense(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, LinearMap, Tensor]:
@@ -66,7 +68,7 @@ def dense(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Linea
     def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s @ w
 
-    linear = LinearMap(F.linear, pull, given["weight"].detach(), None if bias is None else bias.detach())
+    linear = LinearMap(F.linear, pull, given["weight"].detach(), None if bias is None else bias.detach(), (-1, 1))
     return given["input"], linear, given["weight"]
 
 
@@ -84,5 +86,5 @@ def merged(linear: LinearMap, norm: Mapping[str, Any], channel: int, ndim: int, 
     if channel:  # transposed: (inputs, outputs of a group, ...)
         groups = len(scale) // w.shape[1]
         grouped = w.reshape(groups, -1, *w.shape[1:]) * scale.view(groups, 1, -1, *[1] * (w.ndim - 2))
-        return LinearMap(linear.apply, linear.pull, grouped.reshape(w.shape), bias)
-    return LinearMap(linear.apply, linear.pull, w * scale.view(-1, *[1] * (w.ndim - 1)), bias)
+        return replace(linear, weight=grouped.reshape(w.shape), bias=bias)
+    return replace(linear, weight=w * scale.view(-1, *[1] * (w.ndim - 1)), bias=bias)

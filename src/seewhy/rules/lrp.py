@@ -130,6 +130,7 @@ class LinearMap:
     pull: Callable[[Tensor, Tensor, Tensor], Tensor]
     weight: Tensor
     bias: Tensor | None  # shaped to broadcast over the output
+    along: tuple[int, int] | None = None  # the inputs' dimension in x and in the weight, where all reach all outputs
 
 
 def stabilized(z: Tensor, epsilon: float) -> Tensor:
@@ -191,14 +192,18 @@ def _term(
     r = r * term.coefficient if term.coefficient != 1 else r
     r = r if term.where == "everywhere" else torch.where((z > 0) == (term.where == "z > 0"), r, 0)
     whole = term.above == term.below == _WHOLE
-    one_sided = non_negative or whole
     above = _parts(m.weight, term.above)
-    below = above if one_sided else _parts(m.weight, term.below)
+    below = above if non_negative or whole else _parts(m.weight, term.below)
+
+    def one_sided(s: Tensor) -> Tensor:
+        return m.pull(s, above, x)
+
+    pull: Callable[[Tensor], Tensor] = one_sided
     bias = None if m.bias is None or rule.bias == "exclude" else _parts(m.bias, term.above)
     if whole:
         q = z if m.bias is None or bias is not None else z - m.bias
     else:
-        q = m.apply(x, above) if non_negative else m.apply(x.clamp(min=0), above).add_(m.apply(x.clamp(max=0), below))
+        q, pull = (m.apply(x, above), pull) if non_negative else _two_sided(m, x, above, below)
         q = q if bias is None else q.add_(bias)
     positive = non_negative and term.above == (1.0, 0.0) and rule.epsilon > 0 and tally is None
     if positive and len(rule.terms) == 1 and not rule.fallback:
@@ -210,12 +215,25 @@ def _term(
     if tally is not None:
         _note(tally, "bias", 0.0 if bias is None or rule.bias == "spread" else s * bias)
         _note(tally, "no_contributor", torch.where(q == 0, r, 0) if not rule.fallback else 0.0)
-    back = m.pull(s, above, x)
-    if not one_sided:
-        back = torch.where(x > 0, back, m.pull(s, below, x))
+    back = pull(s)
     if bias is not None and rule.bias == "spread":
         back = back + _spread(s * bias, x, dense=m.weight.ndim == 2)
     return back if rescued is None else back + m.pull(rescued[1], m.weight, x)
+
+
+def _two_sided(m: LinearMap, x: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """What positive inputs give with one weight and negative ones with another, and what pulls shares of it back."""
+    if m.along is None:
+        q = m.apply(x.clamp(min=0), above).add_(m.apply(x.clamp(max=0), below))
+        return q, lambda s: torch.where(x > 0, m.pull(s, above, x), m.pull(s, below, x))
+    dim, of_weight = m.along
+    signed, weight = torch.cat([x.clamp(min=0), x.clamp(max=0)], dim), torch.cat([above, below], of_weight)
+
+    def pull(s: Tensor) -> Tensor:
+        up, down = m.pull(s, weight, signed).chunk(2, dim)
+        return torch.where(x > 0, up, down)
+
+    return m.apply(signed, weight), pull
 
 
 def _share(r: Tensor, q: Tensor, epsilon: float, tally: Tally | None) -> Tensor:
