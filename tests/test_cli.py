@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
@@ -59,6 +61,26 @@ def test_the_ledger_is_a_table_for_people_and_part_of_the_json(
     assert "ledger" not in grad_cam
     assert run(["explain", str(cat), "--ledger", "-o", str(tmp_path)]) == 1
     assert "grad_cam carries no relevance" in capsys.readouterr().err
+
+
+def test_perturbation_methods_take_options_and_warn_in_one_line(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    options = ["-O", "rise.samples=16", "-O", "rise.masks=iid", "-O", "lime.samples=20", "-O", "lime.superpixels=slic"]
+    arguments = ["explain", str(cat), "-M", "rise", "-M", "lime", *options, "-o", str(tmp_path)]
+    warnings.simplefilter("always")
+    assert run([*arguments, "--json"]) == 0
+    said = capsys.readouterr()
+    rise, lime = json.loads(said.out)["images"][0]["attributions"]
+    assert (rise["facts"]["samples"], rise["options"]["samples"], rise["options"]["masks"]) == (16, 16, "iid")
+    assert lime["facts"]["samples"] == 20
+    assert all(line.startswith("seewhy: ") for line in said.err.splitlines())
+    stored = np.load(tmp_path / "cat" / "maps.npz")
+    assert stored["rise.top1.interval"].shape == stored["rise.top1"].shape == (224, 224)
+    assert run(["explain", str(cat), "-M", "rise", "-O", "samples=3", "-o", str(tmp_path)]) == 1
+    assert "is not METHOD.OPTION=VALUE" in capsys.readouterr().err
+    assert run(["explain", str(cat), "-M", "rise", "-O", "rise.sampels=3", "-o", str(tmp_path)]) == 1
+    assert "did you mean 'samples'" in capsys.readouterr().err
 
 
 def test_demo_explains_its_photos_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,14 @@ from seewhy.errors import InputError, LayerError, ModelError
 from seewhy.methods import METHODS, Method, find_method
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
+pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models
+
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 3},
     "integrated_gradients": {"steps": 3},
     "smooth:grad_cam": {"samples": 3},
+    "rise": {"samples": 32, "cells": 3},
+    "lime": {"samples": 40, "superpixels": "slic"},
 }
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "cnn": TinyCNN,
@@ -173,6 +177,8 @@ def test_layers_are_asked_for_by_name_or_module() -> None:
     found = seewhy.methods.grad_cam(net, x, 0)
     assert torch.equal(found, seewhy.methods.grad_cam(net, x, 0, layer="layer2"))
     assert torch.equal(found, seewhy.methods.grad_cam(net, x, 0, layer=net.layer2))
+    with pytest.raises(LayerError, match="layer 'input' is the picture itself"):
+        seewhy.methods.grad_cam(net, x, 0, layer="input")
     with pytest.raises(LayerError, match="did you mean 'layer2'"):
         seewhy.methods.grad_cam(net, x, 0, layer="layer22")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import matplotlib
@@ -54,6 +55,7 @@ def attribution(
         (64, 64),
         signed=signed,
         pixels=pixels,
+        interval=torch.full(field.shape, 0.25),
     )
 
 
@@ -250,7 +252,31 @@ def test_one_place_map(style: str) -> None:
     found = attribution(torch.ones(1, 1, 1))
     assert found.status == ("ok",)
     drawn = attribution_picture(found, 0, picture, whole(picture), style=style)
-    assert (numbers(drawn) != numbers(picture)).any() or style == "mask"
+    assert (numbers(drawn) != numbers(picture)).any() or style in ("mask", "superpixels")
+
+
+def test_superpixels_for_and_against_are_outlined_and_the_rest_is_dim() -> None:
+    picture = Image.new("RGB", (60, 60), (100, 100, 100))
+    field = torch.zeros(1, 6, 6)
+    field[0, :3, :3], field[0, 3:, 3:], field[0, 0, 5] = 1.0, -2.0, 0.0
+    drawn = numbers(attribution_picture(attribution(field, signed=True, method="lime"), 0, picture, whole(picture)))
+    assert (drawn[15, 15] == 100).all()  # inside: the photo
+    assert (drawn[15, 45] < 50).all()  # of no weight: dim
+    assert drawn[29, 15][1] > drawn[29, 15][0] + 50  # green for
+    assert drawn[30, 45][0] > drawn[30, 45][1] + 50  # red against
+    noise = attribution(torch.rand(1, 64, 64))
+    with pytest.raises(InputError, match="'superpixels' is for few regions"):
+        attribution_picture(noise, 0, picture, whole(picture), style="superpixels")
+
+
+def test_sure_is_white_above_the_interval_and_needs_one() -> None:
+    picture = photo(60, 60)
+    field = torch.tensor([[[1.0, 0.2], [-1.0, 0.3]]])
+    drawn = numbers(attribution_picture(attribution(field, signed=True), 0, picture, whole(picture), style="sure"))
+    assert drawn[::30, ::30, 0].tolist() == [[255, 0], [0, 255]]
+    without = dataclasses.replace(attribution(field), interval=None)
+    with pytest.raises(InputError, match="'sure' needs a map with an interval"):
+        attribution_picture(without, 0, picture, whole(picture), style="sure")
 
 
 def test_noise_is_smoothed_and_superpixels_are_not() -> None:

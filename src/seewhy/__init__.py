@@ -6,8 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import images, maps, methods, render, targets
+    from . import images, maps, masking, methods, metrics, render, targets
     from .errors import SeewhyError, SeewhyWarning
+    from .evaluating import evaluate
+    from .evaluation import Evaluation
     from .explaining import explain, list_layers
     from .explanation import Explanation
     from .images import IMAGENET, Preprocess
@@ -22,6 +24,7 @@ __version__ = "0.1.0"
 # public name -> where it lives; imported when first asked for, so that `import seewhy` costs nothing
 _WHERE = {
     "Attribution": "results",
+    "Evaluation": "evaluation",
     "Explanation": "explanation",
     "IMAGENET": "images",
     "METHODS": "methods",
@@ -31,15 +34,17 @@ _WHERE = {
     "SeewhyError": "errors",
     "SeewhyWarning": "errors",
     "Trace": "trace",
+    "evaluate": "evaluating",
     "explain": "explaining",
     "list_layers": "explaining",
     "load_model": "models.load",
     "wrap": "models.model",
 }
-_MODULES = ("images", "maps", "methods", "render", "targets")
+_MODULES = ("images", "maps", "masking", "methods", "metrics", "render", "targets")
 
 __all__ = [
     "Attribution",
+    "Evaluation",
     "Explanation",
     "IMAGENET",
     "METHODS",
@@ -49,12 +54,15 @@ __all__ = [
     "SeewhyError",
     "SeewhyWarning",
     "Trace",
+    "evaluate",
     "explain",
     "images",
     "list_layers",
     "load_model",
     "maps",
+    "masking",
     "methods",
+    "metrics",
     "render",
     "targets",
     "wrap",

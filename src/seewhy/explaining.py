@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import maps
-from .errors import ArgumentTypeError, ImageError, InputError, TargetError
+from .errors import ImageError, InputError
 from .explanation import Explanation, join
 from .flow import Flow, trace_flow
 from .methods import Call, Method, Result, find_flow, find_method, shared_pass
@@ -20,10 +19,10 @@ from .models.load import DEFAULT_MODEL, load_model
 from .models.model import Model, wrap
 from .results import Attribution, Prediction
 from .sources import ImageLike, Source
-from .targets import TargetLike, phrase, probabilities
+from .targets import TargetLike, as_targets, check_one_each, part_of, phrase, probabilities
 from .trace import check_input
 
-ModelLike = Model | nn.Module | str
+ModelLike = Model | nn.Module | Callable[..., Any] | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
 Progress = Callable[[int, int], None]
 
@@ -109,14 +108,14 @@ def explain_batches(
     model = load_model(model) if isinstance(model, str) else wrap(model)
     module, labels, call = unpack(model, Call(args, kwargs or {}, output))
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
-    wanted = _as_targets(targets)
+    wanted = as_targets(targets)
     source = Source(images, model, on_bad_image)
     if not chosen or not wanted:
         raise InputError("nothing to explain: give at least one method and one target")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
     for target in wanted:
-        _check_one_each(target, len(source))
+        check_one_each(target, len(source))
     if ledger:
         batch_size = 1  # an account is of one photo
     for start in range(0, len(source), batch_size):
@@ -130,7 +129,7 @@ def explain_batches(
             module,
             x,
             methods=chosen,
-            targets=[_part(target, start, stop) for target in wanted],
+            targets=[part_of(target, start, stop) for target in wanted],
             layers=named,
             flow=found,
             labels=labels,
@@ -163,44 +162,6 @@ def list_layers(model: ModelLike, x: Tensor | None = None) -> Flow:
         x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
     check_input(x)
     return trace_flow(model.module, x, output=model.output)
-
-
-def _as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
-    if isinstance(targets, str | int | Tensor) or callable(targets):
-        return [targets]
-    if not isinstance(targets, Iterable):
-        raise ArgumentTypeError(f"targets={targets!r} is no target; give a class, a label, 'topK' or a callable")
-    return list(targets)
-
-
-def _check_one_each(target: TargetLike, n: int) -> None:
-    each = _one_each(target)
-    if each is not None and len(each) != n:
-        raise TargetError(
-            f"target {target!r} names {len(each)} classes for {n} images; give one for each image, or one for all. "
-            "(Several targets for all images are targets=[281, 285], one list.)"
-        )
-
-
-def _one_each(target: TargetLike) -> Sequence[Any] | None:
-    """The classes of a target that names one for each image, None for a target of all."""
-    if isinstance(target, Tensor):
-        return target.tolist() if target.ndim else None
-    if isinstance(target, Sequence) and not isinstance(target, str):
-        return target
-    index = getattr(target, "index", None)
-    return index if isinstance(index, tuple) else None
-
-
-def _part(target: TargetLike, start: int, stop: int) -> TargetLike:
-    """The target of the images from start to stop."""
-    each = _one_each(target)
-    if each is None:
-        return target
-    if isinstance(target, Sequence | Tensor):
-        return list(each[start:stop])
-    cut = {f: v[start:stop] for f in ("index", "other") if isinstance(v := getattr(target, f, None), tuple)}
-    return dataclasses.replace(target, **cut)  # type: ignore[type-var]
 
 
 def _layer_names(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -348,3 +348,42 @@ def describe(target: Any) -> str:
         shown = [v for f in dataclasses.fields(target) if not isinstance(v := getattr(target, f.name), Tensor | None)]
         return f"{type(target).__name__.lower()}({', '.join(map(str, shown))})"
     return getattr(target, "__name__", type(target).__name__)
+
+
+def as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
+    """One target or several as a list."""
+    if isinstance(targets, str | int | Tensor) or callable(targets):
+        return [targets]
+    if not isinstance(targets, Iterable):
+        raise ArgumentTypeError(f"targets={targets!r} is no target; give a class, a label, 'topK' or a callable")
+    return list(targets)
+
+
+def check_one_each(target: TargetLike, n: int) -> None:
+    each = one_each(target)
+    if each is not None and len(each) != n:
+        raise TargetError(
+            f"target {target!r} names {len(each)} classes for {n} images; give one for each image, or one for all. "
+            "(Several targets for all images are targets=[281, 285], one list.)"
+        )
+
+
+def one_each(target: TargetLike) -> Sequence[Any] | None:
+    """The classes of a target that names one for each image, None for a target of all."""
+    if isinstance(target, Tensor):
+        return target.tolist() if target.ndim else None
+    if isinstance(target, Sequence) and not isinstance(target, str):
+        return target
+    index = getattr(target, "index", None)
+    return index if isinstance(index, tuple) else None
+
+
+def part_of(target: TargetLike, start: int, stop: int) -> TargetLike:
+    """The target of the images from start to stop."""
+    each = one_each(target)
+    if each is None:
+        return target
+    if isinstance(target, Sequence | Tensor):
+        return list(each[start:stop])
+    cut = {f: v[start:stop] for f in ("index", "other") if isinstance(v := getattr(target, f, None), tuple)}
+    return dataclasses.replace(target, **cut)  # type: ignore[type-var]

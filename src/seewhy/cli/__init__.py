@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import Any
 
 from .app import app
 
@@ -24,7 +26,10 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     from ..errors import SeewhyError
 
     try:
-        status = app(arguments, prog_name="seewhy", standalone_mode=False)
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _tell_warning  # type: ignore[assignment]
+            status = app(arguments, prog_name="seewhy", standalone_mode=False)
         return _interrupted() if status == 130 else status or 0  # newer typer returns 130, older raises Abort
     except typer.Exit as leaving:
         return int(leaving.exit_code)
@@ -43,6 +48,10 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             return _fail(f"{error.format_message()} ('seewhy --help' lists what there is)")
         said = str(error).strip().splitlines() or [""]
         return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
+
+
+def _tell_warning(message: Warning | str, *where: Any) -> None:
+    print(f"seewhy: {message}", file=sys.stderr)
 
 
 def _interrupted() -> int:

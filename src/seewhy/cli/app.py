@@ -24,6 +24,24 @@ ModelOption = Annotated[
         "--model", "-m", help="efficientnet_lite0, timm:NAME, torchvision:NAME or hf:NAME; @FILE for weights."
     ),
 ]
+PhotosArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)]
+MethodsOption = Annotated[
+    list[str] | None, typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them. [grad_cam]")
+]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="top1, top3, a class or label, margin:A/B, counterfactual:A. [top1]"),
+]
+LayersOption = Annotated[
+    list[str] | None, typer.Option("--layer", "-l", help="Names, or all-stages. [the last that is a picture]")
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-O", help="METHOD.OPTION=VALUE, as rise.samples=2000; 'seewhy methods' lists them."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ...")]
+LabelsOption = Annotated[Path | None, typer.Option("--labels", help="A text file with a class name a line.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Photos in one pass.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, and nothing else there.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures, maps and explanation.json.")]
 
@@ -47,30 +65,24 @@ def _top(
 
 @app.command()
 def explain(
-    photos: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
+    photos: PhotosArgument,
     model: ModelOption = "efficientnet_lite0",
-    method: Annotated[
-        list[str] | None, typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them. [grad_cam]")
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", "-t", help="top1, top3, a class or label, margin:A/B, counterfactual:A. [top1]"),
-    ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option("--layer", "-l", help="Names, or all-stages. [the last that is a picture]")
-    ] = None,
+    method: MethodsOption = None,
+    target: TargetsOption = None,
+    layer: LayersOption = None,
     fuse: Annotated[str | None, typer.Option(help="Fuse maps over 'layer' or 'method' as well.")] = None,
     style: Annotated[
-        str | None, typer.Option(help="How to draw: heatmap, jet, signed, grey, mask or map. [by the method]")
+        str | None, typer.Option(help="How to draw: heatmap, jet, signed, grey, mask, map, sure or superpixels.")
     ] = None,
     out: OutOption = Path("seewhy-out"),
     report: Annotated[bool, typer.Option("--report", help="Also write report.html, one page to look at.")] = False,
     ledger: Annotated[
         bool, typer.Option("--ledger", help="Print where relevance went, operation by operation.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
-    labels: Annotated[Path | None, typer.Option(help="A text file with a class name a line.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos in one pass.")] = 8,
+    option: MethodOptions = None,
+    device: DeviceOption = "cpu",
+    labels: LabelsOption = None,
+    batch_size: BatchOption = 8,
     as_json: JsonOption = False,
 ) -> int:
     """Explains what a model says of your photos."""
@@ -87,6 +99,46 @@ def explain(
         out=out,
         report=report,
         ledger=ledger,
+        device=device,
+        labels=labels,
+        options=option or [],
+        batch_size=batch_size,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def evaluate(
+    photos: PhotosArgument,
+    model: ModelOption = "efficientnet_lite0",
+    method: MethodsOption = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="One or more, as deletion or deletion:step=1792,output=logit. [both]"),
+    ] = None,
+    target: TargetsOption = None,
+    layer: LayersOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the table and the curves go.")] = Path("seewhy-out"),
+    chance: Annotated[bool, typer.Option(help="Also score maps that know nothing of the model.")] = True,
+    option: MethodOptions = None,
+    device: DeviceOption = "cpu",
+    labels: LabelsOption = None,
+    batch_size: BatchOption = 8,
+    as_json: JsonOption = False,
+) -> int:
+    """Scores how faithful methods' maps are, beside maps that know nothing of the model."""
+    from .evaluating import evaluate_photos
+
+    return evaluate_photos(
+        photos,
+        model=model,
+        methods=method or ["grad_cam"],
+        metrics=metric or ["insertion", "deletion"],
+        targets=target or ["top1"],
+        layers=layer,
+        out=out,
+        chance=chance,
+        options=option or [],
         device=device,
         labels=labels,
         batch_size=batch_size,

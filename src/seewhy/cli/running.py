@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ from ..errors import ImageError, InputError
 from ..explaining import explain_batches
 from ..explanation import Explanation, join
 from ..images import find_images
+from ..masking import Running, keep_allocator_memory
 from ..methods import find_method
 from ..models.load import DEFAULT_MODEL, load_model
 from ..models.model import Model
 from ..saving import ExplanationWriter
+from . import parsing
 from .showing import console, progress, table, tell_ledgers
 
 
@@ -45,6 +47,7 @@ def explain_photos(
     ledger: bool = False,
     device: str = "cpu",
     labels: Path | None = None,
+    options: Sequence[str] = (),
     batch_size: int = 8,
     as_json: bool = False,
 ) -> int:
@@ -54,18 +57,19 @@ def explain_photos(
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
     with console.status(f"Loading {model}"):
-        loaded = load_model(model, labels=_labels(labels), device=_device(device))
+        loaded = load_model(model, labels=parsing.label_names(labels), device=parsing.usable_device(device))
     kept: list[Explanation] = []
+    keep_allocator_memory()
     with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths)) as show:
-        chosen = layers[0] if layers and list(layers) == ["all-stages"] else layers
         parts = explain_batches(
             loaded,
             paths,
             methods=methods,
-            targets=[_target(t) for t in targets],
-            layers=chosen,
+            targets=[parsing.target(t) for t in targets],
+            layers=parsing.layers(layers),
             batch_size=batch_size,
             ledger=ledger,
+            options=_with_progress(methods, parsing.options(options), show.within),
             progress=show,
             # one bad file does not stop a folder
             on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
@@ -89,34 +93,19 @@ def explain_photos(
     return 1 if skipped else 0
 
 
+def _with_progress(
+    methods: Sequence[str], options: dict[str, dict[str, Any]], within: Callable[[int, int], None]
+) -> dict[str, dict[str, Any]]:
+    """The options, with methods that run many passes told to say how far they are."""
+    for method in map(find_method, methods):
+        if "running" in method.options:
+            options.setdefault(method.name, {})["running"] = Running(progress=within)
+    return options
+
+
 def _fused(parts: Iterator[Explanation], over: str | None) -> Iterator[Explanation]:
     for part in parts:
         yield part.fuse(over) if over else part  # type: ignore[arg-type]
-
-
-def _labels(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"labels file '{path}' cannot be read: {error}; give a text file with a name a line"
-        ) from error
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can") from error
-    return name
-
-
-def _target(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:

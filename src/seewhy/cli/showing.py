@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 console = Console(stderr=True, highlight=False)
@@ -32,13 +32,29 @@ def table(
     console.print(shown)
 
 
+class Shown:
+    """A bar over photos, and below it one over the masked pictures of the photo at hand, while there are any."""
+
+    def __init__(self, bar: Progress, photos: TaskID) -> None:
+        self.bar, self.photos = bar, photos
+        self.pictures: TaskID | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.update(self.photos, completed=done)
+
+    def within(self, done: int, total: int) -> None:
+        """How far the passes of one method are."""
+        if self.pictures is None:
+            self.pictures = self.bar.add_task("Masked pictures", total=total)
+        self.bar.update(self.pictures, completed=done, total=total, visible=done < total)
+
+
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str, total: int) -> Iterator[Shown]:
     """A progress bar over `total` photos, gone when done; yields what takes (done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=total <= 1 and not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done, _: bar.update(task, completed=done)
+        yield Shown(bar, bar.add_task(what, total=total))
 
 
 def tell_ledgers(entry: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError, did_you_mean
+from .ablation import ablation_cam, score_cam
 from .call import Call, find_flow
 from .cam import (
     cam,
@@ -27,8 +28,11 @@ from .gradient import (
     smooth_grad,
     smoothed,
 )
+from .lime import lime
 from .method import Method, Result, SharedPass, shared_pass
+from .occlusion import occlusion
 from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
+from .rise import rise
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -57,6 +61,11 @@ METHODS: dict[str, Method] = {
         sglrp,
         layer_relevance,
         relevance_cam,
+        score_cam,
+        ablation_cam,
+        rise,
+        lime,
+        occlusion,
     )
 }
 
@@ -82,6 +91,7 @@ __all__ = [
     "Method",
     "Result",
     "SharedPass",
+    "ablation_cam",
     "cam",
     "clrp",
     "clrp_two_pass",
@@ -102,9 +112,13 @@ __all__ = [
     "integrated_gradients",
     "layer_cam",
     "layer_relevance",
+    "lime",
     "lrp",
+    "occlusion",
     "relevance_cam",
+    "rise",
     "saliency",
+    "score_cam",
     "sglrp",
     "shared_pass",
     "smooth_grad",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ class Call:
         )
 
 
-def unpack(model: Model | nn.Module, call: Call) -> tuple[nn.Module, tuple[str, ...] | None, Call]:
+def unpack(model: Model | nn.Module | Callable[..., Any], call: Call) -> tuple[nn.Module, tuple[str, ...] | None, Call]:
     """The module, the labels and the call of a model or module."""
     if not isinstance(model, Model):
         return unwrap(model), None, call

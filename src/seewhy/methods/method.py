@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, LayerError, did_you_mean
 from ..flow import Flow
 from ..models.layers import INPUT, resolve_layer
 from ..models.model import Model
@@ -78,7 +78,7 @@ class Method:
 
     def __call__(
         self,
-        model: Model | nn.Module,
+        model: Model | nn.Module | Callable[..., Any],
         x: Tensor,
         target: TargetLike = "top1",
         *,
@@ -92,7 +92,8 @@ class Method:
         """Returns the method's maps, (N, h, w) float32: not normalised, not resized.
 
         Args:
-            model: a `Model` or any module that takes (N, C, H, W).
+            model: a `Model`, any module that takes (N, C, H, W), or for methods that look from outside (RISE, LIME,
+                occlusion) any callable from pictures to scores (N, K).
             x: (N, C, H, W), preprocessed.
             target: as in `seewhy.targets`; one for all images or a list with one for each.
             layer: a dotted name or module; None finds the last that is a picture. Methods at the input need none.
@@ -210,6 +211,10 @@ class _Plan:
         """For each of the method's maps its name and the layers that it is made of."""
         if method.at != "layer":
             return {None: [INPUT]}
+        if INPUT in self.layers:
+            raise LayerError(
+                f"layer 'input' is the picture itself; {method.title} reads a layer, lrp or saliency the input"
+            )
         if method.choose and self.flow:
             return {_label(group): list(group) for group in method.choose(self.flow, self.layers)}
         return {layer: [layer] for layer in self.layers}
@@ -316,7 +321,8 @@ def _run_apart(
 def _estimates(method: Method, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None) -> Sequence[Estimate]:
     options = plan.options[method.name]
     if method.sample:
-        return method.sample(plan.module, plan.x, scores, layer=layer, call=plan.call, **options)
+        with torch.inference_mode(False), torch.no_grad():
+            return method.sample(plan.module, plan.x, scores, layer=layer, call=plan.call, **options)
     assert method.run is not None
     run = method.run
     return [Estimate(run(plan.module, plan.x, s, layer=layer, call=plan.call, **options)) for s in scores]

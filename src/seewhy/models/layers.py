@@ -7,14 +7,16 @@ output (after the last attention of a ViT only the class token does).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import pooling
 
 from ..errors import ArgumentTypeError, LayerError, did_you_mean
+from .black_box import BlackBox
 from .tokens import Layout
 
 INPUT = "input"  # the reserved name of the model's input
@@ -104,8 +106,12 @@ def choose(records: Sequence[LayerRecord]) -> list[LayerRecord]:
     return stages[::-1]
 
 
-def unwrap(module: nn.Module) -> nn.Module:
-    """The module inside DataParallel, DistributedDataParallel or torch.compile, whose layers can be read."""
+def unwrap(model: nn.Module | Callable[..., Any]) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel or torch.compile, whose layers can be read.
+
+    What is no module becomes a `BlackBox`, or an ArgumentTypeError where it is nothing to call.
+    """
+    module = model if isinstance(model, nn.Module) else BlackBox(model)
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentTypeError, ModelError
+from ..errors import InputError, ModelError
 from ..images import Preprocess
+from .black_box import BlackBox, Takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,32 +53,37 @@ class Model:
 
 
 def wrap(
-    module: nn.Module | Model,
+    module: nn.Module | Model | Callable[..., Any],
     *,
     preprocess: Preprocess | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
     output: Callable[[Any], Any] | None = None,
+    takes: Takes | None = None,
 ) -> Model:
     """Makes a `Model` of any module; what timm and transformers models say of themselves is read from them.
 
     Args:
-        module: takes (N, C, H, W).
+        module: takes (N, C, H, W). What is no module becomes a `BlackBox`: any callable from pictures to scores, an
+            ONNX Runtime session or a scikit-learn estimator.
         preprocess: how photos become inputs; `seewhy.IMAGENET` is the usual one of ImageNet models.
         labels: a name for each class, in order.
         name: for reports; the class's name unless given.
         output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`.
+        takes: what a black box is given: a "tensor", an "array", or "pictures" (`BlackBox`).
 
     Raises:
-        ArgumentTypeError: `module` is no module.
+        ArgumentTypeError: `module` is nothing that can be called.
+        InputError: `takes` is not known, or given for a module.
         ModelError: labels are fewer or more than the classes the module says it has.
     """
     if isinstance(module, Model):
         return module
     if not isinstance(module, nn.Module):
-        raise ArgumentTypeError(
-            f"model is a {type(module).__name__}; give a torch.nn.Module or what seewhy.load_model returns"
-        )
+        module = BlackBox(module, takes=takes, preprocess=preprocess, name=name)
+        name = module.name
+    elif takes is not None:
+        raise InputError(f"takes={takes!r} is for black boxes; {type(module).__name__} is a module and takes a tensor")
     config = getattr(module, "pretrained_cfg", None)
     if preprocess is None and isinstance(config, dict) and config.get("mean"):
         import timm.data

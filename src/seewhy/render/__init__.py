@@ -5,6 +5,7 @@ from __future__ import annotations
 from .overlay import STYLES, attribution_picture, color_bar, default_style, seen_picture
 from .report import ReportPage, html_report
 from .sheet import contact_sheet, explanation_sheet
+from .superpixels import outline_top
 
 __all__ = [
     "STYLES",
@@ -15,5 +16,6 @@ __all__ = [
     "default_style",
     "explanation_sheet",
     "html_report",
+    "outline_top",
     "seen_picture",
 ]

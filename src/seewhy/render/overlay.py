@@ -16,11 +16,12 @@ from ..errors import InputError, did_you_mean
 from ..images import Placement
 from ..results import Attribution
 from . import drawing, reading
+from .superpixels import outline_top
 
 Array = npt.NDArray[np.float32]
 Painter = Callable[[Array, Array, Array, float], Array]
 
-STYLES = ("heatmap", "jet", "signed", "grey", "mask", "map")
+STYLES = ("heatmap", "jet", "signed", "grey", "mask", "map", "sure", "superpixels")
 WORDS = {
     "heatmap": ("no evidence", "most evidence"),
     "jet": ("no evidence", "most evidence"),
@@ -28,14 +29,21 @@ WORDS = {
     "signed": ("against", "for"),
     "grey": ("negative", "positive"),
     "mask": ("below half of the peak", "above"),
+    "sure": ("not sure", "surely for"),
+    "superpixels": ("against", "for"),
 }
 _TABLES = {"heatmap": "inferno", "jet": "jet", "map": "inferno", "signed": "RdBu_r", "grey": "gray", "mask": "gray"}
+_TABLES |= {"sure": "gray", "superpixels": "RdYlGn"}
+_WITHOUT_ZERO = ("grey", "map", "sure", "superpixels")  # styles in which a map of zeros can be read
+_REGIONS = 2000  # more are no superpixels
 _AS_IN_PAPER = frozenset({"guided_backprop", "guided_grad_cam", "deconvnet"})  # shown as grey pixels there
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def default_style(attribution: Attribution, index: int) -> str:
-    """Returns "grey" for the pixels of guided methods, "signed" for a map with negative values, else "heatmap"."""
+    """Returns the papers' own for guided methods ("grey") and LIME, "signed" for negative values, else "heatmap"."""
+    if attribution.method == "lime":
+        return "superpixels"
     if attribution.method in _AS_IN_PAPER and attribution.pixels is not None:
         return "grey"
     return _sided_style(attribution, index)
@@ -66,6 +74,8 @@ def attribution_picture(
       mid-grey, the scale is the 99.5th percentile of the magnitude. Colour pixels take no `colormap`.
     - "mask": the photo where the heat is at least half of its maximum, the rest darkened.
     - "map": the map alone, one flat tile for each of its places.
+    - "sure": white where the 95 % interval lies above zero, else black; for maps with an interval.
+    - "superpixels": the five that weigh most, outlined, green for the target and red against it; for LIME's maps.
 
     In every style heat is the positive part over its maximum on the photo. What the model did not see is grey and dim,
     behind a dashed line. A map as fine as the input in which pixel noise dominates (more than a quarter of its variance
@@ -96,7 +106,7 @@ def attribution_picture(
     notice = reading.status_words(attribution, index)
     if status in maps.READABLE:
         values = _values(attribution, index, placement, chosen)
-        if chosen not in ("grey", "map") and not np.nan_to_num(values).any():
+        if chosen not in _WITHOUT_ZERO and not np.nan_to_num(values).any():
             status, notice = "empty", "all of the evidence lies outside the photo"
     readable = status in maps.READABLE
     painted = _paint(chosen, pixels, values, table, opacity) if readable else _grey(pixels) * 0.9
@@ -199,6 +209,13 @@ def _values(attribution: Attribution, index: int, placement: Placement, style: s
     if style == "grey":
         return _pixel_values(attribution, index, placement)
     field = attribution.map[index].detach().float().cpu()
+    if style == "superpixels":
+        return _nearest(field.numpy(), placement)
+    if style == "sure":
+        interval = attribution.interval
+        if interval is None:
+            raise InputError(f"style 'sure' needs a map with an interval, as of rise; {attribution.title} has none")
+        return _nearest((field > interval[index]).float().numpy(), placement)
     signed = style == "signed" or (style == "map" and _sided_style(attribution, index) == "signed")
     if not signed:
         field = field.clamp(min=0)
@@ -299,6 +316,17 @@ def _paint_map(photo: Array, share: Array, table: Array, opacity: float) -> Arra
     return _look_up(table, share)
 
 
+def _paint_sure(photo: Array, sure: Array, table: Array, opacity: float) -> Array:
+    return _look_up(table, (sure > 0).astype(np.float32))
+
+
+def _paint_superpixels(photo: Array, weights: Array, table: Array, opacity: float) -> Array:
+    coefficients, labels = np.unique(weights, return_inverse=True)
+    if len(coefficients) > _REGIONS:
+        raise InputError(f"style 'superpixels' is for few regions, such as LIME's; here are {len(coefficients)}")
+    return outline_top(photo / np.float32(255), labels.reshape(weights.shape), coefficients) * np.float32(255)
+
+
 _PAINTERS: dict[str, Painter] = {
     "heatmap": _paint_heat,
     "jet": _paint_jet,
@@ -306,6 +334,8 @@ _PAINTERS: dict[str, Painter] = {
     "grey": _paint_grey,
     "mask": _paint_mask,
     "map": _paint_map,
+    "sure": _paint_sure,
+    "superpixels": _paint_superpixels,
 }
 
 
@@ -315,7 +345,9 @@ def _paint(style: str, pixels: Array, values: Array, table: Array, opacity: floa
 
 def _bar_colors(style: str, table: Array, opacity: float, length: int) -> Array:
     """(1, length, 3): the style's colours from least to most on a mid-grey photo."""
-    lowest = -1.0 if style in ("signed", "grey") else 0.0
+    if style == "superpixels":
+        return np.asarray(table[np.linspace(0, 255, length).astype(int)][None], np.float32)
+    lowest = -1.0 if style in ("signed", "grey", "sure") else 0.0
     photo = np.full((1, length, 3), 190, np.float32)
     return _paint(style, photo, np.linspace(lowest, 1, length, dtype=np.float32)[None], table, opacity)
 

@@ -11,6 +11,8 @@ HOW_TO_READ = {
     "signed": "Red places speak for the label, blue places against it; pale places have no say.",
     "grey": "Where pixels stand out from plain grey, the label depends on them; plain grey has no say.",
     "mask": "What stays bright holds at least half of the strongest evidence; the rest is darkened.",
+    "sure": "White places speak for the label beyond doubt (95 %); of black ones that is not sure.",
+    "superpixels": "Outlined regions weigh most: green speaks for the label, red against it; the rest is dimmed.",
     "map": "Each tile is one place of the model's own grid; brighter (or redder) speaks more for the label.",
 }
 SCALE = "Each map is scaled by itself: compare places within a picture, not brightness between pictures."

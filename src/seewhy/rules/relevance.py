@@ -47,7 +47,7 @@ class Relevance(TorchFunctionMode):
         """Marks the tensor from which on the rules hold: the output of this layer of the module."""
         self._at_input = layer == INPUT
         self._names = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
-        tag(x, depth=0)
+        tag(x, depth=0, non_negative=bool((x >= 0).all()))
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

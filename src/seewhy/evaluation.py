@@ -1,0 +1,159 @@
+"""What an evaluation holds, and what it can do: tabulate, draw, save."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .errors import InputError
+from .metrics import METRICS, Chance, MetricResult
+from .render.curves import Panel, Scored, curves_picture
+
+JSON_NAME, CSV_NAME, PICTURE_NAME, SCHEMA = "evaluation.json", "evaluation.csv", "curves.png", 1
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One method at one layer, for one target, by one metric.
+
+    Attributes:
+        method, layer, target: what was scored.
+        metric: what the metric is called here.
+        result: what it found.
+        chance: for each chance map what the same metric finds of it.
+    """
+
+    method: str
+    layer: str | None
+    target: str
+    metric: str
+    result: MetricResult
+    chance: Mapping[Chance, MetricResult]
+
+    def cells(self) -> dict[str, Any]:
+        """As one line of a table: plain numbers and strings; NaN is None."""
+        r = self.result
+        return {
+            "method": self.method,
+            "layer": self.layer or "",
+            "target": self.target,
+            "metric": self.metric,
+            "mean": _number(r.mean),
+            "low": _number(r.low),
+            "high": _number(r.high),
+            "n": r.n,
+            "left_out": sum(r.left_out.values()),
+            "higher_is_better": r.higher_is_better,
+            **{f"chance_{name}": _number(found.mean) for name, found in self.chance.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How methods do by metrics, over photos.
+
+    Attributes:
+        model: the model's name.
+        names: of the photos, in the order of each result's values.
+        rows: methods x layers x targets x metrics; also by index and iteration.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries of plain values, with the same keys."""
+        return [row.cells() for row in self.rows]
+
+    def picture(self) -> Image.Image:
+        """One panel for each metric (and target), one line for each method, chance in grey dashes."""
+        keys = list(dict.fromkeys((row.metric, row.target) for row in self.rows))
+        several = len({target for _, target in keys}) > 1
+        panels = [self._panel(metric, target, several=several) for metric, target in keys]
+        photos = "1 photo" if len(self.names) == 1 else f"{len(self.names)} photos"
+        return curves_picture(panels, title=f"{self.model}, {photos}")
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes evaluation.csv, evaluation.json (with each image's values and curves) and curves.png.
+
+        Returns:
+            The path of evaluation.json.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"out={str(folder)!r} cannot be made a folder: {error.strerror}") from error
+        table = self.table()
+        with (folder / CSV_NAME).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+        rows = [{**row.cells(), **_details(row)} for row in self.rows]
+        told = {"schema": SCHEMA, "model": self.model, "images": list(self.names), "rows": rows}
+        path = folder / JSON_NAME
+        path.write_text(json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.picture().save(folder / PICTURE_NAME)
+        return path
+
+    def _panel(self, metric: str, target: str, *, several: bool) -> Panel:
+        rows = [row for row in self.rows if (row.metric, row.target) == (metric, target)]
+        places = Counter(row.method for row in rows)
+        scored = [
+            _scored(f"{row.method} {row.layer}" if places[row.method] > 1 else row.method, row.result) for row in rows
+        ]
+        scored += [_scored(name, found, chance=True) for name, found in rows[0].chance.items()]
+        direction = "higher is better" if rows[0].result.higher_is_better else "lower is better"
+        followed = rows[0].result.settings.get("output")
+        kind = METRICS[rows[0].result.metric]
+        axes = kind.axes[0], kind.axes[1].replace("score", followed) if followed else kind.axes[1]
+        title = metric if metric != kind.name else kind.title
+        return Panel(f"{title}, {target}" if several else title, direction, axes, tuple(scored))
+
+
+def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored:
+    return Scored(label, result.mean, result.low, result.high, *result.mean_curve(), chance=chance)
+
+
+def _details(row: Row) -> dict[str, Any]:
+    """What evaluation.json has beside the table: each image's value and status, settings and curves."""
+    r = row.result
+    return {
+        "interval": r.interval,
+        "settings": dict(r.settings),
+        "values": [_number(value) for value in r.values],
+        "status": list(r.status),
+        "curves": [[_number(value) for value in curve] for curve in r.curves],
+        "positions": [[_number(value) for value in at] for at in r.positions],
+        "chance": {name: _level(found) for name, found in row.chance.items()},
+    }
+
+
+def _level(found: MetricResult) -> dict[str, Any]:
+    at, curve = ([_number(value) for value in values] for values in found.mean_curve())
+    bounds = {"mean": _number(found.mean), "low": _number(found.low), "high": _number(found.high)}
+    return {**bounds, "positions": at, "curve": curve}
+
+
+def _number(value: float | np.floating[Any]) -> float | None:
+    return round(float(value), 6) if math.isfinite(value) else None

@@ -1,0 +1,253 @@
+"""The engine of the perturbation methods and of the faithfulness metrics: masks in, target scores out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, ModelError, SeewhyError
+from ..models.black_box import BlackBox
+from ..targets import ScoreFunction
+from ..trace import OutputAdapter, check_input, evaluating, main_output, matching_input, run_model
+from .baselines import AnyBaseline, Several
+from .masks import Masks, check_masks
+from .rows import call_with_rows, rows_of
+from .running import Running
+from .tuning import settled
+
+Segment = tuple[int, int, int]  # image, and its masks from, to
+
+
+class ScorerError(ModelError):
+    """The model or the target failed amid masked pictures; what was scored before stands."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some masks of one image with their scores.
+
+    Attributes:
+        image: which of the batch.
+        start, stop: which of its masks.
+        masks: (B, H, W), on the model's device.
+        scores: (B, T) float64 on the CPU, one column for each score function.
+    """
+
+    image: int
+    start: int
+    stop: int
+    masks: Tensor
+    scores: Tensor
+
+
+def masked_scores(
+    module: nn.Module | Callable[..., Any],
+    x: Tensor,
+    masks: Sequence[Masks],
+    scores: Sequence[ScoreFunction],
+    *,
+    baseline: AnyBaseline | Sequence[AnyBaseline],
+    running: Running | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> Iterator[Chunk]:
+    """Scores of masked pictures, mask * x + (1 - mask) * baseline, chunk by chunk.
+
+    Masks are rendered and applied on the model's device, a batch at a time, so that memory does not grow with their
+    number. A batch goes on to the next image where the masks of one end; those of an image come in their order.
+
+    Args:
+        module: takes (N, C, H, W); what is no module is run as a `BlackBox`.
+        x: (N, C, H, W), preprocessed.
+        masks: one source for each image.
+        scores: as targets take them: row i of what they see is image i.
+        baseline: for all images, or a sequence with one for each.
+        running: batch size, precision, ...
+        args, kwargs: further inputs of the model; tensors with N rows have one for each image.
+        output: takes what the model returns to what targets read.
+
+    Raises:
+        InputError: x, the masks or the baselines do not fit each other or the model.
+        ScorerError: the model or a target raised, or gave NaN or the wrong shape; everything before was yielded.
+    """
+    forward = MaskedForward(module, x, masks, scores, baseline=baseline, args=args, kwargs=kwargs, output=output)
+    return _chunks(forward, running or Running())
+
+
+def settle(
+    module: nn.Module | Callable[..., Any],
+    x: Tensor,
+    masks: Sequence[Masks],
+    scores: Sequence[ScoreFunction],
+    *,
+    baseline: AnyBaseline | Sequence[AnyBaseline],
+    running: Running | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> Running:
+    """Returns how `masked_scores` of the same arguments would run: with a batch size, a format and a precision."""
+    forward = MaskedForward(module, x, masks, scores, baseline=baseline, args=args, kwargs=kwargs, output=output)
+    return forward.settled(running or Running())
+
+
+class MaskedForward:
+    """A batch of images, ready to be masked and run."""
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[..., Any],
+        x: Tensor,
+        masks: Sequence[Masks],
+        scores: Sequence[ScoreFunction],
+        *,
+        baseline: AnyBaseline | Sequence[AnyBaseline],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        output: OutputAdapter | None,
+    ) -> None:
+        check_input(x)
+        self.module = module if isinstance(module, nn.Module) else BlackBox(module)
+        self.x = matching_input(self.module, x)
+        self.masks, self.scores = masks, scores
+        self.args, self.kwargs, self.output = args, kwargs or {}, output or main_output
+        each = list(baseline) if isinstance(baseline, Sequence) else [baseline] * len(x)
+        if len(each) != len(x):
+            raise InputError(f"baseline has {len(each)} for {len(x)} images; give one, or one for each image")
+        with torch.inference_mode(False), torch.no_grad():
+            check_masks(masks, self.x)
+            hidden = [_pictures(one, image) for one, image in zip(each, self.x, strict=True)]
+        self.repeats = len(hidden[0])
+        if any(len(pictures) != self.repeats for pictures in hidden):
+            raise InputError("baseline is of several pictures for some images, in different numbers; give each as many")
+        # what is black and alone has nothing to add
+        self.baselines = [pictures if self.repeats > 1 or pictures.any() else None for pictures in hidden]
+        self._fits = math.inf  # masks in a batch, for all that is known
+
+    def settled(self, running: Running) -> Running:
+        """How to run with nothing left to be found, by running some of the masks."""
+        lengths = [len(source) for source in self.masks]
+        total = self.repeats * sum(lengths)
+        if not total:
+            return running
+
+        def measure(way: Running, count: int) -> Tensor:
+            size = max(1, min(way.batch_size or count, count) // self.repeats)
+            batches = itertools.islice(_batches(lengths, size), -(-count // (size * self.repeats)))
+            return torch.cat([self.run(segments, way)[1] for segments in batches])
+
+        return settled(running, measure, module=self.module, picture=self.x[0], total=total, step=self.repeats)
+
+    def run(self, segments: Sequence[Segment], running: Running) -> tuple[list[Tensor], Tensor]:
+        """Renders the masks of each segment, (B, H, W), and scores them all in one batch: (rows, T) float64, CPU."""
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self.module):
+            masks = [self.masks[image].render(start, stop, self.x.device) for image, start, stop in segments]
+            return masks, self._scored([image for image, _, _ in segments], masks, running)
+
+    def _scored(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+        """Scores of masks (B, H, W) of each image; a batch for which the device has no memory is halved."""
+        rows = sum(map(len, masks))
+        if rows <= self._fits:
+            try:
+                return self._scores(images, masks, running).view(rows, self.repeats, -1).mean(1)
+            except torch.cuda.OutOfMemoryError:
+                if rows == 1:
+                    raise
+                self._fits = rows // 2
+        single = [(image, one[None]) for image, mask in zip(images, masks, strict=True) for one in mask]
+        halves = (single[: rows // 2], single[rows // 2 :])
+        return torch.cat([self._scored([i for i, _ in half], [one for _, one in half], running) for half in halves])
+
+    def _pictures(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+        parts = []
+        for image, mask in zip(images, masks, strict=True):
+            kept = mask[:, None].to(self.x.dtype)  # (B, 1, H, W)
+            shown, hidden = kept * self.x[image], self.baselines[image]
+            if hidden is not None:  # (k, C, H, W)
+                shown = ((1 - kept)[:, None] * hidden).add_(shown[:, None]).flatten(0, 1)
+            parts.append(shown)
+        pictures = parts[0] if len(parts) == 1 else torch.cat(parts)
+        last = running.memory_format == "channels_last"
+        return pictures.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+    def _scores(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+        """(rows, T), a row for each mask under each of several baselines."""
+        n, device = len(self.x), self.x.device.type
+        owners = [i for i, mask in zip(images, masks, strict=True) for _ in range(self.repeats * len(mask))]
+        args, kwargs = call_with_rows(self.args, self.kwargs, owners, n)
+        pictures = self._pictures(images, masks, running)
+        with torch.autocast(device, torch.bfloat16, enabled=running.precision == "bfloat16"):
+            output = self.output(run_model(self.module, pictures, args, kwargs))
+        columns = [rows_of(score, owners, n)(output) for score in self.scores]
+        return torch.stack([_checked(column, len(owners)) for column in columns], 1)
+
+
+def _checked(column: Any, rows: int) -> Tensor:
+    """Scores as a target gave them, or what is wrong with them."""
+    if not isinstance(column, Tensor) or column.shape != (rows,):
+        shape = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
+        raise ScorerError(f"a target gave {shape}, not one score for each of {rows} pictures: ({rows},)")
+    found = column.to("cpu", torch.float64)
+    if not found.isfinite().all():
+        raise ScorerError("a score is not finite")
+    return found
+
+
+def _pictures(baseline: AnyBaseline, image: Tensor) -> Tensor:
+    return baseline.pictures(image) if isinstance(baseline, Several) else baseline.picture(image)[None]
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[list[Segment]]:
+    """All masks of all images, `size` at a time."""
+    batch: list[Segment] = []
+    free = size
+    for image, length in enumerate(lengths):
+        start = 0
+        while start < length:
+            stop = min(length, start + free)
+            batch.append((image, start, stop))
+            free -= stop - start
+            start = stop
+            if not free:
+                yield batch
+                batch, free = [], size
+    if batch:
+        yield batch
+
+
+def _chunks(forward: MaskedForward, running: Running) -> Iterator[Chunk]:
+    lengths = [len(source) for source in forward.masks]
+    done, total = 0, sum(lengths)
+    with _failing(done, total):
+        running = forward.settled(running)
+    for segments in _batches(lengths, max(1, (running.batch_size or 1) // forward.repeats)):
+        with _failing(done, total):
+            masks, scores = forward.run(segments, running)
+        done += len(scores)
+        parts = torch.split(scores, [len(mask) for mask in masks])
+        for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
+            yield Chunk(image, start, stop, mask, part)
+        if running.progress:
+            running.progress(done, total)
+
+
+@contextmanager
+def _failing(done: int, total: int) -> Iterator[None]:
+    """Says how far scoring came; what does not fit from the start says so itself."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SeewhyError) and not isinstance(error, ScorerError) and not done:
+            raise
+        reason = (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
+        raise ScorerError(
+            f"scoring stopped after {done} of {total} masked pictures: {reason}; look at the model and the target"
+        ) from error

@@ -1,0 +1,227 @@
+"""CAMs without gradients: a channel weighs what the score loses without it (Ablation-CAM), or what is left of the score
+when the picture is seen through it alone (Score-CAM)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, SeewhyWarning
+from ..masking import FieldMasks, Running, ScorerError, Zeros, masked_scores, rows_of
+from ..masking.rows import call_with_rows
+from ..results import Estimate
+from ..tail import Tail
+from ..targets import ScoreFunction
+from ..trace import check_scores
+from .call import Call, picture_layout
+from .method import Method
+
+CHUNK_BYTES = {"cpu": 2**24}  # of changed activations in one pass; more only take memory
+CHUNK_BYTES_ELSEWHERE = 2**28
+
+
+def _ablation_cam(
+    module: nn.Module,
+    x: Tensor,
+    scores: Sequence[ScoreFunction],
+    *,
+    layer: str | None,
+    call: Call,
+    running: Running | None,
+) -> list[Estimate]:
+    """Ablation-CAM (Desai and Ramaswamy, WACV 2020): ReLU(sum_k w_k A_k), w_k = (y - y_k) / y; >= 0.
+
+    y is the score and y_k that with channel k of the layer at zero, in all places and tokens; only the network after
+    the layer is run again. The drop is relative, as in the paper: of a target with a negative score, the map is of
+    what speaks against it. With y = 0 the drop is taken as it is.
+
+    Args:
+        running: its `batch_size` is the number of channels in one pass, its `memory` the bytes of their activations
+            (None: 16 MiB, on a GPU 256 MiB); precision and format are the model's own.
+
+    Raises:
+        LayerError: the layer did not run, or is no picture.
+        SeewhyError: the model failed before any channel was scored. Later failures leave a partial map, in which the
+            channels that were not reached weigh nothing.
+    """
+    assert layer is not None
+    maps: list[Tensor] = []  # (T, h, w) for each image
+    facts: list[Mapping[str, Any]] = []
+    for image in range(len(x)):
+        try:
+            found, known = _ablated(module, x, image, scores, layer, call, running or Running())
+        except Exception as error:
+            if not maps:
+                raise
+            _warn(error)
+            found, known = torch.zeros_like(maps[0]), {**facts[0], "samples": 0, "partial": True}
+        maps.append(found)
+        facts.append(known)
+    return [Estimate(one, facts=tuple(facts)) for one in torch.stack(maps, 1)]
+
+
+def _ablated(
+    module: nn.Module,
+    x: Tensor,
+    image: int,
+    scores: Sequence[ScoreFunction],
+    layer: str,
+    call: Call,
+    running: Running,
+) -> tuple[Tensor, Mapping[str, Any]]:
+    """The maps of one image, (T, h, w), and facts."""
+    args, kwargs = call_with_rows(call.args, call.kwargs, [image], len(x))
+    read = partial(_read, module, scores, image, len(x))
+    one = x[image : image + 1]
+    tail = Tail(module, one, layer, read=read, args=args, kwargs=kwargs, output=call.output)
+    layout = picture_layout(layer, tail.activation, one)
+    batch, channels = int(layout.kind == "tokens_first"), 1 if layout.kind == "channels_first" else -1
+    if progress := running.progress:
+        running = replace(running, progress=lambda done, of: progress(image * of + done, len(x) * of))
+    said, facts = _without_each(tail, (batch, channels), running)
+    y = tail.scores
+    weights = (y - said) / torch.where(y == 0, 1, y)  # (C, T)
+    return _weighted(weights, layout.to_grid(tail.activation)[0]), facts
+
+
+def _read(module: nn.Module, scores: Sequence[ScoreFunction], image: int, images: int, output: Any, n: int) -> Tensor:
+    """The scores of n answers that are all about one of so many images, (n, T)."""
+    columns = [check_scores(module, rows_of(score, [image] * n, images)(output), n) for score in scores]
+    return torch.stack(columns, 1).to("cpu", torch.float64)
+
+
+def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[Tensor, Mapping[str, Any]]:
+    """The scores without each channel, (C, T), and facts; a channel of zeros changes nothing, and is not run."""
+    a, (batch, channels) = tail.activation, dims
+    live = a.movedim(channels, 0).flatten(1).ne(0).any(1).nonzero()[:, 0]
+    memory = running.memory or CHUNK_BYTES.get(a.device.type, CHUNK_BYTES_ELSEWHERE)
+    size = running.batch_size or max(1, memory // a.nbytes)
+    said = tail.scores.repeat(a.shape[channels], 1)
+    done = 0
+    for chunk in torch.split(live, size):
+        changed = a.repeat_interleave(len(chunk), batch)
+        changed.movedim(dims, (0, 1))[torch.arange(len(chunk), device=a.device), chunk] = 0
+        try:
+            said[chunk.cpu()] = tail.run(changed, dim=batch)
+        except Exception as error:
+            if not done:
+                raise
+            _warn(error)
+            break
+        done += len(chunk)
+        if running.progress:
+            running.progress(len(said) - len(live) + done, len(said))
+    return said, {"channels": len(said), "samples": done, "partial": done < len(live)}
+
+
+def _weighted(weights: Tensor, a: Tensor) -> Tensor:
+    """ReLU(sum_k w_k A_k) for weights (C, T) and channels (C, h, w): (T, h, w)."""
+    return torch.einsum("ct,chw->thw", weights, a.to("cpu", torch.float64)).clamp(min=0).float()
+
+
+def _warn(error: Exception) -> None:
+    warnings.warn(f"the map is partial: {error}", SeewhyWarning, stacklevel=3)
+
+
+def _score_cam(
+    module: nn.Module,
+    x: Tensor,
+    scores: Sequence[ScoreFunction],
+    *,
+    layer: str | None,
+    call: Call,
+    top_channels: int | None,
+    align_corners: bool,
+    running: Running | None,
+) -> list[Estimate]:
+    """Score-CAM (Wang et al., CVPR workshops 2020): ReLU(sum_k w_k A_k), w = softmax_k of f(x * H_k) - f(0); >= 0.
+
+    H_k is channel k, upsampled and brought to [0, 1] by its minimum and maximum; f is the target's score as it is.
+    Zeros are the mean colour under usual preprocessing. A constant channel shows nothing of the picture; channels that
+    show the same share one pass.
+
+    Args:
+        top_channels: only so many, of the largest variance over the picture, which is faster; None takes all.
+        align_corners: of the upsampling: False as in the authors' code, True as in pytorch-grad-cam.
+        running: how masked pictures are run.
+
+    Raises:
+        InputError: no such number of channels.
+        LayerError: the layer did not run, or is no picture.
+        ScorerError: the model failed before any channel was scored. Later failures leave a partial map, of the channels
+            that were reached.
+    """
+    assert layer is not None
+    if top_channels is not None and top_channels < 1:
+        raise InputError(f"top_channels={top_channels} is too few; give 1 or more, or None for all")
+    with call.trace(module, x, [layer], grad=False) as trace:
+        a = picture_layout(layer, trace.activations[layer], x).to_grid(trace.activations[layer]).float()
+    chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
+    shown = [_distinct(one) for one in chosen]
+    size = (x.shape[2], x.shape[3])
+    masks = [FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown]
+    said = _scores_shown(module, x, masks, scores, call, running)
+    maps, facts = [], []
+    for one, (_, index), found in zip(chosen, shown, said, strict=True):
+        # what was not reached weighs nothing
+        maps.append(_weighted(found[index].softmax(0).nan_to_num(), one))
+        reached = int(found.isfinite().all(1).sum())
+        facts.append({"channels": a.shape[1], "samples": reached, "partial": reached < len(found)})
+    return [Estimate(one, facts=tuple(facts)) for one in torch.stack(maps, 1)]
+
+
+def _scores_shown(
+    module: nn.Module,
+    x: Tensor,
+    masks: Sequence[FieldMasks],
+    scores: Sequence[ScoreFunction],
+    call: Call,
+    running: Running | None,
+) -> list[Tensor]:
+    """For each image the scores of what each of its masks shows, (masks, T); -inf where scoring did not come to."""
+    said = [torch.full((len(source), len(scores)), -torch.inf, dtype=torch.float64) for source in masks]
+    options = {"running": running, "args": call.args, "kwargs": call.kwargs, "output": call.output}
+    try:
+        for chunk in masked_scores(module, x, masks, scores, baseline=Zeros(), **options):  # type: ignore[arg-type]
+            said[chunk.image][chunk.start : chunk.stop] = chunk.scores
+    except ScorerError as error:
+        if not any(one.isfinite().any() for one in said):
+            raise
+        _warn(error)
+    return said
+
+
+def _most_varied(a: Tensor, most: int | None) -> Tensor:
+    """Which of the channels (C, h, w) to show."""
+    if most is None or most >= len(a):
+        return torch.arange(len(a), device=a.device)
+    return a.flatten(1).var(1).topk(most).indices.sort().values
+
+
+def _distinct(a: Tensor) -> tuple[Tensor, Tensor]:
+    """The channels (C, h, w), each in [0, 1] and constant ones zero, without repetition; and which of them each is."""
+    low, high = a.amin((1, 2), keepdim=True), a.amax((1, 2), keepdim=True)
+    fields, index = torch.unique((a - low) / torch.where(high > low, high - low, 1), dim=0, return_inverse=True)
+    return fields, index.cpu()
+
+
+ablation_cam = Method(
+    "ablation_cam",
+    "Ablation-CAM",
+    "Desai and Ramaswamy, WACV 2020",
+    sample=_ablation_cam,
+    options={"running": None},
+)
+score_cam = Method(
+    "score_cam",
+    "Score-CAM",
+    "Wang et al., CVPR workshops 2020",
+    sample=_score_cam,
+    options={"top_channels": None, "align_corners": False, "running": None},
+)

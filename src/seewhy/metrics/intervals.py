@@ -1,0 +1,47 @@
+"""95 % intervals of a mean over images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+
+Interval = Literal["t", "bootstrap", "wilson"]
+INTERVALS: tuple[Interval, ...] = ("t", "bootstrap", "wilson")
+RESAMPLES = 2000
+Z = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+def interval_of(values: npt.NDArray[Any], how: Interval, *, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval (low, high) of the mean of n values; NaN where too few values leave it unknown.
+
+    - "t": mean -+ t(.975, n - 1) s / sqrt(n), for values that are about normal or many; n >= 2.
+    - "bootstrap": the 2.5th and the 97.5th percentile of the means of 2,000 resamples, for skewed values; n >= 2.
+    - "wilson": of a share (Wilson, 1927), where each value is one of two, 0 and a highest; also right at 0 and at all.
+    """
+    n = len(values)
+    if how not in INTERVALS:
+        raise InputError(f"interval={how!r} is not known; use 't', 'bootstrap' or 'wilson'")
+    if n < (1 if how == "wilson" else 2):
+        return math.nan, math.nan
+    mean = float(values.mean())
+    if how == "t":
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+        return mean - half, mean + half
+    if how == "bootstrap":
+        drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+        low, high = np.percentile(np.sort(values)[drawn].mean(1), (2.5, 97.5))
+        return float(low), float(high)
+    return _wilson(mean, n)
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)

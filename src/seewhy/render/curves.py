@@ -1,0 +1,186 @@
+"""Scores of explanations as a picture: one panel for each metric, one line for each method, chance in grey dashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..errors import InputError
+from .drawing import FAINT, INK, RULE
+
+# told apart by people of every colour vision, also in grey print (Okabe and Ito, 2008)
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (2, 2)))
+WIDTH, HEIGHT, DPI = 5.2, 3.7, 110  # a panel in inches
+LONGEST = 26  # letters of a name
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One method, or one chance map, in a panel.
+
+    Attributes:
+        label: what to call it.
+        mean, low, high: its score and the 95 % interval of it; NaN where it has none.
+        at, curve: (S,) each, a curve over 0 to 1, or empty.
+        chance: drawn grey and dashed, as what methods are compared with.
+    """
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    at: npt.NDArray[Any]
+    curve: npt.NDArray[Any]
+    chance: bool = False
+
+    @property
+    def name(self) -> str:
+        """The label, cut where it is long, and the mean."""
+        short = self.label if len(self.label) <= LONGEST else self.label[: LONGEST - 1].rstrip() + "…"
+        return f"{short} {self.mean:.3g}" if np.isfinite(self.mean) else short
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One metric: its title, its direction in words, what its curves are over and of, and what was scored."""
+
+    title: str
+    note: str
+    axes: tuple[str, str]
+    scored: tuple[Scored, ...]
+
+
+def curves_picture(panels: Sequence[Panel], *, title: str = "") -> Image.Image:
+    """Draws the panels side by side, at most three in a row.
+
+    A panel whose methods have curves shows those, labelled on the line; another shows each mean with its interval.
+
+    Raises:
+        InputError: there is no panel.
+    """
+    if not panels:
+        raise InputError("panels is empty; give at least one")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    height = HEIGHT * rows + 0.4 * bool(title)
+    figure: Any = Figure(figsize=(WIDTH * columns, height), dpi=DPI, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.04, hspace=0.06)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_rgb(INK))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for place in axes[len(panels) :]:
+        place.set_axis_off()
+    drawn = list(zip(axes, panels, strict=False))
+    for place, panel in drawn:
+        _draw(place, panel)
+    canvas.draw()  # settles where things are
+    for place, panel in drawn:
+        if _lines(panel):
+            _label_lines(place, panel)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _lines(panel: Panel) -> list[Scored]:
+    return [s for s in panel.scored if len(s.curve) > 1]
+
+
+def _rgb(color: tuple[int, int, int]) -> tuple[float, ...]:
+    return tuple(value / 255 for value in color)
+
+
+def _styles(panel: Panel) -> dict[int, dict[str, Any]]:
+    """For each scored thing its colour and dashes."""
+    methods = [id(s) for s in panel.scored if not s.chance]
+    chances = [id(s) for s in panel.scored if s.chance]
+    solid = {key: {"color": COLORS[i % len(COLORS)], "linestyle": "-"} for i, key in enumerate(methods)}
+    return solid | {k: {"color": "#8A929C", "linestyle": DASHES[i % len(DASHES)]} for i, k in enumerate(chances)}
+
+
+def _draw(place: Any, panel: Panel) -> None:
+    place.set_title(panel.title, loc="left", fontsize=10.5, fontweight="bold", color=_rgb(INK), pad=18)
+    place.text(0, 1.03, panel.note, transform=place.transAxes, fontsize=8.5, color=_rgb(FAINT))
+    place.spines[["top", "right"]].set_visible(False)
+    place.spines[["left", "bottom"]].set_color(_rgb(FAINT))
+    place.tick_params(labelsize=8.5, colors=_rgb(FAINT))
+    if _lines(panel):
+        _draw_lines(place, panel)
+    else:
+        _draw_dots(place, panel)
+
+
+def _draw_lines(place: Any, panel: Panel) -> None:
+    styles = _styles(panel)
+    for scored in _lines(panel):
+        width, order = (1.2, 2) if scored.chance else (2.0, 3)
+        place.plot(scored.at, scored.curve, linewidth=width, zorder=order, **styles[id(scored)])
+    place.grid(axis="y", color=_rgb(RULE), linewidth=0.8)
+    place.set_axisbelow(True)
+    place.set_xlabel(panel.axes[0], fontsize=9, color=_rgb(INK))
+    place.set_ylabel(panel.axes[1], fontsize=9, color=_rgb(INK))
+
+
+def _draw_dots(place: Any, panel: Panel) -> None:
+    """Each mean with its interval, method by method; chance maps as dashed verticals with their names at the foot."""
+    styles = _styles(panel)
+    methods = [s for s in panel.scored if not s.chance]
+    for row, scored in enumerate(methods):
+        color = styles[id(scored)]["color"]
+        if np.isfinite(scored.low):
+            place.plot([scored.low, scored.high], [row, row], color=color, linewidth=2.0, zorder=3)
+        place.plot([scored.mean], [row], "o", color=color, markersize=7, zorder=4)
+    chances = sorted((s for s in panel.scored if s.chance and np.isfinite(s.mean)), key=lambda s: s.mean)
+    gap = 0.3 * max(1.0, len(methods) / 3)
+    for i, scored in enumerate(chances):
+        place.axvline(scored.mean, linewidth=1.2, zorder=2, **styles[id(scored)])
+        height = len(methods) - 0.55 + gap * i  # one below the other, so that near ones stay legible
+        _write(place, scored.name, (scored.mean, height), color=_rgb(FAINT))
+    place.set_ylim(len(methods) - 0.3 + gap * len(chances), -0.6)
+    place.set_yticks(range(len(methods)), [s.name.replace(" ", "\n") for s in methods], fontsize=9, color=_rgb(INK))
+    place.tick_params(axis="y", length=0)
+    place.margins(x=0.08)
+
+
+def _label_lines(place: Any, panel: Panel) -> None:
+    """Writes each name on its line, where the line is farthest from the others and from names already there."""
+    styles, lines = _styles(panel), _lines(panel)
+    first, last = max(s.at[0] for s in lines), min(s.at[-1] for s in lines)
+    grid = np.linspace(first, last, 61)[3:-3]
+    heights = np.array([np.interp(grid, s.at, s.curve) for s in lines])
+    points = np.stack(
+        [place.transData.transform(np.column_stack([grid, h])) for h in heights]
+    )  # (lines, places, 2) in pixels
+    frame = place.get_window_extent()
+    taken: list[tuple[float, float, float]] = []
+    for i in sorted(range(len(lines)), key=lambda i: lines[i].chance):
+        half = 3.7 * len(lines[i].name) * DPI / 100  # half the width of the text in pixels
+        gaps = np.abs(np.delete(points[:, :, 1], i, 0) - points[i, :, 1])
+        worth = np.minimum(gaps.min(0), 40.0) if len(gaps) else np.zeros(len(grid))
+        for x, y, other in taken:
+            near = (np.abs(points[i, :, 0] - x) < half + other) & (np.abs(points[i, :, 1] - y) < 15)
+            worth = worth - 1000.0 * near
+        beyond = (points[i, :, 0] - half < frame.x0) | (points[i, :, 0] + half > frame.x1)
+        best = int((worth - 1000.0 * beyond).argmax())
+        x, y = points[i, best]
+        taken.append((float(x), float(y), half))
+        color = _rgb(FAINT) if lines[i].chance else styles[id(lines[i])]["color"]
+        weight = "normal" if lines[i].chance else "bold"
+        _write(place, lines[i].name, (grid[best], heights[i, best]), color=color, fontweight=weight)
+
+
+def _write(place: Any, text: str, at: tuple[float, float], **style: Any) -> None:
+    """Text on a white edge, legible over lines."""
+    from matplotlib.patheffects import withStroke
+
+    written = place.annotate(text, at, fontsize=8.5, ha="center", va="center", zorder=6, **style)
+    written.set_path_effects([withStroke(linewidth=3.5, foreground="white")])
