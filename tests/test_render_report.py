@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from seewhy import maps
 from seewhy.images import Placement
 from seewhy.render import STYLES, ReportPage, html_report, reading
-from test_render import PREDICTIONS, many, photo, whole
+from test_render import PREDICTIONS, attribution, many, photo, whole
 
 
 class Page(HTMLParser):
@@ -85,3 +87,15 @@ def test_report_of_nothing() -> None:
 def test_every_method_has_its_limits(method: str) -> None:
     assert reading.cannot_say(method).endswith(".")
     assert set(reading.HOW_TO_READ) == set(STYLES)
+
+
+def test_sampled_maps_say_how_far_they_can_be_trusted() -> None:
+    rise = {"samples": 1600, "relative_error": 0.097}
+    lime = {"samples": 400, "r2_held_out": 0.3, "locally_linear": False}
+    found = dataclasses.replace(attribution(torch.rand(3, 4, 4)), facts=(rise, lime, {}))
+    assert reading.trust_words(found, 0) == "1,600 samples; its error is 10% of its signal"
+    said = "400 samples; a linear model has 30% of the score's variance; the model is not locally linear"
+    assert reading.trust_words(found, 1) == said
+    assert reading.trust_words(found, 2) == reading.trust_words(attribution(torch.rand(1, 4, 4)), 0) == ""
+    page = ReportPage(photo(), "cat.jpg", whole(photo()), PREDICTIONS, [found], 1)
+    assert "not locally linear" in html_report([page], title="Why?", model_name="net")

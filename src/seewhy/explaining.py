@@ -12,7 +12,7 @@ from . import maps
 from .errors import ImageError, InputError
 from .explanation import Explanation, join
 from .flow import Flow, trace_flow
-from .methods import Call, Method, Result, find_flow, find_method, shared_pass
+from .methods import HOW_IT_RUNS, Call, Method, Result, find_flow, find_method, shared_pass
 from .methods.call import unpack
 from .models.layers import resolve_layer
 from .models.load import DEFAULT_MODEL, load_model
@@ -197,6 +197,7 @@ def _attribution(
         table = probabilities(output)
         chances = [None if i is None else float(table[n, i]) for n, i in enumerate(indices)]
     method = result.method
+    settings = {**method.options, **options.get(method.name, {})}
     return Attribution(
         method=method.name,
         title=method.title,
@@ -210,7 +211,7 @@ def _attribution(
         image_size=(x.shape[2], x.shape[3]),
         signed=method.signed,
         pixels=result.pixels,
-        options={**method.options, **options.get(method.name, {})},
+        options={name: value for name, value in settings.items() if name not in HOW_IT_RUNS},
         interval=result.interval,
         facts=result.facts,
         ledgers=() if result.ledger is None else (result.ledger,),

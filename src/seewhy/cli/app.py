@@ -164,7 +164,7 @@ def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> i
 @app.command()
 def methods(as_json: JsonOption = False) -> None:
     """Lists the attribution methods."""
-    from ..methods import METHODS
+    from ..methods import HOW_IT_RUNS, METHODS
     from .showing import table
 
     rows: list[dict[str, Any]] = [
@@ -174,7 +174,7 @@ def methods(as_json: JsonOption = False) -> None:
             "paper": m.paper,
             "map over": {"head": "the pooled layer", "layer": "any layer", "input": "the input"}[m.at],
             "signed": m.signed,
-            "options": dict(m.options),
+            "options": {k: v for k, v in m.options.items() if k not in HOW_IT_RUNS},
         }
         for m in METHODS.values()
     ]

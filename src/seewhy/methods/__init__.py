@@ -29,7 +29,7 @@ from .gradient import (
     smoothed,
 )
 from .lime import lime
-from .method import Method, Result, SharedPass, shared_pass
+from .method import HOW_IT_RUNS, Method, Result, SharedPass, shared_pass
 from .occlusion import occlusion
 from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
 from .rise import rise
@@ -86,6 +86,7 @@ def find_method(name: str | Method) -> Method:
 
 
 __all__ = [
+    "HOW_IT_RUNS",
     "METHODS",
     "Call",
     "Method",

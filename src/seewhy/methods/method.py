@@ -32,6 +32,8 @@ Combine = Callable[..., Tensor]
 Run = Callable[..., Tensor]
 Sample = Callable[..., Sequence[Estimate]]
 
+HOW_IT_RUNS = ("running", "state")  # options that change how a map is computed, not which
+
 
 @dataclass(frozen=True, eq=False)
 class Method:

@@ -67,6 +67,19 @@ def status_words(attribution: Attribution, index: int) -> str:
     return STATUS_MEANINGS[status] + (f", at {culprit}" if culprit else "")
 
 
+def trust_words(attribution: Attribution, index: int) -> str:
+    """How far a map that was sampled can be trusted, such as "600 samples; its error is 10 % of its signal"."""
+    facts = attribution.facts[index] if attribution.facts else {}
+    said = [f"{facts['samples']:,} samples"] if "samples" in facts else []
+    if facts.get("relative_error") is not None:
+        said.append(f"its error is {facts['relative_error']:.0%} of its signal")
+    if facts.get("r2_held_out") is not None:
+        said.append(f"a linear model has {max(facts['r2_held_out'], 0):.0%} of the score's variance")
+    if facts.get("locally_linear") is False:
+        said.append("the model is not locally linear")
+    return "; ".join(said)
+
+
 def where_words(attribution: Attribution, index: int) -> str:
     """Where the peak lies in what the model saw, such as "upper left" or "centre"."""
     field = attribution.map[index]

@@ -110,6 +110,7 @@ def _cell(
         "percent": panels.target_percent(attribution, index),
         "status": status,
         "meaning": meaning,
+        "trust": reading.trust_words(attribution, index),
         "picture": _jpeg(attribution_picture(attribution, index, photo, placement, style=style)),
         "alt": f"{method} for {target}: {place if status in maps.READABLE else f'no map, {meaning}'}.",
     }
