@@ -37,7 +37,6 @@ from seewhy.results import Estimate
 from seewhy.targets import Probability
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "cat_and_cup")
-REPEATS = 4
 OFFICIAL = 8000  # masks that the authors take for ResNet-50
 GOAL = 0.1
 
@@ -124,9 +123,9 @@ def official_variance(module: nn.Module, x: Tensor, label: int, masks: int, runn
     return (squares - float(total.square().sum()) / masks) / (masks - 1)
 
 
-def error(module: nn.Module, size: int, masks: int) -> None:
+def error(module: nn.Module, size: int, masks: int, repeats: int) -> None:
     """How many forward passes the default takes for the error that the authors' estimator has."""
-    print(f"\nerror at {size} x {size}: {REPEATS} samples of {masks} masks, and {2 * masks} independent ones")
+    print(f"\nerror at {size} x {size}: {repeats} samples of {masks} masks, and {2 * masks} independent ones")
     for name in PHOTOS:
         x = photo(name, size)
         with torch.no_grad():
@@ -134,10 +133,10 @@ def error(module: nn.Module, size: int, masks: int) -> None:
         grids = draw_grids("iid", 600, cells=7, p=0.5, blocks=8, size=(size, size), seed=0)
         running = settle(module, x, [grids], [Probability(label)], baseline=Zeros(), running=Running())
         variance = official_variance(module, x, label, 2 * masks, running)
-        found = [sample(module, x, label, samples=masks, seed=seed, running=running) for seed in range(REPEATS)]
+        found = [sample(module, x, label, samples=masks, seed=seed, running=running) for seed in range(repeats)]
         maps = about_mean(torch.cat([estimate.map for estimate in found]).double())
         squared = float(maps.var(0).sum())
-        signal = float(maps.mean(0).square().sum()) - squared / REPEATS
+        signal = float(maps.mean(0).square().sum()) - squared / repeats
         said = statistics.mean(estimate.facts[0]["relative_error"] for estimate in found)
         needed = masks * squared / signal / GOAL
         print(
@@ -180,9 +179,9 @@ def memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller pictures for errors, fewer rounds and masks")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, samples and masks")
     parser.add_argument("--part", action="append", choices=("overhead", "error", "memory"), default=[])
-    parser.add_argument("--size", type=int, help="of the pictures on which errors are measured")
+    parser.add_argument("--size", type=int, default=224, help="of the pictures on which errors are measured")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -194,11 +193,11 @@ def main() -> None:
     parts = args.part or ["overhead", "error", "memory"]
     module = seewhy.load_model().module
     if "overhead" in parts:
-        overhead(module, 224, 5 if args.quick else 15, 256 if args.quick else 512)
+        overhead(module, 224, 5 if args.quick else 11, 256 if args.quick else 1024)
     if "error" in parts:
-        size = args.size or (128 if args.quick else 224)
-        error(module, size, 512 if args.quick else 1024)
-        early(module, size)
+        error(module, args.size, 512 if args.quick else 1024, 3 if args.quick else 4)
+        if not args.quick:
+            early(module, args.size)
     if "memory" in parts:
         memory()
 

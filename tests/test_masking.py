@@ -416,8 +416,9 @@ def fail(_: Tensor) -> Tensor:
         (lambda means: means[:-1], r"a target gave \(3,\), not one score for each of 4 pictures: \(4,\)"),
     ],
 )
-def test_a_scorer_that_fails_amid_the_masks(then: Callable[[Tensor], Tensor], said: str) -> None:
-    running = Running(batch_size=4, memory_format="contiguous")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_scorer_that_fails_amid_the_masks(then: Callable[[Tensor], Tensor], said: str, precision: Any) -> None:
+    running = Running(batch_size=4, memory_format="contiguous", precision=precision)
     net, found = Failing(2, then), []
     before = ModelState(net)
     with pytest.raises(ScorerError, match=rf"scoring stopped after 8 of 12 masked pictures: .*{said}") as caught:  # noqa: PT012
@@ -577,6 +578,27 @@ def test_bfloat16_runs_the_model_under_autocast() -> None:
     before.assert_unchanged()
     assert seen == [torch.bfloat16]
     torch.testing.assert_close(found, one_by_one(net, x, masks, 1)[0], rtol=0.05, atol=0.05)
+
+
+def test_bfloat16_casts_the_weights_once_for_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, masks = randomised(TinyCNN()), pictures(1, 12), [patches(128, (12, 12))]
+    cleared: list[int] = []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: cleared.append(1) or clear())
+    running = Running(batch_size=8, precision="bfloat16", memory_format="contiguous")
+    list(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running))
+    assert len(cleared) == 2  # of 16 batches
+
+
+def test_the_callers_autocast_changes_nothing() -> None:
+    net, x, masks = randomised(TinyCNN()), pictures(1, 12), [grids(16, (12, 12))]
+    plain = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Blur(3, 1.0), running=PLAIN), 1)[0]
+        assert torch.is_autocast_enabled("cpu")
+        same = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1)[0]
+    assert torch.equal(same, plain)
+    assert not torch.equal(found, plain)
 
 
 def test_the_allocator_keeps_memory_only_when_asked() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from .running import Running
 from .tuning import settled
 
 Segment = tuple[int, int, int]  # image, and its masks from, to
+AHEAD = 64  # masks that bfloat16 runs under one autocast, which casts the weights once
 
 
 class ScorerError(ModelError):
@@ -141,16 +142,36 @@ class MaskedForward:
 
         def measure(way: Running, count: int) -> Tensor:
             size = max(1, min(way.batch_size or count, count) // self.repeats)
-            batches = itertools.islice(_batches(lengths, size), -(-count // (size * self.repeats)))
-            return torch.cat([self.run(segments, way)[1] for segments in batches])
+            finished, failure = self.run(
+                itertools.islice(_batches(lengths, size), -(-count // size // self.repeats)), way
+            )
+            if failure:
+                raise failure
+            return torch.cat([scores for _, scores in finished])
 
         return settled(running, measure, module=self.module, picture=self.x[0], total=total, step=self.repeats)
 
-    def run(self, segments: Sequence[Segment], running: Running) -> tuple[list[Tensor], Tensor]:
-        """Renders the masks of each segment, (B, H, W), and scores them all in one batch: (rows, T) float64, CPU."""
-        with torch.inference_mode(False), torch.no_grad(), evaluating(self.module):
-            masks = [self.masks[image].render(start, stop, self.x.device) for image, start, stop in segments]
-            return masks, self._scored([image for image, _, _ in segments], masks, running)
+    def run(
+        self, batches: Iterable[Sequence[Segment]], running: Running
+    ) -> tuple[list[tuple[list[Tensor], Tensor]], Exception | None]:
+        """Runs batches; returns what was finished, and what went wrong with the next.
+
+        For each batch the masks of each segment, (B, H, W), and the scores of them all, (rows, T) float64 on the CPU.
+        """
+        finished = []
+        device = self.x.device
+        # autocast keeps the weights that it has cast until the outermost context ends, also one that is not enabled
+        with ExitStack() as stack:
+            for context in (torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False)):
+                stack.enter_context(context)
+            stack.enter_context(evaluating(self.module))
+            for segments in batches:
+                try:
+                    masks = [self.masks[image].render(start, stop, device) for image, start, stop in segments]
+                    finished.append((masks, self._scored([image for image, _, _ in segments], masks, running)))
+                except Exception as error:
+                    return finished, error
+        return finished, None
 
     def _scored(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
         """Scores of masks (B, H, W) of each image; a batch for which the device has no memory is halved."""
@@ -226,28 +247,31 @@ def _batches(lengths: Sequence[int], size: int) -> Iterator[list[Segment]]:
 def _chunks(forward: MaskedForward, running: Running) -> Iterator[Chunk]:
     lengths = [len(source) for source in forward.masks]
     done, total = 0, sum(lengths)
-    with _failing(done, total):
-        running = forward.settled(running)
-    for segments in _batches(lengths, max(1, (running.batch_size or 1) // forward.repeats)):
-        with _failing(done, total):
-            masks, scores = forward.run(segments, running)
-        done += len(scores)
-        parts = torch.split(scores, [len(mask) for mask in masks])
-        for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
-            yield Chunk(image, start, stop, mask, part)
-        if running.progress:
-            running.progress(done, total)
-
-
-@contextmanager
-def _failing(done: int, total: int) -> Iterator[None]:
-    """Says how far scoring came; what does not fit from the start says so itself."""
     try:
-        yield
+        running = forward.settled(running)
     except Exception as error:
-        if isinstance(error, SeewhyError) and not isinstance(error, ScorerError) and not done:
-            raise
-        reason = (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
-        raise ScorerError(
-            f"scoring stopped after {done} of {total} masked pictures: {reason}; look at the model and the target"
-        ) from error
+        _fail(error, done, total)
+    size = max(1, (running.batch_size or 1) // forward.repeats)
+    batches = _batches(lengths, size)
+    ahead = max(1, AHEAD // size) if running.precision == "bfloat16" else 1
+    while group := list(itertools.islice(batches, ahead)):
+        finished, failure = forward.run(group, running)
+        for segments, (masks, scores) in zip(group, finished, strict=False):
+            done += len(scores)
+            parts = torch.split(scores, [len(mask) for mask in masks])
+            for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
+                yield Chunk(image, start, stop, mask, part)
+            if running.progress:
+                running.progress(done, total)
+        if failure:
+            _fail(failure, done, total)
+
+
+def _fail(error: Exception, done: int, total: int) -> NoReturn:
+    """Says how far scoring came; what does not fit from the start says so itself."""
+    if isinstance(error, SeewhyError) and not isinstance(error, ScorerError) and not done:
+        raise error
+    reason = (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
+    raise ScorerError(
+        f"scoring stopped after {done} of {total} masked pictures: {reason}; look at the model and the target"
+    ) from error

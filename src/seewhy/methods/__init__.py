@@ -18,6 +18,7 @@ from .cam import (
     layer_cam,
     xgrad_cam,
 )
+from .detection import DetectionSimilarity
 from .gradient import (
     deconvnet,
     guided_backprop,
@@ -89,6 +90,7 @@ __all__ = [
     "HOW_IT_RUNS",
     "METHODS",
     "Call",
+    "DetectionSimilarity",
     "Method",
     "Result",
     "SharedPass",
