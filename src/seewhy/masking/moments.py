@@ -13,7 +13,7 @@ from .control import Control, fit_control
 from .masks import GridMasks
 
 Form = Literal["adjusted", "centred", "ratio", "paper"]
-TOGETHER = 1 << 22  # numbers of masks that are rendered at once
+TOGETHER = 1 << 20  # numbers of masks that are rendered at once
 
 
 @dataclass(frozen=True)

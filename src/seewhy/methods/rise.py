@@ -64,15 +64,16 @@ def _rise(
         cells: of the masks, along each edge.
         p: probability that a cell is shown.
         masks: "sobol": `blocks` separately scrambled Sobol' sequences; "iid": the paper's; "antithetic": pairs.
-        form: "paper"; "ratio": sum f M / sum M; "centred": 1 / (N p) sum (f - mean f) M, with half the error of "paper"
-            or less; "adjusted": the same in expectation, and what a linear model of the score on the mean of the mask
-            over tiles of the picture explains is not sampled but computed (control variates, cross-fitted by blocks).
+        form: "paper"; "ratio": sum f M / sum M; "centred": 1 / (N p) sum (f - mean f) M, usually with half the error of
+            "paper" or less; "adjusted": the same in expectation, and what a linear model of the score on the mean of the
+            mask over tiles of the picture explains is not sampled but computed (control variates, fitted on the other
+            blocks).
         baseline: what is shown where a mask hides, as in `seewhy.masking.find_baseline`.
         precision: stops when the squared error of the map over its squared signal is below this, with 95 %
             confidence over all looks, which are at 32, 64, 128 ... samples of each block. None: takes all samples.
         blocks: independent parts of the sample; the interval comes from how far they differ, except with "iid".
         seed: of the masks; each image has its own by its bytes, in any batch.
-        running: how masked pictures are run; changes rounding alone.
+        running: how masked pictures are run; but for bfloat16 it changes rounding alone.
         state: goes on where this one stopped, and keeps where this one stops.
 
     Returns:
