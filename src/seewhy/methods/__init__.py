@@ -33,7 +33,8 @@ from .lime import lime
 from .method import HOW_IT_RUNS, Method, Result, SharedPass, shared_pass
 from .occlusion import occlusion
 from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
-from .rise import rise
+from .rise import rise, sure
+from .rise_state import RiseState
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -93,6 +94,7 @@ __all__ = [
     "DetectionSimilarity",
     "Method",
     "Result",
+    "RiseState",
     "SharedPass",
     "ablation_cam",
     "cam",
@@ -126,5 +128,6 @@ __all__ = [
     "shared_pass",
     "smooth_grad",
     "smoothed",
+    "sure",
     "xgrad_cam",
 ]

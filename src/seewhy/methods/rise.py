@@ -65,9 +65,8 @@ def _rise(
         p: probability that a cell is shown.
         masks: "sobol": `blocks` separately scrambled Sobol' sequences; "iid": the paper's; "antithetic": pairs.
         form: "paper"; "ratio": sum f M / sum M; "centred": 1 / (N p) sum (f - mean f) M, usually with half the error of
-            "paper" or less; "adjusted": the same in expectation, and what a linear model of the score on the mean of the
-            mask over tiles of the picture explains is not sampled but computed (control variates, fitted on the other
-            blocks).
+            "paper" or less; "adjusted": the same in expectation, where what a linear model of the score on the mask's
+            means over tiles explains is not sampled but computed (control variates, fitted on the other blocks).
         baseline: what is shown where a mask hides, as in `seewhy.masking.find_baseline`.
         precision: stops when the squared error of the map over its squared signal is below this, with 95 %
             confidence over all looks, which are at 32, 64, 128 ... samples of each block. None: takes all samples.
