@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 import seewhy
 from seewhy.cli.evaluating import evaluate_photos, parse_metric
@@ -137,6 +138,7 @@ def test_what_is_saved_reads_back(tmp_path: Path) -> None:
         lines = list(csv.DictReader(file))
     assert float(lines[0]["mean"]) == row["mean"]
     assert set(lines[0]) == set(found.table()[0])
+    assert parquet.read_table(tmp_path / "out" / "evaluation.parquet").to_pylist() == found.table()
     with Image.open(tmp_path / "out" / "curves.png") as picture:
         assert picture.width > 1000
     (tmp_path / "file").write_text("")

@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 from PIL import Image
+from pyarrow import parquet
 
 from .errors import InputError
 from .metrics import METRICS, Chance, MetricResult
 from .render.curves import Panel, Scored, curves_picture
 
-JSON_NAME, CSV_NAME, PICTURE_NAME, SCHEMA = "evaluation.json", "evaluation.csv", "curves.png", 1
+JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
+    "evaluation.json",
+    "evaluation.csv",
+    "evaluation.parquet",
+    "curves.png",
+)
+SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +102,7 @@ class Evaluation:
         return curves_picture(panels, title=f"{self.model}, {photos}")
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes evaluation.csv, evaluation.json (with each image's values and curves) and curves.png.
+        """Writes evaluation.csv and .parquet, evaluation.json (with each image's values and curves) and curves.png.
 
         Returns:
             The path of evaluation.json.
@@ -109,6 +117,7 @@ class Evaluation:
             writer = csv.DictWriter(file, fieldnames=list(table[0]))
             writer.writeheader()
             writer.writerows(table)
+        parquet.write_table(pyarrow.Table.from_pylist(table), folder / PARQUET_NAME)
         rows = [{**row.cells(), **_details(row)} for row in self.rows]
         told = {"schema": SCHEMA, "model": self.model, "images": list(self.names), "rows": rows}
         path = folder / JSON_NAME

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..evaluating import evaluate
-from ..evaluation import CSV_NAME, PICTURE_NAME, Evaluation, Row
+from ..evaluation import PICTURE_NAME, Evaluation, Row
 from ..images import find_images
 from ..metrics import CHANCES, METRICS, ExplanationMetric, find_metric
 from ..models.load import DEFAULT_MODEL, load_model
@@ -91,7 +91,7 @@ def _tell(found: Evaluation, out: Path) -> None:
     """For people: the scores, and where the curves are."""
     table(f"How faithful the maps are, {found.model}, {len(found.names)} photos", [_told(row) for row in found])
     console.print("\nIntervals are of the mean over photos, at 95 %. A map is worth something where it beats chance.")
-    console.print(f"The table as {CSV_NAME} and JSON, and the curves, are in [bold]{out}[/bold]")
+    console.print(f"The table as CSV, Parquet and JSON, and the curves, are in [bold]{out}[/bold]")
     console.print(f"Look at [bold]{out / PICTURE_NAME}[/bold] first")
 
 
