@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import images, maps, masking, methods, metrics, render, targets
+    from . import data, images, maps, masking, methods, metrics, render, targets
     from .errors import SeewhyError, SeewhyWarning
     from .evaluating import evaluate
     from .evaluation import Evaluation
@@ -40,7 +40,7 @@ _WHERE = {
     "load_model": "models.load",
     "wrap": "models.model",
 }
-_MODULES = ("images", "maps", "masking", "methods", "metrics", "render", "targets")
+_MODULES = ("data", "images", "maps", "masking", "methods", "metrics", "render", "targets")
 
 __all__ = [
     "Attribution",
@@ -54,6 +54,7 @@ __all__ = [
     "SeewhyError",
     "SeewhyWarning",
     "Trace",
+    "data",
     "evaluate",
     "explain",
     "images",

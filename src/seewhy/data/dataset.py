@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..errors import InputError, SeewhyWarning, did_you_mean
 from ..results import Truth
+
+SPLITS = ("train", "val", "test")
+OnError = Literal["raise", "skip"]
+DRAWN = {"train": 4000, "val": 1000, "test": 1000}  # pictures of a split that is drawn, unless asked otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +27,14 @@ class Example:
         photo: RGB.
         labels: the classes it shows, in order; exactly one in a single-label data set.
         truth: where they are; None where nobody marked it.
+        notes: what was mended of its annotation, where `on_error` is "skip".
     """
 
     name: str
     photo: Image.Image
     labels: tuple[int, ...]
     truth: Truth | None = None
+    notes: tuple[str, ...] = ()
 
 
 class LabelledImages(Dataset[Example]):
@@ -37,6 +46,9 @@ class LabelledImages(Dataset[Example]):
         multi_label: whether a picture may show several classes, or none.
         names: of the pictures, in order.
         labels: of the pictures, known without opening them.
+        on_error: "raise" at what cannot be used; or "skip": boxes are mended, and `readable` leaves pictures out.
+        skipped: the pictures that `readable` left out, and why.
+        notes: the pictures whose annotations `readable` saw mended, and how.
     """
 
     title: str
@@ -44,10 +56,149 @@ class LabelledImages(Dataset[Example]):
     multi_label: bool
     names: Sequence[str]
     labels: Sequence[tuple[int, ...]]
+    on_error: OnError = "raise"
+    skipped: Mapping[str, str] = {}
+    notes: Mapping[str, tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        """Reads one picture; ImageError, with its name, where it cannot be read."""
+        """Reads one picture; ImageError, with its name, where it cannot be read, InputError where its boxes cannot."""
         raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
+
+    def class_counts(self) -> tuple[int, ...]:
+        """How many pictures show each class; no picture is opened."""
+        counts = [0] * len(self.classes)
+        for label in (label for labels in self.labels for label in labels):
+            counts[label] += 1
+        return tuple(counts)
+
+    def subset(self, indices: Iterable[int]) -> LabelledImages:
+        """The same data set with these of its pictures, in this order; IndexError where there is none."""
+        return Subset(self, indices)
+
+    def readable(self, progress: Callable[[int, int], None] | None = None) -> LabelledImages:
+        """Opens each picture once, and returns the data set of those that can be used, with `skipped` and `notes`.
+
+        Args:
+            progress: called with the number of pictures seen and of all.
+
+        Raises:
+            InputError: `on_error` is "raise" and some picture or its annotation cannot be used, or no picture can.
+        """
+        kept: list[int] = []
+        skipped: dict[str, str] = {}
+        notes: dict[str, tuple[str, ...]] = {}
+        for index, name in enumerate(self.names):
+            try:
+                said = self[index].notes
+            except InputError as error:
+                if self.on_error == "raise":
+                    raise
+                skipped[name] = str(error)
+            else:
+                kept.append(index)
+                notes |= {name: said} if said else {}
+            if progress:
+                progress(index + 1, len(self))
+        if not kept:
+            first = next(iter(skipped.values()), "it has none")
+            raise InputError(f"no picture of {self.title} can be used; the first: {first}")
+        return Subset(self, kept, skipped={**self.skipped, **skipped}, notes=notes)
+
+
+class Subset(LabelledImages):
+    """Some of a data set's pictures."""
+
+    def __init__(
+        self,
+        whole: LabelledImages,
+        indices: Iterable[int],
+        *,
+        skipped: Mapping[str, str] | None = None,
+        notes: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.whole = whole
+        self.indices = [range(len(whole))[index] for index in indices]
+        self.title, self.classes, self.multi_label = whole.title, whole.classes, whole.multi_label
+        self.names = [whole.names[i] for i in self.indices]
+        self.labels = [whole.labels[i] for i in self.indices]
+        self.on_error = whole.on_error
+        self.skipped = whole.skipped if skipped is None else skipped
+        self.notes = whole.notes if notes is None else notes
+
+    def __getitem__(self, index: int) -> Example:
+        return self.whole[self.indices[index]]
+
+
+def check_split(split: str) -> None:
+    """Raises an InputError unless `split` is one of `SPLITS`."""
+    if split not in SPLITS:
+        raise InputError(f"split={split!r} is not known{did_you_mean(split, SPLITS)}; use 'train', 'val' or 'test'")
+
+
+def check_on_error(on_error: str) -> None:
+    """Raises an InputError unless `on_error` is "raise" or "skip"."""
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error={on_error!r} is not known; use 'raise' or 'skip'")
+
+
+def check_drawn(count: int | None, size: int, seed: int) -> None:
+    """Raises an InputError unless pictures can be drawn: one at least, of 32 pixels at least, seed not negative."""
+    for name, value, least in (("count", 1 if count is None else count, 1), ("size", size, 32), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name}={value!r} draws no pictures; give a whole number of at least {least}")
+
+
+def check_splits(train: LabelledImages, val: LabelledImages) -> None:
+    """Checks that two splits go together: the same classes, in the same order, each with pictures in both.
+
+    Warns of classes that only `train` has pictures of: `val` says nothing about them.
+
+    Raises:
+        InputError: the classes differ, or `val` shows some that `train` has no picture of.
+    """
+    if train.classes != val.classes:
+        other = sorted(set(train.classes) ^ set(val.classes))
+        what = f"{_quoted(other)} only in one of them" if other else "their order"
+        raise InputError(f"the classes of {train.title} and of {val.title} differ: {what}; use two splits of one set")
+    counts = zip(train.classes, train.class_counts(), val.class_counts(), strict=True)
+    unlearnt, untested = [], []
+    for name, in_train, in_val in counts:
+        if in_val and not in_train:
+            unlearnt.append(name)
+        elif in_train and not in_val:
+            untested.append(name)
+    if unlearnt:
+        way_out = "add some, or leave the class out of both"
+        raise InputError(f"{train.title} has no picture of {_quoted(unlearnt)}, which {val.title} shows; {way_out}")
+    if untested:
+        said = f"{val.title} has no picture of {_quoted(untested)}; its scores say nothing about them"
+        warnings.warn(said, SeewhyWarning, stacklevel=2)
+
+
+def _quoted(names: Sequence[str], most: int = 5) -> str:
+    listed = ", ".join(f"'{name}'" for name in names[:most])
+    return listed + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_listed(data: LabelledImages) -> None:
+    """Checks a data set's lists as they came from files: some pictures, no name twice; warns of empty classes.
+
+    Raises:
+        InputError: there is no picture, or two have one name.
+    """
+    if not data.names:
+        raise InputError(f"{data.title} has no picture; give another path or split")
+    if len(set(data.names)) < len(data.names):
+        seen: set[str] = set()
+        twice = next(name for name in data.names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise InputError(f"{data.title} lists '{twice}' twice; leave one of the two out")
+    empty = [name for name, count in zip(data.classes, data.class_counts(), strict=True) if not count]
+    if empty:
+        said = f"{data.title} has no picture of {_quoted(empty)}; add some, or leave the class out"
+        warnings.warn(said, SeewhyWarning, stacklevel=4)
