@@ -1,13 +1,25 @@
-"""Metrics of explanations as `torchmetrics.Metric`s: `update(maps, model, x, target)`, then `compute()`."""
+"""Metrics as `torchmetrics.Metric`s, of two kinds: `update(...)`, then `compute()`, which gives a `MetricResult`.
+
+`METRICS` ask the model: `update(maps, model, x, target)`. `LOCALIZATION` compare with what is marked:
+`update(maps, truth, labels=...)`; `TopKLocalization` compares guesses, `update(classes, boxes, truth)`.
+"""
 
 from __future__ import annotations
 
+from typing import TypeVar, overload
+
 from ..errors import InputError, did_you_mean
+from .base import STATUS_MEANINGS, Figure, ImageMetric, MetricResult
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
 from .complexity import Complexity, Sparsity
 from .explainer import MethodMetric, bind
 from .faithfulness import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
-from .metric import STATUS_MEANINGS, ExplanationMetric, MetricResult
+from .localization import LocalizationMetric
+from .localization_boxes import MaxBoxAccuracy, TopKLocalization
+from .localization_pixels import EnergyPointing, PixelAveragePrecision, SegmentationIoU
+from .localization_points import LocationAveragePrecision, PointingGame
+from .metric import ExplanationMetric
+from .mosaics import Focus, GridPointing, Mosaics, focus_mosaics, grid_mosaics
 from .road import ROAD, ROADLeRF, ROADMoRF
 from .robustness import MaxSensitivity
 from .sanity import ParameterRandomisation, Randomisation, label_randomisation, parameter_randomisation
@@ -36,17 +48,48 @@ METRICS: dict[str, type[ExplanationMetric]] = {
 }
 
 
-def find_metric(name: str | ExplanationMetric) -> ExplanationMetric:
+LOCALIZATION: dict[str, type[ImageMetric]] = {
+    metric.name: metric
+    for metric in (
+        MaxBoxAccuracy,
+        PixelAveragePrecision,
+        PointingGame,
+        EnergyPointing,
+        SegmentationIoU,
+        LocationAveragePrecision,
+        TopKLocalization,
+        GridPointing,
+        Focus,
+    )
+}
+
+
+_M = TypeVar("_M", bound=ImageMetric)
+
+
+@overload
+def find_metric(name: str | ImageMetric) -> ExplanationMetric: ...
+@overload
+def find_metric(name: str | ImageMetric, kind: type[_M]) -> _M: ...
+def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMetric) -> ImageMetric:
     """Returns the metric of that name with its defaults, or the metric itself.
 
+    Args:
+        name: a key of `METRICS` or `LOCALIZATION`, or a metric.
+        kind: what it has to be: `ExplanationMetric`, `LocalizationMetric`, or `ImageMetric` for any.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is of the other kind.
     """
-    if isinstance(name, ExplanationMetric):
-        return name
-    if name not in METRICS:
-        raise InputError(f"metric {name!r} is unknown{did_you_mean(name, METRICS)}; accepted: {', '.join(METRICS)}")
-    return METRICS[name]()
+    known = {**METRICS, **LOCALIZATION}
+    wanted = [each for each, metric in known.items() if issubclass(metric, kind)]
+    if isinstance(name, str) and name not in known:
+        raise InputError(f"metric {name!r} is unknown{did_you_mean(name, wanted)}; accepted: {', '.join(wanted)}")
+    found = known[name]() if isinstance(name, str) else name
+    if not isinstance(found, kind):
+        needs = "compares with true boxes" if found.name in LOCALIZATION else "asks the model"
+        raise InputError(f"metric {found.name!r} {needs} and cannot be used here; accepted: {', '.join(wanted)}")
+    return found
 
 
 __all__ = [
@@ -61,23 +104,39 @@ __all__ = [
     "Complexity",
     "ConfidenceDrop",
     "Deletion",
+    "EnergyPointing",
     "ExplanationMetric",
+    "Figure",
+    "Focus",
+    "GridPointing",
+    "ImageMetric",
     "Infidelity",
     "Insertion",
+    "LOCALIZATION",
+    "LocalizationMetric",
+    "LocationAveragePrecision",
+    "MaxBoxAccuracy",
     "MaxSensitivity",
     "MethodMetric",
     "MetricResult",
+    "Mosaics",
     "ParameterRandomisation",
+    "PixelAveragePrecision",
     "PixelFlipping",
+    "PointingGame",
     "ROAD",
     "ROADLeRF",
     "ROADMoRF",
     "Randomisation",
+    "SegmentationIoU",
     "SensitivityN",
     "Sparsity",
+    "TopKLocalization",
     "bind",
     "chance_maps",
     "find_metric",
+    "focus_mosaics",
+    "grid_mosaics",
     "label_randomisation",
     "parameter_randomisation",
 ]

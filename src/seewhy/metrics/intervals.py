@@ -38,10 +38,31 @@ def interval_of(values: npt.NDArray[Any], how: Interval, *, seed: int = 0) -> tu
         drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
         low, high = np.percentile(np.sort(values)[drawn].mean(1), (2.5, 97.5))
         return float(low), float(high)
-    return _wilson(mean, n)
+    return wilson(mean, n)
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of n, which may be an effective number; NaN where n is 0."""
+    if n <= 0:
+        return math.nan, math.nan
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def resampling_weights(key: int, seed: int, resamples: int) -> npt.NDArray[np.float32]:
+    """How often one image comes in each resample of a Poisson bootstrap (Chamandy et al., 2012): (resamples,).
+
+    Drawn by the image's own key, so that resamples can be summed image by image, in any order and on any machine, and
+    no image has to be kept.
+    """
+    return np.random.default_rng((seed, key)).poisson(1.0, resamples).astype(np.float32)
+
+
+def percentiles(estimates: npt.NDArray[Any]) -> tuple[float, float]:
+    """The 2.5th and the 97.5th percentile of what the resamples give; NaN where none gives a number."""
+    told = estimates[np.isfinite(estimates)]
+    if not len(told):
+        return math.nan, math.nan
+    low, high = np.percentile(told, (2.5, 97.5))
+    return float(low), float(high)

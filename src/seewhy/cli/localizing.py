@@ -1,0 +1,154 @@
+"""`seewhy localize`: photos through the model, boxes around what the maps mark, drawn, listed and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ImageError, InputError
+from ..explaining import explain_batches
+from ..explanation import Explanation
+from ..images import find_images
+from ..localize import Boxes, BoxRule, boxes_on_photo, find_rule
+from ..masking import keep_allocator_memory
+from ..models.load import DEFAULT_MODEL, load_model
+from ..render.boxes import boxes_picture
+from ..saving import file_key
+from . import parsing
+from .showing import console, progress, table
+
+JSON_NAME, SCHEMA = "boxes.json", 1
+
+
+def localize_photos(
+    photos: Sequence[Path],
+    *,
+    model: str = DEFAULT_MODEL,
+    methods: Sequence[str],
+    targets: Sequence[str],
+    layers: Sequence[str] | None = None,
+    rule: str = "cam2016",
+    threshold: float | None = None,
+    every: bool = False,
+    out: Path,
+    device: str = "cpu",
+    labels: Path | None = None,
+    options: Sequence[str] = (),
+    batch_size: int = 8,
+    as_json: bool = False,
+) -> int:
+    """Boxes what maps of photos mark, and writes pictures and boxes.json.
+
+    Args:
+        rule, threshold: a name in `seewhy.localize.RULES`, and a threshold instead of its own.
+        every: boxes around all components, not the rule's choice of them.
+
+    Returns:
+        The exit status, 1 where some photo could not be read.
+    """
+    chosen = find_rule(rule, threshold=threshold, components="all" if every else None)
+    paths = find_images(photos)
+    unreadable: dict[Path, str] = {}
+    _make_folder(out)
+    with console.status(f"Loading {model}"):
+        loaded = load_model(model, labels=parsing.label_names(labels), device=parsing.usable_device(device))
+    keep_allocator_memory()
+    entries: list[dict[str, Any]] = []
+    skip = None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)})
+    with progress("Localising", len(paths)) as show:
+        for part in explain_batches(
+            loaded,
+            paths,
+            methods=methods,
+            targets=[parsing.target(t) for t in targets],
+            layers=parsing.layers(layers),
+            batch_size=batch_size,
+            options=parsing.options(options),
+            progress=show,
+            on_bad_image=skip,
+        ):
+            entries += [_photo_entry(part, i, chosen, out, len(entries) + i) for i in range(len(part.names))]
+    if not entries:
+        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {next(iter(unreadable.values()))}")
+    told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
+    skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
+    _write_and_tell({**told, "images": entries}, out, skipped, as_json=as_json)
+    return 1 if skipped else 0
+
+
+def _write_and_tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *, as_json: bool) -> None:
+    text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
+    (out / JSON_NAME).write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps({**told, "out": str(out), "skipped": skipped}))
+    else:
+        first = out / told["images"][0]["found"][0]["picture"]
+        table(f"Where {told['model']} sees it", list(_rows(told["images"])))
+        console.print(f"\nBoxes are x0, y0, x1, y1 in pixels of the photo, also in [bold]{out / JSON_NAME}[/bold]")
+        console.print(f"Look at [bold]{first}[/bold] first")
+    for item in skipped:
+        console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out={str(out)!r} cannot be made a folder: {error.strerror}") from error
+
+
+def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: int) -> dict[str, Any]:
+    """Draws the boxes of one photo, and says of each map what they are; a share is of the photo's pixels."""
+    placement = part.placements[i]
+    stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_") or "image"
+    found = []
+    for attribution in part:
+        boxes = boxes_on_photo(attribution.map[i], placement, rule=rule)
+        picture = f"{number + 1:03d}-{stem}.{file_key(attribution)}.png"
+        boxes_picture(attribution, i, part.photos[i], placement, boxes).save(out / picture)
+        probability = attribution.probabilities[i]
+        found.append(
+            {
+                "method": attribution.method,
+                "layer": attribution.layer,
+                "target": attribution.target,
+                "label": attribution.labels[i],
+                "probability": None if probability is None else round(probability, 6),
+                "status": attribution.status[i] if boxes.status == "ok" else boxes.status,
+                "boxes": _box_entries(boxes),
+                "picture": picture,
+            }
+        )
+    return {"name": part.names[i], "size": list(placement.photo_size), "found": found}
+
+
+def _box_entries(boxes: Boxes) -> list[dict[str, Any]]:
+    pixels = boxes.size[0] * boxes.size[1]
+    each = zip(boxes.boxes.tolist(), boxes.areas.tolist(), boxes.peaks.tolist(), boxes.means.tolist(), strict=True)
+    return [
+        {"box": box, "share": round(area / pixels, 6), "peak": round(peak, 6), "mean": round(mean, 6)}
+        for box, area, peak, mean in each
+    ]
+
+
+def _rows(entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """For people: a line for each box, and one for each map without."""
+    for entry in entries:
+        first = True
+        for told in entry["found"]:
+            for box in told["boxes"] or [None]:
+                yield {
+                    "photo": entry["name"] if first else "",
+                    "method": told["method"],
+                    "layer": told["layer"] or "",
+                    "label": told["label"],
+                    "probability": "" if told["probability"] is None else f"{told['probability']:.1%}",
+                    "box": "" if box is None else "{}, {}, {}, {}".format(*box["box"]),
+                    "covers": "" if box is None else f"{box['share']:.0%} of the photo",
+                    "status": told["status"],
+                }
+                first = False

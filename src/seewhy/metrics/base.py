@@ -1,0 +1,204 @@
+"""What all metrics share: statuses, states of each image that merge, and results with intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from .. import maps as map_tools
+from ..errors import InputError
+from .intervals import Interval, interval_of
+
+Floats = npt.NDArray[np.float64]
+UNDEFINED, NO_TRUTH = "undefined", "no_truth"
+STATUS_MEANINGS: dict[str, str] = dict(map_tools.STATUS_MEANINGS) | {
+    UNDEFINED: "the metric has no value here: a score of zero, or nothing that varies",
+    NO_TRUTH: "nobody marked where the object is, or there is none of the class",
+}
+STATUSES: tuple[str, ...] = tuple(STATUS_MEANINGS)
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Figure(NamedTuple):
+    """One of several numbers that a metric gives of the same images.
+
+    Attributes:
+        mean, low, high: the number and its 95 % interval; NaN where that is not known.
+        thresholds: at which thresholds of the map it was read, where there are any.
+    """
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    thresholds: tuple[float, ...] = ()
+
+
+class MetricResult(NamedTuple):
+    """What a metric found. Arrays are numpy's, since torchmetrics changes the shape of tensors that it returns.
+
+    Attributes:
+        metric: its key in `seewhy.metrics.METRICS` or `LOCALIZATION`.
+        mean, low, high: over the images with a value, with its 95 % interval; NaN where too few images have one.
+        n: how many have one.
+        higher_is_better: the direction.
+        values: (N,) float64, one for each image in the order of the updates; NaN where there is none.
+        status: (N,), "ok", or what is wrong with the image's map or truth (`seewhy.metrics.STATUS_MEANINGS`).
+        curves: for each image its curve, of any length, or () for metrics without curves.
+        positions: for each curve where its points lie, from 0 to 1.
+        interval: how the interval is made, see `seewhy.metrics.intervals.interval_of`.
+        settings: the metric's options.
+        figures: other numbers of the same images, by name, side by side.
+        pooled_curve: positions and values of the one curve of all images, for metrics that pool them.
+    """
+
+    metric: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    higher_is_better: bool
+    values: Floats
+    status: tuple[str, ...]
+    curves: tuple[Floats, ...]
+    positions: tuple[Floats, ...]
+    interval: Interval
+    settings: Mapping[str, Any]
+    figures: Mapping[str, Figure] = _NOTHING
+    pooled_curve: tuple[Floats, Floats] | None = None
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many images are left out of the mean, by status."""
+        missing = [s for s, value in zip(self.status, self.values, strict=True) if math.isnan(value)]
+        return {status: missing.count(status) for status in dict.fromkeys(missing)}
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How many images are in the mean though their map gives no answer, by status."""
+        counted = [s for s, value in zip(self.status, self.values, strict=True) if not math.isnan(value) and s != "ok"]
+        return {status: counted.count(status) for status in dict.fromkeys(counted)}
+
+    def mean_curve(self) -> tuple[Floats, Floats]:
+        """The pooled curve, or the mean of the curves of the images in the mean: positions and values."""
+        if self.pooled_curve is not None:
+            return self.pooled_curve
+        pairs = zip(self.positions, self.curves, strict=True)
+        kept = [pair for pair, value in zip(pairs, self.values, strict=False) if not math.isnan(value)]
+        if not kept:
+            return np.empty(0), np.empty(0)
+        at = max((x for x, _ in kept), key=len)
+        level = [y if len(y) == len(at) else np.interp(at, x, y) for x, y in kept]
+        return at, np.asarray(np.mean(level, axis=0))
+
+
+class ImageMetric(Metric):
+    """A metric with a value for each image. `update` adds images, `compute` gives a `MetricResult`.
+
+    States are kept for each image, so that results of several processes merge.
+
+    Args:
+        interval: how the 95 % interval of the mean is made: "t", "bootstrap" or "wilson" (of shares).
+        leave_out: the statuses of maps to leave out, instead of the metric's own.
+        seed: of all that is drawn, together with each image's own values.
+        options: what `torchmetrics.Metric` takes.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    higher_is_better: bool = True
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    leave_out: tuple[str, ...] = ()
+    # what the curves are over, and of what
+    axes: ClassVar[tuple[str, str]] = ("", "")
+
+    values: list[Tensor]
+    codes: list[Tensor]
+    curves: list[Tensor]
+    lengths: list[Tensor]
+
+    def __init__(
+        self,
+        *,
+        interval: Interval = "t",
+        leave_out: Sequence[str] | None = None,
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.interval, self.seed = interval, seed
+        self.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
+        for status in self.leave_out:
+            if status not in STATUS_MEANINGS:
+                raise InputError(f"leave_out has {status!r}, which is no status; accepted: {', '.join(STATUSES)}")
+        interval_of(np.zeros(0), interval)  # says what is accepted
+        self.settings: dict[str, Any] = {**(settings or {}), "seed": seed}
+        for state in ("values", "codes", "curves", "lengths"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+        # MetricCollection shares states between metrics whose states are equal after one update; these never are
+        identity = json.dumps([self.name, self.settings, interval, self.leave_out], default=str)
+        self.add_state("identity", default=torch.tensor(zlib.crc32(identity.encode())), dist_reduce_fx="max")
+
+    def compute(self) -> MetricResult:
+        """The mean over the images, its interval, and what is behind it."""
+        return self._result()
+
+    def for_method(self, method: Any, *, leave_out: Sequence[str] | None = None) -> Self:
+        """A fresh metric with the same settings, for the maps of `method`; metrics that run the method take it up."""
+        fresh = self.clone()
+        fresh.reset()
+        fresh.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
+        return fresh  # type: ignore[return-value]
+
+    def _store(self, values: Tensor, status: Sequence[str], curves: Sequence[Tensor] = ()) -> None:
+        """Adds images: their values (N,), NaN where there is none, their statuses, and a curve each or none."""
+        curves = [c.detach().double().cpu() for c in curves]
+        self.values.append(values.detach().double().to(self.device))
+        self.codes.append(torch.tensor([STATUSES.index(s) for s in status], dtype=torch.long, device=self.device))
+        self.curves.append((torch.cat(curves) if curves else torch.empty(0).double()).to(self.device))
+        self.lengths.append(torch.tensor([len(c) for c in curves], dtype=torch.long, device=self.device))
+
+    def _result(self) -> MetricResult:
+        values = joined(self.values).double().numpy()
+        if not len(values):
+            raise InputError(f"{self.name} has no images yet; call update(...) first")
+        kept = values[~np.isnan(values)]
+        low, high = interval_of(kept, self.interval, seed=self.seed)
+        curves = torch.split(joined(self.curves), joined(self.lengths).tolist()) if len(self.lengths) else ()
+        return MetricResult(
+            metric=self.name,
+            mean=float(kept.mean()) if len(kept) else math.nan,
+            low=low,
+            high=high,
+            n=len(kept),
+            higher_is_better=self.higher_is_better,
+            values=values,
+            status=tuple(STATUSES[int(code)] for code in joined(self.codes)),
+            curves=tuple(curve.numpy() for curve in curves),
+            positions=tuple(self._positions(len(curve)) for curve in curves),
+            interval=self.interval,
+            settings=self.settings,
+        )
+
+    def _positions(self, points: int) -> Floats:
+        """Where the points of a curve lie, from 0 to 1."""
+        return np.linspace(0, 1, points)
+
+
+def joined(state: Sequence[Tensor] | Tensor) -> Tensor:
+    """A state that was kept as a list, as one tensor on the CPU."""
+    if isinstance(state, Tensor):  # torchmetrics joins lists when it synchronises
+        return state.cpu()
+    return torch.cat(list(state)).cpu() if len(state) else torch.empty(0)
