@@ -180,7 +180,7 @@ def _layer_names(
 def _predictions(output: Any, model: Model, n: int) -> tuple[tuple[Prediction, ...], ...]:
     if not isinstance(output, Tensor) or output.ndim != 2:
         return ((),) * n
-    best = probabilities(output).topk(min(PREDICTIONS, output.shape[1]), dim=1)
+    best = probabilities(output, multi_label=model.multi_label).topk(min(PREDICTIONS, output.shape[1]), dim=1)
     return tuple(
         tuple(Prediction(i, model.label(i), p) for i, p in zip(indices, values, strict=True))
         for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -194,7 +194,7 @@ def _attribution(
     indices = indices if len(indices) == len(x) else [None] * len(x)
     chances: list[float | None] = [None] * len(x)
     if isinstance(output, Tensor) and output.ndim == 2:
-        table = probabilities(output)
+        table = probabilities(output, multi_label=model.multi_label)
         chances = [None if i is None else float(table[n, i]) for n, i in enumerate(indices)]
     method = result.method
     settings = {**method.options, **options.get(method.name, {})}

@@ -217,9 +217,9 @@ class EmbeddingSimilarity:
         return torch.cosine_similarity(output, self.reference.to(output).expand_as(output), dim=-1)
 
 
-def probabilities(scores: Tensor) -> Tensor:
-    """(N, K) scores to probabilities in float32: softmax, or the sigmoid of a single column."""
-    return scores.float().sigmoid() if scores.shape[1] == 1 else scores.float().softmax(1)
+def probabilities(scores: Tensor, *, multi_label: bool = False) -> Tensor:
+    """(N, K) scores to probabilities in float32: softmax, or sigmoids, of a single column and where labels are many."""
+    return scores.float().sigmoid() if multi_label or scores.shape[1] == 1 else scores.float().softmax(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ one sign say so (`signed`); a ReLU is where the paper has it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..models.layers import INPUT
 from ..models.tokens import infer_layout
 from ..rules.bias import BiasGradients
 from ..targets import ScoreFunction, class_scores
+from ..wsol.heads import LogSumExpPool2d
 from .call import Call, find_flow, picture_layout
 from .method import Method
 
@@ -138,39 +140,66 @@ def _cam(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | Non
     """CAM (Zhou et al., CVPR 2016, eq. 2): the pooled channels weighted by the class's own weights in the head; signed.
 
     Exact, or an error: the head found in the model must give the model's output from the pooled channels. The score has
-    to be linear in the classes' scores, as a logit or a margin is; its class weights are its gradient there.
+    to be linear in the classes' scores, as a logit or a margin is; its class weights are its gradient there. Where the
+    head pools each class's own map (Oquab et al., CVPR 2015), that map is the answer, bias included.
     """
-    name = find_flow(module, x, call).chosen[-1]
-    with call.trace(module, x, [name], grad=False) as trace:
-        raw = trace.activations[name]
-        a = picture_layout(name, raw, x).to_grid(raw)
+    flow = find_flow(module, x, call)
+    # what a network pools may be the picture that another pooling left, as in VGG without its dense layers
+    names = list(dict.fromkeys([flow.chosen[-1], *[r.name for r in flow.records if r.pools and r.layout][-1:]]))
+    with call.trace(module, x, names, grad=False) as trace:
+        raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)
-    a, weight = _pooled_head(module, a, output, x, call)
+    pictures = [picture_layout(name, raw, x).to_grid(raw) for name, raw in raws.items()]
+    a, weight = _pooled_head(module, pictures, output, x, call)
     with torch.inference_mode(False), torch.enable_grad():
         logits = output.detach().clone().requires_grad_()
         (of_class,) = torch.autograd.grad(score(logits).sum(), logits)  # (N, K): which classes the score speaks of
     return _weighted((of_class @ weight).float(), a.float())
 
 
-def _pooled_head(module: nn.Module, a: Tensor, output: Tensor, x: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """The layer that is pooled (N, C, h, w) and the head's weights (K, C), checked against the model's own output."""
+def _pooled_head(
+    module: nn.Module, pictures: Sequence[Tensor], output: Tensor, x: Tensor, call: Call
+) -> tuple[Tensor, Tensor]:
+    """The picture that is pooled (N, C, h, w) and the weights (K, C) on it that fit the model's own output best."""
     records = trace_flow(module, x, args=call.args, kwargs=call.kwargs, output=call.output).records
     heads = [module.get_submodule(r.maker) for r in records if r.projects and r.shape[1] == output.shape[1]]
-    # without a dense layer the channels are the classes
-    candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads[-1:]] + [(torch.eye(a.shape[1]).to(a), None)]
-    tolerance = max(1e-3, 4 * torch.finfo(a.dtype).eps)
-    for weight, bias in candidates:
-        if weight[0].numel() != a.shape[1]:
-            continue
-        for layer in (a, F.relu(a)):  # some models rectify by a function after the last layer
-            for pooled in (layer.mean((2, 3)), layer.amax((2, 3)), layer.sum((2, 3))):
-                said = F.linear(pooled, weight.detach().flatten(1), bias)
-                if said.shape == output.shape and (said - output).abs().amax() <= tolerance * output.abs().amax():
-                    return layer, weight.detach().flatten(1)
+    fits: list[tuple[float, Tensor, Tensor]] = []
+    with torch.no_grad():
+        for a in pictures:
+            candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads[-1:]]
+            if a.shape[1] == output.shape[1]:  # without a dense layer the channels are the classes
+                candidates.append((torch.eye(a.shape[1]).to(a), None))
+            fits += [
+                (float((said - output).abs().amax()), layer, weights)
+                for weight, bias in candidates
+                if weight[0].numel() == a.shape[1]
+                for said, layer, weights in _readings(a, weight.detach().flatten(1), bias, module)
+                if said.shape == output.shape
+            ]
+    tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
+    if fits:
+        error, layer, weights = min(fits, key=lambda fit: fit[0])
+        if error <= tolerance * output.abs().amax():
+            return layer, weights
     raise ModelError(
         f"cam needs a network that pools its last layer into one linear layer, and {type(module).__name__} does not; "
         "use Grad-CAM ('grad_cam'), which is the same where CAM exists and works on any network"
     )
+
+
+def _readings(a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module) -> Iterator[tuple[Tensor, ...]]:
+    """What a head (K, C) would answer (N, K), the picture it pools and its weights, for each way to pool."""
+    soft = [part for part in module.modules() if isinstance(part, LogSumExpPool2d)]
+    for layer in (a, F.relu(a)):  # some models rectify by a function after the last layer
+        for pooled in (
+            layer.mean((2, 3)),
+            layer.amax((2, 3)),
+            layer.sum((2, 3)),
+            *(pool(layer).flatten(1) for pool in soft),
+        ):
+            yield F.linear(pooled, weight, bias), layer, weight
+        maps = F.conv2d(layer, weight[:, :, None, None], bias)  # pooled class by class, as Oquab et al. do
+        yield maps.amax((2, 3)), maps, torch.eye(len(weight)).to(maps)
 
 
 def _fullgrad(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | None, call: Call) -> Tensor:

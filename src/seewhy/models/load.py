@@ -1,4 +1,7 @@
-"""From a spec to a `Model`: "efficientnet_lite0", "timm:resnet50", "torchvision:vgg16", "hf:facebook/deit-tiny"."""
+"""From a spec to a `Model`: "efficientnet_lite0", "timm:resnet50", "torchvision:vgg16", "hf:facebook/deit-tiny".
+
+Or a folder that `seewhy train` wrote.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,15 @@ from torch import Tensor, nn
 
 from ..errors import MissingExtraError, ModelError, did_you_mean
 from ..images import Preprocess
+from ..wsol.cards import WEIGHTS, card_preprocess, read_card
+from ..wsol.heads import build
 from .model import Model, wrap
 
 DEFAULT_MODEL = "efficientnet_lite0"
-_SPECS = "'efficientnet_lite0', 'timm:NAME', 'torchvision:NAME' or 'hf:NAME', each with '@weights.pt' for local weights"
+_SPECS = (
+    "'efficientnet_lite0', 'timm:NAME', 'torchvision:NAME' or 'hf:NAME', each with '@weights.pt' for local weights, "
+    "or a folder that 'seewhy train' wrote"
+)
 
 
 def load_model(
@@ -34,7 +42,8 @@ def load_model(
     Args:
         spec: "efficientnet_lite0" (ImageNet weights that come with the installation), "timm:NAME",
             "torchvision:NAME" or "hf:NAME" (a repository or a folder); with "@FILE" the weights are read from a .pt,
-            .pth or .safetensors file, and the number of classes follows from them.
+            .pth or .safetensors file, and the number of classes follows from them. Or a folder that `seewhy train`
+            wrote, or the weights in one.
         pretrained: False leaves the weights random: enough to list layers, needs no download.
         labels: a name for each class, in place of the model's own.
         preprocess: in place of the model's own.
@@ -46,8 +55,12 @@ def load_model(
     """
     kind, colon, rest = spec.partition(":")
     name, _, file = (rest if colon else spec).partition("@")
-    weights = _read_weights(Path(file)) if file else None
-    if not colon and name == DEFAULT_MODEL:
+    trained = spec != DEFAULT_MODEL and (Path(spec).is_dir() or (not colon and not file and spec.endswith(WEIGHTS)))
+    weights = _read_weights(Path(file)) if file and not trained else None
+    several = False
+    if trained:
+        loaded, several = _trained(Path(spec), pretrained)
+    elif not colon and name == DEFAULT_MODEL:
         loaded = _embedded(weights)
     elif colon and kind in _LOADERS and name:
         loaded = _LOADERS[kind](name, weights, pretrained and weights is None)
@@ -58,7 +71,13 @@ def load_model(
     module.eval()
     if device is not None:
         module.to(device)
-    return wrap(module, name=spec, preprocess=preprocess or own_preprocess, labels=labels or own_labels)
+    return wrap(
+        module,
+        name=spec,
+        preprocess=preprocess or own_preprocess,
+        labels=labels or own_labels,
+        multi_label=several,
+    )
 
 
 _Loaded = tuple[nn.Module, Preprocess | None, Sequence[str] | None]
@@ -122,6 +141,17 @@ def _torchvision(name: str, weights: Mapping[str, Tensor] | None, pretrained: bo
     categories = published.meta["categories"]
     labels = categories if len(module.state_dict()[_head(module)]) == len(categories) else None
     return module, Preprocess.from_torchvision(published.transforms()), labels
+
+
+def _trained(path: Path, pretrained: bool) -> tuple[_Loaded, bool]:
+    """A network that `seewhy train` wrote, from its folder or its weights, and whether its classes have sigmoids."""
+    folder, file = (path, path / WEIGHTS) if path.is_dir() else (path.parent, path)
+    card = read_card(folder)
+    module = build(card["architecture"])
+    if pretrained:
+        _load_state(module, _read_weights(file))
+    binary = bool(card["multi_label"]) or card["architecture"]["pooling"] == "oquab"
+    return (module, card_preprocess(card), card["labels"]), binary
 
 
 def _huggingface(name: str, weights: Mapping[str, Tensor] | None, pretrained: bool) -> _Loaded:

@@ -24,6 +24,7 @@ class Model:
         preprocess: photo -> tensor, and back; None where it is not known: then only tensors can be explained.
         labels: a name for each class; None where they are not known.
         output: takes what the module returns to what targets read; None for `seewhy.trace.main_output`.
+        multi_label: a picture may show several classes: each has a sigmoid of its own.
     """
 
     module: nn.Module
@@ -31,6 +32,7 @@ class Model:
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
     output: Callable[[Any], Any] | None = None
+    multi_label: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -60,6 +62,7 @@ def wrap(
     name: str | None = None,
     output: Callable[[Any], Any] | None = None,
     takes: Takes | None = None,
+    multi_label: bool = False,
 ) -> Model:
     """Makes a `Model` of any module; what timm and transformers models say of themselves is read from them.
 
@@ -71,6 +74,7 @@ def wrap(
         name: for reports; the class's name unless given.
         output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`.
         takes: what a black box is given: a "tensor", an "array", or "pictures" (`BlackBox`).
+        multi_label: a picture may show several classes: predictions are sigmoids rather than a softmax.
 
     Raises:
         ArgumentTypeError: `module` is nothing that can be called.
@@ -95,4 +99,5 @@ def wrap(
     classes = getattr(module, "num_classes", None)
     if labels is not None and isinstance(classes, int) and classes > 0 and len(labels) != classes:
         raise ModelError(f"labels has {len(labels)} names, the model has {classes} classes; give one for each")
-    return Model(module, name or type(module).__name__, preprocess, tuple(labels) if labels else None, output)
+    own = tuple(labels) if labels else None
+    return Model(module, name or type(module).__name__, preprocess, own, output, multi_label)

@@ -1,0 +1,127 @@
+"""`seewhy train`: a localisation network from image labels, epoch by epoch, which goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..masking import keep_allocator_memory
+from ..wsol.cards import CURVES, HISTORY
+from . import parsing
+from .showing import console, progress, table
+
+if TYPE_CHECKING:
+    from ..data.dataset import LabelledImages
+    from ..wsol import Trained
+
+NO_VAL = "none"
+
+
+def train_model(
+    *,
+    data: str = "scenes",
+    val: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    backbone: str = "efficientnet_lite0",
+    pooling: str = "gap",
+    scratch: bool = False,
+    epochs: int = 8,
+    batch_size: int = 32,
+    lr: float = 3e-3,
+    augment: str = "move",
+    patience: int | None = None,
+    seed: int = 0,
+    out: Path,
+    device: str = "cpu",
+    devices: int = 1,
+    resume: bool = True,
+    as_json: bool = False,
+) -> int:
+    """Trains and writes what came out; returns the exit status, 130 where it was interrupted.
+
+    Args:
+        data: the spec of a data set, whose split "train" is learnt from.
+        val: the spec whose split "val" is held back; None is `data`, and "none" holds nothing back.
+        scratch: the backbone starts from random weights.
+    """
+    from ..wsol import train
+
+    usable = parsing.usable_device(device)
+    with console.status(f"Finding {data}"):
+        pictures, held_back = _find(data, val, seed, on_error)
+    keep_allocator_memory()
+    rows: list[Mapping[str, float]] = []
+
+    def note(row: Mapping[str, float]) -> None:
+        rows.append(row)
+        console.print(_told(row, epochs))
+
+    settings: dict[str, Any] = {"lr": lr, "augment": augment, "patience": patience, "seed": seed, "devices": devices}
+    start = time.monotonic()
+    try:
+        with progress("Training", epochs * -(-len(pictures) // batch_size)) as show:
+            trained = train(
+                pictures,
+                val=held_back,
+                backbone=backbone,
+                pooling=pooling,  # type: ignore[arg-type]
+                pretrained=not scratch,
+                epochs=epochs,
+                batch_size=batch_size,
+                out=out,
+                resume=resume,
+                device=usable,
+                progress=show,
+                on_epoch=note,
+                **settings,
+            )
+    except KeyboardInterrupt:
+        _tell_how_to_go_on(out, epochs)
+        return 130
+    if as_json:
+        told = {"out": str(out), "scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
+        print(json.dumps(told))
+    else:
+        _tell(trained, pooling, backbone, time.monotonic() - start if rows else None)
+    return 0
+
+
+def _find(
+    data: str, val: str | None, seed: int, on_error: Literal["raise", "skip"]
+) -> tuple[LabelledImages, LabelledImages | None]:
+    from ..data import find_data
+
+    found = find_data(data, split="train", seed=seed, on_error=on_error)
+    return found, None if val == NO_VAL else find_data(val or data, split="val", seed=seed, on_error=on_error)
+
+
+def _told(row: Mapping[str, float], epochs: int) -> str:
+    said = f"epoch {row['epoch']} of {epochs}: loss {row['train_loss']:.3f}"
+    return said + (f", held back {row['val_loss']:.3f}, score {row['score']:.4f}" if "score" in row else "")
+
+
+def _tell_how_to_go_on(out: Path, epochs: int) -> None:
+    """After an interrupt: what is on disk, and that the same command goes on from it."""
+    try:
+        done = len(json.loads((out / HISTORY).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        done = 0
+    console.print(f"stopped after epoch {done} of {epochs}; the same command goes on from there (--no-resume: anew)")
+
+
+def _tell(trained: Trained, pooling: str, backbone: str, seconds: float | None) -> None:
+    """For people: how good it is, where it is, and what to do with it."""
+    row: dict[str, Any] = {"head": pooling, "backbone": backbone, "epochs": len(trained.history)}
+    if trained.scores:
+        s = trained.scores
+        row |= {str(s["metric"]): f"{s['value']:.4f}", "at epoch": s["epoch"], "pictures held back": s["pictures"]}
+    row["minutes"] = "" if seconds is None else f"{seconds / 60:.1f}"
+    table("Trained", [row])
+    console.print(f"\nThe network, its card and its learning curves are in [bold]{trained.folder}[/bold]")
+    console.print(f"Look at [bold]{trained.folder / CURVES}[/bold] first")
+    console.print(
+        f"Then at what it looks at: seewhy explain PHOTO --method cam --model {trained.folder}", soft_wrap=True
+    )

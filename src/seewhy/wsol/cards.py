@@ -1,0 +1,102 @@
+"""What a training leaves: weights and the card that says what they are, each written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError, SeewhyError
+from ..images import Preprocess
+
+FORMAT, VERSION = "seewhy-localisation", 1
+CARD, WEIGHTS, STATE, HISTORY, CURVES = "card.json", "model.safetensors", "last.ckpt", "history.json", "learning.png"
+
+
+class TrainingError(SeewhyError):
+    """A training cannot go on; what it had saved stays."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file so that at any moment the old one or the new one is there, whole, also after a loss of power.
+
+    Raises:
+        TrainingError: the disk is full, or cannot be written; the old file stays.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        stays = "the last good one stays; make room and run the same again to go on" if path.exists() else "make room"
+        raise TrainingError(f"'{path}' cannot be written: {why}; {stays}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last, where folders can be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON as `write_whole` does."""
+    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def make_card(preprocess: Preprocess, **entries: Any) -> dict[str, Any]:
+    """A card of this version, with the versions of what made it."""
+    import timm
+    import torch
+
+    from .. import __version__
+
+    versions = {"seewhy": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    return {"format": FORMAT, "version": VERSION, **entries, "preprocess": asdict(preprocess), "versions": versions}
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Reads the card of a trained model.
+
+    Raises:
+        ModelError: there is none, it is damaged, or a newer version wrote it.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"folder '{folder}' has no {CARD}; give one that 'seewhy train' wrote") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"card '{path}' cannot be read: {str(error).splitlines()[0]}; train again") from error
+    if not isinstance(card, Mapping) or card.get("format") != FORMAT:
+        raise ModelError(f"card '{path}' is not of the format '{FORMAT}'; give a folder that 'seewhy train' wrote")
+    if not isinstance(card.get("version"), int) or card["version"] > VERSION:
+        raise ModelError(f"card '{path}' has version {card.get('version')}; this seewhy reads {VERSION}: update it")
+    missing = {"architecture", "labels", "preprocess"} - card.keys()
+    if missing:
+        raise ModelError(f"card '{path}' lacks {', '.join(sorted(missing))}; train again")
+    return dict(card)
+
+
+def card_preprocess(card: Mapping[str, Any]) -> Preprocess:
+    """How photos become inputs, as a card says it."""
+    said = card["preprocess"]
+    try:
+        entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+        return Preprocess(**entries)
+    except (AttributeError, TypeError) as error:
+        raise ModelError(f"the card's preprocess {said!r} is none of this version; train again") from error
