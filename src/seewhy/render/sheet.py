@@ -50,7 +50,7 @@ def explanation_sheet(
     rows = panels.arrange(attributions, index)
     cells = [[_panel(a, index, small, placed, style) for a in row] for row in _wrapped(rows, size)]
     left = _sidebar(small, placed, predictions)
-    right = _grid(cells) if cells else None
+    right = grid(cells) if cells else None
     content = left.width + (_GAP + 14 + right.width if right else 0)
     legend = _legend(_styles(attributions, index, style), panels.is_cut(placement), content)
     head = drawing.font(20, bold=True)
@@ -84,10 +84,10 @@ def contact_sheet(pictures: Sequence[tuple[Image.Image, str]], *, columns: int) 
     for picture, caption in pictures:
         small = picture.convert("RGB")
         small.thumbnail((_THUMB, _THUMB), reducing_gap=3)
-        cells.append(_captioned(small, [(caption, "", False)], wide))
-    grid = _grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
-    sheet = Image.new("RGB", (grid.width + 2 * _MARGIN, grid.height + 2 * _MARGIN), drawing.PAPER)
-    sheet.paste(grid, (_MARGIN, _MARGIN))
+        cells.append(captioned(small, [(caption, "", False)], wide))
+    laid = grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
+    sheet = Image.new("RGB", (laid.width + 2 * _MARGIN, laid.height + 2 * _MARGIN), drawing.PAPER)
+    sheet.paste(laid, (_MARGIN, _MARGIN))
     return sheet
 
 
@@ -118,10 +118,10 @@ def _panel(
         (panels.method_title(attribution, drawing.font(13, bold=True), width), "", True),
         (attribution.labels[index], panels.target_percent(attribution, index), False),
     ]
-    return _captioned(picture, lines, width)
+    return captioned(picture, lines, width)
 
 
-def _captioned(picture: Image.Image, lines: Sequence[tuple[str, str, bool]], width: int) -> Image.Image:
+def captioned(picture: Image.Image, lines: Sequence[tuple[str, str, bool]], width: int) -> Image.Image:
     """Puts lines of (text, ending that is never cut, bold) above a picture, in a cell of `width` pixels."""
     tall = drawing.line_height(drawing.font(13)) + 2
     cell = Image.new("RGB", (width, tall * len(lines) + 5 + picture.height), drawing.PAPER)
@@ -135,23 +135,24 @@ def _captioned(picture: Image.Image, lines: Sequence[tuple[str, str, bool]], wid
     return cell
 
 
-def _grid(cells: list[list[Image.Image]]) -> Image.Image:
+def grid(cells: list[list[Image.Image]]) -> Image.Image:
+    """Lays rows of cells out in columns, each as wide and as high as its largest needs."""
     widths = [max(row[c].width for row in cells if c < len(row)) for c in range(max(map(len, cells)))]
     heights = [max(cell.height for cell in row) for row in cells]
-    grid = Image.new(
+    laid = Image.new(
         "RGB", (sum(widths) + _GAP * (len(widths) - 1), sum(heights) + _GAP * (len(heights) - 1)), drawing.PAPER
     )
     for r, row in enumerate(cells):
         for c, cell in enumerate(row):
-            grid.paste(cell, (sum(widths[:c]) + _GAP * c, sum(heights[:r]) + _GAP * r))
-    return grid
+            laid.paste(cell, (sum(widths[:c]) + _GAP * c, sum(heights[:r]) + _GAP * r))
+    return laid
 
 
 def _sidebar(photo: Image.Image, placement: Placement, predictions: Sequence[Prediction]) -> Image.Image:
     """The photo with what the model saw, and below it a bar for each prediction."""
     width, step = max(photo.width, _SIDEBAR), 38
     caption = "The model saw the framed part" if panels.is_cut(placement) else "What the model saw"
-    top = _captioned(seen_picture(photo, placement), [(caption, "", False)], width)
+    top = captioned(seen_picture(photo, placement), [(caption, "", False)], width)
     bars = min(width, 320)
     side = Image.new("RGB", (width, top.height + 18 + step * len(predictions)), drawing.PAPER)
     side.paste(top, (0, 0))

@@ -1,0 +1,249 @@
+"""How the rows of an index are made: the estimate, the curvature, and shard by shard what is stored of each example."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, ModelError, SeewhyError, SeewhyWarning
+from .distributed import World
+from .examples import Joined
+from .fingerprint import digest
+from .problem import Batch, Problem, Rows, identity
+from .solvers.solver import Solver
+from .store import Store, pack
+
+LABELS = "example.labels"  # beside the solver's own rows
+_SHARD_BYTES = 64 * 2**20
+_MOST_ROWS = 65_536  # of a shard
+
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an index will take, roughly.
+
+    Attributes:
+        examples: of the training data.
+        disk: bytes of what is stored.
+        memory: bytes beside the model's own.
+        seconds: None where one batch could not tell.
+    """
+
+    examples: int
+    disk: int
+    memory: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        took = "" if self.seconds is None else f", {_clock(self.seconds)}"
+        return f"{self.examples:,} examples: about {_bytes(self.disk)} on disk, {_bytes(self.memory)} of memory{took}"
+
+
+def _bytes(n: int) -> str:
+    value, unit = float(n), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value >= 1000:
+            value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass(eq=False)
+class Building:
+    """Everything that the rows of an index depend on, and where they go.
+
+    Attributes:
+        key: what the curvature depends on, short; its file's name.
+        segments: for each data set what its rows depend on, short; their files' names.
+        kept: the positions of the examples that count.
+        outputs: the model's classes.
+        dtype: what floating point is stored as; None as the solver gives it.
+        shard_rows: how many examples a shard holds; None until `rows` has found out.
+    """
+
+    store: Store
+    world: World
+    solver: Solver
+    problem: Problem
+    data: Joined
+    key: str
+    segments: Sequence[str]
+    kept: Sequence[int]
+    outputs: int
+    dtype: torch.dtype | None
+    shard_rows: int | None
+    batch_size: int
+    workers: int = 0
+    progress: Tell | None = None
+
+    def batches(self) -> Iterable[Batch]:
+        """This process's share of the examples that count."""
+        chunks = _chunks(self.kept, self.batch_size)
+        if len(chunks) < self.world.size:
+            raise InputError(
+                f"{len(self.kept)} examples in batches of batch_size={self.batch_size} leave some of the "
+                f"{self.world.size} processes without any; start fewer, or give a smaller batch_size"
+            )
+        return self.data.batches(self.world.mine(chunks), classes=self.outputs, workers=self.workers)
+
+    def first(self) -> Batch:
+        """The first batch of the newest data, the same in every process."""
+        start = len(self.data) - len(self.data.parts[-1])
+        positions = [range(start, min(start + self.batch_size, len(self.data)))]
+        return next(iter(self.data.batches(positions, classes=self.outputs)))
+
+    def estimate(self) -> Cost:
+        """Tries the solver on one batch, and reckons.
+
+        Raises:
+            ModelError: the solver cannot do with the model.
+        """
+        images, labels = self.first()
+        n = len(self.data)
+        begun = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SeewhyWarning)
+                problem = dataclasses.replace(self.problem, count=len(images))
+                trial = copy.deepcopy(self.solver)
+                trial.fit(problem, lambda: [(images, labels)], reduce=identity)
+                rows = pack(trial.train_rows(problem, images, labels), self.dtype)
+            each, state = _size(rows) // len(images), _size(trial.state())
+            seconds = (time.perf_counter() - begun) * n / len(images) / self.world.size
+        except ModelError:  # it will not get better with more batches
+            raise
+        except (SeewhyError, RuntimeError):  # a batch alone may have no curvature to speak of
+            weights = self.problem.flat()
+            each, state, seconds = weights.numel() * weights.element_size(), 0, None
+        memory = state + 3 * min(n * each, max(_SHARD_BYTES, each * self.batch_size))
+        return Cost(n, n * each + state, memory, seconds)
+
+    def curvature(self) -> None:
+        """Fits the solver, or takes back what it found before."""
+        name = f"curvature-{self.key}.safetensors"
+        known = all(self.world.gather(self.store.intact(name)))
+        total = len(self.kept) * max(self.solver.passes, 1)
+        if known:
+            self.solver.load(self.problem, self.store.read(name))
+        if not known or self.solver.streams:
+            counter = _Counter(self.progress, total)
+            reduce = self.world.sum if self.world.size > 1 else identity  # solvers ask which of the two it is
+            self.solver.fit(self.problem, self.batches, reduce=reduce, progress=counter)
+        state = self.solver.state()
+        if not known and self.world.rank == 0 and state:
+            self.store.forget(name)
+            self.store.write(name, state)
+
+    def rows(self) -> list[str]:
+        """Writes every shard that is not there whole; returns their names, in order."""
+        plan = self._plan(self.shard_rows) if self.shard_rows else {}
+        missing = self._missing(plan)
+        if missing or not plan:
+            images, labels = self.first()
+            each = max(1, _size(self._rows_of(images, labels)) // len(images))
+            rows = self.shard_rows or min(_MOST_ROWS, max(1, _SHARD_BYTES // each))
+            self.shard_rows, plan = rows, self._plan(rows)
+            missing = self._missing(plan)
+            self._demand_room(each * sum(plan[name][1] - plan[name][0] for name in missing))
+        self._make(plan, missing, self._rows_of)
+        return list(plan)
+
+    def self_influence(self, shards: Sequence[str], key: str) -> list[str]:
+        """Writes for each shard of rows the influence of its examples on themselves; returns the files' names."""
+        plan = {}
+        for shard in shards:
+            entry = self.store.files[shard]
+            plan[f"self-{key}-{entry.start:09d}.safetensors"] = (entry.start, entry.start + entry.count)
+        self._make(plan, self._missing(plan), self._self_of)
+        return list(plan)
+
+    def _missing(self, plan: Iterable[str]) -> list[str]:
+        """What is not there whole, as the first process sees it: another may look when files are made already."""
+        return self.world.gather([name for name in plan if not self.store.intact(name)])[0]
+
+    def _make(
+        self, plan: Mapping[str, tuple[int, int]], missing: list[str], make: Callable[[Tensor, Tensor], Rows]
+    ) -> None:
+        """Writes this process's share of what is missing, and waits for the others."""
+        mine = self.world.mine(missing)
+        counter = _Counter(self.progress, sum(plan[name][1] - plan[name][0] for name in mine))
+        for name in mine:
+            self.store.forget(name)
+            self._write(name, *plan[name], make, counter)
+        self.world.gather(None)
+
+    def _plan(self, rows: int) -> dict[str, tuple[int, int]]:
+        """The shards: their names, with the positions from which and to which each goes."""
+        plan, begin = {}, 0
+        for key, part in zip(self.segments, self.data.parts, strict=True):
+            for start in range(begin, begin + len(part), rows):
+                stop = min(start + rows, begin + len(part))
+                plan[f"rows-{key}-{start:09d}.safetensors"] = (start, stop)
+            begin += len(part)
+        return plan
+
+    def _rows_of(self, images: Tensor, labels: Tensor) -> Rows:
+        return {**pack(self.solver.train_rows(self.problem, images, labels), self.dtype), LABELS: labels}
+
+    def _self_of(self, images: Tensor, labels: Tensor) -> Rows:
+        return {"self_influence": self.solver.self_influence(self.problem, images, labels).double()}
+
+    def _write(
+        self, name: str, start: int, stop: int, make: Callable[[Tensor, Tensor], Rows], counter: _Counter
+    ) -> None:
+        parts: list[Rows] = []
+        chunks = _chunks(range(start, stop), self.batch_size)
+        for images, labels in self.data.batches(chunks, classes=self.outputs, workers=self.workers):
+            parts.append(make(images, labels))
+            counter(len(images))
+        rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        self.store.write(name, rows, start=start, names=[self.data.name(i) for i in range(start, stop)])
+
+    def _demand_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self.store.folder).free
+        if needed > 0.98 * free:
+            raise InputError(
+                f"out='{self.store.folder}' has {_bytes(free)} free, the index needs {_bytes(needed)}; give a solver "
+                "with dim=, dtype='float16', or another folder"
+            )
+
+
+class _Counter:
+    """Adds up how many examples are done, and tells."""
+
+    def __init__(self, tell: Tell | None, total: int) -> None:
+        self.tell, self.total, self.done = tell, total, 0
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        if self.tell:
+            self.tell(min(self.done, self.total), self.total)
+
+
+def _chunks(positions: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [positions[i : i + size] for i in range(0, len(positions), size)]
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def key_of(*parts: Any) -> str:
+    """12 hexadecimal digits of what decides some files, for their names."""
+    return digest("\n".join(map(repr, parts)))[:12]

@@ -1,0 +1,34 @@
+"""Random numbers keyed by an image's content: the same in any batch, any order and any process."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+
+def keys(images: Tensor, seed: int) -> list[int]:
+    """A 64-bit seed for each image."""
+    every = images.detach().cpu().contiguous()
+    return [_mixed(zlib.crc32(image.numpy().tobytes()) + (seed << 32)) for image in every]
+
+
+def _mixed(key: int) -> int:
+    """SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): near keys give numbers that are far apart."""
+    mask = 2**64 - 1
+    key = (key + 0x9E3779B97F4A7C15) & mask
+    key = ((key ^ (key >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    key = ((key ^ (key >> 27)) * 0x94D049BB133111EB) & mask
+    return key ^ (key >> 31)
+
+
+def uniforms(images: Tensor, seed: int) -> Tensor:
+    """A number in [0, 1) for each image, (B,) float64."""
+    return torch.tensor([key / 2**64 for key in keys(images, seed)], dtype=torch.float64)
+
+
+def normals(images: Tensor, seed: int, dim: int) -> Tensor:
+    """Standard normal numbers for each image, (B, dim)."""
+    each = [torch.randn(dim, generator=torch.Generator().manual_seed(key >> 1)) for key in keys(images, seed)]
+    return torch.stack(each)

@@ -1,0 +1,58 @@
+"""Solvers by name: from the training data to influences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import ArgumentTypeError, InputError, did_you_mean
+from .arnoldi import Arnoldi
+from .baselines import EmbeddingSimilarity, RandomScores, TrainingLoss
+from .conjugate_gradient import ConjugateGradient
+from .ekfac import EKFAC
+from .exact import ExactHessian
+from .gradient_dot import GradientDot, TracIn
+from .last_layer import LastLayer, Representer
+from .lissa import LiSSA
+from .solver import Solver
+from .trak import TRAK
+
+SOLVERS: dict[str, type] = {
+    "last_layer": LastLayer,
+    "hessian": ExactHessian,
+    "conjugate_gradient": ConjugateGradient,
+    "lissa": LiSSA,
+    "arnoldi": Arnoldi,
+    "ekfac": EKFAC,
+    "gradient_dot": GradientDot,
+    "tracin": TracIn,
+    "trak": TRAK,
+    "representer": Representer,
+    "embedding": EmbeddingSimilarity,
+    "loss": TrainingLoss,
+    "random": RandomScores,
+}
+
+
+def find_solver(solver: str | Solver, **settings: Any) -> Solver:
+    """The solver of a name, with its settings; a solver is returned as it is.
+
+    Raises:
+        InputError: no such name, no such setting, or a value that it does not take.
+        ArgumentTypeError: settings beside a solver that has its own.
+    """
+    if not isinstance(solver, str):
+        if settings:
+            raise ArgumentTypeError(
+                f"solver is a {type(solver).__name__} with its own settings; leave out {sorted(settings)}"
+            )
+        return solver
+    if solver not in SOLVERS:
+        raise InputError(f"solver={solver!r} is not known{did_you_mean(solver, SOLVERS)}; use {', '.join(SOLVERS)}")
+    try:
+        found: Solver = SOLVERS[solver](**settings)
+    except TypeError as error:
+        raise InputError(f"solver {solver!r} does not take {settings}: {error}") from error
+    return found
+
+
+__all__ = ["SOLVERS", "Solver", "find_solver"]

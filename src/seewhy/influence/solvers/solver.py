@@ -1,0 +1,57 @@
+"""What a solver is: an object with settings that fits the curvature once and then gives influences as dot products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+
+
+class Solver(Protocol):
+    """One way to estimate influences; sign and scale are those of `seewhy.influence.problem`.
+
+    Attributes:
+        name: its key in `SOLVERS`.
+        settings: its options, as JSON values; `find_solver(name, **settings)` makes it again.
+        passes: over the training data that `fit` takes, in the usual case; 0 for none.
+        streams: whether `test_rows` reads the training data. Then `fit` must be called also after `load`: it keeps the
+            batches, and computes nothing that `load` has brought.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    passes: int
+    streams: bool
+
+    def fit(
+        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+    ) -> None:
+        """Finds the curvature from the training data.
+
+        Args:
+            problem: what was trained.
+            batches: a pass over the training data, or over this process's share of it.
+            reduce: sums a tensor over the processes; every sum over examples goes through it.
+            progress: told how many more examples a pass has seen.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """What fit found, to be stored."""
+
+    def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+
+    def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
+        """What an index stores of training examples; each tensor (B, ...), on the CPU."""
+
+    def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
+        """The other side of the product, with the inverse curvature and 1/n; each tensor (T, ...), on the CPU."""
+
+    def dot(self, test: Rows, train: Rows) -> Tensor:
+        """The influence (T, B) of each training example on each test quantity; linear in both, and cheap."""
+
+    def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
+        """The influence (B,) of each training example on its own loss: large for the odd and the mislabelled."""

@@ -1,0 +1,199 @@
+"""Training pictures beside the test picture that they taught, and training pictures whose labels look wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..errors import InputError, LayerError, ModelError
+from ..images import Placement, read_image
+from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, match_regions
+from ..influence.examples import shown
+from ..influence.manifest import preprocess_of
+from ..methods.call import LayerLike
+from ..results import Attribution
+from ..targets import TargetLike
+from . import drawing, panels, reading
+from .overlay import attribution_picture, color_bar, seen_picture
+from .sheet import captioned, grid
+
+_MARGIN, _GAP, _SIDE, _TEST, _COLUMNS = 28, 22, 150, 230, 6
+_MAPS = (
+    "Bright places carry the influence, be it help or harm: above those of the training picture, below it those of the "
+    "test picture. Each map is scaled by itself."
+)
+_NUMBER = "The number: by how much {} would {} (+) or {} (-) without the training picture, to first order."
+_FOOT = (
+    "Sorted by the influence of each training picture on its own loss, largest first: what the model could only learn "
+    "by heart. Wrong labels are such, and so are rare or odd pictures; look before you relabel."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A picture, where on it the model looked, and a map to lay over it."""
+
+    photo: Image.Image
+    placement: Placement
+    attribution: Attribution | None = None
+    index: int = 0
+
+    def draw(self, side: int) -> Image.Image:
+        """At about `side` x `side` pixels."""
+        size = panels.panel_size((self.photo.height, self.photo.width), side, longest=2 * side)
+        photo, placement = panels.resized(self.photo, self.placement, size)
+        if self.attribution is None:
+            return seen_picture(photo, placement)
+        return attribution_picture(self.attribution, self.index, photo, placement, style="heatmap")
+
+
+def influence_sheet(
+    index: InfluenceIndex,
+    image: Any,
+    found: InfluenceQuery,
+    *,
+    title: str = "What taught this answer",
+    label: int | None = None,
+    target: TargetLike | None = None,
+    layer: LayerLike = None,
+) -> Image.Image:
+    """Draws a test picture, and in two rows the training pictures that helped and that harmed most.
+
+    Below each training picture is the test picture again, where the two match (`seewhy.influence.match_regions`); these
+    maps are left out where the model has no layer for them.
+
+    Args:
+        index: Fit with data, or opened with it.
+        image: The test picture, as `index.query` was given it: (1, C, H, W), or a photo in a list.
+        found: What `index.query` said of it.
+        title: The headline.
+        label, target: As `index.query` was given them.
+        layer: Where feature maps are read.
+    """
+    both = (*found.helpful, *found.harmful)
+    sides = _maps(index, image, [e.index for e in both], label=label, target=target, layer=layer)
+    test = _test_picture(index, image)
+    columns = [_column(index, e, i, test, sides) for i, e in enumerate(both)]
+    cut = len(found.helpful)
+    loss = found.about.startswith("the loss of ")
+    what, (up, down) = (found.about, ("rise", "fall")) if loss else (f"the score of {found.about}", ("fall", "rise"))
+    rows = [
+        _row(f"Most helpful: without each of them {what} would {up}", "Nothing helped.", columns[:cut]),
+        _row(f"Most harmful: without each of them {what} would {down}", "Nothing harmed.", columns[cut:]),
+    ]
+    said = [("The test picture", "", True), (f"The model says: {found.predicted}", "", False)]
+    picture = test.draw(_TEST)
+    left, right = captioned(picture, said, max(picture.width, _TEST)), _stack(rows, 26)
+    body = Image.new("RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER)
+    body.paste(left, (0, 0))
+    body.paste(right, (left.width + _GAP + 14, 0))
+    number = _NUMBER.format(what, up, down)
+    bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
+    notes = [*([_MAPS] if sides else []), number, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
+    return _page(title, body, notes, bar)
+
+
+def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Image.Image:
+    """Draws training pictures whose label may be wrong, with the label and the model's answer.
+
+    Args:
+        index: Fit with data, or opened with it.
+        suspects: See `seewhy.influence.mislabelled`.
+
+    Raises:
+        InputError: There are none.
+    """
+    if not suspects:
+        raise InputError("suspects is empty; seewhy.influence.mislabelled(index) lists some")
+    cells = []
+    for one in suspects:
+        picture = _Shown(*index.data.photo(one.index)).draw(_SIDE)
+        says = (f"model: {one.predicted},", panels.percent(one.probability), False)
+        lines = [(f"labelled {one.label_name}", "", True), says, (_called(one), "", False)]
+        cells.append(captioned(picture, lines, max(picture.width, _SIDE)))
+    body = grid([cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)])
+    return _page(f"Labels to check first, of {len(index):,}", body, [_FOOT], None)
+
+
+def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
+    preprocess = preprocess_of(index.model)
+    if isinstance(image, Tensor) or preprocess is None:
+        return _Shown(*shown(index.inputs(image)[0], preprocess))
+    photo = read_image(image[0])
+    return _Shown(photo, preprocess(photo)[1])
+
+
+def _maps(
+    index: InfluenceIndex, image: Any, ids: Sequence[int], **options: Any
+) -> tuple[Attribution, Attribution] | None:
+    """Where each training picture and the test picture match; None where the model cannot say."""
+    if not ids:
+        return None
+    try:
+        return match_regions(index, image, ids, **options).carrying()
+    except (LayerError, ModelError):
+        if options["layer"] is not None:
+            raise
+        return None
+
+
+def _column(
+    index: InfluenceIndex, one: Influential, i: int, test: _Shown, sides: tuple[Attribution, Attribution] | None
+) -> Image.Image:
+    """A training picture with its caption, and where there are maps the test picture below it."""
+    photo, placement = index.data.photo(one.index)
+    picture = _Shown(photo, placement, sides and sides[1], i).draw(_SIDE)
+    lines = [(one.label_name, f"{one.score:+.2g}", True), (_called(one), "", False)]
+    cells = [captioned(picture, lines, max(picture.width, _SIDE))]
+    if sides:
+        cells.append(_Shown(test.photo, test.placement, sides[0], i).draw(_SIDE))
+    return _stack(cells, 8)
+
+
+def _called(one: Influential) -> str:
+    """A name that fits below a picture: a path's last part."""
+    return f"example {one.index}" if one.name == str(one.index) else one.name.rpartition("/")[2]
+
+
+def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
+    """Pictures side by side under a line of words."""
+    face = drawing.font(14, bold=True)
+    empty = Image.new("RGB", (1, 1), drawing.PAPER)
+    body = grid([list(cells)]) if cells else captioned(empty, [(nothing, "", False)], 300)
+    tall = drawing.line_height(face) + 8
+    row = Image.new("RGB", (max(body.width, int(face.getlength(title)) + 1), tall + body.height), drawing.PAPER)
+    ImageDraw.Draw(row).text((0, 0), title, font=face, fill=drawing.ACCENT)
+    row.paste(body, (0, tall))
+    return row
+
+
+def _stack(cells: Sequence[Image.Image], gap: int) -> Image.Image:
+    height = sum(cell.height for cell in cells) + gap * (len(cells) - 1)
+    whole, y = Image.new("RGB", (max(cell.width for cell in cells), height), drawing.PAPER), 0
+    for cell in cells:
+        whole.paste(cell, (0, y))
+        y += cell.height + gap
+    return whole
+
+
+def _page(title: str, body: Image.Image, notes: Sequence[str], bar: Image.Image | None) -> Image.Image:
+    """A headline, the body, a rule, and notes beside a colour bar."""
+    head, face = drawing.font(20, bold=True), drawing.font(12)
+    content, left = max(body.width, 480), bar.width + 18 if bar else 0
+    lines = [line for note in notes for line in drawing.wrap(note, face, content - left)]
+    tall, top = drawing.line_height(face) + 3, _MARGIN + drawing.line_height(head) + 18
+    foot = max(tall * len(lines), bar.height if bar else 0)
+    page = Image.new("RGB", (content + 2 * _MARGIN, top + body.height + 20 + foot + _MARGIN), drawing.PAPER)
+    draw, y = ImageDraw.Draw(page), top + body.height + 20
+    draw.text((_MARGIN, _MARGIN), drawing.shorten(title, head, content), font=head, fill=drawing.INK)
+    page.paste(body, (_MARGIN, top))
+    draw.line((_MARGIN, y - 12, page.width - _MARGIN - 1, y - 12), fill=drawing.RULE)
+    if bar:
+        page.paste(bar, (_MARGIN, y))
+    for i, line in enumerate(lines):
+        draw.text((_MARGIN + left, y + i * tall), line, font=face, fill=drawing.FAINT)
+    return page

@@ -1,0 +1,196 @@
+"""The command line of influence, and its pictures: what it prints where, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from influence_cases import NOT_TRAINED, one_thread
+from seewhy.cli import influencing
+from seewhy.errors import ImageError, InputError
+from seewhy.influence import InfluenceIndex, mislabelled
+from seewhy.render.influence import influence_sheet, mislabelled_sheet
+from tiny_models import TinyCNN, pictures, randomised
+
+CLASSES = ("blue", "green", "red")
+pytestmark = NOT_TRAINED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of three colours by class, one of them in the wrong folder, and weights of a model for them."""
+    import timm
+
+    folder = tmp_path_factory.mktemp("influence")
+    chance = np.random.default_rng(0)
+    for i in range(15):
+        pixels = chance.integers(0, 90, (40, 48, 3))
+        pixels[5:30, 8:40, 2 - i % 3] += 150
+        kept = folder / "data" / "train" / CLASSES[(i + (i == 7)) % 3]
+        kept.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(kept / f"{i:02d}.png")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), folder / "weights.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(place: Path) -> Path:
+    model = f"timm:test_resnet@{place / 'weights.pt'}"
+    assert influencing.fit_index(f"folder:{place / 'data'}", model=model, l2=0.1, out=place / "index") == 0
+    return place / "index"
+
+
+def photo(place: Path) -> Path:
+    return next((place / "data").rglob("00.png"))
+
+
+def test_fit_tells_the_estimate_and_what_to_ask(
+    place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "l2": 0.1, "out": tmp_path}
+    source = f"folder:{place / 'data'}"
+    assert influencing.fit_index(source, options=["damping=0.5"], dtype="float16", **options) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "15 examples: about" in said.err
+    assert f"seewhy influence mislabelled --index {tmp_path}" in said.err
+    assert influencing.fit_index(source, options=["damping=0.5"], dtype="float16", as_json=True, **options) == 0
+    assert json.loads(capsys.readouterr().out)["examples"] == 15
+    for wrong, reason in (
+        ({"options": ["damping"]}, "is not NAME=VALUE"),
+        ({"options": ["dumping=3"]}, "solver 'last_layer' does not take"),
+        ({"dtype": "int8"}, "dtype 'int8' is not known"),
+        ({"options": ["damping=0.1"]}, "holds an index with settings="),
+    ):
+        with pytest.raises(InputError, match=reason):
+            influencing.fit_index(source, **{**options, **wrong})
+
+
+def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = photo(place)
+    assert influencing.query_photos([first, first], index=index, k=2, out=tmp_path, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((tmp_path / "influence.json").read_text())
+    sheets = [query["sheet"] for query in told["queries"]]
+    assert sheets == [str(tmp_path / "00.influence.png"), str(tmp_path / "00-2.influence.png")]
+    opened = influencing.open_index(index, model=None, data=None, device="cpu")
+    (found,) = opened.query([first], 2)
+    query = told["queries"][0]
+    assert query["predicted"] in CLASSES
+    assert query["about"] == f"the loss of {query['predicted']}"
+    for ends, expected in ((query["helpful"], found.helpful), (query["harmful"], found.harmful)):
+        assert [end["index"] for end in ends] == [end.index for end in expected]
+        assert all(end["name"].startswith(f"train/{end['label_name']}/") for end in ends)
+    for sheet in sheets:
+        with Image.open(sheet) as picture:
+            assert picture.width > 600
+            assert len(picture.getcolors(maxcolors=10**6) or []) > 500  # photos with maps
+    assert influencing.query_photos([first], index=index, target="probability:red", out=tmp_path) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "helpful" in said.err
+    assert influencing.query_photos([first], index=index, label="green", out=tmp_path, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["queries"][0]["about"] == "the loss of green"
+
+
+def test_mislabelled_lists_and_draws(
+    place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert influencing.list_mislabelled(index=index, top=4, out=tmp_path, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    opened = influencing.open_index(index, model=None, data=None, device="cpu")
+    own = opened.self_influence()
+    assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:4].tolist()
+    assert [one["score"] for one in told["examples"]] == pytest.approx(own.sort(descending=True).values[:4].tolist())
+    assert all(0 < one["probability"] <= 1 for one in told["examples"])
+    assert (tmp_path / "mislabelled.png").is_file()
+    assert influencing.list_mislabelled(index=index, top=3, out=tmp_path) == 0
+    assert "Labels to check first, of 15" in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_read_can_be_left_out(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "train" / "red" / "broken.png").write_bytes(b"no picture")
+    options: dict[str, Any] = {
+        "model": f"timm:test_resnet@{place / 'weights.pt'}",
+        "l2": 0.1,
+        "out": tmp_path / "index",
+    }
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        influencing.fit_index(f"folder:{tmp_path / 'data'}", **options)
+    assert influencing.fit_index(f"folder:{tmp_path / 'data'}", on_error="skip", as_json=True, **options) == 0
+    said = capsys.readouterr()
+    assert "skipped" in said.err
+    told = json.loads(said.out)
+    assert (told["examples"], told["skipped"]) == (15, ["train/red/broken.png"])
+    opened = influencing.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    assert len(opened.query([photo(place)], 2)[0].helpful) == 2
+
+
+def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path) -> None:
+    first, other = photo(place), tmp_path / "other"
+    shutil.copytree(place / "data", other)
+    next((other / "train" / "red").iterdir()).unlink()
+    ask: dict[str, Any] = {"index": index, "out": tmp_path}
+    for options, said in (
+        ({"index": tmp_path}, "holds no influence index; 'seewhy influence fit' makes one"),
+        ({"data": f"folder:{other}"}, r"data does not fit the index in '.*': it has 14 examples, the index 15"),
+        ({"model": "timm:test_resnet@" + str(_other_weights(tmp_path))}, r"model does not fit the index .* differ"),
+        ({"label": "rad"}, "label 'rad' is no class of the index; did you mean 'red'"),
+        ({"label": "7"}, "labels has 7, the model has 3 classes: 0 to 2"),
+        ({"out": first}, "cannot be made a folder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            influencing.query_photos([first], **{**ask, **options})
+    with pytest.raises(InputError, match="top=0 cannot be listed"):
+        influencing.list_mislabelled(top=0, **ask)
+    told = json.loads((index / "manifest.json").read_text())
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "manifest.json").write_text(json.dumps({**told, "about": {}}))
+    with pytest.raises(InputError, match="does not say what it was made of; give --model and --data"):
+        influencing.query_photos([first], index=bare, out=tmp_path)
+
+
+def _other_weights(folder: Path) -> Path:
+    import timm
+
+    torch.manual_seed(1)
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), folder / "other.pt")
+    return folder / "other.pt"
+
+
+def test_sheets_of_tensors_and_of_models_without_maps() -> None:
+    data = pictures(20, 12), torch.arange(20) % 3
+    net = randomised(TinyCNN(3))
+    index = InfluenceIndex.fit(net, data, solver="last_layer", l2=0.1)
+    x = pictures(1, 12, seed=1)
+    (found,) = index.query(x, 3)
+    with_maps = influence_sheet(index, x, found)
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 3))  # no layer is a picture
+    index = InfluenceIndex.fit(flat, data, solver="last_layer", l2=0.1)
+    (found,) = index.query(x, 3, target="top1")
+    without = influence_sheet(index, x, found, target="top1")
+    assert with_maps.height > without.height + 200
+    suspects = mislabelled(index, 7)
+    one, two = (mislabelled_sheet(index, suspects[:n]) for n in (6, 7))
+    assert two.height > one.height + 100  # six in a row
+    with pytest.raises(InputError, match="suspects is empty"):
+        mislabelled_sheet(index, [])
