@@ -6,13 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, images, maps, masking, methods, metrics, render, targets
+    from . import data, images, influence, localize, maps, masking, methods, metrics, render, targets, wsol
     from .errors import SeewhyError, SeewhyWarning
     from .evaluating import evaluate
     from .evaluation import Evaluation
     from .explaining import explain, list_layers
     from .explanation import Explanation
     from .images import IMAGENET, Preprocess
+    from .localising import evaluate_localisation
     from .methods import METHODS
     from .models.load import load_model
     from .models.model import Model, wrap
@@ -35,12 +36,25 @@ _WHERE = {
     "SeewhyWarning": "errors",
     "Trace": "trace",
     "evaluate": "evaluating",
+    "evaluate_localisation": "localising",
     "explain": "explaining",
     "list_layers": "explaining",
     "load_model": "models.load",
     "wrap": "models.model",
 }
-_MODULES = ("data", "images", "maps", "masking", "methods", "metrics", "render", "targets")
+_MODULES = (
+    "data",
+    "images",
+    "influence",
+    "localize",
+    "maps",
+    "masking",
+    "methods",
+    "metrics",
+    "render",
+    "targets",
+    "wsol",
+)
 
 __all__ = [
     "Attribution",
@@ -56,10 +70,13 @@ __all__ = [
     "Trace",
     "data",
     "evaluate",
+    "evaluate_localisation",
     "explain",
     "images",
+    "influence",
     "list_layers",
     "load_model",
+    "localize",
     "maps",
     "masking",
     "methods",
@@ -67,6 +84,7 @@ __all__ = [
     "render",
     "targets",
     "wrap",
+    "wsol",
 ]
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from .errors import InputError
-from .metrics import METRICS, Chance, MetricResult
+from .metrics import LOCALIZATION, METRICS, Chance, Figure, MetricResult
 from .render.curves import Panel, Scored, curves_picture
 
 JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
@@ -56,13 +56,13 @@ class Row:
             "layer": self.layer or "",
             "target": self.target,
             "metric": self.metric,
-            "mean": _number(r.mean),
-            "low": _number(r.low),
-            "high": _number(r.high),
+            "mean": number(r.mean),
+            "low": number(r.low),
+            "high": number(r.high),
             "n": r.n,
             "left_out": sum(r.left_out.values()),
             "higher_is_better": r.higher_is_better,
-            **{f"chance_{name}": _number(found.mean) for name, found in self.chance.items()},
+            **{f"chance_{name}": number(found.mean) for name, found in self.chance.items()},
         }
 
 
@@ -134,7 +134,7 @@ class Evaluation:
         scored += [_scored(name, found, chance=True) for name, found in rows[0].chance.items()]
         direction = "higher is better" if rows[0].result.higher_is_better else "lower is better"
         followed = rows[0].result.settings.get("output")
-        kind = METRICS[rows[0].result.metric]
+        kind = {**METRICS, **LOCALIZATION}[rows[0].result.metric]
         axes = kind.axes[0], kind.axes[1].replace("score", followed) if followed else kind.axes[1]
         title = metric if metric != kind.name else kind.title
         return Panel(f"{title}, {target}" if several else title, direction, axes, tuple(scored))
@@ -150,19 +150,27 @@ def _details(row: Row) -> dict[str, Any]:
     return {
         "interval": r.interval,
         "settings": dict(r.settings),
-        "values": [_number(value) for value in r.values],
+        "values": [number(value) for value in r.values],
         "status": list(r.status),
-        "curves": [[_number(value) for value in curve] for curve in r.curves],
-        "positions": [[_number(value) for value in at] for at in r.positions],
+        "curves": [[number(value) for value in curve] for curve in r.curves],
+        "positions": [[number(value) for value in at] for at in r.positions],
+        "figures": {name: figure_cells(figure) for name, figure in r.figures.items()},
         "chance": {name: _level(found) for name, found in row.chance.items()},
     }
 
 
 def _level(found: MetricResult) -> dict[str, Any]:
-    at, curve = ([_number(value) for value in values] for values in found.mean_curve())
-    bounds = {"mean": _number(found.mean), "low": _number(found.low), "high": _number(found.high)}
+    at, curve = ([number(value) for value in values] for values in found.mean_curve())
+    bounds = {"mean": number(found.mean), "low": number(found.low), "high": number(found.high)}
     return {**bounds, "positions": at, "curve": curve}
 
 
-def _number(value: float | np.floating[Any]) -> float | None:
+def figure_cells(figure: Figure) -> dict[str, Any]:
+    """One of a metric's figures as plain values."""
+    bounds = {"mean": number(figure.mean), "low": number(figure.low), "high": number(figure.high)}
+    return {**bounds, "thresholds": [number(each) for each in figure.thresholds]}
+
+
+def number(value: float | np.floating[Any]) -> float | None:
+    """A number for a table: to six places, None for what is none."""
     return round(float(value), 6) if math.isfinite(value) else None

@@ -8,6 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
+from .arguments import (
+    DATA_OPTION,
+    BatchOption,
+    DeviceOption,
+    JsonOption,
+    LabelsOption,
+    LayersOption,
+    MethodOptions,
+    MethodsOption,
+    ModelOption,
+    OutOption,
+    PhotosArgument,
+    RuleOption,
+    SeedOption,
+    TargetsOption,
+)
+from .influence_app import influence
+
 app = typer.Typer(
     name="seewhy",
     help="Shows why an image model gave its answer.",
@@ -17,33 +35,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="--debug, anywhere, shows tracebacks.",
 )
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", help="efficientnet_lite0, timm:NAME, torchvision:NAME or hf:NAME; @FILE for weights."
-    ),
-]
-PhotosArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)]
-MethodsOption = Annotated[
-    list[str] | None, typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them. [grad_cam]")
-]
-TargetsOption = Annotated[
-    list[str] | None,
-    typer.Option("--target", "-t", help="top1, top3, a class or label, margin:A/B, counterfactual:A. [top1]"),
-]
-LayersOption = Annotated[
-    list[str] | None, typer.Option("--layer", "-l", help="Names, or all-stages. [the last that is a picture]")
-]
-MethodOptions = Annotated[
-    list[str] | None,
-    typer.Option("--option", "-O", help="METHOD.OPTION=VALUE, as rise.samples=2000; 'seewhy methods' lists them."),
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ...")]
-LabelsOption = Annotated[Path | None, typer.Option("--labels", help="A text file with a class name a line.")]
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Photos in one pass.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, and nothing else there.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures, maps and explanation.json.")]
+app.add_typer(influence, name="influence")
 
 
 def _version(asked: bool) -> None:
@@ -109,12 +101,24 @@ def explain(
 
 @app.command()
 def evaluate(
-    photos: PhotosArgument,
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures, or folders of them.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="faithfulness, of photos; or localisation, over --data with boxes or masks.")
+    ] = "faithfulness",
+    data: Annotated[str | None, DATA_OPTION] = None,
+    split: Annotated[str, typer.Option(help="Of the data: train, val or test.")] = "test",
+    validation: Annotated[
+        str | None, typer.Option(help="The split on which localisation thresholds are fitted. [none]")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Of the data, at most so many pictures. [all]")] = None,
+    rule: RuleOption = "cam2016",
     model: ModelOption = "efficientnet_lite0",
     method: MethodsOption = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="One or more, as deletion or deletion:step=1792,output=logit. [both]"),
+        typer.Option("--metric", help="One or more, as deletion or deletion:step=1792,output=logit. [the task's]"),
     ] = None,
     target: TargetsOption = None,
     layer: LayersOption = None,
@@ -124,24 +128,132 @@ def evaluate(
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
     batch_size: BatchOption = 8,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> int:
-    """Scores how faithful methods' maps are, beside maps that know nothing of the model."""
+    """Scores how faithful methods' maps are, or how well they localise, beside maps that know nothing of the model."""
+    shared: dict[str, Any] = {
+        "model": model,
+        "methods": method or ["grad_cam"],
+        "layers": layer,
+        "out": out,
+        "chance": chance,
+        "options": option or [],
+        "device": device,
+        "labels": labels,
+        "batch_size": batch_size,
+        "as_json": as_json,
+    }
+    if task in ("localisation", "localization"):
+        from .evaluating_data import evaluate_data
+
+        if photos or target:
+            raise typer.BadParameter("localisation scores the true classes of --data, and takes no photos or targets")
+        return evaluate_data(
+            data or "scenes",
+            split=split,
+            validation=validation,
+            count=count,
+            rule=rule,
+            metrics=metric,
+            seed=seed,
+            **shared,
+        )
     from .evaluating import evaluate_photos
 
-    return evaluate_photos(
+    if task != "faithfulness" or not photos or data:
+        raise typer.BadParameter(
+            "give photos for --task faithfulness, or --data for --task localisation", param_hint="'PHOTOS'"
+        )
+    return evaluate_photos(photos, metrics=metric or ["insertion", "deletion"], targets=target or ["top1"], **shared)
+
+
+@app.command()
+def localize(
+    photos: PhotosArgument,
+    model: ModelOption = "efficientnet_lite0",
+    method: MethodsOption = None,
+    target: TargetsOption = None,
+    layer: LayersOption = None,
+    rule: RuleOption = "cam2016",
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the map's scale, instead of the rule's.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--every", help="Boxes around all components.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where pictures and boxes.json go.")] = Path("seewhy-out"),
+    option: MethodOptions = None,
+    device: DeviceOption = "cpu",
+    labels: LabelsOption = None,
+    batch_size: BatchOption = 8,
+    as_json: JsonOption = False,
+) -> int:
+    """Draws and prints boxes around what a map marks."""
+    from .localizing import localize_photos
+
+    return localize_photos(
         photos,
         model=model,
         methods=method or ["grad_cam"],
-        metrics=metric or ["insertion", "deletion"],
         targets=target or ["top1"],
         layers=layer,
+        rule=rule,
+        threshold=threshold,
+        every=every,
         out=out,
-        chance=chance,
-        options=option or [],
         device=device,
         labels=labels,
+        options=option or [],
         batch_size=batch_size,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def train(
+    data: Annotated[str, DATA_OPTION] = "scenes",
+    val: Annotated[
+        str | None, typer.Option("--val", help="Data whose split 'val' is held back; 'none' holds nothing. [--data]")
+    ] = None,
+    pooling: Annotated[str, typer.Option("--pooling", help="The head: gap (CAM), gmp, lse or oquab.")] = "gap",
+    backbone: Annotated[
+        str, typer.Option(help="efficientnet_lite0, timm:NAME, torchvision:alexnet, vgg16 or googlenet; @FILE.")
+    ] = "efficientnet_lite0",
+    scratch: Annotated[bool, typer.Option("--scratch", help="Begin from random weights.")] = False,
+    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one step.")] = 32,
+    lr: Annotated[float, typer.Option("--lr", help="The highest learning rate.")] = 3e-3,
+    augment: Annotated[str, typer.Option(help="none, move (zoom, shift, light) or mirror (left-right too).")] = "move",
+    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and count it.")] = False,
+    seed: SeedOption = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the network and its curves go.")] = Path(
+        "seewhy-train"
+    ),
+    device: DeviceOption = "cpu",
+    devices: Annotated[int, typer.Option(min=1)] = 1,
+    resume: Annotated[bool, typer.Option(help="Go on with a training that was stopped.")] = True,
+    as_json: JsonOption = False,
+) -> int:
+    """Trains a network on image labels that knows where things are; killed, it goes on with the same command."""
+    from .training import train_model
+
+    return train_model(
+        data=data,
+        val=val,
+        on_error="skip" if skip_bad else "raise",
+        backbone=backbone,
+        pooling=pooling,
+        scratch=scratch,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        augment=augment,
+        patience=patience,
+        seed=seed,
+        out=out,
+        device=device,
+        devices=devices,
+        resume=resume,
         as_json=as_json,
     )
 

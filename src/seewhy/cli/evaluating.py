@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError
 from ..evaluating import evaluate
 from ..evaluation import PICTURE_NAME, Evaluation, Row
 from ..images import find_images
-from ..metrics import CHANCES, METRICS, ExplanationMetric, find_metric
+from ..metrics import CHANCES, ExplanationMetric, ImageMetric, find_metric
 from ..models.load import DEFAULT_MODEL, load_model
 from . import parsing
 from .showing import console, progress, table
+
+_Kind = TypeVar("_Kind", bound=ImageMetric)
 
 
 def evaluate_photos(
@@ -66,21 +68,26 @@ def evaluate_photos(
 
 
 def parse_metric(text: str) -> ExplanationMetric:
-    """The metric that "deletion" or "deletion:step=1792,output=logit" names.
+    """The metric of explanations that "deletion" or "deletion:step=1792,output=logit" names, as `metric_of`."""
+    return metric_of(text, ExplanationMetric)
+
+
+def metric_of(text: str, kind: type[_Kind]) -> _Kind:
+    """The metric that "NAME" or "NAME:OPTION=VALUE,..." names, of a kind.
 
     Raises:
         InputError: no such metric, no such option, or a value that it does not take.
     """
     name, _, settings = text.partition(":")
+    found = find_metric(name, kind)
     if not settings:
-        return find_metric(name)
-    find_metric(name)  # says which there are
+        return found
     pairs = [setting.partition("=") for setting in settings.split(",")]
     if not all(key and equals for key, equals, _ in pairs):
         raise InputError(f"metric {text!r} is not NAME:OPTION=VALUE,...; such as deletion:step=1792,output=logit")
     options = {key.strip(): parsing.value(value) for key, _, value in pairs}
     try:
-        return METRICS[name](**options)
+        return type(found)(**options)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -1,0 +1,44 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="efficientnet_lite0, timm:NAME, torchvision:NAME, hf:NAME, @FILE for weights; or what train wrote.",
+    ),
+]
+PhotosArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)]
+MethodsOption = Annotated[
+    list[str] | None, typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them. [grad_cam]")
+]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="top1, top3, a class or label, margin:A/B, counterfactual:A. [top1]"),
+]
+LayersOption = Annotated[
+    list[str] | None, typer.Option("--layer", "-l", help="Names, or all-stages. [the last that is a picture]")
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-O", help="METHOD.OPTION=VALUE, as rise.samples=2000; 'seewhy methods' lists them."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ...")]
+LabelsOption = Annotated[Path | None, typer.Option("--labels", help="A text file with a class name a line.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Photos in one pass.")]
+DATA_OPTION = typer.Option(
+    "--data", "-d", help="scenes, folder:PATH, csv:, voc:, coco:, imagenet:, cub:, openimages:, stl10: ..."
+)
+RuleOption = Annotated[
+    str, typer.Option(help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1 or wsol_v2.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of all that is drawn.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, and nothing else there.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures, maps and explanation.json.")]

@@ -1,0 +1,113 @@
+"""Pictures of a data set in a model's input, with what is marked in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from .data.dataset import Example, LabelledImages
+from .errors import ImageError, ModelError
+from .images import Placement
+from .models.model import Model
+from .results import Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """Some pictures as a model sees them.
+
+    Attributes:
+        indices, names, photos, placements: of each picture, and which part of it the model sees.
+        labels: for each picture the data's classes that it shows.
+        x: (N, C, H, W).
+        truths: for each picture what is marked in it, in pixels of x; None where nobody marked anything.
+    """
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    photos: tuple[Image.Image, ...]
+    placements: tuple[Placement, ...]
+    labels: tuple[tuple[int, ...], ...]
+    x: Tensor
+    truths: tuple[Truth | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every picture with each of its classes."""
+        return [(i, label) for i, labels in enumerate(self.labels) for label in labels]
+
+
+def read_marked(
+    data: LabelledImages,
+    indices: Iterable[int],
+    model: Model,
+    on_bad_image: Callable[[str, ImageError], None] | None = None,
+) -> Marked | None:
+    """Reads pictures of a data set for a model; None where none of them can be read.
+
+    Args:
+        on_bad_image: called with the name of each picture that cannot be read and the reason; None raises.
+
+    Raises:
+        ModelError: the model does not say how photos become its input.
+        ImageError: a picture cannot be read, and nobody is to be told.
+    """
+    if model.preprocess is None:
+        raise ModelError(f"{model.name} does not say how photos become its input; wrap it with preprocess=...")
+    read: dict[int, Example] = {}
+    for index in indices:
+        try:
+            read[index] = data[index]
+        except ImageError as error:
+            if on_bad_image is None:
+                raise
+            on_bad_image(data.names[index], error)
+    if not read:
+        return None
+    x, placements = model.preprocess.batch([example.photo for example in read.values()])
+    size = (x.shape[2], x.shape[3])
+    return Marked(
+        indices=tuple(read),
+        names=tuple(example.name for example in read.values()),
+        photos=tuple(example.photo for example in read.values()),
+        placements=tuple(placements),
+        labels=tuple(example.labels for example in read.values()),
+        x=x,
+        truths=tuple(
+            example.truth and example.truth.cropped(placement.box, size)
+            for example, placement in zip(read.values(), placements, strict=True)
+        ),
+    )
+
+
+def class_indices(model: Model, data: LabelledImages, classes: Mapping[str, int] | None = None) -> tuple[int, ...]:
+    """The model's class for each of the data's: as given, by name, or, where as many or nothing is known, by order.
+
+    Raises:
+        ModelError: a class has no counterpart.
+    """
+    names, known = _plain(data.classes), _plain(model.labels or ())
+    agree = sum(mine == theirs for mine, theirs in zip(names, known, strict=False))
+    if classes is None and (not known or (len(known) == len(names) and 2 * agree > len(names))):
+        return tuple(range(len(names)))
+    by_name = {label: i for i, label in enumerate(known) if known.count(label) == 1}
+    by_name |= dict(zip(_plain(list(classes or {})), (classes or {}).values(), strict=True))
+    missing = [data.classes[i] for i, name in enumerate(names) if name not in by_name]
+    if missing:
+        also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{model.name} has no class {missing[0]!r} of {data.title}{also}; "
+            f"name the model's class of each: classes={{{missing[0]!r}: 0, ...}}"
+        )
+    return tuple(by_name[name] for name in names)
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    """The first of each class's names, for comparing."""
+    return [name.partition(",")[0].strip().casefold() for name in names]

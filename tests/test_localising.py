@@ -1,0 +1,312 @@
+"""Methods against localisation metrics over a data set: what is fed to which metric, table, files, command."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+import seewhy
+from seewhy.cli import run
+from seewhy.data.dataset import Example, LabelledImages
+from seewhy.errors import ImageError, InputError, ModelError
+from seewhy.images import Preprocess
+from seewhy.localisation import LocalisationEvaluation
+from seewhy.localising import evaluate_localisation
+from seewhy.localize import boxes
+from seewhy.marked import class_indices, read_marked
+from seewhy.metrics import (
+    LocationAveragePrecision,
+    MaxBoxAccuracy,
+    PointingGame,
+    TopKLocalization,
+    chance_maps,
+)
+from seewhy.results import Truth
+from tiny_models import ModelState
+
+SIDE = 24
+PLAIN = Preprocess((SIDE, SIDE), None, (0.5,) * 3, (0.5,) * 3, "bilinear")
+
+
+class Squares(LabelledImages):
+    """A square of pure red, green or blue on grey noise, or two of them; the truth is exact."""
+
+    title = "squares"
+
+    def __init__(
+        self, count: int = 9, *, multi_label: bool = False, unmarked: int | None = None, bad: int | None = None
+    ):
+        self.multi_label, self.unmarked, self.bad = multi_label, unmarked, bad
+        self.classes = ("red", "green", "blue")
+        self.names = [f"{i}.png" for i in range(count)]
+        self.labels = [(i % 3, *([(i + 1) % 3] if multi_label and i % 2 else [])) for i in range(count)]
+
+    def __getitem__(self, index: int) -> Example:
+        if index == self.bad:
+            raise ImageError(f"image '{self.names[index]}' is torn")
+        rng = np.random.default_rng(index)
+        pixels = rng.integers(90, 110, (SIDE, SIDE, 3), dtype=np.uint8)
+        found = []
+        for half, label in enumerate(self.labels[index]):
+            side = int(rng.integers(6, 10))
+            x, y = int(rng.integers(12 - side)) + 12 * half, int(rng.integers(SIDE - side))
+            pixels[y : y + side, x : x + side] = 0
+            pixels[y : y + side, x : x + side, label] = 255
+            found.append([x, y, x + side, y + side])
+        truth = Truth((SIDE, SIDE), torch.tensor(found), torch.tensor(self.labels[index]))
+        shown = None if index == self.unmarked else truth
+        return Example(self.names[index], Image.fromarray(pixels), tuple(sorted(self.labels[index])), shown)
+
+
+class Colours(nn.Module):
+    """Scores how much of each pure colour there is: its CAM is the square itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.fc = nn.Linear(3, 3, bias=False)
+        with torch.no_grad():
+            self.conv.weight.copy_((2 * torch.eye(3) - 1)[:, :, None, None])  # white scores below pure colours
+            self.conv.bias.fill_(-1.5)
+            self.fc.weight.copy_(torch.eye(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+def colours(labels: tuple[str, ...] = ("red", "green", "blue")) -> seewhy.Model:
+    return seewhy.wrap(Colours(), preprocess=PLAIN, labels=labels, name="colours")
+
+
+ALL = {
+    "V1": MaxBoxAccuracy(version=1, thresholds=50),
+    "V2": MaxBoxAccuracy(thresholds=50),
+    "pixel_ap": "pixel_ap",
+    "pointing_game": PointingGame(tolerance=2),
+    "energy_pointing": "energy_pointing",
+    "segmentation_iou": "segmentation_iou",
+    "location_ap": LocationAveragePrecision(tolerance=1),
+    "topk": TopKLocalization(k=2),
+}
+
+
+@cache
+def studied() -> LocalisationEvaluation:
+    model = colours()
+    before = ModelState(model.module)
+    found = evaluate_localisation(
+        model, Squares(multi_label=True), methods=["cam", "saliency"], metrics=ALL, batch_size=4, cases=2
+    )
+    before.assert_unchanged()
+    return found
+
+
+def by(found: LocalisationEvaluation, method: str, metric: str) -> Any:
+    (row,) = [row for row in found if (row.method, row.metric) == (method, metric)]
+    return row
+
+
+def test_a_map_that_is_the_object_is_right_by_every_metric() -> None:
+    found = studied()
+    assert len(found) == 2 * len(ALL)
+    assert len(found.names) == 9 + 4  # every second picture shows two classes
+    for name in ALL:
+        row = by(found, "cam", name)
+        assert row.result.mean == pytest.approx(0.0 if name == "topk" else 1.0, abs=1e-6), name
+        assert row.chance["random"].mean != pytest.approx(row.result.mean, abs=0.05)
+
+
+def test_every_metric_is_fed_what_it_asks_for() -> None:
+    """Against metrics that were fed by hand, picture by picture and class by class."""
+    data, model = Squares(multi_label=True), colours()
+    pointing, location = PointingGame(tolerance=2), LocationAveragePrecision(tolerance=1)
+    topk, level = TopKLocalization(k=2), PointingGame(tolerance=2)
+    for i in range(len(data)):
+        example = data[i]
+        x = PLAIN.batch([example.photo])[0]
+        scores = model.module(x)[0].detach()
+        for label in range(3):
+            one = seewhy.methods.saliency(model, x, label)
+            location.update(one, [example.truth], labels=[label], scores=[float(scores[label])])
+            if label in example.labels:
+                pointing.update(one, [example.truth], labels=[label])
+                level.update(chance_maps(x)["centre"], [example.truth], labels=[label])
+        guesses = scores.topk(2).indices.tolist()
+        found = [boxes(seewhy.methods.saliency(model, x, g), rule="cam2016")[0].boxes[:1] for g in guesses]
+        # a map without an answer has no box, and its guess is wrong
+        known = [j for j, one in enumerate(found) if len(one)]
+        guesses = [guesses[j] if j in known else -9 for j in range(2)]
+        placed = [found[j] if j in known else torch.zeros(1, 4, dtype=torch.long) for j in range(2)]
+        topk.update([guesses], [torch.cat(placed)], [example.truth])
+    for name, metric in (("pointing_game", pointing), ("location_ap", location), ("topk", topk)):
+        ours, theirs = by(studied(), "saliency", name).result, metric.compute()
+        assert ours.mean == pytest.approx(theirs.mean, abs=1e-9), name
+        assert {k: f.mean for k, f in ours.figures.items()} == pytest.approx(
+            {k: f.mean for k, f in theirs.figures.items()}, nan_ok=True
+        )
+    chance = by(studied(), "saliency", "pointing_game").chance["centre"]
+    assert chance.values.tolist() == level.compute().values.tolist()
+
+
+def test_batches_change_nothing() -> None:
+    again = evaluate_localisation(
+        colours(), Squares(multi_label=True), methods=["cam", "saliency"], metrics=ALL, batch_size=9, cases=0
+    )
+    for row, other in zip(studied(), again, strict=True):
+        assert row.result.mean == pytest.approx(other.result.mean, abs=1e-7)
+        assert row.result.figures.keys() == other.result.figures.keys()
+
+
+def test_thresholds_are_fitted_on_other_pictures() -> None:
+    data, other = Squares(6), Squares(9)
+    found = evaluate_localisation(
+        colours(),
+        data,
+        methods="saliency",
+        metrics=[MaxBoxAccuracy(version=1, thresholds=50)],
+        validation=other,
+        cases=0,
+    )
+    alone = evaluate_localisation(
+        colours(), other, methods="saliency", metrics=[MaxBoxAccuracy(version=1, thresholds=50)], cases=0
+    )
+    figures = found[0].result.figures
+    assert figures["validation"].thresholds == alone[0].result.figures["oracle"].thresholds
+    assert figures["validation"].mean <= figures["oracle"].mean
+    assert "validation" not in alone[0].result.figures
+
+
+def test_cases_are_the_best_and_the_worst() -> None:
+    found = studied()
+    assert [(case.attribution.method, case.kind) for case in found.cases] == [
+        (method, kind) for method in ("cam", "saliency") for kind in ("best", "best", "worst", "worst")
+    ]
+    values = dict(zip(found.names, by(found, "saliency", "V1").result.values, strict=True))
+    for case in found.cases[4:]:
+        assert case.value == values[f"{case.name}: {case.label}"]
+    best, worst = ([c.value for c in found.cases[4:] if c.kind == kind] for kind in ("best", "worst"))
+    assert min(best) >= max(worst)
+    assert max(best) == max(values.values())
+    case = found.cases[0]
+    assert case.photo.size == (SIDE, SIDE)
+    torch.testing.assert_close(case.found.boxes.float(), case.truth.boxes)
+
+
+def test_files(tmp_path: Path) -> None:
+    found = studied()
+    told = json.loads(found.save(tmp_path).read_text())
+    assert told["rows"][0]["figures"]["oracle"]["mean"] == 1
+    with (tmp_path / "evaluation.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {line["figure"] for line in lines if line["metric"] == "V1"} >= {"", "oracle", "fixed"}
+    assert len(lines) == len(found.table())
+    for name in ("best_and_worst.png", "curves.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 200
+    assert (tmp_path / "evaluation.parquet").stat().st_size > 1000
+
+
+def test_pictures_without_truth_or_torn() -> None:
+    told: dict[str, str] = {}
+    found = evaluate_localisation(
+        colours(),
+        Squares(8, unmarked=1, bad=2),
+        methods="cam",
+        metrics=["pointing_game", TopKLocalization(k=1)],
+        cases=1,
+        on_bad_image=lambda name, error: told.update({name: str(error)}),
+    )
+    assert told == {"2.png": "image '2.png' is torn"}
+    assert found.names == tuple(f"{i}.png: {('red', 'green', 'blue')[i % 3]}" for i in range(8) if i != 2)
+    for row in found:
+        assert row.result.left_out == {"no_truth": 1}
+    with pytest.raises(ImageError, match="torn"):
+        evaluate_localisation(colours(), Squares(bad=0), methods="cam")
+
+
+def test_what_the_model_sees_is_what_counts() -> None:
+    """A centre crop: what lies outside is gone from the truth too, and boxes are in the input's pixels."""
+    cropping = Preprocess((12, 12), (SIDE, SIDE), (0.5,) * 3, (0.5,) * 3, "bilinear")
+    data = Squares(6)
+    marked = read_marked(data, range(6), seewhy.wrap(Colours(), preprocess=cropping))
+    assert marked is not None
+    for i, truth in enumerate(marked.truths):
+        whole = data[i].truth
+        assert truth is not None
+        assert whole is not None
+        expected = (whole.boxes - 6).clamp(0, 12)
+        kept = (expected[:, 2] > expected[:, 0]) & (expected[:, 3] > expected[:, 1])
+        torch.testing.assert_close(truth.boxes, expected[kept])
+
+
+def test_classes_are_matched_by_name_or_by_order() -> None:
+    data = Squares(3)
+    assert class_indices(colours(), data) == (0, 1, 2)
+    assert class_indices(colours(("blue", "Red", "green, lime")), data) == (1, 2, 0)
+    assert class_indices(seewhy.wrap(Colours(), preprocess=PLAIN), data) == (0, 1, 2)
+    assert class_indices(colours(("a", "b", "c")), data, {"red": 2, "green": 0, "blue": 1}) == (2, 0, 1)
+    with pytest.raises(ModelError, match="has no class 'red' of squares"):
+        class_indices(colours(("a", "green", "c")), data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"data": None}, "data has no pictures"),
+        ({"metrics": "deletion"}, "does not compare with what is marked"),
+        ({"metrics": []}, "metrics is empty"),
+        ({"metrics": "pixelap"}, "did you mean 'pixel_ap'"),
+        ({"metrics": ["pixel_ap", "pixel_ap"]}, "one of a kind twice"),
+        ({"metrics": TopKLocalization(k=9)}, "more than the 5"),
+        ({"rule": "cam2017"}, "did you mean 'cam2016'"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_what_cannot_be_used_is_said(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        evaluate_localisation(colours(), **{"data": Squares(3), **settings})
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), weights)
+    arguments = ["evaluate", "--task", "localisation", "-d", "scenes:size=48", "--count", "3", "-m"]
+    arguments += [f"timm:test_resnet@{weights}", "--metric", "pointing_game:tolerance=3", "-o", str(tmp_path / "out")]
+    assert run([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["data"] == "scenes:size=48"
+    assert told["rows"][0]["metric"] == "pointing_game:tolerance=3"
+    assert told["rows"][0]["settings"]["tolerance"] == 3
+    assert run(arguments) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "(centre)" in said.err
+    assert "best_and_worst.png" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--task", "localisation", "photo.jpg"], "takes no photos"),
+        (["--task", "localisation", "-d", "scene"], "did you mean 'scenes'"),
+        (["--task", "localisation"], "has no class '0' of scenes"),
+        (["--task", "localise", "photo.jpg"], "--task localisation"),
+        ([], "give photos"),
+    ],
+)
+def test_a_wrong_command_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", *arguments]) == 1
+    err = capsys.readouterr().err.strip()
+    assert said in err
+    assert len(err.splitlines()) == 1
