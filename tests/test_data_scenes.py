@@ -186,3 +186,12 @@ def test_specs() -> None:
         find_data("scenes:sise=3")
     with pytest.raises(InputError, match="needs options NAME=VALUE after the colon"):
         find_data("scenes:96")
+
+
+def test_the_smallest_digits_are_still_there() -> None:
+    data = Scenes(20, size=32, scale=(0.1, 0.1), multi_label=True)
+    for i in range(len(data)):
+        truth = data[i].truth
+        assert truth is not None
+        assert truth.masks is not None
+        assert truth.masks.flatten(1).any(1).all()

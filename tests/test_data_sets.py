@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import data_layouts as layouts
 from data_layouts import number_of
@@ -68,6 +69,14 @@ def test_a_folder_with_splits(tmp_path: Path) -> None:
     by_class(tmp_path / "valid", fox=1)
     with pytest.raises(InputError, match=r"has the class 'fox', which '.*train' has not"):
         find_data(f"folder:{tmp_path}", split="val")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("car", "train"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{i}.png")
+    assert find_data(f"folder:{tmp_path}", split="train").classes == ("car", "train")
 
 
 def test_a_list(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -249,10 +250,50 @@ def test_what_the_model_sees_is_what_counts() -> None:
         torch.testing.assert_close(truth.boxes, expected[kept])
 
 
+class Mended(Squares):
+    """One annotation cannot be read, one was mended, and one class is known to be there, but not where."""
+
+    def __getitem__(self, index: int) -> Example:
+        example = super().__getitem__(index)
+        if index == 0:
+            raise InputError("masks '0.png' are damaged")
+        if index == 1:
+            return replace(example, notes=("box [9, 9, 99, 99] was clipped",))
+        return replace(example, truth=example.truth.of(7)) if index == 2 else example
+
+
+def test_annotations_that_are_torn_mended_or_missing() -> None:
+    told: dict[str, str] = {}
+    found = evaluate_localisation(
+        colours(),
+        Mended(6),
+        methods="cam",
+        metrics=[LocationAveragePrecision(tolerance=1), "pointing_game"],
+        cases=0,
+        on_bad_image=lambda name, error: told.update({name: str(error)}),
+    )
+    assert told == {"0.png": "masks '0.png' are damaged"}
+    assert found.notes == {"1.png": ("box [9, 9, 99, 99] was clipped",)}
+    # that nobody marked the blue square of picture 2 is no false alarm of the model
+    assert by(found, "cam", "location_ap").result.mean == pytest.approx(1)
+    assert by(found, "cam", "pointing_game").result.left_out == {"no_truth": 1}
+
+
+def test_twice_the_same_method_counts_once() -> None:
+    once, twice = (
+        evaluate_localisation(colours(), Squares(4), methods=methods, metrics="pixel_ap", cases=1)
+        for methods in (["cam"], ["cam", "cam"])
+    )
+    assert len(once) == len(twice) == 1
+    assert once[0].result.n == twice[0].result.n == 4
+
+
 def test_classes_are_matched_by_name_or_by_order() -> None:
     data = Squares(3)
     assert class_indices(colours(), data) == (0, 1, 2)
     assert class_indices(colours(("blue", "Red", "green, lime")), data) == (1, 2, 0)
+    assert class_indices(colours(("red", "blue", "green")), data) == (0, 2, 1)
+    assert class_indices(colours(("red", "green", "azure")), data) == (0, 1, 2)
     assert class_indices(seewhy.wrap(Colours(), preprocess=PLAIN), data) == (0, 1, 2)
     assert class_indices(colours(("a", "b", "c")), data, {"red": 2, "green": 0, "blue": 1}) == (2, 0, 1)
     with pytest.raises(ModelError, match="has no class 'red' of squares"):
@@ -264,6 +305,7 @@ def test_classes_are_matched_by_name_or_by_order() -> None:
     [
         ({"data": None}, "data has no pictures"),
         ({"metrics": "deletion"}, "does not compare with what is marked"),
+        ({"metrics": "grid_pointing"}, "judges mosaics of photos, not a data set"),
         ({"metrics": []}, "metrics is empty"),
         ({"metrics": "pixelap"}, "did you mean 'pixel_ap'"),
         ({"metrics": ["pixel_ap", "pixel_ap"]}, "one of a kind twice"),

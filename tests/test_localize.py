@@ -18,7 +18,19 @@ from localization_oracles import components, iou
 from seewhy.cli.localizing import localize_photos
 from seewhy.errors import ArgumentTypeError, ImageError, InputError
 from seewhy.images import Placement
-from seewhy.localize import RULES, Boxes, BoxRule, box_iou, boxes, boxes_on_photo, find_rule, masks, peaks, statuses
+from seewhy.localize import (
+    RULES,
+    Boxes,
+    BoxRule,
+    box_iou,
+    boxes,
+    boxes_on_photo,
+    find_rule,
+    masks,
+    peaks,
+    region,
+    statuses,
+)
 from seewhy.render.boxes import FOUND, MARKED, boxes_picture
 from seewhy.results import Attribution, Truth
 
@@ -45,13 +57,13 @@ def test_boxes_equal_flood_filling(connectivity: Any, relative_to: Any) -> None:
         (found,), (regions,) = boxes(made, rule=rule), masks(made, rule=rule)
         expected = sorted(components(share.double().numpy() > 0.3, connectivity), key=lambda one: -one[1])
         assert list(zip(map(tuple, found.boxes.tolist()), found.areas.tolist(), strict=True)) == expected
-        for region, box, area, peak, mean in zip(
+        for inside, box, area, peak, mean in zip(
             regions, found.boxes.tolist(), found.areas, found.peaks, found.means, strict=True
         ):
-            assert region.sum() == area
-            assert made[region].max() == peak
-            assert made[region].mean() == pytest.approx(float(mean), abs=1e-6)
-            ys, xs = torch.nonzero(region).T
+            assert inside.sum() == area
+            assert made[inside].max() == peak
+            assert made[inside].mean() == pytest.approx(float(mean), abs=1e-6)
+            ys, xs = torch.nonzero(inside).T
             assert box == [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
         (largest,) = boxes(made, rule=rule, components="largest")
         assert tuple(largest.boxes[0].tolist()) == expected[0][0]
@@ -269,6 +281,13 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
     assert said.out == ""
     assert "grad_cam" in said.err
     assert "boxes.json" in said.err
+
+
+def test_the_region_is_the_union_of_the_masks() -> None:
+    maps = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
+    for rule in ("cam2016", "wsol_v2"):
+        expected = torch.stack([found.any(0) for found in masks(maps, rule=rule, size=(40, 60))])
+        assert torch.equal(region(maps, rule=rule, size=(40, 60)), expected)
 
 
 def test_the_command_tells_mistakes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,50 @@ def test_a_damaged_picture_is_fatal_or_left_out_as_asked(tmp_path: Path) -> None
     data = Damaged()
     data.on_error = "skip"
     fit(tmp_path / "left", data=data, epochs=1)
-    assert read_card(tmp_path / "left")["data"]["train"]["pictures"] == 39
+    card = read_card(tmp_path / "left")
+    assert card["data"]["train"]["pictures"] == 39
+    assert card["skipped"] == {"train-7": "image 'train-7' is truncated"}
+
+
+def test_a_class_that_is_not_held_back_does_not_count(tmp_path: Path) -> None:
+    whole = Squares(40, multi_label=True, split="val")
+    val = whole.subset([i for i, labels in enumerate(whole.labels) if 2 not in labels])
+    with pytest.warns(SeewhyWarning, match="no picture of 'blue'"):
+        trained = fit(tmp_path, several=True, val=val, epochs=2)
+    x, _ = trained.model.preprocess.batch([val[i].photo for i in range(len(val))])
+    with torch.no_grad():
+        scores = trained.model(x)
+    from sklearn.metrics import average_precision_score
+
+    marked = np.array([[k in labels for k in range(2)] for labels in val.labels])
+    expected = np.mean([average_precision_score(marked[:, k], scores[:, k]) for k in range(2)])
+    assert trained.scores["value"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_first_epoch(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    rows: list[Mapping[str, float]] = []
+    with pytest.raises(TrainingError, match="cannot be written: File exists; give a folder"):
+        fit(tmp_path / "file", on_epoch=rows.append)
+    assert not rows
+
+
+def test_other_pictures_of_the_same_names_are_another_training(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=1)
+    with pytest.raises(InputError, match=r"data.train.digest was .* resume=False to begin anew"):
+        fit(tmp_path, epochs=1, data=Squares(edge=9))
+
+
+def test_the_input_is_the_pictures_size_where_they_agree(tmp_path: Path) -> None:
+    class Mixed(Squares):
+        def __getitem__(self, index: int) -> Example:
+            example = super().__getitem__(index)
+            return replace(example, photo=example.photo.resize((40, 40))) if index == 0 else example
+
+    assert read_card(fit(tmp_path / "same", epochs=1).folder)["architecture"]["size"] == [32, 32]
+    few = Mixed().subset(range(6))
+    mixed = fit(tmp_path / "mixed", data=few, val=None, epochs=1, stages="auto", units=None)
+    assert read_card(mixed.folder)["architecture"]["size"] == [224, 224]
 
 
 def test_without_lightning_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

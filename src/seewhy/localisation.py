@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,12 @@ class LocalisationEvaluation(Evaluation):
         names: of every picture with each of its classes: the order of the values of metrics that score them.
         title: of the data set.
         cases: the best and the worst maps of each method and layer.
+        notes: for pictures whose annotations were mended, how.
     """
 
     title: str = ""
     cases: tuple[Case, ...] = ()
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def table(self) -> list[dict[str, Any]]:
         """One line for each row, and one for each of its figures, which `figure` names."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .data.dataset import LabelledImages
-from .errors import ImageError, InputError
+from .errors import InputError
 from .evaluation import Row
 from .explaining import BATCH_SIZE, PREDICTIONS, LayersLike, ModelLike, Progress, explain
 from .localisation import Case, LocalisationEvaluation
@@ -25,6 +25,8 @@ from .marked import Marked, class_indices, read_marked
 from .methods import Method, find_method
 from .metrics import (
     Chance,
+    Focus,
+    GridPointing,
     ImageMetric,
     LocalizationMetric,
     LocationAveragePrecision,
@@ -42,7 +44,7 @@ METRICS = ("max_box_accuracy", "pixel_ap", "pointing_game", "energy_pointing")
 CHANCES: tuple[Chance, ...] = ("centre", "edges", "random")
 TRUE_CLASS = "true class"
 MetricsLike = str | ImageMetric | Iterable[str | ImageMetric] | Mapping[str, str | ImageMetric]
-OnBadImage = Callable[[str, ImageError], None]
+OnBadImage = Callable[[str, InputError], None]
 _Place = tuple[str, str | None]  # a method and its layer
 _Pair = tuple[int, int]  # a picture of the batch or the data, and a class of the data
 
@@ -79,8 +81,9 @@ def evaluate_localisation(
         cases: how many of the best and of the worst maps of each method are kept to look at.
         seed: of the random chance map.
         batch_size: pictures in one pass. Changes speed and memory, not the answer.
-        progress: called with the number of pictures done and of all.
-        on_bad_image: called with the name of each picture that cannot be read and the reason; None raises.
+        progress: called with the number of pictures done and of all, first of `validation`, then of `data`.
+        on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
+            raises.
 
     Raises:
         SeewhyError: what cannot be used, in one line.
@@ -90,7 +93,9 @@ def evaluate_localisation(
     if batch_size < 1 or cases < 0:
         raise InputError(f"batch_size={batch_size}, cases={cases}: give 1 or more, and 0 or more")
     model = load_model(model) if isinstance(model, str) else wrap(model)
-    chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
+    found = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
+    chosen = list({method.name: method for method in found}.values())
+    layers = layers if layers is None or isinstance(layers, str | nn.Module) else list(dict.fromkeys(layers))
     named = _named(metrics)
     study = _Study(
         model, chosen, layers, options or {}, class_indices(model, data, classes), find_rule(rule), batch_size
@@ -98,7 +103,7 @@ def evaluate_localisation(
     boxed = {name: metric for name, metric in named.items() if isinstance(metric, MaxBoxAccuracy)}
     fitted: Mapping[tuple[_Place, str], tuple[float, ...]] = {}
     if validation is not None and boxed:
-        fitted = _Scores(boxed, (), seed, {}).of(study, validation, on_bad_image, None).thresholds()
+        fitted = _Scores(boxed, (), seed, {}).of(study, validation, on_bad_image, progress).thresholds()
     scores = _Scores(named, chance, seed, fitted).of(study, data, on_bad_image, progress)
     rows = scores.rows()
     shown = [
@@ -108,7 +113,7 @@ def evaluate_localisation(
         for case in study.cases(data, method, layer, kind, pairs)
     ]
     pairs = tuple(f"{data.names[i]}: {data.classes[label]}" for i, label in scores.pairs)
-    return LocalisationEvaluation(model.name, pairs, rows, title=data.title, cases=tuple(shown))
+    return LocalisationEvaluation(model.name, pairs, rows, title=data.title, cases=tuple(shown), notes=scores.notes)
 
 
 def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
@@ -122,6 +127,9 @@ def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
     if not named:
         raise InputError("metrics is empty; give at least one, such as 'max_box_accuracy'")
     for name, metric in named.items():
+        if isinstance(metric, GridPointing | Focus):
+            way_out = "feed it mosaics: seewhy.metrics.grid_mosaics, focus_mosaics"
+            raise InputError(f"metric {name!r} judges mosaics of photos, not a data set; {way_out}")
         if not isinstance(metric, LocalizationMetric | TopKLocalization):
             raise InputError(f"metric {name!r} does not compare with what is marked; 'seewhy evaluate' has it")
         if isinstance(metric, TopKLocalization) and metric.k > PREDICTIONS:
@@ -158,7 +166,7 @@ class _Batch:
             self._feed_guesses(metric, maps[self.guessed])
             return
         every = isinstance(metric, LocationAveragePrecision)
-        pairs = list(self.columns) if every else self.pairs
+        pairs = [pair for pair in self.columns if self._known(*pair)] if every else self.pairs
         if not pairs:
             return
         picked = torch.stack([maps[self.columns[pair]][pair[0]] for pair in pairs])
@@ -167,6 +175,11 @@ class _Batch:
             metric.update(picked, truths, labels=labels, scores=[scores[self.columns[p]][p[0]] for p in pairs])
         elif isinstance(metric, LocalizationMetric):
             metric.update(picked, truths, labels=labels)
+
+    def _known(self, picture: int, label: int) -> bool:
+        """Whether it is known where a class is in a picture, or that it is not there."""
+        truth = self.marked.truths[picture]
+        return label not in self.marked.labels[picture] or truth is None or bool((truth.labels == label).any())
 
     def _feed_guesses(self, metric: TopKLocalization, maps: Sequence[Tensor]) -> None:
         size = (self.marked.x.shape[2], self.marked.x.shape[3])
@@ -269,6 +282,7 @@ class _Scores:
         self.every = any(isinstance(metric, LocationAveragePrecision) for metric in metrics.values())
         self.guesses = max((m.k for m in metrics.values() if isinstance(m, TopKLocalization)), default=0)
         self.pairs: list[_Pair] = []
+        self.notes: dict[str, tuple[str, ...]] = {}
         self._scored: dict[tuple[_Place, str], ImageMetric] = {}
         self._by_chance: dict[tuple[Chance, str], ImageMetric] = {}
 
@@ -304,6 +318,8 @@ class _Scores:
             for name, metric in self.metrics.items():
                 level = self._by_chance.setdefault((chance, name), metric.for_method(None))
                 batch.feed(level, [drawn[chance]] * len(scores), scores)
+        marked = batch.marked
+        self.notes |= {name: notes for name, notes in zip(marked.names, marked.notes, strict=True) if notes}
         self.pairs += [(batch.marked.indices[i], label) for i, label in batch.pairs]
 
     def rows(self) -> tuple[Row, ...]:

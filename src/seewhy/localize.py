@@ -172,6 +172,13 @@ def masks(
     ]
 
 
+def region(
+    maps: Tensor | Sequence[Tensor], *, rule: RuleLike = "cam2016", size: tuple[int, int] | None = None
+) -> Tensor:
+    """The union of the components that `boxes` puts boxes around: (N, H, W) bool, for maps of one size."""
+    return torch.stack([torch.from_numpy(labels > 0) for _, labels, _ in _labelled(maps, find_rule(rule), size)])
+
+
 def peaks(
     maps: Tensor | Sequence[Tensor], *, most: int = 1, distance: float | None = None, threshold: float = 0.2
 ) -> list[Peaks]:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from .data.dataset import Example, LabelledImages
-from .errors import ImageError, ModelError
+from .errors import InputError, ModelError
 from .images import Placement
 from .models.model import Model
 from .results import Truth
@@ -24,6 +24,7 @@ class Marked:
         labels: for each picture the data's classes that it shows.
         x: (N, C, H, W).
         truths: for each picture what is marked in it, in pixels of x; None where nobody marked anything.
+        notes: for each picture how its annotation was mended.
     """
 
     indices: tuple[int, ...]
@@ -33,6 +34,7 @@ class Marked:
     labels: tuple[tuple[int, ...], ...]
     x: Tensor
     truths: tuple[Truth | None, ...]
+    notes: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,16 +49,17 @@ def read_marked(
     data: LabelledImages,
     indices: Iterable[int],
     model: Model,
-    on_bad_image: Callable[[str, ImageError], None] | None = None,
+    on_bad_image: Callable[[str, InputError], None] | None = None,
 ) -> Marked | None:
     """Reads pictures of a data set for a model; None where none of them can be read.
 
     Args:
-        on_bad_image: called with the name of each picture that cannot be read and the reason; None raises.
+        on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
+            raises.
 
     Raises:
         ModelError: the model does not say how photos become its input.
-        ImageError: a picture cannot be read, and nobody is to be told.
+        InputError: a picture or its annotation cannot be read, and nobody is to be told.
     """
     if model.preprocess is None:
         raise ModelError(f"{model.name} does not say how photos become its input; wrap it with preprocess=...")
@@ -64,7 +67,7 @@ def read_marked(
     for index in indices:
         try:
             read[index] = data[index]
-        except ImageError as error:
+        except InputError as error:
             if on_bad_image is None:
                 raise
             on_bad_image(data.names[index], error)
@@ -83,22 +86,25 @@ def read_marked(
             example.truth and example.truth.cropped(placement.box, size)
             for example, placement in zip(read.values(), placements, strict=True)
         ),
+        notes=tuple(example.notes for example in read.values()),
     )
 
 
 def class_indices(model: Model, data: LabelledImages, classes: Mapping[str, int] | None = None) -> tuple[int, ...]:
-    """The model's class for each of the data's: as given, by name, or, where as many or nothing is known, by order.
+    """The model's class for each of the data's: as given, by name, or by order.
+
+    By order where the model has no names, or as many as the data, most of which agree where they stand.
 
     Raises:
         ModelError: a class has no counterpart.
     """
     names, known = _plain(data.classes), _plain(model.labels or ())
-    agree = sum(mine == theirs for mine, theirs in zip(names, known, strict=False))
-    if classes is None and (not known or (len(known) == len(names) and 2 * agree > len(names))):
-        return tuple(range(len(names)))
     by_name = {label: i for i, label in enumerate(known) if known.count(label) == 1}
     by_name |= dict(zip(_plain(list(classes or {})), (classes or {}).values(), strict=True))
     missing = [data.classes[i] for i, name in enumerate(names) if name not in by_name]
+    agree = sum(mine == theirs for mine, theirs in zip(names, known, strict=False))
+    if missing and classes is None and (not known or (len(known) == len(names) and 2 * agree > len(names))):
+        return tuple(range(len(names)))
     if missing:
         also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
         raise ModelError(

@@ -219,6 +219,9 @@ def train(
         str, typer.Option(help="efficientnet_lite0, timm:NAME, torchvision:alexnet, vgg16 or googlenet; @FILE.")
     ] = "efficientnet_lite0",
     scratch: Annotated[bool, typer.Option("--scratch", help="Begin from random weights.")] = False,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Pixels along each edge of the input. [the pictures', else 224]")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one step.")] = 32,
     lr: Annotated[float, typer.Option("--lr", help="The highest learning rate.")] = 3e-3,
@@ -244,6 +247,7 @@ def train(
         backbone=backbone,
         pooling=pooling,
         scratch=scratch,
+        size=size,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,

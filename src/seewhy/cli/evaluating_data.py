@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import find_data
-from ..errors import InputError
+from ..data import LabelledImages, find_data
 from ..localisation import CASES_NAME, LocalisationEvaluation
 from ..localising import CHANCES, METRICS, evaluate_localisation
 from ..metrics import Figure, ImageMetric
@@ -40,11 +39,10 @@ def evaluate_data(
 ) -> int:
     """Scores methods on a data set and writes what came out; returns 1 where some picture was unreadable."""
     chosen = {text: metric_of(text, ImageMetric) for text in metrics or METRICS}  # type: ignore[type-abstract]
-    found = find_data(data, split=split, seed=seed, on_error="skip")
-    if count is not None:
-        if count < 1:
-            raise InputError(f"count={count} pictures; give at least 1")
-        found = found.subset(range(min(count, len(found))))
+    found = _some(find_data(data, split=split, seed=seed, on_error="skip"), count)
+    other = None
+    if validation is not None:
+        other = _some(find_data(data, split=validation, seed=seed, on_error="skip"), count)
     unreadable: dict[str, str] = {}
     with console.status(f"Loading {model}"):
         loaded = load_model(model, labels=parsing.label_names(labels), device=parsing.usable_device(device))
@@ -55,7 +53,7 @@ def evaluate_data(
             methods=methods,
             metrics=chosen,
             layers=parsing.layers(layers),
-            validation=None if validation is None else find_data(data, split=validation, seed=seed, on_error="skip"),
+            validation=other,
             rule=rule,
             chance=CHANCES if chance else (),
             seed=seed,
@@ -68,12 +66,19 @@ def evaluate_data(
     skipped = [{"name": name, "error": said} for name, said in unreadable.items()]
     if as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
-        print(json.dumps({**told, "data": data, "split": split, "out": str(out), "skipped": skipped}))
+        mended = {name: list(notes) for name, notes in study.notes.items()}
+        print(json.dumps({**told, "data": data, "split": split, "out": str(out), "skipped": skipped, "mended": mended}))
     else:
         _tell(study, out)
     for item in skipped:
         console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)
+    for notes in study.notes.values():
+        console.print(f"[yellow]mended[/yellow] {'; '.join(notes)}", soft_wrap=True)
     return 1 if skipped else 0
+
+
+def _some(data: LabelledImages, count: int | None) -> LabelledImages:
+    return data if count is None else data.subset(range(min(count, len(data))))
 
 
 def _tell(study: LocalisationEvaluation, out: Path) -> None:

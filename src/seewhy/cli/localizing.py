@@ -50,7 +50,9 @@ def localize_photos(
     Returns:
         The exit status, 1 where some photo could not be read.
     """
-    chosen = find_rule(rule, threshold=threshold, components="all" if every else None)
+    chosen = find_rule(rule, threshold=threshold)
+    if every:
+        chosen = dataclasses.replace(chosen, components="all", most=None)
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
     _make_folder(out)
@@ -104,7 +106,7 @@ def _make_folder(out: Path) -> None:
 def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: int) -> dict[str, Any]:
     """Draws the boxes of one photo, and says of each map what they are; a share is of the photo's pixels."""
     placement = part.placements[i]
-    stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_") or "image"
+    stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_")[:80] or "image"
     found = []
     for attribution in part:
         boxes = boxes_on_photo(attribution.map[i], placement, rule=rule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ def train_model(
     backbone: str = "efficientnet_lite0",
     pooling: str = "gap",
     scratch: bool = False,
+    size: int | None = None,
     epochs: int = 8,
     batch_size: int = 32,
     lr: float = 3e-3,
@@ -52,6 +54,7 @@ def train_model(
     usable = parsing.usable_device(device)
     with console.status(f"Finding {data}"):
         pictures, held_back = _find(data, val, seed, on_error)
+    skipped = {**pictures.skipped, **(held_back.skipped if held_back else {})}
     keep_allocator_memory()
     rows: list[Mapping[str, float]] = []
 
@@ -69,6 +72,7 @@ def train_model(
                 backbone=backbone,
                 pooling=pooling,  # type: ignore[arg-type]
                 pretrained=not scratch,
+                size=None if size is None else (size, size),
                 epochs=epochs,
                 batch_size=batch_size,
                 out=out,
@@ -81,8 +85,17 @@ def train_model(
     except KeyboardInterrupt:
         _tell_how_to_go_on(out, epochs)
         return 130
+    if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes one tells
+        return 0
+    for said in skipped.values():
+        console.print(f"[red]skipped[/red] {said}", soft_wrap=True)
     if as_json:
-        told = {"out": str(out), "scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
+        told = {
+            "skipped": skipped,
+            "out": str(out),
+            "scores": dict(trained.scores),
+            "history": [dict(row) for row in trained.history],
+        }
         print(json.dumps(told))
     else:
         _tell(trained, pooling, backbone, time.monotonic() - start if rows else None)
@@ -94,8 +107,15 @@ def _find(
 ) -> tuple[LabelledImages, LabelledImages | None]:
     from ..data import find_data
 
-    found = find_data(data, split="train", seed=seed, on_error=on_error)
-    return found, None if val == NO_VAL else find_data(val or data, split="val", seed=seed, on_error=on_error)
+    specs = {"train": data, "val": val or data}
+    found = {
+        split: find_data(spec, split=split, seed=seed, on_error=on_error)
+        for split, spec in specs.items()
+        if spec != NO_VAL
+    }
+    if on_error == "skip":
+        found = {split: one.readable() for split, one in found.items()}
+    return found["train"], found.get("val")
 
 
 def _told(row: Mapping[str, float], epochs: int) -> str:

@@ -57,6 +57,12 @@ class Coco(PictureFiles):
 
     def marks(self, index: int, size: tuple[int, int]) -> Marks:
         image = self._coco.imgs[self._ids[index]]
+        try:
+            return self._marks(image, size)
+        except KeyError as error:
+            raise InputError(f"the annotation of '{self.names[index]}' lacks {error}; mend it") from error
+
+    def _marks(self, image: dict[str, Any], size: tuple[int, int]) -> Marks:
         said = (image["height"], image["width"])
         objects = self._coco.imgToAnns[image["id"]] if said == size else []  # of another picture nothing is decoded
         single = [one for one in objects if not one.get("iscrowd")]

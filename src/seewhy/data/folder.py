@@ -33,7 +33,7 @@ class PictureFolder(PictureFiles):
     def __init__(self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
         check_split(split)
         folder = existing_folder(root, "pictures by class")
-        if (folder / "train").is_dir():
+        if (folder / "train").is_dir() and any(entry.is_dir() for entry in (folder / "train").iterdir()):
             classes = _sub_folders(folder / "train")
             pictures = _pictures(folder, _split_folder(folder, split), classes)
         else:

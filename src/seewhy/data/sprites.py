@@ -117,6 +117,6 @@ def enlarge(grey: Grey, pixels: float, *, angle: float = 0.0, width: float = 1.0
     large = Image.fromarray(padded).transform((w, h), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     # An outline of about a pixel, whatever the scale.
     opacity: Grey = np.clip((np.asarray(large) - _INK) * max(scale, 1.0) + 0.5, 0, 1)
-    inked = opacity >= 0.5
+    inked = opacity >= min(0.5, float(opacity.max()))  # of what is too small for ink its strongest pixel
     rows, cols = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     return opacity[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]

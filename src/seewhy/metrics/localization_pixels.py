@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..localize import RelativeTo, RuleLike, find_rule, masks, statuses
+from ..localize import RelativeTo, RuleLike, find_rule, region, statuses
 from .base import Figure, Floats, MetricResult, joined
 from .intervals import interval_of, percentiles
 from .localization import Array, Item, LocalizationMetric, Resampled
@@ -121,7 +121,7 @@ class SegmentationIoU(_PooledMetric):
         if item.field is not None:
             outside, inside = level_counts(item, self.thresholds, upwards=True)[:, :0:-1].cumsum(1)[:, ::-1]
             ious[:-1] = inside / (outside + item.region.sum())  # level k or higher is above threshold k - 1
-            found = masks(item.map, rule=self.rule, size=item.region.shape)[0].any(0).numpy()
+            found = region(item.map, rule=self.rule, size=item.region.shape)[0].numpy()
             counted = True if item.counted is None else item.counted
             at_rule = float((found & item.region).sum() / ((found | item.region) & counted).sum())
         return at_rule, (item.key, ious)

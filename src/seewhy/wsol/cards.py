@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -37,9 +38,14 @@ def write_whole(path: Path, data: bytes) -> None:
         unfinished.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        stays = "the last good one stays; make room and run the same again to go on" if path.exists() else "make room"
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else error.strerror or str(error)
+        way_out = "make room" if full else "give a folder that can be written"
+        stays = (
+            f"the last good one stays; {way_out} and run the same again to go on" if os.path.exists(path) else way_out
+        )
         raise TrainingError(f"'{path}' cannot be written: {why}; {stays}") from error
 
 

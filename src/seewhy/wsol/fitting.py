@@ -92,7 +92,7 @@ class Fitting:
         self.steps_an_epoch = len(feed.order(0))
         self.steps = epochs * self.steps_an_epoch
         net.to(memory_format=torch.channels_last)
-        if fabric.world_size > 1:
+        if fabric.world_size > 1 and fabric.device.type == "cuda":  # there is none for processors
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
         groups = list(_parameter_groups(net, weight_decay))
         self.running, self.optimizer = fabric.setup(net, torch.optim.AdamW(groups, lr=lr))
@@ -136,13 +136,16 @@ class Fitting:
                 self._check(float(loss), f"on the pictures held back, after epoch {epoch + 1}")
                 mean.update(loss, len(x))
                 metric.update(scores, labels.long() if self.multi_label else labels.argmax(1))
-        return {"val_loss": float(mean.compute()), "score": round(float(metric.compute()), 6)}
+        found = metric.compute()
+        if self.multi_label:  # a class that no picture held back shows has no precision
+            found = found[self.val.labels.any(0).to(found.device)].mean()
+        return {"val_loss": float(mean.compute()), "score": round(float(found), 6)}
 
     def _metric(self) -> Any:
         from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
         if self.multi_label:
-            return MultilabelAveragePrecision(self.net.num_classes)
+            return MultilabelAveragePrecision(self.net.num_classes, average="none")
         return MulticlassAccuracy(self.net.num_classes, average="micro")
 
     def _check(self, loss: float, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,8 @@ from .cards import (
 from .feeding import Feed, find_augmentation
 from .fitting import Fitting, start_fabric, to_bytes
 from .heads import LocalisationNet, build
+
+_LOOKED_AT = 8  # pictures, to tell data sets of the same names and labels apart
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Run:
         if not path.exists():
             return False
         if not resume:
-            path.unlink()
+            for name in (STATE, HISTORY):
+                (self.folder / name).unlink(missing_ok=True)
             return False
         try:
             self.saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -134,6 +138,7 @@ class Run:
     ) -> None:
         """Trains, from the state that was taken up or from the start, to the end."""
         settings = self.settings
+        write_json(self.folder / HISTORY, self.history)  # so that a folder that cannot be written is known now
         fabric = start_fabric(device, settings.devices, settings.precision)
         net, preprocess = self._start()
         rank, world = fabric.global_rank, fabric.world_size
@@ -249,13 +254,16 @@ class Run:
             seed=settings["seed"],
             settings=settings,
             data=self.about,
+            skipped=dict(self.data.skipped),
             finished=False,
         )
 
     def _wrap_up(self) -> None:
         """Draws the learning curves, and says on the card that this is all."""
         picture = learning_picture(self.history, metric=self._scores().get("metric", "score"), best=self.best["epoch"])
-        picture.save(self.folder / CURVES)
+        drawn = io.BytesIO()
+        picture.save(drawn, format="PNG")
+        write_whole(self.folder / CURVES, drawn.getvalue())
         write_json(self.folder / CARD, {**read_card(self.folder), "finished": True})
 
     def trained(self, device: str) -> Trained:
@@ -265,10 +273,12 @@ class Run:
 
 
 def _about(data: LabelledImages) -> dict[str, Any]:
-    """What tells one data set from another, without opening pictures."""
+    """What tells one data set from another: names, labels, and the pixels of a few pictures."""
     listed = json.dumps([list(data.classes), list(data.names), [list(labels) for labels in data.labels]])
-    digest = hashlib.sha256(listed.encode()).hexdigest()[:16]
-    return {"title": data.title, "pictures": len(data), "digest": digest}
+    digest = hashlib.sha256(listed.encode())
+    for index in range(0, len(data), max(1, len(data) // _LOOKED_AT)):
+        digest.update(data[index].photo.tobytes())
+    return {"title": data.title, "pictures": len(data), "digest": digest.hexdigest()[:16]}
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -65,8 +65,8 @@ def train(
         pooling: "gap" (CAM), "gmp", "lse" or "oquab", see `seewhy.wsol.heads`.
         pretrained: whether the backbone starts from published weights; those of "efficientnet_lite0" need no download.
         multi_label: whether a picture may show several classes; None as the data say.
-        size: (H, W) of the input; pictures are stretched to it. None is that of the first picture up to 256 pixels,
-            else 224 x 224, and 448 x 448 for the convolutionised networks of Oquab et al.
+        size: (H, W) of the input; pictures are stretched to it. None is that of the pictures where a few of them
+            agree, up to 256 pixels, else 224 x 224, and 448 x 448 for the convolutionised networks of Oquab et al.
         stages: of a timm backbone to keep; "auto" the last that leaves a map of 12 cells along the shorter edge, as
             Zhou et al. cut their networks, and "all" all.
         stride: pixels for one cell of the map, by dilation, with all stages.
@@ -124,7 +124,7 @@ def train(
 
 
 def _usable(data: LabelledImages) -> LabelledImages:
-    return data.readable() if data.on_error == "skip" else data
+    return data.readable() if data.on_error == "skip" and not data.skipped else data
 
 
 def _check_data(data: LabelledImages, val: LabelledImages | None, several: bool) -> None:
@@ -154,9 +154,10 @@ def _architecture(
     """What `build` takes, with what was left open settled."""
     surgery = name.startswith("torchvision:")
     if size is None:
-        edges = data[0].photo.size[::-1]
+        edges = {data[i].photo.size[::-1] for i in range(0, len(data), max(1, len(data) // 8))}
         usual = 448 if surgery and pooling == "oquab" else 224
-        size = edges if max(edges) <= _SMALL and not surgery else (usual, usual)
+        own = edges.pop() if len(edges) == 1 else (usual, usual)
+        size = own if max(own) <= _SMALL and not surgery else (usual, usual)
     if isinstance(stages, str) and stages not in ("auto", "all"):
         raise InputError(f"stages={stages!r} is not known; use 'auto', 'all' or a number")
     if stages == "auto":
