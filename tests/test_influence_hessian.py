@@ -123,7 +123,7 @@ def test_lissa() -> None:
     expected = slow_influence(net, (images, labels), tests, L2 + 0.1)
     found = influences(find_solver("lissa", damping=0.1), it, images, labels, tests, 40)
     assert relative_error(found, expected) < 0.05
-    with pytest.raises(InputError, match=r"LiSSA diverges with scale=.*; give a larger scale="):
+    with pytest.raises(InputError, match=r"LiSSA (diverges|does not improve) .*scale=.*; give .*scale="):
         influences(find_solver("lissa", scale=0.01), it, images, labels, tests)
     with pytest.warns(SeewhyWarning, match="stopped after depth=4 passes with a residual"):
         influences(find_solver("lissa", depth=4), it, images, labels, tests)

@@ -199,11 +199,11 @@ def _telling(show: Shown) -> Callable[[int, int], None]:
 
 
 def _class_index(classes: Sequence[str], label: str) -> int:
+    if label in classes:
+        return classes.index(label)
     if label.isdecimal():
         return int(label)
-    if label not in classes:
-        raise InputError(f"label {label!r} is no class of the index{did_you_mean(label, classes)}")
-    return classes.index(label)
+    raise InputError(f"label {label!r} is no class of the index{did_you_mean(label, classes)}")
 
 
 def _make_folder(out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import shutil
 import time
 import warnings
@@ -18,7 +19,7 @@ from ..errors import InputError, ModelError, SeewhyError, SeewhyWarning
 from .distributed import World
 from .examples import Joined
 from .fingerprint import digest
-from .problem import Batch, Problem, Rows, identity
+from .problem import WORKING, Batch, Problem, Rows, identity
 from .solvers.solver import Solver
 from .store import Store, pack
 
@@ -124,14 +125,17 @@ class Building:
                 trial = copy.deepcopy(self.solver)
                 trial.fit(problem, lambda: [(images, labels)], reduce=identity)
                 rows = pack(trial.train_rows(problem, images, labels), self.dtype)
-            each, state = _size(rows) // len(images), _size(trial.state())
+            each = _size(rows) // len(images)
+            state = _grown(trial.state(), n / len(images))
+            working = _working(rows, self.batch_size)
             seconds = (time.perf_counter() - begun) * n / len(images) / self.world.size
         except ModelError:  # it will not get better with more batches
             raise
         except (SeewhyError, RuntimeError):  # a batch alone may have no curvature to speak of
             weights = self.problem.flat()
             each, state, seconds = weights.numel() * weights.element_size(), 0, None
-        memory = state + 3 * min(n * each, max(_SHARD_BYTES, each * self.batch_size))
+            working = 3 * each * self.batch_size
+        memory = state + max(working, 3 * min(n * each, max(_SHARD_BYTES, each * self.batch_size)))
         return Cost(n, n * each + state, memory, seconds)
 
     def curvature(self) -> None:
@@ -242,6 +246,17 @@ def _chunks(positions: Sequence[int], size: int) -> list[Sequence[int]]:
 
 def _size(tensors: Mapping[str, Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _grown(state: Mapping[str, Tensor], more: float) -> int:
+    """The bytes of a state of so many times the examples, of which what is named all_... has a row each."""
+    return sum(int(_size({name: t}) * (more if name.startswith("all_") else 1)) for name, t in state.items())
+
+
+def _working(rows: Rows, batch_size: int) -> int:
+    """The bytes of what self-influence works on, about: an example's gradient is the outer product of its rows."""
+    each = math.prod(tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1)
+    return 3 * torch.float64.itemsize * min(each * batch_size, max(each, WORKING))
 
 
 def key_of(*parts: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from ..data.dataset import LabelledImages
 from ..errors import ArgumentTypeError, InputError, SeewhyError
@@ -133,7 +133,7 @@ class _Tensors(Examples):
 
 class _Pairs(Examples):
     def __init__(self, data: Dataset[Any]) -> None:
-        self.data = data
+        self.data, self.labels = data, _told_labels(data)
 
     def __len__(self) -> int:
         return len(self.data)  # type: ignore[arg-type]
@@ -145,6 +145,21 @@ class _Pairs(Examples):
                 f"train_data gives a {type(example).__name__} for an example; accepted: (tensor, label)"
             )
         return example[0], int(example[1])
+
+    def keys(self) -> list[tuple[str, int]] | None:
+        if self.labels is None:
+            return None
+        return [(fingerprint.digest(self[i][0]), label) for i, label in enumerate(self.labels)]
+
+
+def _told_labels(data: Dataset[Any]) -> list[int] | None:
+    """The labels of a data set of tensors, or of a part of one."""
+    if isinstance(data, Subset):
+        every = _told_labels(data.dataset)
+        return None if every is None else [every[int(i)] for i in data.indices]
+    if isinstance(data, TensorDataset) and len(data.tensors) == 2 and data.tensors[1].ndim == 1:
+        return [int(label) for label in data.tensors[1].tolist()]
+    return None
 
 
 class _Pictures(Examples):

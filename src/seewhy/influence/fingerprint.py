@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, SeewhyWarning
 
 PROBES = 16  # pictures that are compared by their pixels
 
@@ -34,6 +35,29 @@ def of_modules(modules: Sequence[nn.Module]) -> dict[str, str]:
         state = {name: t for name, t in module.state_dict().items() if not name.endswith("num_batches_tracked")}
         found |= {prefix + name: digest(tensor) for name, tensor in state.items()}
     return found
+
+
+class Watched:
+    """Notices modules that are changed in place after an index was made of them."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules, self._versions = modules, _versions(modules)
+
+    def check(self, stored: Mapping[str, str], folder: object) -> None:
+        """Looks at the values where anything was written to.
+
+        Raises:
+            InputError: they are no longer those of the index.
+        """
+        found = _versions(self._modules)
+        if found != self._versions:
+            check_model(stored, of_modules(self._modules), folder)
+            self._versions = found
+
+
+def _versions(modules: Sequence[nn.Module]) -> list[int]:
+    each = [t for module in modules for t in module.state_dict(keep_vars=True).values() if not t.is_inference()]
+    return [t._version for t in each]
 
 
 def check_model(stored: Mapping[str, str], found: Mapping[str, str], folder: object) -> None:
@@ -90,5 +114,12 @@ def check_data(stored: Mapping[str, Any], found: Mapping[str, Any], folder: obje
         moved = any(found["probes"][at] in known for at in changed)
         said = f"example {changed[0]} differs: " + ("its order changed" if moved else "its content or order changed")
     else:
+        if stored["order"] is None and stored["count"] > len(stored["probes"]):
+            warnings.warn(
+                f"only {len(stored['probes'])} of the {stored['count']} examples were compared with those of the index "
+                f"in '{folder}': the data set does not tell its labels; give tensors or a TensorDataset to compare all",
+                SeewhyWarning,
+                stacklevel=4,
+            )
         return
     raise InputError(f"data does not fit the index in '{folder}': {said}; give the data it was fit on, or fit another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from .layers import AffineLayer, Taps, affine_layers, borrowed, run
 from .problem import Problem, ScoreOrLoss
 
 _CHUNK = 2**25  # numbers in one layer's patches at a time
+_TRIED = 3  # images
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], frozenset[str]]] = WeakKeyDictionary()
 
 
 def check_labels(labels: Tensor, count: int, classes: int) -> None:
@@ -77,23 +80,62 @@ def example_gradients(
         module: the checkpoint; None is the final model.
     """
     module = problem.module if module is None else module
+    odd = unusual(problem, module, images)
     with borrowed(module):
         with Taps(affine_layers(module, problem.names)) as taps:
             outputs = run(module, {}, images)
             weights = cotangents(problem, outputs, score)
             signals = taps.gradients(outputs, weights)
-        parts: dict[str, Tensor] = {}
-        strange: set[str] = set()
-        for (layer, given, _), signal in zip(taps.uses, signals, strict=True):
-            if len(given) != len(images) or given.ndim < 2:
-                strange.update(layer.parameters)
-                continue
-            for name, part in layer.split(_products(layer, given, signal)).items():
-                parts[name] = parts[name] + part if name in parts else part
-        others = [name for name in problem.names if name not in parts or name in strange]
+        parts, strange = _by_layer(taps, signals, len(images))
+        others = [name for name in problem.names if name not in parts or name in strange | odd]
         if others:
             parts.update(_by_example(problem, module, others, images, weights))
     return torch.cat([parts[name] for name in problem.names], 1)
+
+
+def unusual(problem: Problem, module: nn.Module, images: Tensor) -> frozenset[str]:
+    """The parameters whose gradients by example hooks do not see: found on a few single images, once for a module.
+
+    A layer may be given the batch in another dimension than the first, or its weight be used without calling it.
+    """
+    known = _KNOWN.setdefault(module, {})
+    if problem.names not in known:
+        with borrowed(module):
+            known[problem.names] = _found_unusual(problem, module, images)
+    return known[problem.names]
+
+
+def _found_unusual(problem: Problem, module: nn.Module, images: Tensor) -> frozenset[str]:
+    layers, odd = affine_layers(module, problem.names), set[str]()
+    if not layers:
+        return frozenset()
+    for count in range(1, _TRIED + 1):  # several, for the length of a sequence may be any of them
+        few = images[torch.arange(count) % len(images)]
+        with Taps(layers) as taps:
+            outputs = run(module, {}, few)
+            weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(count)).to(outputs)
+            signals = taps.gradients(outputs, weights)
+        parts, strange = _by_layer(taps, signals, count)
+        odd |= strange
+    names = [name for name in parts if name not in odd]
+    if names:
+        true = _by_example(problem, module, names, few, weights)
+        least = 1e-6 * max(float(g.norm()) for g in true.values())
+        odd |= {n for n in names if not float((parts[n] - true[n]).norm()) <= 0.01 * float(true[n].norm()) + least}
+    return frozenset(odd)
+
+
+def _by_layer(taps: Taps, signals: list[Tensor], count: int) -> tuple[dict[str, Tensor], set[str]]:
+    """The gradients (B, numel) of what layers were given with a row for each image; the names of other layers'."""
+    parts: dict[str, Tensor] = {}
+    strange: set[str] = set()
+    for (layer, given, _), signal in zip(taps.uses, signals, strict=True):
+        if len(given) != count or given.ndim < 2:
+            strange.update(layer.parameters)
+            continue
+        for name, part in layer.split(_products(layer, given, signal)).items():
+            parts[name] = parts[name] + part if name in parts else part
+    return parts, strange
 
 
 def _products(layer: AffineLayer, given: Tensor, signal: Tensor) -> Tensor:

@@ -16,19 +16,24 @@ class Head:
     """Finds the linear layer whose output is the model's, and reads what it is given.
 
     Raises:
-        ModelError: no linear layer gives the model's output as it is.
+        ModelError: no linear layer gives the model's output as it is, or it runs more than once.
         InputError: the problem names parameters, and none of the head's or some of other layers.
     """
 
     def __init__(self, problem: Problem, images: Tensor) -> None:
         module = problem.module
         linear = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-        said = _outputs(module, linear, images[:1])
+        said, runs = _outputs(module, linear, images[:1])
         name = said[-1] if said else None
         if name is None:
             raise ModelError(
                 "the model's head is not linear: no nn.Linear gives its output as it is; use ekfac, trak or "
                 "gradient_dot, which need no head"
+            )
+        if runs.count(name) > 1:
+            raise ModelError(
+                f"the head {name!r} runs {runs.count(name)} times in one forward pass, so its features are not one row "
+                "for each image; use hessian, conjugate_gradient or trak"
             )
         prefix = f"{name}." if name else ""
         own = [f"{prefix}{part}" for part in ("weight", "bias")]
@@ -77,8 +82,8 @@ class Head:
         return torch.cat([p.detach().reshape(len(own.weight), -1) for p, counts in parts if counts], 1)
 
 
-def _outputs(module: nn.Module, parts: dict[str, nn.Linear], images: Tensor) -> list[str]:
-    """The names of the parts whose output equals the model's, in the order they ran."""
+def _outputs(module: nn.Module, parts: dict[str, nn.Linear], images: Tensor) -> tuple[list[str], list[str]]:
+    """The names of the parts whose output equals the model's, and of all, in the order they ran."""
     ran: list[tuple[str, Tensor]] = []
     handles = [
         part.register_forward_hook(lambda m, a, out, name=name: ran.append((name, out.clone())))
@@ -90,4 +95,5 @@ def _outputs(module: nn.Module, parts: dict[str, nn.Linear], images: Tensor) -> 
     finally:
         for handle in handles:
             handle.remove()
-    return [name for name, out in ran if out.shape == outputs.shape and torch.equal(out, outputs)]
+    equal = [name for name, out in ran if out.shape == outputs.shape and torch.equal(out, outputs)]
+    return equal, [name for name, _ in ran]

@@ -12,19 +12,18 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..images import read_image
 from ..targets import TargetLike
-from ..trace import check_input
 from . import fingerprint, manifest
 from .asking import Asked, InfluenceQuery, asked, questions
 from .building import Building, Cost, Tell, key_of
 from .distributed import world
 from .examples import Absent, Joined, TrainData, as_examples
 from .manifest import Head, ModelLike
+from .modes import with_gradients
 from .problem import Loss, Problem, cross_entropy
 from .ranking import TopK, rank_ends
 from .shards import Shards
-from .solvers import find_solver
+from .solvers import find_solver, own_solver
 from .solvers.solver import Solver
 from .store import Store
 
@@ -56,12 +55,14 @@ class InfluenceIndex:
         workers: int,
         temporary: Any = None,
     ) -> None:
-        self.model, self.solver = models[-1], solver
-        self._modules, self._store, self._loss = manifest.modules_of(models), store, loss
+        self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
+        self._modules = manifest.modules_of(models)
         self._batch_size, self._workers, self._temporary = batch_size, workers, temporary
         self._take(head, data)
+        self._unchanged = fingerprint.Watched(self._modules)
 
     @classmethod
+    @with_gradients
     def fit(
         cls,
         model: ModelLike | Sequence[ModelLike],
@@ -107,8 +108,9 @@ class InfluenceIndex:
             InputError: the folder holds another index (it says what differs), the disk lacks room, labels are no
                 classes of the model, or the solver cannot do with the model.
         """
+        manifest.check_options(dtype, batch_size, shard_rows)
         models, shared = manifest.listed(model), world()
-        examples, made = as_examples(train_data, manifest.preprocess_of(models[-1])), find_solver(solver)
+        examples, made = as_examples(train_data, manifest.preprocess_of(models[-1])), own_solver(find_solver(solver))
         settings = {
             "l2": l2,
             "parameters": None if parameters is None else list(parameters),
@@ -121,9 +123,8 @@ class InfluenceIndex:
         manifest.tell_classes(examples, models[-1], head)
         temporary = tempfile.TemporaryDirectory(prefix="seewhy-") if out is None and shared.rank == 0 else None
         store = Store(shared.gather(temporary.name if temporary else out or "")[0], writer=shared.rank)
-        if store.load():
-            manifest.check_same(store.head, head, store.folder)
-            head = store.head
+        if store.load() and (store.head["complete"] or store.files):  # else nothing was done: begun anew
+            head = manifest.same(store.head, head, store.folder)
         elif shared.rank == 0:
             store.begin(head)
         shared.gather(None)
@@ -135,6 +136,7 @@ class InfluenceIndex:
         return index
 
     @classmethod
+    @with_gradients
     def open(
         cls,
         folder: str | os.PathLike[str],
@@ -171,12 +173,11 @@ class InfluenceIndex:
         if not head["complete"]:
             raise InputError(f"the index in '{folder}' is not finished; fit it again into the same folder: it goes on")
         fingerprint.check_model(head["model"], fingerprint.of_modules(manifest.modules_of(models)), folder)
-        if manifest.loss_name(loss) != head["loss"]:
-            raise InputError(f"the index in '{folder}' was fit with loss={head['loss']}; give it to open() as loss=")
+        manifest.check_loss(head, loss, manifest.modules_of(models)[-1], folder)
         fitted = [name for name in [f"curvature-{head['curvature']}.safetensors"] if name in store.files]
         store.check([*fitted, *head["shards"]], full=verify == "full")
         joined = manifest.opened_data([] if data is None else [data, *added], models[-1], head, folder)
-        made = solver or find_solver(head["solver"], **head["settings"])
+        made = own_solver(solver or find_solver(head["solver"], **head["settings"]))
         index = cls(models, store, head, joined, made, loss, batch_size=batch_size, workers=workers)
         index._take_curvature()
         return index
@@ -205,6 +206,7 @@ class InfluenceIndex:
         every = self._shards.example_names()
         return [every[i] for i in self.ids.tolist()]
 
+    @with_gradients
     def scores(
         self, images: Any, labels: Tensor | Sequence[int] | None = None, *, target: TargetLike | None = None
     ) -> Tensor:
@@ -226,6 +228,7 @@ class InfluenceIndex:
             found.append(world().sum(part)[:, self.ids])
         return torch.cat(found)
 
+    @with_gradients
     def query(
         self,
         images: Any,
@@ -252,6 +255,7 @@ class InfluenceIndex:
             found += map(InfluenceQuery, test.words, answers, helpful, harmful)
         return found
 
+    @with_gradients
     def self_influence(self, *, progress: Tell | None = None) -> Tensor:
         """The influence of each example on its own loss, (n,) float64, as in `ids`: large for the mislabelled.
 
@@ -260,12 +264,14 @@ class InfluenceIndex:
         Raises:
             InputError: it is not there yet, and the index was opened without data.
         """
+        self._unchanged.check(self._head["model"], self.folder)
         before = set(self._store.files)
         names = self._building(progress).self_influence(self._head["shards"], manifest.self_key(self._head))
         if not before.issuperset(names):
             self._commit(self._head)
         return torch.cat([self._store.read(name)["self_influence"] for name in names])[self.ids]
 
+    @with_gradients
     def add(self, data: TrainData, *, curvature: Curvature = "refit", progress: Tell | None = None) -> None:
         """Adds training examples that the model was trained on too; their positions follow those of the others.
 
@@ -279,14 +285,14 @@ class InfluenceIndex:
         head = {**self._head, "data": [*self._head["data"], examples.fingerprint()]}
         self._change(head, Joined([*self.data.parts, examples]), curvature, progress)
 
+    @with_gradients
     def remove(self, ids: Sequence[int | str], *, curvature: Curvature = "refit", progress: Tell | None = None) -> None:
         """Takes examples out, by position or by name; the others keep their positions. Options as in `add`.
 
         Raises:
             InputError: no such example, or none would be left.
         """
-        left = self.ids.tolist()
-        known = set(left)
+        left, known = self.ids.tolist(), set(self.ids.tolist())
         named = dict(zip(self.names, left, strict=True)) if any(isinstance(i, str) for i in ids) else {}
         gone = {named.get(i, -1) if isinstance(i, str) else int(i): i for i in ids}
         unknown = [given for i, given in gone.items() if i not in known]
@@ -299,13 +305,7 @@ class InfluenceIndex:
 
     def inputs(self, images: Any) -> Tensor:
         """Test pictures as the model takes them, (T, C, H, W)."""
-        if isinstance(images, Tensor):
-            check_input(images)
-            return images
-        preprocess = manifest.preprocess_of(self.model)
-        if preprocess is None:
-            raise InputError("the model has no preprocess, which photos need; give a tensor (T, C, H, W), or wrap() it")
-        return preprocess.batch([read_image(image) for image in images])[0]
+        return manifest.inputs_of(self.model, images)
 
     @property
     def _shards(self) -> Shards:
@@ -358,6 +358,7 @@ class InfluenceIndex:
     def _change(self, head: Head, data: Joined, curvature: Curvature, progress: Tell | None) -> None:
         if curvature not in ("refit", "keep"):
             raise InputError(f"curvature={curvature!r} is not known; use 'refit' or 'keep'")
+        self._unchanged.check(self._head["model"], self.folder)
         before = self._head, self.data
         if curvature == "refit":
             head = {**head, "curvature": manifest.curvature_key(head, self.solver)}
@@ -389,10 +390,10 @@ class InfluenceIndex:
         self, images: Any, labels: Tensor | Sequence[int] | None, target: TargetLike | None
     ) -> Iterator[tuple[Asked, Iterator[tuple[Tensor, Tensor]]]]:
         """What is asked, each with the scores of this process's examples, see `Shards.sweep`."""
+        self._unchanged.check(self._head["model"], self.folder)
         if self.solver.streams and self._absent:
             self.data[0]  # says that the data are not there
-        mine, removed = world().mine(self._shards.names), self._head["removed"]
-        size, inputs = self._batch_size, self.inputs(images)
-        each = questions(self.problem, inputs, labels, target, classes=self.classes, batch_size=size)
+        mine, removed, size = world().mine(self._shards.names), self._head["removed"], self._batch_size
+        each = questions(self.problem, self.inputs(images), labels, target, classes=self.classes, batch_size=size)
         for test in asked(self.solver, self.problem, each):
             yield test, self._shards.sweep(self.solver, test, mine, removed)

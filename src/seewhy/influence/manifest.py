@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import InputError, SeewhyWarning
-from ..images import Preprocess
+from ..images import Preprocess, read_image
 from ..models.layers import unwrap
 from ..models.model import Model
 from ..targets import class_scores
-from ..trace import evaluating, main_output, matching_input
+from ..trace import check_input, evaluating, main_output, matching_input
 from . import fingerprint
 from .building import key_of
 from .examples import Absent, Examples, Joined, TrainData, as_examples
+from .losses import loss_values, same_values
 from .problem import Loss
 from .solvers.solver import Solver
 
@@ -51,6 +52,7 @@ def describe_index(
         "solver": solver.name,
         "settings": dict(solver.settings),
         "loss": loss_name(loss),
+        "loss_values": loss_values(loss, outputs, _weight(modules[-1])),
         **settings,
         "preprocess": repr(preprocess_of(model)),
         "model": fingerprint.of_modules(modules),
@@ -79,11 +81,50 @@ def loss_name(loss: Loss) -> str:
     return str(getattr(loss, "__qualname__", type(loss).__name__))
 
 
-def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> None:
-    """Refuses to go on with an index that is another one.
+def check_loss(head: Head, loss: Loss, module: nn.Module, folder: object) -> None:
+    """Refuses a loss that has another name, or gives other values, than the one of the index."""
+    if loss_name(loss) != head["loss"]:
+        raise InputError(f"the index in '{folder}' was fit with loss={head['loss']}; give it to open() as loss=")
+    _check_values(head, loss_values(loss, head["outputs"], _weight(module)), folder)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    return next((p.detach() for p in module.parameters()), torch.zeros(()))
+
+
+def _check_values(stored: Mapping[str, Any], found: Sequence[float], folder: object) -> None:
+    if not same_values(stored.get("loss_values", found), found):
+        raise InputError(
+            f"'{folder}' holds an index with another loss={stored['loss']!r}, which gives other values for the same "
+            "outputs; give that one, or fit into another folder"
+        )
+
+
+def check_options(dtype: object, batch_size: int, shard_rows: int | None) -> None:
+    """Says which option of `fit` is out of range."""
+    if dtype not in (None, "float16", "float32", "float64"):
+        raise InputError(f"dtype={dtype!r} is not known; use 'float16', 'float32', 'float64', or None")
+    for name, value in (("batch_size", batch_size), ("shard_rows", shard_rows)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value} cannot be used; accepted: 1 or more")
+
+
+def inputs_of(model: ModelLike, images: Any) -> Tensor:
+    """Test pictures as the model takes them, (T, C, H, W), from such a tensor or from photos."""
+    if isinstance(images, Tensor):
+        check_input(images)
+        return images
+    preprocess = preprocess_of(model)
+    if preprocess is None:
+        raise InputError("the model has no preprocess, which photos need; give a tensor (T, C, H, W), or wrap() it")
+    return preprocess.batch([read_image(image) for image in images])[0]
+
+
+def same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> Head:
+    """The manifest of an index that is gone on with, as it is stored but for what is newly said of it (`about`).
 
     Raises:
-        InputError: it names what differs.
+        InputError: it is another one; it names what differs.
     """
     fingerprint.check_model(stored["model"], given["model"], folder)
     for name in _DECIDES:
@@ -92,9 +133,16 @@ def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: obje
                 f"'{folder}' holds an index with {name}={stored[name]!r}, not {given[name]!r}; give another out=, "
                 "or the same settings"
             )
+    _check_values(stored, given["loss_values"], folder)
+    if stored["removed"]:
+        raise InputError(
+            f"'{folder}' holds an index from which {len(stored['removed'])} examples were removed; open it, or give "
+            "another out="
+        )
     if len(stored["data"]) > 1:
         raise InputError(f"'{folder}' holds an index that was added to; open it, or give another out=")
     fingerprint.check_data(stored["data"][0], given["data"][0], folder)
+    return {**stored, "about": given["about"] or stored["about"]}
 
 
 def tell_classes(examples: Examples, model: ModelLike, head: Mapping[str, Any]) -> None:

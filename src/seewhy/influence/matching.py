@@ -20,6 +20,7 @@ from .asking import Question, questions
 from .gradients import cotangents
 from .head import Head
 from .index import InfluenceIndex
+from .modes import with_gradients
 from .solvers.last_layer import LastLayer
 
 
@@ -49,6 +50,7 @@ class Matches:
         return test, train
 
 
+@with_gradients
 def match_regions(
     index: InfluenceIndex,
     image: Any,

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError, SeewhyWarning, did_you_mean
 
+WORKING = 2**24  # numbers of examples' gradients that are solved for at a time
+
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B,) int64
 Batches = Callable[[], Iterable[Batch]]  # called once for each pass over the data; the same order every time
 Rows = dict[str, Tensor]  # each (B, ...): what is kept of B examples
@@ -59,7 +61,8 @@ class Problem:
     A module in training mode is run in evaluation mode, and put back; where that matters, a warning says so.
 
     Raises:
-        InputError: no module, no parameter of a name, checkpoints that differ in shape, a count or an l2 out of range.
+        InputError: no module, no parameter of a name, checkpoints that differ in shape, a count or an l2 out of range,
+            batch norm without running statistics.
     """
 
     modules: tuple[nn.Module, ...]
@@ -85,12 +88,21 @@ class Problem:
         if not self.names:
             raise InputError("the model has no parameters, so no training example has any influence through them")
         self._check_rates()
+        self._check_statistics()
         self._tell_mode()
 
     def _check_rates(self) -> None:
         rates = self.learning_rates
         if rates is not None and (len(rates) != len(self.modules) or min(rates) <= 0):
             raise InputError(f"learning_rates={rates}; give a positive one for each of the {len(self.modules)} modules")
+
+    def _check_statistics(self) -> None:
+        for name, part in self.module.named_modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+                raise InputError(
+                    f"the model's {name!r} has no running statistics, so what it says of a picture depends on the "
+                    "others of its batch; train it with track_running_stats=True"
+                )
 
     def _tell_mode(self) -> None:
         varying = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)

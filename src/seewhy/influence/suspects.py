@@ -18,10 +18,18 @@ def mislabelled(index: InfluenceIndex, top: int = 24, *, progress: Tell | None =
         index: fit with `data`, or opened with it.
         top: how many.
         progress: see `InfluenceIndex.self_influence`.
+
+    Raises:
+        InputError: all are equal, as with the solver "embedding".
     """
     if top < 1:
         raise InputError(f"top={top} cannot be listed; give at least 1")
     own = index.self_influence(progress=progress)
+    if len(own) > 1 and float(own.max()) == float(own.min()):
+        raise InputError(
+            f"solver={index.solver.name!r} gives every example the same self-influence, {float(own[0]):.3g}, which "
+            "ranks nothing; use an index of another solver, such as 'last_layer'"
+        )
     names, labels = index.names, index.labels.tolist()
     found = []
     for place in own.argsort(descending=True, stable=True)[:top].tolist():

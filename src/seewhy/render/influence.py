@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError, LayerError, ModelError
 from ..images import Placement, read_image
-from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, match_regions
+from ..influence import InfluenceIndex, InfluenceQuery, Influential, Matches, Suspect, match_regions
 from ..influence.examples import shown
 from ..influence.manifest import preprocess_of
 from ..methods.call import LayerLike
@@ -27,6 +27,9 @@ _MAPS = (
     "test picture. Each map is scaled by itself."
 )
 _NUMBER = "The number: by how much {} would {} (+) or {} (-) without the training picture, to first order."
+_NO_INFLUENCE = ("embedding", "loss", "random", "trak", "tracin")  # solvers whose numbers have another unit, or none
+_RANKS = "score of {}; ranks only"
+_INEXACT = "Maps: gradient product of the head, not this index's scores."
 _FOOT = (
     "Sorted by the influence of each training picture on its own loss, largest first: what the model could only learn "
     "by heart. Wrong labels are such, and so are rare or odd pictures; look before you relabel."
@@ -75,15 +78,19 @@ def influence_sheet(
         layer: Where feature maps are read.
     """
     both = (*found.helpful, *found.harmful)
-    sides = _maps(index, image, [e.index for e in both], label=label, target=target, layer=layer)
-    test = _test_picture(index, image)
+    matched = _maps(index, image, [e.index for e in both], label=label, target=target, layer=layer)
+    sides, test = matched.carrying() if matched else None, _test_picture(index, image)
     columns = [_column(index, e, i, test, sides) for i, e in enumerate(both)]
     cut = len(found.helpful)
     loss = found.about.startswith("the loss of ")
     what, (up, down) = (found.about, ("rise", "fall")) if loss else (f"the score of {found.about}", ("fall", "rise"))
+    ranks = _RANKS.format(index.solver.name) if index.solver.name in _NO_INFLUENCE else None
+    helpful, harmful = (f"without each of them {what} would {way}" for way in (up, down))
+    if ranks:
+        helpful, harmful = f"highest {ranks}", f"lowest {ranks}"
     rows = [
-        _row(f"Most helpful: without each of them {what} would {up}", "Nothing helped.", columns[:cut]),
-        _row(f"Most harmful: without each of them {what} would {down}", "Nothing harmed.", columns[cut:]),
+        _row(f"Most helpful: {helpful}", "Nothing helped.", columns[:cut]),
+        _row(f"Most harmful: {harmful}", "Nothing harmed.", columns[cut:]),
     ]
     said = [("The test picture", "", True), (f"The model says: {found.predicted}", "", False)]
     picture = test.draw(_TEST)
@@ -91,9 +98,10 @@ def influence_sheet(
     body = Image.new("RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER)
     body.paste(left, (0, 0))
     body.paste(right, (left.width + _GAP + 14, 0))
-    number = _NUMBER.format(what, up, down)
+    number = f"The number: {ranks}." if ranks else _NUMBER.format(what, up, down)
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
-    notes = [*([_MAPS] if sides else []), number, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
+    maps = [_MAPS, *([] if matched.exact else [_INEXACT])] if matched else []
+    notes = [*maps, number, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
     return _page(title, body, notes, bar)
 
 
@@ -116,7 +124,9 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
         lines = [(f"labelled {one.label_name}", "", True), says, (_called(one), "", False)]
         cells.append(captioned(picture, lines, max(picture.width, _SIDE)))
     body = grid([cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)])
-    return _page(f"Labels to check first, of {len(index):,}", body, [_FOOT], None)
+    name = index.solver.name
+    notes = [_FOOT, *([f"Sorted by the {_RANKS.format(name)}."] if name in _NO_INFLUENCE else [])]
+    return _page(f"Labels to check first, of {len(index):,}", body, notes, None)
 
 
 def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
@@ -127,14 +137,12 @@ def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
     return _Shown(photo, preprocess(photo)[1])
 
 
-def _maps(
-    index: InfluenceIndex, image: Any, ids: Sequence[int], **options: Any
-) -> tuple[Attribution, Attribution] | None:
+def _maps(index: InfluenceIndex, image: Any, ids: Sequence[int], **options: Any) -> Matches | None:
     """Where each training picture and the test picture match; None where the model cannot say."""
     if not ids:
         return None
     try:
-        return match_regions(index, image, ids, **options).carrying()
+        return match_regions(index, image, ids, **options)
     except (LayerError, ModelError):
         if options["layer"] is not None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ...errors import ArgumentTypeError, InputError, did_you_mean
@@ -55,4 +56,11 @@ def find_solver(solver: str | Solver, **settings: Any) -> Solver:
     return found
 
 
-__all__ = ["SOLVERS", "Solver", "find_solver"]
+def own_solver(solver: Solver) -> Solver:
+    """A solver for one index alone: what is fitted for it must not change another's."""
+    if type(solver) is SOLVERS.get(solver.name):
+        return find_solver(solver.name, **solver.settings)
+    return copy.deepcopy(solver)
+
+
+__all__ = ["SOLVERS", "Solver", "find_solver", "own_solver"]

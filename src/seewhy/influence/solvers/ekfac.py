@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ...errors import InputError, ModelError
 from ..curvature import Convergence
 from ..draws import normals, uniforms
-from ..gradients import cotangents
+from ..gradients import cotangents, unusual
 from ..layers import AffineLayer, Taps, affine_layers, borrowed, run
+from ..losses import check_cross_entropy_of
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
 from ..projection import Projection
 from .whole_gradients import as_fitted, in_double
@@ -42,8 +43,9 @@ class EKFAC:
         seed: of what is drawn and the projection.
 
     Raises:
-        ModelError: there is no linear layer or convolution to work on.
-        InputError: parameters are named that belong to neither, or an option is out of range.
+        ModelError: there is no linear layer or convolution to work on, or one is used in no usual way.
+        InputError: parameters are named that belong to neither, an option is out of range, or the loss does not curve
+            as the softmax cross entropy (any may with fisher="empirical").
     """
 
     name = "ekfac"
@@ -116,7 +118,9 @@ class EKFAC:
             layer.name: [in_double(layer.module.weight.new_zeros(size, size)) for size in reversed(layer.shape)]
             for layer in layers
         }
-        for images, labels in batches():
+        for number, (images, labels) in enumerate(batches()):
+            if not number:
+                self._check(problem, layers, images)
             watch.see(images, labels)
             for i, gradients in enumerate(self._fisher_gradients(problem, layers, images, labels)):
                 for layer, given, signal in gradients:
@@ -128,6 +132,18 @@ class EKFAC:
             if progress:
                 progress(len(images))
         return [(layer, sums[layer.name]) for layer in layers]
+
+    def _check(self, problem: Problem, layers: list[AffineLayer], images: Tensor) -> None:
+        """Refuses another loss than the Fisher information is of, and layers that are not used as hooks see them."""
+        if self._fisher != "empirical":
+            check_cross_entropy_of(problem, images, self.name)
+        names = tuple(name for layer in layers for name in layer.parameters)
+        odd = unusual(problem.restricted(names), problem.module, images)
+        if odd:
+            raise ModelError(
+                f"{min(odd)!r} is used other than by calling its layer on a row for each image, which ekfac needs; "
+                "leave it out with parameters=, or use trak"
+            )
 
     def _fisher_gradients(
         self, problem: Problem, layers: list[AffineLayer], images: Tensor, labels: Tensor

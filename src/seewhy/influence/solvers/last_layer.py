@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..curvature import warn_unless_converged
-from ..gradients import cotangents, quantities
+from ..gradients import cotangents
 from ..head import Head
 from ..head_curvature import Dense, HeadCurvature, Iterative, Kronecker, Ridge
-from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from ..losses import check_cross_entropy
+from ..problem import WORKING, Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
 from .whole_gradients import in_double
 
 Solve = Literal["auto", "cholesky", "kronecker", "conjugate_gradient"]
@@ -61,7 +62,7 @@ class LastLayer:
             for images, labels in batches():
                 features, outputs = self._read(problem, images)
                 if curvature is None:
-                    _check_loss(problem, outputs, labels)
+                    check_cross_entropy(problem, outputs.shape[1], self.name)
                     curvature = self._choose(problem, features.shape[1], outputs.shape[1], reduce)
                 if not done:
                     watch.see(features, cotangents(problem, outputs, labels))
@@ -107,6 +108,11 @@ class LastLayer:
         matrices = in_double(slopes)[:, :, None] * in_double(features)[:, None]
         return self._curvature.solve(matrices) / problem.count
 
+    def _few(self, slopes: Tensor, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Residuals and features of as many examples as may be solved for together."""
+        size = max(1, WORKING // max(1, slopes.shape[1] * features.shape[1]))
+        return zip(torch.split(slopes, size), torch.split(features, size), strict=True)
+
     def state(self) -> dict[str, Tensor]:
         return {} if self._curvature is None else self._curvature.state()
 
@@ -127,8 +133,9 @@ class LastLayer:
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
         features, outputs = self._read(problem, images)
-        solved = self._solved(problem, cotangents(problem, outputs, score), features)
-        return {"solutions": solved.to(features.dtype).cpu()}
+        slopes = cotangents(problem, outputs, score)
+        parts = [self._solved(problem, r, a).to(features.dtype).cpu() for r, a in self._few(slopes, features)]
+        return {"solutions": torch.cat(parts)}
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         solutions, dtype = test["solutions"], test["solutions"].dtype
@@ -142,8 +149,11 @@ class LastLayer:
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         features, outputs = self._read(problem, images)
         residuals = cotangents(problem, outputs, labels)
-        solved = self._solved(problem, residuals, features)
-        return torch.einsum("bkf,bk,bf->b", solved, in_double(residuals), in_double(features)).cpu()
+        parts = [
+            torch.einsum("bkf,bk,bf->b", self._solved(problem, r, a), in_double(r), in_double(a)).cpu()
+            for r, a in self._few(residuals, features)
+        ]
+        return torch.cat(parts)
 
 
 class Representer(LastLayer):
@@ -180,18 +190,3 @@ class _Watch:
         gradient, squares = torch.as_tensor(self._gradient), torch.as_tensor(self._squares)
         mean = reduce(gradient) / problem.count + problem.l2 * in_double(head.weights())
         warn_unless_converged(float(mean.norm()), float(reduce(squares) / problem.count) ** 0.5)
-
-
-def _check_loss(problem: Problem, outputs: Tensor, labels: Tensor) -> None:
-    """Says of a loss that it has another Hessian by the outputs than the cross entropy."""
-    p = in_double(outputs[:2]).softmax(1)
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = in_double(outputs[:2]).clone().requires_grad_()
-        losses = quantities(problem, leaf, labels[:2])
-        slopes = torch.autograd.grad(losses.sum(), leaf, create_graph=True)[0] + 0 * leaf
-        rows = [torch.autograd.grad(slopes[:, k].sum(), leaf, retain_graph=True)[0] for k in range(p.shape[1])]
-    if not torch.allclose(torch.stack(rows, 1), torch.diag_embed(p) - p[:, :, None] * p[:, None], atol=1e-6):
-        raise InputError(
-            "the loss does not curve as the softmax cross entropy, which last_layer is for; name the head's weights "
-            "with parameters= and use 'hessian' or 'conjugate_gradient'"
-        )

@@ -34,7 +34,8 @@ class LiSSA(Streaming):
         dim, seed: see `GradientSolver`; the seed is also the power iteration's.
 
     Raises:
-        InputError: the recursion diverges, as it does where the scale is too small or curvature is negative; or there
+        InputError: the recursion diverges, as it does where the scale is too small or curvature is negative, or two
+            restarts do not improve; or there
             are several processes: each has batches of its own.
     """
 
@@ -110,6 +111,7 @@ def recursion(curvature: Curvature, right: Tensor, scale: float, *, tolerance: f
     """h with H h = right nearly, row by row: (T, P) -> (T, P)."""
     norms = right.norm(dim=1).clamp(min=1e-300)
     estimate, residual, done, passes = torch.zeros_like(right), right, 0, 1
+    worst, stalls = 1.0, 0
     while True:
         change = _averaged(curvature, residual, scale, passes)
         new = residual - curvature.products(change)
@@ -117,7 +119,13 @@ def recursion(curvature: Curvature, right: Tensor, scale: float, *, tolerance: f
         before, after = residual.norm(dim=1), new.norm(dim=1)
         better = (after < before)[:, None]
         estimate, residual = torch.where(better, estimate + change, estimate), torch.where(better, new, residual)
-        worst = float((residual.norm(dim=1) / norms).max())
+        last, worst = worst, float((residual.norm(dim=1) / norms).max())
+        stalls = stalls + 1 if worst >= last else 0
+        if worst > tolerance and stalls > 1:
+            raise InputError(
+                f"LiSSA does not improve on a residual of {worst:.1g} with scale={scale:.3g}; give damping=, a larger "
+                "scale=, or curvature='gauss_newton', or use conjugate_gradient"
+            )
         if worst <= tolerance or done >= depth:
             break
         shrunk = float((after / before.clamp(min=1e-300)).max())

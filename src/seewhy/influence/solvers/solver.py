@@ -39,7 +39,7 @@ class Solver(Protocol):
         """
 
     def state(self) -> dict[str, Tensor]:
-        """What fit found, to be stored."""
+        """What fit found, to be stored; a tensor with a row for each training example is named all_..."""
 
     def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
         """Takes back what `state` gave."""

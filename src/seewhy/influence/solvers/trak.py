@@ -10,6 +10,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..gradients import check_labels, example_gradients
 from ..layers import borrowed, run
+from ..losses import check_cross_entropy_of
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
 from ..projection import Distribution, Projection
 from .whole_gradients import as_fitted, in_double
@@ -38,7 +39,8 @@ class TRAK:
         seed: of R.
 
     Raises:
-        InputError: an option out of range; a label that the model does not have.
+        InputError: an option out of range; a label that the model does not have; a loss that is not the softmax cross
+            entropy.
     """
 
     name = "trak"
@@ -66,7 +68,9 @@ class TRAK:
         self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
     ) -> None:
         grams = in_double(torch.zeros(len(problem.modules), self._dim, self._dim, device=problem.device))
-        for images, labels in batches():
+        for i, (images, labels) in enumerate(batches()):
+            if not i:
+                check_cross_entropy_of(problem, images, self.name, values=True)
             for gram, rows in zip(grams, self._features(problem, images, labels), strict=True):
                 gram += rows.T @ rows
             if progress:

@@ -1,0 +1,34 @@
+"""Influence takes gradients, whatever the caller has switched off."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with gradients on; tensors of inference mode, which no gradient can use, are copied on entry."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.enable_grad():
+            own: Any = [_usable(value) for value in args]
+            named: Any = {key: _usable(value) for key, value in kwargs.items()}
+            return function(*own, **named)
+
+    return wrapped
+
+
+def _usable(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    if type(value) in (tuple, list):
+        return type(value)(_usable(part) for part in value)
+    return value
