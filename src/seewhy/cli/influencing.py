@@ -14,7 +14,7 @@ from ..images import find_images, read_image
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, find_solver, mislabelled
 from ..influence.store import Store
 from ..models.load import DEFAULT_MODEL, load_model
-from ..render.influence import influence_sheet, mislabelled_sheet
+from ..render.influence import NO_INFLUENCE, influence_sheet, mislabelled_sheet
 from . import parsing
 from .showing import Shown, console, progress, table
 
@@ -117,7 +117,7 @@ def query_photos(
             queries.append({"photo": path.name, **asdict(found), "sheet": str(sheet)})
             show(done, len(paths))
             if not as_json:
-                _tell(path.name, found)
+                _tell(path.name, found, opened.solver.name)
     _write(out / f"{QUERY_NAME}.json", {"index": str(index), "solver": opened.solver.name, "queries": queries}, as_json)
     if not as_json:
         console.print(f"\nSheets and {QUERY_NAME}.json are in [bold]{out}[/bold]")
@@ -227,9 +227,12 @@ def _write(path: Path, told: Mapping[str, Any], as_json: bool) -> None:
         print(json.dumps(told))
 
 
-def _tell(photo: str, found: InfluenceQuery) -> None:
+def _tell(photo: str, found: InfluenceQuery, solver: str) -> None:
+    number = "score" if solver in NO_INFLUENCE else "influence"
+
     def row(kind: str, one: Influential) -> dict[str, Any]:
-        return {"": kind, "training picture": one.name, "label": one.label_name, "influence": f"{one.score:+.3g}"}
+        return {"": kind, "training picture": one.name, "label": one.label_name, number: f"{one.score:+.3g}"}
 
     rows = [row("helpful", one) for one in found.helpful] + [row("harmful", one) for one in found.harmful]
-    table(f"{photo}: {found.predicted}; influence on {found.about}", rows)
+    ranks = f" by {solver}, of which only the ranks count" if solver in NO_INFLUENCE else ""
+    table(f"{photo}: {found.predicted}; {number} on {found.about}{ranks}", rows)

@@ -27,7 +27,7 @@ _MAPS = (
     "test picture. Each map is scaled by itself."
 )
 _NUMBER = "The number: by how much {} would {} (+) or {} (-) without the training picture, to first order."
-_NO_INFLUENCE = ("embedding", "loss", "random", "trak", "tracin")  # solvers whose numbers have another unit, or none
+NO_INFLUENCE = ("embedding", "loss", "random", "trak", "tracin")  # solvers whose numbers have another unit, or none
 _RANKS = "score of {}; ranks only"
 _INEXACT = "Maps: gradient product of the head, not this index's scores."
 _FOOT = (
@@ -84,7 +84,7 @@ def influence_sheet(
     cut = len(found.helpful)
     loss = found.about.startswith("the loss of ")
     what, (up, down) = (found.about, ("rise", "fall")) if loss else (f"the score of {found.about}", ("fall", "rise"))
-    ranks = _RANKS.format(index.solver.name) if index.solver.name in _NO_INFLUENCE else None
+    ranks = _RANKS.format(index.solver.name) if index.solver.name in NO_INFLUENCE else None
     helpful, harmful = (f"without each of them {what} would {way}" for way in (up, down))
     if ranks:
         helpful, harmful = f"highest {ranks}", f"lowest {ranks}"
@@ -125,7 +125,7 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
         cells.append(captioned(picture, lines, max(picture.width, _SIDE)))
     body = grid([cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)])
     name = index.solver.name
-    notes = [_FOOT, *([f"Sorted by the {_RANKS.format(name)}."] if name in _NO_INFLUENCE else [])]
+    notes = [_FOOT, *([f"Sorted by the {_RANKS.format(name)}."] if name in NO_INFLUENCE else [])]
     return _page(f"Labels to check first, of {len(index):,}", body, notes, None)
 
 
