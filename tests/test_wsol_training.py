@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import seewhy
-from seewhy.data.dataset import Example
+from seewhy.data.dataset import Example, LabelledImages
 from seewhy.errors import ImageError, InputError, MissingExtraError, ModelError, SeewhyWarning
 from seewhy.images import Preprocess
 from seewhy.maps import normalize, resize
@@ -263,6 +263,17 @@ def test_a_damaged_picture_is_fatal_or_left_out_as_asked(tmp_path: Path) -> None
     card = read_card(tmp_path / "left")
     assert card["data"]["train"]["pictures"] == 39
     assert card["skipped"] == {"train-7": "image 'train-7' is truncated"}
+
+
+def test_pictures_that_were_checked_are_not_opened_for_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Squares()
+    data.on_error = "skip"
+    checked = data.readable()
+    assert not checked.skipped
+    monkeypatch.setattr(LabelledImages, "readable", lambda *_: pytest.fail("opened again"))
+    fit(tmp_path, data=checked, epochs=1)
 
 
 def test_a_class_that_is_not_held_back_does_not_count(tmp_path: Path) -> None:

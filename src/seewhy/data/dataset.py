@@ -49,6 +49,7 @@ class LabelledImages(Dataset[Example]):
         on_error: "raise" at what cannot be used; or "skip": boxes are mended, and `readable` leaves pictures out.
         skipped: the pictures that `readable` left out, and why.
         notes: the pictures whose annotations `readable` saw mended, and how.
+        checked: whether every picture was opened by `readable`.
     """
 
     title: str
@@ -59,6 +60,7 @@ class LabelledImages(Dataset[Example]):
     on_error: OnError = "raise"
     skipped: Mapping[str, str] = {}
     notes: Mapping[str, tuple[str, ...]] = {}
+    checked: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,7 +110,9 @@ class LabelledImages(Dataset[Example]):
         if not kept:
             first = next(iter(skipped.values()), "it has none")
             raise InputError(f"no picture of {self.title} can be used; the first: {first}")
-        return Subset(self, kept, skipped={**self.skipped, **skipped}, notes=notes)
+        found = Subset(self, kept, skipped={**self.skipped, **skipped}, notes=notes)
+        found.checked = True
+        return found
 
 
 class Subset(LabelledImages):
@@ -130,6 +134,7 @@ class Subset(LabelledImages):
         self.on_error = whole.on_error
         self.skipped = whole.skipped if skipped is None else skipped
         self.notes = whole.notes if notes is None else notes
+        self.checked = whole.checked
 
     def __getitem__(self, index: int) -> Example:
         return self.whole[self.indices[index]]

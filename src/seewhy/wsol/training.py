@@ -124,7 +124,7 @@ def train(
 
 
 def _usable(data: LabelledImages) -> LabelledImages:
-    return data.readable() if data.on_error == "skip" and not data.skipped else data
+    return data.readable() if data.on_error == "skip" and not data.checked else data
 
 
 def _check_data(data: LabelledImages, val: LabelledImages | None, several: bool) -> None:
