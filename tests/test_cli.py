@@ -139,6 +139,13 @@ def test_labels_from_a_file(cat: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["explain", "{cat}", "--fuse", "colour"], "over='colour'"),
         (["explain", "{cat}", "--labels", "nowhere.txt"], "labels file 'nowhere.txt' cannot be read"),
         (["explain", "{cat}", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["explain", "{cat}", "--target", ""], "target '' is not a label of the model\n"),
+        (["explain", "{cat}", "--target", "top0"], "the model has 1000; give 'top1' to 'top1000'"),
+        (["explain", "{cat}", "-M", "rise", "-O", "rise.samples=many"], "rise.samples='many' is not a number"),
+        (["explain", "{cat}", "-M", "rise", "-O", "rise.samples=20.5"], "'rise.samples=20.5' is not a whole number"),
+        (["explain", "{cat}", "-M", "lrp", "-O", "lrp.strict=maybe"], "lrp.strict='maybe' is not true or false"),
+        (["evaluate", "{cat}", "--metric", "deletion:step=few"], "deletion:step='few' is not a number"),
+        (["evaluate", "{cat}0", "{cat}1"], "none of the 2 pictures can be read; the first: image '"),
         (["explain"], "photos"),
         (["expalin"], "No such command 'expalin'"),
     ],
@@ -175,6 +182,82 @@ def test_an_interrupt_keeps_what_was_finished(
     assert "interrupted; what was finished is saved" in capsys.readouterr().err
     told = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert [image["name"] for image in told["images"]] == ["a.jpg"]
+
+
+def test_an_interrupted_evaluation_does_not_say_that_it_is_saved(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seewhy.cli import evaluating
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluating, "evaluate", interrupted)
+    assert run(["evaluate", str(cat), "-o", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "seewhy: interrupted; only a whole evaluation is saved\n"
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seewhy import saving
+    from seewhy.cli import parsing
+
+    assert run(["demo", "-o", str(cat)]) == 1
+    assert "cannot be made a folder: File exists; give one where you may write" in capsys.readouterr().err
+    monkeypatch.setattr(saving.os, "access", lambda _, mode: not mode & saving.os.W_OK)
+    monkeypatch.setattr(parsing, "load_model", lambda *_, **__: pytest.fail("the model is not needed yet"))
+    for command in ("localize", "evaluate"):
+        assert run([command, str(cat), "-o", str(tmp_path)]) == 1
+        assert "cannot be written into; change its rights, or give another folder" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seewhy.saving import ExplanationWriter
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "maps.npz")
+
+    monkeypatch.setattr(ExplanationWriter, "add", full)
+    assert run(["explain", str(cat), "-o", str(tmp_path)]) == 1
+    said = (
+        "seewhy: 'maps.npz' cannot be read or written: No space left on device; check its rights, and the disk's room\n"
+    )
+    assert capsys.readouterr().err == said
+
+
+def test_names_with_brackets_are_no_markup(cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my [red]photos[-bold]"
+    folder.mkdir()
+    (folder / "[cat].jpg").write_bytes(cat.read_bytes())
+    (folder / "[dog].jpg").write_bytes(b"no picture")
+    out = tmp_path / "[bold]out[red]"
+    for command in ("explain", "localize"):
+        assert run([command, str(folder), "-o", str(out)]) == 1
+        said = capsys.readouterr().err
+        assert all(name in said for name in ("[cat].jpg", "[red]photos[-bold]/[dog].jpg", "[bold]out[red]"))
+
+
+def test_a_second_run_does_not_explain_what_the_first_wrote(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cat.jpg").write_bytes(cat.read_bytes())
+    commands = (["explain"], ["localize"], ["evaluate", "--metric", "complexity"])
+    for command in commands * 2:
+        out = tmp_path / f"seewhy-{command[0]}"
+        assert run([*command, str(tmp_path), "-o", str(out), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["images"]
+        assert [one if isinstance(one, str) else one["name"] for one in told] == ["cat.jpg"]
+
+
+def test_without_a_command_the_help_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["influence"]):
+        assert run(arguments) == 1
+        said = capsys.readouterr()
+        assert "Usage" in said.out
+        assert said.err == ""
 
 
 def test_debug_shows_the_traceback(cat: Path) -> None:

@@ -300,6 +300,12 @@ def test_cutouts_that_cannot_be_used(tmp_path: Path) -> None:
         find_data(spec)[1]
     data = find_data(spec, on_error="skip").readable()
     assert (len(data), len(data.skipped)) == (6, 6)
+    dots = np.zeros((400, 400))
+    dots[::4, ::4] = 1  # between them nothing, so that nothing is left of them when they are small
+    cut_out(tmp_path / "stamps/disc.png", dots, (1, 2, 3))
+    with pytest.raises(ImageError, match=r"disc.png' is too thin to be seen at \d+ x \d+ pixels; give a larger size"):
+        find_data(spec)[1]
+    assert len(find_data(spec, on_error="skip").readable().skipped) == 6
     (tmp_path / "stamps/disc.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"disc.png' cannot be read"):
         find_data(spec)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import seewhy
 from seewhy import maps
 from seewhy.errors import ArgumentTypeError, ImageError, InputError, LayerError, SeewhyError, TargetError
 from seewhy.explaining import explain_batches
+from seewhy.sources import Source
+from tiny_models import TinyCNN, pictures, randomised
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +150,39 @@ def test_photos_of_one_name_do_not_overwrite_each_other(
     for folder in ("a", "b"):
         Image.open(photos[0]).resize((64, 64)).save(tmp_path / folder / "cat.png")
     told = json.loads(seewhy.explain(model, tmp_path).save(tmp_path / "out").read_text())
+    assert [image["name"] for image in told["images"]] == ["a/cat.png", "b/cat.png"]
     assert [image["sheet"] for image in told["images"]] == ["cat/sheet.png", "cat-2/sheet.png"]
+
+
+def test_photos_are_called_by_their_path_below_what_was_given(photos: list[Path], tmp_path: Path) -> None:
+    def names(*given: Any) -> list[str]:
+        return Source(given, model, None).names
+
+    model = seewhy.wrap(TinyCNN(), preprocess=seewhy.IMAGENET)
+    for name in ("a/cat.png", "b/cat.png", "b/c/dog.png", "d/b/cat.png", "dog.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photos[0].read_bytes())
+    a, b, d, dog = (tmp_path / name for name in ("a", "b", "d", "dog.png"))
+    assert names(tmp_path) == ["a/cat.png", "b/c/dog.png", "b/cat.png", "d/b/cat.png", "dog.png"]
+    assert names(a, dog) == ["cat.png", "dog.png"]
+    assert names(a, b, dog) == ["a/cat.png", "c/dog.png", "b/cat.png", "dog.png"]
+    assert names(a / "cat.png", str(b / "cat.png")) == ["a/cat.png", "b/cat.png"]
+    assert names(b, d / "b", Image.open(dog)) == ["c/dog.png", f"{b}/cat.png", f"{d}/b/cat.png", "image 3"]
+    assert names(dog, dog) == [str(dog)] * 2
+
+
+def test_targets_that_look_alike_have_files_of_their_own(tmp_path: Path) -> None:
+    def of_class(i: int) -> Any:
+        return lambda output: output[:, i]
+
+    net, x = randomised(TinyCNN()), pictures(1)
+    explanation = seewhy.explain(net, x, methods="saliency", targets=[of_class(0), of_class(1)])
+    told = json.loads(explanation.save(tmp_path).read_text())["images"][0]["attributions"]
+    with np.load(tmp_path / told[0]["map"]["file"]) as arrays:
+        for i, (entry, attribution) in enumerate(zip(told, explanation, strict=True)):
+            assert (tmp_path / entry["picture"]).is_file()
+            np.testing.assert_array_equal(arrays[entry["map"]["key"]], attribution.map[0].numpy())
+            assert entry["map"]["key"].endswith(("lambda", "lambda-2")[i])
 
 
 def test_the_report_is_one_page_about_all_photos(explanation: seewhy.Explanation, tmp_path: Path) -> None:
@@ -177,6 +212,13 @@ def test_a_bad_picture_is_left_out_where_asked(model: seewhy.Model, photos: list
     )
     assert [part.names for part in parts] == [("cat.png",)]
     assert left_out == [bad]
+    line = tmp_path / "line.png"
+    Image.new("RGB", (4000, 1)).save(line)
+    parts = list(explain_batches(model, [line, photos[0]], on_bad_image=lambda item, _: left_out.append(item)))
+    assert [part.names for part in parts] == [("cat.png",)]
+    assert left_out == [bad, line]
+    with pytest.raises(ImageError, match=r"image 'line\.png': photo of 4000 x 1 is too elongated to resize; crop it"):
+        seewhy.explain(model, line)
 
 
 class _Segmenter(nn.Module):
@@ -187,6 +229,28 @@ class _Segmenter(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"out": self.head(self.body(x)), "aux": x.mean((2, 3))}
+
+
+def test_the_probability_of_one_of_several_labels_is_its_sigmoid() -> None:
+    net, x = randomised(TinyCNN()), pictures(3)
+    model = seewhy.wrap(net, multi_label=True, labels=["a", "b", "c", "d", "e"])
+    with torch.no_grad():
+        sigmoids = net(x).sigmoid()
+    targets = ["probability:c", "probability:top2"]
+    found = seewhy.explain(model, x, methods=["saliency", "occlusion"], targets=targets, batch_size=2)
+    for attribution in found:
+        assert attribution.scores == pytest.approx(attribution.probabilities, abs=1e-6)
+    named, best, second = found.select(method="saliency")
+    assert named.scores == pytest.approx(sigmoids[:, 2].tolist(), abs=1e-6)
+    for place, each in enumerate((best, second)):
+        assert each.target == f"probability(top{place + 1})"
+        assert each.scores == pytest.approx(sigmoids.topk(2).values[:, place].tolist(), abs=1e-6)
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(net(leaf).sigmoid()[:, 2].sum(), leaf)
+    torch.testing.assert_close(named.pixels.abs(), slope.abs(), rtol=1e-4, atol=1e-7)
+    (alone,) = seewhy.explain(net, x, methods="saliency", targets="probability:2")
+    with torch.no_grad():
+        assert alone.scores == pytest.approx(net(x).softmax(1)[:, 2].tolist(), abs=1e-6)
 
 
 def test_outputs_that_are_no_classes_are_explained_by_their_targets() -> None:

@@ -283,6 +283,58 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
     assert "boxes.json" in said.err
 
 
+def test_what_was_finished_is_on_disk_when_the_command_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import skimage.data
+
+    from seewhy.cli import localizing, run
+
+    for name in "abc":
+        Image.fromarray(skimage.data.chelsea()[:200, :200]).save(tmp_path / f"{name}.jpg")
+    whole, listed = localizing._photo_entry, tmp_path / "out" / "boxes.json"
+    seen: list[list[str]] = []
+
+    def stops_at_c(part: Any, *settings: Any) -> dict[str, Any]:
+        if listed.exists():
+            seen.append([photo["name"] for photo in json.loads(listed.read_text())["images"]])
+        if part.names == ("c.jpg",):
+            raise KeyboardInterrupt
+        return whole(part, *settings)
+
+    monkeypatch.setattr(localizing, "_photo_entry", stops_at_c)
+    assert run(["localize", str(tmp_path), "--batch-size", "1", "-o", str(tmp_path / "out")]) == 130
+    assert "interrupted; what was finished is saved" in capsys.readouterr().err
+    assert seen == [["a.jpg"], ["a.jpg", "b.jpg"]]
+    told = json.loads(listed.read_text())
+    assert [photo["name"] for photo in told["images"]] == ["a.jpg", "b.jpg"]
+    assert all((tmp_path / "out" / photo["found"][0]["picture"]).is_file() for photo in told["images"])
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_photos_and_labels_of_one_name_have_pictures_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import skimage.data
+
+    for folder, picture in (("cats", skimage.data.chelsea()), ("cups", skimage.data.coffee())):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        Image.fromarray(picture[:200, :300]).save(tmp_path / "photos" / folder / "1.jpg")
+    labels = [f"thing {i}" for i in range(1000)]
+    labels[281], labels[282] = "TV/monitor", "TV monitor"
+    (tmp_path / "labels.txt").write_text("\n".join(labels))
+    settings: dict[str, Any] = {"methods": ["grad_cam"], "labels": tmp_path / "labels.txt", "out": tmp_path / "out"}
+    settings |= {"targets": ["TV/monitor", "TV monitor"], "as_json": True}
+    assert localize_photos([tmp_path / "photos"], **settings) == 0
+    photos = json.loads(capsys.readouterr().out)["images"]
+    assert [photo["name"] for photo in photos] == ["cats/1.jpg", "cups/1.jpg"]
+    pictures = [found["picture"] for photo in photos for found in photo["found"]]
+    assert len({(tmp_path / "out" / name).read_bytes() for name in pictures}) == len(set(pictures)) == 4
+    assert localize_photos([tmp_path / "photos" / "cats", tmp_path / "photos" / "cups" / "1.jpg"], **settings) == 0
+    photos = json.loads(capsys.readouterr().out)["images"]
+    assert [photo["name"] for photo in photos] == ["cats/1.jpg", "cups/1.jpg"]
+
+
 def test_the_region_is_the_union_of_the_masks() -> None:
     maps = torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
     for rule in ("cam2016", "wsol_v2"):

@@ -243,6 +243,20 @@ def test_drops_follow_the_probability_of_the_masked_image() -> None:
     np.testing.assert_array_equal(result_of(AverageIncrease(), maps, net, x).values, (whole < shown).double())
 
 
+def test_where_labels_are_many_the_probability_is_a_sigmoid() -> None:
+    net, x = randomised(TinyCNN()), pictures(3)
+    maps, model = torch.randn(3, 32, 32), seewhy.wrap(net, multi_label=True)
+    heat = maps.clamp(min=0) / maps.amax((1, 2), keepdim=True)
+    with torch.no_grad():
+        whole, shown = (net(p).sigmoid()[:, 2].double() for p in (x, x * heat[:, None]))
+        best = net(x).amax(1).sigmoid().double()
+    np.testing.assert_allclose(result_of(ConfidenceDrop(), maps, model, x, 2).values, whole - shown, atol=1e-6)
+    followed = result_of(ConfidenceDrop(output="logit"), maps, model, x, "probability:2")
+    np.testing.assert_allclose(followed.values, whole - shown, atol=1e-6)
+    curves = result_of(Deletion(step=100), maps, model, x, "probability:top1").curves
+    np.testing.assert_allclose([curve[0] for curve in curves], best, atol=1e-6)
+
+
 def test_keep_shows_exactly_so_many_pixels() -> None:
     x, maps = torch.ones(2, 1, 16, 16), torch.rand(2, 16, 16)
     net = linear(torch.full((1, 16, 16), 1 / 256))

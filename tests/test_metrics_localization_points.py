@@ -13,11 +13,15 @@ import torch
 from localization_oracles import blobs, pointing_hit, ranked_ap, true_boxes
 from seewhy.errors import InputError
 from seewhy.metrics import (
+    EnergyPointing,
     Focus,
     GridPointing,
     LocationAveragePrecision,
+    MaxBoxAccuracy,
     MetricResult,
+    PixelAveragePrecision,
     PointingGame,
+    SegmentationIoU,
     chance_maps,
     focus_mosaics,
     grid_mosaics,
@@ -231,8 +235,6 @@ def test_resamples_give_the_standard_error_of_a_mean() -> None:
 
 
 def test_the_interval_of_pixel_ap_and_of_max_box_accuracy_covers_new_images() -> None:
-    from seewhy.metrics import MaxBoxAccuracy, PixelAveragePrecision
-
     maps, boxes = torch.from_numpy(blobs(60, 40)), [torch.tensor(b) for b in true_boxes(60, 40)]
     for kind in (PixelAveragePrecision, MaxBoxAccuracy):
         found = result_of(kind(thresholds=50), maps[:30], boxes[:30])
@@ -240,6 +242,50 @@ def test_the_interval_of_pixel_ap_and_of_max_box_accuracy_covers_new_images() ->
         assert found.low < whole.mean < found.high
         assert 0.02 < found.high - found.low < 0.5
         assert whole.high - whole.low < found.high - found.low
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("options", [{}, {"version": 1}])
+def test_few_images_that_are_all_right_or_all_wrong_leave_doubt(right: bool, options: dict[str, Any]) -> None:
+    maps, box = torch.zeros(10, 40, 60), (10, 10, 20, 20) if right else (30, 30, 40, 40)
+    maps[:, 10:20, 10:20] = 1
+    validation = (0.5,) if options else (0.5, 0.5, 0.5)
+    accuracy = MaxBoxAccuracy(thresholds=20, validation=validation, **options)
+    found = result_of(accuracy, maps, [boxed(box)] * 10)
+    assert len(found.figures) == (3 if options else 6)
+    for figure in (found, *found.figures.values(), result_of(PointingGame(tolerance=1), maps, [boxed(box)] * 10)):
+        assert figure.mean == float(right)
+        assert (figure.low, figure.high) == pytest.approx((0.722, 1) if right else (0, 0.278), abs=5e-4)
+    assert found.interval == "wilson"
+
+
+def test_localisation_scores_end_where_shares_do() -> None:
+    maps = torch.zeros(5, 40, 60)
+    maps[:, 10:20, 10:20] = 1
+    maps[0, 10:20, 20:30] = 1
+    for kind in (EnergyPointing, SegmentationIoU):
+        found = result_of(kind(), maps, [boxed((10, 10, 20, 20))] * 5)
+        assert 0.5 < found.mean < 1
+        assert 0 <= found.low < found.high <= 1
+
+
+@pytest.mark.long
+def test_intervals_of_box_accuracy_cover_new_images() -> None:
+    def scored(n: int, seed: int) -> MetricResult:
+        drawn, metric = np.random.default_rng(seed), MaxBoxAccuracy(thresholds=20, threshold=0.3)
+        maps = np.zeros((n, 16, 16), np.float32)
+        for picture in maps:  # a square as high as 1 in a larger one that is lower
+            edge, lower = drawn.integers(0, 4), drawn.random() * 0.9
+            picture[4 - edge : 12 + edge, 4 - edge : 12 + edge] = lower
+            picture[4:12, 4 : 12 - drawn.integers(0, 3)] = 1
+        truth = Truth((16, 16), torch.tensor([[4.0, 4, 12, 12]]), torch.zeros(1))
+        return result_of(metric, torch.from_numpy(maps), [truth] * n)
+
+    truth = scored(2000, 0).figures
+    several = [scored(20, seed).figures for seed in range(1, 151)]
+    for name, figure in truth.items():
+        held = [found[name].low <= figure.mean <= found[name].high for found in several]
+        assert np.mean(held) >= 0.9
 
 
 @pytest.mark.parametrize(

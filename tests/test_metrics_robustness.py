@@ -18,7 +18,16 @@ from torchmetrics import MetricCollection
 import seewhy
 from seewhy.errors import ArgumentTypeError, InputError, TargetError
 from seewhy.methods import METHODS
-from seewhy.metrics import CHANCES, ChanceMethod, Complexity, MaxSensitivity, MetricResult, Sparsity, chance_maps
+from seewhy.metrics import (
+    CHANCES,
+    METRICS,
+    ChanceMethod,
+    Complexity,
+    MaxSensitivity,
+    MetricResult,
+    Sparsity,
+    chance_maps,
+)
 from seewhy.metrics.intervals import interval_of
 from seewhy.metrics.metric import image_generator
 from tiny_models import ModelState, Smooth, TinyCNN, pictures, randomised
@@ -245,6 +254,50 @@ def test_intervals_in_closed_form() -> None:
     assert interval_of(np.zeros(5), "wilson")[1] > 0.4
     assert all(math.isnan(bound) for bound in interval_of(np.ones(1), "t"))
     assert interval_of(np.ones(4), "bootstrap") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    [(8, 10, 0.490, 0.943), (10, 10, 0.722, 1.0), (0, 10, 0.0, 0.278), (1, 1, 0.207, 1.0)],
+)
+def test_wilsons_interval_has_its_published_values(right: int, of: int, low: float, high: float) -> None:
+    values = np.array([1.0] * right + [0.0] * (of - right))
+    found = interval_of(values, "wilson")
+    assert found == pytest.approx((low, high), abs=5e-4)
+    assert found[0] <= right / of <= found[1]
+
+
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.9, 0.98])
+def test_wilsons_interval_covers_shares_near_the_ends_too(share: float) -> None:
+    drawn = np.random.default_rng(4)
+    counts = drawn.binomial(20, share, 4000)
+    bounds = {k: interval_of(np.repeat([1.0, 0.0], [k, 20 - k]), "wilson") for k in set(counts.tolist())}
+    held = np.mean([bounds[k][0] <= share <= bounds[k][1] for k in counts.tolist()])
+    assert 0.92 <= held <= 1
+
+
+def test_intervals_end_where_values_do() -> None:
+    values = np.array([1.0, 1.0, 0.9, 1.0])
+    low, high = interval_of(values, "t")
+    assert high > 1
+    assert interval_of(values, "t", limits=(0, 1)) == (low, 1)
+    assert interval_of(1 - values, "t", limits=(0, 1)) == (0, pytest.approx(1 - low))
+    with pytest.raises(InputError, match=r"interval='wilson' is of shares, and values reach from 0\.2 to 3;"):
+        interval_of(np.array([0.2, 3.0]), "wilson")
+
+
+def test_metrics_know_what_their_values_lie_between() -> None:
+    maps = torch.zeros(3, 8, 8)
+    maps[:, 0, 0] = 1  # one place: the sparsest there is
+    maps[0, 0, 1] = 0.01
+    sparse = Sparsity()
+    sparse.update(maps)
+    assert sparse.compute().high <= 1
+    limits = {name: METRICS[name]()._limits() for name in ("deletion", "insertion", "average_drop", "road_morf")}
+    assert set(limits.values()) == {(0, 1)}
+    assert METRICS["deletion"](output="logit")._limits() == (-math.inf, math.inf)
+    assert METRICS["road"]()._limits() == (-0.5, 0.5)
+    assert METRICS["pixel_flipping"]()._limits() == METRICS["sensitivity_n"]()._limits() == (-1, 1)
 
 
 @pytest.mark.parametrize(("how", "low"), [("t", 0.93), ("bootstrap", 0.91), ("wilson", 0.92)])

@@ -173,6 +173,33 @@ def test_forms() -> None:
     assert scored(Margin("crane", ("tabby", 1))) == [1.0, 6.0]
 
 
+def test_forms_take_what_plain_targets_take() -> None:
+    first, second = resolve("probability:top2", SCORES, LABELS)
+    assert [t.name for t in (first, second)] == ["probability(top1)", "probability(top2)"]
+    assert [t.indices for t in (first, second)] == [(1, 3), (2, 2)]
+    best = SCORES.softmax(1).topk(2, dim=1).values
+    assert [t.score(SCORES).tolist() for t in (first, second)] == best.T.tolist()
+    assert scored("probability: top1") == scored("probability:top1") == best[:, 0].tolist()
+    assert scored("probability:2") == scored("probability:crane") == SCORES.softmax(1)[:, 2].tolist()
+    assert scored("counterfactual:top1") == (-SCORES.amax(1)).tolist()
+    (plain,) = resolve("logit:top1", SCORES, LABELS)
+    assert (plain.name, plain.score(SCORES).tolist()) == ("top1", [3.0, 4.5])
+    with pytest.raises(TargetError, match="'top9' asks for 9 classes, the model has 4"):
+        resolve("probability:top9", SCORES, LABELS)
+
+
+@pytest.mark.parametrize("target", ["probability:top1", "probability:tiger cat", "probability:1", Probability(1)])
+def test_of_several_labels_probabilities_are_sigmoids(target: Any) -> None:
+    (found,) = resolve(target, SCORES, LABELS, multi_label=True)
+    by_hand = [1 / (1 + math.exp(-float(SCORES[n, i]))) for n, i in enumerate(found.indices) if i is not None]
+    close(found.score(SCORES), by_hand)
+    (again,) = resolve(found.score, SCORES)  # as metrics do that run a method again
+    close(again.score(SCORES), by_hand)
+    (plain,) = resolve(target, SCORES, LABELS)
+    assert found.name == plain.name
+    close(plain.score(SCORES), [float(SCORES[n].softmax(0)[i]) for n, i in enumerate(plain.indices) if i is not None])
+
+
 def test_a_slash_belongs_to_the_name_but_in_margins() -> None:
     assert scored("probability:TV/monitor", ("a", "TV/monitor", "b", "c")) == SCORES.softmax(1)[:, 1].tolist()
 

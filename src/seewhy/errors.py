@@ -59,7 +59,8 @@ def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """Returns "; did you mean 'a' or 'b'?" for the known names nearest to `name`, or an empty string."""
     lowered = {known_name.lower(): known_name for known_name in known}
     near = difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=0.6)
-    near += [low for low in lowered if name.lower() in low and low not in near][: most - len(near)]
+    if name:
+        near += [low for low in lowered if name.lower() in low and low not in near][: most - len(near)]
     if not near:
         return ""
     return "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?"

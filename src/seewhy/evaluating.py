@@ -97,7 +97,7 @@ def evaluate(
         if progress:
             progress(stop, len(source))
     if not seen:
-        raise InputError("none of the pictures can be read; give at least one that can")
+        raise ImageError(f"none of the {len(source)} pictures can be read; the first: {source.first_error}")
     return Evaluation(model.name, tuple(seen), board.rows())
 
 
@@ -179,7 +179,7 @@ def _resolved(model: Model, x: Tensor, targets: Sequence[TargetLike], call: Call
     """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
     module, labels, call = unpack(model, call)
     with call.trace(module, x, (), grad=False) as trace:
-        found = [(target, resolve(target, trace.output, labels)) for target in targets]
+        found = [(t, resolve(t, trace.output, labels, multi_label=call.multi_label)) for t in targets]
     return [
         resolved if one_each(target) is None else dataclasses.replace(resolved, name=OWN)
         for target, several in found

@@ -17,9 +17,9 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from .errors import InputError
 from .metrics import LOCALIZATION, METRICS, Chance, Figure, MetricResult
 from .render.curves import Panel, Scored, curves_picture
+from .saving import writable_folder
 
 JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
     "evaluation.json",
@@ -108,10 +108,7 @@ class Evaluation:
             The path of evaluation.json.
         """
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"out={str(folder)!r} cannot be made a folder: {error.strerror}") from error
+        writable_folder(folder)
         table = self.table()
         with (folder / CSV_NAME).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(table[0]))

@@ -12,13 +12,13 @@ from . import maps
 from .errors import ImageError, InputError
 from .explanation import Explanation, join
 from .flow import Flow, trace_flow
-from .methods import HOW_IT_RUNS, Call, Method, Result, find_flow, find_method, shared_pass
+from .methods import HOW_IT_RUNS, Call, Method, Result, SharedPass, find_flow, find_method, shared_pass
 from .methods.call import unpack
 from .models.layers import resolve_layer
 from .models.load import DEFAULT_MODEL, load_model
 from .models.model import Model, wrap
 from .results import Attribution, Prediction
-from .sources import ImageLike, Source
+from .sources import Batch, ImageLike, Source
 from .targets import TargetLike, as_targets, check_one_each, part_of, phrase, probabilities
 from .trace import check_input
 
@@ -120,14 +120,14 @@ def explain_batches(
         batch_size = 1  # an account is of one photo
     for start in range(0, len(source), batch_size):
         stop = min(start + batch_size, len(source))
-        names, photos, placements, x = source.batch(start, stop)
-        if not photos:
+        batch = source.batch(start, stop)
+        if not batch.photos:
             continue
-        check_input(x)
-        named, found = _layer_names(module, x, layers, chosen, call)
+        check_input(batch.x)
+        named, found = _layer_names(module, batch.x, layers, chosen, call)
         done = shared_pass(
             module,
-            x,
+            batch.x,
             methods=chosen,
             targets=[part_of(target, start, stop) for target in wanted],
             layers=named,
@@ -137,14 +137,7 @@ def explain_batches(
             options=options,
             ledger=ledger,
         )
-        yield Explanation(
-            model=model.name,
-            names=names,
-            photos=photos,
-            placements=placements,
-            predictions=_predictions(done.output, model, len(x)),
-            attributions=tuple(_attribution(r, done.output, model, x, options or {}) for r in done.results),
-        )
+        yield _explanation(model, batch, done, options or {})
         if progress:
             progress(stop, len(source))
 
@@ -175,6 +168,17 @@ def _layer_names(
         return (flow.chosen if layers else flow.chosen[-1:]), flow
     given = [layers] if isinstance(layers, str | nn.Module) else layers
     return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given)), None
+
+
+def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
+    return Explanation(
+        model=model.name,
+        names=batch.names,
+        photos=batch.photos,
+        placements=batch.placements,
+        predictions=_predictions(done.output, model, len(batch.x)),
+        attributions=tuple(_attribution(r, done.output, model, batch.x, options) for r in done.results),
+    )
 
 
 def _predictions(output: Any, model: Model, n: int) -> tuple[tuple[Prediction, ...], ...]:

@@ -21,6 +21,7 @@ from .errors import ArgumentTypeError, ImageError, did_you_mean
 _BY_HAND = "write out seewhy.images.Preprocess(size, resize, mean, std, interpolation) instead"
 # Pillow recognises these containers and has no pixels of them to give.
 _NO_PIXELS = {"BUFR", "GRIB", "HDF5", "MPEG"}
+_OURS = ("maps.npz", "boxes.json", "evaluation.json")  # beside pictures that seewhy wrote
 _RESAMPLINGS = {name.lower(): resampling for name, resampling in Image.Resampling.__members__.items()}
 
 
@@ -46,18 +47,18 @@ def read_image(source: str | os.PathLike[str] | Image.Image | npt.NDArray[Any] |
         return _from_array(source)
     if isinstance(source, Tensor):
         return _from_tensor(source)
-    kind = type(source).__name__
-    raise ArgumentTypeError(f"image is a {kind}; accepted: a path, a PIL picture, a numpy array or a torch tensor")
+    raise ArgumentTypeError(f"image is a {type(source).__name__}; accepted: a path, PIL picture, array or tensor")
 
 
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Lists files as given, and of folders all images in them, sorted, less the hidden; none is an ImageError."""
+    """Lists files as given, and of folders all images, sorted, less the hidden and our own; none is an ImageError."""
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN.keys() - _NO_PIXELS}
     found: list[Path] = []
     for path in given:
         inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in known and file.is_file()]
-        shown = [file for file in inside if not any(part[0] == "." for part in file.relative_to(path).parts)]
+        ours = [p for p in {f.parent for f in inside} - {path} if any((p / beside).exists() for beside in _OURS)]
+        shown = [f for f in inside if f.parent not in ours and not any(p[0] == "." for p in f.relative_to(path).parts)]
         found += shown if path.is_dir() else [path]
     if not found:
         where = ", ".join(f"'{path}'" for path in given) or "an empty list of paths"

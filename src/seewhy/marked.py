@@ -109,7 +109,7 @@ def class_indices(model: Model, data: LabelledImages, classes: Mapping[str, int]
         also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
         raise ModelError(
             f"{model.name} has no class {missing[0]!r} of {data.title}{also}; "
-            f"name the model's class of each: classes={{{missing[0]!r}: 0, ...}}"
+            f"give a model of the same classes, or name its class of each: classes={{{missing[0]!r}: 0, ...}}"
         )
     return tuple(by_name[name] for name in names)
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -47,13 +47,10 @@ class ExplanationWriter:
         self.json_path = self.folder / JSON_NAME
         self.entries: list[dict[str, Any]] = []
         self._head: dict[str, Any] = {}
-        self._taken: set[str] = set()
+        self._taken = {JSON_NAME, "report.html"}
 
     def __enter__(self) -> ExplanationWriter:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"out={str(self.folder)!r} cannot be made a folder: {error.strerror}") from error
+        writable_folder(self.folder)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -68,8 +65,7 @@ class ExplanationWriter:
             (self.folder / stem).mkdir(exist_ok=True)
             entry = image_entry(part, i)
             arrays: dict[str, Any] = {}
-            for attribution, told in zip(part, entry["attributions"], strict=True):
-                key = file_key(attribution)
+            for attribution, key, told in zip(part, file_keys(part), entry["attributions"], strict=True):
                 arrays[key] = attribution.map[i].numpy()
                 if attribution.interval is not None:
                     arrays[f"{key}.interval"] = attribution.interval[i].numpy()
@@ -86,24 +82,51 @@ class ExplanationWriter:
 
     def _free_stem(self, stem: str) -> str:
         """A folder name that no other photo of this explanation has."""
-        clean = re.sub(r"[^\w.-]+", "_", stem).strip(".") or "image"
-        free, n = clean, 2
-        while free in self._taken:
-            free, n = f"{clean}-{n}", n + 1
-        self._taken.add(free)
-        return free
+        return _free(re.sub(r"[^\w.-]+", "_", stem).strip(".") or "image", self._taken)
 
     def _write_json(self) -> None:
-        text = json.dumps({**self._head, "images": self.entries}, indent=2, allow_nan=False, ensure_ascii=False)
-        unfinished = self.json_path.with_suffix(".json.part")
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(self.json_path)  # whole or not at all
+        write_json(self.json_path, {**self._head, "images": self.entries})
 
 
-def file_key(attribution: Attribution) -> str:
-    """METHOD.LAYER.TARGET, of characters that every file system takes."""
-    parts = [attribution.method, attribution.layer, attribution.target]
-    return ".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part)[:180]
+def writable_folder(folder: Path) -> None:
+    """Makes a folder to write into.
+
+    Raises:
+        InputError: it cannot be made, or not written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"out={str(folder)!r} cannot be made a folder: {error.strerror}; give one where you may write"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"out={str(folder)!r} cannot be written into; change its rights, or give another folder")
+
+
+def write_json(path: Path, told: Mapping[str, Any]) -> None:
+    """Writes a JSON file that at any moment is there whole, the old one or the new one."""
+    text = json.dumps(told, indent=2, allow_nan=False, ensure_ascii=False)
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def file_keys(attributions: Iterable[Attribution]) -> list[str]:
+    """METHOD.LAYER.TARGET for each, of characters that every file system takes; no two are the same."""
+    taken: set[str] = set()
+    named = [(a.method, a.layer, a.target) for a in attributions]
+    keys = [".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part)[:180] for parts in named]
+    return [_free(key, taken) for key in keys]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or the first of name-2, name-3 ... that is not taken; and takes it."""
+    free, n = name, 2
+    while free.lower() in taken:  # some file systems do not tell A from a
+        free, n = f"{name}-{n}", n + 1
+    taken.add(free.lower())
+    return free
 
 
 def summary_head(explanation: Explanation) -> dict[str, Any]:

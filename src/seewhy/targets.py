@@ -1,8 +1,8 @@
 """What is explained: a function from a model's output to one score for each image, (N,).
 
-A target is an int (class), a str (a label's name, "top1" .. "topK", or "probability:tabby", "margin:tabby/tiger cat",
-"counterfactual:tabby"), a list of ints or names (one for each image), one of the classes here, or any callable
-`output -> (N,)`.
+A target is an int (class), a str (a label's name, "top1" .. "topK", or "probability:tabby", "probability:top1",
+"margin:tabby/tiger cat", "counterfactual:tabby"), a list of ints or names (one for each image), one of the classes
+here, or any callable `output -> (N,)`.
 """
 
 from __future__ import annotations
@@ -70,12 +70,16 @@ class Logit:
 
 @dataclass(frozen=True)
 class Probability:
-    """The class's softmax probability, in [0, 1]; of a single-column output, the sigmoid."""
+    """The class's probability, in [0, 1]: softmax, or the sigmoid of a single column and with `multi_label`.
+
+    Where a `Model` is explained, its own `multi_label` counts too.
+    """
 
     index: ClassIndex
+    multi_label: bool = dataclasses.field(default=False, repr=False)
 
     def __call__(self, output: Any) -> Tensor:
-        return _gather(probabilities(class_scores(output)), self.index)
+        return _gather(probabilities(class_scores(output), multi_label=self.multi_label), self.index)
 
 
 @dataclass(frozen=True)
@@ -237,18 +241,23 @@ _FORMS: dict[str, Callable[..., ScoreFunction]] = {
     "margin": Margin,
     "counterfactual": Counterfactual,
 }
+_TOP = re.compile(r"(?:(logit|probability|counterfactual):\s*)?top(\d+)")
 
 
-def resolve(target: TargetLike, output: Any, labels: Sequence[str] | None = None) -> list[ResolvedTarget]:
+def resolve(
+    target: TargetLike, output: Any, labels: Sequence[str] | None = None, *, multi_label: bool = False
+) -> list[ResolvedTarget]:
     """Turns what the user named into score functions for this output: one, or K for "topK".
+
+    With `multi_label` probabilities are sigmoids.
 
     Raises:
         TargetError: a label, an index or a number of targets that the output does not have.
     """
-    if isinstance(target, str) and (match := re.fullmatch(r"top(\d+)", target)):
-        return _top(int(match[1]), output)
+    if isinstance(target, str) and (match := _TOP.fullmatch(target)):
+        return _top(int(match[2]), output, _FORMS[match[1] or "logit"], multi_label)
     if isinstance(target, str) and target.partition(":")[0] in _FORMS and ":" in target:
-        return resolve(_form(target), output, labels)
+        return resolve(_form(target), output, labels, multi_label=multi_label)
     if hasattr(target, "tolist"):  # a tensor, or numpy's integers and arrays
         target = target.tolist()
     if isinstance(target, bool) or target is None:
@@ -261,7 +270,7 @@ def resolve(target: TargetLike, output: Any, labels: Sequence[str] | None = None
         raise ArgumentTypeError(
             f"target={target!r} is no target; give a class index, a label, 'topK', a list of those, or a callable"
         )
-    scored = _with_indices(target, labels)
+    scored = _settled(target, labels, multi_label)
     index = getattr(scored, "index", None)
     n = len(output) if isinstance(output, Tensor) else None
     indices = index if isinstance(index, tuple) else (index,) * (n or 1)
@@ -279,27 +288,29 @@ def _form(target: str) -> ScoreFunction:
     return Margin(first, second)
 
 
-def _top(k: int, output: Any) -> list[ResolvedTarget]:
+def _top(k: int, output: Any, form: Callable[..., ScoreFunction], multi_label: bool) -> list[ResolvedTarget]:
     scores = class_scores(output)
-    if not 1 <= k <= scores.shape[1]:
-        raise TargetError(f"target 'top{k}' asks for {k} classes, the model has {scores.shape[1]}")
+    if not (most := scores.shape[1]) >= k >= 1:
+        raise TargetError(f"target 'top{k}' asks for {k} classes, the model has {most}; give 'top1' to 'top{most}'")
     best = scores.detach().topk(k, dim=1).indices.T.tolist()  # (k, N)
     return [
-        ResolvedTarget(f"top{rank}", Logit(tuple(indices)), tuple(indices))
+        ResolvedTarget(describe(form(f"top{rank}")), _settled(form(tuple(indices)), None, multi_label), tuple(indices))
         for rank, indices in enumerate(best, start=1)
     ]
 
 
-def _with_indices(target: ScoreFunction, labels: Sequence[str] | None) -> ScoreFunction:
-    """Replaces the label names in a target by class indices."""
+def _settled(target: ScoreFunction, labels: Sequence[str] | None, multi_label: bool) -> ScoreFunction:
+    """Replaces the label names in a target by class indices, and says of probabilities which they are."""
     if not dataclasses.is_dataclass(target):  # a callable may have an `index` of its own
         return target
     named = {f: getattr(target, f, None) for f in ("index", "other")}
-    found = {
+    found: dict[str, Any] = {
         f: tuple(_index(v, labels) for v in value) if isinstance(value, tuple) else _index(value, labels)
         for f, value in named.items()
         if isinstance(value, str | tuple)
     }
+    if multi_label and isinstance(target, Probability):
+        found["multi_label"] = True
     return dataclasses.replace(target, **found) if found else target
 
 
@@ -319,8 +330,8 @@ def _index(name: int | str, labels: Sequence[str] | None) -> int | str:
     found = exact or partial
     if len(found) == 1:
         return found[0]
-    if found:  # ImageNet has two cranes
-        several = ", ".join(f"{i} ({labels[i]})" for i in found[:4])
+    if found:
+        several = ", ".join(f"{i} ({labels[i]})" for i in found[:4])  # ImageNet has two cranes
         raise TargetError(f"target {name!r} is the name of several classes: {several}; give the index")
     raise TargetError(f"target {name!r} is not a label of the model{did_you_mean(name, labels)}")
 
@@ -345,7 +356,8 @@ def describe(target: Any) -> str:
     if isinstance(target, Logit):
         return ",".join(map(str, target.index)) if isinstance(target.index, tuple) else str(target.index)
     if dataclasses.is_dataclass(target) and not isinstance(target, type):
-        shown = [v for f in dataclasses.fields(target) if not isinstance(v := getattr(target, f.name), Tensor | None)]
+        values = [getattr(target, f.name) for f in dataclasses.fields(target) if f.repr]
+        shown = [value for value in values if not isinstance(value, Tensor | None)]
         return f"{type(target).__name__.lower()}({', '.join(map(str, shown))})"
     return getattr(target, "__name__", type(target).__name__)
 
@@ -360,8 +372,7 @@ def as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
 
 
 def check_one_each(target: TargetLike, n: int) -> None:
-    each = one_each(target)
-    if each is not None and len(each) != n:
+    if (each := one_each(target)) is not None and len(each) != n:
         raise TargetError(
             f"target {target!r} names {len(each)} classes for {n} images; give one for each image, or one for all. "
             "(Several targets for all images are targets=[281, 285], one list.)"

@@ -30,11 +30,11 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             if not debug:
                 warnings.showwarning = _tell_warning  # type: ignore[assignment]
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
-        return _interrupted() if status == 130 else status or 0  # newer typer returns 130, older raises Abort
+        return _interrupted(arguments) if status == 130 else status or 0  # newer typer returns 130, older raises Abort
     except typer.Exit as leaving:
         return int(leaving.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
+        return _interrupted(arguments)
     except BrokenPipeError:  # the reader of our output left
         return 0
     except SeewhyError as error:
@@ -45,7 +45,11 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         if debug:
             raise
         if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
-            return _fail(f"{error.format_message()} ('seewhy --help' lists what there is)")
+            said = error.format_message()  # nothing where there was no argument, and the help was printed
+            return _fail(f"{said} ('seewhy --help' lists what there is)") if said else 1
+        if isinstance(error, OSError) and error.strerror:
+            where = f"'{error.filename}'" if error.filename else "a file"
+            return _fail(f"{where} cannot be read or written: {error.strerror}; check its rights, and the disk's room")
         said = str(error).strip().splitlines() or [""]
         return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
 
@@ -54,8 +58,9 @@ def _tell_warning(message: Warning | str, *where: Any) -> None:
     print(f"seewhy: {message}", file=sys.stderr)
 
 
-def _interrupted() -> int:
-    return _fail("interrupted; what was finished is saved", 130)
+def _interrupted(arguments: list[str]) -> int:
+    kept = "only a whole evaluation is saved" if "evaluate" in arguments[:1] else "what was finished is saved"
+    return _fail(f"interrupted; {kept}", 130)
 
 
 def _fail(message: str, status: int = 1) -> int:

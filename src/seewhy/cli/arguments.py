@@ -21,7 +21,9 @@ MethodsOption = Annotated[
 ]
 TargetsOption = Annotated[
     list[str] | None,
-    typer.Option("--target", "-t", help="top1, top3, a class or label, margin:A/B, counterfactual:A. [top1]"),
+    typer.Option(
+        "--target", "-t", help="top1, top3, a class or label, probability:A, margin:A/B, counterfactual:A. [top1]"
+    ),
 ]
 LayersOption = Annotated[
     list[str] | None, typer.Option("--layer", "-l", help="Names, or all-stages. [the last that is a picture]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from ..evaluating import evaluate
 from ..evaluation import PICTURE_NAME, Evaluation, Row
 from ..images import find_images
 from ..metrics import CHANCES, ExplanationMetric, ImageMetric, find_metric
-from ..models.load import DEFAULT_MODEL, load_model
+from ..models.load import DEFAULT_MODEL
+from ..saving import writable_folder
 from . import parsing
-from .showing import console, progress, table
+from .showing import bold, console, progress, table, tell_skipped
 
 _Kind = TypeVar("_Kind", bound=ImageMetric)
 
@@ -39,12 +41,12 @@ def evaluate_photos(
     paths = find_images(photos)
     chosen = {text: parse_metric(text) for text in metrics}
     unreadable: dict[Path, str] = {}
-    with console.status(f"Loading {model}"):
-        loaded = load_model(model, labels=parsing.label_names(labels), device=parsing.usable_device(device))
+    writable_folder(out)
+    loaded = parsing.loaded_model(model, labels=labels, device=device)
     with progress("Evaluating", len(paths)) as show:
         found = evaluate(
             loaded,
-            paths,
+            photos,
             methods=methods,
             metrics=chosen,
             targets=[parsing.target(t) for t in targets],
@@ -62,8 +64,7 @@ def evaluate_photos(
         print(json.dumps({**told, "out": str(out), "skipped": skipped}))
     else:
         _tell(found, out)
-    for item in skipped:
-        console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)
+    tell_skipped(unreadable.values())
     return 1 if skipped else 0
 
 
@@ -85,7 +86,9 @@ def metric_of(text: str, kind: type[_Kind]) -> _Kind:
     pairs = [setting.partition("=") for setting in settings.split(",")]
     if not all(key and equals for key, equals, _ in pairs):
         raise InputError(f"metric {text!r} is not NAME:OPTION=VALUE,...; such as deletion:step=1792,output=logit")
-    options = {key.strip(): parsing.value(value) for key, _, value in pairs}
+    defaults = {key: each.default for key, each in inspect.signature(type(found)).parameters.items()}
+    named = {key.strip(): value for key, _, value in pairs}
+    options = {key: parsing.value(value, of=f"{name}:{key}", default=defaults.get(key)) for key, value in named.items()}
     try:
         return type(found)(**options)
     except (TypeError, ValueError) as error:
@@ -98,8 +101,8 @@ def _tell(found: Evaluation, out: Path) -> None:
     """For people: the scores, and where the curves are."""
     table(f"How faithful the maps are, {found.model}, {len(found.names)} photos", [_told(row) for row in found])
     console.print("\nIntervals are of the mean over photos, at 95 %. A map is worth something where it beats chance.")
-    console.print(f"The table as CSV, Parquet and JSON, and the curves, are in [bold]{out}[/bold]")
-    console.print(f"Look at [bold]{out / PICTURE_NAME}[/bold] first")
+    console.print(f"The table as CSV, Parquet and JSON, and the curves, are in {bold(out)}")
+    console.print(f"Look at {bold(out / PICTURE_NAME)} first")
 
 
 def _told(row: Row) -> dict[str, Any]:

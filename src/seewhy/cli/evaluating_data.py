@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from ..data import LabelledImages, find_data
 from ..localisation import CASES_NAME, LocalisationEvaluation
 from ..localising import CHANCES, METRICS, evaluate_localisation
 from ..metrics import Figure, ImageMetric
-from ..models.load import DEFAULT_MODEL, load_model
+from ..models.load import DEFAULT_MODEL
+from ..saving import writable_folder
 from . import parsing
 from .evaluating import metric_of
-from .showing import console, progress, table
+from .showing import bold, console, progress, table, tell_skipped
 
 
 def evaluate_data(
@@ -44,8 +47,8 @@ def evaluate_data(
     if validation is not None:
         other = _some(find_data(data, split=validation, seed=seed, on_error="skip"), count)
     unreadable: dict[str, str] = {}
-    with console.status(f"Loading {model}"):
-        loaded = load_model(model, labels=parsing.label_names(labels), device=parsing.usable_device(device))
+    writable_folder(out)
+    loaded = parsing.loaded_model(model, labels=labels, device=device)
     with progress("Evaluating", len(found)) as show:
         study = evaluate_localisation(
             loaded,
@@ -70,10 +73,9 @@ def evaluate_data(
         print(json.dumps({**told, "data": data, "split": split, "out": str(out), "skipped": skipped, "mended": mended}))
     else:
         _tell(study, out)
-    for item in skipped:
-        console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)
+    tell_skipped(unreadable.values())
     for notes in study.notes.values():
-        console.print(f"[yellow]mended[/yellow] {'; '.join(notes)}", soft_wrap=True)
+        console.print(f"[yellow]mended[/yellow] {escape('; '.join(notes))}", soft_wrap=True)
     return 1 if skipped else 0
 
 
@@ -106,9 +108,9 @@ def _tell(study: LocalisationEvaluation, out: Path) -> None:
     console.print(
         f"\n{study.title}, {len(study.names)} objects' classes, {study.model}. In brackets: what knows no model."
     )
-    console.print(f"The table as CSV, Parquet and JSON, and the curves, are in [bold]{out}[/bold]")
+    console.print(f"The table as CSV, Parquet and JSON, and the curves, are in {bold(out)}")
     if study.cases:
-        console.print(f"Look at [bold]{out / CASES_NAME}[/bold] first: boxes of the maps in cyan, true ones in green")
+        console.print(f"Look at {bold(out / CASES_NAME)} first: boxes of the maps in cyan, true ones in green")
 
 
 def _cells(figures: Any) -> dict[str, str]:

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ImageError, InputError
+from ..errors import ImageError
 from ..explaining import explain_batches
 from ..explanation import Explanation
 from ..images import find_images
 from ..localize import Boxes, BoxRule, boxes_on_photo, find_rule
 from ..masking import keep_allocator_memory
-from ..models.load import DEFAULT_MODEL, load_model
+from ..models.load import DEFAULT_MODEL
 from ..render.boxes import boxes_picture
-from ..saving import file_key
+from ..saving import file_keys, writable_folder, write_json
 from . import parsing
-from .showing import console, progress, table
+from .showing import bold, console, progress, table, tell_skipped
 
 JSON_NAME, SCHEMA = "boxes.json", 1
 
@@ -41,7 +41,7 @@ def localize_photos(
     batch_size: int = 8,
     as_json: bool = False,
 ) -> int:
-    """Boxes what maps of photos mark, and writes pictures and boxes.json.
+    """Boxes what maps of photos mark, and writes pictures and boxes.json, which is complete after every batch.
 
     Args:
         rule, threshold: a name in `seewhy.localize.RULES`, and a threshold instead of its own.
@@ -55,16 +55,16 @@ def localize_photos(
         chosen = dataclasses.replace(chosen, components="all", most=None)
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
-    _make_folder(out)
-    with console.status(f"Loading {model}"):
-        loaded = load_model(model, labels=parsing.label_names(labels), device=parsing.usable_device(device))
+    writable_folder(out)
+    loaded = parsing.loaded_model(model, labels=labels, device=device)
     keep_allocator_memory()
+    told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
     entries: list[dict[str, Any]] = []
     skip = None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)})
     with progress("Localising", len(paths)) as show:
         for part in explain_batches(
             loaded,
-            paths,
+            photos,
             methods=methods,
             targets=[parsing.target(t) for t in targets],
             layers=parsing.layers(layers),
@@ -74,33 +74,23 @@ def localize_photos(
             on_bad_image=skip,
         ):
             entries += [_photo_entry(part, i, chosen, out, len(entries) + i) for i in range(len(part.names))]
+            write_json(out / JSON_NAME, {**told, "images": entries})
     if not entries:
         raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {next(iter(unreadable.values()))}")
-    told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
     skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
-    _write_and_tell({**told, "images": entries}, out, skipped, as_json=as_json)
+    _tell({**told, "images": entries}, out, skipped, as_json=as_json)
+    tell_skipped(unreadable.values())
     return 1 if skipped else 0
 
 
-def _write_and_tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *, as_json: bool) -> None:
-    text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
-    (out / JSON_NAME).write_text(text + "\n", encoding="utf-8")
+def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**told, "out": str(out), "skipped": skipped}))
     else:
         first = out / told["images"][0]["found"][0]["picture"]
         table(f"Where {told['model']} sees it", list(_rows(told["images"])))
-        console.print(f"\nBoxes are x0, y0, x1, y1 in pixels of the photo, also in [bold]{out / JSON_NAME}[/bold]")
-        console.print(f"Look at [bold]{first}[/bold] first")
-    for item in skipped:
-        console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out={str(out)!r} cannot be made a folder: {error.strerror}") from error
+        console.print(f"\nBoxes are x0, y0, x1, y1 in pixels of the photo, also in {bold(out / JSON_NAME)}")
+        console.print(f"Look at {bold(first)} first")
 
 
 def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: int) -> dict[str, Any]:
@@ -108,9 +98,9 @@ def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: in
     placement = part.placements[i]
     stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_")[:80] or "image"
     found = []
-    for attribution in part:
+    for attribution, key in zip(part, file_keys(part), strict=True):
         boxes = boxes_on_photo(attribution.map[i], placement, rule=rule)
-        picture = f"{number + 1:03d}-{stem}.{file_key(attribution)}.png"
+        picture = f"{number + 1:03d}-{stem}.{key}.png"
         boxes_picture(attribution, i, part.photos[i], placement, boxes).save(out / picture)
         probability = attribution.probabilities[i]
         found.append(

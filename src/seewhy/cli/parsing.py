@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from ..errors import InputError
 from ..methods import find_method
+from ..models.load import load_model
+from ..models.model import Model
+from .showing import console
 
 
 def label_names(path: Path | None) -> list[str] | None:
@@ -34,6 +39,12 @@ def usable_device(name: str) -> str:
     return name
 
 
+def loaded_model(spec: str, *, labels: Path | None, device: str) -> Model:
+    """The model of --model, with the names in a text file, on a device."""
+    with console.status(f"Loading {escape(spec)}"):
+        return load_model(spec, labels=label_names(labels), device=usable_device(device))
+
+
 def target(text: str) -> int | str:
     return int(text) if text.lstrip("-").isdecimal() else text
 
@@ -43,11 +54,18 @@ def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:
     return names[0] if names and list(names) == ["all-stages"] else names
 
 
-def value(text: str) -> Any:
-    """A number, true or false, none, or the text itself."""
+def value(text: str, *, of: str = "", default: Any = None) -> Any:
+    """A number, true or false, none, or the text itself, for an option with that default.
+
+    Raises:
+        InputError: it is a word, and the option's default is a number, or true or false.
+    """
     try:
         return json.loads({"none": "null"}.get(text.strip().lower(), text.strip().lower()))
-    except json.JSONDecodeError:
+    except json.JSONDecodeError as error:
+        if isinstance(default, bool | int | float):
+            accepted = "true or false" if isinstance(default, bool) else "a number"
+            raise InputError(f"option {of}={text.strip()!r} is not {accepted}; its default is {default}") from error
         return text.strip()
 
 
@@ -63,5 +81,10 @@ def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         method, _, name = place.rpartition(".")
         if not (method and name and equals):
             raise InputError(f"option {text!r} is not METHOD.OPTION=VALUE, such as rise.samples=2000")
-        found.setdefault(find_method(method).name, {})[name.strip()] = value(given)
+        chosen, name = find_method(method), name.strip()
+        default = chosen.options.get(name)
+        read = value(given, of=f"{chosen.name}.{name}", default=default)
+        if type(default) is int and isinstance(read, float):
+            raise InputError(f"option {text!r} is not a whole number; its default is {default}")
+        found.setdefault(chosen.name, {})[name] = read
     return found

@@ -13,11 +13,11 @@ from ..explanation import Explanation, join
 from ..images import find_images
 from ..masking import Running, keep_allocator_memory
 from ..methods import find_method
-from ..models.load import DEFAULT_MODEL, load_model
+from ..models.load import DEFAULT_MODEL
 from ..models.model import Model
-from ..saving import ExplanationWriter
+from ..saving import ExplanationWriter, writable_folder
 from . import parsing
-from .showing import console, progress, table, tell_ledgers
+from .showing import bold, console, progress, table, tell_ledgers, tell_skipped
 
 
 def sample_photos(folder: Path) -> list[Path]:
@@ -25,7 +25,7 @@ def sample_photos(folder: Path) -> list[Path]:
     import skimage.data
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder)
     paths = []
     for name, picture in (("cat", skimage.data.chelsea()), ("coffee", skimage.data.coffee())):
         paths.append(folder / f"{name}.jpg")
@@ -56,14 +56,13 @@ def explain_photos(
         raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
-    with console.status(f"Loading {model}"):
-        loaded = load_model(model, labels=parsing.label_names(labels), device=parsing.usable_device(device))
+    loaded = parsing.loaded_model(model, labels=labels, device=device)
     kept: list[Explanation] = []
     keep_allocator_memory()
     with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths)) as show:
         parts = explain_batches(
             loaded,
-            paths,
+            photos,
             methods=methods,
             targets=[parsing.target(t) for t in targets],
             layers=parsing.layers(layers),
@@ -88,8 +87,7 @@ def explain_photos(
         for entry in writer.entries if ledger else ():
             tell_ledgers(entry)
         _tell(loaded, writer, page)
-    for item in skipped:
-        console.print(f"[red]skipped[/red] {item['error']}", soft_wrap=True)
+    tell_skipped(unreadable.values())
     return 1 if skipped else 0
 
 
@@ -127,5 +125,5 @@ def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:
             )
     table(f"Why {model.name} said so", rows)
     where = page or (writer.folder / writer.entries[0]["sheet"] if writer.entries else writer.folder)
-    console.print(f"\nPictures, maps and {writer.json_path.name} are in [bold]{writer.folder}[/bold]")
-    console.print(f"Look at [bold]{where}[/bold] first")
+    console.print(f"\nPictures, maps and {writer.json_path.name} are in {bold(writer.folder)}")
+    console.print(f"Look at {bold(where)} first")

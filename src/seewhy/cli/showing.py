@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ def table(
     title: str, rows: Sequence[Mapping[str, Any]], *, highlight: Callable[[Mapping[str, Any]], bool] | None = None
 ) -> None:
     """Prints rows of equal keys as a table."""
-    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    shown = Table(title=escape(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
     columns = [name for name in (rows[0] if rows else {}) if any(row[name] not in ("", None, 0) for row in rows)]
     for name in columns:
         shown.add_column(name, overflow="fold", no_wrap=name in NARROW)
@@ -30,6 +30,11 @@ def table(
         cells = [{True: "yes", False: ""}.get(row[name], escape(str(row[name]))) for name in columns]
         shown.add_row(*cells, style="bold green" if highlight and highlight(row) else None)
     console.print(shown)
+
+
+def bold(path: object) -> str:
+    """A path as markup, whatever brackets are in it."""
+    return f"[bold]{escape(str(path))}[/bold]"
 
 
 class Shown:
@@ -53,8 +58,14 @@ class Shown:
 def progress(what: str, total: int) -> Iterator[Shown]:
     """A progress bar over `total` photos, gone when done; yields what takes (done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=total <= 1 and not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield Shown(bar, bar.add_task(what, total=total))
+
+
+def tell_skipped(errors: Iterable[str]) -> None:
+    """Prints why what was left out was."""
+    for said in errors:
+        console.print(f"[red]skipped[/red] {escape(said)}", soft_wrap=True)
 
 
 def tell_ledgers(entry: Mapping[str, Any]) -> None:

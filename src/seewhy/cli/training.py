@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.markup import escape
+
 from ..masking import keep_allocator_memory
 from ..wsol.cards import CURVES, HISTORY
 from . import parsing
-from .showing import console, progress, table
+from .showing import bold, console, progress, table, tell_skipped
 
 if TYPE_CHECKING:
     from ..data.dataset import LabelledImages
@@ -52,9 +54,7 @@ def train_model(
     from ..wsol import train
 
     usable = parsing.usable_device(device)
-    with console.status(f"Finding {data}"):
-        pictures, held_back = _find(data, val, seed, on_error)
-    skipped = {**pictures.skipped, **(held_back.skipped if held_back else {})}
+    pictures, held_back, skipped = _find(data, val, seed, on_error)
     keep_allocator_memory()
     rows: list[Mapping[str, float]] = []
 
@@ -87,35 +87,36 @@ def train_model(
         return 130
     if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes one tells
         return 0
-    for said in skipped.values():
-        console.print(f"[red]skipped[/red] {said}", soft_wrap=True)
+    tell_skipped(skipped.values())
     if as_json:
-        told = {
-            "skipped": skipped,
-            "out": str(out),
-            "scores": dict(trained.scores),
-            "history": [dict(row) for row in trained.history],
-        }
-        print(json.dumps(told))
+        print(json.dumps({"skipped": skipped, "out": str(out), **_results(trained)}))
     else:
         _tell(trained, pooling, backbone, time.monotonic() - start if rows else None)
     return 0
 
 
+def _results(trained: Trained) -> dict[str, Any]:
+    """For programs: how good it is, and how it got there."""
+    return {"scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
+
+
 def _find(
     data: str, val: str | None, seed: int, on_error: Literal["raise", "skip"]
-) -> tuple[LabelledImages, LabelledImages | None]:
+) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
+    """What to learn from, what is held back, and why pictures of either were left out."""
     from ..data import find_data
 
     specs = {"train": data, "val": val or data}
-    found = {
-        split: find_data(spec, split=split, seed=seed, on_error=on_error)
-        for split, spec in specs.items()
-        if spec != NO_VAL
-    }
-    if on_error == "skip":
-        found = {split: one.readable() for split, one in found.items()}
-    return found["train"], found.get("val")
+    with console.status(f"Finding {escape(data)}"):
+        found = {
+            split: find_data(spec, split=split, seed=seed, on_error=on_error)
+            for split, spec in specs.items()
+            if spec != NO_VAL
+        }
+        if on_error == "skip":
+            found = {split: one.readable() for split, one in found.items()}
+    skipped = {name: said for one in found.values() for name, said in one.skipped.items()}
+    return found["train"], found.get("val"), skipped
 
 
 def _told(row: Mapping[str, float], epochs: int) -> str:
@@ -140,8 +141,7 @@ def _tell(trained: Trained, pooling: str, backbone: str, seconds: float | None) 
         row |= {str(s["metric"]): f"{s['value']:.4f}", "at epoch": s["epoch"], "pictures held back": s["pictures"]}
     row["minutes"] = "" if seconds is None else f"{seconds / 60:.1f}"
     table("Trained", [row])
-    console.print(f"\nThe network, its card and its learning curves are in [bold]{trained.folder}[/bold]")
-    console.print(f"Look at [bold]{trained.folder / CURVES}[/bold] first")
-    console.print(
-        f"Then at what it looks at: seewhy explain PHOTO --method cam --model {trained.folder}", soft_wrap=True
-    )
+    console.print(f"\nThe network, its card and its learning curves are in {bold(trained.folder)}")
+    console.print(f"Look at {bold(trained.folder / CURVES)} first")
+    command = f"seewhy explain PHOTO --method cam --model {escape(str(trained.folder))}"
+    console.print(f"Then at what it looks at: {command}", soft_wrap=True)

@@ -87,11 +87,12 @@ class Cutouts(LabelledImages):
         check_listed(self)
 
     def __getitem__(self, index: int) -> Example:
-        """Draws one picture; ImageError where its cut-out or its background cannot be read."""
+        """Draws one picture; ImageError where its cut-out or its background cannot be read, or the cut-out vanishes."""
         labels = self.labels[index]
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), range(len(self))[index]))
         stamps = self._stamps[labels[0]]
-        stamp = _read_stamp(stamps[rng.integers(len(stamps))])
+        path = stamps[rng.integers(len(stamps))]
+        stamp = _read_stamp(path)
         background = read_image(self._backgrounds[rng.integers(len(self._backgrounds))])
         size = (self.size, self.size)
         photo = ImageOps.fit(background, size, Image.Resampling.BICUBIC, centering=(rng.random(), rng.random()))
@@ -102,6 +103,11 @@ class Cutouts(LabelledImages):
         photo.paste(small, (x, y), small)
         mask = np.zeros(size, bool)
         mask[y : y + h, x : x + w] = np.asarray(small)[:, :, 3] > _OPAQUE
+        if not mask.any():
+            raise ImageError(
+                f"cut-out '{path}' is too thin to be seen at {w} x {h} pixels; give a larger size or scale, or move "
+                "it away"
+            )
         truth = Truth(size, torch.tensor([box_of(mask)]), torch.tensor(labels), torch.from_numpy(mask)[None])
         return Example(self.names[index], photo, labels, truth)
 

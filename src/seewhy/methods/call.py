@@ -22,12 +22,16 @@ LayerLike = str | nn.Module | None
 
 @dataclass(frozen=True)
 class Call:
-    """How a model is called: what goes with the picture, how its answer is read, and the range of its input."""
+    """How a model is called: what goes with the picture, how its answer is read, and the range of its input.
+
+    `multi_label` says that the answer's probabilities are sigmoids.
+    """
 
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     output: OutputAdapter | None = None
     bounds: Bounds | None = None
+    multi_label: bool = False
 
     def trace(
         self,
@@ -48,7 +52,8 @@ def unpack(model: Model | nn.Module | Callable[..., Any], call: Call) -> tuple[n
     if not isinstance(model, Model):
         return unwrap(model), None, call
     bounds = model.preprocess.bounds if model.preprocess else None
-    return unwrap(model.module), model.labels, Call(call.args, call.kwargs, call.output or model.output, bounds)
+    output, several = call.output or model.output, call.multi_label or model.multi_label
+    return unwrap(model.module), model.labels, Call(call.args, call.kwargs, output, bounds, several)
 
 
 def find_layer(module: nn.Module, x: Tensor, layer: LayerLike, call: Call) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.layers import INPUT
-from ..targets import ResolvedTarget, ScoreFunction
+from ..targets import ScoreFunction
 from .call import Call
 from .cam import grad_cam
 from .method import Method, shared_pass
@@ -123,15 +123,9 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
             raise InputError(
                 f"samples={samples}, noise={noise}: SmoothGrad needs at least 1 sample and no negative noise"
             )
-        target = ResolvedTarget("score", score, (None,) * len(x))
         total: Tensor | None = None
         for copy in noisy_copies(x, samples, noise, seed):
-            if base.run:
-                part = base.run(module, copy, target.score, layer=layer, call=call, **base.options)
-            else:
-                layers = [] if layer is None else [layer]  # "" is the model itself
-                result = shared_pass(module, copy, methods=[base], targets=[score], layers=layers, call=call).results[0]
-                part = result.map if result.pixels is None else result.pixels
+            part = _of_copy(base, module, copy, score, layer, call)
             total = part if total is None else total + part
         assert total is not None
         return total / samples
@@ -148,6 +142,17 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
         signed=base.signed,
         options={"samples": 25, "noise": 0.15, "seed": 0},
     )
+
+
+def _of_copy(
+    base: Method, module: nn.Module, copy: Tensor, score: ScoreFunction, layer: str | None, call: Call
+) -> Tensor:
+    """A method's attribution of a changed image: of its colours where it has one, (N, C, H, W), else (N, h, w)."""
+    if base.run:
+        return base.run(module, copy, score, layer=layer, call=call, **base.options)
+    layers = [] if layer is None else [layer]  # "" is the model itself
+    result = shared_pass(module, copy, methods=[base], targets=[score], layers=layers, call=call).results[0]
+    return result.map if result.pixels is None else result.pixels
 
 
 saliency = Method(

@@ -166,14 +166,15 @@ def shared_pass(
     `flow` says that nobody named the layers, so that methods with a better choice of their
     own may make it. `ledger` has relevance accounted for.
     """
-    plan = _Plan(module, x, layers, flow, call or Call(), _all_options(methods, options or {}), ledger)
+    call = call or Call()
+    plan = _Plan(module, x, layers, flow, call, _all_options(methods, options or {}), ledger)
     done: dict[tuple[str, str | None, int], Result] = {}
     output, resolved = None, None
     for kind, group in _groups(methods, plan).items():
         with plan.opened(kind, group) as have:
             if resolved is None:
                 output = have.trace.output
-                resolved = [r for target in targets for r in resolve(target, output, labels)]
+                resolved = [r for t in targets for r in resolve(t, output, labels, multi_label=call.multi_label)]
             _combine_group(have, group, plan, resolved, done)
     for method in methods:
         if not method.combine:

@@ -107,7 +107,7 @@ class ImageMetric(Metric):
     States are kept for each image, so that results of several processes merge.
 
     Args:
-        interval: how the 95 % interval of the mean is made: "t", "bootstrap" or "wilson" (of shares).
+        interval: how the 95 % interval of the mean is made: "t", "bootstrap" or "wilson" (of shares of 0 and 1).
         leave_out: the statuses of maps to leave out, instead of the metric's own.
         seed: of all that is drawn, together with each image's own values.
         options: what `torchmetrics.Metric` takes.
@@ -120,6 +120,8 @@ class ImageMetric(Metric):
     title: ClassVar[str]
     paper: ClassVar[str]
     leave_out: tuple[str, ...] = ()
+    # what the values lie between
+    limits: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     # what the curves are over, and of what
     axes: ClassVar[tuple[str, str]] = ("", "")
 
@@ -175,7 +177,7 @@ class ImageMetric(Metric):
         if not len(values):
             raise InputError(f"{self.name} has no images yet; call update(...) first")
         kept = values[~np.isnan(values)]
-        low, high = interval_of(kept, self.interval, seed=self.seed)
+        low, high = interval_of(kept, self.interval, seed=self.seed, limits=self._limits())
         curves = torch.split(joined(self.curves), joined(self.lengths).tolist()) if len(self.lengths) else ()
         return MetricResult(
             metric=self.name,
@@ -191,6 +193,10 @@ class ImageMetric(Metric):
             interval=self.interval,
             settings=self.settings,
         )
+
+    def _limits(self) -> tuple[float, float]:
+        """What the values lie between, with these settings."""
+        return self.limits
 
     def _positions(self, points: int) -> Floats:
         """Where the points of a curve lie, from 0 to 1."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,7 @@ class Complexity(_OfMapsAlone):
 
     name, title, paper = "complexity", "Complexity", "Bhatt et al., IJCAI 2020"
     higher_is_better = False
+    limits = (0.0, math.inf)
 
     def _of(self, magnitudes: Tensor) -> Tensor:
         shares = magnitudes / magnitudes.sum(1, keepdim=True)
@@ -62,6 +65,7 @@ class Sparsity(_OfMapsAlone):
 
     name, title, paper = "sparsity", "Sparsity", "Chalasani et al., ICML 2020"
     higher_is_better = True
+    limits = (0.0, 1.0)
 
     def _of(self, magnitudes: Tensor) -> Tensor:
         ordered = magnitudes.sort(1).values

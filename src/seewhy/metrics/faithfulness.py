@@ -43,7 +43,8 @@ class MaskedMetric(ExplanationMetric):
     """A metric that runs masked images.
 
     Args:
-        output: "probability" follows the target class's softmax probability, "logit" the target's own score.
+        output: "probability" follows the target class's probability (softmax, or the sigmoid where labels are many),
+            "logit" the target's own score.
         baseline: what is shown where a mask hides, as `seewhy.masking.find_baseline` takes it.
         running: batch size, precision, ... of the masked images (`seewhy.masking.Running`).
         options: what `ExplanationMetric` takes.
@@ -66,6 +67,7 @@ class MaskedMetric(ExplanationMetric):
 
 class _PixelCurve(MaskedMetric):
     inserting: ClassVar[bool]
+    limits_of_probability = (0.0, 1.0)
 
     def __init__(self, *, step: int = 224, baseline: BaselineLike, **options: Any) -> None:
         if step < 1:
@@ -142,6 +144,7 @@ class PixelFlipping(MaskedMetric):
     name, title, paper = "pixel_flipping", "Pixel-flipping", "Samek et al., 2017"
     higher_is_better = True
     axes = ("share of the steps", "score")
+    limits_of_probability = (-1.0, 1.0)
 
     def __init__(
         self, *, region: int = 9, regions: int = 100, baseline: BaselineLike = "noise", **options: Any
@@ -220,6 +223,7 @@ class AverageDrop(_MapAsMask):
     """
 
     name, title, paper = "average_drop", "Average drop", "Chattopadhay et al., WACV 2018"
+    limits = (0.0, 1.0)
 
     def _compare(self, whole: Tensor, shown: Tensor) -> Tensor:
         return torch.where(whole > 0, (whole - shown).clamp(min=0) / whole, math.nan)
@@ -239,6 +243,7 @@ class AverageIncrease(_MapAsMask):
 
     name, title, paper = "average_increase", "Increase in confidence", "Chattopadhay et al., WACV 2018"
     higher_is_better = True
+    limits = (0.0, 1.0)
 
     def __init__(self, *, interval: Interval = "wilson", **options: Any) -> None:
         super().__init__(interval=interval, **options)
@@ -260,6 +265,7 @@ class ConfidenceDrop(_MapAsMask):
     """
 
     name, title, paper = "confidence_drop", "Drop in confidence", "after Chattopadhay et al., WACV 2018"
+    limits_of_probability = (-1.0, 1.0)
 
     def _compare(self, whole: Tensor, shown: Tensor) -> Tensor:
         return whole - shown

@@ -16,24 +16,39 @@ RESAMPLES = 2000
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
-def interval_of(values: npt.NDArray[Any], how: Interval, *, seed: int = 0) -> tuple[float, float]:
+def interval_of(
+    values: npt.NDArray[Any], how: Interval, *, seed: int = 0, limits: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float]:
     """The 95 % interval (low, high) of the mean of n values; NaN where too few values leave it unknown.
 
     - "t": mean -+ t(.975, n - 1) s / sqrt(n), for values that are about normal or many; n >= 2.
     - "bootstrap": the 2.5th and the 97.5th percentile of the means of 2,000 resamples, for skewed values; n >= 2.
-    - "wilson": of a share (Wilson, 1927), where each value is one of two, 0 and a highest; also right at 0 and at all.
+    - "wilson": of a share, where each value is 0 or 1 (Wilson, 1927); also right at none and at all. Of values between
+      it is wider than it need be, for none vary more than those; n >= 1.
+
+    Args:
+        seed: of the resamples.
+        limits: what the values lie between; t-intervals end there.
+
+    Raises:
+        InputError: no such interval, or "wilson" of values that are not in [0, 1].
     """
     n = len(values)
     if how not in INTERVALS:
         raise InputError(f"interval={how!r} is not known; use 't', 'bootstrap' or 'wilson'")
     if n < (1 if how == "wilson" else 2):
         return math.nan, math.nan
+    if how == "wilson" and not 0 <= values.min() <= values.max() <= 1:
+        raise InputError(
+            f"interval='wilson' is of shares, and values reach from {values.min():g} to {values.max():g}; use 't' or "
+            "'bootstrap'"
+        )
     mean = float(values.mean())
     if how == "t":
         from scipy.stats import t
 
         half = float(t.ppf(0.975, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
-        return mean - half, mean + half
+        return max(mean - half, limits[0]), min(mean + half, limits[1])
     if how == "bootstrap":
         drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
         low, high = np.percentile(np.sort(values)[drawn].mean(1), (2.5, 97.5))
@@ -47,7 +62,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
         return math.nan, math.nan
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0)  # rounding leaves no share outside
 
 
 def resampling_weights(key: int, seed: int, resamples: int) -> npt.NDArray[np.float32]:

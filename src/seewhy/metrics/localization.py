@@ -86,6 +86,7 @@ class LocalizationMetric(ImageMetric):
         options: what `ImageMetric` takes.
     """
 
+    limits = (0.0, 1.0)
     # the statuses with which a map gives this metric no answer
     silent: ClassVar[tuple[str, ...]] = ("empty", "constant", "non_finite")
 

@@ -15,8 +15,8 @@ from ..localize import RelativeTo, box_iou
 from ..results import Truth
 from .base import NO_TRUTH, Figure, Floats, ImageMetric, MetricResult, joined
 from .components import component_tree
-from .intervals import Interval, interval_of, percentiles, resampling_weights, wilson
-from .localization import RESAMPLES, Array, Item, LocalizationMetric
+from .intervals import Interval, wilson
+from .localization import Array, Item, LocalizationMetric
 from .localization_pixels import THRESHOLDS, check_thresholds
 
 _CHUNK = 500  # images whose hits are unpacked at a time
@@ -32,10 +32,13 @@ class MaxBoxAccuracy(LocalizationMetric):
     is best for these very images (for each IoU its own), which is an upper bound: it chooses on what it tests. Beside
     it, in `MetricResult.figures`:
 
-    - "oracle": that number, which is `mean`. Its interval is a bootstrap over images that chooses anew.
+    - "oracle": that number, which is `mean`.
     - "fixed": at one threshold for all, given beforehand.
     - "validation": at the thresholds that were best for the images of another result, where one is given.
     - "oracle, IoU 0.5" and so on: each IoU's own.
+
+    Intervals are Wilson's of the images. Means over IoUs vary less than single shares, so that theirs are rather wide.
+    (Resamples that choose the oracle's threshold anew lie too high, and all at 1 where every image is right.)
 
     Boxes are half-open, components count pixels, and thresholds are as fine as they are said to be; the released code
     counts boxes a pixel too wide, prefers the larger outline, boxes holes too, and rounds maps to 255 values.
@@ -57,7 +60,6 @@ class MaxBoxAccuracy(LocalizationMetric):
     axes = ("threshold", "accuracy")
 
     hits: list[Tensor]
-    keys: list[Tensor]
 
     def __init__(
         self,
@@ -89,8 +91,7 @@ class MaxBoxAccuracy(LocalizationMetric):
         super().__init__(relative_to=relative_to, settings=settings, **options)
         self.version, self.thresholds, self.connectivity = version, thresholds, connectivity
         self.threshold, self.validation = threshold, fitted
-        for state in ("hits", "keys"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
+        self.add_state("hits", default=[], dist_reduce_fx="cat")
 
     def _judge(self, item: Item) -> tuple[float, Any]:
         """Kept is at which thresholds the image is right; the value is known when the thresholds are."""
@@ -99,12 +100,10 @@ class MaxBoxAccuracy(LocalizationMetric):
             tree = component_tree(item.field, self.thresholds, connectivity=self.connectivity)
             overlap = box_iou(torch.from_numpy(tree.boxes), item.truth.boxes).amax(1).numpy()
             best = tree.best(overlap) if self.version == 2 else tree.of_largest(overlap)
-        return 0.0, (item.key, np.packbits(best >= np.array(self.iou)[:, None], axis=1))
+        return 0.0, np.packbits(best >= np.array(self.iou)[:, None], axis=1)
 
-    def _gather(self, kept: Sequence[tuple[int, Array]]) -> None:
-        keys, packed = zip(*kept, strict=True)
-        self.keys.append(torch.tensor(keys, device=self.device))
-        self.hits.append(torch.from_numpy(np.stack(packed)).to(self.device))
+    def _gather(self, kept: Sequence[Array]) -> None:
+        self.hits.append(torch.from_numpy(np.stack(kept)).to(self.device))
 
     def _result(self) -> MetricResult:
         alone = super()._result()
@@ -117,11 +116,9 @@ class MaxBoxAccuracy(LocalizationMetric):
         chosen = {"oracle": at[best], "fixed": np.full(len(self.iou), self.threshold)}
         chosen |= {} if self.validation is None else {"validation": np.array(self.validation)}
         found = {name: self._hits_at(cuts) for name, cuts in chosen.items()}  # each (n, IoUs)
-        figures = {name: self._figure(each.mean(1), chosen[name]) for name, each in found.items()}
-        bounds = self._oracle_bounds()
-        figures["oracle"] = figures["oracle"]._replace(low=bounds[-1][0], high=bounds[-1][1])
+        figures = {name: _accuracy(each, chosen[name]) for name, each in found.items()}
         for i, need in enumerate(self.iou if len(self.iou) > 1 else ()):
-            figures[f"oracle, IoU {need:g}"] = Figure(float(accuracy[i].max()), *bounds[i], (float(at[best[i]]),))
+            figures[f"oracle, IoU {need:g}"] = _accuracy(found["oracle"][:, [i]], at[best[[i]]])
         values = alone.values.copy()
         values[~np.isnan(values)] = found["oracle"].mean(1)
         oracle = figures["oracle"]
@@ -131,7 +128,7 @@ class MaxBoxAccuracy(LocalizationMetric):
             low=oracle.low,
             high=oracle.high,
             values=values,
-            interval="bootstrap",
+            interval="wilson",
             figures=figures,
             pooled_curve=curve,
         )
@@ -148,22 +145,11 @@ class MaxBoxAccuracy(LocalizationMetric):
         at = np.ceil(thresholds * self.thresholds - 1e-6).astype(np.int64).clip(0, self.thresholds - 1)
         return np.concatenate([part[:, np.arange(len(at)), at] for part in self._unpacked()])
 
-    def _figure(self, values: Floats, thresholds: Floats) -> Figure:
-        bounds = interval_of(values, "wilson" if len(self.iou) == 1 else "t")
-        return Figure(float(values.mean()), *bounds, tuple(round(float(t), 9) for t in thresholds))
 
-    def _oracle_bounds(self) -> list[tuple[float, float]]:
-        """The interval of each IoU's oracle, and last of their mean."""
-        keys = joined(self.keys).tolist()
-        total = np.zeros((RESAMPLES, len(self.iou) * self.thresholds), np.float32)
-        drawn = np.zeros(RESAMPLES)
-        for i, part in enumerate(self._unpacked()):
-            mine = keys[i * _CHUNK : (i + 1) * _CHUNK]
-            weights = np.stack([resampling_weights(key, self.seed, RESAMPLES) for key in mine], 1)
-            total += weights @ part.reshape(len(part), -1).astype(np.float32)
-            drawn += weights.sum(1)
-        accuracy = total.reshape(RESAMPLES, len(self.iou), -1).max(2) / np.maximum(drawn, 1)[:, None]
-        return [percentiles(each) for each in (*accuracy.T, accuracy.mean(1))]
+def _accuracy(hits: Array, thresholds: Floats) -> Figure:
+    """The share of hits (n, IoUs), each IoU's at its own threshold."""
+    share = float(hits.mean())
+    return Figure(share, *wilson(share, len(hits)), tuple(round(float(t), 9) for t in thresholds))
 
 
 def check_ious(ious: Sequence[float]) -> tuple[float, ...]:
@@ -204,6 +190,7 @@ class TopKLocalization(ImageMetric):
     """
 
     name, title, paper = "topk_localization", "Localisation error", "Russakovsky et al., IJCV 2015"
+    limits = (0.0, 1.0)
     higher_is_better = False
     axes = ("guesses", "error")
 

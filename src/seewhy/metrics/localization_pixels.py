@@ -190,7 +190,9 @@ class EnergyPointing(LocalizationMetric):
         areas = joined(self.areas).numpy()
         figures = {
             "energy": Figure(alone.mean, alone.low, alone.high),
-            "uniform": Figure(float(areas.mean()) if len(areas) else math.nan, *interval_of(areas, "t")),
+            "uniform": Figure(
+                float(areas.mean()) if len(areas) else math.nan, *interval_of(areas, "t", limits=self.limits)
+            ),
         }
         return alone._replace(figures=figures)
 

@@ -99,6 +99,8 @@ class ExplanationMetric(ImageMetric):
     # negative values count as much as positive ones, so that a map is empty only where all of it is zero
     signed: ClassVar[bool] = False
     takes_colours: ClassVar[bool] = False
+    # what the values lie between where the score that is followed is a probability
+    limits_of_probability: ClassVar[tuple[float, float] | None] = None
 
     def __init__(self, *, settings: Mapping[str, Any] | None = None, **options: Any) -> None:
         check_output((settings or {}).get("output", "logit"))
@@ -139,6 +141,10 @@ class ExplanationMetric(ImageMetric):
                 values[i], status[i] = math.nan, UNDEFINED
         self._store(values, status, found.curves)
 
+    def _limits(self) -> tuple[float, float]:
+        followed = self.limits_of_probability if self.settings.get("output") == "probability" else None
+        return followed or self.limits
+
     def _measure(self, case: Case) -> Measured:
         """The metric's value for each image."""
         raise NotImplementedError
@@ -164,16 +170,12 @@ class ExplanationMetric(ImageMetric):
         model = wrap(model)
         module, labels, call = unpack(model, call or Call())
         with call.trace(module, x, (), grad=False) as trace:
-            resolved = resolve(target, trace.output, labels)
+            resolved = resolve(target, trace.output, labels, multi_label=call.multi_label)
             if len(resolved) != 1:
                 raise TargetError(f"target {target!r} is {len(resolved)} targets; a metric judges maps of one")
-            score = self._score(resolved[0].score)
+            score = read_as(resolved[0].score, self.settings.get("output", "logit"), multi_label=call.multi_label)
             clean = trace.scores(score).double().cpu()
         return Case(maps, model, x.detach(), score, clean, call, module)
-
-    def _score(self, score: ScoreFunction) -> ScoreFunction:
-        """The score that the metric follows: the target's own, or its probability where `output` says so."""
-        return read_as(score, self.settings.get("output", "logit"))
 
 
 def check_output(output: str) -> None:
@@ -181,12 +183,12 @@ def check_output(output: str) -> None:
         raise InputError(f"output={output!r} is not known; use 'probability' or 'logit' (the target's own score)")
 
 
-def read_as(score: ScoreFunction, output: Output) -> ScoreFunction:
-    """A target's own score ("logit"), or the probability of its class."""
+def read_as(score: ScoreFunction, output: Output, *, multi_label: bool = False) -> ScoreFunction:
+    """A target's own score ("logit"), or the probability of its class: the score that a metric follows."""
     if output == "logit" or isinstance(score, Probability):
         return score
     if isinstance(score, Logit):
-        return Probability(score.index)
+        return Probability(score.index, multi_label)
     raise TargetError(
         f"target {describe(score)} is no class, and has no probability; give output='logit', which follows its score"
     )

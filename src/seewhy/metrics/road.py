@@ -21,6 +21,7 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 class _Road(ExplanationMetric):
     axes = ("share of pixels removed", "score")
     paper = "Rong et al., ICML 2022"
+    limits_of_probability = (0.0, 1.0)
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class ROAD(_Road):
     name, title = "road", "ROAD, combined"
     higher_is_better = True
     axes = ("share of pixels removed", "(LeRF - MoRF) / 2")
+    limits_of_probability = (-0.5, 0.5)
 
     def _measure(self, case: Case) -> Measured:
         halved = (self._scores(case, most_relevant=False) - self._scores(case, most_relevant=True)) / 2

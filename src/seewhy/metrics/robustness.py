@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class MaxSensitivity(MethodMetric):
 
     name, title, paper = "max_sensitivity", "Max-sensitivity", "Yeh et al., NeurIPS 2019"
     higher_is_better = False
+    limits = (0.0, math.inf)
 
     def __init__(
         self,

@@ -123,6 +123,7 @@ class ParameterRandomisation(MethodMetric):
     name, title, paper = "parameter_randomisation", "Parameter randomisation", "Adebayo et al., NeurIPS 2018"
     higher_is_better = False
     axes = ("share of the layers randomised, output first", "similarity to the original map")
+    limits = (-1.0, 1.0)
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ def _score(model: Model, x: Tensor, target: TargetLike, call: Call) -> ScoreFunc
     """The one target's score, settled on the model as it is."""
     module, labels, call = unpack(model, call)
     with call.trace(module, x, (), grad=False) as trace:
-        resolved = resolve(target, trace.output, labels)
+        resolved = resolve(target, trace.output, labels, multi_label=call.multi_label)
     if len(resolved) != 1:
         raise TargetError(f"target {target!r} is {len(resolved)} targets; give one")
     return resolved[0].score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -85,6 +86,7 @@ class Infidelity(_Additive):
 
     name, title, paper = "infidelity", "Infidelity", "Yeh et al., NeurIPS 2019"
     higher_is_better = False
+    limits = (0.0, math.inf)
 
     def __init__(
         self,
@@ -138,6 +140,7 @@ class SensitivityN(_Additive):
     name, title, paper = "sensitivity_n", "Sensitivity-n", "Ancona et al., ICLR 2018"
     higher_is_better = True
     axes = ("share of pixels hidden, n", "correlation")
+    limits = (-1.0, 1.0)
 
     def __init__(
         self,
