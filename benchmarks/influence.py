@@ -7,8 +7,9 @@ half, and the full models from those too: other starts add noise that no estimat
 log(p / (1 - p)) of the true class. One column is of one model and the trainings from its start, the other the mean over
 the `--seeds` models and trainings.
 
-`speed`: the exact last layer of digits beside its own gradients, EK-FAC beside kronfluence, each side in a process of
-its own.
+`speed`: the exact last layer of digits beside its own gradients; EK-FAC beside kronfluence in turn, each run in a
+process of its own, medians. Memory is the peak above what the process held before the fit, libraries imported since
+included.
 
     python benchmarks/influence.py [lds|speed] [--subsets N] [--seeds N] [--solver NAME]... [--threads N]
 """
@@ -16,13 +17,13 @@ its own.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -230,9 +231,8 @@ def larger() -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor]]:
 
 
 def ekfac_seewhy(send: Any) -> None:
-    warnings.simplefilter("ignore")
     net, images, labels, tests = larger()
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    base = held()
     start = time.perf_counter()
     problem = Problem(modules=(net,), count=len(images))
     solver = find_solver("ekfac", fisher="empirical", damping=1e-3)
@@ -262,7 +262,7 @@ def ekfac_kronfluence(send: Any) -> None:
 
     net, images, labels, tests = larger()
     net = prepare_model(net, Classification())
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    base = held()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         analyzer = Analyzer("net", net, Classification(), cpu=True, output_dir=folder, disable_tqdm=True)
@@ -284,10 +284,15 @@ def ekfac_kronfluence(send: Any) -> None:
         report(send, base, start, fitted, found)
 
 
-def report(send: Any, base: int, start: float, fitted: float, found: Tensor) -> None:
+def held() -> float:
+    """MB of this process, at most so far; getrusage would begin with what its parent held."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+def report(send: Any, base: float, start: float, fitted: float, found: Tensor) -> None:
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
-    send.send((fitted - start, end - fitted, peak / 1024, found.tolist()))
+    send.send((fitted - start, end - fitted, held() - base, found.tolist()))
 
 
 def apart(run: Callable[[Any], None], threads: int) -> tuple[float, float, float, Tensor]:
@@ -303,6 +308,7 @@ def apart(run: Callable[[Any], None], threads: int) -> tuple[float, float, float
 
 
 def alone(run: Callable[[Any], None], send: Any, threads: int) -> None:
+    warnings.simplefilter("ignore")  # of a net that is not trained, and of what the peer's libraries have deprecated
     torch.set_num_threads(threads)
     run(send)
 
@@ -311,11 +317,13 @@ def speed(threads: int, rounds: int = 3) -> None:
     last_layer()
     print("EK-FAC, 390,000 weights, 960 training and 64 test pictures of 32 x 32: fit, scores, peak memory")
     sides = {"seewhy": ekfac_seewhy, "kronfluence": ekfac_kronfluence}
-    runs = {name: [apart(run, threads) for _ in range(rounds)] for name, run in sides.items()}
-    for name, each in runs.items():
-        fit, score, peak = (statistics.median(run[i] for run in each) for i in range(3))
-        print(f"  {name:<12} fit {fit:6.2f} s  scores {score:6.2f} s  {peak:6.0f} MB")
-    both = torch.stack([runs[name][0][3].flatten() for name in sides])
+    rows = [{name: apart(run, threads) for name, run in sides.items()} for _ in range(rounds)]  # in turn
+    medians = {name: [statistics.median(row[name][i] for row in rows) for i in range(3)] for name in sides}
+    for name, (fit, score, peak) in medians.items():
+        print(f"  {name:<18} fit {fit:6.2f} s  scores {score:6.2f} s  {peak:6.0f} MB")
+    fit, score, peak = (ours / theirs for ours, theirs in zip(*medians.values(), strict=True))
+    print(f"  {'ratio':<18} fit {fit:6.2f}    scores {score:6.2f}    {peak:6.2f}")
+    both = torch.stack([rows[0][name][3].flatten() for name in sides])
     print(f"  correlation of the scores {float(torch.corrcoef(both)[0, 1]):.5f}")
 
 

@@ -14,9 +14,12 @@ import torch
 from PIL import Image
 
 from influence_cases import NOT_TRAINED, one_thread
-from seewhy.cli import influencing
+from seewhy.cli import influencing, run
+from seewhy.cli.showing import progress
+from seewhy.data import find_data
 from seewhy.errors import ImageError, InputError
-from seewhy.influence import InfluenceIndex, mislabelled
+from seewhy.influence import InfluenceIndex, find_solver, mislabelled
+from seewhy.models.load import load_model
 from seewhy.render.influence import influence_sheet, mislabelled_sheet
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -68,9 +71,14 @@ def test_fit_tells_the_estimate_and_what_to_ask(
     said = capsys.readouterr()
     assert said.out == ""
     assert "15 examples: about" in said.err
-    assert f"seewhy influence mislabelled --index {tmp_path}" in said.err
+    assert f"seewhy influence mislabelled --index {tmp_path}  # computes self-influence first" in said.err
+    assert not list(tmp_path.glob("self-*"))
     assert influencing.fit_index(source, options=["damping=0.5"], dtype="float16", as_json=True, **options) == 0
-    assert json.loads(capsys.readouterr().out)["examples"] == 15
+    told = json.loads(capsys.readouterr().out)
+    assert (told["examples"], told["self_influence"]) == (15, False)
+    assert influencing.fit_index(source, options=["damping=0.5"], dtype="float16", self_influence=True, **options) == 0
+    assert capsys.readouterr().err.rstrip().endswith(f"seewhy influence mislabelled --index {tmp_path}")
+    assert list(tmp_path.glob("self-*"))
     for wrong, reason in (
         ({"options": ["damping"]}, "is not NAME=VALUE"),
         ({"options": ["dumping=3"]}, "solver 'last_layer' does not take"),
@@ -86,6 +94,7 @@ def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys:
     assert influencing.query_photos([first, first], index=index, k=2, out=tmp_path, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "influence.json").read_text())
+    assert (told["solver"], told["calibrated"]) == ("last_layer", True)
     sheets = [query["sheet"] for query in told["queries"]]
     assert sheets == [str(tmp_path / "00.influence.png"), str(tmp_path / "00-2.influence.png")]
     opened = influencing.open_index(index, model=None, data=None, device="cpu")
@@ -121,6 +130,80 @@ def test_mislabelled_lists_and_draws(
     assert (tmp_path / "mislabelled.png").is_file()
     assert influencing.list_mislabelled(index=index, top=3, out=tmp_path) == 0
     assert "Labels to check first, of 15" in capsys.readouterr().err
+
+
+def test_self_influence_that_was_interrupted_goes_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_of = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "data": f"folder:{place / 'data'}"}
+    model, data = load_model(made_of["model"]), find_data(made_of["data"])
+    folder = tmp_path / "index"
+    InfluenceIndex.fit(model, data, solver="last_layer", l2=0.1, out=folder, shard_rows=4, about=made_of)
+    seen = list[tuple[int, int]]()
+
+    def interrupted(done: int, total: int) -> None:
+        seen.append((done, total))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(influencing, "_telling", lambda show: interrupted)
+    command = ["influence", "mislabelled", "--index", str(folder), "--top", "3", "--out", str(tmp_path)]
+    assert run(command) == 130
+    assert seen == [(4, 15), (8, 15), (12, 15)]
+    assert len(list(folder.glob("self-*.safetensors"))) == 2
+    assert run(command) == 0
+    assert seen[3:] == [(4, 7), (7, 7)]
+    told = json.loads((tmp_path / "mislabelled.json").read_text())
+    own = InfluenceIndex.fit(model, data, solver="last_layer", l2=0.1).self_influence()
+    assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:3].tolist()
+    assert run(command) == 0
+    assert len(seen) == 5  # the index has it now
+
+
+def test_what_self_influence_takes_is_told_where_it_is_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for each, said in ((0.01, ""), (1.5, "Self-influence of 100 examples takes about 0:02:06 (h:mm:ss) more")):
+        clock = [0.0]
+        monkeypatch.setattr(influencing.time, "perf_counter", lambda clock=clock: clock[0])
+        with progress("Self-influence", 100) as show:
+            told = influencing._forecasting(show)
+            for done in (8, 16, 24, 32):
+                clock[0] += 8 * each + 30 * (done == 8)  # the first is slow
+                told(done, 100)
+        assert capsys.readouterr().err.count("Self-influence of") == bool(said)
+    assert said
+
+
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [
+        ("conjugate_gradient", ["curvature=gauss_newton", "damping=5", "iterations=3"]),
+        ("lissa", ["curvature=gauss_newton", "damping=5", "depth=3", "scale=1000"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::seewhy.errors.SeewhyWarning")
+def test_solvers_that_read_the_data_again(
+    solver: str, options: list[str], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_of = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "data": f"folder:{place / 'data'}"}
+    model, data = load_model(made_of["model"]), find_data(made_of["data"])
+    made = find_solver(solver, **influencing.parse_settings(options))
+    parameters = ["fc.weight", "fc.bias"]
+    index = InfluenceIndex.fit(
+        model, data, solver=made, l2=0.1, parameters=parameters, out=tmp_path / "index", about=made_of
+    )
+    (expected,) = index.query([photo(place)], 2)
+    command = ["influence", "query", str(photo(place)), "--index", str(tmp_path / "index"), "-k", "2", "--json"]
+    assert run([*command, "--out", str(tmp_path)]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["queries"]
+    assert [one["score"] for one in found["helpful"]] == pytest.approx([one.score for one in expected.helpful])
+    opened = InfluenceIndex.open(tmp_path / "index", model)
+    for use in (lambda: opened.query([photo(place)], 2), opened.self_influence):
+        with pytest.raises(
+            InputError, match=r"^this needs the training data of the index in '.*', .* give Influence.*$"
+        ):
+            use()
 
 
 def test_pictures_that_cannot_be_read_can_be_left_out(

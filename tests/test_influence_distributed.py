@@ -14,15 +14,24 @@ import torch.multiprocessing as mp
 
 from influence_cases import NOT_TRAINED, held_back, network, one_thread, training
 from seewhy.errors import InputError
-from seewhy.influence import InfluenceIndex
+from seewhy.influence import InfluenceIndex, find_solver
 
 pytestmark = NOT_TRAINED
+
+
+SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gradient_dot": ("gradient_dot", {}),
+    "last_layer": ("last_layer", {}),
+    "cholesky": ("last_layer", {"solve": "cholesky"}),
+    "iterative": ("last_layer", {"solve": "conjugate_gradient"}),
+}
 
 
 def asked(folder: Path, solver: str, count: int = 37) -> dict[str, Any]:
     """Everything an index of `count` examples says."""
     net, train = network(), training(count)
-    options: dict[str, Any] = {"solver": solver, "l2": 0.1, "batch_size": 4, "shard_rows": 6}
+    name, settings = SOLVERS[solver]
+    options: dict[str, Any] = {"solver": find_solver(name, **settings), "l2": 0.1, "batch_size": 4, "shard_rows": 6}
     index = InfluenceIndex.fit(net, train, out=folder, **options)
     index.add(train)
     index.remove([3, 50])
@@ -39,7 +48,7 @@ def asked(folder: Path, solver: str, count: int = 37) -> dict[str, Any]:
 def one_of_two(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    for solver in ("gradient_dot", "last_layer"):  # as under torchrun: the group makes itself
+    for solver in SOLVERS:  # as under torchrun: the group makes itself
         found = asked(Path(folder) / solver, solver)
         torch.save(found, Path(folder) / f"{solver}-{rank}.pt")
     try:
@@ -55,7 +64,7 @@ def test_two_processes_are_as_one(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(one_of_two, (port, str(tmp_path)), nprocs=2)
-    for solver in ("gradient_dot", "last_layer"):
+    for solver in SOLVERS:
         with one_thread():
             alone = asked(tmp_path / f"{solver}-alone", solver)
         for rank in range(2):

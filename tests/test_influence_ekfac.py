@@ -27,6 +27,7 @@ from influence_oracles import (
     train,
 )
 from seewhy.errors import InputError, ModelError
+from seewhy.influence import layers
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers import find_solver
 from seewhy.influence.solvers.ekfac import _drawn, _sketched
@@ -55,6 +56,13 @@ def influences(
     return again.dot(again.test_rows(it, *tests), again.train_rows(it, *data))
 
 
+def layer_gradients(net: nn.Module, images: Tensor, labels: Tensor, name: str) -> Tensor:
+    """Of one layer, (B, O I), the bias last in each of O rows."""
+    flat = slow_gradients(net, losses(labels), images, (f"{name}.weight", f"{name}.bias"))
+    o = len(net.get_parameter(f"{name}.bias"))
+    return torch.cat([flat[:, :-o].reshape(len(flat), o, -1), flat[:, -o:, None]], 2).flatten(1)
+
+
 def slow(net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tensor], damping: float) -> Tensor:
     """EK-FAC of the empirical Fisher with a loop over layers, each with its inputs and output gradients from hooks."""
     total = torch.zeros(len(tests[0]), len(data[0]), dtype=torch.float64)
@@ -78,12 +86,9 @@ def slow(net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tenso
         for handle in handles:
             handle.remove()
         bases = torch.linalg.eigh(signals).eigenvectors, torch.linalg.eigh(activations).eigenvectors
-        names = (f"{name}.weight", f"{name}.bias")
         matrices = []
         for images, labels in (data, tests):
-            flat = slow_gradients(net, losses(labels), images, names)
-            o = len(part.weight)
-            joined = torch.cat([flat[:, :-o].reshape(len(flat), o, -1), flat[:, -o:, None]], 2)
+            joined = layer_gradients(net, images, labels, name).reshape(len(images), len(part.weight), -1)
             matrices.append(bases[0].T @ joined @ bases[1])
         values = matrices[0].square().mean(0) + damping
         total += torch.einsum("tij,bij->tb", matrices[1] / values, matrices[0])
@@ -207,12 +212,102 @@ def test_other_nets_and_projected_rows() -> None:
         with pytest.warns(UserWarning, match="not converged"):
             solver.fit(it, batches(x, labels, 16))
         rows = solver.train_rows(it, x, labels)["rows"]
-        assert rows.shape == (40, dim or sum(p.numel() for n, p in net.named_parameters() if "bn" not in n))
+        assert rows.shape == (40, dim or sum(p.numel() for n, p in net.named_parameters() if "conv" in n) + 5 + 13)
         found[dim] = solver.dot(solver.test_rows(it, x[:5], Logit(2)), {"rows": rows})
         own = solver.self_influence(it, x[:5], labels[:5])
         same = solver.dot(solver.test_rows(it, x[:5], labels[:5]), {"rows": rows[:5]}).diagonal()
         torch.testing.assert_close(own, same)
     assert correlation(found[20_000], found[None]) > 0.95
+
+
+@pytest.mark.filterwarnings("ignore:the model has not converged")  # on the few
+def test_how_many_examples_are_taken_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, images, labels, tests = trained()
+    images, labels = images[:40], labels[:40]
+    it = problem(net, 40, L2)
+    fitted = {dim: find_solver("ekfac", dim=dim) for dim in (None, 50)}
+    for solver in fitted.values():
+        solver.fit(it, batches(images, labels, 15))
+    found = []
+    for numbers in (2**30, 1):
+        monkeypatch.setattr(layers, "_CHUNK", numbers)
+        parts = [influences(it, (images, labels), tests)]
+        for solver in fitted.values():
+            train_rows, test_rows = solver.train_rows(it, images, labels), solver.test_rows(it, *tests)
+            parts += [train_rows["rows"], test_rows["rows"], solver.dot(test_rows, train_rows)]
+            parts.append(solver.self_influence(it, images, labels))
+        found.append(parts)
+    for whole, bits in zip(*found, strict=True):
+        torch.testing.assert_close(bits, whole, rtol=1e-7, atol=1e-9 * float(whole.abs().max()))
+
+
+class Pooled(nn.Module):
+    """Its last layer works at one place of images of 4 x 4, and at several of larger ones."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 6, 3), nn.Conv2d(6, classes, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x))).mean((2, 3))
+
+
+def test_a_layer_of_one_place_is_stored_as_its_factors() -> None:
+    torch.manual_seed(0)
+    net = Pooled(5).double()
+    _, images, labels, tests = trained()
+    it = problem(net, N, L2)
+    rows = {}
+    for single in (True, False):
+        solver = find_solver("ekfac", fisher="empirical", damping=0.01)
+        with pytest.warns(UserWarning, match="not converged"):
+            solver.fit(it, batches(images, labels))
+        state = solver.state()
+        assert [bool(state[f"{name}.factored"]) for name in ("first", "last")] == [False, True]
+        solver.load(it, state | {"last.factored": torch.tensor([single])})
+        train_rows, test_rows = solver.train_rows(it, images, labels), solver.test_rows(it, *tests)
+        assert train_rows["rows"].shape == (N, 60 + (5 + 25 if single else 5 * 25))
+        rows[single] = train_rows["rows"], solver.dot(test_rows, train_rows)
+    torch.testing.assert_close(rows[True][1], rows[False][1], rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(rows[True][1], slow(net, (images, labels), tests, L2 + 0.01), rtol=1e-6, atol=1e-9)
+    g, a = rows[True][0][:, 60:].split([5, 25], 1)
+    torch.testing.assert_close(g.norm(dim=1), a.norm(dim=1))  # so that a narrow type holds both
+    torch.testing.assert_close(g.norm(dim=1) * a.norm(dim=1), rows[False][0][:, 60:].norm(dim=1))
+    solver = find_solver("ekfac")
+    solver.load(it, state)
+    large = images.repeat(1, 1, 2, 2)[:3]
+    assert solver.test_rows(it, large, labels[:3])["rows"].isfinite().all()
+    assert solver.self_influence(it, large, labels[:3]).min() > 0
+    with pytest.raises(InputError, match="layer 'last' works at 25 places of these images and at one of those"):
+        solver.train_rows(it, large, labels[:3])
+
+
+class Shared(nn.Module):
+    """One layer is called twice, and one never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.never, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.fc(torch.tanh(self.fc(x.flatten(1))))))
+
+
+def test_a_layer_called_twice_and_one_that_is_never_called() -> None:
+    torch.manual_seed(0)
+    net = Shared().double()
+    _, images, labels, tests = trained()
+    it = problem(net, N)
+    solver = find_solver("ekfac")
+    with pytest.warns(UserWarning, match="not converged"):
+        solver.fit(it, batches(images, labels))
+    rows, same = solver.train_rows(it, images, labels)["rows"], solver.test_rows(it, images[:9], labels[:9])
+    assert rows.shape == (N, 17 * 16 + (17 + 16) + (17 + 5))
+    torch.testing.assert_close(rows[:, : 17 * 16], layer_gradients(net, images, labels, "fc"))
+    assert rows[:, 17 * 16 : 17 * 16 + 33].abs().max() == 0
+    own = solver.dot(same, {"rows": rows[:9]}).diagonal()
+    torch.testing.assert_close(own, solver.self_influence(it, images[:9], labels[:9]))
+    assert solver.dot(solver.test_rows(it, *tests), {"rows": rows}).isfinite().all()
 
 
 class Turned(nn.Module):
@@ -235,6 +330,8 @@ def test_what_ekfac_cannot_do() -> None:
         find_solver("ekfac").fit(problem(Turned(), 4), data)
     with pytest.raises(InputError, match="not fitted"):
         find_solver("ekfac").train_rows(problem(randomised(TinyCNN()), 4), x, labels)
+    with pytest.raises(InputError, match="not fitted"):
+        find_solver("ekfac").dot({"rows": torch.ones(1, 5)}, {"rows": torch.ones(2, 5)})
     for option in ({"fisher": "exact"}, {"damping": -1.0}, {"samples": 0}, {"dim": 0}):
         with pytest.raises(InputError, match=next(iter(option))):
             find_solver("ekfac", **option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from influence_cases import NOT_TRAINED, N, fit, gradient, held_back, network, one_thread, training
 from seewhy.cli.influencing import _class_index
 from seewhy.errors import InputError, ModelError, SeewhyWarning
-from seewhy.influence import InfluenceIndex, Problem, find_solver, match_regions, mislabelled
-from seewhy.influence.building import _grown, _working
+from seewhy.influence import SOLVERS, InfluenceIndex, Problem, find_solver, match_regions, mislabelled
 from seewhy.influence.gradients import example_gradients
 from seewhy.influence.solvers import lissa
-from seewhy.render.influence import influence_sheet
+from seewhy.influence.solvers.baselines import EmbeddingSimilarity
+from seewhy.influence.solvers.solver import is_calibrated
+from seewhy.render.influence import influence_sheet, mislabelled_sheet
 
 pytestmark = NOT_TRAINED
 
@@ -225,13 +227,43 @@ def test_sheets_of_scores_that_are_no_influences(monkeypatch: pytest.MonkeyPatch
     for solver in ("embedding", "last_layer"):
         said.clear()
         index = fit(network(), training(12), solver=solver, l2=0.1)
-        influence_sheet(index, x, index.query(x, 2)[0])
+        found = index.query(x, 2)[0]
+        influence_sheet(index, x, found)
         text = " ".join(said)
-        for words in ("score of embedding; ranks only", "gradient product of the head, not this index's scores"):
+        for words in (
+            "highest scores by embedding",
+            "Only its order counts; it does not say by how much the loss of class",
+            "The maps do not divide the scores of embedding, but the product",
+        ):
             assert (words in text) == (solver == "embedding")
         assert ("would rise" in text) == (solver == "last_layer")
+        said.clear()
+        influence_sheet(index, x, dataclasses.replace(found, helpful=(), harmful=()))
+        assert not any("number" in note or "Bright" in note for note in said)
+    said.clear()
+    tracin = fit(network(), training(12), solver="tracin", learning_rates=[0.1])
+    mislabelled_sheet(tracin, mislabelled(tracin, 2))
+    assert "the score by tracin of each training picture on its own loss" in " ".join(said)
     with pytest.raises(InputError, match="gives every example the same self-influence"):
         mislabelled(fit(network(), training(12), solver="embedding"))
+
+
+def test_solvers_say_whether_their_numbers_have_a_unit() -> None:
+    found = {name: is_calibrated(find_solver(name)) for name in SOLVERS}
+    ranks = {"embedding", "loss", "random", "trak", "tracin", "gradient_dot"}
+    assert {name for name, calibrated in found.items() if not calibrated} == ranks
+
+    class Own(EmbeddingSimilarity):
+        """Stands for a solver that was written before there was such an attribute."""
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "calibrated":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    index, x = fit(network(), training(12), solver=Own()), held_back()[0][:1]
+    assert is_calibrated(index.solver)
+    assert influence_sheet(index, x, index.query(x, 2)[0]).width > 300
 
 
 def test_lissa_that_does_not_improve_stops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,11 +281,13 @@ def test_lissa_that_does_not_improve_stops(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_self_influence_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     from seewhy.influence.solvers import last_layer
 
-    rows = {"features": torch.zeros(8, 50), "residuals": torch.zeros(8, 10)}
-    assert _working(rows, 8) == 3 * 8 * 8 * 500
-    assert _working(rows, 10**9) == 3 * 8 * 2**24
-    assert _grown({"all_features": torch.zeros(8, 5), "values": torch.zeros(3)}, 10.0) == 4 * (400 + 3)
     index = fit(network(), training(12), solver="last_layer", l2=0.1)
+    building = index._building()
+    assert building._working({"features": torch.zeros(8, 50), "residuals": torch.zeros(8, 10)}) == 3 * 8 * 8 * 500
+    assert building._working({"features": torch.zeros(1, 9000), "residuals": torch.zeros(1, 1000)}) == 3 * 8 * 2**24
+    size = index.problem.flat().numel()  # of these eight gradients are held whole before they are projected
+    projected = fit(network(), training(12), solver=find_solver("gradient_dot", dim=4))
+    assert projected._building()._working({"rows": torch.zeros(8, 4)}) == int(2.5 * 8 * size * 8) + size * 4 * 4
     expected = index.scores(*held_back())
     own = index.solver.self_influence(index.problem, *training(12))
     monkeypatch.setattr(last_layer, "WORKING", 1)  # one by one

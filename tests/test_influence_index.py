@@ -106,6 +106,9 @@ def test_targets_and_the_models_own_answers(net: TinyCNN, data: Any, tested: Any
     ):
         slow = torch.stack([-gradient(net, score(net(x[i : i + 1]), i)) @ trained.T / N for i in range(len(x))])
         torch.testing.assert_close(index.scores(x, target=target).double(), slow, rtol=1e-4, atol=1e-7)
+    several = fit(seewhy.wrap(net, multi_label=True), data).scores(x, target="probability:1")
+    slow = torch.stack([-gradient(net, net(a[None]).sigmoid()[0, 1]) @ trained.T / N for a in x])
+    torch.testing.assert_close(several.double(), slow, rtol=1e-4, atol=1e-7)
     asked = index.query(x, 2, target="top1")[0]
     assert asked.about == asked.predicted == f"class {int(answers[0])}"
     for wrong, said in (
@@ -282,3 +285,16 @@ def test_the_estimate_comes_first_and_is_about_right(net: TinyCNN, data: Any, tm
     assert "43 examples: about" in str(cost)
     assert steps[-1] == (N, N)
     assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_the_last_layer_knows_self_influence_without_the_data(
+    net: TinyCNN, data: Any, tmp_path: Path, dtype: Any
+) -> None:
+    index = fit(net, data, solver="last_layer", l2=0.1, out=tmp_path, dtype=dtype)
+    expected = index.solver.self_influence(index.problem, *data)
+    told: list[tuple[int, int]] = []
+    opened = InfluenceIndex.open(tmp_path, net, batch_size=8)
+    own = opened.self_influence(progress=lambda done, total: told.append((done, total)))
+    torch.testing.assert_close(own, expected, rtol=1e-8 if dtype is None else 1e-4, atol=0.0)
+    assert told[-1] == (N, N)

@@ -73,14 +73,21 @@ def test_opened_again_it_is_the_same(net: TinyCNN, data: Any, tested: Any, tmp_p
     opened = InfluenceIndex.open(tmp_path, net, verify="full")
     assert torch.equal(opened.scores(*tested), expected)
     assert opened.about == {"model": "tiny"}
-    with pytest.raises(InputError, match="needs the training data of the index"):
-        opened.self_influence()
     own = fitted.self_influence()
     assert torch.equal(InfluenceIndex.open(tmp_path, net).self_influence(), own)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     again = fit(net, data, solver="last_layer", l2=0.1, out=tmp_path)  # nothing is left to do
     assert torch.equal(again.scores(*tested), expected)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")} == before
+
+
+def test_what_the_rows_do_not_tell_needs_the_data(net: TinyCNN, data: Any, tmp_path: Path) -> None:
+    own = fit(net, data, out=tmp_path).self_influence()
+    assert torch.equal(InfluenceIndex.open(tmp_path, net).self_influence(), own)  # it is kept
+    for path in tmp_path.glob("self-*"):
+        path.unlink()
+    with pytest.raises(InputError, match="needs the training data of the index"):
+        InfluenceIndex.open(tmp_path, net).self_influence()
 
 
 @pytest.mark.parametrize("solver", ["gradient_dot", "last_layer"])

@@ -70,7 +70,8 @@ def test_it_is_the_exact_hessian_of_softmax_regression() -> None:
     it, tests = problem(net, 200, L2), tuple(part[300:310] for part in digits(4))
     expected = slow_influence(net, (images, labels), tests, L2)  # type: ignore[arg-type]
     before = ModelState(net)
-    for solve, error in (("auto", 1e-8), ("cholesky", 1e-8), ("conjugate_gradient", 1e-5), ("kronecker", None)):
+    forms = {"auto": 1e-8, "cholesky": 1e-8, "woodbury": 1e-8, "conjugate_gradient": 1e-5, "kronecker": None}
+    for solve, error in forms.items():
         for size in (200, 64):
             solver = find_solver("last_layer", solve=solve)
             solver.fit(it, batches(images, labels, size))
@@ -145,7 +146,7 @@ class Scaled(nn.Module):
 def test_what_cannot_be_solved() -> None:
     net, images, labels = fitted()
     data = batches(images, labels)
-    for solve in ("cholesky", "kronecker"):
+    for solve in ("cholesky", "woodbury", "kronecker"):
         with pytest.raises(InputError, match=r"singular .* damping= such as"):
             find_solver("last_layer", solve=solve).fit(problem(net, 200, 0.0), data)
     with pytest.raises(ModelError, match="head is not linear"):

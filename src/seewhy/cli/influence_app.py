@@ -42,6 +42,9 @@ def influence_fit(
     dtype: Annotated[
         str | None, typer.Option(help="float16, float32 or float64 on disk. [as the solver gives]")
     ] = None,
+    self_influence: Annotated[
+        bool, typer.Option("--self-influence", help="Compute at once what 'mislabelled' else computes first.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 0,
     batch_size: BatchOption = 64,
     device: DeviceOption = "cpu",
@@ -65,6 +68,7 @@ def influence_fit(
         batch_size=batch_size,
         workers=workers,
         dtype=dtype,
+        self_influence=self_influence,
         as_json=as_json,
     )
 
@@ -111,11 +115,21 @@ def influence_mislabelled(
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 24,
     model: OtherModelOption = None,
     data: OtherDataOption = None,
+    batch_size: BatchOption = 32,
     device: DeviceOption = "cpu",
     out: OutOption = Path("seewhy-out"),
     as_json: JsonOption = False,
 ) -> int:
-    """Lists the training pictures whose labels to check first."""
+    """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
     from .influencing import list_mislabelled
 
-    return list_mislabelled(index=index, top=top, model=model, data=data, out=out, device=device, as_json=as_json)
+    return list_mislabelled(
+        index=index,
+        top=top,
+        model=model,
+        data=data,
+        out=out,
+        device=device,
+        batch_size=batch_size,
+        as_json=as_json,
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +14,15 @@ from ..data import find_data
 from ..errors import InputError, did_you_mean
 from ..images import find_images, read_image
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, find_solver, mislabelled
+from ..influence.solvers.solver import is_calibrated
 from ..influence.store import Store
 from ..models.load import DEFAULT_MODEL, load_model
-from ..render.influence import NO_INFLUENCE, influence_sheet, mislabelled_sheet
+from ..render.influence import influence_sheet, mislabelled_sheet
 from . import parsing
-from .showing import Shown, console, progress, table
+from .showing import Shown, bold, console, progress, table, tell_skipped
 
 QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
+_LONG = 10.0  # seconds
 
 
 def fit_index(
@@ -36,13 +40,15 @@ def fit_index(
     batch_size: int = 64,
     workers: int = 0,
     dtype: str | None = None,
+    self_influence: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Makes the index of a training set, with self-influences; goes on where an earlier run stopped.
+    """Makes the index of a training set; goes on where an earlier run stopped.
 
     Args:
         options: settings of the solver, each NAME=VALUE.
         on_error: "skip" opens every picture first, and leaves out those that cannot be read.
+        self_influence: computes what `list_mislabelled` needs, which else does so itself.
     """
     if dtype not in (None, "float16", "float32", "float64"):
         raise InputError(f"dtype {dtype!r} is not known; accepted: float16, float32 or float64")
@@ -66,15 +72,17 @@ def fit_index(
             announce=lambda cost: console.print(str(cost)),
             progress=_telling(show),
         )
-        index.self_influence(progress=_telling(show))
-    for said in examples.skipped.values():
-        console.print(f"[red]skipped[/red] {said}", soft_wrap=True)
+        if self_influence:
+            index.self_influence(progress=_forecasting(show))
+    tell_skipped(examples.skipped.values())
     if as_json:
-        print(json.dumps({"index": str(out), **made_of, "solver": solver, "l2": l2, "examples": len(index)}))
+        told = {"solver": solver, "l2": l2, "examples": len(index), "self_influence": self_influence}
+        print(json.dumps({"index": str(out), **made_of, **told}))
     else:
-        console.print(f"The index of {len(index):,} examples is in [bold]{out}[/bold]. Ask it:")
-        console.print(f"seewhy influence query PHOTO --index {out}", soft_wrap=True)
-        console.print(f"seewhy influence mislabelled --index {out}", soft_wrap=True)
+        once = "" if self_influence else "  # computes self-influence first, once"
+        console.print(f"The index of {len(index):,} examples is in {bold(out)}. Ask it:")
+        for line in (f"query PHOTO --index {out}", f"mislabelled --index {out}{once}"):
+            console.print(f"seewhy influence {line}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -117,11 +125,11 @@ def query_photos(
             queries.append({"photo": path.name, **asdict(found), "sheet": str(sheet)})
             show(done, len(paths))
             if not as_json:
-                _tell(path.name, found, opened.solver.name)
-    _write(out / f"{QUERY_NAME}.json", {"index": str(index), "solver": opened.solver.name, "queries": queries}, as_json)
+                _tell(path.name, found, opened)
+    _write(out / f"{QUERY_NAME}.json", {**_told(opened), "queries": queries}, as_json)
     if not as_json:
-        console.print(f"\nSheets and {QUERY_NAME}.json are in [bold]{out}[/bold]")
-        console.print(f"Look at [bold]{queries[0]['sheet']}[/bold] first")
+        console.print(f"\nSheets and {QUERY_NAME}.json are in {bold(out)}")
+        console.print(f"Look at {bold(queries[0]['sheet'])} first")
     return 0
 
 
@@ -133,17 +141,22 @@ def list_mislabelled(
     data: str | None = None,
     out: Path,
     device: str = "cpu",
+    batch_size: int = 32,
     as_json: bool = False,
 ) -> int:
-    """Lists and draws the training pictures with the largest influence on themselves: wrong labels come first."""
-    opened = open_index(index, model=model, data=data, device=device)
-    with progress("Reading", len(opened)) as show:
-        suspects = mislabelled(opened, top, progress=_telling(show))
+    """Lists and draws the training pictures with the largest influence on themselves: wrong labels come first.
+
+    Self-influence is computed where the index does not have it yet, and kept there; interrupted, it goes on with the
+    shard that was not finished.
+    """
+    opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size)
+    with progress("Self-influence", len(opened)) as show:
+        suspects = mislabelled(opened, top, progress=_forecasting(show))
     _make_folder(out)
     sheet = out / f"{MISLABELLED_NAME}.png"
     mislabelled_sheet(opened, suspects).save(sheet)
-    told = {"index": str(index), "solver": opened.solver.name, "examples": [asdict(one) for one in suspects]}
-    _write(out / f"{MISLABELLED_NAME}.json", {**told, "sheet": str(sheet)}, as_json)
+    told = {**_told(opened), "examples": [asdict(one) for one in suspects], "sheet": str(sheet)}
+    _write(out / f"{MISLABELLED_NAME}.json", told, as_json)
     if not as_json:
         rows = [
             {
@@ -156,11 +169,13 @@ def list_mislabelled(
             for one in suspects
         ]
         table(f"Labels to check first, of {len(opened):,}", rows)
-        console.print(f"\nLook at [bold]{sheet}[/bold] first")
+        console.print(f"\nLook at {bold(sheet)} first")
     return 0
 
 
-def open_index(folder: Path, *, model: str | None, data: str | None, device: str) -> InfluenceIndex:
+def open_index(
+    folder: Path, *, model: str | None, data: str | None, device: str, batch_size: int = 64
+) -> InfluenceIndex:
     """Opens an index with the model and the data that it says it was made of, or with those given.
 
     Raises:
@@ -179,7 +194,7 @@ def open_index(folder: Path, *, model: str | None, data: str | None, device: str
         skipped = set(about.get("skipped", ()))
         if skipped:
             examples = examples.subset(i for i, name in enumerate(examples.names) if name not in skipped)
-        return InfluenceIndex.open(folder, loaded, data=examples)
+        return InfluenceIndex.open(folder, loaded, data=examples, batch_size=batch_size)
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -196,6 +211,28 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
 def _telling(show: Shown) -> Callable[[int, int], None]:
     """Progress of several stages, each of its own length."""
     return lambda done, total: show.bar.update(show.photos, completed=done, total=total)
+
+
+def _forecasting(show: Shown) -> Callable[[int, int], None]:
+    """The same, which says once what self-influence takes if that is much, by its second batch: the first is slow."""
+    tell, seen = _telling(show), list[tuple[float, int]]()
+
+    def told(done: int, total: int) -> None:
+        tell(done, total)
+        if len(seen) == 2:
+            return
+        seen.append((time.perf_counter(), done))
+        if len(seen) == 2:
+            (begun, first), (now, second) = seen
+            left = (now - begun) / (second - first) * (total - second)
+            if left > _LONG:
+                console.print(
+                    f"Self-influence of {total:,} examples takes about {timedelta(seconds=round(left))} (h:mm:ss) "
+                    "more; interrupted, it goes on with the file of the index that it was at",
+                    soft_wrap=True,
+                )
+
+    return told
 
 
 def _class_index(classes: Sequence[str], label: str) -> int:
@@ -227,12 +264,18 @@ def _write(path: Path, told: Mapping[str, Any], as_json: bool) -> None:
         print(json.dumps(told))
 
 
-def _tell(photo: str, found: InfluenceQuery, solver: str) -> None:
-    number = "score" if solver in NO_INFLUENCE else "influence"
+def _told(index: InfluenceIndex) -> dict[str, Any]:
+    """What the answers are of."""
+    return {"index": str(index.folder), "solver": index.solver.name, "calibrated": is_calibrated(index.solver)}
+
+
+def _tell(photo: str, found: InfluenceQuery, index: InfluenceIndex) -> None:
+    calibrated = is_calibrated(index.solver)
+    number = "influence" if calibrated else "score"
 
     def row(kind: str, one: Influential) -> dict[str, Any]:
         return {"": kind, "training picture": one.name, "label": one.label_name, number: f"{one.score:+.3g}"}
 
     rows = [row("helpful", one) for one in found.helpful] + [row("harmful", one) for one in found.harmful]
-    ranks = f" by {solver}, of which only the ranks count" if solver in NO_INFLUENCE else ""
+    ranks = "" if calibrated else f" by {index.solver.name}, of which only the ranks count"
     table(f"{photo}: {found.predicted}; {number} on {found.about}{ranks}", rows)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.model import Model
 from ..targets import TargetLike, check_one_each, part_of, phrase, resolve
 from .manifest import outputs_of
 from .problem import Problem, Rows, ScoreOrLoss
@@ -103,6 +104,7 @@ def questions(
     labels: Tensor | Sequence[int] | None,
     target: TargetLike | None,
     *,
+    model: Model | nn.Module,
     classes: Sequence[str],
     batch_size: int,
 ) -> Iterator[Question]:
@@ -116,13 +118,14 @@ def questions(
     wanted = None if labels is None else _checked(torch.as_tensor(labels), len(images))
     if target is not None:
         check_one_each(target, len(images))
+    several = isinstance(model, Model) and model.multi_label
     step = batch_size if target is None else 1  # a target may be another function for each picture
     for start in range(0, len(images), step):
         part = images[start : start + step]
         outputs = outputs_of(problem.module, part)
         answers = outputs.argmax(1)
         if target is not None:
-            found = resolve(part_of(target, start, start + step), outputs, classes)
+            found = resolve(part_of(target, start, start + step), outputs, classes, multi_label=several)
             if len(found) > 1:
                 raise InputError(f"target={target!r} is {len(found)} targets; ask about one at a time")
             yield Question(part, found[0].score, [phrase(found[0], 0, classes.__getitem__)], answers.tolist())

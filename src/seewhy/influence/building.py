@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +19,14 @@ from .distributed import World
 from .examples import Joined
 from .fingerprint import digest
 from .problem import WORKING, Batch, Problem, Rows, identity
-from .solvers.solver import Solver
-from .store import Store, pack
+from .projection import kept_bytes
+from .solvers.solver import Growing, SelfFromRows, Solver
+from .solvers.trak import TRAK
+from .solvers.whole_gradients import GradientSolver
+from .store import Store, pack, unpack
 
 LABELS = "example.labels"  # beside the solver's own rows
+_SELF = "self_influence"
 _SHARD_BYTES = 64 * 2**20
 _MOST_ROWS = 65_536  # of a shard
 
@@ -110,33 +113,52 @@ class Building:
         return next(iter(self.data.batches(positions, classes=self.outputs)))
 
     def estimate(self) -> Cost:
-        """Tries the solver on one batch, and reckons.
+        """Tries the solver on one batch and on half of it, and reckons.
 
         Raises:
             ModelError: the solver cannot do with the model.
         """
-        images, labels = self.first()
-        n = len(self.data)
         begun = time.perf_counter()
+        images, labels = self.first()
+        reading = (time.perf_counter() - begun) / len(images) / max(1, self.workers)
+        n, few = len(self.data), max(1, len(images) // 2)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SeewhyWarning)
-                problem = dataclasses.replace(self.problem, count=len(images))
-                trial = copy.deepcopy(self.solver)
-                trial.fit(problem, lambda: [(images, labels)], reduce=identity)
-                rows = pack(trial.train_rows(problem, images, labels), self.dtype)
-            each = _size(rows) // len(images)
-            state = _grown(trial.state(), n / len(images))
-            working = _working(rows, self.batch_size)
-            seconds = (time.perf_counter() - begun) * n / len(images) / self.world.size
+                half, _, _ = self._tried(images[:few], labels[:few])
+                seconds, rows, found = self._tried(images, labels)
+            each, state = _size(rows) // len(images), found
+            one = max(0.0, seconds - half) / max(1, len(images) - few)  # the rest does not grow with the data
+            mine = n / self.world.size * (one + reading * (self.solver.passes + 1))
+            took: float | None = mine + max(0.0, seconds - one * len(images))
         except ModelError:  # it will not get better with more batches
             raise
         except (SeewhyError, RuntimeError):  # a batch alone may have no curvature to speak of
             weights = self.problem.flat()
-            each, state, seconds = weights.numel() * weights.element_size(), 0, None
-            working = 3 * each * self.batch_size
-        memory = state + max(working, 3 * min(n * each, max(_SHARD_BYTES, each * self.batch_size)))
-        return Cost(n, n * each + state, memory, seconds)
+            rows, state, took = {"rows": weights[None]}, 0, None
+            each = _size(rows)
+        shard = 3 * min(n * each, max(_SHARD_BYTES, each * self.batch_size))
+        memory = 2 * state + max(self._working(rows), shard)  # the state twice, as it is written
+        return Cost(n, n * each + state, memory, took)
+
+    def _tried(self, images: Tensor, labels: Tensor) -> tuple[float, Rows, int]:
+        """Seconds and stored rows of a copy of the solver that has seen these alone; bytes of its state of all."""
+        begun = time.perf_counter()
+        trial = copy.deepcopy(self.solver)
+        trial.fit(self.problem, lambda: [(images, labels)], reduce=identity)
+        rows = pack(trial.train_rows(self.problem, images, labels), self.dtype)
+        seconds = time.perf_counter() - begun
+        return seconds, rows, trial.state_bytes(len(self.data)) if isinstance(trial, Growing) else _size(trial.state())
+
+    def _working(self, rows: Rows) -> int:
+        """The bytes of examples' gradients that are worked on together, about."""
+        together = min(self.batch_size, len(self.data))
+        if isinstance(self.solver, GradientSolver | TRAK):  # whole, with what they are put together from
+            weights, dim = self.problem.flat(), dict(self.solver.settings).get("dim")
+            kept = len(self.problem.modules) * kept_bytes(weights.numel(), dim) if isinstance(dim, int) else 0
+            return int(2.5 * together * weights.numel() * weights.element_size()) + kept
+        each = math.prod(tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1)  # their outer product
+        return 3 * torch.float64.itemsize * min(each * together, max(each, WORKING))
 
     def curvature(self) -> None:
         """Fits the solver, or takes back what it found before."""
@@ -165,31 +187,59 @@ class Building:
             self.shard_rows, plan = rows, self._plan(rows)
             missing = self._missing(plan)
             self._demand_room(each * sum(plan[name][1] - plan[name][0] for name in missing))
-        self._make(plan, missing, self._rows_of)
+        self._make(plan, missing, lambda _, start, stop: self._rows(start, stop))
         return list(plan)
 
     def self_influence(self, shards: Sequence[str], key: str) -> list[str]:
         """Writes for each shard of rows the influence of its examples on themselves; returns the files' names."""
-        plan = {}
+        plan, rows = {}, {}
         for shard in shards:
             entry = self.store.files[shard]
-            plan[f"self-{key}-{entry.start:09d}.safetensors"] = (entry.start, entry.start + entry.count)
-        self._make(plan, self._missing(plan), self._self_of)
+            name = f"self-{key}-{entry.start:09d}.safetensors"
+            plan[name], rows[name] = (entry.start, entry.start + entry.count), shard
+        self._make(plan, self._missing(plan), lambda name, start, stop: self._own(rows[name], start, stop))
         return list(plan)
+
+    def _own(self, shard: str, start: int, stop: int) -> Iterator[Rows]:
+        """What the examples of a shard do to themselves: from their rows where the solver can do with these."""
+        if isinstance(self.solver, SelfFromRows):
+            stored = self.store.read(shard)
+            del stored[LABELS]
+            for i in range(0, stop - start, self.batch_size):
+                few = unpack({key: rows[i : i + self.batch_size] for key, rows in stored.items()}, torch.float64)
+                yield {_SELF: self.solver.self_of_rows(self.problem, few).double()}
+        else:
+            for images, labels in self._examples(start, stop):
+                yield {_SELF: self.solver.self_influence(self.problem, images, labels).double()}
+
+    def _rows(self, start: int, stop: int) -> Iterator[Rows]:
+        """What is stored of the examples at these positions, batch by batch."""
+        for images, labels in self._examples(start, stop):
+            yield self._rows_of(images, labels)
+
+    def _examples(self, start: int, stop: int) -> Iterable[Batch]:
+        chunks = _chunks(range(start, stop), self.batch_size)
+        return self.data.batches(chunks, classes=self.outputs, workers=self.workers)
 
     def _missing(self, plan: Iterable[str]) -> list[str]:
         """What is not there whole, as the first process sees it: another may look when files are made already."""
         return self.world.gather([name for name in plan if not self.store.intact(name)])[0]
 
     def _make(
-        self, plan: Mapping[str, tuple[int, int]], missing: list[str], make: Callable[[Tensor, Tensor], Rows]
+        self, plan: Mapping[str, tuple[int, int]], missing: list[str], make: Callable[[str, int, int], Iterator[Rows]]
     ) -> None:
         """Writes this process's share of what is missing, and waits for the others."""
         mine = self.world.mine(missing)
         counter = _Counter(self.progress, sum(plan[name][1] - plan[name][0] for name in mine))
         for name in mine:
             self.store.forget(name)
-            self._write(name, *plan[name], make, counter)
+            start, stop = plan[name]
+            parts: list[Rows] = []
+            for part in make(name, start, stop):
+                parts.append(part)
+                counter(len(next(iter(part.values()))))
+            rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            self.store.write(name, rows, start=start, names=[self.data.name(i) for i in range(start, stop)])
         self.world.gather(None)
 
     def _plan(self, rows: int) -> dict[str, tuple[int, int]]:
@@ -204,20 +254,6 @@ class Building:
 
     def _rows_of(self, images: Tensor, labels: Tensor) -> Rows:
         return {**pack(self.solver.train_rows(self.problem, images, labels), self.dtype), LABELS: labels}
-
-    def _self_of(self, images: Tensor, labels: Tensor) -> Rows:
-        return {"self_influence": self.solver.self_influence(self.problem, images, labels).double()}
-
-    def _write(
-        self, name: str, start: int, stop: int, make: Callable[[Tensor, Tensor], Rows], counter: _Counter
-    ) -> None:
-        parts: list[Rows] = []
-        chunks = _chunks(range(start, stop), self.batch_size)
-        for images, labels in self.data.batches(chunks, classes=self.outputs, workers=self.workers):
-            parts.append(make(images, labels))
-            counter(len(images))
-        rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        self.store.write(name, rows, start=start, names=[self.data.name(i) for i in range(start, stop)])
 
     def _demand_room(self, needed: int) -> None:
         free = shutil.disk_usage(self.store.folder).free
@@ -246,17 +282,6 @@ def _chunks(positions: Sequence[int], size: int) -> list[Sequence[int]]:
 
 def _size(tensors: Mapping[str, Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
-
-
-def _grown(state: Mapping[str, Tensor], more: float) -> int:
-    """The bytes of a state of so many times the examples, of which what is named all_... has a row each."""
-    return sum(int(_size({name: t}) * (more if name.startswith("all_") else 1)) for name, t in state.items())
-
-
-def _working(rows: Rows, batch_size: int) -> int:
-    """The bytes of what self-influence works on, about: an example's gradient is the outer product of its rows."""
-    each = math.prod(tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1)
-    return 3 * torch.float64.itemsize * min(each * batch_size, max(each, WORKING))
 
 
 def key_of(*parts: Any) -> str:

@@ -120,7 +120,7 @@ class Convergence:
             self._next += max(1, self.problem.count * len(images) // _LOOKED_AT)
             self._sum += total_gradient(self.problem, images, labels)
             few = example_gradients(self.problem, images[:8], labels[:8])
-            mean_square = few.double().square().sum(1).mean().cpu()
+            mean_square = torch.linalg.vector_norm(few, dim=1, dtype=torch.float64).square().mean().cpu()
             self._moments += torch.stack([torch.tensor(1.0), mean_square]).double() * len(images)
         self._seen += len(images)
 

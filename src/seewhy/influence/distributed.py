@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -33,6 +34,18 @@ class World:
             dist.all_reduce(total, group=_group())
             tensor.detach().copy_(total)
         return tensor
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """The rows (n, ...) of all processes, in order of rank."""
+        if self.size == 1:
+            return tensor
+        parts = [
+            tensor.detach().cpu().contiguous() if rank == self.rank else torch.empty(shape, dtype=tensor.dtype)
+            for rank, shape in enumerate(self.gather(tensor.shape))
+        ]
+        for rank, part in enumerate(parts):
+            dist.broadcast(part, src=rank, group=_group())
+        return torch.cat(parts).to(tensor.device)
 
     def gather(self, value: T) -> list[T]:
         """Every process's value, in order of rank; also waits for all of them."""

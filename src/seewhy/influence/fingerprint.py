@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from ..errors import InputError, SeewhyWarning
 
 PROBES = 16  # pictures that are compared by their pixels
+_ROWS = 13  # that are added up before they are mixed: a prime, for the parts of layers repeat in even numbers
+_SMALL = 2**17  # bytes of a tensor that is looked at together with others
+_ODD = (-7046029254386353131, -4658895280553007687)  # multiplying by an odd number maps 64 bits one to one
 
 
 def digest(*parts: Tensor | str) -> str:
@@ -32,32 +35,76 @@ def of_modules(modules: Sequence[nn.Module]) -> dict[str, str]:
     found: dict[str, str] = {}
     for i, module in enumerate(modules):
         prefix = f"{i}." if len(modules) > 1 else ""
-        state = {name: t for name, t in module.state_dict().items() if not name.endswith("num_batches_tracked")}
-        found |= {prefix + name: digest(tensor) for name, tensor in state.items()}
+        found |= {prefix + name: digest(tensor) for name, tensor in _state(module).items()}
     return found
 
 
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    each = module.state_dict().items()
+    return {name: t for name, t in each if isinstance(t, Tensor) and not name.endswith("num_batches_tracked")}
+
+
 class Watched:
-    """Notices modules that are changed in place after an index was made of them."""
+    """Notices modules whose values are no longer those that an index was made of, whatever wrote to them.
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules, self._versions = modules, _versions(modules)
+    Each check reads all values once, about as fast as memory gives them.
 
-    def check(self, stored: Mapping[str, str], folder: object) -> None:
-        """Looks at the values where anything was written to.
+    Args:
+        modules: as the index was made of them.
+        stored: their digests, see `of_modules`.
+        folder: of the index.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], stored: Mapping[str, str], folder: object) -> None:
+        self._modules, self._stored, self._folder = modules, stored, folder
+        self._seen = checksums(modules)
+
+    def check(self) -> None:
+        """Compares checksums, and digests where these differ, as they do when only the layout in memory changed.
 
         Raises:
-            InputError: they are no longer those of the index.
+            InputError: the values are others; it names a tensor.
         """
-        found = _versions(self._modules)
-        if found != self._versions:
-            check_model(stored, of_modules(self._modules), folder)
-            self._versions = found
+        found = checksums(self._modules)
+        if found != self._seen:
+            check_model(self._stored, of_modules(self._modules), self._folder)
+            self._seen = found
 
 
-def _versions(modules: Sequence[nn.Module]) -> list[int]:
-    each = [t for module in modules for t in module.state_dict(keep_vars=True).values() if not t.is_inference()]
-    return [t._version for t in each]
+def checksums(modules: Sequence[nn.Module]) -> list[Any]:
+    """What `of_modules` looks at, in brief: how tensors lie, and 64 bits of each large one and of all small ones.
+
+    One changed number changes them for certain, any other change but for a chance of about 2^-64.
+    """
+    every = [tensor for module in modules for tensor in _state(module).values()]
+    on_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in every:
+        on_device.setdefault(tensor.device, []).append(_in_memory(tensor))
+    found: list[Any] = [(tensor.dtype, tensor.shape, tensor.stride()) for tensor in every]
+    for parts in on_device.values():
+        small = [part for part in parts if len(part) < _SMALL]
+        large = [part for part in parts if len(part) >= _SMALL]
+        joined = [torch.cat(small), *large] if small else large
+        found += torch.stack([_checksum(part) for part in joined]).tolist()
+    return found
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor in the order in which they lie, which needs no copy."""
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    return tensor.detach().permute(order).reshape(-1).view(torch.uint8)
+
+
+def _checksum(data: Tensor) -> Tensor:
+    """64 bits of bytes: sums of `_ROWS` words each, every sum mixed with its place, added up."""
+    if data.storage_offset() % 8:  # words begin at multiples of their size
+        data = data.clone()
+    count = len(data) // 8
+    words, width = data[: 8 * count].view(torch.int64), count // _ROWS
+    rows = words[: _ROWS * width].view(_ROWS, width)
+    sums = torch.cat([rows.sum(0), words[_ROWS * width :], data[8 * count :].long()])
+    mixed = torch.arange(len(sums), device=data.device).mul_(_ODD[0]).add_(sums).mul_(_ODD[1])
+    return mixed.bitwise_xor_((mixed >> 32).bitwise_and_(2**32 - 1)).mul_(_ODD[1]).sum()
 
 
 def check_model(stored: Mapping[str, str], found: Mapping[str, str], folder: object) -> None:

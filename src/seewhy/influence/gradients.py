@@ -119,7 +119,7 @@ def _found_unusual(problem: Problem, module: nn.Module, images: Tensor) -> froze
         odd |= strange
     names = [name for name in parts if name not in odd]
     if names:
-        true = _by_example(problem, module, names, few, weights)
+        true = _one_by_one(problem, module, names, few, weights)  # torch.func would load the compiler: 170 MB
         least = 1e-6 * max(float(g.norm()) for g in true.values())
         odd |= {n for n in names if not float((parts[n] - true[n]).norm()) <= 0.01 * float(true[n].norm()) + least}
     return frozenset(odd)
@@ -156,10 +156,24 @@ def _by_example(
     def weighted(values: Mapping[str, Tensor], image: Tensor, weight: Tensor) -> Tensor:
         return (run(module, values, image[None])[0] * weight).sum()
 
-    one = grad(weighted)
     try:
-        found = vmap(one, in_dims=(None, 0, 0))(chosen, images, weights)
+        found = vmap(grad(weighted), in_dims=(None, 0, 0))(chosen, images, weights)
     except RuntimeError:  # control flow that depends on the data, operations without a batching rule
-        each = [one(chosen, image, weight) for image, weight in zip(images, weights, strict=True)]
-        found = {name: torch.stack([g[name] for g in each]) for name in names}
+        return _one_by_one(problem, module, names, images, weights)
     return {name: g.flatten(1) for name, g in found.items()}
+
+
+def _one_by_one(
+    problem: Problem, module: nn.Module, names: list[str], images: Tensor, weights: Tensor
+) -> dict[str, Tensor]:
+    """The same with a pass for each image."""
+    every = problem.weights(module)
+    chosen = [every[name].requires_grad_() for name in names]
+    live = dict(zip(names, chosen, strict=True))
+
+    def one(image: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        value = (run(module, live, image[None])[0] * weight).sum() + 0 * chosen[0].sum()  # it may depend on none
+        return torch.autograd.grad(value, chosen, materialize_grads=True)
+
+    each = [one(image, weight) for image, weight in zip(images, weights, strict=True)]
+    return {name: torch.stack(parts).flatten(1) for name, parts in zip(names, zip(*each, strict=True), strict=True)}

@@ -1,4 +1,4 @@
-"""The curvature of softmax regression, in three forms: written out, as a Kronecker product, and as products.
+"""The curvature of softmax regression, H, in forms that are inverted directly: written out, by classes, and a ridge.
 
 With features a (F,) and probabilities p = softmax(W a), the Hessian of the mean cross entropy by W is
 1/n sum_i S_i (x) a_i a_i^T, S = diag(p) - p p^T.
@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .linear_solve import conjugate_gradients
-from .problem import Reduce
+from .distributed import World, world
+from .problem import WORKING, Reduce, identity
 
 
 class HeadCurvature(Protocol):
     """H of a head, with a ridge: sums over the data in `see`, for `passes` passes, each ended by `conclude`."""
 
     passes: int
+
+    @staticmethod
+    def numbers(n: int, features: int, classes: int) -> int:
+        """How many it holds of n examples."""
 
     def see(self, features: Tensor, probabilities: Tensor) -> None:
         """Takes in features (B, F) and probabilities (B, K), float64."""
@@ -31,6 +35,9 @@ class HeadCurvature(Protocol):
     def solve(self, matrices: Tensor) -> Tensor:
         """H^-1 of each (T, K, F), float64."""
 
+    def quadratic(self, residuals: Tensor, features: Tensor) -> Tensor:
+        """v^T H^-1 v of each v = residual (x) features: (B, K), (B, F) -> (B,), float64."""
+
     def state(self) -> dict[str, Tensor]:
         """What was found."""
 
@@ -38,11 +45,27 @@ class HeadCurvature(Protocol):
         """Takes it back."""
 
 
-def _singular(highest: float) -> InputError:
+def singular(highest: float) -> InputError:
     return InputError(
         "the Hessian of the head is singular (adding the same to all outputs changes no softmax); give l2= as in the "
         f"training, or damping= such as {1e-3 * highest:.1g}"
     )
+
+
+def _factorise(matrix: Tensor, highest: float) -> None:
+    """Puts the lower Cholesky factor in the place of a matrix, with no copy of it; `highest` is of H's diagonal."""
+    failed = torch.empty(0, dtype=torch.int32, device=matrix.device)
+    torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
+    diagonal = matrix.diagonal().square()
+    if int(failed) or float(diagonal.min()) <= 1e-12 * float(diagonal.max()):
+        raise singular(highest)
+
+
+def together(seen: list[tuple[Tensor, Tensor]], reduce: Reduce) -> tuple[Tensor, Tensor]:
+    """Features (n, F) and probabilities (n, K) of all batches and, where sums go over processes, of all of these."""
+    everyone = World() if reduce is identity else world()
+    features, probabilities = (everyone.rows(torch.cat(part)) for part in zip(*seen, strict=True))
+    return features, probabilities
 
 
 class Dense:
@@ -50,33 +73,40 @@ class Dense:
 
     passes = 1
 
+    @staticmethod
+    def numbers(n: int, features: int, classes: int) -> int:
+        return (classes * features) ** 2
+
     def __init__(self) -> None:
-        self._total: Tensor | None = None
+        self._total: list[Tensor] = []  # of the upper half: for class i its columns j >= i, (F, (K - i) F)
         self._factor = torch.empty(0)
 
     def see(self, features: Tensor, probabilities: Tensor) -> None:
         k, f = probabilities.shape[1], features.shape[1]
-        if self._total is None:
-            self._total = features.new_zeros(k, f, k, f)
-        for i in range(k):  # the upper half: blocks (i, j) with j >= i
+        self._total = self._total or [features.new_zeros(f, (k - i) * f) for i in range(k)]
+        for i, total in enumerate(self._total):
             bends = -probabilities[:, i : i + 1] * probabilities[:, i:]
             bends[:, 0] += probabilities[:, i]
-            scaled = bends[:, :, None] * features[:, None]  # (B, K - i, F)
-            self._total[i, :, i:] += (features.T @ scaled.flatten(1)).reshape(f, k - i, f)
+            total.addmm_(features.T, (bends[:, :, None] * features[:, None]).flatten(1))  # (B, K - i, F)
 
     def conclude(self, count: int, ridge: float, reduce: Reduce) -> None:
-        assert self._total is not None
-        k, f = self._total.shape[:2]
-        upper = reduce(self._total).reshape(k * f, k * f) / count
-        self._total = None
+        f, size = self._total[0].shape
+        upper = self._total[0].new_zeros(size, size)
+        for i in range(len(self._total)):
+            upper[i * f : (i + 1) * f, i * f :] = reduce(self._total[i]) / count
+            self._total[i] = upper.new_empty(0)  # so that no more than half as much again is held
+        self._total = []
         upper.diagonal().add_(ridge)
-        highest = float(upper.diagonal().max())
-        self._factor, failed = torch.linalg.cholesky_ex(upper, upper=True)
-        if int(failed) or float(self._factor.diagonal().square().min()) <= 1e-12 * highest:
-            raise _singular(highest)
+        self._factor = upper.T  # the lower half
+        _factorise(self._factor, float(upper.diagonal().max()))
 
     def solve(self, matrices: Tensor) -> Tensor:
-        return torch.cholesky_solve(matrices.flatten(1).T, self._factor, upper=True).T.reshape(matrices.shape)
+        return torch.cholesky_solve(matrices.flatten(1).T, self._factor).T.reshape(matrices.shape)
+
+    def quadratic(self, residuals: Tensor, features: Tensor) -> Tensor:
+        rows = (residuals[:, :, None] * features[:, None]).flatten(1)
+        halves: Tensor = torch.linalg.solve_triangular(self._factor, rows.T, upper=False)
+        return halves.square().sum(0)
 
     def state(self) -> dict[str, Tensor]:
         return {"factor": self._factor}
@@ -85,109 +115,116 @@ class Dense:
         self._factor = state["factor"]
 
 
-class Kronecker:
-    """H in the eigenbasis of mean(S) (x) mean(a a^T): its diagonal there is exact, the rest is left out.
+class Woodbury:
+    """H by classes: blocks D_k = 1/n sum_i p_ik a_i a_i^T + ridge on the diagonal, less a matrix of rank n.
 
-    For heads whose H is too large to write out. It is EK-FAC (George et al., NeurIPS 2018) with no label drawn.
+    With U = [p_i (x) a_i] / sqrt(n), H = D - U U^T and H^-1 = D^-1 + D^-1 U C^-1 U^T D^-1, C = 1 - U^T D^-1 U: exact,
+    as in Laplace's method for Gaussian processes of several classes (Rasmussen and Williams, 2006, section 3.5). The
+    blocks are taken in the R = min(n, F) directions that the features span; in the others H is the ridge.
     """
 
-    passes = 2
+    passes = 1
 
     def __init__(self) -> None:
-        self._sums: list[Tensor] = []
-        self._bases: list[Tensor] = []  # (K, K) and (F, F), eigenvectors in columns
-        self._values = torch.empty(0)  # (K, F), ridge included
-
-    def see(self, features: Tensor, probabilities: Tensor) -> None:
-        if self._bases:
-            left, right = self._bases
-            bends = probabilities @ left.square() - (probabilities @ left).square()  # u^T S u of each u: (B, K)
-            new = [bends.T @ (features @ right).square()]
-        else:
-            new = [torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities, features.T @ features]
-        self._sums = [old + more for old, more in zip(self._sums, new, strict=True)] if self._sums else new
-
-    def conclude(self, count: int, ridge: float, reduce: Reduce) -> None:
-        means, self._sums = [reduce(total) / count for total in self._sums], []
-        if not self._bases:
-            self._bases = [torch.linalg.eigh(mean).eigenvectors for mean in means]
-            return
-        self._values = means[0] + ridge
-        if float(self._values.min()) <= 1e-12 * float(self._values.max()):
-            raise _singular(float(self._values.max()))
-
-    def solve(self, matrices: Tensor) -> Tensor:
-        left, right = self._bases
-        return left @ (left.T @ matrices @ right / self._values) @ right.T
-
-    def state(self) -> dict[str, Tensor]:
-        return {"outputs": self._bases[0], "features": self._bases[1], "values": self._values}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        self._bases, self._values = [state["outputs"], state["features"]], state["values"]
-
-
-class Iterative:
-    """H as products with all training features, which stay in memory; solved by preconditioned conjugate gradients.
-
-    The Kronecker form is the preconditioner, so a few dozen products suffice. For one process: features are not summed.
-    """
-
-    passes = 2
-
-    def __init__(self, *, tolerance: float = 1e-8, iterations: int = 500) -> None:
-        self._near = Kronecker()
         self._seen: list[tuple[Tensor, Tensor]] = []
-        self._kept: tuple[Tensor, Tensor] | None = None  # (n, F), (n, K)
+        self._features = torch.empty(0)  # (n, R)
+        self._probabilities = torch.empty(0)  # (n, K)
+        self._basis = torch.empty(0)  # (F, R)
+        self._blocks = torch.empty(0)  # (K, R, R), D^-1
+        self._capacity = torch.empty(0)  # (n, n), C^-1
         self._ridge = torch.zeros(())
-        self._limits = (tolerance, iterations)
+
+    @staticmethod
+    def numbers(n: int, features: int, classes: int) -> int:
+        r = min(n, features)
+        return classes * r * r + n * n + n * (r + classes) + features * r
+
+    @staticmethod
+    def work(n: int, features: int, classes: int) -> int:
+        """Multiplications that `conclude` takes."""
+        r = min(n, features)
+        return classes * n * r * (2 * r + n)
 
     def see(self, features: Tensor, probabilities: Tensor) -> None:
-        self._near.see(features, probabilities)
-        if self._kept is None:
-            self._seen.append((features, probabilities))
+        self._seen.append((features, probabilities))
 
     def conclude(self, count: int, ridge: float, reduce: Reduce) -> None:
-        self._near.conclude(count, ridge, reduce)
-        if self._kept is None:
-            features, probabilities = zip(*self._seen, strict=True)
-            self._kept, self._seen = (torch.cat(features), torch.cat(probabilities)), []
-        self._ridge = torch.tensor(ridge, dtype=torch.float64)
-
-    def _products(self, rows: Tensor) -> Tensor:
-        """H X of each (T, K F)."""
-        assert self._kept is not None
-        a, p = self._kept
-        matrices = rows.reshape(len(rows), p.shape[1], a.shape[1])
-        moved = matrices @ a.T  # (T, K, n)
-        moved = p.T * (moved - (p.T * moved).sum(1, keepdim=True))
-        return (moved @ a / len(a) + self._ridge * matrices).flatten(1)
+        features, self._probabilities = together(self._seen, reduce)
+        self._seen, self._ridge = [], torch.tensor(ridge, dtype=torch.float64)
+        n, f = features.shape
+        self._basis = torch.linalg.qr(features.T).Q if n < f else torch.eye(f).to(features)
+        a = self._features = features @ self._basis
+        r, k = a.shape[1], self._probabilities.shape[1]
+        self._blocks, self._capacity = a.new_empty(k, r, r), torch.eye(n).to(a)
+        highest = ridge
+        for block, p in zip(self._blocks, self._probabilities.T, strict=True):
+            block.copy_((a * p[:, None]).T @ a / count).diagonal().add_(ridge)
+            highest = max(highest, float(block.diagonal().max()))
+            _factorise(block, highest)
+            halves = torch.linalg.solve_triangular(block, a.T * p, upper=False)  # (R, n)
+            self._capacity.addmm_(halves.T, halves, alpha=-1 / count)
+            torch.cholesky_inverse(block, out=block)
+        _factorise(self._capacity, highest)
+        torch.cholesky_inverse(self._capacity, out=self._capacity)
 
     def solve(self, matrices: Tensor) -> Tensor:
-        tolerance, iterations = self._limits
-        found = conjugate_gradients(
-            self._products,
-            matrices.flatten(1),
-            tolerance=tolerance,
-            iterations=iterations,
-            precondition=lambda rows: self._near.solve(rows.reshape(-1, *matrices.shape[1:])).flatten(1),
-        )
-        return found.reshape(matrices.shape)
+        inside = matrices @ self._basis
+        found = matrices - inside @ self._basis.T  # what lies outside
+        found /= self._ridge
+        for part, out in zip(*(torch.split(x, self._few()) for x in (inside, found)), strict=True):
+            weights = self._by_example(self._by_class(part)) @ self._capacity / len(self._features)
+            pulled = part + (weights[:, None] * self._probabilities.T) @ self._features
+            out += self._by_class(pulled) @ self._basis.T
+        return found
+
+    def quadratic(self, residuals: Tensor, features: Tensor) -> Tensor:
+        inside = features @ self._basis
+        outside = (features - inside @ self._basis.T).square().sum(1)
+        found = residuals.square().sum(1) * outside / self._ridge
+        for r, a, out in zip(*(torch.split(x, self._few()) for x in (residuals, inside, found)), strict=True):
+            part = r[:, :, None] * a[:, None]
+            by_class = self._by_class(part)
+            by_example = self._by_example(by_class)
+            out += (part * by_class).sum((1, 2))
+            out += (by_example @ self._capacity * by_example).sum(1) / len(self._features)
+        return found
+
+    def _few(self) -> int:
+        """How many rows are solved for together."""
+        return max(1, WORKING // (self._probabilities.shape[1] * len(self._features)))
+
+    def _by_class(self, matrices: Tensor) -> Tensor:
+        """D^-1 of (T, K, R)."""
+        return (matrices.transpose(0, 1) @ self._blocks).transpose(0, 1)
+
+    def _by_example(self, matrices: Tensor) -> Tensor:
+        """sqrt(n) U^T of (T, K, R): (T, n)."""
+        return (matrices @ self._features.T * self._probabilities.T).sum(1)
 
     def state(self) -> dict[str, Tensor]:
-        assert self._kept is not None
-        own = {"all_features": self._kept[0], "all_probabilities": self._kept[1], "ridge": self._ridge}
-        return {**self._near.state(), **own}
+        return {
+            "features": self._features,
+            "probabilities": self._probabilities,
+            "basis": self._basis,
+            "blocks": self._blocks,
+            "capacity": self._capacity,
+            "ridge": self._ridge,
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        self._near.load(state)
-        self._kept, self._ridge = (state["all_features"], state["all_probabilities"]), state["ridge"]
+        self._features, self._probabilities = state["features"], state["probabilities"]
+        self._basis, self._blocks = state["basis"], state["blocks"]
+        self._capacity, self._ridge = state["capacity"], state["ridge"]
 
 
 class Ridge:
     """H = l2 I: what is left of it where the losses' own curvature is left out, as representer points do."""
 
     passes = 1
+
+    @staticmethod
+    def numbers(n: int, features: int, classes: int) -> int:
+        return 1
 
     def __init__(self) -> None:
         self._ridge = torch.ones(())
@@ -204,6 +241,9 @@ class Ridge:
 
     def solve(self, matrices: Tensor) -> Tensor:
         return matrices / self._ridge
+
+    def quadratic(self, residuals: Tensor, features: Tensor) -> Tensor:
+        return residuals.square().sum(1) * features.square().sum(1) / self._ridge
 
     def state(self) -> dict[str, Tensor]:
         return {"ridge": self._ridge}

@@ -19,7 +19,7 @@ from .building import Building, Cost, Tell, key_of
 from .distributed import world
 from .examples import Absent, Joined, TrainData, as_examples
 from .manifest import Head, ModelLike
-from .modes import with_gradients
+from .modes import ordinary, with_gradients
 from .problem import Loss, Problem, cross_entropy
 from .ranking import TopK, rank_ends
 from .shards import Shards
@@ -35,7 +35,7 @@ class InfluenceIndex:
     """What each training example did to a model, ready for questions; made by `fit`, or by `open` from a folder.
 
     Attributes:
-        model: the model, the last where there are several checkpoints.
+        model: the model, the last where there are several checkpoints; `watch` refuses it when it has changed.
         solver, problem: what stands for the curvature, and what was trained.
         data: the training examples, one after the other.
         classes: a name for each class of the model.
@@ -56,10 +56,10 @@ class InfluenceIndex:
         temporary: Any = None,
     ) -> None:
         self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
-        self._modules = manifest.modules_of(models)
+        self._modules = tuple(map(ordinary, manifest.modules_of(models)))
         self._batch_size, self._workers, self._temporary = batch_size, workers, temporary
         self._take(head, data)
-        self._unchanged = fingerprint.Watched(self._modules)
+        self.watch = fingerprint.Watched(manifest.modules_of(models), head["model"], store.folder)
 
     @classmethod
     @with_gradients
@@ -259,12 +259,12 @@ class InfluenceIndex:
     def self_influence(self, *, progress: Tell | None = None) -> Tensor:
         """The influence of each example on its own loss, (n,) float64, as in `ids`: large for the mislabelled.
 
-        Computed from the training data the first time, and kept in the folder.
+        Computed the first time, and kept in the folder: `last_layer` from what is stored, others from the pictures.
 
         Raises:
-            InputError: it is not there yet, and the index was opened without data.
+            InputError: that takes the training data, and the index was opened without.
         """
-        self._unchanged.check(self._head["model"], self.folder)
+        self.watch.check()
         before = set(self._store.files)
         names = self._building(progress).self_influence(self._head["shards"], manifest.self_key(self._head))
         if not before.issuperset(names):
@@ -358,7 +358,7 @@ class InfluenceIndex:
     def _change(self, head: Head, data: Joined, curvature: Curvature, progress: Tell | None) -> None:
         if curvature not in ("refit", "keep"):
             raise InputError(f"curvature={curvature!r} is not known; use 'refit' or 'keep'")
-        self._unchanged.check(self._head["model"], self.folder)
+        self.watch.check()
         before = self._head, self.data
         if curvature == "refit":
             head = {**head, "curvature": manifest.curvature_key(head, self.solver)}
@@ -390,10 +390,11 @@ class InfluenceIndex:
         self, images: Any, labels: Tensor | Sequence[int] | None, target: TargetLike | None
     ) -> Iterator[tuple[Asked, Iterator[tuple[Tensor, Tensor]]]]:
         """What is asked, each with the scores of this process's examples, see `Shards.sweep`."""
-        self._unchanged.check(self._head["model"], self.folder)
+        self.watch.check()
         if self.solver.streams and self._absent:
             self.data[0]  # says that the data are not there
-        mine, removed, size = world().mine(self._shards.names), self._head["removed"], self._batch_size
-        each = questions(self.problem, self.inputs(images), labels, target, classes=self.classes, batch_size=size)
+        mine, removed = world().mine(self._shards.names), self._head["removed"]
+        of: dict[str, Any] = {"model": self.model, "classes": self.classes, "batch_size": self._batch_size}
+        each = questions(self.problem, self.inputs(images), labels, target, **of)
         for test in asked(self.solver, self.problem, each):
             yield test, self._shards.sweep(self.solver, test, mine, removed)

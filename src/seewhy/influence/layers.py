@@ -20,6 +20,9 @@ from torch.func import functional_call
 from ..targets import class_scores
 from ..trace import evaluating, main_output, matching_input
 
+_CHUNK = 2**20  # numbers in what is made of one layer's examples at a time: about what a processor's caches hold
+_DEVICE_CHUNK = 2**25  # the same on an accelerator, where many small steps take longer than few large ones
+
 
 @contextmanager
 def borrowed(module: nn.Module) -> Iterator[None]:
@@ -61,11 +64,14 @@ class AffineLayer:
         """What the layer was given, (B, L, I): a row for each place, with a 1 for the bias."""
         if isinstance(self.module, nn.Conv2d):
             conv: Any = self.module
-            places = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride).transpose(1, 2)
-        else:
-            places = x.reshape(len(x), -1, x.shape[-1])
-        ones = places.new_ones(*places.shape[:2], 1)
-        return torch.cat([part for part, counts in ((places, self.weight), (ones, self.bias)) if counts], 2)
+            patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # (B, I, L)
+            return self._with_ones(patches, 1).transpose(1, 2)  # appended before turning, for speed
+        return self._with_ones(x.reshape(len(x), -1, x.shape[-1]), 2)
+
+    def _with_ones(self, given: Tensor, dim: int) -> Tensor:
+        """What counts of it and of ones along `dim`."""
+        ones = given.new_ones([1 if i == dim else n for i, n in enumerate(given.shape)])
+        return torch.cat([part for part, counts in ((given, self.weight), (ones, self.bias)) if counts], dim)
 
     def signals(self, gradient: Tensor) -> Tensor:
         """The gradient of what the layer gave, (B, L, O)."""
@@ -79,6 +85,38 @@ class AffineLayer:
         kept = (columns[0] if self.weight else None, columns[1] if self.bias else None)
         parts = [part.flatten(1) for part in kept if part is not None]
         return dict(zip(self.parameters, parts, strict=True))
+
+
+Use = tuple[AffineLayer, Tensor, Tensor]  # layer, what it was given, the gradient of what it gave
+
+
+def few(numbers: int, like: Tensor) -> int:
+    """How many examples to take at a time if each needs so many numbers where this tensor is."""
+    return max(1, (_CHUNK if like.device.type == "cpu" else _DEVICE_CHUNK) // max(1, numbers))
+
+
+def pieces(uses: Sequence[Use]) -> Iterator[tuple[AffineLayer, slice, Tensor, Tensor]]:
+    """Each layer's signals (b, L, O) and activations (b, L, I) over all its uses, of a few examples at a time.
+
+    With several places, the examples are so few that their gradients (b, O, I) are small as well.
+    """
+    together: dict[str, list[Use]] = {}
+    for use in uses:
+        together.setdefault(use[0].name, []).append(use)
+    for same in together.values():
+        layer, given, _ = same[0]
+        rows, columns = layer.shape
+        places = sum(signal[0].numel() for _, _, signal in same) // rows
+        size = few(columns * max(places, rows if places > 1 else 1), given)
+        for start in range(0, len(given), size):
+            some = slice(start, start + size)
+            signals = [layer.signals(signal[some]) for _, _, signal in same]
+            activations = [layer.activations(given[some]) for _, given, _ in same]
+            yield layer, some, _joined(signals), _joined(activations)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
 def affine_layers(module: nn.Module, names: Sequence[str]) -> list[AffineLayer]:

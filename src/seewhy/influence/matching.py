@@ -80,10 +80,11 @@ def match_regions(
         layer: where feature maps are read; the last that is a picture unless given.
 
     Raises:
-        InputError: several test pictures, no ids, or a head that has a bias alone.
+        InputError: several test pictures, no ids, a head that has a bias alone, or a model that has changed since.
         ModelError: the model's head is not linear.
         LayerError: no such layer, or none that is a picture.
     """
+    index.watch.check()
     question = _question(index, index.inputs(image), label, target)
     if not len(ids):
         raise InputError("ids is empty; give positions of training examples, such as those of a query")
@@ -114,7 +115,7 @@ def _question(index: InfluenceIndex, x: Tensor, label: int | None, target: Targe
     if len(x) != 1:
         raise InputError(f"image holds {len(x)} pictures; give one: (1, C, H, W), or a list of one photo")
     labels = None if label is None else [label]
-    return next(questions(index.problem, x, labels, target, classes=index.classes, batch_size=1))
+    return next(questions(index.problem, x, labels, target, model=index.model, classes=index.classes, batch_size=1))
 
 
 def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, layer: str) -> Tensor:

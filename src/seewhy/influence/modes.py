@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,3 +33,14 @@ def _usable(value: Any) -> Any:
     if type(value) in (tuple, list):
         return type(value)(_usable(part) for part in value)
     return value
+
+
+def made_in_inference_mode(module: nn.Module) -> bool:
+    """Whether any weight or buffer is a tensor that no gradient can use."""
+    return any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers()))
+
+
+def ordinary(module: nn.Module) -> nn.Module:
+    """The module; of one that was made under torch.inference_mode a copy that gradients can use."""
+    with torch.inference_mode(False):
+        return copy.deepcopy(module) if made_in_inference_mode(module) else module

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, SeewhyWarning, did_you_mean
+from ..errors import InputError, ModelError, SeewhyWarning, did_you_mean
+from .modes import made_in_inference_mode
 
 WORKING = 2**24  # numbers of examples' gradients that are solved for at a time
 
@@ -63,6 +64,7 @@ class Problem:
     Raises:
         InputError: no module, no parameter of a name, checkpoints that differ in shape, a count or an l2 out of range,
             batch norm without running statistics.
+        ModelError: a module made under torch.inference_mode.
     """
 
     modules: tuple[nn.Module, ...]
@@ -89,6 +91,11 @@ class Problem:
             raise InputError("the model has no parameters, so no training example has any influence through them")
         self._check_rates()
         self._check_statistics()
+        if any(map(made_in_inference_mode, self.modules)):
+            raise ModelError(
+                "the model was made under torch.inference_mode, which rules out gradients; make it outside, or give "
+                "seewhy.influence.modes.ordinary(model), a copy"
+            )
         self._tell_mode()
 
     def _check_rates(self) -> None:

@@ -53,3 +53,8 @@ class Projection:
         if (len(self._kept) + 1) * _BLOCK * self.dim <= _KEPT:
             self._kept[index] = block
         return block
+
+
+def kept_bytes(parameters: int, dim: int) -> int:
+    """What a projection of so many parameters keeps of its matrix."""
+    return torch.float32.itemsize * min(_KEPT, parameters * dim)

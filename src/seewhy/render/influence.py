@@ -14,6 +14,7 @@ from ..images import Placement, read_image
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, Matches, Suspect, match_regions
 from ..influence.examples import shown
 from ..influence.manifest import preprocess_of
+from ..influence.solvers.solver import Solver, is_calibrated
 from ..methods.call import LayerLike
 from ..results import Attribution
 from ..targets import TargetLike
@@ -22,17 +23,19 @@ from .overlay import attribution_picture, color_bar, seen_picture
 from .sheet import captioned, grid
 
 _MARGIN, _GAP, _SIDE, _TEST, _COLUMNS = 28, 22, 150, 230, 6
+_WIDEST = 260  # of a caption that is wider than its picture
 _MAPS = (
     "Bright places carry the influence, be it help or harm: above those of the training picture, below it those of the "
     "test picture. Each map is scaled by itself."
 )
 _NUMBER = "The number: by how much {} would {} (+) or {} (-) without the training picture, to first order."
-NO_INFLUENCE = ("embedding", "loss", "random", "trak", "tracin")  # solvers whose numbers have another unit, or none
-_RANKS = "score of {}; ranks only"
-_INEXACT = "Maps: gradient product of the head, not this index's scores."
+_RANKS = "The number: the score of {}. Only its order counts; it does not say by how much {} would change."
+_INEXACT = (
+    "The maps do not divide the scores of {}, but the product of both pictures' gradients at the model's last layer."
+)
 _FOOT = (
-    "Sorted by the influence of each training picture on its own loss, largest first: what the model could only learn "
-    "by heart. Wrong labels are such, and so are rare or odd pictures; look before you relabel."
+    "Sorted by {}, largest first: what the model could only learn by heart. Wrong labels are such, and so are rare or "
+    "odd pictures; look before you relabel."
 )
 
 
@@ -82,26 +85,21 @@ def influence_sheet(
     sides, test = matched.carrying() if matched else None, _test_picture(index, image)
     columns = [_column(index, e, i, test, sides) for i, e in enumerate(both)]
     cut = len(found.helpful)
-    loss = found.about.startswith("the loss of ")
-    what, (up, down) = (found.about, ("rise", "fall")) if loss else (f"the score of {found.about}", ("fall", "rise"))
-    ranks = _RANKS.format(index.solver.name) if index.solver.name in NO_INFLUENCE else None
-    helpful, harmful = (f"without each of them {what} would {way}" for way in (up, down))
-    if ranks:
-        helpful, harmful = f"highest {ranks}", f"lowest {ranks}"
+    words = _words(index.solver, found.about)
     rows = [
-        _row(f"Most helpful: {helpful}", "Nothing helped.", columns[:cut]),
-        _row(f"Most harmful: {harmful}", "Nothing harmed.", columns[cut:]),
+        _row(words.helpful, words.no_helpful, columns[:cut]),
+        _row(words.harmful, words.no_harmful, columns[cut:]),
     ]
-    said = [("The test picture", "", True), (f"The model says: {found.predicted}", "", False)]
-    picture = test.draw(_TEST)
-    left, right = captioned(picture, said, max(picture.width, _TEST)), _stack(rows, 26)
+    said = [f"The model says: {found.predicted}", f"Asked about: {found.about}"]
+    lines = [("The test picture", "", True), *((line, "", False) for line in said)]
+    left, right = _under(lines, test.draw(_TEST), _TEST), _stack(rows, 26)
     body = Image.new("RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER)
     body.paste(left, (0, 0))
     body.paste(right, (left.width + _GAP + 14, 0))
-    number = f"The number: {ranks}." if ranks else _NUMBER.format(what, up, down)
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
-    maps = [_MAPS, *([] if matched.exact else [_INEXACT])] if matched else []
-    notes = [*maps, number, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
+    maps = [_MAPS, *([] if matched.exact else [_INEXACT.format(index.solver.name)])] if matched else []
+    numbers = [words.number] if both else []
+    notes = [*maps, *numbers, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
     return _page(title, body, notes, bar)
 
 
@@ -122,11 +120,37 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
         picture = _Shown(*index.data.photo(one.index)).draw(_SIDE)
         says = (f"model: {one.predicted},", panels.percent(one.probability), False)
         lines = [(f"labelled {one.label_name}", "", True), says, (_called(one), "", False)]
-        cells.append(captioned(picture, lines, max(picture.width, _SIDE)))
+        cells.append(_under(lines, picture, _SIDE))
     body = grid([cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)])
-    name = index.solver.name
-    notes = [_FOOT, *([f"Sorted by the {_RANKS.format(name)}."] if name in NO_INFLUENCE else [])]
-    return _page(f"Labels to check first, of {len(index):,}", body, notes, None)
+    what = "influence" if is_calibrated(index.solver) else f"score by {index.solver.name}"
+    note = _FOOT.format(f"the {what} of each training picture on its own loss")
+    return _page(f"Labels to check first, of {len(index):,}", body, [note], None)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a sheet says of its two rows, of a row without pictures, and of the number above each picture."""
+
+    helpful: str
+    harmful: str
+    no_helpful: str
+    no_harmful: str
+    number: str
+
+
+def _words(solver: Solver, about: str) -> _Words:
+    loss = about.startswith("the loss of ")
+    what, (up, down) = (about, ("rise", "fall")) if loss else (f"the score of {about}", ("fall", "rise"))
+    if is_calibrated(solver):
+        helpful, harmful = (f"without each of them {what} would {way}" for way in (up, down))
+        none, none_harmful = (f"there is no training picture without which {what} would {way}" for way in (up, down))
+        number = _NUMBER.format(what, up, down)
+    else:
+        helpful, harmful = (f"{end} scores by {solver.name}" for end in ("highest", "lowest"))
+        none, none_harmful = (f"no training picture has a score {side} 0" for side in ("above", "below"))
+        number = _RANKS.format(solver.name, what)
+    heads = f"Most helpful: {helpful}", f"Most harmful: {harmful}"
+    return _Words(*heads, f"None: {none}.", f"None: {none_harmful}.", number)
 
 
 def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
@@ -156,10 +180,19 @@ def _column(
     photo, placement = index.data.photo(one.index)
     picture = _Shown(photo, placement, sides and sides[1], i).draw(_SIDE)
     lines = [(one.label_name, f"{one.score:+.2g}", True), (_called(one), "", False)]
-    cells = [captioned(picture, lines, max(picture.width, _SIDE))]
+    cells = [_under(lines, picture, _SIDE)]
     if sides:
         cells.append(_Shown(test.photo, test.placement, sides[0], i).draw(_SIDE))
     return _stack(cells, 8)
+
+
+def _under(
+    lines: Sequence[tuple[str, str, bool]], picture: Image.Image, least: int, *, widest: int = _WIDEST
+) -> Image.Image:
+    """A picture under its caption: at least so wide, and wider where the words need it."""
+    face = drawing.font(13, bold=True)
+    needed = int(max(face.getlength(f"{text} {ending}") for text, ending, _ in lines)) + 1
+    return captioned(picture, lines, max(picture.width, least, min(needed, widest)))
 
 
 def _called(one: Influential) -> str:
@@ -171,7 +204,7 @@ def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
     """Pictures side by side under a line of words."""
     face = drawing.font(14, bold=True)
     empty = Image.new("RGB", (1, 1), drawing.PAPER)
-    body = grid([list(cells)]) if cells else captioned(empty, [(nothing, "", False)], 300)
+    body = grid([list(cells)]) if cells else _under([(nothing, "", False)], empty, 300, widest=900)
     tall = drawing.line_height(face) + 8
     row = Image.new("RGB", (max(body.width, int(face.getlength(title)) + 1), tall + body.height), drawing.PAPER)
     ImageDraw.Draw(row).text((0, 0), title, font=face, fill=drawing.ACCENT)

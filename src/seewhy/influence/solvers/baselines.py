@@ -23,6 +23,7 @@ class Baseline:
     name: str
     passes = 0
     streams = False
+    calibrated = False
     settings: Mapping[str, Any] = MappingProxyType({})
 
     def fit(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,14 +13,13 @@ from ...errors import InputError, ModelError
 from ..curvature import Convergence
 from ..draws import normals, uniforms
 from ..gradients import cotangents, unusual
-from ..layers import AffineLayer, Taps, affine_layers, borrowed, run
+from ..layers import AffineLayer, Taps, Use, affine_layers, borrowed, few, pieces, run
 from ..losses import check_cross_entropy_of
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
 from ..projection import Projection
 from .whole_gradients import as_fitted, in_double
 
 Fisher = Literal["sketched", "sampled", "empirical"]
-Use = tuple[AffineLayer, Tensor, Tensor]  # layer, what it was given, the gradient of what it gave
 
 
 class EKFAC:
@@ -30,8 +30,9 @@ class EKFAC:
     the softmax cross entropy the Fisher information with labels from the model is the Gauss-Newton Hessian. Layers do
     not interact. Linear layers and convolutions count; norms, embeddings and grouped convolutions are left out.
 
-    Rows are gradients, with the inverse on the test side. With `dim` they are random projections of V^T g over the root
-    of eigenvalue, l2 and damping, the same on both sides: that has the smallest error.
+    Rows are gradients, with the inverse on the test side; of a layer that works at one place of an image, as linear
+    layers mostly do, training rows hold two factors, in the eigenbasis. With `dim` they are random projections of V^T g
+    over the root of eigenvalue, l2 and damping, the same on both sides: that has the smallest error.
 
     Args:
         fisher: "sampled", labels drawn from the model, as in the paper; "sketched", random signs on a root of
@@ -39,7 +40,8 @@ class EKFAC:
             is hardly ever drawn, and all curvature is there); "empirical", the training labels.
         damping: added to the eigenvalues beside the problem's l2; None is a tenth of the mean of each layer's.
         samples: drawn for each example, keyed by its content and the seed.
-        dim: numbers kept of each example; None keeps all, as many as there are parameters.
+        dim: numbers kept of each example; None keeps all: as many as there are parameters, or, for a layer of one
+            place, inputs and outputs.
         seed: of what is drawn and the projection.
 
     Raises:
@@ -51,6 +53,7 @@ class EKFAC:
     name = "ekfac"
     passes = 2
     streams = False
+    calibrated = True
 
     def __init__(
         self,
@@ -79,27 +82,30 @@ class EKFAC:
         self._fisher, self._damping, self._samples, self._seed = fisher, damping, samples, seed
         self._project = Projection(dim, seed=seed) if dim is not None else None
         self._bases: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (I, I) of a, (O, O) of g: eigenvectors in columns
-        self._values: dict[str, Tensor] = {}  # layer -> (O, I)
+        self._values: dict[str, Tensor] = {}  # layer -> (O, I), in the order of the rows
+        self._factored: frozenset[str] = frozenset()  # layers of one place, whose gradients are stored as g and a
 
     def fit(
         self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
     ) -> None:
         layers = _layers(problem)
+        like = problem.flat()
         watch = Convergence(problem.restricted([name for layer in layers for name in layer.parameters]))
-        self._bases = {
-            layer.name: _eigenvectors(reduce, sums)
-            for layer, sums in self._covariances(problem, layers, batches, watch, progress)
-        }
+        sums = self._covariances(problem, layers, batches, watch, progress)
+        self._bases = {layer.name: _eigenvectors(reduce, sums.pop(layer.name), like) for layer in layers}
         watch.conclude(reduce)
-        totals = {layer.name: in_double(layer.module.weight.new_zeros(layer.shape)) for layer in layers}
+        totals = {layer.name: in_double(like.new_zeros(layer.shape)) for layer in layers}
+        spread = torch.zeros(len(layers), dtype=torch.float64)  # above 0 for layers that work at several places
         for images, labels in batches():
             for gradients in self._fisher_gradients(problem, layers, images, labels):
-                for layer, rotated in self._rotated(gradients):
-                    totals[layer.name] += rotated.square_().sum(0)
+                for layer, _, signals, activations in pieces(gradients):
+                    totals[layer.name] += self._squares(layer, signals, activations)
+                    spread[layers.index(layer)] += signals.shape[1] - 1
             if progress:
                 progress(len(images))
-        dtype = problem.flat().dtype
-        self._values = {name: (reduce(t) / problem.count / self._draws).to(dtype) for name, t in totals.items()}
+        self._values = {n: (reduce(t) / problem.count / self._draws).to(like) for n, t in totals.items()}
+        single = [layer for layer, more in zip(layers, reduce(spread).tolist(), strict=True) if not more]
+        self._factored = frozenset(layer.name for layer in single if sum(layer.shape) < math.prod(layer.shape))
 
     @property
     def _draws(self) -> int:
@@ -112,7 +118,7 @@ class EKFAC:
         batches: Batches,
         watch: Convergence,
         progress: Progress | None,
-    ) -> list[tuple[AffineLayer, list[Tensor]]]:
+    ) -> dict[str, list[Tensor]]:
         """The sums of a a^T and g g^T over places and examples, for each layer."""
         sums = {
             layer.name: [in_double(layer.module.weight.new_zeros(size, size)) for size in reversed(layer.shape)]
@@ -124,14 +130,16 @@ class EKFAC:
             watch.see(images, labels)
             for i, gradients in enumerate(self._fisher_gradients(problem, layers, images, labels)):
                 for layer, given, signal in gradients:
-                    if i == 0:  # what is given does not depend on the labels
-                        a = layer.activations(given).flatten(0, 1)
-                        sums[layer.name][0] += a.T @ a
                     g = layer.signals(signal).flatten(0, 1)
                     sums[layer.name][1] += g.T @ g
+                    if i == 0:  # what is given does not depend on the labels
+                        places = len(g) // len(given)
+                        for some in torch.split(given, few(places * layer.shape[1], given)):
+                            a = layer.activations(some).flatten(0, 1)
+                            sums[layer.name][0] += a.T @ a
             if progress:
                 progress(len(images))
-        return [(layer, sums[layer.name]) for layer in layers]
+        return sums
 
     def _check(self, problem: Problem, layers: list[AffineLayer], images: Tensor) -> None:
         """Refuses another loss than the Fisher information is of, and layers that are not used as hooks see them."""
@@ -158,33 +166,77 @@ class EKFAC:
                 slopes = [draw(outputs.detach().softmax(1), images, seed) for seed in seeds]
             return [_uses(taps, outputs, s, len(images), keep=i + 1 < len(slopes)) for i, s in enumerate(slopes)]
 
-    def _rotated(self, uses: list[Use]) -> Iterator[tuple[AffineLayer, Tensor]]:
-        """Each layer's gradients in its eigenbasis, V_g^T (sum_l g a^T) V_a: (B, O, I)."""
-        for layer, signals, activations in _by_layer(uses):
-            right, left = (basis.to(signals) for basis in self._bases[layer.name])
-            few = activations.shape[1] < layer.shape[0]  # places than outputs: then turning what is given is less work
-            turned = (signals @ left).transpose(1, 2)
-            yield layer, turned @ (activations @ right) if few else turned @ activations @ right
+    def _turned(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
+        """g V_g (b, O) and a V_a (b, I), of a layer at its single place."""
+        right, left = self._bases[layer.name]
+        return signals[:, 0] @ left, activations[:, 0] @ right
 
-    def _rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss, *, power: float) -> Tensor:
-        """V (values)^-power V^T g, without the last V for the power 1/2: (B, P) or, projected, (B, dim)."""
-        if not self._values:
-            raise InputError("the solver 'ekfac' is not fitted; call fit(problem, batches), or load(problem, state)")
-        layers = _layers(problem)
-        with borrowed(problem.module), Taps(layers) as taps:
+    def _rotated(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
+        """The gradients in the eigenbasis, V_g^T (sum_l g a^T) V_a: (b, O, I)."""
+        right, left = self._bases[layer.name]
+        fewer = signals.shape[1] < layer.shape[0]  # places than outputs: then turning what is given is less work
+        turned = (signals @ left).transpose(1, 2)
+        return turned @ (activations @ right) if fewer else turned @ activations @ right
+
+    def _squares(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
+        """The sum over examples of the squares of gradients in the eigenbasis, (O, I)."""
+        if signals.shape[1] == 1:
+            g, a = self._turned(layer, signals, activations)
+            return g.square().T @ a.square()
+        return self._rotated(layer, signals, activations).square_().sum(0)
+
+    def _gradients(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Use]:
+        """What the layers were given, with the gradients of what they gave by each image's quantity."""
+        self._demand_fit()
+        with borrowed(problem.module), Taps(_layers(problem)) as taps:
             outputs = run(problem.module, {}, images)
-            uses = _uses(taps, outputs, cotangents(problem, outputs, score), len(images))
-        starts = dict(zip((layer.name for layer in layers), _starts(layers), strict=True))
-        rows = outputs.new_zeros(len(images), sum(layer.shape[0] * layer.shape[1] for layer in layers))
-        for layer, part in self._rotated(uses) if power else _plain(uses):
-            if power:
-                part.div_(self._curvature(problem, layer.name) ** power)
-            if power == 1:
-                right, left = (basis.to(part) for basis in self._bases[layer.name])
-                part = left @ part @ right.T
-            start = starts[layer.name]
-            rows[:, start : start + part[0].numel()] = part.flatten(1)
-        return rows if self._project is None else self._project(rows)
+            return _uses(taps, outputs, cotangents(problem, outputs, score), len(images))
+
+    def _demand_fit(self) -> None:
+        as_fitted(next(iter(self._values.values()), None), self.name)
+
+    def _solved(self, problem: Problem, images: Tensor, score: ScoreOrLoss, *, power: float) -> Tensor:
+        """(values)^-power V^T g of all layers, (B, P); for the power 1 also V times that, but of factored layers."""
+        uses = self._gradients(problem, images, score)
+        curvatures = self._curvatures(problem, uses)
+        rows, parts = _blank(problem, len(images), {name: values.numel() for name, values in self._values.items()})
+        for layer, some, signals, activations in pieces(uses):
+            part = parts[layer.name][some].view(-1, *layer.shape)
+            if signals.shape[1] == 1:
+                g, a = self._turned(layer, signals, activations)
+                torch.mul(g[:, :, None], a[:, None], out=part)
+            else:
+                part.copy_(self._rotated(layer, signals, activations))
+            part.div_(curvatures[layer.name] ** power)
+            if power == 1 and layer.name not in self._factored:
+                right, left = self._bases[layer.name]
+                part.copy_(left @ part @ right.T)
+        return rows
+
+    def _stored(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
+        """The gradients g of all layers, (B, S); of a factored layer g V_g and a V_a."""
+        uses = self._gradients(problem, images, labels)
+        rows, parts = _blank(problem, len(images), {name: self._size(name) for name in self._values})
+        for layer, some, signals, activations in pieces(uses):
+            part = parts[layer.name][some]
+            if layer.name not in self._factored:
+                torch.bmm(signals.transpose(1, 2), activations, out=part.view(-1, *layer.shape))
+            elif signals.shape[1] == 1:
+                torch.cat(_balanced(*self._turned(layer, signals, activations)), 1, out=part)
+            else:
+                raise InputError(
+                    f"layer {layer.name!r} works at {signals.shape[1]} places of these images and at one of those that "
+                    "ekfac was fitted on; give images of one size, or fit again"
+                )
+        return rows
+
+    def _size(self, layer: str) -> int:
+        """Of this layer's part of a stored row."""
+        shape = self._values[layer].shape
+        return sum(shape) if layer in self._factored else math.prod(shape)
+
+    def _curvatures(self, problem: Problem, uses: list[Use]) -> dict[str, Tensor]:
+        return {name: self._curvature(problem, name) for name in {layer.name for layer, _, _ in uses}}
 
     def _curvature(self, problem: Problem, layer: str) -> Tensor:
         """Eigenvalues with l2 and damping, (O, I)."""
@@ -196,58 +248,81 @@ class EKFAC:
         return curvature
 
     def state(self) -> dict[str, Tensor]:
-        as_fitted(next(iter(self._values.values()), None), self.name)
+        self._demand_fit()
         found: dict[str, Tensor] = {}
         for name, values in self._values.items():
             activations, signals = self._bases[name]
             found |= {f"{name}.activations": activations, f"{name}.signals": signals, f"{name}.values": values}
+            found[f"{name}.factored"] = torch.tensor([name in self._factored])
         return found
 
     def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
-        on = {key: value.to(problem.device) for key, value in state.items()}
-        names = [key.removesuffix(".values") for key in on if key.endswith(".values")]
-        self._bases = {name: (on[f"{name}.activations"], on[f"{name}.signals"]) for name in names}
-        self._values = {name: on[f"{name}.values"] for name in names}
+        like = problem.flat()
+        names = [layer.name for layer in _layers(problem)]
+        self._bases = {n: (state[f"{n}.activations"].to(like), state[f"{n}.signals"].to(like)) for n in names}
+        self._values = {n: state[f"{n}.values"].to(like) for n in names}
+        self._factored = frozenset(n for n in names if bool(state[f"{n}.factored"]))
 
     def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
-        return {"rows": self._rows(problem, images, labels, power=0.0 if self._project is None else 0.5).cpu()}
+        if self._project is None:
+            return {"rows": self._stored(problem, images, labels).cpu()}
+        return {"rows": self._project(self._solved(problem, images, labels, power=0.5)).cpu()}
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
-        rows = self._rows(problem, images, score, power=1.0 if self._project is None else 0.5)
+        if self._project is None:
+            rows = self._solved(problem, images, score, power=1.0)
+        else:
+            rows = self._project(self._solved(problem, images, score, power=0.5))
         return {"rows": rows.div_(problem.count).cpu()}
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
-        return test["rows"] @ train["rows"].to(test["rows"].dtype).T
+        self._demand_fit()
+        tests, rows = test["rows"], train["rows"].to(test["rows"].dtype)
+        if self._project is not None:
+            return tests @ rows.T
+        found = tests.new_zeros(len(tests), len(rows))
+        each = torch.split(tests, [values.numel() for values in self._values.values()], 1)
+        stored = torch.split(rows, [self._size(name) for name in self._values], 1)
+        for (name, values), t, r in zip(self._values.items(), each, stored, strict=True):
+            if name in self._factored:
+                found += _bilinear(t.view(-1, *values.shape), *torch.split(r, list(values.shape), 1))
+            else:
+                found.addmm_(t, r.T)
+        return found
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
-        return self._rows(problem, images, labels, power=0.5).square().sum(1).cpu() / problem.count
+        if self._project is not None:
+            rows = self._project(self._solved(problem, images, labels, power=0.5))
+            return rows.square().sum(1).cpu() / problem.count
+        uses = self._gradients(problem, images, labels)
+        curvatures, own = self._curvatures(problem, uses), problem.flat().new_zeros(len(images))
+        for layer, some, signals, activations in pieces(uses):
+            curvature = curvatures[layer.name]
+            if signals.shape[1] == 1:
+                g, a = self._turned(layer, signals, activations)
+                own[some] += (g.square() @ curvature.reciprocal() * a.square()).sum(1)
+            else:
+                own[some] += (self._rotated(layer, signals, activations).square_() / curvature).sum((1, 2))
+        return own.cpu() / problem.count
 
 
-def _by_layer(uses: list[Use]) -> Iterator[tuple[AffineLayer, Tensor, Tensor]]:
-    """For each layer the gradients of what it gave (B, L, O) and what it was given (B, L, I), over all its uses."""
-    together: dict[str, list[Use]] = {}
-    for use in uses:
-        together.setdefault(use[0].name, []).append(use)
-    for same in together.values():
-        layer = same[0][0]
-        signals = [layer.signals(signal) for _, _, signal in same]
-        activations = [layer.activations(given) for _, given, _ in same]
-        if len(same) == 1:
-            yield layer, signals[0], activations[0]
-        else:
-            yield layer, torch.cat(signals, 1), torch.cat(activations, 1)
+def _blank(problem: Problem, count: int, sizes: Mapping[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rows of zeros, and each layer's columns of them."""
+    rows = problem.flat().new_zeros(count, sum(sizes.values()))
+    return rows, dict(zip(sizes, torch.split(rows, list(sizes.values()), 1), strict=True))
 
 
-def _plain(uses: list[Use]) -> Iterator[tuple[AffineLayer, Tensor]]:
-    """Each layer's gradients as they are, (B, O, I)."""
-    for layer, signals, activations in _by_layer(uses):
-        yield layer, signals.transpose(1, 2) @ activations
+def _bilinear(matrices: Tensor, g: Tensor, a: Tensor) -> Tensor:
+    """g^T M a of matrices (T, O, I) and factors (B, O), (B, I): (T, B), a few matrices at a time."""
+    some = torch.split(matrices, few(g.numel(), g))
+    return torch.cat([(torch.bmm(m, a.T.expand(len(m), -1, -1)) * g.T).sum(1) for m in some])  # @ would copy m
 
 
-def _starts(layers: list[AffineLayer]) -> list[int]:
-    """Where each layer's part of a row begins."""
-    sizes = [layer.shape[0] * layer.shape[1] for layer in layers]
-    return [sum(sizes[:i]) for i in range(len(sizes))]
+def _balanced(g: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """The same outer products with factors of equal norms, which a narrow type stores best."""
+    sizes = g.norm(dim=1, keepdim=True), a.norm(dim=1, keepdim=True)
+    scale = torch.where((sizes[0] > 0) & (sizes[1] > 0), (sizes[1] / sizes[0]).sqrt(), 1)
+    return g * scale, a / scale
 
 
 def _layers(problem: Problem) -> list[AffineLayer]:
@@ -291,6 +366,6 @@ def _uses(taps: Taps, outputs: Tensor, slopes: Tensor, count: int, *, keep: bool
     return [(layer, given, signal) for (layer, given, _), signal in zip(taps.uses, signals, strict=True)]
 
 
-def _eigenvectors(reduce: Reduce, sums: list[Tensor]) -> tuple[Tensor, Tensor]:
-    a, g = (torch.linalg.eigh(reduce(total)).eigenvectors for total in sums)
+def _eigenvectors(reduce: Reduce, sums: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    a, g = (torch.linalg.eigh(reduce(total)).eigenvectors.to(like) for total in sums)
     return a, g

@@ -20,6 +20,7 @@ class GradientDot(GradientSolver):
     """
 
     name = "gradient_dot"
+    calibrated = False  # H is not the identity
 
     def __init__(self, *, dim: int | None = None, seed: int = 0) -> None:
         super().__init__(dim=dim, seed=seed)
@@ -33,6 +34,7 @@ class TracIn(GradientSolver):
     """
 
     name = "tracin"
+    calibrated = False
 
     def __init__(self, *, dim: int | None = None, seed: int = 0) -> None:
         super().__init__(dim=dim, seed=seed)

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, SeewhyWarning
 from ..curvature import warn_unless_converged
 from ..gradients import cotangents
 from ..head import Head
-from ..head_curvature import Dense, HeadCurvature, Iterative, Kronecker, Ridge
+from ..head_curvature import Dense, HeadCurvature, Ridge, Woodbury
+from ..head_products import Iterative, Kronecker
 from ..losses import check_cross_entropy
 from ..problem import WORKING, Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
 from .whole_gradients import in_double
 
-Solve = Literal["auto", "cholesky", "kronecker", "conjugate_gradient"]
-_DENSE = 5_000  # parameters: 200 MB in float64
-_IN_MEMORY = 2**26  # features of all examples: 512 MB in float64
-_PRODUCT = 2**26  # numbers in one block of a dot product
+Solve = Literal["auto", "cholesky", "woodbury", "conjugate_gradient", "kronecker"]
+_DENSE = 2**26  # numbers of a factor: 512 MB
+_BLOCKS = 2**27, 2**40  # numbers, 1 GB; multiplications to make them, a minute or two
+_ITERATIVE = 2**26, 2**32  # numbers; multiplications of each product with H: some ten seconds for a question
+_PRODUCT = 2**31  # multiplications: some ten seconds for a question on two cores
+_PRODUCT = 2**22  # numbers in one block of a dot product
+
+
+_FORMS: dict[str, type[HeadCurvature]] = {
+    "cholesky": Dense,
+    "woodbury": Woodbury,
+    "conjugate_gradient": Iterative,
+    "kronecker": Kronecker,
+}
+# by what no earlier one has in its state
+_KINDS: dict[str, type[HeadCurvature]] = {
+    "factor": Dense,
+    "capacity": Woodbury,
+    "training": Iterative,
+    "values": Kronecker,
+    "ridge": Ridge,
+}
 
 
 class LastLayer:
@@ -30,8 +50,10 @@ class LastLayer:
     index keeps those two, F + K numbers, in place of their product.
 
     Args:
-        solve: "cholesky", exact; "conjugate_gradient", exact to 1e-8, with all features in memory; "kronecker", an
-            approximation for any size. "auto" is the first of these that fits.
+        solve: "cholesky" writes H out; "woodbury" has a block for each class and a matrix of rank n; both are exact.
+            "conjugate_gradient" is exact to 1e-8, with all features in memory. "kronecker" is an approximation for any
+            size. "auto" goes by size alone: the smaller of the first two where it takes up to 512 MB, or 1 GB and two
+            minutes, to make, then products, up to some ten seconds for a question, then the last, with a warning.
         damping: added to the diagonal, beside the problem's l2.
 
     Raises:
@@ -43,6 +65,7 @@ class LastLayer:
     name = "last_layer"
     passes = 1
     streams = False
+    calibrated = True
 
     def __init__(self, *, solve: Solve = "auto", damping: float = 0.0) -> None:
         if solve not in get_args(Solve):
@@ -53,6 +76,7 @@ class LastLayer:
         self._solve, self._damping = solve, damping
         self._head: Head | None = None
         self._curvature: HeadCurvature | None = None
+        self._size = 0, 0  # features, classes
 
     def fit(
         self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
@@ -63,7 +87,8 @@ class LastLayer:
                 features, outputs = self._read(problem, images)
                 if curvature is None:
                     check_cross_entropy(problem, outputs.shape[1], self.name)
-                    curvature = self._choose(problem, features.shape[1], outputs.shape[1], reduce)
+                    self._size = features.shape[1], outputs.shape[1]
+                    curvature = self._choose(problem.count, *self._size)
                 if not done:
                     watch.see(features, cotangents(problem, outputs, labels))
                 curvature.see(in_double(features), in_double(outputs).softmax(1))
@@ -77,17 +102,28 @@ class LastLayer:
             done += 1
         self._curvature = curvature
 
-    def _choose(self, problem: Problem, features: int, classes: int, reduce: Reduce) -> HeadCurvature:
-        """The first form that fits."""
-        alone, solve = reduce is identity, self._solve
-        if solve == "conjugate_gradient" and not alone:
-            raise InputError(
-                "solve='conjugate_gradient' runs in one process; use 'kronecker', or 'cholesky' for small heads"
-            )
-        if solve == "cholesky" or (solve == "auto" and features * classes <= _DENSE):
-            return Dense()
-        fits = alone and problem.count * (features + classes) <= _IN_MEMORY
-        return Iterative() if solve == "conjugate_gradient" or (solve == "auto" and fits) else Kronecker()
+    def _choose(self, count: int, features: int, classes: int) -> HeadCurvature:
+        """The form that was asked for, or the first that fits: the same in any number of processes."""
+        if self._solve != "auto":
+            return _FORMS[self._solve]()
+        size = count, features, classes
+        direct: list[type[HeadCurvature]] = []
+        if Dense.numbers(*size) <= _DENSE:
+            direct.append(Dense)
+        if Woodbury.numbers(*size) <= _BLOCKS[0] and Woodbury.work(*size) <= _BLOCKS[1]:
+            direct.append(Woodbury)
+        if direct:
+            return min(direct, key=lambda form: form.numbers(*size))()
+        if Iterative.numbers(*size) <= _ITERATIVE[0] and Iterative.work(*size) <= _ITERATIVE[1]:
+            return Iterative()
+        warnings.warn(
+            f"a head of {features * classes:,} weights and {count:,} examples are too many to solve for "
+            "exactly in seconds: last_layer takes Kronecker factors of its Hessian, an approximation; "
+            "solve='conjugate_gradient' is exact",
+            SeewhyWarning,
+            stacklevel=4,
+        )
+        return Kronecker()
 
     def _read(self, problem: Problem, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, F) and outputs (B, K)."""
@@ -99,31 +135,26 @@ class LastLayer:
         assert self._head is not None
         return self._head
 
-    def _solved(self, problem: Problem, slopes: Tensor, features: Tensor) -> Tensor:
-        """H^-1 of residual (x) features over n, (T, K, F) float64."""
+    def _fitted(self) -> HeadCurvature:
         if self._curvature is None:
             raise InputError(
                 f"the solver {self.name!r} is not fitted; call fit(problem, batches), or load(problem, state)"
             )
-        matrices = in_double(slopes)[:, :, None] * in_double(features)[:, None]
-        return self._curvature.solve(matrices) / problem.count
+        return self._curvature
 
     def _few(self, slopes: Tensor, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Residuals and features of as many examples as may be solved for together."""
+        """Residuals and features, in float64, of as many examples as may be solved for together."""
         size = max(1, WORKING // max(1, slopes.shape[1] * features.shape[1]))
-        return zip(torch.split(slopes, size), torch.split(features, size), strict=True)
+        return zip(torch.split(in_double(slopes), size), torch.split(in_double(features), size), strict=True)
 
     def state(self) -> dict[str, Tensor]:
         return {} if self._curvature is None else self._curvature.state()
 
+    def state_bytes(self, count: int) -> int:
+        return torch.float64.itemsize * self._fitted().numbers(count, *self._size)
+
     def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
-        kinds: dict[str, type[HeadCurvature]] = {
-            "factor": Dense,
-            "all_features": Iterative,
-            "values": Kronecker,
-            "ridge": Ridge,
-        }
-        kind = next(kind for key, kind in kinds.items() if key in state)
+        kind = next(form for key, form in _KINDS.items() if key in state)
         self._curvature = kind()
         self._curvature.load({key: value.to(problem.device) for key, value in state.items()})
 
@@ -134,26 +165,30 @@ class LastLayer:
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
         features, outputs = self._read(problem, images)
         slopes = cotangents(problem, outputs, score)
-        parts = [self._solved(problem, r, a).to(features.dtype).cpu() for r, a in self._few(slopes, features)]
+        parts = [
+            self._fitted().solve(r[:, :, None] * a[:, None]).div_(problem.count).to(features.dtype).cpu()
+            for r, a in self._few(slopes, features)
+        ]  # H^-1 of residual (x) features over n, (T, K, F)
         return {"solutions": torch.cat(parts)}
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         solutions, dtype = test["solutions"], test["solutions"].dtype
         features, residuals = train["features"].to(dtype), train["residuals"].to(dtype)
+        if 3 * len(solutions) > features.shape[1]:  # then gradients (B, K F) are less than products (T, K, B)
+            size, tests = max(1, _PRODUCT // solutions[:1].numel()), solutions.flatten(1)
+            pairs = zip(torch.split(residuals, size), torch.split(features, size), strict=True)
+            return torch.cat([tests @ (r[:, :, None] * a[:, None]).flatten(1).T for r, a in pairs], 1)
         size = max(1, _PRODUCT // max(1, residuals.numel()))
-        blocks = [
-            ((part @ features.T) * residuals.T).sum(1) for part in torch.split(solutions, size)
-        ]  # (T, K, B) -> (T, B)
-        return torch.cat(blocks) if blocks else solutions.new_zeros(0, len(features))
+        parts = torch.split(solutions, size)
+        return torch.cat([((part @ features.T) * residuals.T).sum(1) for part in parts])  # (T, K, B) -> (T, B)
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
-        features, outputs = self._read(problem, images)
-        residuals = cotangents(problem, outputs, labels)
-        parts = [
-            torch.einsum("bkf,bk,bf->b", self._solved(problem, r, a), in_double(r), in_double(a)).cpu()
-            for r, a in self._few(residuals, features)
-        ]
-        return torch.cat(parts)
+        return self.self_of_rows(problem, self.train_rows(problem, images, labels))
+
+    def self_of_rows(self, problem: Problem, rows: Rows) -> Tensor:
+        residuals, features = (rows[name].to(problem.device) for name in ("residuals", "features"))
+        parts = [self._fitted().quadratic(r, a).cpu() for r, a in self._few(residuals, features)]
+        return torch.cat(parts) / problem.count
 
 
 class Representer(LastLayer):
@@ -170,7 +205,7 @@ class Representer(LastLayer):
         super().__init__()
         self.settings = {}
 
-    def _choose(self, problem: Problem, features: int, classes: int, reduce: Reduce) -> HeadCurvature:
+    def _choose(self, count: int, features: int, classes: int) -> HeadCurvature:
         return Ridge()
 
 

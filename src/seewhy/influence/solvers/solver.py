@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,12 +19,15 @@ class Solver(Protocol):
         passes: over the training data that `fit` takes, in the usual case; 0 for none.
         streams: whether `test_rows` reads the training data. Then `fit` must be called also after `load`: it keeps the
             batches, and computes nothing that `load` has brought.
+        calibrated: whether scores estimate by how much leaving the example out would change the quantity asked about,
+            in its units; else only their order counts. A solver that does not say is taken for calibrated.
     """
 
     name: str
     settings: Mapping[str, Any]
     passes: int
     streams: bool
+    calibrated: bool
 
     def fit(
         self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
@@ -39,7 +42,7 @@ class Solver(Protocol):
         """
 
     def state(self) -> dict[str, Tensor]:
-        """What fit found, to be stored; a tensor with a row for each training example is named all_..."""
+        """What fit found, to be stored."""
 
     def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
         """Takes back what `state` gave."""
@@ -55,3 +58,24 @@ class Solver(Protocol):
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         """The influence (B,) of each training example on its own loss: large for the odd and the mislabelled."""
+
+
+def is_calibrated(solver: Solver) -> bool:
+    """Whether its scores have a unit; see `Solver`."""
+    return bool(getattr(solver, "calibrated", True))
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A solver whose state grows with the training data."""
+
+    def state_bytes(self, count: int) -> int:
+        """The bytes of the state with as many examples, once fitted on a few."""
+
+
+@runtime_checkable
+class SelfFromRows(Protocol):
+    """A solver to which the rows of a training example tell its influence on itself, without the picture."""
+
+    def self_of_rows(self, problem: Problem, rows: Rows) -> Tensor:
+        """The same (B,) as `self_influence`, from what `train_rows` gave."""

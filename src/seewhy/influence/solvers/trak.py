@@ -46,6 +46,7 @@ class TRAK:
     name = "trak"
     passes = 1
     streams = False
+    calibrated = False
 
     def __init__(
         self, *, dim: int = 2048, damping: float = 0.1, distribution: Distribution = "rademacher", seed: int = 0

@@ -25,6 +25,7 @@ class GradientSolver:
     name: str
     passes = 0
     streams = False
+    calibrated = True
 
     def __init__(self, *, dim: int | None = None, seed: int = 0, **settings: Any) -> None:
         self.settings: Mapping[str, Any] = {**settings, "dim": dim, "seed": seed}
