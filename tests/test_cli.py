@@ -184,7 +184,7 @@ def test_an_interrupt_keeps_what_was_finished(
     assert [image["name"] for image in told["images"]] == ["a.jpg"]
 
 
-def test_an_interrupted_evaluation_does_not_say_that_it_is_saved(
+def test_an_interrupted_evaluation_says_what_is_saved(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from seewhy.cli import evaluating
@@ -194,7 +194,7 @@ def test_an_interrupted_evaluation_does_not_say_that_it_is_saved(
 
     monkeypatch.setattr(evaluating, "evaluate", interrupted)
     assert run(["evaluate", str(cat), "-o", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "seewhy: interrupted; only a whole evaluation is saved\n"
+    assert capsys.readouterr().err == "seewhy: interrupted; what was finished is saved, but for the last half minute\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(

@@ -7,6 +7,7 @@ import json
 import math
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,31 @@ def test_what_is_saved_reads_back(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made a folder"):
         found.save(tmp_path / "file")
+
+
+def test_what_there_is_so_far_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, _ = example()
+    now = [0.0]
+    monkeypatch.setattr("seewhy.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
+    parts: list[Evaluation] = []
+
+    def keep(part: Evaluation) -> None:
+        parts.append(part)
+        now[0] += 3  # as if it took three seconds
+
+    def tick(done: int, total: int) -> None:
+        now[0] += 31
+
+    options: dict[str, Any] = {"metrics": ["deletion", "sparsity"], "chance": ("random",), "batch_size": 1}
+    whole = evaluate(net, x, on_part=keep, progress=tick, **options)
+    assert [len(part.names) for part in parts] == [2, 4]  # the third would be within twenty times three seconds
+    assert whole.finished
+    for part in parts:
+        assert not part.finished
+        alone = evaluate(net, x[: len(part.names)], **options)
+        assert part.table() == alone.table()
+    assert json.loads(parts[0].save(tmp_path).read_text())["finished"] is False
+    assert json.loads(whole.save(tmp_path).read_text())["finished"] is True
 
 
 def test_one_image_has_no_interval_and_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,25 @@ def test_a_map_that_is_the_object_is_right_by_every_metric() -> None:
         row = by(found, "cam", name)
         assert row.result.mean == pytest.approx(0.0 if name == "topk" else 1.0, abs=1e-6), name
         assert row.chance["random"].mean != pytest.approx(row.result.mean, abs=0.05)
+
+
+def test_what_there_is_so_far_is_handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = [0.0]
+    monkeypatch.setattr("seewhy.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
+    options: dict[str, Any] = {"methods": "cam", "metrics": ["pointing_game", "pixel_ap"]}
+    parts: list[Any] = []
+
+    def tick(done: int, total: int) -> None:
+        now[0] += 31
+
+    whole = evaluate_localisation(colours(), Squares(), batch_size=3, on_part=parts.append, progress=tick, **options)
+    assert [len(part.names) for part in parts] == [6, 9]
+    assert whole.finished
+    assert not parts[0].finished
+    first = evaluate_localisation(colours(), Squares().subset(range(6)), **options)
+    assert parts[0].table() == first.table()
+    assert parts[0].names == first.names
+    assert parts[0].save(tmp_path).is_file()
 
 
 def test_every_metric_is_fed_what_it_asks_for() -> None:

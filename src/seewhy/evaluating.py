@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import ImageError, InputError
-from .evaluation import Evaluation, Row
+from .evaluation import Evaluation, Parts, Row
 from .explaining import (
     ALL_STAGES,
     BATCH_SIZE,
@@ -49,6 +49,7 @@ def evaluate(
     output: Callable[[Any], Any] | None = None,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
+    on_part: Callable[[Evaluation], object] | None = None,
 ) -> Evaluation:
     """Explains photos by methods, and scores the maps, and maps that know nothing of the model, by metrics.
 
@@ -60,6 +61,7 @@ def evaluate(
         batch_size: photos in one pass. Changes speed and memory, not the answer.
         progress: called with the number of photos done and of all.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out.
+        on_part: called every half minute with the evaluation of the photos so far, to be saved or shown.
 
     Raises:
         SeewhyError: what cannot be used, in one line.
@@ -75,6 +77,11 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
     seen: list[str] = []
+    parts = Parts(on_part)
+
+    def so_far(*, finished: bool = False) -> Evaluation:
+        return Evaluation(model.name, tuple(seen), board.rows(), finished=finished)
+
     for start in range(0, len(source), batch_size):
         stop = min(start + batch_size, len(source))
         names, _, _, x = source.batch(start, stop)
@@ -94,11 +101,12 @@ def evaluate(
             )
             board.add(x, resolved, explained.attributions)
             seen += names
+            parts.offer(so_far)
         if progress:
             progress(stop, len(source))
     if not seen:
         raise ImageError(f"none of the {len(source)} pictures can be read; the first: {source.first_error}")
-    return Evaluation(model.name, tuple(seen), board.rows())
+    return so_far(finished=True)
 
 
 class _Board:

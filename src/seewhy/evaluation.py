@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from .metrics import LOCALIZATION, METRICS, Chance, Figure, MetricResult
 from .render.curves import Panel, Scored, curves_picture
-from .saving import writable_folder
+from .saving import writable_folder, write_json
 
 JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
     "evaluation.json",
@@ -74,11 +74,13 @@ class Evaluation:
         model: the model's name.
         names: of the photos, in the order of each result's values.
         rows: methods x layers x targets x metrics; also by index and iteration.
+        finished: whether these are all photos; else those so far.
     """
 
     model: str
     names: tuple[str, ...]
     rows: tuple[Row, ...]
+    finished: bool = field(default=True, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,7 +101,8 @@ class Evaluation:
         several = len({target for _, target in keys}) > 1
         panels = [self._panel(metric, target, several=several) for metric, target in keys]
         photos = "1 photo" if len(self.names) == 1 else f"{len(self.names)} photos"
-        return curves_picture(panels, title=f"{self.model}, {photos}")
+        so_far = "" if self.finished else " so far"
+        return curves_picture(panels, title=f"{self.model}, {photos}{so_far}")
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes evaluation.csv and .parquet, evaluation.json (with each image's values and curves) and curves.png.
@@ -116,9 +119,9 @@ class Evaluation:
             writer.writerows(table)
         parquet.write_table(pyarrow.Table.from_pylist(table), folder / PARQUET_NAME)
         rows = [{**row.cells(), **_details(row)} for row in self.rows]
-        told = {"schema": SCHEMA, "model": self.model, "images": list(self.names), "rows": rows}
+        told = {"schema": SCHEMA, "model": self.model, "finished": self.finished, "images": list(self.names)}
         path = folder / JSON_NAME
-        path.write_text(json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, {**told, "rows": rows})
         self.picture().save(folder / PICTURE_NAME)
         return path
 
@@ -135,6 +138,27 @@ class Evaluation:
         axes = kind.axes[0], kind.axes[1].replace("score", followed) if followed else kind.axes[1]
         title = metric if metric != kind.name else kind.title
         return Panel(f"{title}, {target}" if several else title, direction, axes, tuple(scored))
+
+
+class Parts:
+    """Hands over what there is of an evaluation every half minute, so that whatever stops it little is lost.
+
+    Args:
+        keep: what takes it, such as `lambda part: part.save(folder)`; None for nothing.
+        seconds: between two parts, and at least twenty times what making and keeping one took.
+    """
+
+    def __init__(self, keep: Callable[[Evaluation], object] | None, seconds: float = 30.0) -> None:
+        self._keep, self._seconds = keep, seconds
+        self._next = time.monotonic() + seconds
+
+    def offer(self, make: Callable[[], Evaluation]) -> None:
+        """Makes the part, and hands it over, if it is time."""
+        begun = time.monotonic()
+        if self._keep and begun >= self._next:
+            self._keep(make())
+            done = time.monotonic()
+            self._next = done + max(self._seconds, 20 * (done - begun))
 
 
 def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .data.dataset import LabelledImages
 from .errors import InputError
-from .evaluation import Row
+from .evaluation import Evaluation, Parts, Row
 from .explaining import BATCH_SIZE, PREDICTIONS, LayersLike, ModelLike, Progress, explain
 from .localisation import Case, LocalisationEvaluation
 from .localize import BoxRule, RuleLike, boxes, find_rule
@@ -66,6 +66,7 @@ def evaluate_localisation(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
     on_bad_image: OnBadImage | None = None,
+    on_part: Callable[[Evaluation], object] | None = None,
 ) -> LocalisationEvaluation:
     """Explains the true classes of a data set's pictures by methods, and scores where the maps point.
 
@@ -84,6 +85,7 @@ def evaluate_localisation(
         progress: called with the number of pictures done and of all, first of `validation`, then of `data`.
         on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
             raises.
+        on_part: called every half minute with the evaluation of the pictures so far, without cases.
 
     Raises:
         SeewhyError: what cannot be used, in one line.
@@ -104,16 +106,14 @@ def evaluate_localisation(
     fitted: Mapping[tuple[_Place, str], tuple[float, ...]] = {}
     if validation is not None and boxed:
         fitted = _Scores(boxed, (), seed, {}).of(study, validation, on_bad_image, progress).thresholds()
-    scores = _Scores(named, chance, seed, fitted).of(study, data, on_bad_image, progress)
-    rows = scores.rows()
+    scores = _Scores(named, chance, seed, fitted).of(study, data, on_bad_image, progress, Parts(on_part))
     shown = [
         case
         for (method, layer), best, worst in scores.extremes(cases)
         for kind, pairs in (("best", best), ("worst", worst))
         for case in study.cases(data, method, layer, kind, pairs)
     ]
-    pairs = tuple(f"{data.names[i]}: {data.classes[label]}" for i, label in scores.pairs)
-    return LocalisationEvaluation(model.name, pairs, rows, title=data.title, cases=tuple(shown), notes=scores.notes)
+    return scores.evaluation(study, data, cases=tuple(shown))
 
 
 def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
@@ -287,7 +287,12 @@ class _Scores:
         self._by_chance: dict[tuple[Chance, str], ImageMetric] = {}
 
     def of(
-        self, study: _Study, data: LabelledImages, on_bad_image: OnBadImage | None, progress: Progress | None
+        self,
+        study: _Study,
+        data: LabelledImages,
+        on_bad_image: OnBadImage | None,
+        progress: Progress | None,
+        parts: Parts | None = None,
     ) -> _Scores:
         """Scores a data set, and returns this."""
         for start in range(0, len(data), study.batch_size):
@@ -297,6 +302,8 @@ class _Scores:
             )
             if explained is not None:
                 self._add(*explained)
+                if parts:
+                    parts.offer(lambda: self.evaluation(study, data, finished=False))
             if progress:
                 progress(indices.stop, len(data))
         if not self.pairs:
@@ -322,7 +329,21 @@ class _Scores:
         self.notes |= {name: notes for name, notes in zip(marked.names, marked.notes, strict=True) if notes}
         self.pairs += [(batch.marked.indices[i], label) for i, label in batch.pairs]
 
-    def rows(self) -> tuple[Row, ...]:
+    def evaluation(
+        self, study: _Study, data: LabelledImages, *, cases: tuple[Case, ...] = (), finished: bool = True
+    ) -> LocalisationEvaluation:
+        """What was found."""
+        return LocalisationEvaluation(
+            study.model.name,
+            tuple(f"{data.names[i]}: {data.classes[label]}" for i, label in self.pairs),
+            self._rows(),
+            title=data.title,
+            cases=cases,
+            notes=self.notes,
+            finished=finished,
+        )
+
+    def _rows(self) -> tuple[Row, ...]:
         levels = {place: metric.compute() for place, metric in self._by_chance.items()}
         return tuple(
             Row(*place, TRUE_CLASS, name, metric.compute(), {c: levels[c, name] for c in self.chance})

@@ -59,8 +59,8 @@ def _tell_warning(message: Warning | str, *where: Any) -> None:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    kept = "only a whole evaluation is saved" if "evaluate" in arguments[:1] else "what was finished is saved"
-    return _fail(f"interrupted; {kept}", 130)
+    but = ", but for the last half minute" if "evaluate" in arguments[:1] else ""
+    return _fail(f"interrupted; what was finished is saved{but}", 130)
 
 
 def _fail(message: str, status: int = 1) -> int:

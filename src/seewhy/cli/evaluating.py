@@ -56,6 +56,7 @@ def evaluate_photos(
             options=parsing.options(options),
             progress=show,
             on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+            on_part=lambda part: part.save(out),
         )
     path = found.save(out)
     skipped = [{"name": str(name), "error": said} for name, said in unreadable.items()]

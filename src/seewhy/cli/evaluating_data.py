@@ -64,6 +64,7 @@ def evaluate_data(
             options=parsing.options(options),
             progress=show,
             on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
+            on_part=lambda part: part.save(out),
         )
     path = study.save(out)
     skipped = [{"name": name, "error": said} for name, said in unreadable.items()]
