@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,23 @@ from PIL import Image
 
 from influence_cases import NOT_TRAINED, one_thread
 from seewhy.cli import influencing, run
-from seewhy.cli.showing import progress
+from seewhy.cli.influence_data import model_and_data
+from seewhy.cli.showing import console, progress
 from seewhy.data import find_data
-from seewhy.errors import ImageError, InputError
-from seewhy.influence import InfluenceIndex, find_solver, mislabelled
+from seewhy.errors import ImageError, InputError, ModelError
+from seewhy.influence import (
+    SOLVERS,
+    InfluenceIndex,
+    InfluenceQuery,
+    Influential,
+    find_solver,
+    match_regions,
+    mislabelled,
+)
+from seewhy.influence.distributed import World
 from seewhy.models.load import load_model
+from seewhy.render import drawing
+from seewhy.render import influence as sheets
 from seewhy.render.influence import influence_sheet, mislabelled_sheet
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -127,6 +142,11 @@ def test_mislabelled_lists_and_draws(
     assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:4].tolist()
     assert [one["score"] for one in told["examples"]] == pytest.approx(own.sort(descending=True).values[:4].tolist())
     assert all(0 < one["probability"] <= 1 for one in told["examples"])
+    for one in told["examples"]:  # where the model says the label, its probability tells the loss
+        if one["predicted"] == one["label_name"]:
+            assert one["loss"] == pytest.approx(-math.log(one["probability"]), rel=1e-4)
+        else:
+            assert one["loss"] > -math.log(one["probability"])
     assert (tmp_path / "mislabelled.png").is_file()
     assert influencing.list_mislabelled(index=index, top=3, out=tmp_path) == 0
     assert "Labels to check first, of 15" in capsys.readouterr().err
@@ -236,6 +256,10 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
         ({"index": tmp_path}, "holds no influence index; 'seewhy influence fit' makes one"),
         ({"data": f"folder:{other}"}, r"data does not fit the index in '.*': it has 14 examples, the index 15"),
         ({"model": "timm:test_resnet@" + str(_other_weights(tmp_path))}, r"model does not fit the index .* differ"),
+        (
+            {"data": "folder:moved"},
+            r"what the index in '.*' was made of cannot be had: .* --model and --data say where",
+        ),
         ({"label": "rad"}, "label 'rad' is no class of the index; did you mean 'red'"),
         ({"label": "7"}, "labels has 7, the model has 3 classes: 0 to 2"),
         ({"out": first}, "cannot be made a folder"),
@@ -277,3 +301,92 @@ def test_sheets_of_tensors_and_of_models_without_maps() -> None:
     assert two.height > one.height + 100  # six in a row
     with pytest.raises(InputError, match="suspects is empty"):
         mislabelled_sheet(index, [])
+
+
+def test_a_photo_that_cannot_be_read_is_left_out(
+    place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    command = ["influence", "query", str(broken), str(photo(place)), "-k", "1", "--index", str(index), "--json"]
+    assert run([*command, "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told == json.loads((tmp_path / "influence.json").read_text())
+    assert [one["photo"] for one in told["queries"]] == [str(photo(place))]
+    assert [one["photo"] for one in told["skipped"]] == [str(broken)]
+    assert "skipped" in said.err
+    with pytest.raises(ImageError, match=r"none of the 1 pictures can be read; the first: .*broken"):
+        influencing.query_photos([broken], index=index, out=tmp_path)
+
+
+def test_classes_are_matched_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The data's classes are blue, green, red; the model's order is another."""
+    names = tmp_path / "names.txt"
+    names.write_text("red\nblue\ngreen\n")
+    made_of = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "data": f"folder:{place / 'data'}"}
+    model, data = model_and_data({**made_of, "labels": ["red", "blue", "green"]}, device="cpu")
+    assert data.classes == model.labels == ("red", "blue", "green")
+    for example, name in zip(data, data.names, strict=True):
+        assert name.split("/")[1] == data.classes[example.labels[0]]
+    options: dict[str, Any] = {"model": made_of["model"], "l2": 0.1, "out": tmp_path / "index", "as_json": True}
+    assert influencing.fit_index(made_of["data"], labels=names, **options) == 0
+    assert "check that they mean the same" not in capsys.readouterr().err
+    opened = influencing.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    assert [opened.classes[i] for i in opened.labels.tolist()] == [name.split("/")[1] for name in opened.names]
+    names.write_text("red\nblue\nyellow\n")
+    with pytest.raises(ModelError, match=r"has no class 'green' of .*; give a model that was trained on these classes"):
+        influencing.fit_index(made_of["data"], labels=names, **{**options, "out": tmp_path / "other"})
+    assert not (tmp_path / "other").exists()
+
+
+def test_help_names_every_solver_and_what_holds_unless_given(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(command: str) -> str:
+        assert run(["influence", command, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    fit, query = said("fit"), said("query")
+    assert all(solver in fit for solver in SOLVERS)
+    for told in ("the last that is a picture", "the class that the model says", "the model that the index was made"):
+        assert told in query
+
+
+def test_a_sheet_of_many_stays_small() -> None:
+    data = pictures(60, 12), torch.arange(60) % 3
+    index = InfluenceIndex.fit(randomised(TinyCNN(3)), data, solver="last_layer", l2=0.1)
+    x = pictures(1, 12, seed=1)
+
+    def sheet(n: int) -> Image.Image:
+        ends = tuple(Influential(i, str(i), i % 3, "a", 1.0) for i in range(n))
+        return influence_sheet(index, x, InfluenceQuery("the loss of a", "class 0", ends, ends))
+
+    few, drawn, more = sheet(6), sheet(24), sheet(30)
+    assert few.width == drawn.width == more.width
+    assert drawn.height > few.height + 1000
+    assert more.height < drawn.height + 40  # a line that says so
+
+
+def test_a_map_without_any_place_says_so(place: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = influencing.open_index(index, model=None, data=None, device="cpu")
+    (found,) = opened.query([photo(place)], 1)
+    matched = match_regions(opened, [photo(place)], [one.index for one in (*found.helpful, *found.harmful)])
+    nowhere = dataclasses.replace(matched.test, map=-matched.test.map.abs(), status=("empty",) * len(matched.scores))
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(sheets, "match_regions", lambda *args, **options: matched)
+    monkeypatch.setattr(type(matched), "carrying", lambda self: (nowhere, nowhere))
+    monkeypatch.setattr(drawing, "label_strip", lambda picture, head, text: told.append((head, text)))
+    influence_sheet(opened, [photo(place)], found)
+    assert told == [sheets._NOWHERE] * 2 * len(matched.scores)
+
+
+def test_of_several_processes_the_first_alone_speaks(
+    place: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "quiet", False)
+    monkeypatch.setattr(influencing, "world", lambda: World(1, 2))
+    with warnings.catch_warnings():
+        for as_json in (True, False):
+            assert influencing.query_photos([photo(place)], index=index, k=1, out=tmp_path, as_json=as_json) == 0
+            assert influencing.list_mislabelled(index=index, top=2, out=tmp_path, as_json=as_json) == 0
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())

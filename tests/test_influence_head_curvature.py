@@ -10,7 +10,7 @@ from torch import Tensor
 
 from influence_cases import NOT_TRAINED
 from influence_oracles import batches, problem, softmax_regression
-from seewhy.errors import SeewhyWarning
+from seewhy.errors import InputError, SeewhyWarning
 from seewhy.influence.head_curvature import Dense, HeadCurvature, Ridge, Woodbury
 from seewhy.influence.head_products import Iterative, Kronecker
 from seewhy.influence.problem import identity
@@ -115,3 +115,25 @@ def test_the_form_goes_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
         "Woodbury",
         "Iterative",
     ]
+
+
+@pytest.mark.parametrize("kind", ["alike", "twice", "sure"])
+def test_blocks_stand_a_bad_condition(kind: str) -> None:
+    """Up to 1e11, with directions that no feature has; beyond it is an error, never a wrong number."""
+    a, p = examples(30, 6)
+    if kind == "alike":
+        a[:] = a[0].clone()
+    elif kind == "twice":
+        a[:, -1] = a[:, 0]
+    else:
+        p = (60 * p.log()).softmax(1)
+    a *= 2e4  # H's eigenvalues go up to 1e9 and more
+    residuals = p[:5] - torch.eye(K, dtype=torch.float64)[torch.arange(5) % K]
+    expected = fitted(Dense, a, p).quadratic(residuals, a[:5])
+    found = fitted(Woodbury, a, p)
+    torch.testing.assert_close(found.quadratic(residuals, a[:5]), expected, rtol=1e-3, atol=0.0)
+    rows = residuals[:, :, None] * a[:5, None]
+    torch.testing.assert_close((found.solve(rows) * rows).sum((1, 2)), expected, rtol=1e-3, atol=0.0)
+    for n in (1, 3):
+        with pytest.raises(InputError, match="Hessian of the head is singular"):
+            fitted(Woodbury, 1e3 * a[:n], p[:n])

@@ -120,7 +120,7 @@ def test_a_full_disk_says_so_and_leaves_what_was_there(store: Store, monkeypatch
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"format": 1}', "cannot be read"),
-        ('{"format": 9, "files": {}}', "has format 9, this seewhy reads 2"),
+        ('{"format": 9, "files": {}}', "has format 9, this seewhy reads 3"),
         ('{"format": 1, "files": {"a": {"size": 1}}}', "cannot be read"),
     ],
 )
@@ -151,3 +151,24 @@ def test_rows_are_packed_within_their_precision(dtype: Any, error: float) -> Non
     largest = rows.abs().amax((1, 2), keepdim=True)
     assert ((found["rows"] - rows).abs() <= error * largest).all()
     assert json.dumps(sorted(packed))
+
+
+def test_of_two_journals_the_later_line_counts(store: Store) -> None:
+    other = Store(store.folder, writer=7)
+    other.load()
+    other.write(ROWS, {"rows": torch.full((3, 4), 7.0)}, names=["a", "b", "c"])
+    assert reopened(store).intact(ROWS)
+    again = reopened(store)
+    again.forget(ROWS)
+    assert not reopened(store).intact(ROWS)
+    again.write(ROWS, {"rows": torch.full((3, 4), 8.0)}, names=["a", "b", "c"])
+    assert reopened(store).intact(ROWS)
+
+
+def test_what_cannot_be_removed_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(InputError, match=r"safetensors' cannot be made anew: Permission denied"):
+        store.forget(ROWS)

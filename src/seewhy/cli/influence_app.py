@@ -12,8 +12,8 @@ from .arguments import (
     BatchOption,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     ModelOption,
-    OutOption,
     PhotosArgument,
     SeedOption,
 )
@@ -21,26 +21,60 @@ from .arguments import (
 influence = typer.Typer(help="Finds the training pictures that taught a model its answers.", no_args_is_help=True)
 
 IndexOption = Annotated[Path, typer.Option("--index", "-i", help="The folder that 'seewhy influence fit' wrote.")]
-OtherModelOption = Annotated[str | None, typer.Option("--model", "-m", help="[the model the index was made with]")]
-OtherDataOption = Annotated[str | None, typer.Option("--data", "-d", help="[the data the index was made of]")]
+# brackets in a help text would be taken for markup: what holds unless given goes to show_default
+OtherModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help="Where the index's model is now.", show_default="the model that the index was made with"
+    ),
+]
+OtherDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", "-d", help="Where the index's data are now.", show_default="the data that the index was made of"
+    ),
+]
+SheetsOption = Annotated[Path, typer.Option("--out", "-o", help="Where the sheets and a JSON file go.")]
+_SOLVERS = (
+    "last_layer, hessian, conjugate_gradient, lissa, arnoldi, ekfac, gradient_dot, tracin, trak, representer; and to "
+    "compare with: embedding, loss, random. docs/influence.md says which when."
+)
 
 
 @influence.command("fit")
 def influence_fit(
     data: Annotated[str, DATA_OPTION],
     model: ModelOption = "efficientnet_lite0",
-    solver: Annotated[
-        str, typer.Option("--solver", "-s", help="last_layer, ekfac, trak, conjugate_gradient, gradient_dot, ...")
-    ] = "last_layer",
+    solver: Annotated[str, typer.Option("--solver", "-s", help=_SOLVERS)] = "last_layer",
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-O", help="Of the solver, NAME=VALUE, as damping=0.01.")
+        list[str] | None,
+        typer.Option(
+            "--option", "-O", help="A setting of the solver, NAME=VALUE, as damping=0.01.", show_default="the solver's"
+        ),
     ] = None,
-    l2: Annotated[float, typer.Option("--l2", min=0, help="Of the training: loss + l2/2 |weights|^2.")] = 0.0,
+    l2: Annotated[
+        float,
+        typer.Option(
+            "--l2",
+            min=0,
+            help="That the model was trained with: mean loss + l2/2 |weights|^2. weight_decay of torch's SGD is this.",
+        ),
+    ] = 0.0,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            help="The name of a weight that counts, for one or more.",
+            show_default="what the solver takes",
+        ),
+    ] = None,
+    labels: LabelsOption = None,
     split: Annotated[str, typer.Option(help="Of the data: train, val or test.")] = "train",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and count it.")] = False,
     seed: SeedOption = 0,
     dtype: Annotated[
-        str | None, typer.Option(help="float16, float32 or float64 on disk. [as the solver gives]")
+        str | None,
+        typer.Option(help="float16, float32 or float64 on disk.", show_default="as the solver gives it"),
     ] = None,
     self_influence: Annotated[
         bool, typer.Option("--self-influence", help="Compute at once what 'mislabelled' else computes first.")
@@ -60,6 +94,8 @@ def influence_fit(
         solver=solver,
         options=option or [],
         l2=l2,
+        parameters=parameter or [],
+        labels=labels,
         out=out,
         split=split,
         seed=seed,
@@ -78,17 +114,24 @@ def influence_query(
     photos: PhotosArgument,
     index: IndexOption = Path("seewhy-index"),
     k: Annotated[int, typer.Option("-k", min=1, help="Helpful and harmful training pictures of each photo.")] = 5,
-    target: Annotated[str | None, typer.Option("--target", "-t", help="Ask about a score, as top1 or cat.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", help="Ask about a score in place of a loss: top1, a class, probability:A, ..."),
+    ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Ask about the loss of this class. [the loss of the model's answer]")
+        str | None,
+        typer.Option(
+            help="Ask about the loss of this class, a name or a number.", show_default="the class that the model says"
+        ),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option("--layer", "-l", help="Of the maps. [the last that is a picture]")
+        str | None,
+        typer.Option("--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"),
     ] = None,
     model: OtherModelOption = None,
     data: OtherDataOption = None,
     device: DeviceOption = "cpu",
-    out: OutOption = Path("seewhy-out"),
+    out: SheetsOption = Path("seewhy-out"),
     as_json: JsonOption = False,
 ) -> int:
     """Draws the training pictures that helped and harmed most what a model says of your photos."""
@@ -117,7 +160,7 @@ def influence_mislabelled(
     data: OtherDataOption = None,
     batch_size: BatchOption = 32,
     device: DeviceOption = "cpu",
-    out: OutOption = Path("seewhy-out"),
+    out: SheetsOption = Path("seewhy-out"),
     as_json: JsonOption = False,
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data import find_data
-from ..errors import InputError, did_you_mean
+from ..errors import ImageError, InputError, did_you_mean
 from ..images import find_images, read_image
-from ..influence import InfluenceIndex, InfluenceQuery, Influential, find_solver, mislabelled
+from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
+from ..influence.distributed import world
 from ..influence.solvers.solver import is_calibrated
-from ..influence.store import Store
-from ..models.load import DEFAULT_MODEL, load_model
-from ..render.influence import influence_sheet, mislabelled_sheet
+from ..models.load import DEFAULT_MODEL
+from ..render.influence import influence_sheet, mislabelled_sheet, own_losses
+from ..saving import writable_folder, write_json
 from . import parsing
+from .influence_data import model_and_data, open_index
 from .showing import Shown, bold, console, progress, table, tell_skipped
 
 QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
@@ -32,6 +34,8 @@ def fit_index(
     solver: str = "last_layer",
     options: Sequence[str] = (),
     l2: float = 0.0,
+    parameters: Sequence[str] = (),
+    labels: Path | None = None,
     out: Path,
     split: str = "train",
     seed: int = 0,
@@ -47,23 +51,28 @@ def fit_index(
 
     Args:
         options: settings of the solver, each NAME=VALUE.
+        parameters: names of the weights that count; what the solver takes where there are none.
+        labels: a text file with a name for each class of the model.
         on_error: "skip" opens every picture first, and leaves out those that cannot be read.
         self_influence: computes what `list_mislabelled` needs, which else does so itself.
     """
     if dtype not in (None, "float16", "float32", "float64"):
         raise InputError(f"dtype {dtype!r} is not known; accepted: float16, float32 or float64")
-    settings = parse_settings(options)
-    with console.status(f"Loading {model}"):
-        loaded = load_model(model, device=parsing.usable_device(device))
-        examples = find_data(data, split=split, seed=seed, on_error=on_error)
-        examples = examples.readable() if on_error == "skip" else examples
-    made_of = {"model": model, "data": data, "split": split, "seed": seed, "skipped": list(examples.skipped)}
+    first = _first_of_all()
+    chosen = find_solver(solver, **parse_settings(options))
+    names = parsing.label_names(labels)
+    made_of: dict[str, Any] = {"model": model, "data": data, "split": split, "seed": seed}
+    made_of |= {} if names is None else {"labels": names}
+    loaded, examples = model_and_data(made_of, device=device, on_error=on_error)
+    made_of["skipped"] = list(examples.skipped)
+    writable_folder(out)
     with progress("Indexing", len(examples)) as show:
         index = InfluenceIndex.fit(
             loaded,
             examples,
-            solver=find_solver(solver, **settings),
+            solver=chosen,
             l2=l2,
+            parameters=list(parameters) or None,
             out=out,
             batch_size=batch_size,
             workers=workers,
@@ -75,10 +84,10 @@ def fit_index(
         if self_influence:
             index.self_influence(progress=_forecasting(show))
     tell_skipped(examples.skipped.values())
-    if as_json:
+    if as_json and first:
         told = {"solver": solver, "l2": l2, "examples": len(index), "self_influence": self_influence}
         print(json.dumps({"index": str(out), **made_of, **told}))
-    else:
+    elif not as_json:
         once = "" if self_influence else "  # computes self-influence first, once"
         console.print(f"The index of {len(index):,} examples is in {bold(out)}. Ask it:")
         for line in (f"query PHOTO --index {out}", f"mislabelled --index {out}{once}"):
@@ -100,16 +109,25 @@ def query_photos(
     device: str = "cpu",
     as_json: bool = False,
 ) -> int:
-    """Finds for each photo the training pictures that helped and harmed most, and draws them."""
-    paths = find_images(photos)
+    """Finds for each photo the training pictures that helped and harmed most, and draws them.
+
+    Returns 1 where a photo could not be read; the others are answered, and what is done is on disk at any moment.
+    """
+    first, paths = _first_of_all(), find_images(photos)
+    writable_folder(out)
     opened = open_index(index, model=model, data=data, device=device)
     wanted = None if label is None else _class_index(opened.classes, label)
     asked = None if target is None else parsing.target(target)
-    _make_folder(out)
     queries: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    told = {**_told(opened), "queries": queries, "skipped": skipped}
     with progress("Asking", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
-            photo = read_image(path)
+            try:
+                photo = read_image(path)
+            except ImageError as error:
+                skipped.append({"photo": str(path), "error": str(error)})
+                continue
             (found,) = opened.query([photo], k, labels=None if wanted is None else [wanted], target=asked)
             picture = influence_sheet(
                 opened,
@@ -121,16 +139,21 @@ def query_photos(
                 layer=layer,
             )
             sheet = _free(out, path.stem, queries)
-            picture.save(sheet)
-            queries.append({"photo": path.name, **asdict(found), "sheet": str(sheet)})
+            queries.append({"photo": str(path), **asdict(found), "sheet": str(sheet)})
+            if first:
+                picture.save(sheet)
+                write_json(out / f"{QUERY_NAME}.json", told)
             show(done, len(paths))
             if not as_json:
                 _tell(path.name, found, opened)
-    _write(out / f"{QUERY_NAME}.json", {**_told(opened), "queries": queries}, as_json)
+    if not queries:
+        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {skipped[0]['error']}")
+    _write(out / f"{QUERY_NAME}.json", told, as_json=as_json, first=first)
     if not as_json:
         console.print(f"\nSheets and {QUERY_NAME}.json are in {bold(out)}")
         console.print(f"Look at {bold(queries[0]['sheet'])} first")
-    return 0
+    tell_skipped(one["error"] for one in skipped)
+    return 1 if skipped else 0
 
 
 def list_mislabelled(
@@ -149,52 +172,23 @@ def list_mislabelled(
     Self-influence is computed where the index does not have it yet, and kept there; interrupted, it goes on with the
     shard that was not finished.
     """
+    first = _first_of_all()
+    writable_folder(out)
     opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size)
     with progress("Self-influence", len(opened)) as show:
         suspects = mislabelled(opened, top, progress=_forecasting(show))
-    _make_folder(out)
     sheet = out / f"{MISLABELLED_NAME}.png"
-    mislabelled_sheet(opened, suspects).save(sheet)
-    told = {**_told(opened), "examples": [asdict(one) for one in suspects], "sheet": str(sheet)}
-    _write(out / f"{MISLABELLED_NAME}.json", told, as_json)
+    if first:
+        mislabelled_sheet(opened, suspects).save(sheet)
+    losses = own_losses(opened, suspects)
+    examples = [{**asdict(one), "loss": loss} for one, loss in zip(suspects, losses, strict=True)]
+    told = {**_told(opened), "examples": examples, "sheet": str(sheet)}
+    _write(out / f"{MISLABELLED_NAME}.json", told, as_json=as_json, first=first)
     if not as_json:
-        rows = [
-            {
-                "example": one.name,
-                "labelled": one.label_name,
-                "the model says": one.predicted,
-                "probability": f"{one.probability:.0%}",
-                "self-influence": f"{one.score:.3g}",
-            }
-            for one in suspects
-        ]
+        rows = [_suspect_row(*both) for both in zip(suspects, losses, strict=True)]
         table(f"Labels to check first, of {len(opened):,}", rows)
         console.print(f"\nLook at {bold(sheet)} first")
     return 0
-
-
-def open_index(
-    folder: Path, *, model: str | None, data: str | None, device: str, batch_size: int = 64
-) -> InfluenceIndex:
-    """Opens an index with the model and the data that it says it was made of, or with those given.
-
-    Raises:
-        InputError: there is none, or the model or the data do not fit it.
-    """
-    store = Store(folder)
-    if not store.load():
-        raise InputError(f"'{folder}' holds no influence index; 'seewhy influence fit' makes one")
-    about: Mapping[str, Any] = store.head["about"]
-    model, data = model or about.get("model"), data or about.get("data")
-    if model is None or data is None:
-        raise InputError(f"the index in '{folder}' does not say what it was made of; give --model and --data")
-    with console.status(f"Loading {model}"):
-        loaded = load_model(model, device=parsing.usable_device(device))
-        examples = find_data(data, split=about.get("split", "train"), seed=about.get("seed", 0))
-        skipped = set(about.get("skipped", ()))
-        if skipped:
-            examples = examples.subset(i for i, name in enumerate(examples.names) if name not in skipped)
-        return InfluenceIndex.open(folder, loaded, data=examples, batch_size=batch_size)
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -206,6 +200,23 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"option {text!r} is not NAME=VALUE, such as damping=0.01")
         found[name.strip()] = parsing.value(given)
     return found
+
+
+def _first_of_all() -> bool:
+    """Whether this is the first process, or the only one: under torchrun it alone writes, and the others are silent."""
+    first = world().rank == 0
+    if not first:
+        console.quiet = True
+        warnings.simplefilter("ignore")
+    return first
+
+
+def _write(path: Path, told: dict[str, Any], *, as_json: bool, first: bool) -> None:
+    """Writes an answer, and prints it where that is asked for."""
+    if first:
+        write_json(path, told)
+        if as_json:
+            print(json.dumps(told))
 
 
 def _telling(show: Shown) -> Callable[[int, int], None]:
@@ -243,25 +254,12 @@ def _class_index(classes: Sequence[str], label: str) -> int:
     raise InputError(f"label {label!r} is no class of the index{did_you_mean(label, classes)}")
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out={str(out)!r} cannot be made a folder: {error.strerror}") from error
-
-
-def _free(out: Path, stem: str, taken: Sequence[Mapping[str, Any]]) -> Path:
+def _free(out: Path, stem: str, taken: Sequence[dict[str, Any]]) -> Path:
     """A sheet's path that no other photo of this run has."""
     names, n = {query["sheet"] for query in taken}, 1
     while str(path := out / f"{stem}{f'-{n}' if n > 1 else ''}.{QUERY_NAME}.png") in names:
         n += 1
     return path
-
-
-def _write(path: Path, told: Mapping[str, Any], as_json: bool) -> None:
-    path.write_text(json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    if as_json:
-        print(json.dumps(told))
 
 
 def _told(index: InfluenceIndex) -> dict[str, Any]:
@@ -279,3 +277,14 @@ def _tell(photo: str, found: InfluenceQuery, index: InfluenceIndex) -> None:
     rows = [row("helpful", one) for one in found.helpful] + [row("harmful", one) for one in found.harmful]
     ranks = "" if calibrated else f" by {index.solver.name}, of which only the ranks count"
     table(f"{photo}: {found.predicted}; {number} on {found.about}{ranks}", rows)
+
+
+def _suspect_row(one: Suspect, loss: float) -> dict[str, Any]:
+    return {
+        "example": one.name,
+        "labelled": one.label_name,
+        "the model says": one.predicted,
+        "probability": f"{one.probability:.0%}",
+        "loss": f"{loss:.3g}",
+        "self-influence": f"{one.score:.3g}",
+    }

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, ModelError, SeewhyError, SeewhyWarning
+from .curvature import SINGLE
 from .distributed import World
 from .examples import Joined
 from .fingerprint import digest
 from .problem import WORKING, Batch, Problem, Rows, identity
 from .projection import kept_bytes
-from .solvers.solver import Growing, SelfFromRows, Solver
-from .solvers.trak import TRAK
+from .solvers.ekfac import EKFAC
+from .solvers.solver import Growing, SelfFromRows, Solver, is_whitening
 from .solvers.whole_gradients import GradientSolver
 from .store import Store, pack, unpack
 
@@ -31,6 +32,7 @@ _SHARD_BYTES = 64 * 2**20
 _MOST_ROWS = 65_536  # of a shard
 
 Tell = Callable[[int, int], None]
+Make = Callable[[str, int, int], Iterator[Rows]]  # of a file's name, and the examples from which and to which it goes
 
 
 @dataclass(frozen=True)
@@ -106,59 +108,76 @@ class Building:
             )
         return self.data.batches(self.world.mine(chunks), classes=self.outputs, workers=self.workers)
 
-    def first(self) -> Batch:
-        """The first batch of the newest data, the same in every process."""
+    def first(self, count: int) -> Batch:
+        """The first examples of the newest data, the same in every process."""
         start = len(self.data) - len(self.data.parts[-1])
-        positions = [range(start, min(start + self.batch_size, len(self.data)))]
+        positions = [range(start, min(start + count, len(self.data)))]
         return next(iter(self.data.batches(positions, classes=self.outputs)))
 
     def estimate(self) -> Cost:
-        """Tries the solver on one batch and on half of it, and reckons.
+        """Tries the solver on a few examples and on a batch, and reckons.
 
         Raises:
             ModelError: the solver cannot do with the model.
         """
         begun = time.perf_counter()
-        images, labels = self.first()
+        images, labels = self.first(self.batch_size)
         reading = (time.perf_counter() - begun) / len(images) / max(1, self.workers)
-        n, few = len(self.data), max(1, len(images) // 2)
+        n, few = len(self.data), max(1, len(images) // 4)
+        trial, took = copy.deepcopy(self.solver), None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SeewhyWarning)
-                half, _, _ = self._tried(images[:few], labels[:few])
-                seconds, rows, found = self._tried(images, labels)
-            each, state = _size(rows) // len(images), found
-            one = max(0.0, seconds - half) / max(1, len(images) - few)  # the rest does not grow with the data
-            mine = n / self.world.size * (one + reading * (self.solver.passes + 1))
-            took: float | None = mine + max(0.0, seconds - one * len(images))
+                self._fitted(copy.deepcopy(self.solver), images[:few], labels[:few])  # what is slow once
+                passing, once = self._fitted(trial, images, labels)
+            begun = time.perf_counter()
+            rows = pack(trial.train_rows(self.problem, images[:few], labels[:few]), self.dtype)
+            storing = (time.perf_counter() - begun) / few
+            each = _size(rows) // few
+            state = trial.state_bytes(n) if isinstance(trial, Growing) else _size(trial.state())
+            one = passing / len(images) + storing + reading * (self.solver.passes + 1)
+            took = once + one * n / self.world.size
         except ModelError:  # it will not get better with more batches
             raise
         except (SeewhyError, RuntimeError):  # a batch alone may have no curvature to speak of
-            weights = self.problem.flat()
-            rows, state, took = {"rows": weights[None]}, 0, None
-            each = _size(rows)
-        shard = 3 * min(n * each, max(_SHARD_BYTES, each * self.batch_size))
-        memory = 2 * state + max(self._working(rows), shard)  # the state twice, as it is written
+            rows, state = self._rows_unfitted(trial, images[:few], labels[:few]), 0
+            each = _size(rows) // len(next(iter(rows.values())))
+        shard = 3 * min(n * each, max(_SHARD_BYTES, each * min(self.batch_size, _MOST_ROWS)))
+        memory = 3 * state + max(self._working(rows), shard)  # the state three times, as it is written
         return Cost(n, n * each + state, memory, took)
 
-    def _tried(self, images: Tensor, labels: Tensor) -> tuple[float, Rows, int]:
-        """Seconds and stored rows of a copy of the solver that has seen these alone; bytes of its state of all."""
+    def _fitted(self, trial: Solver, images: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Fits a solver on these alone; the seconds of its passes over them, and the others."""
+        spent = 0.0
+
+        def batches() -> Iterator[Batch]:
+            nonlocal spent
+            begun = time.perf_counter()
+            yield images, labels
+            spent += time.perf_counter() - begun  # until the next batch is asked for
+
         begun = time.perf_counter()
-        trial = copy.deepcopy(self.solver)
-        trial.fit(self.problem, lambda: [(images, labels)], reduce=identity)
-        rows = pack(trial.train_rows(self.problem, images, labels), self.dtype)
-        seconds = time.perf_counter() - begun
-        return seconds, rows, trial.state_bytes(len(self.data)) if isinstance(trial, Growing) else _size(trial.state())
+        trial.fit(self.problem, batches, reduce=identity)
+        return spent, time.perf_counter() - begun - spent
+
+    def _rows_unfitted(self, trial: Solver, images: Tensor, labels: Tensor) -> Rows:
+        """Stored rows of a solver that could not be fitted, as large as all weights where it needs that."""
+        try:
+            return pack(trial.train_rows(self.problem, images, labels), self.dtype)
+        except (SeewhyError, RuntimeError):
+            return {"rows": self.problem.flat()[None]}
 
     def _working(self, rows: Rows) -> int:
         """The bytes of examples' gradients that are worked on together, about."""
         together = min(self.batch_size, len(self.data))
-        if isinstance(self.solver, GradientSolver | TRAK):  # whole, with what they are put together from
-            weights, dim = self.problem.flat(), dict(self.solver.settings).get("dim")
+        dim, weights = dict(self.solver.settings).get("dim"), self.problem.flat()
+        whole = int(2.5 * weights.numel() * weights.element_size())  # an example's, with what it is put together from
+        if isinstance(self.solver, GradientSolver) or dim is not None:
             kept = len(self.problem.modules) * kept_bytes(weights.numel(), dim) if isinstance(dim, int) else 0
-            return int(2.5 * together * weights.numel() * weights.element_size()) + kept
+            return together * whole + kept
+        watched = min(SINGLE, together) * whole if isinstance(self.solver, EKFAC) else 0
         each = math.prod(tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1)  # their outer product
-        return 3 * torch.float64.itemsize * min(each * together, max(each, WORKING))
+        return watched + 3 * torch.float64.itemsize * min(each * together, max(each, WORKING))
 
     def curvature(self) -> None:
         """Fits the solver, or takes back what it found before."""
@@ -172,17 +191,26 @@ class Building:
             reduce = self.world.sum if self.world.size > 1 else identity  # solvers ask which of the two it is
             self.solver.fit(self.problem, self.batches, reduce=reduce, progress=counter)
         state = self.solver.state()
-        if not known and self.world.rank == 0 and state:
+        if known or not state:
+            return
+        if is_whitening(self.solver):  # rows of another fit, or another machine's eigenvectors, do not go with it
+            self.store.forget(*(row for row in self.store.files if row.startswith(self._prefixes())))
+            self.solver.load(self.problem, self.world.first(state))
+        if self.world.rank == 0:
             self.store.forget(name)
             self.store.write(name, state)
+
+    def _prefixes(self) -> tuple[str, ...]:
+        """What the names of each data set's shards begin with."""
+        return tuple(f"rows-{key}-" for key in self.segments)
 
     def rows(self) -> list[str]:
         """Writes every shard that is not there whole; returns their names, in order."""
         plan = self._plan(self.shard_rows) if self.shard_rows else {}
         missing = self._missing(plan)
         if missing or not plan:
-            images, labels = self.first()
-            each = max(1, _size(self._rows_of(images, labels)) // len(images))
+            images, labels = self.first(1)
+            each = max(1, _size(self._rows_of(images, labels)))
             rows = self.shard_rows or min(_MOST_ROWS, max(1, _SHARD_BYTES // each))
             self.shard_rows, plan = rows, self._plan(rows)
             missing = self._missing(plan)
@@ -197,7 +225,11 @@ class Building:
             entry = self.store.files[shard]
             name = f"self-{key}-{entry.start:09d}.safetensors"
             plan[name], rows[name] = (entry.start, entry.start + entry.count), shard
-        self._make(plan, self._missing(plan), lambda name, start, stop: self._own(rows[name], start, stop))
+
+        def make(name: str, start: int, stop: int) -> Iterator[Rows]:
+            return self._own(rows[name], start, stop)
+
+        self._make(plan, self._missing(plan), make, together=self.solver.streams)
         return list(plan)
 
     def _own(self, shard: str, start: int, stop: int) -> Iterator[Rows]:
@@ -226,18 +258,23 @@ class Building:
         return self.world.gather([name for name in plan if not self.store.intact(name)])[0]
 
     def _make(
-        self, plan: Mapping[str, tuple[int, int]], missing: list[str], make: Callable[[str, int, int], Iterator[Rows]]
+        self, plan: Mapping[str, tuple[int, int]], missing: list[str], make: Make, *, together: bool = False
     ) -> None:
-        """Writes this process's share of what is missing, and waits for the others."""
-        mine = self.world.mine(missing)
+        """Writes this process's share of what is missing, and waits for the others.
+
+        Where making adds up over the processes, they go through all of it `together`, and the first one writes.
+        """
+        mine = missing if together else self.world.mine(missing)
         counter = _Counter(self.progress, sum(plan[name][1] - plan[name][0] for name in mine))
         for name in mine:
-            self.store.forget(name)
             start, stop = plan[name]
             parts: list[Rows] = []
             for part in make(name, start, stop):
                 parts.append(part)
                 counter(len(next(iter(part.values()))))
+            if together and self.world.rank:
+                continue
+            self.store.forget(name)
             rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
             self.store.write(name, rows, start=start, names=[self.data.name(i) for i in range(start, stop)])
         self.world.gather(None)
@@ -245,10 +282,10 @@ class Building:
     def _plan(self, rows: int) -> dict[str, tuple[int, int]]:
         """The shards: their names, with the positions from which and to which each goes."""
         plan, begin = {}, 0
-        for key, part in zip(self.segments, self.data.parts, strict=True):
+        for prefix, part in zip(self._prefixes(), self.data.parts, strict=True):
             for start in range(begin, begin + len(part), rows):
                 stop = min(start + rows, begin + len(part))
-                plan[f"rows-{key}-{start:09d}.safetensors"] = (start, stop)
+                plan[f"{prefix}{start:09d}.safetensors"] = (start, stop)
             begin += len(part)
         return plan
 

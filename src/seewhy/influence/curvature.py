@@ -15,6 +15,7 @@ from .layers import borrowed, run
 from .problem import Batches, Problem, Progress, Reduce, identity
 
 Kind = Literal["hessian", "gauss_newton"]
+SINGLE = 8  # examples of a batch whose own gradients are looked at
 _LOOKED_AT = 1_000  # examples
 _LARGE = 0.08  # of the mean gradient's norm over that of a single example's
 
@@ -119,7 +120,7 @@ class Convergence:
         if self._seen >= self._next:
             self._next += max(1, self.problem.count * len(images) // _LOOKED_AT)
             self._sum += total_gradient(self.problem, images, labels)
-            few = example_gradients(self.problem, images[:8], labels[:8])
+            few = example_gradients(self.problem, images[:SINGLE], labels[:SINGLE])
             mean_square = torch.linalg.vector_norm(few, dim=1, dtype=torch.float64).square().mean().cpu()
             self._moments += torch.stack([torch.tensor(1.0), mean_square]).double() * len(images)
         self._seen += len(images)

@@ -47,6 +47,13 @@ class World:
             dist.broadcast(part, src=rank, group=_group())
         return torch.cat(parts).to(tensor.device)
 
+    def first(self, value: T) -> T:
+        """The first process's value."""
+        held = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(held, src=0, group=_group())
+        return held[0]
+
     def gather(self, value: T) -> list[T]:
         """Every process's value, in order of rank; also waits for all of them."""
         if self.size == 1:

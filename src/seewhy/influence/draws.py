@@ -10,7 +10,7 @@ from torch import Tensor
 
 def keys(images: Tensor, seed: int) -> list[int]:
     """A 64-bit seed for each image."""
-    every = images.detach().cpu().contiguous()
+    every = images.detach().cpu().contiguous().flatten(1).view(torch.uint8)  # bfloat16 is no type of NumPy's
     return [_mixed(zlib.crc32(image.numpy().tobytes()) + (seed << 32)) for image in every]
 
 

@@ -72,7 +72,7 @@ class Watched:
 
 
 def checksums(modules: Sequence[nn.Module]) -> list[Any]:
-    """What `of_modules` looks at, in brief: how tensors lie, and 64 bits of each large one and of all small ones.
+    """What `of_modules` looks at, in brief: how tensors lie, and 128 bits of each large one and of all small ones.
 
     One changed number changes them for certain, any other change but for a chance of about 2^-64.
     """
@@ -96,15 +96,20 @@ def _in_memory(tensor: Tensor) -> Tensor:
 
 
 def _checksum(data: Tensor) -> Tensor:
-    """64 bits of bytes: sums of `_ROWS` words each, every sum mixed with its place, added up."""
+    """Twice 64 bits of bytes: sums of words by columns and by `_ROWS` rows, each mixed with its place, added up."""
     if data.storage_offset() % 8:  # words begin at multiples of their size
         data = data.clone()
     count = len(data) // 8
     words, width = data[: 8 * count].view(torch.int64), count // _ROWS
     rows = words[: _ROWS * width].view(_ROWS, width)
-    sums = torch.cat([rows.sum(0), words[_ROWS * width :], data[8 * count :].long()])
-    mixed = torch.arange(len(sums), device=data.device).mul_(_ODD[0]).add_(sums).mul_(_ODD[1])
-    return mixed.bitwise_xor_((mixed >> 32).bitwise_and_(2**32 - 1)).mul_(_ODD[1]).sum()
+    columns = torch.cat([rows.sum(0), words[_ROWS * width :], data[8 * count :].long()])
+    return torch.stack([_mixed(columns).sum(), _mixed(rows.sum(1)).sum()])  # columns alone miss rows that change places
+
+
+def _mixed(sums: Tensor) -> Tensor:
+    """Each with its place in it, one to one."""
+    mixed = torch.arange(len(sums), device=sums.device).mul_(_ODD[0]).add_(sums).mul_(_ODD[1])
+    return mixed.bitwise_xor_((mixed >> 32).bitwise_and_(2**32 - 1)).mul_(_ODD[1])
 
 
 def check_model(stored: Mapping[str, str], found: Mapping[str, str], folder: object) -> None:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from ..errors import ArgumentTypeError, InputError
-from .layers import AffineLayer, Taps, affine_layers, borrowed, run
+from .layers import Taps, affine_layers, borrowed, few, run
 from .problem import Problem, ScoreOrLoss
 
-_CHUNK = 2**25  # numbers in one layer's patches at a time
 _TRIED = 3  # images
 _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], frozenset[str]]] = WeakKeyDictionary()
 
@@ -80,17 +79,22 @@ def example_gradients(
         module: the checkpoint; None is the final model.
     """
     module = problem.module if module is None else module
-    odd = unusual(problem, module, images)
+    odd, every = unusual(problem, module, images), problem.weights(module)
+    sizes = [weight.numel() for weight in every.values()]
     with borrowed(module):
+        like = torch.cat([weight.reshape(-1)[:1] for weight in every.values()])  # of the widest type
+        rows = like.new_empty(len(images), sum(sizes))
+        parts = dict(zip(every, torch.split(rows, sizes, 1), strict=True))
         with Taps(affine_layers(module, problem.names)) as taps:
             outputs = run(module, {}, images)
             weights = cotangents(problem, outputs, score)
             signals = taps.gradients(outputs, weights)
-        parts, strange = _by_layer(taps, signals, len(images))
-        others = [name for name in problem.names if name not in parts or name in strange | odd]
+        written, strange = _by_layer(taps, signals, parts)
+        others = [name for name in problem.names if name not in written or name in strange | odd]
         if others:
-            parts.update(_by_example(problem, module, others, images, weights))
-    return torch.cat([parts[name] for name in problem.names], 1)
+            for name, found in _by_example(problem, module, others, images, weights).items():
+                parts[name].copy_(found)
+    return rows
 
 
 def unusual(problem: Problem, module: nn.Module, images: Tensor) -> frozenset[str]:
@@ -110,40 +114,46 @@ def _found_unusual(problem: Problem, module: nn.Module, images: Tensor) -> froze
     if not layers:
         return frozenset()
     for count in range(1, _TRIED + 1):  # several, for the length of a sequence may be any of them
-        few = images[torch.arange(count) % len(images)]
+        some = images[torch.arange(count) % len(images)]
         with Taps(layers) as taps:
-            outputs = run(module, {}, few)
+            outputs = run(module, {}, some)
             weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(count)).to(outputs)
             signals = taps.gradients(outputs, weights)
-        parts, strange = _by_layer(taps, signals, count)
+        parts = {n: w.new_empty(count, w.numel()) for n, w in problem.weights(module).items()}
+        written, strange = _by_layer(taps, signals, parts)
         odd |= strange
-    names = [name for name in parts if name not in odd]
+    names = [name for name in parts if name in written - odd]
     if names:
-        true = _one_by_one(problem, module, names, few, weights)  # torch.func would load the compiler: 170 MB
+        true = _one_by_one(problem, module, names, some, weights)  # torch.func would load the compiler: 170 MB
         least = 1e-6 * max(float(g.norm()) for g in true.values())
         odd |= {n for n in names if not float((parts[n] - true[n]).norm()) <= 0.01 * float(true[n].norm()) + least}
     return frozenset(odd)
 
 
-def _by_layer(taps: Taps, signals: list[Tensor], count: int) -> tuple[dict[str, Tensor], set[str]]:
-    """The gradients (B, numel) of what layers were given with a row for each image; the names of other layers'."""
-    parts: dict[str, Tensor] = {}
-    strange: set[str] = set()
+def _by_layer(taps: Taps, signals: list[Tensor], into: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
+    """Writes gradients (B, numel) of layers that were given a row for each image; these names, and other layers'."""
+    written, strange = set[str](), set[str]()
     for (layer, given, _), signal in zip(taps.uses, signals, strict=True):
-        if len(given) != count or given.ndim < 2:
+        if given.ndim < 2 or any(len(given) != len(into[name]) for name in layer.parameters):
             strange.update(layer.parameters)
             continue
-        for name, part in layer.split(_products(layer, given, signal)).items():
-            parts[name] = parts[name] + part if name in parts else part
-    return parts, strange
-
-
-def _products(layer: AffineLayer, given: Tensor, signal: Tensor) -> Tensor:
-    """The examples' gradients (B, O, I), a few at a time: patches are larger than what they are cut from."""
-    places = signal[0].numel() // layer.shape[0]
-    size = max(1, _CHUNK // max(1, places * layer.shape[1]))
-    pairs = zip(torch.split(given, size), torch.split(signal, size), strict=True)
-    return torch.cat([layer.signals(g).transpose(1, 2) @ layer.activations(x) for x, g in pairs])
+        # a few at a time: patches are larger than what they are cut from
+        places = signal[0].numel() // layer.shape[0]
+        size = few(layer.shape[1] * max(places, layer.shape[0]), given)
+        for start in range(0, len(given), size):
+            some = slice(start, start + size)
+            g, a = layer.signals(signal[some]), layer.activations(given[some])
+            if g.shape[1] != a.shape[1]:  # its own forward does more than convolve
+                strange.update(layer.parameters)
+                break
+            products = g.transpose(1, 2) @ a
+            for name, part in layer.split(products).items():
+                if name in written:  # the layer is used again
+                    into[name][some] += part
+                else:
+                    into[name][some] = part
+        written.update(layer.parameters)
+    return written, strange
 
 
 def _by_example(

@@ -52,13 +52,21 @@ def singular(highest: float) -> InputError:
     )
 
 
-def _factorise(matrix: Tensor, highest: float) -> None:
-    """Puts the lower Cholesky factor in the place of a matrix, with no copy of it; `highest` is of H's diagonal."""
+def _factorise(matrix: Tensor, highest: float, *, scale: float = 0.0) -> None:
+    """Puts the lower Cholesky factor in the place of a matrix, with no copy of it.
+
+    `highest` is of H's diagonal, and `scale` of what the matrix was found from, where that is larger than itself.
+    """
     failed = torch.empty(0, dtype=torch.int32, device=matrix.device)
     torch.linalg.cholesky_ex(matrix, out=(matrix, failed))
     diagonal = matrix.diagonal().square()
-    if int(failed) or float(diagonal.min()) <= 1e-12 * float(diagonal.max()):
+    if int(failed) or float(diagonal.min()) <= 1e-12 * max(scale, float(diagonal.max())):
         raise singular(highest)
+
+
+def _inverted(factor: Tensor) -> None:
+    """Puts the inverse of a lower triangular matrix in its place."""
+    factor.copy_(torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False))
 
 
 def together(seen: list[tuple[Tensor, Tensor]], reduce: Reduce) -> tuple[Tensor, Tensor]:
@@ -109,10 +117,10 @@ class Dense:
         return halves.square().sum(0)
 
     def state(self) -> dict[str, Tensor]:
-        return {"factor": self._factor}
+        return {"factor": self._factor.T}  # as it lies in memory
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        self._factor = state["factor"]
+        self._factor = state["factor"].T
 
 
 class Woodbury:
@@ -120,7 +128,8 @@ class Woodbury:
 
     With U = [p_i (x) a_i] / sqrt(n), H = D - U U^T and H^-1 = D^-1 + D^-1 U C^-1 U^T D^-1, C = 1 - U^T D^-1 U: exact,
     as in Laplace's method for Gaussian processes of several classes (Rasmussen and Williams, 2006, section 3.5). The
-    blocks are taken in the R = min(n, F) directions that the features span; in the others H is the ridge.
+    blocks are taken in the R = min(n, F) directions that the features span; in the others H is the ridge. What is kept
+    are the inverses of Cholesky factors, D_k = L L^T: with those of D and C errors grow by the square of the condition.
     """
 
     passes = 1
@@ -130,8 +139,8 @@ class Woodbury:
         self._features = torch.empty(0)  # (n, R)
         self._probabilities = torch.empty(0)  # (n, K)
         self._basis = torch.empty(0)  # (F, R)
-        self._blocks = torch.empty(0)  # (K, R, R), D^-1
-        self._capacity = torch.empty(0)  # (n, n), C^-1
+        self._blocks = torch.empty(0)  # (K, R, R), L^-1 of each D_k
+        self._capacity = torch.empty(0)  # (n, n), L^-1 of C
         self._ridge = torch.zeros(())
 
     @staticmethod
@@ -161,20 +170,21 @@ class Woodbury:
             block.copy_((a * p[:, None]).T @ a / count).diagonal().add_(ridge)
             highest = max(highest, float(block.diagonal().max()))
             _factorise(block, highest)
-            halves = torch.linalg.solve_triangular(block, a.T * p, upper=False)  # (R, n)
+            _inverted(block)
+            halves = block @ (a.T * p)  # (R, n)
             self._capacity.addmm_(halves.T, halves, alpha=-1 / count)
-            torch.cholesky_inverse(block, out=block)
-        _factorise(self._capacity, highest)
-        torch.cholesky_inverse(self._capacity, out=self._capacity)
+        _factorise(self._capacity, highest, scale=1.0)
+        _inverted(self._capacity)
 
     def solve(self, matrices: Tensor) -> Tensor:
         inside = matrices @ self._basis
         found = matrices - inside @ self._basis.T  # what lies outside
         found /= self._ridge
         for part, out in zip(*(torch.split(x, self._few()) for x in (inside, found)), strict=True):
-            weights = self._by_example(self._by_class(part)) @ self._capacity / len(self._features)
-            pulled = part + (weights[:, None] * self._probabilities.T) @ self._features
-            out += self._by_class(pulled) @ self._basis.T
+            halves = self._halves(part)
+            weights = self._by_example(halves) @ self._capacity / len(self._features)
+            halves += self._halves((weights[:, None] * self._probabilities.T) @ self._features)
+            out += self._wholes(halves) @ self._basis.T
         return found
 
     def quadratic(self, residuals: Tensor, features: Tensor) -> Tensor:
@@ -182,24 +192,26 @@ class Woodbury:
         outside = (features - inside @ self._basis.T).square().sum(1)
         found = residuals.square().sum(1) * outside / self._ridge
         for r, a, out in zip(*(torch.split(x, self._few()) for x in (residuals, inside, found)), strict=True):
-            part = r[:, :, None] * a[:, None]
-            by_class = self._by_class(part)
-            by_example = self._by_example(by_class)
-            out += (part * by_class).sum((1, 2))
-            out += (by_example @ self._capacity * by_example).sum(1) / len(self._features)
+            halves = self._halves(r[:, :, None] * a[:, None])
+            out += halves.square().sum((1, 2)) + self._by_example(halves).square().sum(1) / len(self._features)
         return found
 
     def _few(self) -> int:
         """How many rows are solved for together."""
         return max(1, WORKING // (self._probabilities.shape[1] * len(self._features)))
 
-    def _by_class(self, matrices: Tensor) -> Tensor:
-        """D^-1 of (T, K, R)."""
-        return (matrices.transpose(0, 1) @ self._blocks).transpose(0, 1)
+    def _halves(self, matrices: Tensor) -> Tensor:
+        """L^-1 of (T, K, R), L of D."""
+        return (matrices.transpose(0, 1) @ self._blocks.mT).transpose(0, 1)
 
-    def _by_example(self, matrices: Tensor) -> Tensor:
-        """sqrt(n) U^T of (T, K, R): (T, n)."""
-        return (matrices @ self._features.T * self._probabilities.T).sum(1)
+    def _wholes(self, halves: Tensor) -> Tensor:
+        """L^-T of (T, K, R): D^-1 of what `halves` are of."""
+        return (halves.transpose(0, 1) @ self._blocks).transpose(0, 1)
+
+    def _by_example(self, halves: Tensor) -> Tensor:
+        """sqrt(n) L^-1 U^T L^-T of (T, K, R), with the first L of C and the second of D: (T, n)."""
+        each = (self._wholes(halves) @ self._features.T * self._probabilities.T).sum(1)
+        return each @ self._capacity.T
 
     def state(self) -> dict[str, Tensor]:
         return {

@@ -265,9 +265,9 @@ class InfluenceIndex:
             InputError: that takes the training data, and the index was opened without.
         """
         self.watch.check()
-        before = set(self._store.files)
+        before = dict(self._store.files)
         names = self._building(progress).self_influence(self._head["shards"], manifest.self_key(self._head))
-        if not before.issuperset(names):
+        if any(world().gather(self._store.files != before)):
             self._commit(self._head)
         return torch.cat([self._store.read(name)["self_influence"] for name in names])[self.ids]
 

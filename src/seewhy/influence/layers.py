@@ -143,6 +143,18 @@ def affine_layers(module: nn.Module, names: Sequence[str]) -> list[AffineLayer]:
     return found
 
 
+def _as_convolved(module: nn.Linear | nn.Conv2d, given: Tensor, output: Tensor) -> Tensor:
+    """What a layer was given, padded where a convolution pads in its own `forward`, as timm's "same" ones do."""
+    if not isinstance(module, nn.Conv2d) or any(module.padding):
+        return given
+    pads: list[int] = []
+    sizes = zip(given.shape[-2:], output.shape[-2:], module.kernel_size, module.stride, module.dilation, strict=True)
+    for before, after, kernel, stride, dilation in sizes:
+        more = max(0, (after - 1) * stride + (kernel - 1) * dilation + 1 - before)
+        pads = [more // 2, more - more // 2, *pads]  # the last dimension comes first
+    return F.pad(given, pads) if any(pads) else given
+
+
 class Taps:
     """Hooks that keep in one forward pass what layers were given, and give gradients of what they gave.
 
@@ -158,7 +170,7 @@ class Taps:
         def tap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
             given = args[0] if args else next(iter(kwargs.values()))
             leaf = output.new_zeros(1).expand_as(output).detach().requires_grad_()
-            self.uses.append((layer, given.detach(), leaf))
+            self.uses.append((layer, _as_convolved(layer.module, given.detach(), output), leaf))
             return output + leaf
 
         return tap

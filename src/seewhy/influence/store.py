@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-MANIFEST, FORMAT = "manifest.json", 2
+MANIFEST, FORMAT = "manifest.json", 3
 _OURS = re.compile(r"(journal-\d+\.jsonl|[a-z]+-[0-9a-f]{12}(-\d+)?\.safetensors)(\.part)?|manifest\.json\.part")
 _SCALE = ".scale"
 
@@ -72,8 +73,8 @@ class Store:
         if given != FORMAT:
             raise InputError(f"index '{self.folder}' has format {given}, this seewhy reads {FORMAT}; fit it again")
         self.head, self.files = told, found
-        for journal in sorted(self.folder.glob("journal-*.jsonl")):
-            self.files |= _read_journal(journal)
+        lines = [line for journal in self.folder.glob("journal-*.jsonl") for line in _read_journal(journal)]
+        self.files |= {name: entry for _, name, entry in sorted(lines, key=lambda line: line[0])}
         return True
 
     def begin(self, head: Mapping[str, Any]) -> None:
@@ -103,7 +104,8 @@ class Store:
         try:
             _replace(path, data)
             with (self.folder / f"journal-{self.writer}.jsonl").open("a", encoding="utf-8") as journal:
-                journal.write("\n" + json.dumps({"file": name, **asdict(entry)}) + "\n")  # a torn line may come before
+                line = {"file": name, **asdict(entry), "at": time.time_ns()}  # another writer may have made it before
+                journal.write("\n" + json.dumps(line) + "\n")  # a torn line may come before
                 journal.flush()
                 os.fsync(journal.fileno())
         except OSError as error:
@@ -120,10 +122,22 @@ class Store:
             if _OURS.fullmatch(path.name) and path.name not in self.files:
                 path.unlink(missing_ok=True)
 
-    def forget(self, name: str) -> None:
-        """Stops vouching for a file."""
-        self.files.pop(name, None)
-        self._sound.discard(name)
+    def forget(self, *names: str) -> None:
+        """Takes files away, whatever a journal says of them.
+
+        Raises:
+            InputError: a file cannot be removed.
+        """
+        for name in names:
+            self.files.pop(name, None)
+            self._sound.discard(name)
+            path = self.folder / name
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"'{path}' cannot be made anew: {error.strerror}; give a folder to write to"
+                ) from error
 
     def intact(self, name: str, *, full: bool = True) -> bool:
         """Whether the file is there as it was written: by its size, and with `full` by its checksum too."""
@@ -195,14 +209,13 @@ def _replace(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
-def _read_journal(path: Path) -> dict[str, Entry]:
-    """What a journal vouches for; a line that was torn by a crash vouches for nothing."""
-    found: dict[str, Entry] = {}
+def _read_journal(path: Path) -> list[tuple[int, str, Entry]]:
+    """When and for what a journal vouches; a line that was torn by a crash vouches for nothing."""
+    found: list[tuple[int, str, Entry]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             told = json.loads(line)
-            name = told.pop("file")
-            found[name] = Entry(**told)
+            found.append((told.pop("at"), told.pop("file"), Entry(**told)))
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from ..errors import InputError, LayerError, ModelError
 from ..images import Placement, read_image
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, Matches, Suspect, match_regions
 from ..influence.examples import shown
-from ..influence.manifest import preprocess_of
+from ..influence.manifest import outputs_of, preprocess_of
 from ..influence.solvers.solver import Solver, is_calibrated
 from ..methods.call import LayerLike
 from ..results import Attribution
@@ -24,18 +25,21 @@ from .sheet import captioned, grid
 
 _MARGIN, _GAP, _SIDE, _TEST, _COLUMNS = 28, 22, 150, 230, 6
 _WIDEST = 260  # of a caption that is wider than its picture
+_MOST = 24  # training pictures of each end on a sheet
 _MAPS = (
     "Bright places carry the influence, be it help or harm: above those of the training picture, below it those of the "
     "test picture. Each map is scaled by itself."
 )
-_NUMBER = "The number: by how much {} would {} (+) or {} (-) without the training picture, to first order."
-_RANKS = "The number: the score of {}. Only its order counts; it does not say by how much {} would change."
+_NOWHERE = "nowhere", "no place of it carries this influence, which goes through the model's bias"
+_NUMBER = "Influence: by how much {} would {} (+) or {} (-) without the training picture, to first order."
+_RANKS = "Score: that of {}. Only its order counts; it does not say by how much {} would change."
 _INEXACT = (
     "The maps do not divide the scores of {}, but the product of both pictures' gradients at the model's last layer."
 )
+_ANSWERS = "Labelled: what the training data say. Model: its answer to the training picture, bold where that differs."
 _FOOT = (
     "Sorted by {}, largest first: what the model could only learn by heart. Wrong labels are such, and so are rare or "
-    "odd pictures; look before you relabel."
+    "odd pictures; look before you relabel. Loss: the plain loss of the label, which often finds wrong labels as well."
 )
 
 
@@ -54,6 +58,10 @@ class _Shown:
         photo, placement = panels.resized(self.photo, self.placement, size)
         if self.attribution is None:
             return seen_picture(photo, placement)
+        if self.attribution.status[self.index] == "empty":
+            picture = seen_picture(photo, placement)
+            drawing.label_strip(picture, *_NOWHERE)
+            return picture
         return attribution_picture(self.attribution, self.index, photo, placement, style="heatmap")
 
 
@@ -70,7 +78,7 @@ def influence_sheet(
     """Draws a test picture, and in two rows the training pictures that helped and that harmed most.
 
     Below each training picture is the test picture again, where the two match (`seewhy.influence.match_regions`); these
-    maps are left out where the model has no layer for them.
+    maps are left out where the model has no layer for them. At most 24 of each are drawn.
 
     Args:
         index: Fit with data, or opened with it.
@@ -80,26 +88,30 @@ def influence_sheet(
         label, target: As `index.query` was given them.
         layer: Where feature maps are read.
     """
-    both = (*found.helpful, *found.harmful)
+    helpful, harmful = found.helpful[:_MOST], found.harmful[:_MOST]
+    both = (*helpful, *harmful)
     matched = _maps(index, image, [e.index for e in both], label=label, target=target, layer=layer)
     sides, test = matched.carrying() if matched else None, _test_picture(index, image)
-    columns = [_column(index, e, i, test, sides) for i, e in enumerate(both)]
-    cut = len(found.helpful)
+    answers = _answers(_outputs(index, both)) if both else []
+    columns = [_column(index, e, answers[i], i, test, sides) for i, e in enumerate(both)]
+    cut, more = len(helpful), max(len(found.helpful), len(found.harmful)) > _MOST
     words = _words(index.solver, found.about)
     rows = [
         _row(words.helpful, words.no_helpful, columns[:cut]),
         _row(words.harmful, words.no_harmful, columns[cut:]),
     ]
-    said = [f"The model says: {found.predicted}", f"Asked about: {found.about}"]
-    lines = [("The test picture", "", True), *((line, "", False) for line in said)]
+    share = panels.percent(_answers(outputs_of(index.problem.module, index.inputs(image)))[0][1])
+    says = (f"The model says: {found.predicted},", share, False)
+    lines = [("The test picture", "", True), says, (f"Asked about: {found.about}", "", False)]
     left, right = _under(lines, test.draw(_TEST), _TEST), _stack(rows, 26)
     body = Image.new("RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER)
     body.paste(left, (0, 0))
     body.paste(right, (left.width + _GAP + 14, 0))
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
     maps = [_MAPS, *([] if matched.exact else [_INEXACT.format(index.solver.name)])] if matched else []
-    numbers = [words.number] if both else []
+    numbers = [words.number, _ANSWERS] if both else []
     notes = [*maps, *numbers, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
+    notes += [f"Of each end the first {_MOST} are drawn."] if more else []
     return _page(title, body, notes, bar)
 
 
@@ -115,16 +127,43 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
     """
     if not suspects:
         raise InputError("suspects is empty; seewhy.influence.mislabelled(index) lists some")
-    cells = []
-    for one in suspects:
-        picture = _Shown(*index.data.photo(one.index)).draw(_SIDE)
-        says = (f"model: {one.predicted},", panels.percent(one.probability), False)
-        lines = [(f"labelled {one.label_name}", "", True), says, (_called(one), "", False)]
-        cells.append(_under(lines, picture, _SIDE))
-    body = grid([cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)])
+    cells, pictures = [], [_Shown(*index.data.photo(one.index)) for one in suspects]
+    for one, loss, picture in zip(suspects, own_losses(index, suspects), pictures, strict=True):
+        says = _says(index, one, (index.classes.index(one.predicted), one.probability))
+        score = (f"self-influence {one.score:.2g}", "", False)
+        lines = [(f"labelled {one.label_name}", "", True), says, score, (f"loss {loss:.2g}", "", False)]
+        cells.append(_under([*lines, (_called(one), "", False)], picture.draw(_SIDE), _SIDE))
+    body = _laid(cells)
     what = "influence" if is_calibrated(index.solver) else f"score by {index.solver.name}"
-    note = _FOOT.format(f"the {what} of each training picture on its own loss")
-    return _page(f"Labels to check first, of {len(index):,}", body, [note], None)
+    notes = [_FOOT.format(f"the {what} of each training picture on its own loss"), _ANSWERS]
+    cut = any(panels.is_cut(picture.placement) for picture in pictures)
+    return _page(f"Labels to check first, of {len(index):,}", body, [*notes, *([reading.UNSEEN] if cut else [])], None)
+
+
+def own_losses(index: InfluenceIndex, examples: Sequence[Influential]) -> list[float]:
+    """The loss of each training example for its own label."""
+    if not examples:
+        return []
+    labels = torch.tensor([one.label for one in examples])
+    return [float(loss) for loss in index.problem.loss(_outputs(index, examples), labels)]
+
+
+def _outputs(index: InfluenceIndex, examples: Sequence[Influential]) -> Tensor:
+    """What the model says of training examples, (B, K)."""
+    each = (index.data[one.index][0][None] for one in examples)
+    return torch.cat([outputs_of(index.problem.module, image).float() for image in each])
+
+
+def _answers(outputs: Tensor) -> list[tuple[int, float]]:
+    """The likeliest class of each, and its probability."""
+    best = outputs.float().softmax(1).max(1)
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def _says(index: InfluenceIndex, one: Influential, answer: tuple[int, float]) -> tuple[str, str, bool]:
+    """A line of the model's answer to a training picture, bold where the label is another."""
+    label, probability = answer
+    return f"model: {index.classes[label]},", panels.percent(probability), label != one.label
 
 
 @dataclass(frozen=True)
@@ -174,13 +213,19 @@ def _maps(index: InfluenceIndex, image: Any, ids: Sequence[int], **options: Any)
 
 
 def _column(
-    index: InfluenceIndex, one: Influential, i: int, test: _Shown, sides: tuple[Attribution, Attribution] | None
+    index: InfluenceIndex,
+    one: Influential,
+    answer: tuple[int, float],
+    i: int,
+    test: _Shown,
+    sides: tuple[Attribution, Attribution] | None,
 ) -> Image.Image:
     """A training picture with its caption, and where there are maps the test picture below it."""
     photo, placement = index.data.photo(one.index)
     picture = _Shown(photo, placement, sides and sides[1], i).draw(_SIDE)
-    lines = [(one.label_name, f"{one.score:+.2g}", True), (_called(one), "", False)]
-    cells = [_under(lines, picture, _SIDE)]
+    number = "influence" if is_calibrated(index.solver) else "score"
+    lines = [(f"labelled {one.label_name}", "", True), (number, f"{one.score:+.2g}", False)]
+    cells = [_under([*lines, _says(index, one, answer), (_called(one), "", False)], picture, _SIDE)]
     if sides:
         cells.append(_Shown(test.photo, test.placement, sides[0], i).draw(_SIDE))
     return _stack(cells, 8)
@@ -204,12 +249,17 @@ def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
     """Pictures side by side under a line of words."""
     face = drawing.font(14, bold=True)
     empty = Image.new("RGB", (1, 1), drawing.PAPER)
-    body = grid([list(cells)]) if cells else _under([(nothing, "", False)], empty, 300, widest=900)
+    body = _laid(cells) if cells else _under([(nothing, "", False)], empty, 300, widest=900)
     tall = drawing.line_height(face) + 8
     row = Image.new("RGB", (max(body.width, int(face.getlength(title)) + 1), tall + body.height), drawing.PAPER)
     ImageDraw.Draw(row).text((0, 0), title, font=face, fill=drawing.ACCENT)
     row.paste(body, (0, tall))
     return row
+
+
+def _laid(cells: Sequence[Image.Image]) -> Image.Image:
+    """Cells in rows of equal columns."""
+    return grid([list(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)])
 
 
 def _stack(cells: Sequence[Image.Image], gap: int) -> Image.Image:

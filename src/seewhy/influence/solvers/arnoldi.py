@@ -33,6 +33,7 @@ class Arnoldi(GradientSolver):
     """
 
     name = "arnoldi"
+    whitens = True
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class Baseline:
     passes = 0
     streams = False
     calibrated = False
+    whitens = False
     settings: Mapping[str, Any] = MappingProxyType({})
 
     def fit(

@@ -31,7 +31,7 @@ class EKFAC:
     not interact. Linear layers and convolutions count; norms, embeddings and grouped convolutions are left out.
 
     Rows are gradients, with the inverse on the test side; of a layer that works at one place of an image, as linear
-    layers mostly do, training rows hold two factors, in the eigenbasis. With `dim` they are random projections of V^T g
+    layers mostly do, training rows hold two factors. With `dim` they are random projections of V^T g
     over the root of eigenvalue, l2 and damping, the same on both sides: that has the smallest error.
 
     Args:
@@ -79,6 +79,7 @@ class EKFAC:
             "dim": dim,
             "seed": seed,
         }
+        self.whitens = dim is not None
         self._fisher, self._damping, self._samples, self._seed = fisher, damping, samples, seed
         self._project = Projection(dim, seed=seed) if dim is not None else None
         self._bases: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (I, I) of a, (O, O) of g: eigenvectors in columns
@@ -196,7 +197,7 @@ class EKFAC:
         as_fitted(next(iter(self._values.values()), None), self.name)
 
     def _solved(self, problem: Problem, images: Tensor, score: ScoreOrLoss, *, power: float) -> Tensor:
-        """(values)^-power V^T g of all layers, (B, P); for the power 1 also V times that, but of factored layers."""
+        """(values)^-power V^T g of all layers, (B, P); for the power 1 V times that."""
         uses = self._gradients(problem, images, score)
         curvatures = self._curvatures(problem, uses)
         rows, parts = _blank(problem, len(images), {name: values.numel() for name, values in self._values.items()})
@@ -208,13 +209,13 @@ class EKFAC:
             else:
                 part.copy_(self._rotated(layer, signals, activations))
             part.div_(curvatures[layer.name] ** power)
-            if power == 1 and layer.name not in self._factored:
+            if power == 1:
                 right, left = self._bases[layer.name]
                 part.copy_(left @ part @ right.T)
         return rows
 
     def _stored(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
-        """The gradients g of all layers, (B, S); of a factored layer g V_g and a V_a."""
+        """The gradients g of all layers, (B, S); of a factored layer the g and the a of its place."""
         uses = self._gradients(problem, images, labels)
         rows, parts = _blank(problem, len(images), {name: self._size(name) for name in self._values})
         for layer, some, signals, activations in pieces(uses):
@@ -222,7 +223,7 @@ class EKFAC:
             if layer.name not in self._factored:
                 torch.bmm(signals.transpose(1, 2), activations, out=part.view(-1, *layer.shape))
             elif signals.shape[1] == 1:
-                torch.cat(_balanced(*self._turned(layer, signals, activations)), 1, out=part)
+                torch.cat(_balanced(signals[:, 0], activations[:, 0]), 1, out=part)
             else:
                 raise InputError(
                     f"layer {layer.name!r} works at {signals.shape[1]} places of these images and at one of those that "

@@ -23,9 +23,7 @@ Solve = Literal["auto", "cholesky", "woodbury", "conjugate_gradient", "kronecker
 _DENSE = 2**26  # numbers of a factor: 512 MB
 _BLOCKS = 2**27, 2**40  # numbers, 1 GB; multiplications to make them, a minute or two
 _ITERATIVE = 2**26, 2**32  # numbers; multiplications of each product with H: some ten seconds for a question
-_PRODUCT = 2**31  # multiplications: some ten seconds for a question on two cores
 _PRODUCT = 2**22  # numbers in one block of a dot product
-
 
 _FORMS: dict[str, type[HeadCurvature]] = {
     "cholesky": Dense,
@@ -66,6 +64,7 @@ class LastLayer:
     passes = 1
     streams = False
     calibrated = True
+    whitens = False
 
     def __init__(self, *, solve: Solve = "auto", damping: float = 0.0) -> None:
         if solve not in get_args(Solve):

@@ -21,6 +21,8 @@ class Solver(Protocol):
             batches, and computes nothing that `load` has brought.
         calibrated: whether scores estimate by how much leaving the example out would change the quantity asked about,
             in its units; else only their order counts. A solver that does not say is taken for calibrated.
+        whitens: whether `train_rows` depends on what `fit` found, so that rows are made anew where that was lost. A
+            solver that does not say is taken for one.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Solver(Protocol):
     passes: int
     streams: bool
     calibrated: bool
+    whitens: bool
 
     def fit(
         self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
@@ -63,6 +66,11 @@ class Solver(Protocol):
 def is_calibrated(solver: Solver) -> bool:
     """Whether its scores have a unit; see `Solver`."""
     return bool(getattr(solver, "calibrated", True))
+
+
+def is_whitening(solver: Solver) -> bool:
+    """Whether its training rows depend on what it found; see `Solver`."""
+    return bool(getattr(solver, "whitens", True))
 
 
 @runtime_checkable

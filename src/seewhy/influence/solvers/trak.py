@@ -47,6 +47,7 @@ class TRAK:
     passes = 1
     streams = False
     calibrated = False
+    whitens = False
 
     def __init__(
         self, *, dim: int = 2048, damping: float = 0.1, distribution: Distribution = "rademacher", seed: int = 0
@@ -73,13 +74,17 @@ class TRAK:
             if not i:
                 check_cross_entropy_of(problem, images, self.name, values=True)
             for gram, rows in zip(grams, self._features(problem, images, labels), strict=True):
+                rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # half as long is too coarse a sum
                 gram += rows.T @ rows
             if progress:
                 progress(len(images))
         grams = reduce(grams)
         means = grams.diagonal(dim1=1, dim2=2).mean(1)
         grams.diagonal(dim1=1, dim2=2).add_(self._damping * means[:, None].clamp(min=1e-30))
-        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(grams)).to(problem.flat().dtype)
+        factors, failed = torch.linalg.cholesky_ex(grams)
+        if bool(failed.any()):
+            raise InputError(f"damping={self._damping} is too little for the rounding of these gradients; give more")
+        self._inverse = torch.cholesky_inverse(factors).to(problem.flat().dtype)
 
     def state(self) -> dict[str, Tensor]:
         return {"inverse": as_fitted(self._inverse, self.name)}

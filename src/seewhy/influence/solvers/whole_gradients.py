@@ -26,6 +26,7 @@ class GradientSolver:
     passes = 0
     streams = False
     calibrated = True
+    whitens = False
 
     def __init__(self, *, dim: int | None = None, seed: int = 0, **settings: Any) -> None:
         self.settings: Mapping[str, Any] = {**settings, "dim": dim, "seed": seed}

@@ -1,0 +1,5 @@
+"""`python -m seewhy`, which `torchrun -m seewhy` is too."""
+
+from .cli import main
+
+main()

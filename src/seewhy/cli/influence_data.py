@@ -1,0 +1,111 @@
+"""The model and the training pictures of an index, the classes of the one as those of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.markup import escape
+
+from ..data import find_data
+from ..data.dataset import Example, LabelledImages
+from ..errors import InputError, ModelError
+from ..influence import InfluenceIndex
+from ..influence.store import Store
+from ..marked import class_indices
+from ..models.load import load_model
+from ..models.model import Model
+from . import parsing
+from .showing import console
+
+
+class InClassesOf(LabelledImages):
+    """A data set whose labels are a model's.
+
+    Args:
+        data: the data set.
+        classes: the model's names.
+        numbers: for each class of the data the model's.
+    """
+
+    def __init__(self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]) -> None:
+        self.data, self.numbers = data, numbers
+        self.title, self.classes, self.multi_label = data.title, tuple(classes), data.multi_label
+        self.names, self.skipped, self.on_error = data.names, data.skipped, data.on_error
+        self.labels = [self._mapped(labels) for labels in data.labels]
+
+    def _mapped(self, labels: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.numbers[label] for label in labels)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.data[index]
+        return replace(example, labels=self._mapped(example.labels))
+
+
+def model_and_data(
+    made_of: Mapping[str, Any], *, device: str, on_error: Literal["raise", "skip"] = "raise"
+) -> tuple[Model, LabelledImages]:
+    """What an index is made of, from what its manifest says: model, labels, data, split, seed, skipped.
+
+    Args:
+        on_error: "skip" opens every picture, and leaves out those that cannot be read.
+
+    Raises:
+        ModelError: a class of the data is none of the model's.
+    """
+    with console.status(f"Loading {escape(made_of['model'])}"):
+        model = load_model(made_of["model"], labels=made_of.get("labels"), device=parsing.usable_device(device))
+        data = find_data(
+            made_of["data"], split=made_of.get("split", "train"), seed=made_of.get("seed", 0), on_error=on_error
+        )
+    data = data.readable() if on_error == "skip" else data
+    skipped = set(made_of.get("skipped", ()))
+    if skipped:
+        data = data.subset(i for i, name in enumerate(data.names) if name not in skipped)
+    return model, _in_classes_of(model, data)
+
+
+def _in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
+    try:
+        numbers = class_indices(model, data)
+    except ModelError as error:
+        raise ModelError(
+            f"{str(error).partition(';')[0]}; give a model that was trained on these classes ('seewhy train' makes "
+            "one), or the names of its classes with --labels"
+        ) from error
+    if model.labels is None or data.classes == model.labels:
+        return data
+    return InClassesOf(data, model.labels, numbers)
+
+
+def open_index(
+    folder: Path, *, model: str | None, data: str | None, device: str, batch_size: int = 64
+) -> InfluenceIndex:
+    """Opens an index with the model and the data that it says it was made of, or with those given.
+
+    Raises:
+        InputError: there is none, or the model or the data are not there, or do not fit it.
+    """
+    store = Store(folder)
+    if not store.load():
+        raise InputError(f"'{folder}' holds no influence index; 'seewhy influence fit' makes one")
+    about: Mapping[str, Any] = store.head["about"]
+    given = {name: value for name, value in (("model", model), ("data", data)) if value is not None}
+    made_of = {**about, **given}
+    missing = [name for name in ("model", "data") if made_of.get(name) is None]
+    if missing:
+        raise InputError(
+            f"the index in '{folder}' does not say what it was made of; give {' and '.join(f'--{m}' for m in missing)}"
+        )
+    usable = parsing.usable_device(device)
+    try:
+        loaded, examples = model_and_data(made_of, device=usable)
+    except InputError as error:
+        if len(given) == 2:
+            raise
+        raise type(error)(
+            f"what the index in '{folder}' was made of cannot be had: {error}; --model and --data say where it is now"
+        ) from error
+    return InfluenceIndex.open(folder, loaded, data=examples, batch_size=batch_size)
