@@ -96,7 +96,7 @@ def test_fit_tells_the_estimate_and_what_to_ask(
     assert list(tmp_path.glob("self-*"))
     for wrong, reason in (
         ({"options": ["damping"]}, "is not NAME=VALUE"),
-        ({"options": ["dumping=3"]}, "solver 'last_layer' does not take"),
+        ({"options": ["dumping=3"]}, "solver 'last_layer' has no setting 'dumping'; did you mean 'damping'"),
         ({"dtype": "int8"}, "dtype 'int8' is not known"),
         ({"options": ["damping=0.1"]}, "holds an index with settings="),
     ):

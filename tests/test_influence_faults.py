@@ -287,7 +287,7 @@ def test_what_self_influence_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert building._working({"features": torch.zeros(1, 9000), "residuals": torch.zeros(1, 1000)}) == 3 * 8 * 2**24
     size = index.problem.flat().numel()  # of these eight gradients are held whole before they are projected
     projected = fit(network(), training(12), solver=find_solver("gradient_dot", dim=4))
-    assert projected._building()._working({"rows": torch.zeros(8, 4)}) == int(2.5 * 8 * size * 8) + size * 4 * 4
+    assert projected._building()._working({"rows": torch.zeros(8, 4)}) == int(2.5 * 8 * size * 8) + size * 4
     expected = index.scores(*held_back())
     own = index.solver.self_influence(index.problem, *training(12))
     monkeypatch.setattr(last_layer, "WORKING", 1)  # one by one

@@ -110,15 +110,19 @@ def evaluate(
     data: Annotated[str | None, DATA_OPTION] = None,
     split: Annotated[str, typer.Option(help="Of the data: train, val or test.")] = "test",
     validation: Annotated[
-        str | None, typer.Option(help="The split on which localisation thresholds are fitted. [none]")
+        str | None, typer.Option(help="The split on which localisation thresholds are fitted.", show_default="none")
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Of the data, at most so many pictures. [all]")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Of the data, at most so many pictures.", show_default="all")
+    ] = None,
     rule: RuleOption = "cam2016",
     model: ModelOption = "efficientnet_lite0",
     method: MethodsOption = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="One or more, as deletion or deletion:step=1792,output=logit. [the task's]"),
+        typer.Option(
+            "--metric", help="One or more, as deletion or deletion:step=1792,output=logit.", show_default="the task's"
+        ),
     ] = None,
     target: TargetsOption = None,
     layer: LayersOption = None,
@@ -212,7 +216,8 @@ def localize(
 def train(
     data: Annotated[str, DATA_OPTION] = "scenes",
     val: Annotated[
-        str | None, typer.Option("--val", help="Data whose split 'val' is held back; 'none' holds nothing. [--data]")
+        str | None,
+        typer.Option("--val", help="Data whose split 'val' is held back; 'none' holds nothing.", show_default="--data"),
     ] = None,
     pooling: Annotated[str, typer.Option("--pooling", help="The head: gap (CAM), gmp, lse or oquab.")] = "gap",
     backbone: Annotated[
@@ -220,7 +225,8 @@ def train(
     ] = "efficientnet_lite0",
     scratch: Annotated[bool, typer.Option("--scratch", help="Begin from random weights.")] = False,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Pixels along each edge of the input. [the pictures', else 224]")
+        int | None,
+        typer.Option(min=16, help="Pixels along each edge of the input.", show_default="the pictures', else 224"),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one step.")] = 32,

@@ -17,16 +17,21 @@ ModelOption = Annotated[
 ]
 PhotosArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)]
 MethodsOption = Annotated[
-    list[str] | None, typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them. [grad_cam]")
+    list[str] | None,
+    typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them.", show_default="grad_cam"),
 ]
 TargetsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--target", "-t", help="top1, top3, a class or label, probability:A, margin:A/B, counterfactual:A. [top1]"
+        "--target",
+        "-t",
+        help="top1, top3, a class or label, probability:A, margin:A/B, counterfactual:A.",
+        show_default="top1",
     ),
 ]
 LayersOption = Annotated[
-    list[str] | None, typer.Option("--layer", "-l", help="Names, or all-stages. [the last that is a picture]")
+    list[str] | None,
+    typer.Option("--layer", "-l", help="Names, or all-stages.", show_default="the last that is a picture"),
 ]
 MethodOptions = Annotated[
     list[str] | None,

@@ -12,7 +12,7 @@ from ..errors import InputError
 
 Distribution = Literal["rademacher", "normal"]
 _BLOCK = 4096  # parameters whose rows are drawn together
-_KEPT = 2**27  # numbers of drawn blocks that are kept rather than drawn anew: 512 MB
+_KEPT = 2**29  # bytes of drawn blocks that are kept rather than drawn anew
 
 
 class Projection:
@@ -37,8 +37,9 @@ class Projection:
 
     def __call__(self, vectors: Tensor) -> Tensor:
         total = vectors.new_zeros(len(vectors), self.dim)
+        values = vectors.new_empty(min(_BLOCK, vectors.shape[1]), self.dim)  # one for all: new memory is slow
         for index, part in enumerate(torch.split(vectors, _BLOCK, 1)):
-            total += part @ self._block(index, part.shape[1]).to(part)
+            total.addmm_(part, values[: part.shape[1]].copy_(self._block(index, part.shape[1])))
         return total / math.sqrt(self.dim)
 
     def _block(self, index: int, rows: int) -> Tensor:
@@ -46,15 +47,21 @@ class Projection:
         if index in self._kept:
             return self._kept[index]
         generator = torch.Generator().manual_seed((self._key + index) % 2**63)
-        if self._normal:
-            block = torch.randn(rows, self.dim, generator=generator)
-        else:
-            block = torch.randint(0, 2, (rows, self.dim), generator=generator, dtype=torch.int8).float() * 2 - 1
-        if (len(self._kept) + 1) * _BLOCK * self.dim <= _KEPT:
+        size = rows, self.dim
+        block = torch.randn(size, generator=generator) if self._normal else _signs(*size, generator)
+        if (len(self._kept) + 1) * _BLOCK * self.dim * block.element_size() <= _KEPT:
             self._kept[index] = block
         return block
 
 
+def _signs(rows: int, count: int, generator: torch.Generator) -> Tensor:
+    """-1 and 1 at random, (rows, count) int8: one for each bit of drawn words, which is faster than drawing each."""
+    words = torch.randint(-(2**63), 2**63 - 1, (rows, -(-count // 64)), generator=generator)
+    bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
+    signs = (2 * bits - 1).to(torch.int8).view(torch.int64)[:, 0]  # (256,): of each byte its eight signs
+    return signs[words.view(torch.uint8).long()].view(torch.int8)[:, :count]
+
+
 def kept_bytes(parameters: int, dim: int) -> int:
     """What a projection of so many parameters keeps of its matrix."""
-    return torch.float32.itemsize * min(_KEPT, parameters * dim)
+    return min(_KEPT, parameters * dim)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ArgumentTypeError, InputError, did_you_mean
@@ -48,12 +50,23 @@ def find_solver(solver: str | Solver, **settings: Any) -> Solver:
             )
         return solver
     if solver not in SOLVERS:
-        raise InputError(f"solver={solver!r} is not known{did_you_mean(solver, SOLVERS)}; use {', '.join(SOLVERS)}")
-    try:
-        found: Solver = SOLVERS[solver](**settings)
-    except TypeError as error:
-        raise InputError(f"solver {solver!r} does not take {settings}: {error}") from error
+        raise InputError(
+            f"solver={solver!r} is not known{did_you_mean(solver, SOLVERS)} (there are {', '.join(SOLVERS)})"
+        )
+    _check(solver, settings)
+    found: Solver = SOLVERS[solver](**settings)
     return found
+
+
+def _check(solver: str, settings: Mapping[str, Any]) -> None:
+    """Says which setting a solver does not have, or takes no word for."""
+    known = {name: each.default for name, each in inspect.signature(SOLVERS[solver]).parameters.items()}
+    for name, value in settings.items():
+        if name not in known:
+            accepted = f"its settings: {', '.join(known)}" if known else "it has none"
+            raise InputError(f"solver {solver!r} has no setting {name!r}{did_you_mean(name, known)} ({accepted})")
+        if isinstance(value, str) and not isinstance(known[name], str):
+            raise InputError(f"{name}={value!r} of solver {solver!r} is not a number; its default is {known[name]}")
 
 
 def own_solver(solver: Solver) -> Solver:
