@@ -110,6 +110,7 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
         torch.linalg.eigh = turned
     for solver in PROCESSES:
         torch.save(asked(solver, Path(folder) / solver), Path(folder) / f"{solver}-{rank}.pt")
+    torch.distributed.barrier()  # or the first to leave takes the store with it
     torch.distributed.destroy_process_group()
 
 

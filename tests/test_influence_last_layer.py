@@ -181,3 +181,11 @@ def test_smoothed_labels_are_a_cross_entropy() -> None:
     solver = find_solver("last_layer")
     solver.fit(smooth, batches(images, labels))
     assert matrix(solver, smooth, (images, labels), (images[:2], labels[:2])).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["last_layer", "hessian"])
+def test_another_l2_than_that_of_the_training_is_told(name: str) -> None:
+    net, images, labels = fitted(l2=0.05)
+    it = problem(net, 200, 0.5)
+    with pytest.warns(SeewhyWarning, match=r"has not converged: .* \(it would be .*e-.* with l2=0\.05\), of a single"):
+        find_solver(name).fit(it, batches(images, labels))

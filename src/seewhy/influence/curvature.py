@@ -128,17 +128,25 @@ class Convergence:
     def conclude(self, reduce: Reduce = identity) -> None:
         """Warns where the gradient is large."""
         total, (count, squares) = reduce(self._sum), reduce(self._moments).tolist()
-        norm = float((total / count + self.problem.l2 * self.problem.flat().to(total)).norm())
         noise = max(0.0, 1 / count - 1 / self.problem.count) ** 0.5
-        warn_unless_converged(norm, (squares / count) ** 0.5, noise=noise)
+        weights = self.problem.flat().to(total)
+        warn_unless_converged(total / count, weights, self.problem.l2, (squares / count) ** 0.5, noise=noise)
 
 
-def warn_unless_converged(norm: float, single: float, *, noise: float = 0.0) -> None:
-    """Warns of a mean gradient that is large beside `single`, the root mean square of the examples' own norms."""
-    if norm > math.hypot(_LARGE, 1.2 * noise) * single:
-        warnings.warn(
-            f"the model has not converged: the norm of its mean training gradient is {norm:.2g}, of a single example's "
-            f"{single:.2g}; influences suppose nearly 0. Train on, check l2, or use trak or tracin",
-            SeewhyWarning,
-            stacklevel=4,
-        )
+def warn_unless_converged(gradient: Tensor, weights: Tensor, l2: float, single: float, *, noise: float = 0.0) -> None:
+    """Warns of an objective's gradient that is large beside `single`, the root mean square of the examples' own norms.
+
+    `gradient` is the mean of the losses', without l2. Where another l2 leaves less than half as much, it is told.
+    """
+    norm = float((gradient + l2 * weights).norm())
+    if norm <= math.hypot(_LARGE, 1.2 * noise) * single:
+        return
+    best = max(0.0, -float((gradient * weights).sum()) / max(float(weights.square().sum()), 1e-300))
+    least = float((gradient + best * weights).norm())
+    hint = f" (it would be {least:.2g} with l2={best:.2g})" if least < norm / 2 else ""
+    warnings.warn(
+        f"the model has not converged: the norm of its mean training gradient is {norm:.2g}{hint}, of a single "
+        f"example's {single:.2g}; influences suppose nearly 0. Train on, check l2, or use trak or tracin",
+        SeewhyWarning,
+        stacklevel=4,
+    )

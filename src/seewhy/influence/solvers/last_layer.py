@@ -222,5 +222,5 @@ class _Watch:
 
     def conclude(self, problem: Problem, head: Head, reduce: Reduce) -> None:
         gradient, squares = torch.as_tensor(self._gradient), torch.as_tensor(self._squares)
-        mean = reduce(gradient) / problem.count + problem.l2 * in_double(head.weights())
-        warn_unless_converged(float(mean.norm()), float(reduce(squares) / problem.count) ** 0.5)
+        single = float(reduce(squares) / problem.count) ** 0.5
+        warn_unless_converged(reduce(gradient) / problem.count, in_double(head.weights()), problem.l2, single)
