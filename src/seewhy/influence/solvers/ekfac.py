@@ -211,7 +211,8 @@ class EKFAC:
             part.div_(curvatures[layer.name] ** power)
             if power == 1:
                 right, left = self._bases[layer.name]
-                part.copy_(left @ part @ right.T)
+                for one in torch.split(part, few(math.prod(layer.shape), part)):
+                    one.copy_(left @ one @ right.T)
         return rows
 
     def _stored(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
