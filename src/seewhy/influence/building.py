@@ -128,8 +128,8 @@ class Building:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SeewhyWarning)
-                self._fitted(copy.deepcopy(self.solver), images[:few], labels[:few])  # what is slow once
-                passing, once = self._fitted(trial, images, labels)
+                self._timed_fit(copy.deepcopy(self.solver), images[:few], labels[:few])  # what is slow once
+                passing, once = self._timed_fit(trial, images, labels)
             begun = time.perf_counter()
             rows = pack(trial.train_rows(self.problem, images[:few], labels[:few]), self.dtype)
             storing = (time.perf_counter() - begun) / few
@@ -146,7 +146,7 @@ class Building:
         memory = 3 * state + max(self._working(rows), shard)  # the state three times, as it is written
         return Cost(n, n * each + state, memory, took)
 
-    def _fitted(self, trial: Solver, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    def _timed_fit(self, trial: Solver, images: Tensor, labels: Tensor) -> tuple[float, float]:
         """Fits a solver on these alone; the seconds of its passes over them, and the others."""
         spent = 0.0
 

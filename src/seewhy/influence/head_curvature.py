@@ -138,7 +138,7 @@ class Woodbury:
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._features = torch.empty(0)  # (n, R)
         self._probabilities = torch.empty(0)  # (n, K)
-        self._basis = torch.empty(0)  # (F, R)
+        self._basis = torch.empty(0, 0)  # (F, R); (F, 0) where the features span all directions
         self._blocks = torch.empty(0)  # (K, R, R), L^-1 of each D_k
         self._capacity = torch.empty(0)  # (n, n), L^-1 of C
         self._ridge = torch.zeros(())
@@ -146,7 +146,7 @@ class Woodbury:
     @staticmethod
     def numbers(n: int, features: int, classes: int) -> int:
         r = min(n, features)
-        return classes * r * r + n * n + n * (r + classes) + features * r
+        return classes * r * r + n * n + n * (r + classes) + (features * r if n < features else 0)
 
     @staticmethod
     def work(n: int, features: int, classes: int) -> int:
@@ -161,8 +161,8 @@ class Woodbury:
         features, self._probabilities = together(self._seen, reduce)
         self._seen, self._ridge = [], torch.tensor(ridge, dtype=torch.float64)
         n, f = features.shape
-        self._basis = torch.linalg.qr(features.T).Q if n < f else torch.eye(f).to(features)
-        a = self._features = features @ self._basis
+        self._basis = torch.linalg.qr(features.T).Q if n < f else features.new_empty(f, 0)
+        a = self._features = self._inside(features)
         r, k = a.shape[1], self._probabilities.shape[1]
         self._blocks, self._capacity = a.new_empty(k, r, r), torch.eye(n).to(a)
         highest = ridge
@@ -177,19 +177,19 @@ class Woodbury:
         _inverted(self._capacity)
 
     def solve(self, matrices: Tensor) -> Tensor:
-        inside = matrices @ self._basis
-        found = matrices - inside @ self._basis.T  # what lies outside
+        inside = self._inside(matrices)
+        found = matrices - self._back(inside)  # what lies outside
         found /= self._ridge
         for part, out in zip(*(torch.split(x, self._few()) for x in (inside, found)), strict=True):
             halves = self._halves(part)
             weights = self._by_example(halves) @ self._capacity / len(self._features)
             halves += self._halves((weights[:, None] * self._probabilities.T) @ self._features)
-            out += self._wholes(halves) @ self._basis.T
+            out += self._back(self._wholes(halves))
         return found
 
     def quadratic(self, residuals: Tensor, features: Tensor) -> Tensor:
-        inside = features @ self._basis
-        outside = (features - inside @ self._basis.T).square().sum(1)
+        inside = self._inside(features)
+        outside = (features - self._back(inside)).square().sum(1)
         found = residuals.square().sum(1) * outside / self._ridge
         for r, a, out in zip(*(torch.split(x, self._few()) for x in (residuals, inside, found)), strict=True):
             halves = self._halves(r[:, :, None] * a[:, None])
@@ -199,6 +199,14 @@ class Woodbury:
     def _few(self) -> int:
         """How many rows are solved for together."""
         return max(1, WORKING // (self._probabilities.shape[1] * len(self._features)))
+
+    def _inside(self, rows: Tensor) -> Tensor:
+        """Rows (..., F) in the directions that the features span, (..., R)."""
+        return rows @ self._basis if self._basis.shape[1] else rows
+
+    def _back(self, rows: Tensor) -> Tensor:
+        """The reverse of `_inside`."""
+        return rows @ self._basis.T if self._basis.shape[1] else rows
 
     def _halves(self, matrices: Tensor) -> Tensor:
         """L^-1 of (T, K, R), L of D."""
