@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from influence_cases import NOT_TRAINED, fit, held_back, network, one_thread, training
 from seewhy.errors import InputError, ModelError
 from seewhy.influence import Problem, find_solver, match_regions
-from seewhy.influence.fingerprint import _SMALL, checksums
+from seewhy.influence.fingerprint import checksums
 from seewhy.influence.modes import ordinary
 from tiny_models import TinyCNN
 
 pytestmark = NOT_TRAINED
+LARGE = 2**17  # numbers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,7 +119,7 @@ def test_models_made_in_inference_mode(name: str) -> None:
 
 
 class Holder(nn.Module):
-    """Tensors of all kinds, one longer than what is added up together."""
+    """Tensors of all kinds."""
 
     def __init__(self, kinds: dict[str, Tensor]) -> None:
         super().__init__()
@@ -132,11 +133,11 @@ def kinds() -> dict[str, Tensor]:
     def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    flat = drawn(_SMALL)
+    flat = drawn(LARGE)
     return {
-        "large": drawn(200, _SMALL // 400 + 3),
-        "odd": drawn(_SMALL // 2 + 1, dtype=torch.bfloat16),
-        "shifted": flat[1 : _SMALL // 2].view(-1, 5),
+        "large": drawn(200, LARGE // 400 + 3),
+        "odd": drawn(LARGE // 2 + 1, dtype=torch.bfloat16),
+        "shifted": flat[1 : LARGE // 2].view(-1, 5),
         "turned": drawn(300, 301).T,
         "scalar": drawn(),
         "short": drawn(3, 5, dtype=torch.float16),

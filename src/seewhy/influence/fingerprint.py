@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,6 @@ from torch import Tensor, nn
 from ..errors import InputError, SeewhyWarning
 
 PROBES = 16  # pictures that are compared by their pixels
-_ROWS = 13  # that are added up before they are mixed: a prime, for the parts of layers repeat in even numbers
-_SMALL = 2**17  # bytes of a tensor that is looked at together with others
-_ODD = (-7046029254386353131, -4658895280553007687)  # multiplying by an odd number maps 64 bits one to one
 
 
 def digest(*parts: Tensor | str) -> str:
@@ -72,44 +70,15 @@ class Watched:
 
 
 def checksums(modules: Sequence[nn.Module]) -> list[Any]:
-    """What `of_modules` looks at, in brief: how tensors lie, and 128 bits of each large one and of all small ones.
-
-    One changed number changes them for certain, any other change but for a chance of about 2^-64.
-    """
+    """What `of_modules` looks at, in brief: how each tensor lies, and the CRC-32 of its bytes."""
     every = [tensor for module in modules for tensor in _state(module).values()]
-    on_device: dict[torch.device, list[Tensor]] = {}
-    for tensor in every:
-        on_device.setdefault(tensor.device, []).append(_in_memory(tensor))
-    found: list[Any] = [(tensor.dtype, tensor.shape, tensor.stride()) for tensor in every]
-    for parts in on_device.values():
-        small = [part for part in parts if len(part) < _SMALL]
-        large = [part for part in parts if len(part) >= _SMALL]
-        joined = [torch.cat(small), *large] if small else large
-        found += torch.stack([_checksum(part) for part in joined]).tolist()
-    return found
+    return [(t.dtype, t.shape, t.stride(), zlib.crc32(_in_memory(t).cpu().numpy().data)) for t in every]
 
 
 def _in_memory(tensor: Tensor) -> Tensor:
     """The bytes of a tensor in the order in which they lie, which needs no copy."""
     order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
     return tensor.detach().permute(order).reshape(-1).view(torch.uint8)
-
-
-def _checksum(data: Tensor) -> Tensor:
-    """Twice 64 bits of bytes: sums of words by columns and by `_ROWS` rows, each mixed with its place, added up."""
-    if data.storage_offset() % 8:  # words begin at multiples of their size
-        data = data.clone()
-    count = len(data) // 8
-    words, width = data[: 8 * count].view(torch.int64), count // _ROWS
-    rows = words[: _ROWS * width].view(_ROWS, width)
-    columns = torch.cat([rows.sum(0), words[_ROWS * width :], data[8 * count :].long()])
-    return torch.stack([_mixed(columns).sum(), _mixed(rows.sum(1)).sum()])  # columns alone miss rows that change places
-
-
-def _mixed(sums: Tensor) -> Tensor:
-    """Each with its place in it, one to one."""
-    mixed = torch.arange(len(sums), device=sums.device).mul_(_ODD[0]).add_(sums).mul_(_ODD[1])
-    return mixed.bitwise_xor_((mixed >> 32).bitwise_and_(2**32 - 1)).mul_(_ODD[1])
 
 
 def check_model(stored: Mapping[str, str], found: Mapping[str, str], folder: object) -> None:
