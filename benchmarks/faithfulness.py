@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 import seewhy
-from seewhy.masking import Running, keep_allocator_memory
-from seewhy.metrics.faithfulness import Deletion, pixel_ranks
+from seewhy.engine.masking import Running, keep_allocator_memory
+from seewhy.metrics.faithfulness.curves import Deletion, pixel_ranks
 
 TARGET = 3.0  # times faster
 LAST: dict[str, Any] = {"memory_format": "channels_last", "batch_size": 16}

@@ -28,10 +28,10 @@ import transformers
 from torch import Tensor, nn
 
 from seewhy import Trace
-from seewhy.maps import statuses
+from seewhy.engine.call import Call, picture_layout
+from seewhy.engine.trace import main_output
+from seewhy.maps.values import statuses
 from seewhy.methods import METHODS, find_flow, shared_pass
-from seewhy.methods.call import Call, picture_layout
-from seewhy.trace import main_output
 
 SECONDS = 120  # of the processor, for one model
 CLASSES = 1000

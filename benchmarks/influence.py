@@ -32,8 +32,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from seewhy.influence.evaluation import linear_datamodelling_score, random_subsets, spearman
-from seewhy.influence.gradients import example_gradients
+from seewhy.influence.answers.trust import linear_datamodelling_score, random_subsets, spearman
+from seewhy.influence.gradients.per_example import example_gradients
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers import find_solver
 from seewhy.influence.solvers.trak import margin

@@ -38,11 +38,12 @@ from skimage import data
 from torch import Tensor
 
 import seewhy
-from seewhy.masking import Running, SuperpixelMasks, SuperpixelMean, keep_allocator_memory, settle
-from seewhy.methods.call import Call, unpack
-from seewhy.methods.lime import lime
-from seewhy.superpixels import segment
-from seewhy.targets import Probability
+from seewhy.engine.call import Call
+from seewhy.engine.masking import Running, SuperpixelMasks, SuperpixelMean, keep_allocator_memory, settle
+from seewhy.engine.targets.classes import Probability
+from seewhy.methods.lime.lime import lime
+from seewhy.methods.lime.superpixels import segment
+from seewhy.models.call import unpack
 
 
 class Job:

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from seewhy.data.truth import Truth
 from seewhy.metrics import MaxBoxAccuracy, PixelAveragePrecision
-from seewhy.results import Truth
 
 SIZE, THRESHOLDS, TARGET, BATCH = 224, 1000, 5.0, 50
 BOX = (30, 40, 150, 180)

@@ -30,11 +30,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.masking import Running, Zeros, draw_grids, keep_allocator_memory, masked_scores, settle
-from seewhy.methods.call import Call
-from seewhy.methods.rise import rise
-from seewhy.results import Estimate
-from seewhy.targets import Probability
+from seewhy.engine.call import Call
+from seewhy.engine.masking import Running, Zeros, keep_allocator_memory, masked_scores, settle
+from seewhy.engine.targets.classes import Probability
+from seewhy.maps.attribution import Estimate
+from seewhy.methods.rise.rise import rise
+from seewhy.methods.rise.sampling import draw_grids
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "camera")
 OFFICIAL = 8000  # masks that the authors take for ResNet-50

@@ -30,9 +30,9 @@ from families import Candidate, enliven, picture, time_limit, timm_candidates, t
 from torch import Tensor, nn
 
 from seewhy import Trace
-from seewhy.rules.composites import conserving
-from seewhy.rules.ledger import Ledger
-from seewhy.rules.relevance import Relevance
+from seewhy.engine.rules.composites import conserving
+from seewhy.engine.rules.relevance import Relevance
+from seewhy.maps.ledger import Ledger
 
 SECONDS, PEER_SECONDS = 120, 30  # of the processor, for one model
 TOLERANCE = 0.05

@@ -26,12 +26,12 @@ from torch import Tensor
 
 import seewhy
 from seewhy.data import LabelledImages, find_data
-from seewhy.maps import normalize, resize
-from seewhy.masking import keep_allocator_memory
+from seewhy.data.truth import Truth
+from seewhy.engine.masking import keep_allocator_memory
+from seewhy.maps.values import normalize, resize
 from seewhy.metrics import LocationAveragePrecision, MaxBoxAccuracy, PixelAveragePrecision, PointingGame
 from seewhy.metrics.baselines import ChanceMethod
-from seewhy.results import Truth
-from seewhy.wsol import Trained, train
+from seewhy.models.training import Trained, train
 
 METHODS = ("cam", "saliency", "input_x_gradient", "guided_backprop")
 BATCH = 50

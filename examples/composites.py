@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from sklearn.datasets import load_sample_image
 
 from seewhy.data.dataset import Example, LabelledImages
-from seewhy.images import read_image
-from seewhy.results import Truth
+from seewhy.data.images import read_image
+from seewhy.data.truth import Truth
 
 # photo, and the ellipse around the thing: centre x, y, half width and height in its pixels
 THINGS = {

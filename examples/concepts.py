@@ -15,8 +15,8 @@ import numpy as np
 from composites import GROUNDS, THINGS, Composites
 
 import seewhy
+from seewhy.models.training.features import linear_svm
 from seewhy.render import contact_sheet
-from seewhy.wsol.features import linear_svm
 
 SAID = ("{0} beside {1}, {2} below", "{2} with {0} and {1}", "here is {1} on {2}, and {0} too")
 GROUND_WORDS = dict(zip(GROUNDS, ("grass", "stones", "bricks", "stars"), strict=True))

@@ -20,9 +20,9 @@ from PIL import Image
 
 import seewhy
 from seewhy.data import find_data
-from seewhy.maps import normalize
+from seewhy.maps.values import normalize
+from seewhy.models.training import train
 from seewhy.render import contact_sheet
-from seewhy.wsol import train
 
 SIDE = 240
 

@@ -16,8 +16,8 @@ from composites import GROUNDS, THINGS, Composites
 import seewhy
 from seewhy.data import LabelledImages, find_data
 from seewhy.metrics import PointingGame
+from seewhy.models.training.features import linear_svm
 from seewhy.render import contact_sheet
-from seewhy.wsol.features import linear_svm
 
 
 def generated(count: int, *, seed: int, size: int = 224) -> LabelledImages:

@@ -17,7 +17,7 @@ from torch import nn
 
 import seewhy
 from seewhy.influence import InfluenceIndex, mislabelled
-from seewhy.render.influence import influence_sheet, mislabelled_sheet
+from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
 
 DECAY, STEPS = 1e-3, 360
 

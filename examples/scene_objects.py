@@ -15,8 +15,8 @@ import numpy as np
 from composites import GROUNDS, THINGS, Composites
 
 import seewhy
+from seewhy.models.training.features import linear_svm
 from seewhy.render import contact_sheet
-from seewhy.wsol.features import linear_svm
 
 # cups are everywhere; each scene has two things of its own
 SCENES = {"garden": ("cat", "flower"), "journey": ("pagoda", "rocket"), "clinic": ("retina", "face")}

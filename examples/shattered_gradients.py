@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 import seewhy
-from seewhy.images import read_image
-from seewhy.rules.relevance import Relevance
+from seewhy.data.images import read_image
+from seewhy.engine.rules.relevance import Relevance
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 import seewhy
 from seewhy.data.dataset import Example, LabelledImages
-from seewhy.localize import boxes
+from seewhy.data.truth import Truth
+from seewhy.maps.boxes import boxes
 from seewhy.metrics import PointingGame
+from seewhy.models.training import train
 from seewhy.render import contact_sheet
 from seewhy.render.boxes import FOUND, outline
-from seewhy.results import Truth
-from seewhy.wsol import train
 
 PHOTOS = ("chelsea", "coffee", "rocket", "astronaut", "brick", "grass", "gravel", "china.jpg", "flower.jpg")
 WORDS = ("open", "cafe", "exit", "museum", "taxi", "bakery", "stop", "books", "hotel", "24h", "sale", "parking")

@@ -15,11 +15,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from oracles import bilinear
+from seewhy.engine.call import Call
+from seewhy.engine.masking import Running, ScorerError
+from seewhy.engine.targets.classes import Logit, Probability
 from seewhy.errors import InputError, LayerError, ModelError, SeewhyWarning, TargetError
-from seewhy.masking import Running, ScorerError
 from seewhy.methods.ablation import ablation_cam, score_cam
-from seewhy.methods.call import Call
-from seewhy.targets import Logit, Probability
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 METHODS = [ablation_cam, score_cam]

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 import seewhy
+from seewhy.data.preprocess import Preprocess
+from seewhy.engine.black_box import BlackBox
+from seewhy.engine.layers import unwrap
+from seewhy.engine.trace import Trace
 from seewhy.errors import ArgumentTypeError, InputError, ModelError
-from seewhy.images import Preprocess
 from seewhy.methods import METHODS
 from seewhy.methods.ablation import ablation_cam, score_cam
 from seewhy.methods.occlusion import occlusion
-from seewhy.models.black_box import BlackBox
-from seewhy.models.layers import unwrap
 from seewhy.models.model import wrap
-from seewhy.trace import Trace
 from tiny_models import TinyCNN, pictures, randomised
 
 UNIT = Preprocess((8, 8), 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")

@@ -168,7 +168,7 @@ def test_an_interrupt_keeps_what_was_finished(
 ) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.jpg").write_bytes(cat.read_bytes())
-    from seewhy.saving import ExplanationWriter
+    from seewhy.methods.explanation import ExplanationWriter
 
     add = ExplanationWriter.add
 
@@ -200,8 +200,8 @@ def test_an_interrupted_evaluation_says_what_is_saved(
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy import saving
     from seewhy.cli import parsing
+    from seewhy.methods import saving
 
     assert run(["demo", "-o", str(cat)]) == 1
     assert "cannot be made a folder: File exists; give one where you may write" in capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
 def test_a_full_disk_is_one_line(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.saving import ExplanationWriter
+    from seewhy.methods.explanation import ExplanationWriter
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "maps.npz")

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from seewhy import Trace
-from seewhy.errors import InputError
-from seewhy.rules.composites import (
+from seewhy.engine.rules.composites import (
     COMPOSITES,
     Composite,
     Operation,
@@ -16,8 +15,9 @@ from seewhy.rules.composites import (
     epsilon_plus,
     epsilon_plus_box,
 )
-from seewhy.rules.lrp import epsilon, flat, gamma, safe, z_plus
-from seewhy.rules.relevance import Relevance
+from seewhy.engine.rules.lrp import epsilon, flat, gamma, safe, z_plus
+from seewhy.engine.rules.relevance import Relevance
+from seewhy.errors import InputError
 from tiny_models import TinyCNN, TinyResNet, pictures, randomised
 
 A, B = epsilon(0.1), epsilon(0.2)

@@ -13,8 +13,8 @@ import torch
 import data_layouts as layouts
 from data_layouts import number_of
 from seewhy.data import Example, LabelledImages, find_data
+from seewhy.data.truth import Truth
 from seewhy.errors import ImageError, InputError, SeewhyWarning
-from seewhy.results import Truth
 
 # The small copies leave most of the classes without a picture, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no picture of:seewhy.errors.SeewhyWarning")

@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from seewhy.data import Example, Scenes, find_data
-from seewhy.data.sprites import glyphs
+from seewhy.data.drawn.sprites import glyphs
 from seewhy.errors import InputError
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 import data_layouts as layouts
 from data_layouts import number_of
 from seewhy.data import Scenes, check_splits, find_data
-from seewhy.data.files import hash_split
-from seewhy.data.marks import Marks, box_of, read_mask
+from seewhy.data.formats.files import hash_split
+from seewhy.data.formats.marks import Marks, box_of, read_mask
 from seewhy.errors import ImageError, InputError, MissingExtraError, SeewhyWarning
 
 SPLITS = ("train", "val", "test")
@@ -314,7 +314,7 @@ def test_a_folder_without_classes_or_pictures(tmp_path: Path) -> None:
 def test_an_extra_that_is_missing_is_named(
     module: str, kind: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.data.sprites import glyphs
+    from seewhy.data.drawn.sprites import glyphs
 
     glyphs.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)

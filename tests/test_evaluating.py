@@ -19,8 +19,6 @@ from pyarrow import parquet
 import seewhy
 from seewhy.cli.evaluating import evaluate_photos, parse_metric
 from seewhy.errors import InputError, TargetError
-from seewhy.evaluating import evaluate
-from seewhy.evaluation import Evaluation
 from seewhy.methods import METHODS
 from seewhy.metrics import (
     CHANCES,
@@ -31,6 +29,8 @@ from seewhy.metrics import (
     ParameterRandomisation,
     chance_maps,
 )
+from seewhy.metrics.evaluate import evaluate
+from seewhy.metrics.evaluation import Evaluation
 from seewhy.render.curves import Panel, Scored, curves_picture
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 
@@ -150,7 +150,7 @@ def test_what_is_saved_reads_back(tmp_path: Path) -> None:
 def test_what_there_is_so_far_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, x, _ = example()
     now = [0.0]
-    monkeypatch.setattr("seewhy.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("seewhy.metrics.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
     parts: list[Evaluation] = []
 
     def keep(part: Evaluation) -> None:

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
-from seewhy import maps
 from seewhy.errors import ArgumentTypeError, ImageError, InputError, LayerError, SeewhyError, TargetError
-from seewhy.explaining import explain_batches
-from seewhy.sources import Source
+from seewhy.maps import values as maps
+from seewhy.methods.explain import explain_batches
+from seewhy.methods.photos import Source
 from tiny_models import TinyCNN, pictures, randomised
 
 

@@ -14,11 +14,11 @@ import transformers
 from torch import Tensor, nn
 
 from seewhy import Trace
+from seewhy.engine.flow import trace_flow
+from seewhy.engine.layers import resolve_layer, unwrap
+from seewhy.engine.layout import Layout, infer_layout
 from seewhy.errors import ArgumentTypeError, LayerError
-from seewhy.flow import trace_flow
 from seewhy.methods import grad_cam
-from seewhy.models.layers import resolve_layer, unwrap
-from seewhy.models.tokens import Layout, infer_layout
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised, tiny_vit
 
 tv = torchvision.models

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from seewhy.data.images import find_images, read_image
+from seewhy.data.preprocess import IMAGENET, Placement, Preprocess, tensor_to_photos
 from seewhy.errors import ArgumentTypeError, ImageError
-from seewhy.images import IMAGENET, Placement, Preprocess, find_images, read_image, tensor_to_photos
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

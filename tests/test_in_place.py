@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seewhy.rules.ledger import Ledger
-from seewhy.rules.relevance import Relevance
-from seewhy.trace import Trace
+from seewhy.engine.rules.relevance import Relevance
+from seewhy.engine.trace import Trace
+from seewhy.maps.ledger import Ledger
 
 
 class _InPlace(nn.Module):

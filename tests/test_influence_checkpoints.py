@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from influence_oracles import batches, cnn, correlation, digits, losses, slow_gradients
 from seewhy.errors import InputError
+from seewhy.influence.gradients.projection import Projection
 from seewhy.influence.problem import Problem
-from seewhy.influence.projection import Projection
 from seewhy.influence.solvers import find_solver
 from seewhy.influence.solvers.trak import margin
 from tiny_models import ModelState

@@ -19,7 +19,7 @@ from PIL import Image
 from influence_cases import NOT_TRAINED, one_thread
 from seewhy.cli import influencing, run
 from seewhy.cli.influence_data import model_and_data
-from seewhy.cli.showing import console, progress
+from seewhy.cli.show import console, progress
 from seewhy.data import find_data
 from seewhy.errors import ImageError, InputError, ModelError
 from seewhy.influence import (
@@ -31,11 +31,11 @@ from seewhy.influence import (
     match_regions,
     mislabelled,
 )
-from seewhy.influence.distributed import World
+from seewhy.influence.answers import sheets as sheets
+from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
+from seewhy.influence.index.distributed import World
 from seewhy.models.load import load_model
 from seewhy.render import drawing
-from seewhy.render import influence as sheets
-from seewhy.render.influence import influence_sheet, mislabelled_sheet
 from tiny_models import TinyCNN, pictures, randomised
 
 CLASSES = ("blue", "green", "red")

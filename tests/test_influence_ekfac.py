@@ -26,12 +26,12 @@ from influence_oracles import (
     slow_influence,
     train,
 )
+from seewhy.engine.targets.classes import Logit
 from seewhy.errors import InputError, ModelError
-from seewhy.influence import layers
+from seewhy.influence.gradients import taps as layers
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers import find_solver
 from seewhy.influence.solvers.ekfac import _drawn, _sketched
-from seewhy.targets import Logit
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 
 L2, N = 0.02, 200

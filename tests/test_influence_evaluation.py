@@ -14,7 +14,7 @@ from torch import Tensor
 
 from influence_oracles import Newton, batches, cnn, digits, problem, softmax_regression, train
 from seewhy.errors import InputError
-from seewhy.influence.evaluation import (
+from seewhy.influence.answers.trust import (
     found_after,
     leave_one_out,
     linear_datamodelling_score,

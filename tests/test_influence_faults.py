@@ -18,11 +18,11 @@ from influence_cases import NOT_TRAINED, N, fit, gradient, held_back, network, o
 from seewhy.cli.influencing import _class_index
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.influence import SOLVERS, InfluenceIndex, Problem, find_solver, match_regions, mislabelled
-from seewhy.influence.gradients import example_gradients
+from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
+from seewhy.influence.gradients.per_example import example_gradients
 from seewhy.influence.solvers import lissa
 from seewhy.influence.solvers.baselines import EmbeddingSimilarity
 from seewhy.influence.solvers.solver import is_calibrated
-from seewhy.render.influence import influence_sheet, mislabelled_sheet
 
 pytestmark = NOT_TRAINED
 
@@ -217,7 +217,7 @@ def test_an_index_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_sheets_of_scores_that_are_no_influences(monkeypatch: pytest.MonkeyPatch) -> None:
-    from seewhy.render import influence as drawn
+    from seewhy.influence.answers import sheets as drawn
 
     said: list[str] = []
     page, row = drawn._page, drawn._row

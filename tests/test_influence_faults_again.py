@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from influence_cases import NOT_TRAINED, fit, gradient, held_back, network, one_thread, training
 from seewhy.errors import InputError, ModelError
 from seewhy.influence import InfluenceIndex, find_solver
-from seewhy.influence.building import Cost
-from seewhy.influence.fingerprint import checksums
-from seewhy.influence.gradients import example_gradients
+from seewhy.influence.gradients.per_example import example_gradients
+from seewhy.influence.index.building import Cost
+from seewhy.influence.index.fingerprint import checksums
 from seewhy.influence.problem import Problem
 
 pytestmark = NOT_TRAINED

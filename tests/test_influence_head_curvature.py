@@ -11,8 +11,8 @@ from torch import Tensor
 from influence_cases import NOT_TRAINED
 from influence_oracles import batches, problem, softmax_regression
 from seewhy.errors import InputError, SeewhyWarning
-from seewhy.influence.head_curvature import Dense, HeadCurvature, Ridge, Woodbury
-from seewhy.influence.head_products import Iterative, Kronecker
+from seewhy.influence.head.curvature import Dense, HeadCurvature, Ridge, Woodbury
+from seewhy.influence.head.products import Iterative, Kronecker
 from seewhy.influence.problem import identity
 from seewhy.influence.solvers import find_solver, last_layer
 

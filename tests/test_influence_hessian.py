@@ -21,8 +21,8 @@ from influence_oracles import (
     train,
 )
 from seewhy.errors import InputError, SeewhyWarning
-from seewhy.influence.curvature import Curvature
-from seewhy.influence.linear_solve import conjugate_gradients
+from seewhy.influence.gradients.curvature import Curvature
+from seewhy.influence.gradients.linear_solve import conjugate_gradients
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers import find_solver
 from seewhy.influence.solvers.solver import Solver

@@ -20,12 +20,12 @@ from influence_oracles import (
     softmax_regression,
     train,
 )
+from seewhy.engine.targets.classes import Logit, Margin
 from seewhy.errors import InputError, ModelError, SeewhyWarning
-from seewhy.influence.evaluation import leave_one_out
+from seewhy.influence.answers.trust import leave_one_out
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers import find_solver
 from seewhy.influence.solvers.solver import Solver
-from seewhy.targets import Logit, Margin
 from tiny_models import ModelState, TinyCNN, randomised
 
 L2 = 0.01

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from influence_oracles import losses, slow_gradients
+from seewhy.engine.draws import normals, uniforms
+from seewhy.engine.targets.classes import Logit, Probability
 from seewhy.errors import ArgumentTypeError, InputError, SeewhyWarning
-from seewhy.influence.draws import normals, uniforms
-from seewhy.influence.gradients import example_gradients, total_gradient
-from seewhy.influence.layers import affine_layers
+from seewhy.influence.gradients.per_example import example_gradients, total_gradient
+from seewhy.influence.gradients.projection import Projection
+from seewhy.influence.gradients.taps import affine_layers
 from seewhy.influence.problem import Problem
-from seewhy.influence.projection import Projection
 from seewhy.influence.solvers import SOLVERS, find_solver
-from seewhy.targets import Logit, Probability
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from seewhy.errors import InputError
-from seewhy.influence.distributed import World
-from seewhy.influence.ranking import TopK, rank_ends
+from seewhy.influence.index.distributed import World
+from seewhy.influence.index.ranking import TopK, rank_ends
 
 
 def in_blocks(scores: torch.Tensor, k: int, size: int) -> tuple[TopK, TopK]:

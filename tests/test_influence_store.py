@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from seewhy.errors import InputError
-from seewhy.influence.store import Store, pack, unpack
+from seewhy.influence.index.store import Store, pack, unpack
 
 ROWS = "rows-0123456789ab-000000000.safetensors"
 MORE = "rows-0123456789ab-000000003.safetensors"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from influence_cases import NOT_TRAINED, fit, held_back, network, one_thread, training
 from seewhy.errors import InputError, ModelError
 from seewhy.influence import Problem, find_solver, match_regions
-from seewhy.influence.fingerprint import checksums
+from seewhy.influence.index.fingerprint import checksums
 from seewhy.influence.modes import ordinary
 from tiny_models import TinyCNN
 

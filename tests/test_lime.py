@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from lime_oracles import package_fit, shapley_values
+from seewhy.engine.call import Call
+from seewhy.engine.masking import Running, ScorerError, image_seed
+from seewhy.engine.targets.classes import Logit
 from seewhy.errors import InputError, SeewhyWarning
-from seewhy.masking import Running, ScorerError, image_seed
-from seewhy.methods.call import Call
-from seewhy.methods.coalitions import LimeKernel
-from seewhy.methods.lime import lime
-from seewhy.results import Estimate
-from seewhy.superpixels import segment
-from seewhy.targets import Logit
+from seewhy.maps.attribution import Estimate
+from seewhy.methods.lime.coalitions import LimeKernel
+from seewhy.methods.lime.lime import lime
+from seewhy.methods.lime.superpixels import segment
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 PLAIN = LimeKernel(0.25, 1.0, None, "auto")

@@ -20,20 +20,15 @@ from torch import nn
 import seewhy
 from seewhy.cli import run
 from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.preprocess import Preprocess
+from seewhy.data.truth import Truth
 from seewhy.errors import ImageError, InputError, ModelError
-from seewhy.images import Preprocess
-from seewhy.localisation import LocalisationEvaluation
-from seewhy.localising import evaluate_localisation
-from seewhy.localize import boxes
-from seewhy.marked import class_indices, read_marked
-from seewhy.metrics import (
-    LocationAveragePrecision,
-    MaxBoxAccuracy,
-    PointingGame,
-    TopKLocalization,
-    chance_maps,
-)
-from seewhy.results import Truth
+from seewhy.maps.boxes import boxes
+from seewhy.metrics import LocationAveragePrecision, MaxBoxAccuracy, PointingGame, TopKLocalization, chance_maps
+from seewhy.metrics.localization.evaluate import evaluate_localisation
+from seewhy.metrics.localization.evaluation import LocalisationEvaluation
+from seewhy.metrics.localization.marked import read_marked
+from seewhy.models.classes import class_indices
 from tiny_models import ModelState
 
 SIDE = 24
@@ -130,7 +125,7 @@ def test_a_map_that_is_the_object_is_right_by_every_metric() -> None:
 
 def test_what_there_is_so_far_is_handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = [0.0]
-    monkeypatch.setattr("seewhy.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("seewhy.metrics.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
     options: dict[str, Any] = {"methods": "cam", "metrics": ["pointing_game", "pixel_ap"]}
     parts: list[Any] = []
 

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from localization_oracles import components, iou
 from seewhy.cli.localizing import localize_photos
+from seewhy.data.preprocess import Placement
+from seewhy.data.truth import Truth
 from seewhy.errors import ArgumentTypeError, ImageError, InputError
-from seewhy.images import Placement
-from seewhy.localize import (
+from seewhy.maps.attribution import Attribution
+from seewhy.maps.boxes import (
     RULES,
     Boxes,
     BoxRule,
@@ -32,7 +34,6 @@ from seewhy.localize import (
     statuses,
 )
 from seewhy.render.boxes import FOUND, MARKED, boxes_picture
-from seewhy.results import Attribution, Truth
 
 
 def field(*patches: tuple[int, int, int, int, float], size: tuple[int, int] = (12, 16)) -> Tensor:

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lrp_oracles as oracles
-from seewhy.errors import InputError
-from seewhy.rules.composites import Composite
-from seewhy.rules.linear import convolution, dense
-from seewhy.rules.lrp import (
+from seewhy.engine.rules.composites import Composite
+from seewhy.engine.rules.linear import convolution, dense
+from seewhy.engine.rules.lrp import (
     LinearMap,
     Rule,
     alpha_beta,
@@ -27,7 +26,8 @@ from seewhy.rules.lrp import (
     z_box,
     z_plus,
 )
-from seewhy.rules.relevance import Relevance
+from seewhy.engine.rules.relevance import Relevance
+from seewhy.errors import InputError
 
 D = torch.float64
 Oracle = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

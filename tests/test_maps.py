@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import oracles
-from seewhy import maps
 from seewhy.errors import InputError
-from seewhy.results import Attribution
+from seewhy.maps import values as maps
+from seewhy.maps.attribution import Attribution
 
 NAN, INF = float("nan"), float("inf")
 

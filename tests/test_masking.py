@@ -17,8 +17,7 @@ from skimage.transform import resize
 from torch import Tensor, nn
 
 from oracles import bilinear
-from seewhy.errors import ArgumentTypeError, InputError, SeewhyError, TargetError
-from seewhy.masking import (
+from seewhy.engine.masking import (
     Blur,
     Chunk,
     FieldMasks,
@@ -42,7 +41,10 @@ from seewhy.masking import (
     settle,
     tuning,
 )
-from seewhy.targets import DetectionBox, EmbeddingSimilarity, Logit, Margin, Probability, SegmentationRegion
+from seewhy.engine.targets.classes import EmbeddingSimilarity, Logit, Margin, Probability
+from seewhy.engine.targets.detection import DetectionBox
+from seewhy.engine.targets.regions import SegmentationRegion
+from seewhy.errors import ArgumentTypeError, InputError, SeewhyError, TargetError
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 CPU = torch.device("cpu")

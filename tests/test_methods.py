@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 import oracles
 from seewhy import methods
+from seewhy.engine.targets.classes import Margin, Probability
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.methods import METHODS, find_method, shared_pass
 from seewhy.methods.cam import _first_component
 from seewhy.methods.gradient import noisy_copies
-from seewhy.targets import Margin, Probability
 from tiny_models import Smooth, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 tv = torchvision.models

@@ -15,11 +15,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 import seewhy
+from seewhy.engine.masking import Running
+from seewhy.engine.targets.classes import Margin
 from seewhy.errors import InputError, TargetError
-from seewhy.masking import Running
 from seewhy.methods import METHODS
 from seewhy.metrics import METRICS, MetricResult, chance_maps
-from seewhy.metrics.faithfulness import (
+from seewhy.metrics.faithfulness.curves import (
     AverageDrop,
     AverageIncrease,
     ConfidenceDrop,
@@ -29,10 +30,9 @@ from seewhy.metrics.faithfulness import (
     pixel_ranks,
     region_labels,
 )
-from seewhy.metrics.imputing import NEIGHBOURS, impute
-from seewhy.metrics.road import ROAD, ROADLeRF, ROADMoRF, removed
-from seewhy.metrics.subsets import Infidelity, SensitivityN, SubsetMasks
-from seewhy.targets import Margin
+from seewhy.metrics.faithfulness.imputing import NEIGHBOURS, impute
+from seewhy.metrics.faithfulness.road import ROAD, ROADLeRF, ROADMoRF, removed
+from seewhy.metrics.faithfulness.subsets import Infidelity, SensitivityN, SubsetMasks
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 FAST: dict[str, dict[str, Any]] = {
@@ -329,7 +329,7 @@ def test_road_removes_exact_counts_of_a_map_that_is_almost_all_zero(
     maps = torch.zeros(1, 32, 32)
     maps.view(-1)[relevant] = 1 + torch.rand(len(relevant))
     seen: list[Tensor] = []
-    monkeypatch.setattr("seewhy.metrics.road.impute", lambda image, kept: seen.append(kept) or image)
+    monkeypatch.setattr("seewhy.metrics.faithfulness.road.impute", lambda image, kept: seen.append(kept) or image)
     result_of(metric(), maps, net, x)
     assert [int((~kept).sum()) for kept in seen] == [round(share / 10 * 1024) for share in range(1, 10)]
     for kept in seen:

@@ -14,8 +14,10 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from localization_oracles import blobs, box_hits, components, ilsvrc_error, iou, pixel_ap, true_boxes
+from seewhy.data.truth import Truth
 from seewhy.errors import ArgumentTypeError, InputError
-from seewhy.localize import BoxRule
+from seewhy.maps.boxes import BoxRule
+from seewhy.maps.components import component_tree, range_max
 from seewhy.metrics import (
     LOCALIZATION,
     METRICS,
@@ -31,8 +33,6 @@ from seewhy.metrics import (
     chance_maps,
     find_metric,
 )
-from seewhy.metrics.components import component_tree, range_max
-from seewhy.results import Truth
 
 
 def result_of(metric: ImageMetric, *arguments: Any, **also: Any) -> MetricResult:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from localization_oracles import blobs, pointing_hit, ranked_ap, true_boxes
+from seewhy.data.truth import Truth
 from seewhy.errors import InputError
 from seewhy.metrics import (
     EnergyPointing,
@@ -27,7 +28,6 @@ from seewhy.metrics import (
     grid_mosaics,
 )
 from seewhy.metrics.intervals import percentiles, resampling_weights, wilson
-from seewhy.results import Truth
 from tiny_models import pictures
 
 

@@ -19,7 +19,7 @@ import seewhy
 from seewhy.errors import InputError, LayerError, ModelError, TargetError
 from seewhy.methods import METHODS, Call
 from seewhy.metrics import ChanceMethod, ParameterRandomisation, label_randomisation, parameter_randomisation
-from seewhy.metrics.randomising import Steps, layers_from_the_top, reinitialise
+from seewhy.metrics.sanity.weights import Steps, layers_from_the_top, reinitialise
 from seewhy.metrics.similarity import SIMILARITIES, hog, similarity_of, spearman, ssim
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 

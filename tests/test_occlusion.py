@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy.engine.call import Call
+from seewhy.engine.masking import MeanColour, Running, ScorerError
+from seewhy.engine.targets.classes import Logit, Probability, ScoreFunction
 from seewhy.errors import InputError, SeewhyWarning
-from seewhy.masking import MeanColour, Running, ScorerError
-from seewhy.methods.call import Call
+from seewhy.maps.attribution import Estimate
 from seewhy.methods.occlusion import occlusion, spread, windows
-from seewhy.results import Estimate
-from seewhy.targets import Logit, Probability, ScoreFunction
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy import Trace
+from seewhy.data.preprocess import Preprocess
+from seewhy.engine.rules.composites import BOXED, COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
+from seewhy.engine.rules.lrp import safe
+from seewhy.engine.rules.relevance import Relevance
+from seewhy.engine.targets.classes import Logit, Margin, Probability
 from seewhy.errors import InputError, ModelError, SeewhyError, SeewhyWarning, TargetError
-from seewhy.images import Preprocess
+from seewhy.maps.ledger import Ledger
 from seewhy.methods.relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
 from seewhy.methods.seeds import seeded, starting_relevance
 from seewhy.render.reading import status_words
-from seewhy.rules.composites import BOXED, COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
-from seewhy.rules.ledger import Ledger
-from seewhy.rules.lrp import safe
-from seewhy.rules.relevance import Relevance
-from seewhy.targets import Logit, Margin, Probability
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 D = torch.float64

@@ -13,18 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy import maps
+from seewhy.data.preprocess import Placement
 from seewhy.errors import InputError
-from seewhy.images import Placement
-from seewhy.render import (
-    STYLES,
-    attribution_picture,
-    color_bar,
-    default_style,
-    explanation_sheet,
-    seen_picture,
-)
-from seewhy.results import Attribution, Prediction
+from seewhy.maps import values as maps
+from seewhy.maps.attribution import Attribution, Prediction
+from seewhy.render import STYLES, attribution_picture, color_bar, default_style, explanation_sheet, seen_picture
 
 PREDICTIONS = [Prediction(281, "tabby cat", 0.43), Prediction(285, "Egyptian cat", 0.31), Prediction(1, "fish", 0.001)]
 LONG = "a label with, as ImageNet has them, a great many synonyms, one after the other, without any end in sight"

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from seewhy import maps
-from seewhy.images import Placement
+from seewhy.data.preprocess import Placement
+from seewhy.maps import values as maps
 from seewhy.render import STYLES, ReportPage, html_report, reading
 from test_render import PREDICTIONS, attribution, many, photo, whole
 

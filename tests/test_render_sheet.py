@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from seewhy.errors import InputError
+from seewhy.maps.attribution import Prediction
 from seewhy.render import contact_sheet, drawing, explanation_sheet, panels, reading
-from seewhy.results import Prediction
 from test_render import LONG, PREDICTIONS, attribution, bump, chroma, many, numbers, photo, whole
 
 

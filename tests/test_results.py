@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seewhy.data.truth import Truth
 from seewhy.errors import InputError
-from seewhy.results import Truth
 
 
 def boxed(*boxes: tuple[float, float, float, float], size: tuple[int, int] = (20, 30), labels: list[int] | None = None):

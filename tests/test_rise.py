@@ -14,25 +14,17 @@ from scipy import stats
 from skimage.transform import resize
 from torch import Tensor, nn
 
+from seewhy.engine.call import Call
+from seewhy.engine.masking import GridMasks, Running, ScorerError, Zeros, image_seed, masked_scores
+from seewhy.engine.masking.tuning import LiveMemory
+from seewhy.engine.targets.classes import Logit, Probability, ScoreFunction
+from seewhy.engine.targets.detection import DetectionBox, DetectionSimilarity
 from seewhy.errors import InputError, SeewhyWarning, TargetError
-from seewhy.masking import (
-    Design,
-    GridMasks,
-    Running,
-    ScorerError,
-    Zeros,
-    draw_grids,
-    estimate,
-    image_seed,
-    masked_scores,
-)
-from seewhy.masking.tuning import LiveMemory
-from seewhy.methods.call import Call
-from seewhy.methods.detection import DetectionSimilarity
-from seewhy.methods.rise import rise, sure
-from seewhy.methods.rise_state import RiseState
-from seewhy.results import Estimate
-from seewhy.targets import DetectionBox, Logit, Probability, ScoreFunction
+from seewhy.maps.attribution import Estimate
+from seewhy.methods.rise.moments import Design, estimate
+from seewhy.methods.rise.rise import rise, sure
+from seewhy.methods.rise.sampling import draw_grids
+from seewhy.methods.rise.state import RiseState
 from tiny_models import Called, ModelState, Smooth, TinyCNN, pictures, randomised
 
 PLAIN = Running(batch_size=64, memory_format="contiguous")

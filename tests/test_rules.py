@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import oracles
 from seewhy import Trace
+from seewhy.engine.rules.bias import BiasGradients
+from seewhy.engine.rules.guided import Rectifiers, is_rectifier
 from seewhy.methods import deconvnet, guided_backprop, saliency
-from seewhy.rules.bias import BiasGradients
-from seewhy.rules.guided import Rectifiers, is_rectifier
 from tiny_models import Rectified, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 RULES = ("gradient", "guided", "deconvnet")

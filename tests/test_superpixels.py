@@ -11,8 +11,8 @@ from lime.wrappers.scikit_image import SegmentationAlgorithm
 from skimage.data import chelsea
 
 from seewhy.errors import ArgumentTypeError, InputError
+from seewhy.methods.lime.superpixels import centres, display_pictures, segment, sizes
 from seewhy.render.superpixels import outline_top
-from seewhy.superpixels import centres, display_pictures, segment, sizes
 from tiny_models import pictures
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from lime_oracles import bent, package_fit, shapley_values
-from seewhy.methods.coalitions import LimeKernel, Sample, ShapleyKernel, lime_weights
-from seewhy.methods.surrogate import Surrogate, fit, fit_selected, stability
-from seewhy.superpixels import segment
+from seewhy.methods.lime.coalitions import LimeKernel, Sample, ShapleyKernel, lime_weights
+from seewhy.methods.lime.superpixels import segment
+from seewhy.methods.lime.surrogate import Surrogate, fit, fit_selected, stability
 
 PLAIN = LimeKernel(0.25, 1.0, None, "auto")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy.engine.tail import Tail
 from seewhy.errors import InputError, LayerError, ModelError
-from seewhy.tail import Tail
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 

@@ -11,20 +11,21 @@ import torch
 from torch import Tensor
 
 import oracles
-from seewhy import Trace, targets
-from seewhy.errors import ArgumentTypeError, TargetError
-from seewhy.targets import (
+from seewhy import Trace
+from seewhy.engine.targets import resolve as targets
+from seewhy.engine.targets.classes import (
     Binary,
     Counterfactual,
-    DetectionBox,
     EmbeddingSimilarity,
     Logit,
     Margin,
     Probability,
     Regression,
-    SegmentationRegion,
-    resolve,
 )
+from seewhy.engine.targets.detection import DetectionBox
+from seewhy.engine.targets.regions import SegmentationRegion
+from seewhy.engine.targets.resolve import resolve
+from seewhy.errors import ArgumentTypeError, TargetError
 from tiny_models import TinyCNN, pictures, randomised
 
 SCORES = torch.tensor([[1.0, 3.0, 2.0, -1.0], [0.5, -2.0, 4.0, 4.5]])

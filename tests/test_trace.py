@@ -23,15 +23,8 @@ import seewhy.methods
 import tiny_models
 from oracles import activation_and_gradient
 from seewhy import Trace
-from seewhy.errors import (
-    ArgumentTypeError,
-    InputError,
-    LayerError,
-    ModelError,
-    SeewhyError,
-    TargetError,
-)
-from seewhy.rules.guided import Rectifiers
+from seewhy.engine.rules.guided import Rectifiers
+from seewhy.errors import ArgumentTypeError, InputError, LayerError, ModelError, SeewhyError, TargetError
 from tiny_models import ModelState, Returning, TinyCNN, TinyResNet, pictures, randomised
 
 Pair = namedtuple("Pair", "first second")

@@ -12,7 +12,7 @@ import seewhy
 from seewhy.cli.training import train_model
 from seewhy.data import Scenes
 from seewhy.errors import InputError
-from seewhy.wsol.cards import read_card
+from seewhy.models.networks.cards import read_card
 from wsol_squares import one_thread
 
 _one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)

@@ -10,9 +10,9 @@ from torch import nn
 
 import seewhy
 from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.preprocess import Preprocess
 from seewhy.errors import InputError, ModelError
-from seewhy.images import Preprocess
-from seewhy.wsol.features import linear_svm, pooled_features, with_head
+from seewhy.models.training.features import linear_svm, pooled_features, with_head
 
 PLAIN = Preprocess((16, 16), None, (0.5,) * 3, (0.5,) * 3, "bilinear")
 

@@ -13,9 +13,9 @@ from torchvision import models
 
 import seewhy
 from seewhy.errors import InputError, ModelError
-from seewhy.wsol import build
-from seewhy.wsol.backbones import Stack, make_backbone, stages_for
-from seewhy.wsol.heads import POOLINGS, LocalisationNet, LogSumExpPool2d
+from seewhy.models.networks.backbones import Stack, make_backbone, stages_for
+from seewhy.models.networks.heads import POOLINGS, LocalisationNet, LogSumExpPool2d
+from seewhy.models.training import build
 from tiny_models import ModelState, pictures, randomised
 
 LAYOUTS = {"timm:test_resnet": (2, 96, 3, 4), "timm:test_mambaout": (2, 3, 4, 64), "timm:test_vit": (2, 25, 64)}

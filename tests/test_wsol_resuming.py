@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import seewhy
+from seewhy.data import disk
 from seewhy.errors import InputError
-from seewhy.wsol import TrainingError, cards
-from seewhy.wsol.cards import read_card, write_whole
+from seewhy.models.networks.cards import keep, read_card
+from seewhy.models.training import TrainingError
 from wsol_squares import Squares, assert_same, fit, one_thread, trained_alone
 
 _one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
@@ -52,7 +53,7 @@ def test_a_full_disk_leaves_the_last_good_state(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(cards.os, "fsync", full)
+    monkeypatch.setattr(disk.os, "fsync", full)
     with pytest.raises(
         TrainingError, match="cannot be written: the disk is full; the last good one stays; make"
     ) as said:
@@ -60,17 +61,17 @@ def test_a_full_disk_leaves_the_last_good_state(
     assert "\n" not in str(said.value)
     assert not list(out.glob("*.part"))
     assert seewhy.load_model(str(out))(torch.rand(1, 3, 32, 32)).isfinite().all()
-    monkeypatch.setattr(cards.os, "fsync", real)
+    monkeypatch.setattr(disk.os, "fsync", real)
     fit(out, dropout=0.3)
     assert_same(out, left_alone)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "folder" / "file"
-    write_whole(path, b"first")
+    keep(path, b"first")
     monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(TrainingError, match="broken; the last good one stays"):
-        write_whole(path, b"second")
+        keep(path, b"second")
     assert path.read_bytes() == b"first"
     assert list(path.parent.iterdir()) == [path]
 

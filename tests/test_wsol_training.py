@@ -17,13 +17,13 @@ from PIL import Image
 
 import seewhy
 from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.preprocess import Preprocess
 from seewhy.errors import ImageError, InputError, MissingExtraError, ModelError, SeewhyWarning
-from seewhy.images import Preprocess
-from seewhy.maps import normalize, resize
-from seewhy.wsol import TrainingError, train
-from seewhy.wsol.cards import read_card
-from seewhy.wsol.feeding import AUGMENTATIONS, Augmentation, Feed, Pictures, augmented
-from seewhy.wsol.fitting import loss_function, schedule
+from seewhy.maps.values import normalize, resize
+from seewhy.models.networks.cards import read_card
+from seewhy.models.training import TrainingError, train
+from seewhy.models.training.feeding import AUGMENTATIONS, Augmentation, Feed, Pictures, augmented
+from seewhy.models.training.fitting import loss_function, schedule
 from wsol_squares import PLAIN, Squares, fit, one_thread, trained_alone, weights
 
 _one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.data.dataset import Example, LabelledImages
-from seewhy.images import Preprocess
-from seewhy.results import Truth
-from seewhy.wsol import train
+from seewhy.data.preprocess import Preprocess
+from seewhy.data.truth import Truth
+from seewhy.models.training import train
 
 TINY: dict[str, Any] = {
     "backbone": "timm:test_resnet",

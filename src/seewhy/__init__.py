@@ -3,58 +3,61 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, images, influence, localize, maps, masking, methods, metrics, render, targets, wsol
+    from . import data, influence, maps, methods, metrics, render
+    from .data import images
+    from .data.preprocess import IMAGENET, Preprocess
+    from .engine import masking, targets
+    from .engine.trace import Trace
     from .errors import SeewhyError, SeewhyWarning
-    from .evaluating import evaluate
-    from .evaluation import Evaluation
-    from .explaining import explain, list_layers
-    from .explanation import Explanation
-    from .images import IMAGENET, Preprocess
-    from .localising import evaluate_localisation
+    from .maps import boxes as localize
+    from .maps.attribution import Attribution, Prediction
     from .methods import METHODS
+    from .methods.explain import explain, list_layers
+    from .methods.explanation import Explanation
+    from .metrics.evaluate import evaluate
+    from .metrics.evaluation import Evaluation
+    from .metrics.localization.evaluate import evaluate_localisation
+    from .models import training as wsol
     from .models.load import load_model
     from .models.model import Model, wrap
-    from .results import Attribution, Prediction
-    from .trace import Trace
-
-__version__ = "0.1.0"
 
 # public name -> where it lives; imported when first asked for, so that `import seewhy` costs nothing
 _WHERE = {
-    "Attribution": "results",
-    "Evaluation": "evaluation",
-    "Explanation": "explanation",
-    "IMAGENET": "images",
+    "Attribution": "maps.attribution",
+    "Evaluation": "metrics.evaluation",
+    "Explanation": "methods.explanation",
+    "IMAGENET": "data.images",
     "METHODS": "methods",
     "Model": "models.model",
-    "Prediction": "results",
-    "Preprocess": "images",
+    "Prediction": "maps.attribution",
+    "Preprocess": "data.images",
     "SeewhyError": "errors",
     "SeewhyWarning": "errors",
-    "Trace": "trace",
-    "evaluate": "evaluating",
-    "evaluate_localisation": "localising",
-    "explain": "explaining",
-    "list_layers": "explaining",
+    "Trace": "engine.trace",
+    "evaluate": "metrics.evaluate",
+    "evaluate_localisation": "metrics.localization.evaluate",
+    "explain": "methods.explain",
+    "list_layers": "methods.explain",
     "load_model": "models.load",
     "wrap": "models.model",
 }
-_MODULES = (
-    "data",
-    "images",
-    "influence",
-    "localize",
-    "maps",
-    "masking",
-    "methods",
-    "metrics",
-    "render",
-    "targets",
-    "wsol",
-)
+_MODULES = {
+    "data": "data",
+    "images": "data.images",
+    "influence": "influence",
+    "localize": "maps.boxes",
+    "maps": "maps",
+    "masking": "engine.masking",
+    "methods": "methods",
+    "metrics": "metrics",
+    "render": "render",
+    "targets": "engine.targets",
+    "wsol": "models.training",
+}
 
 __all__ = [
     "Attribution",
@@ -89,10 +92,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
+    if name == "__version__":
+        value: Any = importlib.metadata.version(__name__)
+    elif name in _WHERE:
         value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"{__name__}.{name}")
+        value = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

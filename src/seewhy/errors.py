@@ -40,6 +40,10 @@ class TargetError(InputError):
     """The output has nothing like the target."""
 
 
+class TrainingError(SeewhyError):
+    """A training cannot go on; what it had saved stays."""
+
+
 class ArgumentTypeError(SeewhyError, TypeError):
     """An argument has a type that is not accepted."""
 

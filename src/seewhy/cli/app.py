@@ -24,7 +24,7 @@ from .arguments import (
     SeedOption,
     TargetsOption,
 )
-from .influence_app import influence
+from .influence import influence
 
 app = typer.Typer(
     name="seewhy",
@@ -40,7 +40,7 @@ app.add_typer(influence, name="influence")
 
 def _version(asked: bool) -> None:
     if asked:
-        from seewhy import __version__
+        from .. import __version__
 
         print(f"seewhy {__version__}")
         raise typer.Exit
@@ -149,7 +149,7 @@ def evaluate(
         "as_json": as_json,
     }
     if task in ("localisation", "localization"):
-        from .evaluating_data import evaluate_data
+        from .evaluate_data import evaluate_data
 
         if photos or target:
             raise typer.BadParameter("localisation scores the true classes of --data, and takes no photos or targets")
@@ -287,7 +287,7 @@ def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> i
 def methods(as_json: JsonOption = False) -> None:
     """Lists the attribution methods."""
     from ..methods import HOW_IT_RUNS, METHODS
-    from .showing import table
+    from .show import table
 
     rows: list[dict[str, Any]] = [
         {
@@ -315,7 +315,7 @@ def layers(
 ) -> None:
     """Lists the layers of a model with their shapes, and marks the ones that would be chosen."""
     from .. import list_layers
-    from .showing import table
+    from .show import table
 
     flow = list_layers(model)
     rows: list[dict[str, Any]] = [

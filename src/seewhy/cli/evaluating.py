@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..data.disk import writable_folder
+from ..data.images import find_images
 from ..errors import InputError
-from ..evaluating import evaluate
-from ..evaluation import PICTURE_NAME, Evaluation, Row
-from ..images import find_images
 from ..metrics import CHANCES, ExplanationMetric, ImageMetric, find_metric
+from ..metrics.evaluate import evaluate
+from ..metrics.evaluation import PICTURE_NAME, Evaluation, Row
 from ..models.load import DEFAULT_MODEL
-from ..saving import writable_folder
 from . import parsing
-from .showing import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, table, tell_skipped
 
 _Kind = TypeVar("_Kind", bound=ImageMetric)
 

@@ -13,12 +13,12 @@ from ..data import find_data
 from ..data.dataset import Example, LabelledImages
 from ..errors import InputError, ModelError
 from ..influence import InfluenceIndex
-from ..influence.store import Store
-from ..marked import class_indices
+from ..influence.index.store import Store
+from ..models.classes import class_indices
 from ..models.load import load_model
 from ..models.model import Model
 from . import parsing
-from .showing import console
+from .show import console
 
 
 class InClassesOf(LabelledImages):

@@ -11,17 +11,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from ..data.disk import writable_folder, write_json
+from ..data.images import find_images, read_image
 from ..errors import ImageError, InputError, did_you_mean
-from ..images import find_images, read_image
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
-from ..influence.distributed import world
+from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
+from ..influence.index.distributed import world
 from ..influence.solvers.solver import is_calibrated
 from ..models.load import DEFAULT_MODEL
-from ..render.influence import influence_sheet, mislabelled_sheet, own_losses
-from ..saving import writable_folder, write_json
 from . import parsing
 from .influence_data import model_and_data, open_index
-from .showing import Shown, bold, console, progress, table, tell_skipped
+from .show import Shown, bold, console, progress, table, tell_skipped
 
 QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
 _LONG = 10.0  # seconds

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.disk import writable_folder, write_json
+from ..data.images import find_images
+from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError
-from ..explaining import explain_batches
-from ..explanation import Explanation
-from ..images import find_images
-from ..localize import Boxes, BoxRule, boxes_on_photo, find_rule
-from ..masking import keep_allocator_memory
+from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
+from ..methods.explain import explain_batches
+from ..methods.explanation import Explanation, file_keys
 from ..models.load import DEFAULT_MODEL
 from ..render.boxes import boxes_picture
-from ..saving import file_keys, writable_folder, write_json
 from . import parsing
-from .showing import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, table, tell_skipped
 
 JSON_NAME, SCHEMA = "boxes.json", 1
 

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..methods import find_method
 from ..models.load import load_model
 from ..models.model import Model
-from .showing import console
+from .show import console
 
 
 def label_names(path: Path | None) -> list[str] | None:

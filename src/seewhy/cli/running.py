@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.disk import writable_folder
+from ..data.images import find_images
+from ..engine.masking import Running, keep_allocator_memory
 from ..errors import ImageError, InputError
-from ..explaining import explain_batches
-from ..explanation import Explanation, join
-from ..images import find_images
-from ..masking import Running, keep_allocator_memory
 from ..methods import find_method
+from ..methods.explain import explain_batches
+from ..methods.explanation import Explanation, ExplanationWriter, join
 from ..models.load import DEFAULT_MODEL
 from ..models.model import Model
-from ..saving import ExplanationWriter, writable_folder
 from . import parsing
-from .showing import bold, console, progress, table, tell_ledgers, tell_skipped
+from .show import bold, console, progress, table, tell_ledgers, tell_skipped
 
 
 def sample_photos(folder: Path) -> list[Path]:

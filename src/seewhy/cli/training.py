@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 
-from ..masking import keep_allocator_memory
-from ..wsol.cards import CURVES, HISTORY
+from ..engine.masking import keep_allocator_memory
+from ..models.networks.cards import CURVES, HISTORY
 from . import parsing
-from .showing import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, table, tell_skipped
 
 if TYPE_CHECKING:
     from ..data.dataset import LabelledImages
-    from ..wsol import Trained
+    from ..models.training import Trained
 
 NO_VAL = "none"
 
@@ -51,7 +51,7 @@ def train_model(
         val: the spec whose split "val" is held back; None is `data`, and "none" holds nothing back.
         scratch: the backbone starts from random weights.
     """
-    from ..wsol import train
+    from ..models.training import train
 
     usable = parsing.usable_device(device)
     pictures, held_back, skipped = _find(data, val, seed, on_error)

@@ -10,16 +10,16 @@ from ..errors import InputError, did_you_mean
 from .dataset import SPLITS, Example, LabelledImages, OnError, check_on_error, check_split, check_splits
 
 if TYPE_CHECKING:
-    from .coco import Coco
-    from .cub import Cub
-    from .cutouts import Cutouts
-    from .folder import PictureFolder
-    from .imagenet import ImageNet
-    from .openimages import OpenImages
-    from .scenes import Scenes
-    from .stl10 import STL10
-    from .table import PictureTable
-    from .voc import PascalVOC
+    from .drawn.cutouts import Cutouts
+    from .drawn.scenes import Scenes
+    from .formats.coco import Coco
+    from .formats.cub import Cub
+    from .formats.folder import PictureFolder
+    from .formats.imagenet import ImageNet
+    from .formats.openimages import OpenImages
+    from .formats.stl10 import STL10
+    from .formats.table import PictureTable
+    from .formats.voc import PascalVOC
 
 
 class _Source(NamedTuple):
@@ -32,16 +32,16 @@ class _Source(NamedTuple):
 
 
 SOURCES: dict[str, _Source] = {
-    "scenes": _Source("scenes", "Scenes", 0, seeded=True),
-    "folder": _Source("folder", "PictureFolder", seeded=True),
-    "csv": _Source("table", "PictureTable", seeded=True),
-    "voc": _Source("voc", "PascalVOC"),
-    "coco": _Source("coco", "Coco"),
-    "imagenet": _Source("imagenet", "ImageNet"),
-    "cub": _Source("cub", "Cub", seeded=True),
-    "openimages": _Source("openimages", "OpenImages"),
-    "stl10": _Source("stl10", "STL10", seeded=True),
-    "cutouts": _Source("cutouts", "Cutouts", 2, seeded=True),
+    "scenes": _Source("drawn.scenes", "Scenes", 0, seeded=True),
+    "folder": _Source("formats.folder", "PictureFolder", seeded=True),
+    "csv": _Source("formats.table", "PictureTable", seeded=True),
+    "voc": _Source("formats.voc", "PascalVOC"),
+    "coco": _Source("formats.coco", "Coco"),
+    "imagenet": _Source("formats.imagenet", "ImageNet"),
+    "cub": _Source("formats.cub", "Cub", seeded=True),
+    "openimages": _Source("formats.openimages", "OpenImages"),
+    "stl10": _Source("formats.stl10", "STL10", seeded=True),
+    "cutouts": _Source("drawn.cutouts", "Cutouts", 2, seeded=True),
 }
 _CLASSES = {source.name: source.module for source in SOURCES.values()}
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..errors import InputError, SeewhyWarning, did_you_mean
-from ..results import Truth
+from .truth import Truth
 
 SPLITS = ("train", "val", "test")
 OnError = Literal["raise", "skip"]

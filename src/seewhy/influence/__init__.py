@@ -6,33 +6,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .asking import InfluenceQuery, Influential, Suspect
-    from .building import Cost
-    from .evaluation import leave_one_out, linear_datamodelling_score, mislabel_curve, tail_patch
-    from .index import InfluenceIndex
-    from .matching import Matches, match_regions
+    from .answers.matching import Matches, match_regions
+    from .answers.mislabeled import mislabelled
+    from .answers.trust import leave_one_out, linear_datamodelling_score, mislabel_curve, tail_patch
+    from .index.building import Cost
+    from .index.index import InfluenceIndex
+    from .index.questions import InfluenceQuery, Influential, Suspect
     from .problem import Problem, cross_entropy
     from .solvers import SOLVERS, find_solver
-    from .suspects import mislabelled
 
 # public name -> where it lives; imported when first asked for
 _WHERE = {
-    "Cost": "building",
-    "InfluenceIndex": "index",
-    "InfluenceQuery": "asking",
-    "Influential": "asking",
-    "Matches": "matching",
+    "Cost": "index.building",
+    "InfluenceIndex": "index.index",
+    "InfluenceQuery": "index.questions",
+    "Influential": "index.questions",
+    "Matches": "answers.matching",
     "Problem": "problem",
     "SOLVERS": "solvers",
-    "Suspect": "asking",
+    "Suspect": "index.questions",
     "cross_entropy": "problem",
     "find_solver": "solvers",
-    "leave_one_out": "evaluation",
-    "linear_datamodelling_score": "evaluation",
-    "match_regions": "matching",
-    "mislabel_curve": "evaluation",
-    "mislabelled": "suspects",
-    "tail_patch": "evaluation",
+    "leave_one_out": "answers.trust",
+    "linear_datamodelling_score": "answers.trust",
+    "match_regions": "answers.matching",
+    "mislabel_curve": "answers.trust",
+    "mislabelled": "answers.mislabeled",
+    "tail_patch": "answers.trust",
 }
 
 __all__ = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..engine.call import Call, find_flow
+from ..engine.targets.detection import DetectionSimilarity
 from ..errors import InputError, did_you_mean
 from .ablation import ablation_cam, score_cam
-from .call import Call, find_flow
 from .cam import (
     cam,
     eigen_cam,
@@ -18,7 +19,6 @@ from .cam import (
     layer_cam,
     xgrad_cam,
 )
-from .detection import DetectionSimilarity
 from .gradient import (
     deconvnet,
     guided_backprop,
@@ -29,12 +29,12 @@ from .gradient import (
     smooth_grad,
     smoothed,
 )
-from .lime import lime
+from .lime.lime import lime
 from .method import HOW_IT_RUNS, Method, Result, SharedPass, shared_pass
 from .occlusion import occlusion
 from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
-from .rise import rise, sure
-from .rise_state import RiseState
+from .rise.rise import rise, sure
+from .rise.state import RiseState
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.call import Call, picture_layout
+from ..engine.masking import FieldMasks, Running, ScorerError, Zeros, masked_scores, rows_of
+from ..engine.tail import Tail
+from ..engine.targets.classes import ScoreFunction
+from ..engine.targets.rows import call_with_rows
+from ..engine.trace import check_scores
 from ..errors import InputError, SeewhyWarning
-from ..masking import FieldMasks, Running, ScorerError, Zeros, masked_scores, rows_of
-from ..masking.rows import call_with_rows
-from ..results import Estimate
-from ..tail import Tail
-from ..targets import ScoreFunction
-from ..trace import check_scores
-from .call import Call, picture_layout
+from ..maps.attribution import Estimate
 from .method import Method
 
 CHUNK_BYTES = {"cpu": 2**24}  # of changed activations in one pass; more only take memory

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.call import Call, find_flow, picture_layout
+from ..engine.flow import trace_flow
+from ..engine.layers import INPUT
+from ..engine.layout import infer_layout
+from ..engine.rules.bias import BiasGradients
+from ..engine.targets.classes import ScoreFunction, class_scores
 from ..errors import ModelError
-from ..flow import trace_flow
-from ..maps import resize
-from ..models.layers import INPUT
-from ..models.tokens import infer_layout
-from ..rules.bias import BiasGradients
-from ..targets import ScoreFunction, class_scores
-from ..wsol.heads import LogSumExpPool2d
-from .call import Call, find_flow, picture_layout
+from ..maps.values import resize
+from ..models.networks.heads import LogSumExpPool2d
 from .method import Method
 
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.call import Call
+from ..engine.layers import INPUT
+from ..engine.targets.classes import ScoreFunction
 from ..errors import InputError
-from ..models.layers import INPUT
-from ..targets import ScoreFunction
-from .call import Call
 from .cam import grad_cam
 from .method import Method, shared_pass
 

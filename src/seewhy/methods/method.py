@@ -10,18 +10,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..engine.call import Call, LayerLike, find_flow
+from ..engine.flow import Flow
+from ..engine.layers import INPUT, resolve_layer
+from ..engine.rules.composites import Composite, find_composite
+from ..engine.rules.guided import Rectifiers
+from ..engine.rules.relevance import Relevance
+from ..engine.targets.classes import ScoreFunction
+from ..engine.targets.resolve import ResolvedTarget, TargetLike, resolve
+from ..engine.trace import OutputAdapter, Trace, check_scores
 from ..errors import InputError, LayerError, did_you_mean
-from ..flow import Flow
-from ..models.layers import INPUT, resolve_layer
+from ..maps.attribution import Estimate
+from ..maps.ledger import Ledger
+from ..models.call import unpack
 from ..models.model import Model
-from ..results import Estimate
-from ..rules.composites import Composite, find_composite
-from ..rules.guided import Rectifiers
-from ..rules.ledger import Ledger
-from ..rules.relevance import Relevance
-from ..targets import ResolvedTarget, ScoreFunction, TargetLike, resolve
-from ..trace import OutputAdapter, Trace, check_scores
-from .call import Call, LayerLike, find_flow, unpack
 from .passes import GradientPass, RelevancePass, signals
 from .seeds import Seed
 

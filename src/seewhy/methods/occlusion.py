@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..engine.call import Call
+from ..engine.masking import BaselineLike, PatchMasks, Running, ScorerError, find_baseline, masked_scores
+from ..engine.targets.classes import ScoreFunction
 from ..errors import InputError, SeewhyWarning
-from ..masking import BaselineLike, PatchMasks, Running, ScorerError, find_baseline, masked_scores
-from ..results import Estimate
-from ..targets import ScoreFunction
-from .call import Call
+from ..maps.attribution import Estimate
 from .method import Method
 
 Pair = int | tuple[int, int]

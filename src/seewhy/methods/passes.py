@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..engine.call import picture_layout
+from ..engine.layers import INPUT
+from ..engine.rules.guided import Rectifiers
+from ..engine.rules.lrp import safe
+from ..engine.rules.relevance import Relevance
+from ..engine.targets.classes import ScoreFunction
+from ..engine.targets.resolve import ResolvedTarget
+from ..engine.trace import Trace
 from ..errors import ModelError, SeewhyWarning
-from ..models.layers import INPUT
-from ..rules.guided import Rectifiers
-from ..rules.ledger import Ledger
-from ..rules.lrp import safe
-from ..rules.relevance import Relevance
-from ..targets import ResolvedTarget, ScoreFunction
-from ..trace import Trace
-from .call import picture_layout
+from ..maps.ledger import Ledger
 from .seeds import Seed, seeded, starting_relevance
 
 if TYPE_CHECKING:

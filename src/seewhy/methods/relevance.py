@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import maps
-from ..flow import Flow
+from ..engine.flow import Flow
+from ..maps import values as maps
 from .gradient import channel_sum
 from .method import Method, Need
 from .seeds import Seed

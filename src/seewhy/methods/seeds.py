@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..engine.rules.lrp import stabilized
+from ..engine.targets.classes import ScoreFunction, class_scores, probabilities
 from ..errors import InputError, TargetError
-from ..rules.lrp import stabilized
-from ..targets import ScoreFunction, class_scores, probabilities
 
 Seed = Literal["lrp", "clrp", "auto", "sglrp", "unit", "magnitude", "others"]
 

@@ -12,19 +12,19 @@ from ..errors import InputError, did_you_mean
 from .base import STATUS_MEANINGS, Figure, ImageMetric, MetricResult
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
 from .complexity import Complexity, Sparsity
-from .explainer import MethodMetric, bind
-from .faithfulness import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
-from .localization import LocalizationMetric
-from .localization_boxes import MaxBoxAccuracy, TopKLocalization
-from .localization_pixels import EnergyPointing, PixelAveragePrecision, SegmentationIoU
-from .localization_points import LocationAveragePrecision, PointingGame
+from .faithfulness.curves import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
+from .faithfulness.road import ROAD, ROADLeRF, ROADMoRF
+from .faithfulness.subsets import Infidelity, SensitivityN
+from .localization.box_metrics import MaxBoxAccuracy, TopKLocalization
+from .localization.metric import LocalizationMetric
+from .localization.mosaics import Focus, GridPointing, Mosaics, focus_mosaics, grid_mosaics
+from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, SegmentationIoU
+from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
-from .mosaics import Focus, GridPointing, Mosaics, focus_mosaics, grid_mosaics
-from .road import ROAD, ROADLeRF, ROADMoRF
-from .robustness import MaxSensitivity
-from .sanity import ParameterRandomisation, Randomisation, label_randomisation, parameter_randomisation
+from .sanity.randomization import ParameterRandomisation, Randomisation, label_randomisation, parameter_randomisation
+from .sanity.rerun import MethodMetric, bind
+from .sanity.robustness import MaxSensitivity
 from .similarity import SIMILARITIES
-from .subsets import Infidelity, SensitivityN
 
 METRICS: dict[str, type[ExplanationMetric]] = {
     metric.name: metric

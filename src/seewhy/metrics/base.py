@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from .. import maps as map_tools
 from ..errors import InputError
+from ..maps import values as map_tools
 from .intervals import Interval, interval_of
 
 Floats = npt.NDArray[np.float64]

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .. import maps as map_tools
-from ..methods.call import Call
+from ..engine.call import Call
+from ..engine.targets.resolve import TargetLike
+from ..maps import values as map_tools
 from ..models.model import Model
-from ..targets import TargetLike
 from .metric import ExplanationMetric, Measured
 
 

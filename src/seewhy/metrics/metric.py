@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import maps as map_tools
+from ..engine.call import Call
+from ..engine.masking import AnyBaseline, Chunk, Masks, Running, image_seed, masked_scores
+from ..engine.targets.classes import Logit, Probability, ScoreFunction
+from ..engine.targets.resolve import TargetLike, describe, resolve
+from ..engine.trace import check_input
 from ..errors import ArgumentTypeError, InputError, TargetError
-from ..masking import AnyBaseline, Chunk, Masks, Running, image_seed, masked_scores
-from ..methods.call import Call, unpack
+from ..maps import values as map_tools
+from ..models.call import unpack
 from ..models.model import Model, wrap
-from ..targets import Logit, Probability, ScoreFunction, TargetLike, describe, resolve
-from ..trace import check_input
 from .base import UNDEFINED, ImageMetric
 
 Output = Literal["probability", "logit"]

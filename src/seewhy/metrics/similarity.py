@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import maps as map_tools
 from ..errors import InputError, did_you_mean
+from ..maps import values as map_tools
 
 CELL, BLOCK = 16, 3  # HOG: pixels of a cell, cells of a block
 

@@ -16,11 +16,11 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
+from ..data.preprocess import Preprocess
 from ..errors import MissingExtraError, ModelError, did_you_mean
-from ..images import Preprocess
-from ..wsol.cards import WEIGHTS, card_preprocess, read_card
-from ..wsol.heads import build
 from .model import Model, wrap
+from .networks.cards import WEIGHTS, card_preprocess, read_card
+from .networks.heads import build
 
 DEFAULT_MODEL = "efficientnet_lite0"
 _SPECS = (

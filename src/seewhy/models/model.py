@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.preprocess import Preprocess
+from ..engine.black_box import BlackBox, Takes
 from ..errors import InputError, ModelError
-from ..images import Preprocess
-from .black_box import BlackBox, Takes
 
 
 @dataclass(frozen=True, eq=False)

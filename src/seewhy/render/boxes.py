@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw
 
-from ..images import Placement
-from ..localize import Boxes, box_iou
-from ..maps import STATUS_MEANINGS
-from ..results import Attribution, Truth
+from ..data.preprocess import Placement
+from ..data.truth import Truth
+from ..maps.attribution import Attribution
+from ..maps.boxes import Boxes, box_iou
+from ..maps.values import STATUS_MEANINGS
 from . import drawing
 from .overlay import attribution_picture
 from .panels import is_cut, method_title, percent, target_title

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from .. import maps
+from ..data.preprocess import Placement
 from ..errors import InputError, did_you_mean
-from ..images import Placement
-from ..results import Attribution
+from ..maps import values as maps
+from ..maps.attribution import Attribution
 from . import drawing, reading
 from .superpixels import outline_top
 

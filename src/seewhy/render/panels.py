@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from PIL import Image
 
+from ..data.preprocess import Placement
 from ..errors import InputError
-from ..images import Placement
-from ..results import Attribution, Prediction
+from ..maps.attribution import Attribution, Prediction
 from . import drawing
 
 Row = list[Attribution | None]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..maps import STATUS_MEANINGS
-from ..results import Attribution
+from ..maps.attribution import Attribution
+from ..maps.values import STATUS_MEANINGS
 
 HOW_TO_READ = {
     "heatmap": "Bright places speak for the label, the brighter the more; grey places have no say.",

@@ -12,9 +12,9 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from .. import maps
-from ..images import Placement
-from ..results import Attribution, Prediction
+from ..data.preprocess import Placement
+from ..maps import values as maps
+from ..maps.attribution import Attribution, Prediction
 from . import panels, reading
 from .overlay import WORDS, attribution_picture, bar_picture, default_style, seen_picture
 

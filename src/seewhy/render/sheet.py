@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from .. import maps
+from ..data.preprocess import Placement
 from ..errors import InputError
-from ..images import Placement
-from ..results import Attribution, Prediction
+from ..maps import values as maps
+from ..maps.attribution import Attribution, Prediction
 from . import drawing, panels, reading
 from .overlay import attribution_picture, color_bar, default_style, seen_picture
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..curvature import Curvature, Kind
+from ..gradients.curvature import Curvature, Kind
 from ..problem import Batches, Problem, Progress, Reduce, identity
 from .exact import check_converged
 from .whole_gradients import GradientSolver, as_fitted, in_double

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..draws import normals, uniforms
-from ..gradients import quantities
-from ..head import Head
-from ..layers import borrowed, run
+from ...engine.draws import normals, uniforms
+from ..gradients.per_example import quantities
+from ..gradients.taps import borrowed, run
+from ..head.head import Head
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...errors import InputError
-from ..curvature import Curvature, Kind
-from ..linear_solve import conjugate_gradients
+from ..gradients.curvature import Curvature, Kind
+from ..gradients.linear_solve import conjugate_gradients
 from ..problem import Batches, Problem, Progress, Reduce, identity
 from .exact import check_converged
 from .whole_gradients import GradientSolver, in_double

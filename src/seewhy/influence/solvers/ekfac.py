@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ...engine.draws import normals, uniforms
 from ...errors import InputError, ModelError
-from ..curvature import Convergence
-from ..draws import normals, uniforms
-from ..gradients import cotangents, unusual
-from ..layers import AffineLayer, Taps, Use, affine_layers, borrowed, few, pieces, run
-from ..losses import check_cross_entropy_of
+from ..gradients.curvature import Convergence
+from ..gradients.losses import check_cross_entropy_of
+from ..gradients.per_example import cotangents, unusual
+from ..gradients.projection import Projection
+from ..gradients.taps import AffineLayer, Taps, Use, affine_layers, borrowed, few, pieces, run
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
-from ..projection import Projection
 from .whole_gradients import as_fitted, in_double
 
 Fisher = Literal["sketched", "sampled", "empirical"]

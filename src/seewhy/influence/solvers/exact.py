@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..curvature import Convergence, Curvature, Kind
+from ..gradients.curvature import Convergence, Curvature, Kind
 from ..problem import Batches, Problem, Progress, Reduce, identity
 from .whole_gradients import GradientSolver, as_fitted, in_double
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..gradients import example_gradients
+from ..gradients.per_example import example_gradients
 from ..problem import Problem, Rows, ScoreOrLoss
 from .whole_gradients import GradientSolver
 

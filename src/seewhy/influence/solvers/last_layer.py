@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, SeewhyWarning
-from ..curvature import warn_unless_converged
-from ..gradients import cotangents
-from ..head import Head
-from ..head_curvature import Dense, HeadCurvature, Ridge, Woodbury
-from ..head_products import Iterative, Kronecker
-from ..losses import check_cross_entropy
+from ..gradients.curvature import warn_unless_converged
+from ..gradients.losses import check_cross_entropy
+from ..gradients.per_example import cotangents
+from ..head.curvature import Dense, HeadCurvature, Ridge, Woodbury
+from ..head.head import Head
+from ..head.products import Iterative, Kronecker
 from ..problem import WORKING, Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
 from .whole_gradients import in_double
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, SeewhyWarning
-from ..curvature import Curvature, Kind
+from ..gradients.curvature import Curvature, Kind
 from ..problem import Batches, Problem, Progress, Reduce, identity
 from .conjugate_gradient import Streaming
 from .whole_gradients import as_fitted, in_double

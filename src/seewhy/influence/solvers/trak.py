@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..gradients import check_labels, example_gradients
-from ..layers import borrowed, run
-from ..losses import check_cross_entropy_of
+from ..gradients.losses import check_cross_entropy_of
+from ..gradients.per_example import check_labels, example_gradients
+from ..gradients.projection import Distribution, Projection
+from ..gradients.taps import borrowed, run
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
-from ..projection import Distribution, Projection
 from .whole_gradients import as_fitted, in_double
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..gradients import example_gradients
+from ..gradients.per_example import example_gradients
+from ..gradients.projection import Projection
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
-from ..projection import Projection
 
 
 class GradientSolver:

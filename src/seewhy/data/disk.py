@@ -1,0 +1,84 @@
+"""What is written, written once: files that are whole or not there, folders that can be written into, JSON numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file so that at any moment the old one or the new one is there, whole, also after a loss of power.
+
+    Raises:
+        OSError: the disk is full, or cannot be written; the old file stays.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        _sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last, where folders can be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON as it is written to files: indented, in UTF-8, and never NaN or infinity.
+
+    Raises:
+        ValueError: a number is not finite (`number` makes it None).
+    """
+    return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON as `write_whole` does."""
+    write_whole(path, json_bytes(content))
+
+
+def number(value: float | None) -> float | None:
+    """A number for a table or JSON: to six places; None for NaN, infinity and None."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 6)
+
+
+def writable_folder(folder: Path) -> None:
+    """Makes a folder to write into.
+
+    Raises:
+        InputError: it cannot be made, or not written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"out={str(folder)!r} cannot be made a folder: {error.strerror}; give one where you may write"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"out={str(folder)!r} cannot be written into; change its rights, or give another folder")
+
+
+def own_version() -> str:
+    """The version of seewhy, for what is written to say what wrote it."""
+    return metadata.version("seewhy")

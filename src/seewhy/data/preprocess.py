@@ -1,0 +1,264 @@
+"""Photos to a model's input, back, and where on the photo the model looked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import ArgumentTypeError, ImageError
+from .images import eight_bit_grey, picture_of_tensor
+
+_BY_HAND = "write out seewhy.Preprocess(size, resize, mean, std, interpolation) instead"
+
+
+_RESAMPLINGS = {name.lower(): resampling for name, resampling in Image.Resampling.__members__.items()}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where on a photo the model looked.
+
+    Attributes:
+        photo_size: (height, width) of the photo in pixels.
+        box: (x0, y0, x1, y1) in photo pixels, half-open; it may reach beyond the photo where the input was padded.
+    """
+
+    photo_size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    def place(self, field: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Lays a field over the model's input onto the photo, bilinearly.
+
+        Args:
+            field: (h, w), any size; its pixels are stretched over the whole box. Other shapes are an ImageError.
+
+        Returns:
+            (height, width) float32 of the photo, NaN where the pixel's centre is outside the box.
+        """
+        x0, y0, x1, y1 = self.box
+        if field.ndim != 2 or field.size == 0 or x1 <= x0 or y1 <= y0:
+            raise ImageError(f"field of shape {field.shape} on box {self.box}; accepted: (h, w) on a box with an area")
+        rows, top, bottom = _overlap(y0, y1, self.photo_size[0], field.shape[0])
+        cols, left, right = _overlap(x0, x1, self.photo_size[1], field.shape[1])
+        placed = np.full(self.photo_size, np.nan, np.float32)
+        if not rows or not cols:
+            return placed
+        # A photo pixel with its centre inside may overhang the field, and Pillow resizes no box beyond the picture.
+        margin = math.ceil(max(0.0, -top, -left, bottom - field.shape[0], right - field.shape[1])) + 1
+        padded = Image.fromarray(np.pad(field.astype(np.float32), margin, mode="edge"))
+        box = (left + margin, top + margin, right + margin, bottom + margin)
+        resized = padded.resize((len(cols), len(rows)), Image.Resampling.BILINEAR, box=box)
+        placed[rows.start : rows.stop, cols.start : cols.stop] = np.asarray(resized)
+        return placed
+
+
+def _overlap(start: float, stop: float, pixels: int, cells: int) -> tuple[range, float, float]:
+    """The photo pixels with their centre in [start, stop), and the interval of field cells that they span."""
+    inside = range(max(0, math.ceil(start - 0.5)), min(pixels, math.ceil(stop - 0.5)))
+    per_pixel = cells / (stop - start)
+    return inside, (inside.start - start) * per_pixel, (inside.stop - start) * per_pixel
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Turns photos into a model's input as the library that trained it does, and back.
+
+    Attributes:
+        size: (H, W) of the model's input.
+        resize: The shortest edge in pixels, or (H, W), or None for no resize before the centre crop.
+        mean: Per channel, of values already scaled; one channel makes a greyscale input.
+        std: Per channel, above 0.
+        interpolation: A Pillow resampling: "bilinear", "bicubic", "nearest", "lanczos", "box" or "hamming".
+        scale: Factor on pixel values 0..255 before the mean is taken off.
+        fit: How (H, W) in `resize` is met: "stretch", or keeping the aspect "cover" it or "contain" in it.
+        fill: RGB 0..255 of the padding, where the resized photo is smaller than the crop.
+        bgr: Whether the model takes blue first.
+        floor_crop: Whether an odd crop margin is rounded down (Hugging Face) or to even (torchvision, timm).
+    """
+
+    size: tuple[int, int]
+    resize: int | tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    scale: float = 1 / 255
+    fit: str = "stretch"
+    fill: tuple[int, ...] = (0, 0, 0)
+    bgr: bool = False
+    floor_crop: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ImageError(f"mean {self.mean} and std {self.std}; accepted: one value each for 1 or 3 channels")
+        edges = self.resize if isinstance(self.resize, tuple) else (self.resize,) if self.resize is not None else ()
+        if min(*self.size, *edges) < 1 or min(*self.std, self.scale) <= 0:
+            raise ImageError(f"{self}; accepted: size, resize, std and scale above 0")
+        for name, known in (("interpolation", _RESAMPLINGS), ("fit", ("stretch", "cover", "contain"))):
+            if getattr(self, name) not in known:
+                raise ImageError(f"{name} '{getattr(self, name)}' is unknown; accepted: {', '.join(known)}")
+
+    @classmethod
+    def from_timm(cls, config: Mapping[str, Any]) -> Preprocess:
+        """From `timm.data.resolve_model_data_config(model)`; gives what timm's evaluation transform gives."""
+        channels, *(height, width) = config["input_size"]
+        mean, std = tuple(config["mean"]), tuple(config["std"])
+        scaled = tuple(math.floor(edge / (config.get("crop_pct") or 0.875)) for edge in (height, width))
+        fit = {"squash": "stretch", "border": "contain"}.get(config.get("crop_mode") or "center", "cover")
+        resize: Any = scaled[0] if fit == "cover" and scaled[0] == scaled[1] else scaled
+        fill = tuple(round(255 * value) for value in np.broadcast_to(mean, 3)) if fit == "contain" else (0, 0, 0)
+        if channels == 1:
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        return cls((height, width), resize, mean, std, str(config["interpolation"]), fit=fit, fill=fill)
+
+    @classmethod
+    def from_torchvision(cls, transforms: Any) -> Preprocess:
+        """From `weights.transforms()` of a torchvision classifier; anything else is an ArgumentTypeError."""
+        try:
+            crop, resize = list(transforms.crop_size), list(transforms.resize_size)
+            mean, std, name = tuple(transforms.mean), tuple(transforms.std), transforms.interpolation.value
+        except (AttributeError, TypeError) as error:
+            kind = type(transforms).__name__
+            raise ArgumentTypeError(f"transforms is a {kind}; accepted: weights.transforms(); {_BY_HAND}") from error
+        edges = (resize[0], resize[1]) if len(resize) > 1 else resize[0]
+        return cls((crop[0], crop[-1]), edges, mean, std, name.removesuffix("-exact"))
+
+    @classmethod
+    def from_huggingface(cls, processor: Any) -> Preprocess:
+        """From transformers' image processor, tried against it; what a Preprocess cannot say is an ImageError."""
+        processor = getattr(processor, "image_processor", processor)
+        kind, photo = type(processor).__name__, _check_picture()
+        try:
+            timm = getattr(processor, "data_config", None)
+            made = cls.from_timm(timm) if timm else _read_huggingface(processor)
+            ours, theirs = made(photo)[0], processor(images=photo, return_tensors="pt")["pixel_values"][0]
+            low, high = made.bounds
+            same = theirs.shape == ours.shape and ((theirs - ours) / (high - low)).abs().mean() < 0.02
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ImageError(f"processor {kind} cannot be read ({error}); {_BY_HAND}") from error
+        if not same:
+            raise ImageError(f"processor {kind} does more than resize, crop and normalise; {_BY_HAND}")
+        return made
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest value that each channel can take, (C, 1, 1) each."""
+        mean, std = self._statistics()
+        return (0 - mean) / std, (255 * self.scale - mean) / std
+
+    def __call__(self, photo: Image.Image) -> tuple[Tensor, Placement]:
+        """Prepares one photo: the input (C, H, W) float32, and its box on the photo. ImageError if too elongated."""
+        mode = "L" if len(self.mean) == 1 else "RGB"
+        wide, high = self._resized(photo.height, photo.width)[::-1]
+        if wide * high > 4 * max(photo.width * photo.height, 64_000_000):
+            raise ImageError(f"photo of {photo.width} x {photo.height} is too elongated to resize; crop it first")
+        resized = photo.convert(mode).resize((wide, high), _RESAMPLINGS[self.interpolation])
+        left, top = self._offset(wide, self.size[1]), self._offset(high, self.size[0])
+        seen = Image.new(mode, self.size[::-1], self.fill[0] if mode == "L" else self.fill)
+        seen.paste(resized, (-left, -top))
+        across, down = photo.width / wide, photo.height / high
+        box = (left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down)
+        pixels = torch.from_numpy(np.array(seen)).reshape(*self.size, -1).permute(2, 0, 1).float()
+        mean, std = self._statistics()
+        # Dividing by 255 gives the very bits of torchvision; multiplying by 1/255 does not.
+        values = ((pixels.flip(0) if self.bgr else pixels) / (1 / self.scale) - mean) / std
+        return values.contiguous(), Placement((photo.height, photo.width), box)
+
+    def batch(self, photos: Sequence[Image.Image]) -> tuple[Tensor, list[Placement]]:
+        """Prepares photos: (N, C, H, W) float32, and a placement each. An empty list is an ImageError."""
+        if not photos:
+            raise ImageError("photos is empty; accepted: at least one photo")
+        tensors, placements = zip(*map(self, photos), strict=True)
+        return torch.stack(tensors), list(placements)
+
+    def invert(self, x: Tensor) -> npt.NDArray[np.uint8]:
+        """Undoes the normalisation: (N, C, H, W) to uint8 (N, H, W, 3); other shapes are an ImageError."""
+        if x.ndim != 4 or x.shape[1] != len(self.mean):
+            raise ImageError(f"input has shape {tuple(x.shape)}; accepted: (N, {len(self.mean)}, H, W)")
+        mean, std = self._statistics()
+        values = (x.detach().cpu().float() * std + mean) / self.scale
+        pixels = values.nan_to_num().round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        return (pixels.flip(1) if self.bgr else pixels).permute(0, 2, 3, 1).contiguous().numpy()
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.mean).reshape(-1, 1, 1), torch.tensor(self.std).reshape(-1, 1, 1)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if isinstance(self.resize, int):
+            longest = int(self.resize * max(height, width) / min(height, width))
+            return (self.resize, longest) if height <= width else (longest, self.resize)
+        if self.resize is None or self.fit == "stretch":
+            return self.resize or (height, width)
+        ratio = (max if self.fit == "contain" else min)(height / self.resize[0], width / self.resize[1])
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+    def _offset(self, has: int, wants: int) -> int:
+        if wants > has:
+            return -((wants - has) // 2)
+        return (has - wants) // 2 if self.floor_crop else round((has - wants) / 2)
+
+
+IMAGENET = Preprocess((224, 224), 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")
+
+
+def tensor_to_photos(x: Tensor, preprocess: Preprocess | None) -> list[Image.Image]:
+    """Pictures of inputs (N, C, H, W): with the preprocess undone, or without one by the range of each.
+
+    Without one, 1 channel is grey, 3 are RGB, and of others the mean is shown in grey. Other shapes are an ImageError.
+    """
+    if preprocess is not None:
+        return [Image.fromarray(picture) for picture in preprocess.invert(x)]
+    if x.ndim != 4 or x[:1].numel() == 0:
+        raise ImageError(f"input has shape {tuple(x.shape)}; accepted: (N, C, H, W) with pixels")
+    values = x.detach().cpu().float().nan_to_num()
+    values = values if values.shape[1] == 3 else values.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    values = values - values.amin((1, 2, 3), keepdim=True)
+    values = values / values.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return [picture_of_tensor(picture) for picture in values]
+
+
+def _read_huggingface(processor: Any) -> Preprocess:
+    """Reads what a transformers image processor spells out in its attributes."""
+    has = vars(processor)
+    edges, crop = (_edges(has.get(name)) for name in ("size", "crop_size"))
+    short, exact = edges.get("shortest_edge"), (edges.get("height"), edges.get("width"))
+    # LeViT has the factor in its code.
+    share = has.get("crop_pct") or ("Levit" in type(processor).__name__ and 224 / 256)
+    resize: Any = short or exact
+    if short and share:
+        # ConvNeXt, which has no crop of its own, squashes where it is 384 or larger.
+        resize = int(short / share) if has.get("do_center_crop") or short < 384 else (short, short)
+        exact = (short, short)
+    size: Any = (crop["height"], crop["width"]) if has.get("do_center_crop") else exact
+    if None in size:
+        raise ValueError(f"its size {edges} leaves the input's height and width open")
+    mean, std = np.zeros(3), np.ones(3)
+    if has.get("do_normalize"):
+        mean, std = (np.broadcast_to(values, 3) for values in (has["image_mean"], has["image_std"]))
+    mean = mean + bool(has.get("rescale_offset"))
+    # EfficientNet divides by the deviation once more.
+    std = std**2 if has.get("include_top") else std
+    name = Image.Resampling(2 if has.get("resample") is None else has["resample"]).name.lower()
+    scale = has["rescale_factor"] if has.get("do_rescale") else 1.0
+    resize = resize if has.get("do_resize") else None
+    bgr = bool(has.get("do_flip_channel_order"))
+    return Preprocess(size, resize, tuple(mean.tolist()), tuple(std.tolist()), name, scale, bgr=bgr, floor_crop=True)
+
+
+def _edges(size: Any) -> Mapping[str, int]:
+    """What a transformers size names: it is a dict or, since version 5, an object."""
+    return size if isinstance(size, Mapping) else vars(size) if size is not None else {}
+
+
+def _check_picture() -> Image.Image:
+    """Smooth, so that resizers agree on it, and with no symmetry in space or colour, so that mistakes show."""
+    rows, cols = np.mgrid[0:200, 0:300] / 100
+    waves = [np.sin(5 * rows + 2 * cols), np.cos(3 * cols - rows), rows - cols / 2]
+    return Image.fromarray(np.stack([eight_bit_grey(wave, "") for wave in waves], axis=2))

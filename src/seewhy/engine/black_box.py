@@ -1,0 +1,147 @@
+"""Black boxes: anything that takes a batch of pictures and gives scores, with no torch module in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..data.preprocess import Preprocess
+from ..errors import ArgumentTypeError, InputError, ModelError
+
+Takes = Literal["tensor", "array", "pictures"]
+
+NO_GRADIENTS = "this needs gradients or layers, and a black box ({}) has neither; use rise, lime or occlusion"
+
+
+class BlackBox(nn.Module):
+    """A function from a batch of pictures to scores, as a module: (N, C, H, W) -> (N, K) float32 on the CPU.
+
+    It has no layers and no gradients; methods that need them are told so.
+
+    Args:
+        function: any callable, an ONNX Runtime session (its first input and output), or a scikit-learn estimator (on
+            flattened pictures; its probabilities, else its decision function, else its predictions). It returns a
+            tensor, an array or nested lists: (N, K) scores, or (N,), which is one score for each picture; or a
+            detector's records, a mapping or a list of them, for targets that read those.
+        takes: what the function is given: a float32 "tensor" (N, C, H, W) on the CPU, an "array", which is the same
+            for numpy, or "pictures", a uint8 array (N, H, W, 3) in RGB, for pipelines that read photos. "tensor" for
+            a callable and "array" for the others unless given. What it is given is a copy that it may write into.
+        preprocess: undone for "pictures"; without one those are the input times 255, which must then be in [0, 1].
+        name: for errors; the function's own unless given.
+
+    Raises:
+        ArgumentTypeError: `function` is none of these.
+        InputError: `takes` is not known.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        *,
+        takes: Takes | None = None,
+        preprocess: Preprocess | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        if takes is not None and takes not in get_args(Takes):
+            raise InputError(f"takes={takes!r} is not known; use 'tensor', 'array' or 'pictures'")
+        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.function, usual = _as_function(function)
+        self.takes: Takes = takes or usual
+        self.preprocess = preprocess
+        self.eval()
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function and reads its scores, (N, K); a detector's records come as they are.
+
+        Raises:
+            ModelError: the function raised, gave no scores or not one row for each picture, or x asks for gradients.
+        """
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ModelError(NO_GRADIENTS.format(self.name))
+        copy = x.detach().to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
+        given = self._given(copy)
+        try:
+            with torch.no_grad():
+                said = self.function(given, *args, **kwargs)
+        except Exception as error:  # whatever code this is, it fails with whatever it likes
+            reason = str(error).partition("\n")[0]
+            what = f"raised {type(error).__name__} on {self.takes} {tuple(given.shape)}"
+            raise ModelError(f"the black box {self.name} {what}: {reason}") from error
+        records = isinstance(said, list | tuple) and said and isinstance(said[0], Mapping)
+        return said if records or isinstance(said, Mapping) else self._scores(said, len(x))
+
+    def _given(self, x: Tensor) -> Any:
+        if self.takes == "tensor":
+            return x
+        if self.takes == "array":
+            return x.numpy()
+        if self.preprocess is not None:
+            return self.preprocess.invert(x)
+        low, high = float(x.min()), float(x.max())
+        if x.shape[1] not in (1, 3) or low < -1e-4 or high > 1 + 1e-4:
+            raise ModelError(
+                f"takes='pictures' needs 1 or 3 channels in [0, 1], x has {x.shape[1]} from {low:.3g} to {high:.3g}; "
+                "give preprocess=, which is then undone"
+            )
+        pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def _scores(self, said: Any, n: int) -> Tensor:
+        if isinstance(said, list | tuple) and len(said) == 1 and getattr(said[0], "ndim", 0) == 2:
+            said = said[0]  # a session's list of outputs
+        scores = said.detach().cpu() if isinstance(said, Tensor) else torch.as_tensor(self._numbers(said))
+        if scores.ndim not in (1, 2) or len(scores) != n or scores.numel() == 0:
+            raise ModelError(
+                f"the black box {self.name} gave scores of shape {tuple(scores.shape)} for {n} pictures; give (N, K), "
+                "or one score for each, (N,)"
+            )
+        return scores.reshape(n, -1).float()
+
+    def _numbers(self, said: Any) -> NDArray[np.float64]:
+        try:
+            numbers = np.asarray(said)
+        except (RuntimeError, TypeError, ValueError):  # rows of different lengths
+            numbers = np.asarray(None)
+        if numbers.dtype.kind not in "biuf":
+            raise ModelError(f"the black box {self.name} gave a {type(said).__name__}; give scores (N, K)")
+        return numbers.astype(np.float64)
+
+
+def _as_function(source: Any) -> tuple[Callable[..., Any], Takes]:
+    """What to call, and what that is usually given."""
+    if callable(source) and not isinstance(source, type):
+        return source, "tensor"
+    if hasattr(source, "run") and hasattr(source, "get_inputs"):
+        return _session(source), "array"
+    asked = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(source, name)]
+    if asked and not isinstance(source, type):
+        predict = getattr(source, asked[0])
+        return lambda pictures: predict(pictures.reshape(len(pictures), -1)), "array"
+    kind = f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
+    raise ArgumentTypeError(
+        f"model is {kind}; give a torch.nn.Module, what seewhy.load_model returns, or a callable from pictures "
+        "(N, C, H, W) to scores (N, K)"
+    )
+
+
+def _session(session: Any) -> Callable[[Any], Any]:
+    """Runs an ONNX Runtime session, in pieces where its graph fixes the number of pictures."""
+    first = session.get_inputs()[0]
+    fixed = first.shape[0] if first.shape and isinstance(first.shape[0], int) else None
+
+    def run(pictures: Any) -> Any:
+        step = fixed or len(pictures)
+        parts: list[Sequence[Any]] = []
+        for start in range(0, len(pictures), step):
+            part = pictures[start : start + step]
+            filled = np.resize(part, (step, *part.shape[1:]))  # the last piece is filled up with its own pictures
+            parts.append(session.run(None, {first.name: filled})[0][: len(part)])
+        return np.concatenate(parts)
+
+    return run

@@ -1,0 +1,257 @@
+"""How the evidence flows through a model: one forward pass with a graph and one way back, remembered for each model.
+
+From it `find_layers` chooses the layers to look at. It runs on the first image of a batch and costs about three forward
+passes, once for each model and input size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, unwrap
+from .layout import infer_layout
+from .trace import OutputAdapter, check_input, evaluating, main_output, matching_input, run_model, tensors_in
+
+_known: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Flow]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Every layer's output in the order in which the layers finished, and the layers chosen: one for each resolution.
+
+    `records` names a tensor that several modules return once, by the outermost of those around its maker; `chosen` is
+    ordered finest first, and its last is the default.
+    """
+
+    records: tuple[LayerRecord, ...]
+    chosen: tuple[str, ...]
+
+    def by_places(self, chosen: str) -> list[str]:
+        """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
+        size = next(record.layout for record in self.records if record.name == chosen)
+        alike = [r.name for r in self.records if r.by_places and size and r.layout and r.layout.grid == size.grid]
+        return alike or [chosen]
+
+
+def trace_flow(
+    module: nn.Module,
+    x: Tensor,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> Flow:
+    """Traces one image of x (N, C, H, W) through the module; the answer is remembered by model and input size.
+
+    Raises:
+        LayerError: no layer's output is a picture.
+        InputError: x is no batch of pictures, or does not fit the model.
+    """
+    check_input(x)
+    module = unwrap(module)
+    known = _known.setdefault(module, {})
+    size = tuple(x.shape[1:])
+    if size not in known:
+        known[size] = _FlowRecorder(module, x[:1]).record(args, kwargs or {}, output or main_output)
+    return known[size]
+
+
+@dataclass
+class _Seen:
+    """A layer's output while the graph lives."""
+
+    record: LayerRecord
+    edge: GradientEdge | None
+    tensor: Tensor  # held, so that its memory is not taken by another
+
+
+class _FlowRecorder:
+    def __init__(self, module: nn.Module, x: Tensor) -> None:
+        self.module, self.x = module, x
+        self.seen: dict[str, _Seen] = {}
+        self.by_memory: dict[tuple[int, int], str] = {}  # (storage, version) -> layer
+        self.evidence: set[str] = set()
+
+    def record(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: OutputAdapter) -> Flow:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(evaluating(self.module))
+            for name, part in self.module.named_modules():
+                stack.callback(part.register_forward_hook(self._hook(name)).remove)
+            leaf = matching_input(self.module, self.x).requires_grad_()
+            x = leaf.clone()
+            self.by_memory[_memory(x)] = INPUT  # what is handed on as it came is no layer's
+            answer = output(run_model(self.module, x, args, kwargs))
+            score = _any_score(answer)
+            if score is not None and score.requires_grad:
+                self._find_trunk(score, leaf)
+                self._find_evidence(score, leaf)
+                self._find_what_is_read_by_places(score)
+            records = tuple(seen.record for seen in self.seen.values())
+            chosen = choose(records)
+            if score is not None and score.requires_grad:
+                chosen[-1] = self._nearer_the_output(chosen[-1], score, leaf)
+        return Flow(records, tuple(record.name for record in chosen))
+
+    def _hook(self, name: str) -> Any:
+        owner = threading.get_ident()
+
+        def note(module: nn.Module, args: Any, value: Any) -> None:
+            tensors = tensors_in(value)
+            if threading.get_ident() == owner and tensors:
+                self._note(name, module, tensors[0], alone=len(tensors) == 1)
+
+        return note
+
+    def _note(self, name: str, module: nn.Module, tensor: Tensor, *, alone: bool) -> None:
+        key = _memory(tensor)
+        if self.by_memory.get(key) == INPUT:
+            return
+        maker, pools, projects = name, is_pool(module), is_projection(module)
+        previous = self.by_memory.get(key)
+        if previous in self.seen:
+            made = self.seen[previous]
+            maker, pools, projects = made.record.maker, made.record.pools, made.record.projects
+            if (name and not maker.startswith(f"{name}.")) or not alone:
+                # a module that hands on what another made, or hands on more, which may have been made from it
+                return
+            del self.seen[previous]
+        self.seen.pop(name, None)  # an earlier call of a module that is used again
+        shape = tuple(tensor.shape)
+        layout = infer_layout(shape, 1, (self.x.shape[2], self.x.shape[3]))
+        edge = get_gradient_edge(tensor) if tensor.requires_grad else None
+        record = LayerRecord(name, maker, type(module).__name__, shape, layout, False, False, pools, projects)
+        self.seen[name] = _Seen(record, edge, tensor)
+        self.by_memory[key] = name
+
+    def _find_trunk(self, score: Tensor, leaf: Tensor) -> None:
+        trunk = _nodes_on_every_path(get_gradient_edge(score).node, get_gradient_edge(leaf).node)
+        for seen in self.seen.values():
+            if seen.edge is not None and seen.edge.node in trunk:
+                seen.record = replace(seen.record, trunk=True)
+
+    def _find_evidence(self, score: Tensor, leaf: Tensor) -> None:
+        with ExitStack() as stack:
+            for name, seen in self.seen.items():
+                if seen.edge is not None and seen.record.layout:
+                    stack.callback(seen.edge.node.register_prehook(self._evidence_hook(name, seen)).remove)
+            torch.autograd.grad(score, leaf, retain_graph=True, allow_unused=True)
+        for name in self.evidence:
+            self.seen[name].record = replace(self.seen[name].record, evidence=True)
+
+    def _evidence_hook(self, name: str, seen: _Seen) -> Any:
+        def look(gradients: tuple[Tensor | None, ...]) -> None:
+            gradient = gradients[seen.edge.output_nr] if seen.edge else None
+            layout = seen.record.layout
+            if gradient is None or layout is None or gradient.shape != seen.record.shape:
+                return
+            if layout.to_grid(gradient).count_nonzero():
+                self.evidence.add(name)
+
+        return look
+
+    def _find_what_is_read_by_places(self, score: Tensor) -> None:
+        edges = {(s.edge.node, s.edge.output_nr): s for s in self.seen.values() if s.edge is not None}
+        for node in _children_first(get_gradient_edge(score).node):
+            if not node.name().startswith("ConvolutionBackward"):
+                continue
+            read = edges.get(node.next_functions[0])  # type: ignore[arg-type]
+            kernel = node._saved_weight.shape[2:]  # type: ignore[attr-defined]
+            if read and read.record.layout and all(k == 1 for k in kernel) and bool((read.tensor >= 0).all()):
+                read.record = replace(read.record, by_places=True)
+
+    def _nearer_the_output(self, default: LayerRecord, score: Tensor, leaf: Tensor) -> LayerRecord:
+        """The last layer of the same shape that alone carries what the places of the default layer say.
+
+        In a ViT read at its class token this is the norm before the last attention: there tokens of large norm are no
+        longer loud, and no path bypasses it but the class token's own.
+        """
+        names = list(self.seen)
+        for name in reversed(names[names.index(default.name) + 1 :]):
+            record = self.seen[name].record
+            alike = (record.layout, record.channels) == (default.layout, default.channels)
+            readable = alike and record.evidence and not record.projects and not record.pools
+            if readable and self._carries_all(name, default.name, score, leaf):
+                return record
+        return default
+
+    def _carries_all(self, name: str, upstream: str, score: Tensor, leaf: Tensor) -> bool:
+        """Whether no evidence reaches the layer `upstream` once the signal is stopped at the layer `name`."""
+        blocked = self.seen[name].edge
+        if blocked is None:
+            return False
+        self.evidence.discard(upstream)
+
+        def block(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+            return tuple(
+                torch.zeros_like(g) if i == blocked.output_nr and g is not None else g for i, g in enumerate(gradients)
+            )
+
+        seen = self.seen[upstream]
+        if seen.edge is None:
+            return False
+        with ExitStack() as stack:
+            stack.callback(blocked.node.register_prehook(block).remove)
+            stack.callback(seen.edge.node.register_prehook(self._evidence_hook(upstream, seen)).remove)
+            torch.autograd.grad(score, leaf, retain_graph=True, allow_unused=True)
+        return upstream not in self.evidence
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    return tensor.untyped_storage().data_ptr(), tensor._version
+
+
+def _any_score(answer: Any) -> Tensor | None:
+    """A scalar that depends on all of the output, with no symmetry that could cancel."""
+    if not isinstance(answer, Tensor) or not answer.is_floating_point():
+        return None
+    weights = torch.arange(1, answer.numel() + 1, device=answer.device, dtype=torch.float32).cos()
+    return (answer.flatten().float() * weights).sum()
+
+
+def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
+    """The nodes of an autograd graph that every path from start to end passes.
+
+    Those for which the number of paths to them times that of paths from them is the number of all paths.
+    """
+    order = _children_first(start)
+    to_end = dict.fromkeys(order, 0)
+    for node in order:
+        children = [child for child, _ in node.next_functions if child is not None]
+        to_end[node] = 1 if node == end else sum(to_end[child] for child in children)
+    from_start = dict.fromkeys(order, 0)
+    from_start[start] = 1
+    for node in reversed(order):
+        for child, _ in node.next_functions:
+            if child is not None:
+                from_start[child] += from_start[node]
+    total = to_end[start]
+    return {node for node in order if total and to_end[node] * from_start[node] == total}
+
+
+def _children_first(start: Node) -> list[Node]:
+    """The nodes of an autograd graph, what a node leads to before it."""
+    order: list[Node] = []
+    visited: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(start, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order.append(node)
+        elif node not in visited:
+            visited.add(node)
+            stack.append((node, True))
+            stack.extend(
+                (child, False) for child, _ in node.next_functions if child is not None and child not in visited
+            )
+    return order

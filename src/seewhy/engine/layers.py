@@ -1,0 +1,145 @@
+"""Which layer to look at: chosen from how the evidence flows through one traced forward pass, not from names.
+
+A layer is worth reading where it is a picture (`tokens.infer_layout`), where everything the model says about the image
+passes through it (it lies on the trunk, not on a branch), and where the places of the picture still matter to the
+output (after the last attention of a ViT only the class token does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import pooling
+
+from ..errors import ArgumentTypeError, LayerError, did_you_mean
+from .black_box import BlackBox
+from .layout import Layout
+
+INPUT = "input"  # the reserved name of the model's input
+_POOLS = (
+    pooling._MaxPoolNd,
+    pooling._AvgPoolNd,
+    pooling._AdaptiveAvgPoolNd,
+    pooling._AdaptiveMaxPoolNd,
+    pooling._LPPoolNd,
+)
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer's output in a traced forward pass, in the order in which the layers finished.
+
+    Attributes:
+        maker: the innermost module that made the tensor; `name` is the outermost that returns it.
+        kind: the class of the module `name`.
+        shape: of the output, with the batch.
+        layout: how it lies over the image; None where it is no picture.
+        trunk: every path from the image to the output passes through it.
+        evidence: the output depends on its places (the gradient there is not zero).
+        pools: it only makes the picture smaller.
+        projects: it is a bare linear map (convolution, dense layer): what it gives is not yet a feature.
+        by_places: it has no negative values and a 1 x 1 convolution reads it, place by place.
+    """
+
+    name: str
+    maker: str
+    kind: str
+    shape: tuple[int, ...]
+    layout: Layout | None
+    trunk: bool
+    evidence: bool
+    pools: bool
+    projects: bool
+    by_places: bool = False
+
+    @property
+    def cells(self) -> int:
+        return self.layout.grid[0] * self.layout.grid[1] if self.layout else 0
+
+    @property
+    def channels(self) -> int:
+        if self.layout is None:
+            return 0
+        return self.shape[1] if self.layout.kind == "channels_first" else self.shape[-1]
+
+
+def is_pool(module: nn.Module) -> bool:
+    return isinstance(module, _POOLS)
+
+
+def is_projection(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return not list(module.children()) and isinstance(weight, torch.Tensor) and weight.ndim >= 2
+
+
+def choose(records: Sequence[LayerRecord]) -> list[LayerRecord]:
+    """One layer for each resolution, finest first; the last is the default layer.
+
+    Raises:
+        LayerError: no layer's output is a picture.
+    """
+    pictures = [r for r in records if r.layout and not r.pools]
+    if not pictures:
+        raise LayerError(
+            "no layer of the model has a picture-shaped output: layer=None cannot be found; a method that reads the "
+            "input (saliency, integrated_gradients) still works"
+        )
+    # a model of several branches has no trunk, one whose head is zero no evidence: then fall back to the order alone
+    for wanted in (
+        [r for r in pictures if r.trunk and r.evidence],
+        [r for r in pictures if r.evidence],
+        [r for r in pictures if r.trunk],
+        pictures,
+    ):
+        if wanted:
+            break
+    stages: list[LayerRecord] = []
+    for record in reversed(wanted):
+        if not stages or record.cells > stages[-1].cells:
+            stages.append(record)
+        elif record.cells == stages[-1].cells and stages[-1].projects and not record.projects:
+            stages[-1] = record
+    return stages[::-1]
+
+
+def unwrap(model: nn.Module | Callable[..., Any]) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel or torch.compile, whose layers can be read.
+
+    What is no module becomes a `BlackBox`, or an ArgumentTypeError where it is nothing to call.
+    """
+    module = model if isinstance(model, nn.Module) else BlackBox(model)
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            return module
+
+
+def resolve_layer(module: nn.Module, layer: str | nn.Module) -> str:
+    """Returns the dotted name of a layer that was given by name or as the module itself.
+
+    Raises:
+        LayerError: it is not in the model.
+    """
+    if isinstance(layer, nn.Module):
+        for name, found in module.named_modules():
+            if found is layer:
+                return str(name)
+        raise LayerError(
+            f"layer {type(layer).__name__} is not a part of {type(module).__name__}; give one of its modules"
+        )
+    if not isinstance(layer, str):
+        raise ArgumentTypeError(f"layer={layer!r} is no layer; give a dotted name or a module")
+    known = dict(module.named_modules(remove_duplicate=False))
+    if layer != INPUT and layer not in known:
+        raise LayerError(
+            f"layer {layer!r} is not in {type(module).__name__}{did_you_mean(layer, known)} "
+            "('seewhy layers MODEL' or seewhy.list_layers(model) lists them)"
+        )
+    return layer

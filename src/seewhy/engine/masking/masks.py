@@ -1,0 +1,168 @@
+"""Masks, described small and rendered a few at a time: (B, H, W) float32 in [0, 1], 1 keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import InputError
+
+
+class Masks(Protocol):
+    """Masks for one image, described small and made a few at a time."""
+
+    def __len__(self) -> int: ...
+
+    def render(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """Returns masks `start` to `stop` - 1: (B, H, W) float32 in [0, 1]; 1 keeps, 0 hides."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class GridMasks:
+    """RISE's masks: coarse grids, upsampled bilinearly to one cell more than the image and cropped at a shift.
+
+    As the authors' code does it (scikit-image's `resize`, order 1, mode "reflect"): s x s cells become
+    (s + 1) ceil(H / s) x (s + 1) ceil(W / s) pixels, on half-pixel centres, mirrored about the outermost centres.
+
+    Args:
+        cells: (n, s, s), 1 keeps; bool takes least memory.
+        shifts: (n, 2) integers, down and right, from 0 to ceil(H / s) - 1 and ceil(W / s) - 1.
+        size: (H, W).
+    """
+
+    cells: Tensor
+    shifts: Tensor
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def render(self, start: int, stop: int, device: torch.device) -> Tensor:
+        cells = self.cells[start:stop].to(device, torch.float32)  # (B, s, s)
+        down, right = self.shifts[start:stop].to(device, torch.long).unbind(1)
+        rows = crops(self.size[0], cells.shape[1], device)[down]  # (B, s, H)
+        columns = crops(self.size[1], cells.shape[2], device)[right]  # (B, s, W)
+        return torch.bmm(torch.bmm(rows.transpose(1, 2), cells), columns)
+
+
+@lru_cache(maxsize=16)
+def crops(length: int, cells: int, device: torch.device) -> Tensor:
+    """How much each of s cells counts at each pixel of an edge, for every shift: (shifts, s, length), one storage."""
+    pitch = -(-length // cells)
+    place = (torch.arange((cells + 1) * pitch, dtype=torch.float64) + 0.5) * cells / ((cells + 1) * pitch) - 0.5
+    last = cells - 1
+    place = (last - (last - place.abs()).abs()).clamp(0, last)  # mirrored
+    weights = (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+    return weights.to(device, torch.float32).unfold(0, length, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class SuperpixelMasks:
+    """Superpixels shown or hidden.
+
+    Args:
+        coefficients: (n, d) in [0, 1], how much each mask keeps of each superpixel.
+        labels: (H, W) integers from 0 to d - 1.
+    """
+
+    coefficients: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.coefficients)
+
+    def render(self, start: int, stop: int, device: torch.device) -> Tensor:
+        kept = self.coefficients[start:stop].to(device, torch.float32)
+        places = self.labels.to(device).flatten()
+        return kept.index_select(1, places).view(-1, *self.labels.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchMasks:
+    """Each mask hides one box and keeps the rest.
+
+    Args:
+        boxes: (n, 4) integers (x0, y0, x1, y1), half-open; what lies outside the image hides nothing.
+        size: (H, W).
+    """
+
+    boxes: Tensor
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def render(self, start: int, stop: int, device: torch.device) -> Tensor:
+        x0, y0, x1, y1 = self.boxes[start:stop].to(device)[:, :, None].unbind(1)  # (B, 1) each
+        rows, columns = (torch.arange(length, device=device) for length in self.size)
+        down, across = (rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1)
+        return (~(down[:, :, None] & across[:, None, :])).to(torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class FieldMasks:
+    """Low-resolution masks, upsampled bilinearly; Score-CAM's are activations.
+
+    Args:
+        fields: (n, h, w).
+        size: (H, W).
+        align_corners: as in `torch.nn.functional.interpolate`.
+        normalize: each upsampled mask is brought to [0, 1] by its minimum and maximum; a constant one hides all.
+            Without, the fields lie in [0, 1].
+    """
+
+    fields: Tensor
+    size: tuple[int, int]
+    align_corners: bool = False
+    normalize: bool = False
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def render(self, start: int, stop: int, device: torch.device) -> Tensor:
+        fields = self.fields[start:stop, None].to(device, torch.float32)
+        masks = F.interpolate(fields, self.size, mode="bilinear", align_corners=self.align_corners)[:, 0]
+        if not self.normalize:
+            return masks
+        low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+        return (masks - low) / torch.where(high > low, high - low, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class StepMasks:
+    """Pixels go, or come, in an order: insertion, deletion and ROAD.
+
+    Args:
+        ranks: (H, W) integers, each from 0 to H W - 1 once: when a pixel's turn comes.
+        steps: for each mask of how many pixels the turn has come.
+        inserting: these pixels are shown and the rest is hidden, not the other way round.
+    """
+
+    ranks: Tensor
+    steps: Sequence[int] | Tensor
+    inserting: bool = False
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def render(self, start: int, stop: int, device: torch.device) -> Tensor:
+        steps = torch.as_tensor(self.steps[start:stop], device=device)[:, None, None]
+        turned = self.ranks.to(device) < steps
+        return (turned if self.inserting else ~turned).to(torch.float32)
+
+
+def check_masks(masks: Sequence[Masks], x: Tensor) -> None:
+    """Says what is wrong with the masks of a batch (N, C, H, W)."""
+    if len(masks) != len(x):
+        raise InputError(f"masks has {len(masks)} sources for {len(x)} images; give one for each image")
+    size = tuple(x.shape[2:])
+    for i, source in enumerate(masks):
+        if len(source) and (found := tuple(source.render(0, 1, torch.device("cpu")).shape)) != (1, *size):
+            raise InputError(f"masks[{i}] renders {found} for one mask, the image needs {(1, *size)}")

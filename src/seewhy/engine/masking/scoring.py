@@ -1,0 +1,277 @@
+"""The engine of the perturbation methods and of the faithfulness metrics: masks in, target scores out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError, ModelError, SeewhyError
+from ..black_box import BlackBox
+from ..targets.classes import ScoreFunction
+from ..targets.rows import call_with_rows, rows_of
+from ..trace import OutputAdapter, check_input, evaluating, main_output, matching_input, run_model
+from .baselines import AnyBaseline, Several
+from .masks import Masks, check_masks
+from .running import Running
+from .tuning import settled
+
+Segment = tuple[int, int, int]  # image, and its masks from, to
+AHEAD = 64  # masks that bfloat16 runs under one autocast, which casts the weights once
+
+
+class ScorerError(ModelError):
+    """The model or the target failed amid masked pictures; what was scored before stands."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some masks of one image with their scores.
+
+    Attributes:
+        image: which of the batch.
+        start, stop: which of its masks.
+        masks: (B, H, W), on the model's device.
+        scores: (B, T) float64 on the CPU, one column for each score function.
+    """
+
+    image: int
+    start: int
+    stop: int
+    masks: Tensor
+    scores: Tensor
+
+
+def masked_scores(
+    module: nn.Module | Callable[..., Any],
+    x: Tensor,
+    masks: Sequence[Masks],
+    scores: Sequence[ScoreFunction],
+    *,
+    baseline: AnyBaseline | Sequence[AnyBaseline],
+    running: Running | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> Iterator[Chunk]:
+    """Scores of masked pictures, mask * x + (1 - mask) * baseline, chunk by chunk.
+
+    Masks are rendered and applied on the model's device, a batch at a time, so that memory does not grow with their
+    number. A batch goes on to the next image where the masks of one end; those of an image come in their order.
+
+    Args:
+        module: takes (N, C, H, W); what is no module is run as a `BlackBox`.
+        x: (N, C, H, W), preprocessed.
+        masks: one source for each image.
+        scores: as targets take them: row i of what they see is image i.
+        baseline: for all images, or a sequence with one for each.
+        running: batch size, precision, ...
+        args, kwargs: further inputs of the model; tensors with N rows have one for each image.
+        output: takes what the model returns to what targets read.
+
+    Raises:
+        InputError: x, the masks or the baselines do not fit each other or the model.
+        ScorerError: the model or a target raised, or gave NaN or the wrong shape; everything before was yielded.
+    """
+    forward = MaskedForward(module, x, masks, scores, baseline=baseline, args=args, kwargs=kwargs, output=output)
+    return _chunks(forward, running or Running())
+
+
+def settle(
+    module: nn.Module | Callable[..., Any],
+    x: Tensor,
+    masks: Sequence[Masks],
+    scores: Sequence[ScoreFunction],
+    *,
+    baseline: AnyBaseline | Sequence[AnyBaseline],
+    running: Running | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> Running:
+    """Returns how `masked_scores` of the same arguments would run: with a batch size, a format and a precision."""
+    forward = MaskedForward(module, x, masks, scores, baseline=baseline, args=args, kwargs=kwargs, output=output)
+    return forward.settled(running or Running())
+
+
+class MaskedForward:
+    """A batch of images, ready to be masked and run."""
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[..., Any],
+        x: Tensor,
+        masks: Sequence[Masks],
+        scores: Sequence[ScoreFunction],
+        *,
+        baseline: AnyBaseline | Sequence[AnyBaseline],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        output: OutputAdapter | None,
+    ) -> None:
+        check_input(x)
+        self.module = module if isinstance(module, nn.Module) else BlackBox(module)
+        self.x = matching_input(self.module, x)
+        self.masks, self.scores = masks, scores
+        self.args, self.kwargs, self.output = args, kwargs or {}, output or main_output
+        each = list(baseline) if isinstance(baseline, Sequence) else [baseline] * len(x)
+        if len(each) != len(x):
+            raise InputError(f"baseline has {len(each)} for {len(x)} images; give one, or one for each image")
+        with torch.inference_mode(False), torch.no_grad():
+            check_masks(masks, self.x)
+            hidden = [_pictures(one, image) for one, image in zip(each, self.x, strict=True)]
+        self.repeats = len(hidden[0])
+        if any(len(pictures) != self.repeats for pictures in hidden):
+            raise InputError("baseline is of several pictures for some images, in different numbers; give each as many")
+        # what is black and alone has nothing to add
+        self.baselines = [pictures if self.repeats > 1 or pictures.any() else None for pictures in hidden]
+        self._fits = math.inf  # masks in a batch, for all that is known
+
+    def settled(self, running: Running) -> Running:
+        """How to run with nothing left to be found, by running some of the masks."""
+        lengths = [len(source) for source in self.masks]
+        total = self.repeats * sum(lengths)
+        if not total:
+            return running
+
+        def measure(way: Running, count: int) -> Tensor:
+            size = max(1, min(way.batch_size or count, count) // self.repeats)
+            finished, failure = self.run(
+                itertools.islice(_batches(lengths, size), -(-count // size // self.repeats)), way
+            )
+            if failure:
+                raise failure
+            return torch.cat([scores for _, scores in finished])
+
+        return settled(running, measure, module=self.module, picture=self.x[0], total=total, step=self.repeats)
+
+    def run(
+        self, batches: Iterable[Sequence[Segment]], running: Running
+    ) -> tuple[list[tuple[list[Tensor], Tensor]], Exception | None]:
+        """Runs batches; returns what was finished, and what went wrong with the next.
+
+        For each batch the masks of each segment, (B, H, W), and the scores of them all, (rows, T) float64 on the CPU.
+        """
+        finished = []
+        device = self.x.device
+        # autocast keeps the weights that it has cast until the outermost context ends, also one that is not enabled
+        with ExitStack() as stack:
+            for context in (torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False)):
+                stack.enter_context(context)
+            stack.enter_context(evaluating(self.module))
+            for segments in batches:
+                try:
+                    masks = [self.masks[image].render(start, stop, device) for image, start, stop in segments]
+                    finished.append((masks, self._scored([image for image, _, _ in segments], masks, running)))
+                except Exception as error:
+                    return finished, error
+        return finished, None
+
+    def _scored(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+        """Scores of masks (B, H, W) of each image; a batch for which the device has no memory is halved."""
+        rows = sum(map(len, masks))
+        if rows <= self._fits:
+            try:
+                return self._scores(images, masks, running).view(rows, self.repeats, -1).mean(1)
+            except torch.cuda.OutOfMemoryError:
+                if rows == 1:
+                    raise
+                self._fits = rows // 2
+        single = [(image, one[None]) for image, mask in zip(images, masks, strict=True) for one in mask]
+        halves = (single[: rows // 2], single[rows // 2 :])
+        return torch.cat([self._scored([i for i, _ in half], [one for _, one in half], running) for half in halves])
+
+    def _pictures(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+        parts = []
+        for image, mask in zip(images, masks, strict=True):
+            kept = mask[:, None].to(self.x.dtype)  # (B, 1, H, W)
+            shown, hidden = kept * self.x[image], self.baselines[image]
+            if hidden is not None:  # (k, C, H, W)
+                shown = ((1 - kept)[:, None] * hidden).add_(shown[:, None]).flatten(0, 1)
+            parts.append(shown)
+        pictures = parts[0] if len(parts) == 1 else torch.cat(parts)
+        last = running.memory_format == "channels_last"
+        return pictures.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+    def _scores(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+        """(rows, T), a row for each mask under each of several baselines."""
+        n, device = len(self.x), self.x.device.type
+        owners = [i for i, mask in zip(images, masks, strict=True) for _ in range(self.repeats * len(mask))]
+        args, kwargs = call_with_rows(self.args, self.kwargs, owners, n)
+        pictures = self._pictures(images, masks, running)
+        with torch.autocast(device, torch.bfloat16, enabled=running.precision == "bfloat16"):
+            output = self.output(run_model(self.module, pictures, args, kwargs))
+        columns = [rows_of(score, owners, n)(output) for score in self.scores]
+        return torch.stack([_checked(column, len(owners)) for column in columns], 1)
+
+
+def _checked(column: Any, rows: int) -> Tensor:
+    """Scores as a target gave them, or what is wrong with them."""
+    if not isinstance(column, Tensor) or column.shape != (rows,):
+        shape = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
+        raise ScorerError(f"a target gave {shape}, not one score for each of {rows} pictures: ({rows},)")
+    found = column.to("cpu", torch.float64)
+    if not found.isfinite().all():
+        raise ScorerError("a score is not finite")
+    return found
+
+
+def _pictures(baseline: AnyBaseline, image: Tensor) -> Tensor:
+    return baseline.pictures(image) if isinstance(baseline, Several) else baseline.picture(image)[None]
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[list[Segment]]:
+    """All masks of all images, `size` at a time."""
+    batch: list[Segment] = []
+    free = size
+    for image, length in enumerate(lengths):
+        start = 0
+        while start < length:
+            stop = min(length, start + free)
+            batch.append((image, start, stop))
+            free -= stop - start
+            start = stop
+            if not free:
+                yield batch
+                batch, free = [], size
+    if batch:
+        yield batch
+
+
+def _chunks(forward: MaskedForward, running: Running) -> Iterator[Chunk]:
+    lengths = [len(source) for source in forward.masks]
+    done, total = 0, sum(lengths)
+    try:
+        running = forward.settled(running)
+    except Exception as error:
+        _fail(error, done, total)
+    size = max(1, (running.batch_size or 1) // forward.repeats)
+    batches = _batches(lengths, size)
+    ahead = max(1, AHEAD // size) if running.precision == "bfloat16" else 1
+    while group := list(itertools.islice(batches, ahead)):
+        finished, failure = forward.run(group, running)
+        for segments, (masks, scores) in zip(group, finished, strict=False):
+            done += len(scores)
+            parts = torch.split(scores, [len(mask) for mask in masks])
+            for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
+                yield Chunk(image, start, stop, mask, part)
+            if running.progress:
+                running.progress(done, total)
+        if failure:
+            _fail(failure, done, total)
+
+
+def _fail(error: Exception, done: int, total: int) -> NoReturn:
+    """Says how far scoring came; what does not fit from the start says so itself."""
+    if isinstance(error, SeewhyError) and not isinstance(error, ScorerError) and not done:
+        raise error
+    reason = (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
+    raise ScorerError(
+        f"scoring stopped after {done} of {total} masked pictures: {reason}; look at the model and the target"
+    ) from error

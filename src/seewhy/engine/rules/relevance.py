@@ -1,0 +1,152 @@
+"""Backward rules that carry relevance, as g = R / a, through every operation of a model as it is called.
+
+Additions, concatenation, pooling, indexing, reshaping and fan-out need no rule: their derivative does it. Linear maps
+follow the rules that a composite gives them; BatchNorm merges with the linear map whose tensor it is given; activations
+pass relevance as it is; norms divide by a constant; gates and attention weights are coefficients, without relevance of
+their own, unless the composite says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ...maps.ledger import Entry, Ledger
+from ..layers import INPUT
+from . import handlers
+from . import operations as ops
+from .attention import attention, multi_head
+from .composites import Composite, Operation, find_composite
+from .in_place import current, supersede, twin
+from .lrp import LinearMap, RuledLinear
+from .tags import is_coefficient, is_non_negative, live, tag, tensors
+
+
+class Relevance(TorchFunctionMode):
+    """Overrides what operations do to relevance on its way back; forward values stay as they are.
+
+    Args:
+        composite: which rule where, or its name in `COMPOSITES`.
+        ledger: keeps account of where relevance goes.
+
+    `unknown` counts the operations that changed relevance without a rule.
+    """
+
+    def __init__(self, composite: str | Composite, *, ledger: Ledger | None = None) -> None:
+        super().__init__()
+        self.composite, self.ledger = find_composite(composite), ledger
+        self.unknown: dict[str, int] = {}
+        self._at_input, self._names = False, dict[int, str]()
+
+    def begin(self, x: Tensor, module: nn.Module, layer: str) -> None:
+        """Marks the tensor from which on the rules hold: the output of this layer of the module."""
+        self._at_input = layer == INPUT
+        self._names = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
+        tag(x, depth=0, non_negative=bool((x >= 0).all()))
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in ops.QUESTIONS:
+            return func(*args, **given)
+        named = args[0] if args else given.get("input")
+        args, given = handlers.replaced((tuple(args), dict(given)), self._current)
+        incoming = [x for x in tensors((*args, *given.values())) if live(x)]
+        if not incoming:
+            return func(*args, **given)
+        call = _out_of_place(func, tuple(args), given)
+        if call is None:
+            return self._handled(func, incoming, tuple(args), given)
+        out = self._handled(call[0], incoming, call[1], call[2])
+        now = args[0] if args else given["input"]
+        done = supersede(now, out, self)
+        if named is not now and isinstance(named, Tensor):
+            done &= supersede(named, out, self)
+        if not done:
+            self.note(func)
+        return out
+
+    def _current(self, x: Tensor) -> Tensor:
+        return current(x, self)
+
+    def _handled(self, func: Any, incoming: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = _HANDLERS.get(func, handlers.transparent)(self, func, args, kwargs)
+        depth = max(x._seewhy_depth for x in incoming)  # type: ignore[attr-defined]
+        carriers = [x for x in incoming if x.requires_grad]
+        coefficient = bool(carriers) and all(map(is_coefficient, carriers))
+        for y in tensors((out,)):
+            if not live(y):
+                tag(y, depth=depth)
+            if coefficient:
+                tag(y, coefficient=True)
+        return out
+
+    def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
+        """Has the ledger told what a constant, or the bias of a norm, that is part of an output keeps."""
+        if self.ledger is None or not out.requires_grad or isinstance(constant, bool):
+            return
+        kept = constant.detach() if isinstance(constant, Tensor) else float(constant)
+        ledger = self.ledger
+
+        def note(g: Tensor) -> None:
+            relevance = torch.where(g == 0, 0, g * kept).detach()
+            if bias:
+                total = float(relevance.sum())
+                ledger.entries.append(Entry(name, total, 0.0, bias=total))
+            else:
+                ledger.kept(name, relevance)
+
+        out.register_hook(note)  # type: ignore[no-untyped-call]
+
+    def note(self, func: Any) -> None:
+        """Counts an operation without a rule."""
+        name = getattr(func, "__name__", str(func))
+        self.unknown[name] = self.unknown.get(name, 0) + 1
+
+    def ruled(
+        self, z: Tensor, x: Tensor, linear: Callable[[], LinearMap], kind: str, depthwise: bool, weight: Tensor
+    ) -> Tensor:
+        """A linear map's own value under the composite's rule."""
+        depth = x._seewhy_depth  # type: ignore[attr-defined]
+        first = depth == 0 and self._at_input
+        name = self._names.get(id(weight), "")
+        rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))  # type: ignore[arg-type]
+        account = None if self.ledger is None else partial(self.ledger.linear, name or kind)
+        y: Tensor = RuledLinear.apply(x, z, linear, rule, is_non_negative(x), account)
+        tag(y, depth=depth + 1)
+        return y
+
+
+def _out_of_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> handlers.Called | None:
+    """A call in place as the call out of place that gives the same; None where it is not in place."""
+    if kwargs.get("inplace"):
+        return func, args, {**kwargs, "inplace": False}
+    if func in ops.ACTIVATIONS and True in [a is True for a in args]:
+        return func, tuple(False if a is True else a for a in args), kwargs
+    other = twin(func)
+    return None if other is None else (other, args, kwargs)
+
+
+_HANDLERS: dict[Any, handlers.Handler] = {
+    **dict.fromkeys(ops.CONVOLUTIONS, handlers.convolve),
+    **dict.fromkeys(ops.LINEAR, handlers.dense_layer),
+    **dict.fromkeys(ops.BATCH_NORM, handlers.batch_norm),
+    **dict.fromkeys(ops.LAYER_NORMS, handlers.layer_norm),
+    **dict.fromkeys(ops.RMS_NORMS | ops.NORMALIZE | ops.ACTIVATIONS, handlers.activation),
+    **dict.fromkeys(ops.GATES, handlers.gate),
+    **dict.fromkeys(ops.STATISTICS, handlers.statistic),
+    **dict.fromkeys(ops.MOMENTS, handlers.moments),
+    **dict.fromkeys(ops.ADD | ops.SUBTRACT, handlers.add),
+    **dict.fromkeys(ops.PRODUCTS, handlers.product),
+    **dict.fromkeys(ops.DIVIDE, handlers.divide),
+    **dict.fromkeys(ops.GRID_SAMPLE, handlers.grid_sample),
+    **dict.fromkeys(handlers.WRITTEN_OUT, handlers.written_out),
+    **dict.fromkeys(ops.ATTENTION, attention),
+    **dict.fromkeys(ops.MULTI_HEAD, multi_head),
+}

@@ -1,0 +1,142 @@
+"""Classes of a model's answer as targets: (N, K) scores to one for each image, (N,)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import TargetError
+
+ScoreFunction = Callable[[Any], Tensor]
+
+
+ClassIndex = int | str | tuple[int | str, ...]
+
+
+def class_scores(output: Any) -> Tensor:
+    """Returns the output as (N, K) class scores, or says why it is none."""
+    if not isinstance(output, Tensor):
+        raise TargetError(
+            f"the model's output is a {type(output).__name__}, not a tensor (N, K) of class scores; give a callable "
+            "target, or pass output=, a function from the model's output to that tensor"
+        )
+    if output.ndim == 1:
+        return output[:, None]
+    if output.ndim != 2:
+        raise TargetError(
+            f"the model's output has shape {tuple(output.shape)}, not (N, K) class scores; give a callable target such "
+            "as seewhy.targets.SegmentationRegion, or pass output="
+        )
+    return output
+
+
+def _gather(output: Any, index: ClassIndex) -> Tensor:
+    """Picks a class's score for each image: (N, K) -> (N,)."""
+    scores = class_scores(output)
+    n, k = scores.shape
+    wanted = list(index) if isinstance(index, tuple) else [index] * n
+    if len(wanted) != n:
+        raise TargetError(f"target names {len(wanted)} classes for {n} images; give one class, or one for each image")
+    for i in wanted:
+        if isinstance(i, str):
+            raise TargetError(
+                f"target {i!r} is a name, and the model has no labels; give the class's index, or labels="
+            )
+        if not 0 <= i < k:
+            raise TargetError(f"target {i} is not a class of the model, which has {k}: 0 to {k - 1}")
+    return scores.gather(1, torch.tensor(wanted, device=scores.device)[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class Logit:
+    """The class's score as the model gives it, (N, K) -> (N,); `index` is a class, or a tuple: one for each image."""
+
+    index: ClassIndex
+
+    def __call__(self, output: Any) -> Tensor:
+        return _gather(output, self.index)
+
+
+@dataclass(frozen=True)
+class Probability:
+    """The class's probability, in [0, 1]: softmax, or the sigmoid of a single column and with `multi_label`.
+
+    Where a `Model` is explained, its own `multi_label` counts too.
+    """
+
+    index: ClassIndex
+    multi_label: bool = dataclasses.field(default=False, repr=False)
+
+    def __call__(self, output: Any) -> Tensor:
+        return _gather(probabilities(class_scores(output), multi_label=self.multi_label), self.index)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The score of one class less that of another: what speaks for `index` rather than for `other`."""
+
+    index: ClassIndex
+    other: ClassIndex
+
+    def __call__(self, output: Any) -> Tensor:
+        return _gather(output, self.index) - _gather(output, self.other)
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """The negated score (Grad-CAM, section 3.3): what would have to go for the class to lose its score."""
+
+    index: ClassIndex
+
+    def __call__(self, output: Any) -> Tensor:
+        return -_gather(output, self.index)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One number of a regression's output, (N,) or (N, K); with `value`, minus the squared distance to that value."""
+
+    index: int = 0
+    value: float | None = None
+
+    def __call__(self, output: Any) -> Tensor:
+        number = _gather(output, self.index)
+        return number if self.value is None else -((number - self.value) ** 2)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A single-column classifier, (N,) or (N, 1): its score for the positive answer, negated for the other."""
+
+    positive: bool = True
+
+    def __call__(self, output: Any) -> Tensor:
+        scores = class_scores(output)
+        if scores.shape[1] != 1:
+            raise TargetError(
+                f"Binary needs one score for each image, the model has {scores.shape[1]}; give a class index"
+            )
+        return scores[:, 0] if self.positive else -scores[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingSimilarity:
+    """Cosine similarity of the output (N, D) with a reference embedding (D,) or (N, D): what makes the two alike."""
+
+    reference: Tensor
+
+    def __call__(self, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[-1] != self.reference.shape[-1]:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise TargetError(f"EmbeddingSimilarity needs an output (N, {self.reference.shape[-1]}), got {shape}")
+        return torch.cosine_similarity(output, self.reference.to(output).expand_as(output), dim=-1)
+
+
+def probabilities(scores: Tensor, *, multi_label: bool = False) -> Tensor:
+    """(N, K) scores to probabilities in float32: softmax, or sigmoids, of a single column and where labels are many."""
+    return scores.float().sigmoid() if multi_label or scores.shape[1] == 1 else scores.float().softmax(1)

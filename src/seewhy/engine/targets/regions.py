@@ -1,0 +1,37 @@
+"""Regions of a segmentation as targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import TargetError
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationRegion:
+    """The class's scores summed over a region, (N, K, H, W) -> (N,).
+
+    Args:
+        index: the class.
+        region: (H, W) or (N, H, W), 1 inside; resized to the output. None: where the model predicts the class.
+    """
+
+    index: int
+    region: Tensor | None = None
+
+    def __call__(self, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise TargetError(f"SegmentationRegion needs an output (N, K, H, W), got {shape}; pass output= to pick it")
+        if not 0 <= self.index < output.shape[1]:
+            raise TargetError(f"target {self.index} is not a class of the model, which has {output.shape[1]}")
+        if self.region is None:
+            inside = (output.argmax(1) == self.index).to(output.dtype)  # (N, H, W)
+        else:
+            region = self.region.to(output).reshape(-1, 1, *self.region.shape[-2:])
+            inside = torch.nn.functional.interpolate(region, output.shape[-2:], mode="nearest")[:, 0]
+        return (output[:, self.index] * inside).flatten(1).sum(1)

@@ -1,0 +1,154 @@
+"""Where a test picture and a training picture match: which places of both carry the influence of one on the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...engine.call import Call, LayerLike, find_layer, picture_layout
+from ...engine.targets.resolve import TargetLike
+from ...engine.trace import Trace
+from ...errors import InputError
+from ...maps import values as maps
+from ...maps.attribution import Attribution
+from ..gradients.per_example import cotangents
+from ..head.head import Head
+from ..index.index import InfluenceIndex
+from ..index.questions import Question, questions
+from ..modes import with_gradients
+from ..solvers.last_layer import LastLayer
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Maps of B pairs of one test picture and B training pictures.
+
+    Attributes:
+        test, train: (B, h, w) signed, in units of the score; a map adds up to what of the score goes through
+            the features, where these are means over places.
+        scores: (B,), the influence that the maps divide.
+        exact: whether that is the index's own influence; else it is the gradient product of the head.
+    """
+
+    test: Attribution
+    train: Attribution
+    scores: Tensor
+    exact: bool
+
+    def carrying(self) -> tuple[Attribution, Attribution]:
+        """Test and train without the sign of the score: positive where a place carries it, be it help or harm."""
+        sign = torch.where(self.scores < 0, -1.0, 1.0)[:, None, None]
+        test, train = (
+            dataclasses.replace(a, map=sign * a.map, status=maps.statuses(sign * a.map))
+            for a in (self.test, self.train)
+        )
+        return test, train
+
+
+@with_gradients
+def match_regions(
+    index: InfluenceIndex,
+    image: Any,
+    ids: Sequence[int],
+    *,
+    label: int | None = None,
+    target: TargetLike | None = None,
+    layer: LayerLike = None,
+) -> Matches:
+    """Divides influences among the places of both pictures, by gradient times activation.
+
+    With the head's features f, the residuals r (the gradient of loss or target by the outputs) and the curvature H of
+    the head, the influence s = (r_test (x) f_test)^T H^-1 (r_train (x) f_train) / n is linear in each f. For feature
+    maps A of either picture, the residuals held, the map is
+
+        M(p) = sum_c A_c(p) ds/dA_c(p),
+
+    and where f is the mean of A over places, sum_p M(p) is s without the bias's part. An index whose solver is not of
+    the last layer is answered with H = I, the gradient product of the head (`exact` is then False).
+
+    Args:
+        index: fit with `data`, or opened with it.
+        image: the test picture: (1, C, H, W), or a photo in a list.
+        ids: positions of training examples.
+        label: whose loss is asked about; the model's own answer unless given.
+        target: in place of the loss.
+        layer: where feature maps are read; the last that is a picture unless given.
+
+    Raises:
+        InputError: several test pictures, no ids, a head that has a bias alone, or a model that has changed since.
+        ModelError: the model's head is not linear.
+        LayerError: no such layer, or none that is a picture.
+    """
+    index.watch.check()
+    question = _question(index, index.inputs(image), label, target)
+    if not len(ids):
+        raise InputError("ids is empty; give positions of training examples, such as those of a query")
+    pictures, labels = zip(*(index.data[i] for i in ids), strict=True)
+    images, solver, problem = torch.stack(pictures), index.solver, index.problem
+    exact = isinstance(solver, LastLayer)
+    head = Head(problem if exact else problem.restricted(()), question.images)
+    if not head.layer.weight:
+        raise InputError("parameters= names the head's bias alone, which no place of a picture reaches")
+    (test, said), (train, outputs) = head(problem, question.images), head(problem, images)
+    slope, slopes = cotangents(problem, said, question.score), cotangents(problem, outputs, torch.tensor(labels))
+    if isinstance(solver, LastLayer):
+        solved = solver.test_rows(problem, question.images, question.score)["solutions"][0].to(slopes)  # (K, F)
+        by_train = slopes @ solved
+        each = solver.test_rows(problem, images, torch.tensor(labels))["solutions"].to(slope)
+        by_test = torch.einsum("bkf,k->bf", each, slope[0])
+    else:
+        alike = slopes @ slope.T / problem.count  # (B, 1)
+        by_train, by_test = alike * test, alike * train
+    scores = (by_train * train).sum(1).cpu().float()
+    name = find_layer(problem.module, question.images, layer, Call())
+    both = ((question.images.expand(len(ids), -1, -1, -1), by_test), (images, by_train))
+    shown = [_attribution(x, _places(index, head, x, by, name), name, question.words[0], scores) for x, by in both]
+    return Matches(shown[0], shown[1], scores, exact)
+
+
+def _question(index: InfluenceIndex, x: Tensor, label: int | None, target: TargetLike | None) -> Question:
+    if len(x) != 1:
+        raise InputError(f"image holds {len(x)} pictures; give one: (1, C, H, W), or a list of one photo")
+    labels = None if label is None else [label]
+    return next(questions(index.problem, x, labels, target, model=index.model, classes=index.classes, batch_size=1))
+
+
+def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, layer: str) -> Tensor:
+    """sum_c A_c ds/dA_c (B, h, w), from the gradients (B, F) of s by the head's features."""
+    given: list[Tensor] = []
+
+    def keep(module: Any, args: Any, kwargs: Any) -> None:
+        given.append(args[0] if args else next(iter(kwargs.values())))
+
+    handle = head.layer.module.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with Trace(index.problem.module, images, layers=[layer]) as trace:
+            features = slopes[:, :-1] if head.layer.bias else slopes
+            signal = trace.signal(lambda _: (given[-1] * features).flatten(1).sum(1))[layer]
+            activation = trace.activations[layer]
+    finally:
+        handle.remove()
+    layout = picture_layout(layer, activation, images)
+    return (layout.to_grid(activation).float() * layout.to_grid(signal).float()).sum(1).cpu()
+
+
+def _attribution(images: Tensor, found: Tensor, layer: str, about: str, scores: Tensor) -> Attribution:
+    n = len(found)
+    return Attribution(
+        method="influence",
+        title="Where they match",
+        layer=layer,
+        target=about,
+        map=found,
+        status=maps.statuses(found),
+        labels=(about,) * n,
+        scores=tuple(scores.tolist()),
+        probabilities=(None,) * n,
+        image_size=(images.shape[2], images.shape[3]),
+        signed=True,
+    )

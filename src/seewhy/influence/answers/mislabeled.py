@@ -1,0 +1,41 @@
+"""Labels to check first: the training examples with the largest influence on themselves."""
+
+from __future__ import annotations
+
+from ...errors import InputError
+from ..index.building import Tell
+from ..index.index import InfluenceIndex
+from ..index.manifest import outputs_of
+from ..index.questions import Suspect
+
+
+def mislabelled(index: InfluenceIndex, top: int = 24, *, progress: Tell | None = None) -> list[Suspect]:
+    """The examples with the largest self-influence, largest first (Koh and Liang, ICML 2017, section 5.4).
+
+    What the model could only learn by heart: wrong labels, and rare or odd pictures.
+
+    Args:
+        index: fit with `data`, or opened with it.
+        top: how many.
+        progress: see `InfluenceIndex.self_influence`.
+
+    Raises:
+        InputError: all are equal, as with the solver "embedding".
+    """
+    if top < 1:
+        raise InputError(f"top={top} cannot be listed; give at least 1")
+    own = index.self_influence(progress=progress)
+    if len(own) > 1 and float(own.max()) == float(own.min()):
+        raise InputError(
+            f"solver={index.solver.name!r} gives every example the same self-influence, {float(own[0]):.3g}, which "
+            "ranks nothing; use an index of another solver, such as 'last_layer'"
+        )
+    names, labels = index.names, index.labels.tolist()
+    found = []
+    for place in own.argsort(descending=True, stable=True)[:top].tolist():
+        at = int(index.ids[place])
+        chances = outputs_of(index.problem.module, index.data[at][0][None])[0].float().softmax(0)
+        says, label = int(chances.argmax()), labels[place]
+        told = (at, names[place], label, index.classes[label], float(own[place]))
+        found.append(Suspect(*told, predicted=index.classes[says], probability=float(chances[says])))
+    return found

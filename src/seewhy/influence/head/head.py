@@ -1,0 +1,99 @@
+"""A network as features and a linear head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError, ModelError
+from ..gradients.taps import AffineLayer, affine_layers, borrowed, run
+from ..problem import Problem
+
+
+class Head:
+    """Finds the linear layer whose output is the model's, and reads what it is given.
+
+    Raises:
+        ModelError: no linear layer gives the model's output as it is, or it runs more than once.
+        InputError: the problem names parameters, and none of the head's or some of other layers.
+    """
+
+    def __init__(self, problem: Problem, images: Tensor) -> None:
+        module = problem.module
+        linear = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+        said, runs = _outputs(module, linear, images[:1])
+        name = said[-1] if said else None
+        if name is None:
+            raise ModelError(
+                "the model's head is not linear: no nn.Linear gives its output as it is; use ekfac, trak or "
+                "gradient_dot, which need no head"
+            )
+        if runs.count(name) > 1:
+            raise ModelError(
+                f"the head {name!r} runs {runs.count(name)} times in one forward pass, so its features are not one row "
+                "for each image; use hessian, conjugate_gradient or trak"
+            )
+        prefix = f"{name}." if name else ""
+        own = [f"{prefix}{part}" for part in ("weight", "bias")]
+        wanted = problem.parameters or own
+        if set(wanted) - set(own):
+            raise InputError(
+                f"parameters={tuple(wanted)} are not those of the head {name!r}; accepted: {', '.join(own)}"
+            )
+        layers = affine_layers(module, wanted)
+        if not layers:
+            raise ModelError(f"the head {name!r} shares its weight with another layer; use ekfac, trak or gradient_dot")
+        self.layer: AffineLayer = layers[0]
+        self._module = module
+
+    def belongs_to(self, module: nn.Module) -> bool:
+        """Whether it is that module's head."""
+        return self._module is module
+
+    def __call__(self, problem: Problem, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, F), with a 1 for the bias, and outputs (B, K)."""
+        given, outputs = self._read(problem, images)
+        return self.layer.activations(given)[:, 0], outputs
+
+    def features(self, problem: Problem, images: Tensor) -> Tensor:
+        """Features without the 1."""
+        return self._read(problem, images)[0]
+
+    def _read(self, problem: Problem, images: Tensor) -> tuple[Tensor, Tensor]:
+        kept: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
+            kept.append((args[0] if args else next(iter(kwargs.values()))).clone())
+
+        handle = self.layer.module.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            with borrowed(problem.module), torch.no_grad():
+                outputs = run(problem.module, {}, images)
+        finally:
+            handle.remove()
+        return kept[-1], outputs
+
+    def weights(self) -> Tensor:
+        """The head as a matrix (K, F), the bias its last column."""
+        own: Any = self.layer.module
+        parts = [(own.weight, self.layer.weight), (own.bias, self.layer.bias)]
+        return torch.cat([p.detach().reshape(len(own.weight), -1) for p, counts in parts if counts], 1)
+
+
+def _outputs(module: nn.Module, parts: dict[str, nn.Linear], images: Tensor) -> tuple[list[str], list[str]]:
+    """The names of the parts whose output equals the model's, and of all, in the order they ran."""
+    ran: list[tuple[str, Tensor]] = []
+    handles = [
+        part.register_forward_hook(lambda m, a, out, name=name: ran.append((name, out.clone())))
+        for name, part in parts.items()
+    ]
+    try:
+        with borrowed(module), torch.no_grad():
+            outputs = run(module, {}, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    equal = [name for name, out in ran if out.shape == outputs.shape and torch.equal(out, outputs)]
+    return equal, [name for name, _ in ran]

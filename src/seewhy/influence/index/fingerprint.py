@@ -1,0 +1,146 @@
+"""What an index was made of, in few bytes: enough to refuse another model, other data, or the same in another order."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError, SeewhyWarning
+
+PROBES = 16  # pictures that are compared by their pixels
+
+
+def digest(*parts: Tensor | str) -> str:
+    """16 hexadecimal digits of the parts: of a tensor its type, shape and values, bit by bit."""
+    made = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, str):
+            made.update(f"{len(part)}:{part}".encode())
+        else:
+            made.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            made.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return made.hexdigest()
+
+
+def of_modules(modules: Sequence[nn.Module]) -> dict[str, str]:
+    """A digest of each weight and statistic of the modules (checkpoints); counters of batches are left out."""
+    found: dict[str, str] = {}
+    for i, module in enumerate(modules):
+        prefix = f"{i}." if len(modules) > 1 else ""
+        found |= {prefix + name: digest(tensor) for name, tensor in _state(module).items()}
+    return found
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    each = module.state_dict().items()
+    return {name: t for name, t in each if isinstance(t, Tensor) and not name.endswith("num_batches_tracked")}
+
+
+class Watched:
+    """Notices modules whose values are no longer those that an index was made of, whatever wrote to them.
+
+    Each check reads all values once, about as fast as memory gives them.
+
+    Args:
+        modules: as the index was made of them.
+        stored: their digests, see `of_modules`.
+        folder: of the index.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], stored: Mapping[str, str], folder: object) -> None:
+        self._modules, self._stored, self._folder = modules, stored, folder
+        self._seen = checksums(modules)
+
+    def check(self) -> None:
+        """Compares checksums, and digests where these differ, as they do when only the layout in memory changed.
+
+        Raises:
+            InputError: the values are others; it names a tensor.
+        """
+        found = checksums(self._modules)
+        if found != self._seen:
+            check_model(self._stored, of_modules(self._modules), self._folder)
+            self._seen = found
+
+
+def checksums(modules: Sequence[nn.Module]) -> list[Any]:
+    """What `of_modules` looks at, in brief: how each tensor lies, and the CRC-32 of its bytes."""
+    every = [tensor for module in modules for tensor in _state(module).values()]
+    return [(t.dtype, t.shape, t.stride(), zlib.crc32(_in_memory(t).cpu().numpy().data)) for t in every]
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor in the order in which they lie, which needs no copy."""
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    return tensor.detach().permute(order).reshape(-1).view(torch.uint8)
+
+
+def check_model(stored: Mapping[str, str], found: Mapping[str, str], folder: object) -> None:
+    """Refuses a model that is not the one of the index.
+
+    Raises:
+        InputError: it names what differs.
+    """
+    differ = [name for name in stored if found.get(name) != stored[name]] + [n for n in found if n not in stored]
+    if differ:
+        named = f"'{differ[0]}'" + (f" and {len(differ) - 1} more of its tensors" if len(differ) > 1 else "")
+        raise InputError(
+            f"model does not fit the index in '{folder}': {named} differ; give the model that it was fit with, or fit "
+            "another index"
+        )
+
+
+def of_examples(keys: Iterable[tuple[str, int]] | None, count: int, probes: Mapping[int, str]) -> dict[str, Any]:
+    """The fingerprint of a data set, JSON-able.
+
+    Args:
+        keys: for each example what tells it apart, and its label; None where that is not known without reading all.
+        count: of examples.
+        probes: the digests of a few examples, by position.
+    """
+    lines = None if keys is None else [f"{name}\t{label}" for name, label in keys]
+    return {
+        "count": count,
+        "order": None if lines is None else digest("\n".join(lines)),
+        "members": None if lines is None else digest("\n".join(sorted(lines))),
+        "probes": {str(position): probe for position, probe in probes.items()},
+    }
+
+
+def probe_positions(count: int) -> list[int]:
+    """At most `PROBES` positions, evenly spread, with the first and the last."""
+    return sorted({round(i * (count - 1) / max(PROBES - 1, 1)) for i in range(min(PROBES, count))})
+
+
+def check_data(stored: Mapping[str, Any], found: Mapping[str, Any], folder: object) -> None:
+    """Refuses a data set that is not the one of the index, or comes in another order.
+
+    Raises:
+        InputError: it names what differs.
+    """
+    changed = [at for at, probe in stored["probes"].items() if found["probes"].get(at) != probe]
+    if stored["count"] != found["count"]:
+        said = f"it has {found['count']} examples, the index {stored['count']}"
+    elif stored["order"] != found["order"]:
+        same = stored["members"] == found["members"]
+        said = "its order changed; sort it as it was" if same else "examples or labels differ"
+    elif changed:
+        known = set(stored["probes"].values())
+        moved = any(found["probes"][at] in known for at in changed)
+        said = f"example {changed[0]} differs: " + ("its order changed" if moved else "its content or order changed")
+    else:
+        if stored["order"] is None and stored["count"] > len(stored["probes"]):
+            warnings.warn(
+                f"only {len(stored['probes'])} of the {stored['count']} examples were compared with those of the index "
+                f"in '{folder}': the data set does not tell its labels; give tensors or a TensorDataset to compare all",
+                SeewhyWarning,
+                stacklevel=4,
+            )
+        return
+    raise InputError(f"data does not fit the index in '{folder}': {said}; give the data it was fit on, or fit another")

@@ -1,0 +1,198 @@
+"""What an index says of itself: enough to make it again, to go on with it, and to refuse what does not fit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...data.disk import own_version
+from ...data.images import read_image
+from ...data.preprocess import Preprocess
+from ...engine.layers import unwrap
+from ...engine.targets.classes import class_scores
+from ...engine.trace import check_input, evaluating, main_output, matching_input
+from ...errors import InputError, SeewhyWarning
+from ...models.model import Model
+from ..gradients.losses import loss_values, same_values
+from ..problem import Loss
+from ..solvers.solver import Solver
+from . import fingerprint
+from .building import key_of
+from .examples import Absent, Examples, Joined, TrainData, as_examples
+
+ModelLike = Model | nn.Module
+Head = dict[str, Any]
+_DECIDES = ("solver", "settings", "loss", "l2", "parameters", "learning_rates", "dtype", "preprocess")
+_SHOWN = 3
+
+
+def modules_of(models: Sequence[ModelLike]) -> tuple[nn.Module, ...]:
+    """The modules of models or modules."""
+    return tuple(unwrap(model.module if isinstance(model, Model) else model) for model in models)
+
+
+def outputs_of(module: nn.Module, images: Tensor) -> Tensor:
+    """The model's class scores (B, K), without a graph."""
+    with torch.no_grad(), evaluating(module):
+        return class_scores(main_output(module(matching_input(module, images)))).cpu()
+
+
+def describe_index(
+    models: Sequence[ModelLike], examples: Examples, solver: Solver, loss: Loss, settings: Mapping[str, Any]
+) -> Head:
+    """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
+    modules, model = modules_of(models), models[-1]
+    outputs = outputs_of(modules[-1], examples[0][0][None]).shape[1]
+    known = [names for names in (getattr(model, "labels", None), examples.classes) if names and len(names) == outputs]
+    head: Head = {
+        "seewhy": own_version(),
+        "solver": solver.name,
+        "settings": dict(solver.settings),
+        "loss": loss_name(loss),
+        "loss_values": loss_values(loss, outputs, _weight(modules[-1])),
+        **settings,
+        "preprocess": repr(preprocess_of(model)),
+        "model": fingerprint.of_modules(modules),
+        "outputs": outputs,
+        "classes": list(known[0]) if known else None,
+        "data": [examples.fingerprint()],
+        "removed": [],
+        "shards": [],
+    }
+    return {**head, "curvature": curvature_key(head, solver)}
+
+
+def curvature_key(head: Mapping[str, Any], solver: Solver) -> str:
+    """What the curvature and the rows depend on, short; on the data only where the solver looks at them."""
+    base = [head[name] for name in (*_DECIDES, "model")]
+    return key_of(base, (head["data"], head["removed"]) if solver.passes else None)
+
+
+def self_key(head: Mapping[str, Any]) -> str:
+    """What self-influences depend on, short."""
+    return key_of(head["curvature"], head["data"], head["removed"], "self")
+
+
+def loss_name(loss: Loss) -> str:
+    """What a loss is called."""
+    return str(getattr(loss, "__qualname__", type(loss).__name__))
+
+
+def check_loss(head: Head, loss: Loss, module: nn.Module, folder: object) -> None:
+    """Refuses a loss that has another name, or gives other values, than the one of the index."""
+    if loss_name(loss) != head["loss"]:
+        raise InputError(f"the index in '{folder}' was fit with loss={head['loss']}; give it to open() as loss=")
+    _check_values(head, loss_values(loss, head["outputs"], _weight(module)), folder)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    return next((p.detach() for p in module.parameters()), torch.zeros(()))
+
+
+def _check_values(stored: Mapping[str, Any], found: Sequence[float], folder: object) -> None:
+    if not same_values(stored.get("loss_values", found), found):
+        raise InputError(
+            f"'{folder}' holds an index with another loss={stored['loss']!r}, which gives other values for the same "
+            "outputs; give that one, or fit into another folder"
+        )
+
+
+def check_options(dtype: object, batch_size: int, shard_rows: int | None) -> None:
+    """Says which option of `fit` is out of range."""
+    if dtype not in (None, "float16", "float32", "float64"):
+        raise InputError(f"dtype={dtype!r} is not known; use 'float16', 'float32', 'float64', or None")
+    for name, value in (("batch_size", batch_size), ("shard_rows", shard_rows)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value} cannot be used; accepted: 1 or more")
+
+
+def inputs_of(model: ModelLike, images: Any) -> Tensor:
+    """Test pictures as the model takes them, (T, C, H, W), from such a tensor or from photos."""
+    if isinstance(images, Tensor):
+        check_input(images)
+        return images
+    preprocess = preprocess_of(model)
+    if preprocess is None:
+        raise InputError("the model has no preprocess, which photos need; give a tensor (T, C, H, W), or wrap() it")
+    return preprocess.batch([read_image(image) for image in images])[0]
+
+
+def same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> Head:
+    """The manifest of an index that is gone on with, as it is stored but for what is newly said of it (`about`).
+
+    Raises:
+        InputError: it is another one; it names what differs.
+    """
+    fingerprint.check_model(stored["model"], given["model"], folder)
+    for name in _DECIDES:
+        if stored[name] != given[name]:
+            raise InputError(
+                f"'{folder}' holds an index with {name}={stored[name]!r}, not {given[name]!r}; give another out=, "
+                "or the same settings"
+            )
+    _check_values(stored, given["loss_values"], folder)
+    if stored["removed"]:
+        raise InputError(
+            f"'{folder}' holds an index from which {len(stored['removed'])} examples were removed; open it, or give "
+            "another out="
+        )
+    if len(stored["data"]) > 1:
+        raise InputError(f"'{folder}' holds an index that was added to; open it, or give another out=")
+    fingerprint.check_data(stored["data"][0], given["data"][0], folder)
+    return {**stored, "about": given["about"] or stored["about"]}
+
+
+def tell_classes(examples: Examples, model: ModelLike, head: Mapping[str, Any]) -> None:
+    """Warns of classes without any training example, and of those that the data and the model name differently."""
+    names = head["classes"] or [f"class {i}" for i in range(head["outputs"])]
+    empty = [] if examples.labels is None else sorted(set(range(head["outputs"])) - set(examples.labels))
+    if empty:
+        told = ", ".join(names[i] for i in empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
+        warnings.warn(
+            f"{len(empty)} of the model's {head['outputs']} classes have no training example: {told}; what the "
+            "model says of them was not learned from these data",
+            SeewhyWarning,
+            stacklevel=3,
+        )
+    pairs = enumerate(zip(examples.classes or (), getattr(model, "labels", None) or (), strict=False))
+    for i, (ours, theirs) in pairs:
+        if ours != theirs:
+            warnings.warn(
+                f"class {i} is {ours!r} in the training data and {theirs!r} in the model; labels are taken by number: "
+                "check that they mean the same",
+                SeewhyWarning,
+                stacklevel=3,
+            )
+            break
+
+
+def listed(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
+    """One model or several as a list."""
+    models = [model] if isinstance(model, Model | nn.Module) else list(model)
+    if not models:
+        raise InputError("model=[] has no model; give one, or several checkpoints")
+    return models
+
+
+def preprocess_of(model: ModelLike) -> Preprocess | None:
+    """How photos become the model's inputs, where it says so."""
+    return model.preprocess if isinstance(model, Model) else None
+
+
+def opened_data(given: Sequence[TrainData], model: ModelLike, head: Head, folder: object) -> Joined:
+    """The data sets that an index was made of, checked; places for them where none were given."""
+    if not given:
+        return Joined([Absent(data["count"], folder) for data in head["data"]])
+    if len(given) != len(head["data"]):
+        raise InputError(
+            f"the index in '{folder}' is of {len(head['data'])} data sets, {len(given)} were given; data= takes the "
+            "first, and added= a list of those that were added"
+        )
+    parts = [as_examples(data, preprocess_of(model)) for data in given]
+    for stored, part in zip(head["data"], parts, strict=True):
+        fingerprint.check_data(stored, part.fingerprint(), folder)
+    return Joined(parts)

@@ -1,0 +1,315 @@
+"""Where a map says the object is: boxes, masks and peaks by a rule that is written down.
+
+A box is (x0, y0, x1, y1), half-open: a single pixel is (x, y, x + 1, y + 1). A map without an answer gives no box.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..data.preprocess import Placement
+from ..errors import ArgumentTypeError, InputError, did_you_mean
+from . import values as map_tools
+from .values import Status
+
+RelativeTo = Literal["max", "minmax"]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """How a map becomes boxes: its pixels above a threshold, their connected components, a tight box around each.
+
+    Attributes:
+        threshold: the share of the scale that a pixel has to exceed, at least 0 and below 1.
+        relative_to: the scale: "max" from zero to the map's maximum, "minmax" from its minimum to its maximum.
+        components: "largest" by its pixels (of equal ones the first, row by row), or "all", the largest first.
+        connectivity: 8 (diagonal neighbours touch) or 4.
+        most: of all components at most so many.
+        min_share: components smaller than this share of the map's pixels are no objects.
+
+    Raises:
+        InputError: a value is not as above.
+    """
+
+    threshold: float = 0.2
+    relative_to: RelativeTo = "max"
+    components: Literal["largest", "all"] = "largest"
+    connectivity: Literal[4, 8] = 8
+    most: int | None = None
+    min_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "min_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r} is no share; give at least 0 and less than 1")
+        for name, accepted in (
+            ("relative_to", ("max", "minmax")),
+            ("components", ("largest", "all")),
+            ("connectivity", (4, 8)),
+        ):
+            if getattr(self, name) not in accepted:
+                raise InputError(f"{name}={getattr(self, name)!r} is not known; use {accepted[0]!r} or {accepted[1]!r}")
+        if self.most is not None and self.most < 1:
+            raise InputError(f"most={self.most} boxes; give at least 1, or None for all")
+
+
+RULES: dict[str, BoxRule] = {
+    # Zhou et al., CVPR 2016, section 3.2: above 20 % of the maximum, the largest component
+    "cam2016": BoxRule(0.2),
+    # the code released with it: above 20 of 255, the two largest components. Left out: its JPEG copy of the map, the
+    # distance transform that shrinks a component by 10 pixels, and the merging with the boxes at 100 and 110 of 255
+    "cam2016_code": BoxRule(20 / 255, components="all", most=2),
+    # Selvaraju et al., ICCV 2017, section 4.1: above 15 % of the maximum, the single largest segment
+    "grad_cam": BoxRule(0.15),
+    # Choe et al., CVPR 2020: MaxBoxAcc and its second version; they try all thresholds, of which this is a usual one
+    "wsol_v1": BoxRule(0.2, "minmax"),
+    "wsol_v2": BoxRule(0.2, "minmax", "all"),
+}
+RuleLike = str | BoxRule
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The boxes of one map, the largest component first.
+
+    Attributes:
+        boxes: (B, 4) int64, x0, y0, x1, y1, half-open pixels of the map, or of the size that was asked for.
+        areas: (B,) int64, the pixels of the components, at most those of their boxes.
+        peaks: (B,) float32, the highest value in each component, in the map's units.
+        means: (B,) float32, the mean value in each component.
+        status: "ok", or why the map has no box (`seewhy.maps.STATUS_MEANINGS`).
+        size: (H, W) of what the boxes are in.
+    """
+
+    boxes: Tensor
+    areas: Tensor
+    peaks: Tensor
+    means: Tensor
+    status: Status
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True, eq=False)
+class Peaks:
+    """The strongest places of one map, the strongest first.
+
+    Attributes:
+        points: (P, 2) int64, (x, y) of pixels.
+        values: (P,) float32, in the map's units.
+        status: "ok", or why there is none.
+    """
+
+    points: Tensor
+    values: Tensor
+    status: Status
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def find_rule(rule: RuleLike, **changes: Any) -> BoxRule:
+    """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none."""
+    if not isinstance(rule, BoxRule):
+        if rule not in RULES:
+            raise InputError(f"rule {rule!r} is unknown{did_you_mean(str(rule), RULES)}; accepted: {', '.join(RULES)}")
+        rule = RULES[rule]
+    return dataclasses.replace(rule, **{name: value for name, value in changes.items() if value is not None})
+
+
+def boxes(
+    maps: Tensor | Sequence[Tensor],
+    *,
+    rule: RuleLike = "cam2016",
+    threshold: float | None = None,
+    relative_to: RelativeTo | None = None,
+    components: Literal["largest", "all"] | None = None,
+    connectivity: Literal[4, 8] | None = None,
+    most: int | None = None,
+    min_share: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> list[Boxes]:
+    """Boxes around what the maps mark, by a rule.
+
+    Args:
+        maps: (N, h, w), a single (h, w), or a sequence of (h, w) of any sizes; NaN and infinity are told, not boxed.
+        rule: a name in `RULES`, or a `BoxRule`; the other arguments change single values of it.
+        size: (H, W) to which the maps are resized first; as they are unless given.
+
+    Returns:
+        One `Boxes` for each map.
+    """
+    chosen = find_rule(
+        rule,
+        threshold=threshold,
+        relative_to=relative_to,
+        components=components,
+        connectivity=connectivity,
+        most=most,
+        min_share=min_share,
+    )
+    return [_boxed(field, labels, status) for field, labels, status in _labelled(maps, chosen, size)]
+
+
+def masks(
+    maps: Tensor | Sequence[Tensor], *, rule: RuleLike = "cam2016", size: tuple[int, int] | None = None
+) -> list[Tensor]:
+    """The components that `boxes` puts boxes around: (B, H, W) bool for each map, in the same order."""
+    return [
+        torch.from_numpy(labels == np.arange(1, labels.max() + 1)[:, None, None])
+        for _, labels, _ in _labelled(maps, find_rule(rule), size)
+    ]
+
+
+def region(
+    maps: Tensor | Sequence[Tensor], *, rule: RuleLike = "cam2016", size: tuple[int, int] | None = None
+) -> Tensor:
+    """The union of the components that `boxes` puts boxes around: (N, H, W) bool, for maps of one size."""
+    return torch.stack([torch.from_numpy(labels > 0) for _, labels, _ in _labelled(maps, find_rule(rule), size)])
+
+
+def peaks(
+    maps: Tensor | Sequence[Tensor], *, most: int = 1, distance: float | None = None, threshold: float = 0.2
+) -> list[Peaks]:
+    """The local maxima of maps that are some distance apart; the first is the maximum, of equal ones the first.
+
+    Args:
+        maps: as in `boxes`.
+        most: how many at most.
+        distance: at least so many pixels lie between two; None is an eighth of the shorter side.
+        threshold: only those above this share of the maximum.
+
+    Returns:
+        One `Peaks` for each map.
+    """
+    if most < 1:
+        raise InputError(f"most={most} peaks; give at least 1")
+    BoxRule(threshold)  # says what is accepted
+    fields = fields_of(maps)
+    return [
+        _peaks(field, status, most, min(field.shape) / 8 if distance is None else distance, threshold)
+        for field, status in zip(fields, statuses(fields), strict=True)
+    ]
+
+
+def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2016") -> Boxes:
+    """Boxes of one map (h, w) over a model's input, in the pixels of the photo that the input was made of.
+
+    The map is laid onto the photo bilinearly first. What the model did not see is in no box, and scales nothing.
+    """
+    placed = placement.place(map_.detach().float().cpu().numpy())
+    seen = np.isfinite(placed) | ~np.isfinite(map_.detach().cpu().numpy()).all()  # a map with NaN is told as such
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    if not len(rows):
+        return dataclasses.replace(boxes(torch.zeros(1, 1))[0], size=placement.photo_size)
+    inside = placed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    (found,) = boxes(torch.from_numpy(inside.copy()), rule=rule)
+    x, y = int(columns[0]), int(rows[0])
+    return dataclasses.replace(found, boxes=found.boxes + torch.tensor([x, y, x, y]), size=placement.photo_size)
+
+
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of half-open boxes (A, 4) with (B, 4): (A, B) float64 in [0, 1]."""
+    a, b = first.double()[:, None], second.double()[None]
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
+    return shared / union.clamp(min=1e-12)
+
+
+def fields_of(maps: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The maps one by one, (h, w) float32 on the CPU.
+
+    Raises:
+        SeewhyError: not (N, h, w), (h, w) or a sequence of (h, w), or a map without pixels.
+    """
+    given = list(maps) if not isinstance(maps, Tensor) or maps.ndim == 3 else [maps]
+    for one in given:
+        if not isinstance(one, Tensor):
+            raise ArgumentTypeError(f"maps holds a {type(one).__name__}; give a tensor (N, h, w), or a list of (h, w)")
+        if one.ndim != 2 or 0 in one.shape:
+            raise InputError(f"a map has shape {tuple(one.shape)}; give (N, h, w), or a list of (h, w), with pixels")
+    return [one.detach().float().cpu() for one in given]
+
+
+def statuses(fields: Sequence[Tensor], relative_to: RelativeTo = "max") -> tuple[Status, ...]:
+    """As `seewhy.maps.statuses`, of maps of any sizes; on the scale "minmax" evidence against can be read too."""
+    if not fields:
+        return ()
+    # the least and the highest value tell all, NaN and infinity too
+    ends = torch.from_numpy(np.array([[(one.min(), one.max())] for one in (field.numpy() for field in fields)]))
+    found = map_tools.statuses(ends)
+    if relative_to == "max" or "empty" not in found:
+        return found
+    return tuple(t if f == "empty" else f for f, t in zip(found, map_tools.statuses(-ends), strict=True))
+
+
+def _labelled(
+    maps: Tensor | Sequence[Tensor], rule: BoxRule, size: tuple[int, int] | None
+) -> Iterator[tuple[Tensor, Array, Status]]:
+    """For each map its values (H, W), its components numbered 1 .. B in their order, and its status."""
+    fields = fields_of(maps)
+    for given, status in zip(fields, statuses(fields, rule.relative_to), strict=True):
+        field = given if size is None else map_tools.resize(given[None], size)[0]
+        share = map_tools.normalize(field[None], how=rule.relative_to)[0].double().numpy()
+        yield field, _components((share > rule.threshold) & (status == "ok"), rule), status
+
+
+def _components(kept: Array, rule: BoxRule) -> Array:
+    """(H, W) bool -> the components that the rule takes, numbered from 1 in its order; 0 elsewhere."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(kept, np.ones((3, 3)) if rule.connectivity == 8 else None)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    order = np.argsort(-areas, kind="stable")  # ties stay in the order of their first pixels
+    order = order[areas[order] >= rule.min_share * kept.size]
+    order = order[: 1 if rule.components == "largest" else rule.most]
+    renumbered = np.zeros(count + 1, np.int64)
+    renumbered[order + 1] = np.arange(1, len(order) + 1)
+    return np.asarray(renumbered[labels])
+
+
+def _boxed(field: Tensor, labels: Array, status: Status) -> Boxes:
+    from scipy import ndimage
+
+    found = ndimage.find_objects(labels)
+    count = range(1, len(found) + 1)
+    # of an unreadable map nothing is labelled, and nothing of its values is asked
+    peak, mean = (ask(field.numpy(), labels, count) if found else [] for ask in (ndimage.maximum, ndimage.mean))
+    return Boxes(
+        torch.tensor([[x.start, y.start, x.stop, y.stop] for y, x in found], dtype=torch.long).reshape(-1, 4),
+        torch.from_numpy(np.bincount(labels.ravel())[1:]),
+        torch.tensor(np.asarray(peak), dtype=torch.float32),
+        torch.tensor(np.asarray(mean), dtype=torch.float32),
+        status,
+        (labels.shape[0], labels.shape[1]),
+    )
+
+
+def _peaks(map_: Tensor, status: Status, most: int, distance: float, threshold: float) -> Peaks:
+    from scipy import ndimage
+
+    field = map_.numpy()
+    found: list[tuple[int, int]] = []
+    if status == "ok":
+        tops = (field == ndimage.maximum_filter(field, 3, mode="nearest")) & (field > threshold * field.max())
+        y, x = np.nonzero(tops)
+        order = np.argsort(-field[y, x], kind="stable")
+        y, x = y[order], x[order]
+        while len(y) and len(found) < most:
+            found.append((int(x[0]), int(y[0])))
+            apart = (y - y[0]) ** 2 + (x - x[0]) ** 2 >= max(distance, 1) ** 2
+            y, x = y[apart], x[apart]
+    points = torch.tensor(found, dtype=torch.long).reshape(-1, 2)
+    return Peaks(points, map_[points[:, 1], points[:, 0]], status)

@@ -1,0 +1,116 @@
+"""Map to map: statuses, normalising, resizing, smoothing, fusing. The only place where any of these is done.
+
+A map is (N, h, w): one number for each place of each image. A heatmap is a map in [0, 1] at the input's size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+
+Status = Literal["ok", "empty", "constant", "non_finite", "blown_up", "partial"]
+STATUS_MEANINGS: dict[Status, str] = {
+    "ok": "the map has positive evidence",
+    "empty": "nothing in the map is positive: no place speaks for the target",
+    "constant": "every place has the same value: the map does not localise",
+    "non_finite": "the map holds NaN or infinity",
+    "blown_up": "relevance far beyond the score: contributions that cancel were amplified",
+    "partial": "the model failed in the middle: the map rests on the passes made before",
+}
+READABLE: tuple[Status, ...] = ("ok", "partial")
+
+
+def statuses(maps: Tensor) -> tuple[Status, ...]:
+    """Says of each of the (N, h, w) maps whether it can be read, as far as its values tell: see `STATUS_MEANINGS`."""
+    flat = maps.detach().flatten(1).float()
+    finite = flat.isfinite().all(1)
+    high, low = flat.amax(1), flat.amin(1)
+    # a map whose values differ by rounding alone is constant
+    constant = (high - low) <= 1e-6 * torch.maximum(high.abs(), low.abs())
+    found: list[Status] = []
+    for i in range(len(flat)):
+        if not finite[i]:
+            found.append("non_finite")
+        elif high[i] <= 0:
+            found.append("empty")
+        else:
+            found.append("constant" if constant[i] and flat.shape[1] > 1 else "ok")
+    return tuple(found)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes (N, h, w) to (N, H, W): bilinear on half-pixel centres, with antialiasing where it shrinks."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    return F.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+
+
+def normalize(maps: Tensor, *, how: Literal["max", "minmax", "absmax", "rank"] = "max") -> Tensor:
+    """Scales each of the (N, h, w) maps by itself; maps that cannot be scaled (empty, constant) become zero.
+
+    Args:
+        maps: (N, h, w), any sign.
+        how: "max" keeps the positive part over its maximum, in [0, 1]; "minmax" maps the range onto [0, 1]; "absmax"
+            divides by the largest magnitude, in [-1, 1]; "rank" gives each place the share of places below it.
+    """
+    flat = torch.nan_to_num(maps.float().flatten(1), nan=0.0, posinf=0.0, neginf=0.0)
+    if how == "rank":
+        ordered = flat.sort(1).values.contiguous()
+        below = torch.searchsorted(ordered, flat.contiguous())  # equal values share a rank
+        return (below / max(flat.shape[1] - 1, 1)).reshape(maps.shape)
+    if how == "max":
+        flat = flat.clamp(min=0)
+        scale = flat.amax(1, keepdim=True)
+    elif how == "minmax":
+        flat = flat - flat.amin(1, keepdim=True)
+        scale = flat.amax(1, keepdim=True)
+    elif how == "absmax":
+        scale = flat.abs().amax(1, keepdim=True)
+    else:
+        raise InputError(f"how={how!r} is not a way to normalise; use 'max', 'minmax', 'absmax' or 'rank'")
+    scaled = flat / torch.where(scale > 0, scale, 1)
+    return scaled.reshape(maps.shape)
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (N, h, w) with `sigma` in places of the map; the border reflects."""
+    if sigma <= 0:
+        return maps
+    radius = min(math.ceil(3 * sigma), min(maps.shape[-2:]) - 1)
+    offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=torch.float32)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = F.pad(maps[:, None].float(), [radius] * 4, mode="reflect")
+    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]
+
+
+def fuse(
+    maps: Sequence[Tensor],
+    *,
+    how: Literal["mean", "max", "product"] = "mean",
+    normalize_by: Literal["max", "minmax", "absmax", "rank"] = "max",
+) -> Tensor:
+    """Brings maps of several layers or methods, (N, h_i, w_i) each, into one (N, h, w) at the finest resolution.
+
+    Each map is normalised by itself first, so that none drowns the others; "product" is the geometric mean, high only
+    where all agree.
+    """
+    if not maps:
+        raise InputError("fuse() got no maps; give it at least one")
+    h, w = max((tuple(m.shape[-2:]) for m in maps), key=lambda size: size[0] * size[1])
+    stack = torch.stack([resize(normalize(m, how=normalize_by), (h, w)) for m in maps])  # (maps, N, h, w)
+    if how == "mean":
+        return stack.mean(0)
+    if how == "max":
+        return stack.amax(0)
+    if how == "product":
+        return stack.clamp(min=0).prod(0) ** (1 / len(maps))
+    raise InputError(f"how={how!r} is not a way to fuse; use 'mean', 'max' or 'product'")

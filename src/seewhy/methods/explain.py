@@ -1,0 +1,229 @@
+"""The facade: photos and a model in, an explanation out; every shared pass is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.flow import Flow, trace_flow
+from ..engine.layers import resolve_layer
+from ..engine.targets.classes import probabilities
+from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, part_of, phrase
+from ..engine.trace import check_input
+from ..errors import ImageError, InputError
+from ..maps import values as maps
+from ..maps.attribution import Attribution, Prediction
+from ..models.call import unpack
+from ..models.load import DEFAULT_MODEL, load_model
+from ..models.model import Model, wrap
+from . import HOW_IT_RUNS, Call, Method, Result, SharedPass, find_flow, find_method, shared_pass
+from .explanation import Explanation, join
+from .photos import Batch, ImageLike, Source
+
+ModelLike = Model | nn.Module | Callable[..., Any] | str
+LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
+Progress = Callable[[int, int], None]
+
+ALL_STAGES = "all-stages"
+BATCH_SIZE = 8
+PREDICTIONS = 5
+
+
+def explain(
+    model: ModelLike = DEFAULT_MODEL,
+    images: ImageLike | Iterable[ImageLike] = (),
+    *,
+    methods: str | Method | Iterable[str | Method] = "grad_cam",
+    targets: TargetLike | Iterable[TargetLike] = "top1",
+    layers: LayersLike = None,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+    ledger: bool = False,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Explains what a model says of photos, with one forward pass for all methods, layers and targets of one rule set.
+
+    Args:
+        model: a `Model`, any module that takes (N, C, H, W), or a spec for `load_model`.
+        images: paths (folders too), PIL pictures, arrays, or a tensor (N, C, H, W) that is already preprocessed.
+        methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME.
+        targets: what to explain, one or several: "top1", "top3", a class, a label, a callable; an inner list names one
+            class for each image (see `seewhy.targets`).
+        layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.
+        batch_size: photos in one pass. Changes speed and memory, not the answer.
+        options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}.
+        args, kwargs, output: further inputs of the model, and what takes its answer to (N, K) scores.
+        ledger: keep account of where relevance goes, operation by operation (`Attribution.ledgers`).
+        progress: called with the number of photos done and of all.
+
+    Raises:
+        SeewhyError: what cannot be used, in one line.
+    """
+    parts = list(
+        explain_batches(
+            model,
+            images,
+            methods=methods,
+            targets=targets,
+            layers=layers,
+            batch_size=batch_size,
+            options=options,
+            args=args,
+            kwargs=kwargs,
+            output=output,
+            ledger=ledger,
+            progress=progress,
+        )
+    )
+    return join(parts)
+
+
+def explain_batches(
+    model: ModelLike,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    methods: str | Method | Iterable[str | Method] = "grad_cam",
+    targets: TargetLike | Iterable[TargetLike] = "top1",
+    layers: LayersLike = None,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+    ledger: bool = False,
+    progress: Progress | None = None,
+    on_bad_image: Callable[[Any, ImageError], None] | None = None,
+) -> Iterator[Explanation]:
+    """As `explain`, a batch at a time: what is done is there, and memory does not grow with the number of photos.
+
+    Args:
+        on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out; None
+            raises. Not together with targets that name one class for each image.
+    """
+    model = load_model(model) if isinstance(model, str) else wrap(model)
+    module, labels, call = unpack(model, Call(args, kwargs or {}, output))
+    chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
+    wanted = as_targets(targets)
+    source = Source(images, model, on_bad_image)
+    if not chosen or not wanted:
+        raise InputError("nothing to explain: give at least one method and one target")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
+    for target in wanted:
+        check_one_each(target, len(source))
+    if ledger:
+        batch_size = 1  # an account is of one photo
+    for start in range(0, len(source), batch_size):
+        stop = min(start + batch_size, len(source))
+        batch = source.batch(start, stop)
+        if not batch.photos:
+            continue
+        check_input(batch.x)
+        named, found = _layer_names(module, batch.x, layers, chosen, call)
+        done = shared_pass(
+            module,
+            batch.x,
+            methods=chosen,
+            targets=[part_of(target, start, stop) for target in wanted],
+            layers=named,
+            flow=found,
+            labels=labels,
+            call=call,
+            options=options,
+            ledger=ledger,
+        )
+        yield _explanation(model, batch, done, options or {})
+        if progress:
+            progress(stop, len(source))
+
+
+def list_layers(model: ModelLike, x: Tensor | None = None) -> Flow:
+    """Every layer of a model with its shape, and the ones `layers=None` (the last) and "all-stages" choose.
+
+    Args:
+        model: as in `explain`.
+        x: (N, C, H, W), whose first image is traced; a grey picture of the model's input size unless given.
+    """
+    model = load_model(model, pretrained=model == DEFAULT_MODEL) if isinstance(model, str) else wrap(model)
+    if x is None:
+        size = model.preprocess.size if model.preprocess else (224, 224)
+        x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
+    check_input(x)
+    return trace_flow(model.module, x, output=model.output)
+
+
+def _layer_names(
+    module: nn.Module, x: Tensor, layers: LayersLike, methods: Sequence[Method], call: Call
+) -> tuple[tuple[str, ...], Flow | None]:
+    """The layers to read, and, where nobody named any, what is known of all."""
+    if all(method.at != "layer" for method in methods):
+        return (), None
+    if layers is None or layers == ALL_STAGES:
+        flow = find_flow(module, x, call)
+        return (flow.chosen if layers else flow.chosen[-1:]), flow
+    given = [layers] if isinstance(layers, str | nn.Module) else layers
+    return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given)), None
+
+
+def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
+    return Explanation(
+        model=model.name,
+        names=batch.names,
+        photos=batch.photos,
+        placements=batch.placements,
+        predictions=_predictions(done.output, model, len(batch.x)),
+        attributions=tuple(_attribution(r, done.output, model, batch.x, options) for r in done.results),
+    )
+
+
+def _predictions(output: Any, model: Model, n: int) -> tuple[tuple[Prediction, ...], ...]:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        return ((),) * n
+    best = probabilities(output, multi_label=model.multi_label).topk(min(PREDICTIONS, output.shape[1]), dim=1)
+    return tuple(
+        tuple(Prediction(i, model.label(i), p) for i, p in zip(indices, values, strict=True))
+        for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
+
+
+def _attribution(
+    result: Result, output: Any, model: Model, x: Tensor, options: Mapping[str, Mapping[str, Any]]
+) -> Attribution:
+    indices = [i if isinstance(i, int) else None for i in result.target.indices]
+    indices = indices if len(indices) == len(x) else [None] * len(x)
+    chances: list[float | None] = [None] * len(x)
+    if isinstance(output, Tensor) and output.ndim == 2:
+        table = probabilities(output, multi_label=model.multi_label)
+        chances = [None if i is None else float(table[n, i]) for n, i in enumerate(indices)]
+    method = result.method
+    settings = {**method.options, **options.get(method.name, {})}
+    return Attribution(
+        method=method.name,
+        title=method.title,
+        layer=result.layer,
+        target=result.target.name,
+        map=result.map,
+        status=tuple(map(_status, maps.statuses(result.map), result.facts or ({},) * len(x))),
+        labels=tuple(phrase(result.target, n, model.label) for n in range(len(x))),
+        scores=tuple(result.scores.tolist()),
+        probabilities=tuple(chances),
+        image_size=(x.shape[2], x.shape[3]),
+        signed=method.signed,
+        pixels=result.pixels,
+        options={name: value for name, value in settings.items() if name not in HOW_IT_RUNS},
+        interval=result.interval,
+        facts=result.facts,
+        ledgers=() if result.ledger is None else (result.ledger,),
+    )
+
+
+def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
+    if of_map == "ok" and "blown_up_by" in facts:
+        return "blown_up"
+    return "partial" if of_map == "ok" and facts.get("partial") else of_map

@@ -1,0 +1,125 @@
+"""The photos of an explanation, read batch by batch, in every form in which they may be given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data.images import find_images, read_image
+from ..data.preprocess import Placement, Preprocess, tensor_to_photos
+from ..engine.trace import check_input
+from ..errors import ImageError, InputError, ModelError
+from ..models.model import Model
+
+ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
+
+
+class Batch(NamedTuple):
+    """The photos of one pass that could be read: what they are called, themselves, and as the model takes them."""
+
+    names: tuple[str, ...]
+    photos: tuple[Image.Image, ...]
+    placements: tuple[Placement, ...]
+    x: Tensor  # (N, C, H, W)
+
+
+class Source:
+    """The photos, read batch by batch.
+
+    A file is called by its name, and of a folder by its path below that; where two would be called the same, by more of
+    their paths.
+    """
+
+    def __init__(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        model: Model,
+        on_bad_image: Callable[[Any, ImageError], None] | None,
+    ) -> None:
+        self.model, self.on_bad_image = model, on_bad_image
+        self.tensor = images if isinstance(images, Tensor) and images.ndim != 3 else None
+        self.items: list[ImageLike] = []
+        self.names: list[str] = []
+        self.first_error: ImageError | None = None  # of the pictures that were left out
+        if self.tensor is not None:
+            check_input(self.tensor)
+        elif isinstance(images, str | PathLike | Image.Image | np.ndarray | Tensor):
+            self._list([images])
+        else:
+            self._list(images)
+        if len(self) == 0:
+            raise InputError("images is empty; give at least one photo")
+        if self.items and model.preprocess is None:
+            raise ModelError(
+                f"{model.name} does not say how photos become its input; wrap it: seewhy.wrap(module, "
+                "preprocess=seewhy.IMAGENET) if it was trained as ImageNet models are, or give a tensor (N, C, H, W)"
+            )
+
+    def _list(self, given: Iterable[ImageLike]) -> None:
+        """Fills in the pictures, folders by what is in them, and what each is called."""
+        called: list[tuple[str, ...]] = []  # from the shortest name to the longest
+        for item in given:
+            if isinstance(item, str | PathLike):
+                found = find_images([item])
+                self.items += found
+                called += [_names(path, Path(item)) for path in found]
+            else:
+                called.append((f"image {len(self.items)}",) * 3)
+                self.items.append(item)
+        self.names = [each[0] for each in called]
+        for longer in (1, 2):
+            times = Counter(self.names)
+            self.names = [
+                each[longer] if times[name] > 1 else name for name, each in zip(self.names, called, strict=True)
+            ]
+
+    def __len__(self) -> int:
+        return len(self.items) if self.tensor is None else len(self.tensor)
+
+    def batch(self, start: int, stop: int) -> Batch:
+        preprocess: Preprocess | None = self.model.preprocess
+        if self.tensor is not None:
+            x = self.tensor[start:stop]
+            photos = tensor_to_photos(x, preprocess)
+            h, w = x.shape[2:]
+            placements = [Placement((h, w), (0.0, 0.0, float(w), float(h)))] * len(x)
+            names = [f"image {i}" for i in range(start, stop)]
+        else:
+            assert preprocess is not None
+            names, photos, inputs = [], [], []
+            for item, name in zip(self.items[start:stop], self.names[start:stop], strict=True):
+                try:
+                    photo = read_image(item)
+                    inputs.append(_prepared(photo, name, preprocess))
+                    photos.append(photo)
+                    names.append(name)
+                except ImageError as error:
+                    if self.on_bad_image is None:
+                        raise
+                    self.first_error = self.first_error or error
+                    self.on_bad_image(item, error)
+            x = torch.stack([x for x, _ in inputs]) if inputs else torch.empty(0)
+            placements = [placement for _, placement in inputs]
+        return Batch(tuple(names), tuple(photos), tuple(placements), x)
+
+
+def _prepared(photo: Image.Image, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
+    try:
+        return preprocess(photo)
+    except ImageError as error:
+        raise ImageError(f"image '{name}': {error}") from error
+
+
+def _names(path: Path, given: Path) -> tuple[str, str, str]:
+    """What a file may be called: by its path below what was given, with the folder before that, and by all of it."""
+    folder = given.parent if path == given else given
+    below = path.relative_to(folder).as_posix()
+    return below, f"{folder.resolve().name}/{below}", path.as_posix()

@@ -1,0 +1,210 @@
+"""RISE: which places raise the score when they are shown, from randomly masked copies of a picture."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ...engine.call import Call
+from ...engine.masking import (
+    AnyBaseline,
+    BaselineLike,
+    GridMasks,
+    Running,
+    ScorerError,
+    find_baseline,
+    masked_scores,
+    settle,
+)
+from ...engine.targets.classes import ScoreFunction
+from ...engine.trace import check_input
+from ...errors import InputError, SeewhyWarning
+from ...maps.attribution import Estimate
+from ..method import Method
+from .moments import Form
+from .sampling import PAIR, Scheme
+from .state import RiseSetting, RiseState
+
+FIRST_LOOK = 32  # samples of each block
+
+
+def _rise(
+    module: nn.Module,
+    x: Tensor,
+    scores: Sequence[ScoreFunction],
+    *,
+    layer: str | None,
+    call: Call,
+    samples: int,
+    cells: int,
+    p: float,
+    masks: Scheme,
+    form: Form,
+    baseline: BaselineLike,
+    precision: float | None,
+    blocks: int,
+    seed: int,
+    running: Running | None,
+    state: RiseState | None,
+) -> list[Estimate]:
+    """RISE (Petsiuk et al., BMVC 2018, eq. 6): S = 1 / (N p) sum_i f(x * M_i) M_i over random masks M_i.
+
+    The paper takes N = 4000 masks for VGG-16, 8000 for ResNet-50, 7 x 7 cells, p = 0.5, and for f the probability of
+    the class: target="probability:NAME". The map lies over the pixels. It has the sign of the score as "paper" and
+    "ratio"; in the other forms 0 says that showing a place does not change the score.
+
+    Args:
+        samples: masks for each image, at most.
+        cells: of the masks, along each edge.
+        p: probability that a cell is shown.
+        masks: "sobol": `blocks` separately scrambled Sobol' sequences; "iid": the paper's; "antithetic": pairs.
+        form: "paper"; "ratio": sum f M / sum M; "centred": 1 / (N p) sum (f - mean f) M, usually with half the error of
+            "paper" or less; "adjusted": the same in expectation, where what a linear model of the score on the mask's
+            means over tiles explains is not sampled but computed (control variates, fitted on the other blocks).
+        baseline: what is shown where a mask hides, as in `seewhy.masking.find_baseline`.
+        precision: stops when the squared error of the map over its squared signal is below this, with 95 %
+            confidence over all looks, which are at 32, 64, 128 ... samples of each block. None: takes all samples.
+        blocks: independent parts of the sample; the interval comes from how far they differ, except with "iid".
+        seed: of the masks; each image has its own by its bytes, in any batch.
+        running: how masked pictures are run; but for bfloat16 it changes rounding alone.
+        state: goes on where this one stopped, and keeps where this one stops.
+
+    Returns:
+        For each score the maps, half-widths of 95 % intervals for each pixel, and facts: samples, relative_error and
+        its bound, stopped ("samples", "precision" or "error"), partial, score_mean, score_std, form, masks.
+
+    Raises:
+        InputError: an option cannot be used.
+        ScorerError: the model or a target failed before anything was scored; later, what is known is returned.
+    """
+    check_input(x)
+    if samples < 2:
+        raise InputError(f"samples={samples} is too few; RISE needs at least 2, usually 4000")
+    if form not in get_args(Form):
+        raise InputError(f"form={form!r} is not known; use {', '.join(map(repr, get_args(Form)))}")
+    if precision is not None and precision <= 0:
+        raise InputError(f"precision={precision} cannot be reached; give a relative squared error such as 0.1, or None")
+    found = find_baseline(baseline, seed=seed)
+    setting = RiseSetting(cells, p, masks, blocks, seed, found.name, len(scores))
+    with torch.inference_mode(False), torch.no_grad():
+        state = state or RiseState()
+        state.begin(setting, x, samples)
+        looks = _looks(samples, blocks * PAIR[masks]) if precision is not None else [samples]
+        sample = _Sample(module, x, samples, scores, call, found, running or Running(), state)
+        stopped = sample.take(looks, form, precision or 0.0)
+        return state.estimates(form, looks=len(looks), stopped=stopped)
+
+
+def _looks(samples: int, turn: int) -> list[int]:
+    """After how many samples the precision is looked at: where every block is a power of two, and at the end."""
+    looks, next_ = [], FIRST_LOOK * turn
+    while next_ < samples:
+        looks.append(next_)
+        next_ *= 2
+    return [*looks, samples]
+
+
+class _Sample:
+    """Takes samples of a batch, from look to look."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        samples: int,
+        scores: Sequence[ScoreFunction],
+        call: Call,
+        baseline: AnyBaseline,
+        running: Running,
+        state: RiseState,
+    ) -> None:
+        self.module, self.x, self.scores, self.state = module, x, scores, state
+        self.grids = [state.grids(i, samples) for i in range(len(x))]
+        self.how: dict[str, Any] = {
+            "baseline": baseline,
+            "args": call.args,
+            "kwargs": call.kwargs,
+            "output": call.output,
+        }
+        self.running = settle(module, x, self.grids, scores, running=running, **self.how)
+
+    def take(self, looks: Sequence[int], form: Form, precision: float) -> list[str]:
+        """Samples until each image is known well enough or has all; says for each why it stopped."""
+        stopped: list[str | None] = [None] * len(self.x)
+        for look in looks:
+            active = [i for i, reason in enumerate(stopped) if reason is None]
+            failed = self._up_to(look, active)
+            done = self.state.samples
+            if failed:
+                if not any(done):
+                    raise failed
+                warnings.warn(f"{failed} (the estimate so far is returned)", SeewhyWarning, stacklevel=2)
+                ended = ["samples" if n >= looks[-1] else "error" for n in done]
+                return [reason or end for reason, end in zip(stopped, ended, strict=True)]
+            for i in active:
+                if done[i] == look < looks[-1]:
+                    found = self.state.found(i, form, looks=len(looks))
+                    stopped[i] = "precision" if max(one.bound for one in found) <= precision else None
+        return [reason or "samples" for reason in stopped]
+
+    def _up_to(self, look: int, active: Sequence[int]) -> ScorerError | None:
+        """Takes samples of the active images until each has so many; returns what stopped it before."""
+        done, progress, running = list(self.state.samples), self.running.progress, self.running
+        parts = [_part(g, done[i], look if i in active else done[i]) for i, g in enumerate(self.grids)]
+        if progress:
+            before, total = sum(done), sum(map(len, self.grids))
+            running = replace(running, progress=lambda more, _: progress(before + more, total))
+        try:
+            for chunk in masked_scores(self.module, self.x, parts, self.scores, running=running, **self.how):
+                self.state.add(chunk.image, chunk.scores)
+                self.state.device = chunk.masks.device
+        except ScorerError as error:
+            return error
+        return None
+
+
+def _part(grids: GridMasks, start: int, stop: int) -> GridMasks:
+    return replace(grids, cells=grids.cells[start:stop], shifts=grids.shifts[start:stop])
+
+
+def sure(estimate: Estimate, *, above: Literal["mean", "zero"] = "mean") -> Tensor:
+    """Where an estimate is sure of evidence: black and white, (N, h, w) bool.
+
+    True where the lower end of the interval is above the map's mean over the picture, or above zero, which in the
+    centred form says that showing the place raises the score.
+
+    Raises:
+        InputError: the estimate has no interval.
+    """
+    if estimate.interval is None:
+        raise InputError("the estimate has no interval; methods such as rise give one")
+    level = estimate.map.mean((1, 2), keepdim=True) if above == "mean" else 0.0
+    return estimate.map - estimate.interval > level
+
+
+rise = Method(
+    "rise",
+    "RISE",
+    "Petsiuk et al., BMVC 2018",
+    sample=_rise,
+    at="input",
+    signed=True,
+    options={
+        "samples": 4000,
+        "cells": 7,
+        "p": 0.5,
+        "masks": "sobol",
+        "form": "adjusted",
+        "baseline": "zeros",
+        "precision": None,
+        "blocks": 8,
+        "seed": 0,
+        "running": None,
+        "state": None,
+    },
+)

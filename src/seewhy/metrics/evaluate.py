@@ -1,0 +1,188 @@
+"""Methods against metrics: photos and a model in, a table with intervals and chance levels out, and the curves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..engine.targets.resolve import ResolvedTarget, TargetLike, as_targets, check_one_each, one_each, part_of, resolve
+from ..errors import ImageError, InputError
+from ..maps.attribution import Attribution
+from ..methods import Call, Method, find_flow, find_method
+from ..methods.explain import ALL_STAGES, BATCH_SIZE, LayersLike, ModelLike, Progress, explain
+from ..methods.photos import ImageLike, Source
+from ..models.call import unpack
+from ..models.load import DEFAULT_MODEL, load_model
+from ..models.model import Model, wrap
+from . import CHANCES, Chance, ChanceMethod, ExplanationMetric, MethodMetric, bind, chance_maps, find_metric
+from .evaluation import Evaluation, Parts, Row
+from .sanity.rerun import BoundMethod
+
+OWN = "each image's own"  # what a target is called that names one class for each image
+MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
+
+
+def evaluate(
+    model: ModelLike = DEFAULT_MODEL,
+    images: ImageLike | Iterable[ImageLike] = (),
+    *,
+    methods: str | Method | Iterable[str | Method] = "grad_cam",
+    metrics: MetricsLike = ("insertion", "deletion"),
+    targets: TargetLike | Iterable[TargetLike] = "top1",
+    layers: LayersLike = None,
+    chance: Sequence[Chance] = CHANCES,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+    progress: Progress | None = None,
+    on_bad_image: Callable[[Any, ImageError], None] | None = None,
+    on_part: Callable[[Evaluation], object] | None = None,
+) -> Evaluation:
+    """Explains photos by methods, and scores the maps, and maps that know nothing of the model, by metrics.
+
+    Args:
+        model, images, methods, targets, layers, options, args, kwargs, output: as in `seewhy.explain`.
+        metrics: names from `seewhy.metrics.METRICS` or metrics with settings of their own; a mapping names them.
+        chance: the chance maps that each metric also scores; () leaves them out, which saves their forward passes.
+        seed: of the random chance map.
+        batch_size: photos in one pass. Changes speed and memory, not the answer.
+        progress: called with the number of photos done and of all.
+        on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out.
+        on_part: called every half minute with the evaluation of the photos so far, to be saved or shown.
+
+    Raises:
+        SeewhyError: what cannot be used, in one line.
+    """
+    model = load_model(model) if isinstance(model, str) else wrap(model)
+    chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
+    board = _Board(
+        model, chosen, _named(metrics), chance, seed, layers, options or {}, Call(args, kwargs or {}, output)
+    )
+    source, wanted = Source(images, model, on_bad_image), as_targets(targets)
+    for target in wanted:
+        check_one_each(target, len(source))
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
+    seen: list[str] = []
+    parts = Parts(on_part)
+
+    def so_far(*, finished: bool = False) -> Evaluation:
+        return Evaluation(model.name, tuple(seen), board.rows(), finished=finished)
+
+    for start in range(0, len(source), batch_size):
+        stop = min(start + batch_size, len(source))
+        names, _, _, x = source.batch(start, stop)
+        if names:
+            resolved = _resolved(model, x, [part_of(target, start, stop) for target in wanted], board.call)
+            explained = explain(
+                model,
+                x,
+                methods=chosen,
+                targets=[each.score for each in resolved],
+                layers=layers,
+                batch_size=len(x),
+                options=options,
+                args=args,
+                kwargs=kwargs,
+                output=output,
+            )
+            board.add(x, resolved, explained.attributions)
+            seen += names
+            parts.offer(so_far)
+        if progress:
+            progress(stop, len(source))
+    if not seen:
+        raise ImageError(f"none of the {len(source)} pictures can be read; the first: {source.first_error}")
+    return so_far(finished=True)
+
+
+class _Board:
+    """The metrics of every method, layer and target, and of the chance maps, as photos come in."""
+
+    def __init__(
+        self,
+        model: Model,
+        methods: Sequence[Method],
+        metrics: Mapping[str, ExplanationMetric],
+        chance: Sequence[Chance],
+        seed: int,
+        layers: LayersLike,
+        options: Mapping[str, Mapping[str, Any]],
+        call: Call,
+    ) -> None:
+        self.model, self.metrics, self.layers, self.options, self.call = model, metrics, layers, options, call
+        self.methods = {method.name: method for method in methods}
+        self.chances = {name: ChanceMethod(name, seed=seed) for name in chance}
+        self.seed = seed
+        self._scored: dict[tuple[str, str | None, str, str], ExplanationMetric] = {}
+        self._by_chance: dict[tuple[str, str, Chance], ExplanationMetric] = {}
+
+    def add(self, x: Tensor, targets: Sequence[ResolvedTarget], attributions: Sequence[Attribution]) -> None:
+        """Scores the maps of a batch; targets are the innermost of the attributions' order."""
+        for i, attribution in enumerate(attributions):
+            target = targets[i % len(targets)]
+            for name, metric in self.metrics.items():
+                key = (attribution.method, attribution.layer, target.name, name)
+                if key not in self._scored:
+                    self._scored[key] = metric.for_method(self._bound(attribution, metric, x))
+                self._scored[key].update(attribution.map, self.model, x, target.score, call=self.call)
+        drawn = chance_maps(x, seed=self.seed) if self.chances else {}
+        for target in targets:
+            for name, metric in self.metrics.items():
+                for chance, method in self.chances.items():
+                    place = (target.name, name, chance)
+                    if place not in self._by_chance:
+                        # a constant map is what a chance level is of
+                        judged = [status for status in metric.leave_out if status != "constant"]
+                        self._by_chance[place] = metric.for_method(method, leave_out=judged)
+                    self._by_chance[place].update(drawn[chance], self.model, x, target.score, call=self.call)
+
+    def rows(self) -> tuple[Row, ...]:
+        found = {place: metric.compute() for place, metric in self._by_chance.items()}
+        return tuple(
+            Row(*key, metric.compute(), {c: found[key[2], key[3], c] for c in self.chances})
+            for key, metric in self._scored.items()
+        )
+
+    def _bound(self, attribution: Attribution, metric: ExplanationMetric, x: Tensor) -> Any:
+        """The method as metrics that run it again have to: at the attribution's layer."""
+        if not isinstance(metric, MethodMetric):
+            return None
+        method, options = self.methods[attribution.method], self.options.get(attribution.method, {})
+        if method.at == "layer" and (self.layers is None or self.layers == ALL_STAGES):
+            module, _, call = unpack(self.model, self.call)
+            flow = find_flow(module, x, call)
+            layers = flow.chosen if self.layers else flow.chosen[-1:]
+            return BoundMethod(method, layers, flow, options, self.call, attribution.layer)
+        return bind(method, self.model, x, layer=attribution.layer, options=options, call=self.call)
+
+
+def _named(metrics: MetricsLike) -> dict[str, ExplanationMetric]:
+    if isinstance(metrics, Mapping):
+        found = {name: find_metric(metric) for name, metric in metrics.items()}
+    else:
+        listed = [find_metric(m) for m in ([metrics] if isinstance(metrics, str | ExplanationMetric) else metrics)]
+        found = {metric.name: metric for metric in listed}
+        if len(found) < len(listed):
+            raise InputError("metrics has one of a kind twice; name them: metrics={'step 224': Deletion(), ...}")
+    if not found:
+        raise InputError("metrics is empty; give at least one, such as 'deletion'")
+    return found
+
+
+def _resolved(model: Model, x: Tensor, targets: Sequence[TargetLike], call: Call) -> list[ResolvedTarget]:
+    """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
+    module, labels, call = unpack(model, call)
+    with call.trace(module, x, (), grad=False) as trace:
+        found = [(t, resolve(t, trace.output, labels, multi_label=call.multi_label)) for t in targets]
+    return [
+        resolved if one_each(target) is None else dataclasses.replace(resolved, name=OWN)
+        for target, several in found
+        for resolved in several
+    ]

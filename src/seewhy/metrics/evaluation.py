@@ -1,0 +1,190 @@
+"""What an evaluation holds, and what it can do: tabulate, draw, save."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from PIL import Image
+from pyarrow import parquet
+
+from ..data.disk import number, writable_folder, write_json
+from ..render.curves import Panel, Scored, curves_picture
+from . import LOCALIZATION, METRICS, Chance, Figure, MetricResult
+
+JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
+    "evaluation.json",
+    "evaluation.csv",
+    "evaluation.parquet",
+    "curves.png",
+)
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One method at one layer, for one target, by one metric.
+
+    Attributes:
+        method, layer, target: what was scored.
+        metric: what the metric is called here.
+        result: what it found.
+        chance: for each chance map what the same metric finds of it.
+    """
+
+    method: str
+    layer: str | None
+    target: str
+    metric: str
+    result: MetricResult
+    chance: Mapping[Chance, MetricResult]
+
+    def cells(self) -> dict[str, Any]:
+        """As one line of a table: plain numbers and strings; NaN is None."""
+        r = self.result
+        return {
+            "method": self.method,
+            "layer": self.layer or "",
+            "target": self.target,
+            "metric": self.metric,
+            "mean": number(r.mean),
+            "low": number(r.low),
+            "high": number(r.high),
+            "n": r.n,
+            "left_out": sum(r.left_out.values()),
+            "higher_is_better": r.higher_is_better,
+            **{f"chance_{name}": number(found.mean) for name, found in self.chance.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How methods do by metrics, over photos.
+
+    Attributes:
+        model: the model's name.
+        names: of the photos, in the order of each result's values.
+        rows: methods x layers x targets x metrics; also by index and iteration.
+        finished: whether these are all photos; else those so far.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    finished: bool = field(default=True, kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries of plain values, with the same keys."""
+        return [row.cells() for row in self.rows]
+
+    def picture(self) -> Image.Image:
+        """One panel for each metric (and target), one line for each method, chance in grey dashes."""
+        keys = list(dict.fromkeys((row.metric, row.target) for row in self.rows))
+        several = len({target for _, target in keys}) > 1
+        panels = [self._panel(metric, target, several=several) for metric, target in keys]
+        photos = "1 photo" if len(self.names) == 1 else f"{len(self.names)} photos"
+        so_far = "" if self.finished else " so far"
+        return curves_picture(panels, title=f"{self.model}, {photos}{so_far}")
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes evaluation.csv and .parquet, evaluation.json (with each image's values and curves) and curves.png.
+
+        Returns:
+            The path of evaluation.json.
+        """
+        folder = Path(folder)
+        writable_folder(folder)
+        table = self.table()
+        with (folder / CSV_NAME).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+        parquet.write_table(pyarrow.Table.from_pylist(table), folder / PARQUET_NAME)
+        rows = [{**row.cells(), **_details(row)} for row in self.rows]
+        told = {"schema": SCHEMA, "model": self.model, "finished": self.finished, "images": list(self.names)}
+        path = folder / JSON_NAME
+        write_json(path, {**told, "rows": rows})
+        self.picture().save(folder / PICTURE_NAME)
+        return path
+
+    def _panel(self, metric: str, target: str, *, several: bool) -> Panel:
+        rows = [row for row in self.rows if (row.metric, row.target) == (metric, target)]
+        places = Counter(row.method for row in rows)
+        scored = [
+            _scored(f"{row.method} {row.layer}" if places[row.method] > 1 else row.method, row.result) for row in rows
+        ]
+        scored += [_scored(name, found, chance=True) for name, found in rows[0].chance.items()]
+        direction = "higher is better" if rows[0].result.higher_is_better else "lower is better"
+        followed = rows[0].result.settings.get("output")
+        kind = {**METRICS, **LOCALIZATION}[rows[0].result.metric]
+        axes = kind.axes[0], kind.axes[1].replace("score", followed) if followed else kind.axes[1]
+        title = metric if metric != kind.name else kind.title
+        return Panel(f"{title}, {target}" if several else title, direction, axes, tuple(scored))
+
+
+class Parts:
+    """Hands over what there is of an evaluation every half minute, so that whatever stops it little is lost.
+
+    Args:
+        keep: what takes it, such as `lambda part: part.save(folder)`; None for nothing.
+        seconds: between two parts, and at least twenty times what making and keeping one took.
+    """
+
+    def __init__(self, keep: Callable[[Evaluation], object] | None, seconds: float = 30.0) -> None:
+        self._keep, self._seconds = keep, seconds
+        self._next = time.monotonic() + seconds
+
+    def offer(self, make: Callable[[], Evaluation]) -> None:
+        """Makes the part, and hands it over, if it is time."""
+        begun = time.monotonic()
+        if self._keep and begun >= self._next:
+            self._keep(make())
+            done = time.monotonic()
+            self._next = done + max(self._seconds, 20 * (done - begun))
+
+
+def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored:
+    return Scored(label, result.mean, result.low, result.high, *result.mean_curve(), chance=chance)
+
+
+def _details(row: Row) -> dict[str, Any]:
+    """What evaluation.json has beside the table: each image's value and status, settings and curves."""
+    r = row.result
+    return {
+        "interval": r.interval,
+        "settings": dict(r.settings),
+        "values": [number(value) for value in r.values],
+        "status": list(r.status),
+        "curves": [[number(value) for value in curve] for curve in r.curves],
+        "positions": [[number(value) for value in at] for at in r.positions],
+        "figures": {name: figure_cells(figure) for name, figure in r.figures.items()},
+        "chance": {name: _level(found) for name, found in row.chance.items()},
+    }
+
+
+def _level(found: MetricResult) -> dict[str, Any]:
+    at, curve = ([number(value) for value in values] for values in found.mean_curve())
+    bounds = {"mean": number(found.mean), "low": number(found.low), "high": number(found.high)}
+    return {**bounds, "positions": at, "curve": curve}
+
+
+def figure_cells(figure: Figure) -> dict[str, Any]:
+    """One of a metric's figures as plain values."""
+    bounds = {"mean": number(figure.mean), "low": number(figure.low), "high": number(figure.high)}
+    return {**bounds, "thresholds": [number(each) for each in figure.thresholds]}

@@ -1,0 +1,90 @@
+"""Pictures of a data set in a model's input, with what is marked in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from ...data.dataset import Example, LabelledImages
+from ...data.preprocess import Placement
+from ...data.truth import Truth
+from ...errors import InputError, ModelError
+from ...models.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """Some pictures as a model sees them.
+
+    Attributes:
+        indices, names, photos, placements: of each picture, and which part of it the model sees.
+        labels: for each picture the data's classes that it shows.
+        x: (N, C, H, W).
+        truths: for each picture what is marked in it, in pixels of x; None where nobody marked anything.
+        notes: for each picture how its annotation was mended.
+    """
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    photos: tuple[Image.Image, ...]
+    placements: tuple[Placement, ...]
+    labels: tuple[tuple[int, ...], ...]
+    x: Tensor
+    truths: tuple[Truth | None, ...]
+    notes: tuple[tuple[str, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every picture with each of its classes."""
+        return [(i, label) for i, labels in enumerate(self.labels) for label in labels]
+
+
+def read_marked(
+    data: LabelledImages,
+    indices: Iterable[int],
+    model: Model,
+    on_bad_image: Callable[[str, InputError], None] | None = None,
+) -> Marked | None:
+    """Reads pictures of a data set for a model; None where none of them can be read.
+
+    Args:
+        on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
+            raises.
+
+    Raises:
+        ModelError: the model does not say how photos become its input.
+        InputError: a picture or its annotation cannot be read, and nobody is to be told.
+    """
+    if model.preprocess is None:
+        raise ModelError(f"{model.name} does not say how photos become its input; wrap it with preprocess=...")
+    read: dict[int, Example] = {}
+    for index in indices:
+        try:
+            read[index] = data[index]
+        except InputError as error:
+            if on_bad_image is None:
+                raise
+            on_bad_image(data.names[index], error)
+    if not read:
+        return None
+    x, placements = model.preprocess.batch([example.photo for example in read.values()])
+    size = (x.shape[2], x.shape[3])
+    return Marked(
+        indices=tuple(read),
+        names=tuple(example.name for example in read.values()),
+        photos=tuple(example.photo for example in read.values()),
+        placements=tuple(placements),
+        labels=tuple(example.labels for example in read.values()),
+        x=x,
+        truths=tuple(
+            example.truth and example.truth.cropped(placement.box, size)
+            for example, placement in zip(read.values(), placements, strict=True)
+        ),
+        notes=tuple(example.notes for example in read.values()),
+    )

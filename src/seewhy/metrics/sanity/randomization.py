@@ -1,0 +1,192 @@
+"""Sanity checks (Adebayo et al., NeurIPS 2018): a map of a model has to change when the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ...engine.call import Call, LayerLike
+from ...engine.targets.classes import ScoreFunction
+from ...engine.targets.resolve import TargetLike, resolve
+from ...errors import TargetError
+from ...models.call import unpack
+from ...models.model import Model, wrap
+from ..metric import Case, Measured
+from ..similarity import check_similarity, similarity_of
+from .rerun import Explainer, MethodLike, MethodMetric, bind
+from .weights import Order, Steps
+
+
+@dataclass(frozen=True, eq=False)
+class Randomisation:
+    """How alike a method's maps are to the original ones, after each step of randomising the model.
+
+    Attributes:
+        order: "cascading" or "independent".
+        layers: what each step randomised, the output's side first.
+        similarity: for each measure (steps, N) float64; NaN where a map is constant. The original itself, whose
+            similarity is 1, is not among the steps.
+    """
+
+    order: Order
+    layers: tuple[str, ...]
+    similarity: Mapping[str, Tensor]
+
+    def mean(self, measure: str) -> Tensor:
+        """The mean over the steps, (N,): near 0 where maps follow the model, near 1 where they ignore it."""
+        return self.similarity[measure].nanmean(0)
+
+
+def parameter_randomisation(
+    model: Model | nn.Module,
+    x: Tensor,
+    method: MethodLike,
+    target: TargetLike = "top1",
+    *,
+    order: Order = "cascading",
+    similarity: str | Sequence[str] = "spearman_abs",
+    layers: Sequence[str | nn.Module] | None = None,
+    layer: LayerLike = None,
+    seed: int = 0,
+    reset_statistics: bool = False,
+    method_options: Mapping[str, Any] | None = None,
+    call: Call | None = None,
+) -> Randomisation:
+    """Re-initialises a copy of the model step by step from the output down, and compares the maps with the original's.
+
+    "cascading" leaves earlier steps randomised, "independent" randomises one at a time. The target is the original
+    model's throughout. The model itself is not touched.
+
+    Args:
+        model: any module with parameters.
+        x: (N, C, H, W).
+        method: a name, a `Method`, or a function `(model, x, target) -> (N, h, w)`.
+        target: as in `seewhy.targets`.
+        similarity: of `seewhy.metrics.similarity.SIMILARITIES`, one or several.
+        layers: the steps, dotted names or modules, each with all that is in it; None: every layer with parameters.
+        layer: where the method is read; None chooses on the original model.
+        seed: each layer has its own, made of this and of its name.
+        reset_statistics: also forget BatchNorm's running mean and variance, which are not parameters.
+        method_options, call: the method's options; further inputs of the model and how its answer is read.
+    """
+    model, call = wrap(model), call or Call()
+    score = _score(model, x, target, call)
+    explain = bind(method, model, x, layer=layer, options=method_options, call=call)
+    steps = Steps(order, layers, seed, reset_statistics)
+    return _compare(explain(model, x, score), explain, steps, model, x, score, _measures(similarity), call)
+
+
+def label_randomisation(
+    model: Model | nn.Module,
+    shuffled: Model | nn.Module,
+    x: Tensor,
+    method: MethodLike,
+    target: TargetLike = "top1",
+    *,
+    similarity: str | Sequence[str] = "spearman_abs",
+    layer: LayerLike = None,
+    method_options: Mapping[str, Any] | None = None,
+    call: Call | None = None,
+) -> dict[str, Tensor]:
+    """Compares the maps of a model with those of one of the same architecture trained on shuffled labels.
+
+    Train the second until it has learned them by heart (over 95 % in the paper). Both explain the same class, which
+    "top1" takes from the first. A method whose maps stay alike shows the pictures, not what was learned of them.
+
+    Returns:
+        For each measure (N,): 1 is the same map.
+    """
+    model, shuffled, call = wrap(model), wrap(shuffled), call or Call()
+    score = _score(model, x, target, call)
+    explain = bind(method, model, x, layer=layer, options=method_options, call=call)
+    a, b = explain(model, x, score), explain(shuffled, x, score)
+    return {measure: similarity_of(measure, a, b, (x.shape[2], x.shape[3])) for measure in _measures(similarity)}
+
+
+class ParameterRandomisation(MethodMetric):
+    """Parameter randomisation as one number (Adebayo et al., NeurIPS 2018): the mean similarity over all steps.
+
+    See `parameter_randomisation`. Curves hold each step's similarity, the output's side first; the original's 1 is not
+    averaged in. Lower is better: the maps follow the model. `update` takes the maps that the method gives, as they are.
+
+    Args:
+        method: what made the maps: a name, a `Method`, or a function `(model, x, target) -> (N, h, w)`.
+        order, similarity, layers, reset_statistics: as in `parameter_randomisation`; one similarity.
+        layer: where the method is read; None chooses as `explain` does.
+        options: `method_options`, and what `ExplanationMetric` takes.
+    """
+
+    name, title, paper = "parameter_randomisation", "Parameter randomisation", "Adebayo et al., NeurIPS 2018"
+    higher_is_better = False
+    axes = ("share of the layers randomised, output first", "similarity to the original map")
+    limits = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        method: MethodLike | None = None,
+        *,
+        order: Order = "cascading",
+        similarity: str = "spearman_abs",
+        layers: Sequence[str] | None = None,
+        reset_statistics: bool = False,
+        layer: str | None = None,
+        **options: Any,
+    ) -> None:
+        check_similarity(similarity)
+        settings = {"order": order, "similarity": similarity, "reset_statistics": reset_statistics}
+        named = None if layers is None else list(layers)
+        super().__init__(method, layer=layer, settings={**settings, "layers": named}, **options)
+        self.steps = Steps(order, layers, self.seed, reset_statistics)
+        self.similarity = similarity
+
+    def _positions(self, points: int) -> npt.NDArray[np.float64]:
+        return np.arange(1, points + 1) / max(points, 1)
+
+    def _measure(self, case: Case) -> Measured:
+        explain = self._explainer(case)
+        done = _compare(case.maps, explain, self.steps, case.model, case.x, case.score, [self.similarity], case.call)
+        return Measured(done.mean(self.similarity), list(done.similarity[self.similarity].T))
+
+
+def _compare(
+    maps: Tensor,
+    explain: Explainer,
+    steps: Steps,
+    model: Model,
+    x: Tensor,
+    score: ScoreFunction,
+    measures: Sequence[str],
+    call: Call,
+) -> Randomisation:
+    size = (x.shape[2], x.shape[3])
+    names: list[str] = []
+    found: dict[str, list[Tensor]] = {measure: [] for measure in measures}
+    for name, changed in steps.copies(model, x, call):
+        names.append(name)
+        now = explain(changed, x, score)
+        for measure in measures:
+            found[measure].append(similarity_of(measure, maps, now, size))
+    return Randomisation(steps.order, tuple(names), {m: torch.stack(rows) for m, rows in found.items()})
+
+
+def _score(model: Model, x: Tensor, target: TargetLike, call: Call) -> ScoreFunction:
+    """The one target's score, settled on the model as it is."""
+    module, labels, call = unpack(model, call)
+    with call.trace(module, x, (), grad=False) as trace:
+        resolved = resolve(target, trace.output, labels, multi_label=call.multi_label)
+    if len(resolved) != 1:
+        raise TargetError(f"target {target!r} is {len(resolved)} targets; give one")
+    return resolved[0].score
+
+
+def _measures(similarity: str | Sequence[str]) -> list[str]:
+    measures = [similarity] if isinstance(similarity, str) else list(similarity)
+    for measure in measures:
+        check_similarity(measure)
+    return measures

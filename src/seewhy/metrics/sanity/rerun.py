@@ -1,0 +1,123 @@
+"""Methods as the metrics run them: at the layers that were chosen for the model and the image as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from ...engine.call import Call, LayerLike, find_flow
+from ...engine.flow import Flow
+from ...engine.layers import resolve_layer
+from ...engine.targets.resolve import TargetLike
+from ...errors import ArgumentTypeError, InputError
+from ...methods import Method, find_method, shared_pass
+from ...models.call import unpack
+from ...models.model import Model
+from ..metric import Case, ExplanationMetric
+
+Explainer = Callable[[Model, Tensor, Any], Tensor]
+MethodLike = str | Method | Explainer
+
+
+@dataclass(frozen=True, eq=False)
+class BoundMethod:
+    """A method with its layers settled, so that changed copies of model and image are explained at the same place.
+
+    `label` says which of several maps it is (`Attribution.layer`); None takes the first.
+    """
+
+    method: Method
+    layers: tuple[str, ...]
+    flow: Flow | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    call: Call = field(default_factory=Call)
+    label: str | None = None
+
+    def __call__(self, model: Model | nn.Module, x: Tensor, target: TargetLike) -> Tensor:
+        """The method's maps, (N, h, w)."""
+        module, labels, call = unpack(model, self.call)
+        done = shared_pass(
+            module,
+            x,
+            methods=[self.method],
+            targets=[target],
+            layers=self.layers,
+            flow=self.flow,
+            labels=labels,
+            call=call,
+            options={self.method.name: self.options},
+        )
+        return next(r.map for r in done.results if self.label is None or r.layer == self.label)
+
+
+def bind(
+    method: MethodLike,
+    model: Model | nn.Module,
+    x: Tensor,
+    *,
+    layer: LayerLike = None,
+    options: Mapping[str, Any] | None = None,
+    call: Call | None = None,
+) -> Explainer:
+    """A method as a function `(model, x, target) -> (N, h, w)` with the layers that it takes for this model.
+
+    Args:
+        method: a name, a `Method`, or such a function, which is returned as it is.
+        model, x: what the layers are chosen for.
+        layer: a dotted name or module; None chooses as `explain` does.
+        options: the method's own.
+        call: further inputs of the model and how its answer is read.
+    """
+    if not isinstance(method, str | Method):
+        if not callable(method):
+            raise ArgumentTypeError(f"method is a {type(method).__name__}; give a name, a Method or a function")
+        return method
+    method, call = find_method(method), call or Call()
+    module, _, own = unpack(model, call)
+    if method.at != "layer":
+        return BoundMethod(method, (), options=options or {}, call=call)
+    if layer is not None:
+        return BoundMethod(method, (resolve_layer(module, layer),), options=options or {}, call=call)
+    flow = find_flow(module, x, own)
+    return BoundMethod(method, flow.chosen[-1:], flow, options or {}, call)
+
+
+class MethodMetric(ExplanationMetric):
+    """A metric that runs the method again: on changed images, or on changed copies of the model.
+
+    Args:
+        method: what made the maps: a name, a `Method`, or a function `(model, x, target) -> (N, h, w)`.
+        layer: where it is read, a dotted name; None chooses as `explain` does.
+        method_options: the method's own.
+        options: what `ExplanationMetric` takes.
+    """
+
+    leave_out = ("empty", "non_finite")
+    signed = True
+
+    def __init__(
+        self,
+        method: MethodLike | None = None,
+        *,
+        layer: str | None = None,
+        method_options: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        named = method if isinstance(method, str | None) else getattr(method, "name", type(method).__name__)
+        super().__init__(settings={"method": named, "layer": layer, **(settings or {})}, **options)
+        self.method, self.layer, self.method_options = method, layer, dict(method_options or {})
+
+    def for_method(self, method: MethodLike, *, leave_out: Sequence[str] | None = None) -> Self:
+        """A fresh metric with the same settings that runs `method`."""
+        fresh = super().for_method(method, leave_out=leave_out)
+        fresh.method = method
+        return fresh
+
+    def _explainer(self, case: Case) -> Explainer:
+        if self.method is None:
+            raise InputError(f"{self.name} runs the method again and was not given one: {type(self).__name__}(method)")
+        return bind(self.method, case.model, case.x, layer=self.layer, options=self.method_options, call=case.call)

@@ -1,0 +1,112 @@
+"""A model made worse step by step: its layers re-initialised, one after the other or one at a time."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...engine.call import Call
+from ...engine.layers import resolve_layer
+from ...errors import InputError, ModelError
+from ...models.call import unpack
+from ...models.model import Model
+
+Order = Literal["cascading", "independent"]
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Which layers of a model are randomised, in which order."""
+
+    order: Order
+    layers: Sequence[str | nn.Module] | None
+    seed: int
+    reset_statistics: bool
+
+    def __post_init__(self) -> None:
+        if self.order not in ("cascading", "independent"):
+            raise InputError(f"order={self.order!r} is not known; use 'cascading' or 'independent'")
+
+    def copies(self, model: Model, x: Tensor, call: Call) -> Iterator[tuple[str, Model]]:
+        """Each step's layer with the model randomised so far. One copy is changed and changed again."""
+        module = unpack(model, call)[0]
+        try:
+            with torch.inference_mode(False):  # a copy made in inference mode could have no gradients
+                changed = copy.deepcopy(module)
+        except (RuntimeError, TypeError) as error:
+            raise ModelError(f"the model cannot be copied, which randomising it needs: {error}") from error
+        names = None if self.layers is None else [resolve_layer(module, layer) for layer in self.layers]
+        for name in layers_from_the_top(changed, x, call, names):
+            part = changed.get_submodule(name)
+            before = [(value, value.detach().clone()) for value in (*part.parameters(), *part.buffers())]
+            reinitialise(part, zlib.crc32(name.encode(), self.seed), statistics=self.reset_statistics)
+            yield name, replace(model, module=changed)
+            if self.order == "independent":
+                with torch.no_grad():
+                    for value, was in before:
+                        value.copy_(was)
+
+
+def layers_from_the_top(
+    module: nn.Module, x: Tensor, call: Call, names: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Layers with parameters of their own (or `names`) in the order in which the model runs them, the last first.
+
+    What does not run by itself, such as a projection that its parent reads, counts as running with its parent.
+    """
+    ran: dict[str, int] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            ran.setdefault(name, len(ran))
+
+        return hook
+
+    hooks = [part.register_forward_pre_hook(note(name)) for name, part in module.named_modules()]
+    try:
+        with call.trace(module, x[:1], (), grad=False):
+            pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if names is None:
+        names = [n for n, part in module.named_modules() if next(part.parameters(recurse=False), None) is not None]
+    if not names:
+        raise ModelError(f"{type(module).__name__} has no parameters to randomise; give a torch module that has")
+
+    def place(name: str) -> int:
+        while name and name not in ran:
+            name = name.rpartition(".")[0]
+        return ran.get(name, 0)
+
+    return tuple(sorted(names, key=place, reverse=True))
+
+
+def reinitialise(part: nn.Module, seed: int, *, statistics: bool = False) -> None:
+    """Draws all parameters of a module anew, as its layers do when they are made.
+
+    Parameters of modules without `reset_parameters` are drawn from a normal distribution of their own mean and
+    standard deviation. Buffers, BatchNorm's running statistics among them, stay unless `statistics`.
+    """
+    devices = {p.device for p in part.parameters() if p.device.type == "cuda"}
+    with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        for layer in part.modules():
+            own = list(layer.parameters(recurse=False))
+            if not own:
+                continue
+            buffers = [(buffer, buffer.clone()) for buffer in layer.buffers(recurse=False)]
+            reset = getattr(layer, "reset_parameters", None)
+            if reset:
+                reset()
+            else:
+                for parameter in own:
+                    parameter.normal_(float(parameter.mean()), float(parameter.std(correction=0)))
+            for buffer, was in () if statistics else buffers:
+                buffer.copy_(was)

@@ -1,0 +1,182 @@
+"""Training of localisation networks from image labels, which goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...data.dataset import LabelledImages, check_splits
+from ...errors import InputError
+from ..networks.backbones import EMBEDDED, stages_for
+from ..networks.heads import ADAPTATION_UNITS, CAM_UNITS, SHARPNESS, Pooling
+from .fitting import own_randomness
+from .run import Run, Settings, Trained
+
+CUT_UNITS = 256  # of the convolution and of FCa on a backbone that was cut
+_SMALL = 256  # pictures with edges up to this are taken as large as they are
+
+
+@own_randomness()
+def train(
+    data: LabelledImages,
+    *,
+    val: LabelledImages | None = None,
+    backbone: str = EMBEDDED,
+    pooling: Pooling = "gap",
+    pretrained: bool = True,
+    multi_label: bool | None = None,
+    size: tuple[int, int] | None = None,
+    stages: int | str = "auto",
+    stride: int | None = None,
+    units: int | None = None,
+    adaptation: int | None = None,
+    sharpness: float = SHARPNESS,
+    dropout: float = 0.0,
+    epochs: int = 8,
+    batch_size: int = 32,
+    lr: float = 3e-3,
+    weight_decay: float = 1e-2,
+    augment: str = "move",
+    patience: int | None = None,
+    seed: int = 0,
+    out: str | Path = "seewhy-train",
+    resume: bool = True,
+    device: str = "cpu",
+    devices: int = 1,
+    precision: str = "32-true",
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+) -> Trained:
+    """Trains a localisation network on image labels alone.
+
+    AdamW, with a learning rate that rises in a line and falls in half a cosine. After each epoch all that the next one
+    depends on is on disk; killed at any moment and called again, on a CPU it ends with the very weights of a training
+    left alone. Cross-entropy is made small, or with several labels a picture, or the "oquab" head, the sum of a binary
+    log-loss for each class.
+
+    Args:
+        data: pictures and labels; boxes are not looked at.
+        val: held back, in the same classes: chooses the best epoch by top-1 accuracy or, with several labels a picture,
+            by mean average precision over classes. Without it the last epoch counts.
+        backbone: "efficientnet_lite0", "timm:NAME", "torchvision:alexnet", "torchvision:vgg16" or
+            "torchvision:googlenet"; with "@FILE" it starts from those weights.
+        pooling: "gap" (CAM), "gmp", "lse" or "oquab", see `seewhy.wsol.heads`.
+        pretrained: whether the backbone starts from published weights; those of "efficientnet_lite0" need no download.
+        multi_label: whether a picture may show several classes; None as the data say.
+        size: (H, W) of the input; pictures are stretched to it. None is that of the pictures where a few of them
+            agree, up to 256 pixels, else 224 x 224, and 448 x 448 for the convolutionised networks of Oquab et al.
+        stages: of a timm backbone to keep; "auto" the last that leaves a map of 12 cells along the shorter edge, as
+            Zhou et al. cut their networks, and "all" all.
+        stride: pixels for one cell of the map, by dilation, with all stages.
+        units: of a convolution 3 x 3 before the head; None is 1,024 for the networks of Zhou et al., 256 for a
+            backbone that was cut, and no such convolution for others.
+        adaptation: units of Oquab's FCa; None is 2,048, or 256 on a backbone that was cut.
+        sharpness: r of "lse".
+        dropout: before the last layer.
+        epochs, batch_size, lr, weight_decay: the last three of AdamW; `batch_size` on each device.
+        augment: "none", "move" (zoom, shift, turn, light) or "mirror" (also left-right).
+        patience: epochs without a better score after which it stops; None for never.
+        seed: of weights, order, augmentation and dropout.
+        out: the folder of weights, card, state, history and learning curves.
+        resume: whether a training in `out` goes on; one that is finished is loaded. False begins anew.
+        device: "cpu", "cuda", "cuda:1", "mps".
+        devices: how many.
+        precision: Lightning's: "32-true", "16-mixed", "bf16-mixed".
+        workers: processes that read pictures; 0 reads them in this one, and keeps them in memory.
+        progress: called with the number of steps done and of all.
+        on_epoch: called with each row of the history.
+
+    Raises:
+        InputError: an argument out of range, data that do not go together, or a training in `out` of other settings.
+        TrainingError: the loss is no longer finite, or the disk is full; what was saved stays.
+        MissingExtraError: lightning is not installed.
+    """
+    data, val = _usable(data), None if val is None else _usable(val)
+    several = data.multi_label if multi_label is None else multi_label
+    _check_data(data, val, several)
+    if patience is not None and val is None:
+        raise InputError(f"patience={patience} needs pictures held back; give val, or leave it out")
+    name, _, file = backbone.partition("@")
+    architecture = _architecture(
+        data, name, pooling, size=size, stages=stages, stride=stride, units=units, adaptation=adaptation
+    )
+    architecture |= {"sharpness": sharpness} if pooling == "lse" else {}
+    settings = Settings(
+        architecture={**architecture, "dropout": dropout},
+        weights=backbone if pretrained or file else None,
+        multi_label=several,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        augment=augment,
+        patience=patience,
+        precision=precision,
+        devices=devices,
+        seed=seed,
+    )
+    run = Run(Path(out), data, val, settings)
+    if not run.take_up(resume):
+        run.go(device, workers, progress, on_epoch)
+    return run.trained(device)
+
+
+def _usable(data: LabelledImages) -> LabelledImages:
+    return data.readable() if data.on_error == "skip" and not data.checked else data
+
+
+def _check_data(data: LabelledImages, val: LabelledImages | None, several: bool) -> None:
+    if not len(data) or (val is not None and not len(val)):
+        raise InputError("the data hold no picture; give some to learn from, and to hold back")
+    if val is not None:
+        check_splits(data, val)
+    for one in (data, val):
+        if one is None or several:
+            continue
+        for name, labels in zip(one.names, one.labels, strict=True):
+            if len(labels) != 1:
+                raise InputError(f"picture '{name}' has {len(labels)} labels; give one each, or multi_label=True")
+
+
+def _architecture(
+    data: LabelledImages,
+    name: str,
+    pooling: str,
+    *,
+    size: tuple[int, int] | None,
+    stages: int | str,
+    stride: int | None,
+    units: int | None,
+    adaptation: int | None,
+) -> dict[str, Any]:
+    """What `build` takes, with what was left open settled."""
+    surgery = name.startswith("torchvision:")
+    if size is None:
+        edges = {data[i].photo.size[::-1] for i in range(0, len(data), max(1, len(data) // 8))}
+        usual = 448 if surgery and pooling == "oquab" else 224
+        own = edges.pop() if len(edges) == 1 else (usual, usual)
+        size = own if max(own) <= _SMALL and not surgery else (usual, usual)
+    if isinstance(stages, str) and stages not in ("auto", "all"):
+        raise InputError(f"stages={stages!r} is not known; use 'auto', 'all' or a number")
+    if stages == "auto":
+        kept = stages_for(name, size) if stride is None else None
+    else:
+        kept = None if isinstance(stages, str) else stages
+    if units is None and kept is not None:
+        units = CUT_UNITS
+    if units is None and surgery and pooling != "oquab":
+        units = CAM_UNITS
+    if adaptation is None:
+        adaptation = ADAPTATION_UNITS if kept is None else CUT_UNITS
+    chosen = {"stages": kept, "stride": stride, "units": units}
+    if pooling == "oquab":
+        chosen["adaptation"] = adaptation
+    return {
+        "backbone": name,
+        "pooling": pooling,
+        "classes": len(data.classes),
+        "size": list(size),
+        **{key: value for key, value in chosen.items() if value is not None},
+    }
