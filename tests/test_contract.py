@@ -43,9 +43,12 @@ def run(name: str, net: Any, x: Tensor, target: Any = 1, **options: Any) -> Tens
     return find_method(name)(net, x, target, **FAST.get(name, {}), **options)
 
 
-def close(found: Tensor, expected: Tensor) -> None:
+def close(found: Tensor, expected: Tensor, device: torch.device | None = None) -> None:
     scale = float(expected.abs().max())
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5 * scale + 1e-12)
+    # an accelerator multiplies one image by other kernels than three, which add in another order; a map that is a small
+    # difference of large terms, or is divided by one, shows it: by 3.5e-4 of its scale in grad_cam_pp of the ViT
+    share = 1e-3 if device is not None and device.type == "cuda" else 2e-5
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=share * scale + 1e-12)
 
 
 @pytest.mark.parametrize(("name", "model"), PAIRS)
@@ -69,7 +72,7 @@ def test_maps(name: str, model: str, size: tuple[int, int], device: torch.device
     if not method.signed:
         assert (batch >= 0).all()
     for i, target in enumerate([1, 0, 4]):  # a batch is its images one by one, a list of targets its targets
-        close(run(name, net, x[i : i + 1], target)[0], batch[i])
+        close(run(name, net, x[i : i + 1], target)[0], batch[i], device)
     assert torch.equal(run(name, net, x, [1, 0, 4]), batch)
 
 
@@ -99,7 +102,7 @@ def test_precisions_give_float32(name: str, dtype: torch.dtype, device: torch.de
     assert found.dtype == torch.float32
     assert found.isfinite().all()
     if dtype == torch.float64:
-        close(found, run(name, net.float(), pictures(1)))
+        close(found, run(name, net.float(), pictures(1)), device)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 import seewhy
@@ -23,7 +24,7 @@ from seewhy.maps.values import normalize, resize
 from seewhy.models.networks.cards import read_card
 from seewhy.models.training import TrainingError, train
 from seewhy.models.training.feeding import AUGMENTATIONS, Augmentation, Feed, Pictures, augmented
-from seewhy.models.training.fitting import loss_function, schedule
+from seewhy.models.training.fitting import loss_function, schedule, start_fabric
 from wsol_squares import PLAIN, Squares, fit, one_thread, trained_alone, weights
 
 _one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
@@ -220,7 +221,7 @@ def test_the_embedded_weights_are_a_start(tmp_path: Path) -> None:
         ({"stages": "automatic"}, "stages='automatic' is not known"),
         ({"patience": 2, "val": None}, "patience=2 needs pictures held back"),
         ({"several": True, "multi_label": False}, "picture 'train-3' has 2 labels; give one each, or multi_label=True"),
-        ({"device": "cuda:7"}, "device='cuda:7'"),
+        ({"device": "cuda:7"}, "device 'cuda:7' cannot be used"),
         ({"precision": "8-bit"}, "precision='8-bit'"),
         ({"pooling": "max"}, "pooling='max' is not known"),
     ],
@@ -232,6 +233,15 @@ def test_what_cannot_be_trained(changed: dict[str, Any], said: str, tmp_path: Pa
         fit(tmp_path / "run", **changed)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_more_devices_than_there_are_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise MisconfigurationException("You requested gpu: [0, 1]\n But your machine only has: [0]")
+
+    monkeypatch.setattr("lightning.fabric.Fabric", refuse)
+    with pytest.raises(InputError, match=r"devices=2, .*requested gpu: \[0, 1\] But your machine only has: \[0\]$"):
+        start_fabric("cuda", 2, "32-true")
 
 
 def test_splits_that_do_not_go_together(tmp_path: Path) -> None:

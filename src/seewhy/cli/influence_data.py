@@ -15,9 +15,9 @@ from ..errors import InputError, ModelError
 from ..influence import InfluenceIndex
 from ..influence.index.store import Store
 from ..models.classes import class_indices
+from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
-from . import parsing
 from .show import console
 
 
@@ -56,7 +56,7 @@ def model_and_data(
         ModelError: a class of the data is none of the model's.
     """
     with console.status(f"Loading {escape(made_of['model'])}"):
-        model = load_model(made_of["model"], labels=made_of.get("labels"), device=parsing.usable_device(device))
+        model = load_model(made_of["model"], labels=made_of.get("labels"), device=usable_device(device))
         data = find_data(
             made_of["data"], split=made_of.get("split", "train"), seed=made_of.get("seed", 0), on_error=on_error
         )
@@ -99,7 +99,7 @@ def open_index(
         raise InputError(
             f"the index in '{folder}' does not say what it was made of; give {' and '.join(f'--{m}' for m in missing)}"
         )
-    usable = parsing.usable_device(device)
+    usable = usable_device(device)
     try:
         loaded, examples = model_and_data(made_of, device=usable)
     except InputError as error:

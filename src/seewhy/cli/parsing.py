@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from ..errors import InputError
 from ..methods import find_method
+from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
 from .show import console
@@ -26,17 +27,6 @@ def label_names(path: Path | None) -> list[str] | None:
         raise InputError(
             f"labels file '{path}' cannot be read: {error}; give a text file with a name a line"
         ) from error
-
-
-def usable_device(name: str) -> str:
-    """The device, if it can be used here."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can") from error
-    return name
 
 
 def loaded_model(spec: str, *, labels: Path | None, device: str) -> Model:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.markup import escape
 
 from ..engine.masking import keep_allocator_memory
+from ..models.devices import usable_device
 from ..models.networks.cards import CURVES, HISTORY
-from . import parsing
 from .show import bold, console, progress, table, tell_skipped
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def train_model(
     """
     from ..models.training import train
 
-    usable = parsing.usable_device(device)
+    usable = usable_device(device)  # before pictures are opened
     pictures, held_back, skipped = _find(data, val, seed, on_error)
     keep_allocator_memory()
     rows: list[Mapping[str, float]] = []

@@ -31,6 +31,7 @@ def start_fabric(device: str, devices: int, precision: str) -> Fabric:
     """
     try:
         from lightning.fabric import Fabric
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
     except ImportError as error:
         raise MissingExtraError("training", "train") from error
     kind, _, index = device.partition(":")
@@ -42,8 +43,8 @@ def start_fabric(device: str, devices: int, precision: str) -> Fabric:
             precision=precision,
         )
         fabric.launch()
-    except (RuntimeError, ValueError, TypeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+    except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"device={device!r}, devices={devices}, precision={precision!r}: {said}") from error
     return fabric
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...data.dataset import LabelledImages, check_splits
 from ...errors import InputError
+from ..devices import usable_device
 from ..networks.backbones import EMBEDDED, stages_for
 from ..networks.heads import ADAPTATION_UNITS, CAM_UNITS, SHARPNESS, Pooling
 from .fitting import own_randomness
@@ -89,10 +90,12 @@ def train(
         on_epoch: called with each row of the history.
 
     Raises:
-        InputError: an argument out of range, data that do not go together, or a training in `out` of other settings.
+        InputError: an argument out of range, a device that is not here, data that do not go together, or a training in
+            `out` of other settings.
         TrainingError: the loss is no longer finite, or the disk is full; what was saved stays.
         MissingExtraError: lightning is not installed.
     """
+    usable_device(device)
     data, val = _usable(data), None if val is None else _usable(val)
     several = data.multi_label if multi_label is None else multi_label
     _check_data(data, val, several)
