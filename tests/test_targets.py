@@ -12,7 +12,6 @@ from torch import Tensor
 
 import oracles
 from seewhy import Trace
-from seewhy.engine.targets import resolve as targets
 from seewhy.engine.targets.classes import (
     Binary,
     Counterfactual,
@@ -21,6 +20,7 @@ from seewhy.engine.targets.classes import (
     Margin,
     Probability,
     Regression,
+    probabilities,
 )
 from seewhy.engine.targets.detection import DetectionBox
 from seewhy.engine.targets.regions import SegmentationRegion
@@ -302,4 +302,4 @@ def test_targets_pull_the_gradient_they_should() -> None:
 
 
 def test_probabilities_are_float32_whatever_the_model() -> None:
-    assert targets.probabilities(SCORES.bfloat16()).dtype == torch.float32
+    assert probabilities(SCORES.bfloat16()).dtype == torch.float32
