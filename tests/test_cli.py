@@ -146,7 +146,7 @@ def test_labels_from_a_file(cat: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["explain", "{cat}", "-M", "lrp", "-O", "lrp.strict=maybe"], "lrp.strict='maybe' is not true or false"),
         (["evaluate", "{cat}", "--metric", "deletion:step=few"], "deletion:step='few' is not a number"),
         (["evaluate", "{cat}0", "{cat}1"], "none of the 2 pictures can be read; the first: image '"),
-        (["explain"], "photos"),
+        (["explain"], "Missing argument"),
         (["expalin"], "No such command 'expalin'"),
     ],
 )

@@ -42,6 +42,9 @@ def hf_vit() -> nn.Module:
     return transformers.ViTForImageClassification(config)
 
 
+HF_BLOCKS = "vit.layers" if hasattr(hf_vit().vit, "layers") else "vit.encoder.layer"  # of transformers 5, and before
+
+
 def hf_convnext() -> nn.Module:
     return transformers.ConvNextForImageClassification(
         transformers.ConvNextConfig(hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1])
@@ -98,7 +101,7 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], int | Grid, str, str, Grid, int,
     "cait": (made("cait_xxs24_224", img_size=96, depth=3), 96, "blocks", "tokens", (6, 6), 0, 1),
     "mixer": (lambda: timm.models.MlpMixer(5, 96, patch_size=16, num_blocks=2, embed_dim=24), 96, "norm", "tokens",
               (6, 6), 0, 1),
-    "hf vit": (hf_vit, 32, "vit.layers.2.layernorm_before", "tokens", (4, 4), 1, 1),
+    "hf vit": (hf_vit, 32, f"{HF_BLOCKS}.2.layernorm_before", "tokens", (4, 4), 1, 1),
     "hf convnext": (hf_convnext, 64, "convnext.encoder", "channels_first", (2, 2), 0, 4),
     "hf swin": (hf_swin, 64, "swin.layernorm", "tokens", (4, 4), 0, 3),
 }  # fmt: skip
@@ -260,7 +263,7 @@ ORIENTED: dict[str, tuple[Callable[[], nn.Module], str, Grid]] = {
     "timm vit": (lambda: tiny_vit(img_size=(32, 64), reg_tokens=2), "patch_embed", (32, 64)),
     "timm vit, norm of the second block": (lambda: tiny_vit(img_size=(32, 64)), "blocks.1.norm1", (32, 64)),
     "swin": (lambda: tv.swin_t(), "features.1", (64, 96)),
-    "hf vit": (hf_vit, "vit.layers.0.layernorm_before", (32, 32)),
+    "hf vit": (hf_vit, f"{HF_BLOCKS}.0.layernorm_before", (32, 32)),
 }
 
 

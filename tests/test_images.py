@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +453,9 @@ def worst(preprocess: Preprocess, transform: Any, sizes: list[tuple[int, int]] =
     return max(gaps)
 
 
+OLD_TIMM = tuple(map(int, version("timm").split(".")[:3])) < (1, 0, 31)
+
+
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
@@ -462,7 +466,10 @@ def worst(preprocess: Preprocess, transform: Any, sizes: list[tuple[int, int]] =
         ("convnext_tiny", {"crop_mode": "squash", "crop_pct": 1.0}),
         ("convnext_tiny", {"crop_mode": "border"}),
         ("convnext_tiny", {"crop_mode": "border", "input_size": (3, 160, 256)}),
-        ("convnext_tiny", {"input_size": (3, 160, 256)}),
+        pytest.param(
+            *("convnext_tiny", {"input_size": (3, 160, 256)}),
+            marks=pytest.mark.skipif(OLD_TIMM, reason="timm before 1.0.31 forgets the interpolation here"),
+        ),
         ("convnext_tiny", {"input_size": (3, 288, 288), "crop_pct": 1.0, "interpolation": "nearest"}),
         ("convnext_tiny", {"interpolation": "lanczos"}),
     ],
