@@ -202,17 +202,19 @@ def test_a_linear_head_has_a_closed_form() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("make", [TinyCNN, TinyResNet, tiny_vit])
 def test_neither_batch_nor_company_matters(method: Any, make: Callable[[], nn.Module]) -> None:
-    net, x, call = randomised(make()), pictures(3), Call()
+    net, x = randomised(make()), pictures(3)
     layer = {"TinyCNN": "relu1", "TinyResNet": "layer1"}.get(type(net).__name__, "blocks.1")
-    options = {**method.options, "layer": layer, "call": call}
+    options = {**method.options, "layer": layer}
     before = ModelState(net)
     scores = [Logit((1, 0, 4)), Probability(2), lambda out: out[torch.arange(3), torch.tensor([1, 0, 4])]]
-    together = method.sample(net, x, scores, **options)
+    together = method.sample(Call(net), x, scores, **options)
     before.assert_unchanged()
     close(together[2].map, together[0].map)
     for i, index in enumerate([1, 0, 4]):
         for size in (1, 3, 100):
-            alone = method.sample(net, x[i : i + 1], [Logit(index)], **{**options, "running": Running(batch_size=size)})
+            alone = method.sample(
+                Call(net), x[i : i + 1], [Logit(index)], **{**options, "running": Running(batch_size=size)}
+            )
             close(alone[0].map[0], together[0].map[i])
             assert alone[0].facts[0] == together[0].facts[i]
     close(method(net, x, lambda out: out.softmax(1)[:, 2], layer=layer), together[1].map)
@@ -233,10 +235,14 @@ def test_further_inputs_of_the_model(method: Any) -> None:
             return {key: self.net(x * each.view(-1, 1, 1, 1)), "other": x}
 
     each = torch.tensor([0.5, 1.0, 2.0])
-    found = method(Scaled(), x, 1, layer="net.relu1", args=[each], kwargs={"key": "mine"}, output=lambda o: o["mine"])
+    found = method(
+        Scaled(), x, 1, layer="net.relu1", inputs={"each": each}, kwargs={"key": "mine"}, output=lambda o: o["mine"]
+    )
     for i in range(3):
         scaled = Scaled()
-        alone = method(scaled, x[i : i + 1], 1, layer=net.relu1, args=[each[i : i + 1]], kwargs={"key": "logits"})
+        alone = method(
+            scaled, x[i : i + 1], 1, layer=net.relu1, inputs={"each": each[i : i + 1]}, kwargs={"key": "logits"}
+        )
         close(found[i], alone[0])
 
 
@@ -249,7 +255,7 @@ def test_nothing_to_see(method: Any) -> None:
         dead.fc.weight.zero_()
     for dtype in (torch.float32, torch.bfloat16):
         net = dead.to(dtype)
-        (found,) = method.sample(net, pictures(2), [Logit(1)], layer="relu2", call=Call(), **method.options)
+        (found,) = method.sample(Call(net), pictures(2), [Logit(1)], layer="relu2", **method.options)
         assert torch.equal(found.map, torch.zeros(2, 8, 8))
         expected = {"channels": 12, "samples": int(method is score_cam), "partial": False}
         assert found.facts == (expected, expected)
@@ -270,15 +276,15 @@ def test_channels_that_show_the_same_share_a_pass() -> None:
         handle.remove()
     constant = int((kept[0].flatten(2).amax(2) == kept[0].flatten(2).amin(2)).sum())
     assert constant >= 2
-    (found,) = score_cam.sample(net, x, [Logit(1)], layer="relu2", call=Call(), **score_cam.options)
+    (found,) = score_cam.sample(Call(net), x, [Logit(1)], layer="relu2", **score_cam.options)
     assert found.facts[0]["samples"] == 12 - 1 - (constant - 1)
     close(found.map[0], slow_score_cam(net, "relu2", x, 1, first), 2e-5)
 
 
 def test_only_the_most_varied_channels() -> None:
     net, x = randomised(TinyCNN()), pictures(2)
-    options = {**score_cam.options, "layer": "relu2", "call": Call(), "top_channels": 4}
-    (few,) = score_cam.sample(net, x, [Logit(1)], **options)
+    options = {**score_cam.options, "layer": "relu2", "top_channels": 4}
+    (few,) = score_cam.sample(Call(net), x, [Logit(1)], **options)
     assert [facts["samples"] for facts in few.facts] == [4, 4]
 
     def most_varied(a: Tensor) -> Tensor:
@@ -312,25 +318,25 @@ class Failing:
 def test_what_was_scored_before_a_failure_stands(how: str) -> None:
     net, x, running = randomised(TinyCNN()), pictures(1), Running(batch_size=2)
     for method, score in ((ablation_cam, Failing(5, how)), (score_cam, Failing(2, how))):
-        options = {**method.options, "layer": "relu1", "call": Call(), "running": running}
+        options = {**method.options, "layer": "relu1", "running": running}
         with pytest.warns(SeewhyWarning, match="the map is partial: "):
-            (found,) = method.sample(net, x, [score], **options)
+            (found,) = method.sample(Call(net), x, [score], **options)
         assert found.facts[0]["partial"]
         assert 0 < found.facts[0]["samples"] < 8
         assert found.map.isfinite().all()
         assert found.map.max() > 0
         state = ModelState(net)
         with pytest.raises((ScorerError, RuntimeError, ModelError, TargetError)):
-            method.sample(net, x, [Failing(0, how)], **options)
+            method.sample(Call(net), x, [Failing(0, how)], **options)
         state.assert_unchanged()
 
 
 @pytest.mark.parametrize(("method", "after"), [(ablation_cam, 6), (score_cam, 2)])
 def test_an_image_that_was_not_reached_is_empty(method: Any, after: int) -> None:
     net, x = randomised(TinyCNN()), pictures(2)
-    options = {**method.options, "layer": "conv1", "call": Call(), "running": Running(batch_size=4)}
+    options = {**method.options, "layer": "conv1", "running": Running(batch_size=4)}
     with pytest.warns(SeewhyWarning, match="the map is partial"):
-        (found,) = method.sample(net, x, [Failing(after, "raises")], **options)
+        (found,) = method.sample(Call(net), x, [Failing(after, "raises")], **options)
     assert [facts["samples"] for facts in found.facts] == [8, 0]
     assert [facts["partial"] for facts in found.facts] == [False, True]
     assert torch.equal(found.map[1], torch.zeros(32, 32))

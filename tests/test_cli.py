@@ -201,11 +201,11 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from seewhy.cli import parsing
-    from seewhy.methods import saving
+    from seewhy.data import disk
 
     assert run(["demo", "-o", str(cat)]) == 1
     assert "cannot be made a folder: File exists; give one where you may write" in capsys.readouterr().err
-    monkeypatch.setattr(saving.os, "access", lambda _, mode: not mode & saving.os.W_OK)
+    monkeypatch.setattr(disk.os, "access", lambda _, mode: not mode & disk.os.W_OK)
     monkeypatch.setattr(parsing, "load_model", lambda *_, **__: pytest.fail("the model is not needed yet"))
     for command in ("localize", "evaluate"):
         assert run([command, str(cat), "-o", str(tmp_path)]) == 1

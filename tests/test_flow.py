@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from seewhy import Trace
-from seewhy.engine.flow import trace_flow
+from seewhy.engine.flow import find_flow
 from seewhy.engine.layers import resolve_layer, unwrap
 from seewhy.engine.layout import Layout, infer_layout
 from seewhy.errors import ArgumentTypeError, LayerError
@@ -109,7 +109,7 @@ def test_layers_found(model: str) -> None:
     make, size, default, kind, grid, prefix, stages = FOUND[model]
     net = randomised(make())
     before, x = ModelState(net), pictures(1, size)
-    flow = trace_flow(net, x)
+    flow = find_flow(net, x)
     before.assert_unchanged()
     by_name = {record.name: record for record in flow.records}
     assert flow.chosen[-1] == default
@@ -128,19 +128,19 @@ def test_an_input_that_is_handed_on_is_no_layer() -> None:
     net = nn.Sequential(nn.Identity(), randomised(TinyCNN()))
     keeping = Called(lambda x: {"picture": x, "logits": net(x)})
     keeping.net = net
-    assert trace_flow(keeping, pictures(1)).chosen == ("net.1.relu1", "net.1.relu2")
+    assert find_flow(keeping, pictures(1)).chosen == ("net.1.relu1", "net.1.relu2")
 
 
 def test_a_zero_head_still_has_a_layer() -> None:
-    assert trace_flow(tv_vit().eval(), pictures(1, 64)).chosen  # torchvision begins with a head of zeros
+    assert find_flow(tv_vit().eval(), pictures(1, 64)).chosen  # torchvision begins with a head of zeros
 
 
 def test_the_answer_is_remembered_by_size() -> None:
     net = randomised(TinyCNN())
-    first = trace_flow(net, pictures(1, 32))
-    assert trace_flow(net, pictures(3, 32, seed=5)) is first
-    assert trace_flow(nn.DataParallel(net), pictures(1, 32)) is first
-    other = trace_flow(net, pictures(1, (32, 48)))
+    first = find_flow(net, pictures(1, 32))
+    assert find_flow(net, pictures(3, 32, seed=5)) is first
+    assert find_flow(nn.DataParallel(net), pictures(1, 32)) is first
+    other = find_flow(net, pictures(1, (32, 48)))
     assert other is not first
     assert other.chosen == first.chosen == ("relu1", "relu2")
 
@@ -148,10 +148,10 @@ def test_the_answer_is_remembered_by_size() -> None:
 def test_works_under_inference_mode_and_in_threads() -> None:
     net, x = randomised(TinyCNN(dropout=0.5), train=True), pictures()
     with torch.inference_mode():
-        assert trace_flow(net, x).chosen == ("relu1", "relu2")
+        assert find_flow(net, x).chosen == ("relu1", "relu2")
     nets = [randomised(TinyCNN(), train=True) for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: trace_flow(nets[i % 4], x).chosen, range(32)))
+        found = list(pool.map(lambda i: find_flow(nets[i % 4], x).chosen, range(32)))
     assert set(found) == {("relu1", "relu2")}
     assert all(n.training for n in nets)
     assert not any(part._forward_hooks for n in nets for part in n.modules())
@@ -176,7 +176,7 @@ def test_a_branch_is_not_chosen() -> None:
             y = self.stem(x).relu()
             return self.fc(self.join(self.left(y) + self.right(y)).mean((2, 3)))
 
-    assert trace_flow(randomised(Branched()), pictures(1)).chosen == ("stem", "join")
+    assert find_flow(randomised(Branched()), pictures(1)).chosen == ("stem", "join")
 
 
 def test_a_backbone_that_has_an_own_no_grad() -> None:
@@ -186,13 +186,13 @@ def test_a_backbone_that_has_an_own_no_grad() -> None:
                 return super().stem(x)
 
     net, x = randomised(Frozen()), pictures()
-    assert trace_flow(net, x).chosen[-1] == "relu2"
+    assert find_flow(net, x).chosen[-1] == "relu2"
     assert grad_cam(net, x, 0).any()
 
 
 def test_outputs_that_are_no_scores_fall_back_to_the_order() -> None:
     net = nn.Sequential(randomised(TinyCNN()).conv1, nn.ReLU(), Called(lambda a: {"boxes": a, "scores": a}))
-    assert trace_flow(net, pictures(1)).chosen == ("1",)
+    assert find_flow(net, pictures(1)).chosen == ("1",)
 
 
 # ---------------------------------------------------------------- layouts

@@ -32,9 +32,7 @@ def explain(model: nn.Module, x: Tensor, *classes: int, **options: Any) -> list[
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model is not locally linear", SeewhyWarning)
         return list(
-            lime.sample(
-                model, x, [Logit(c) for c in classes or (0,)], layer=None, call=Call(), **{**lime.options, **options}
-            )
+            lime.sample(Call(model), x, [Logit(c) for c in classes or (0,)], layer=None, **{**lime.options, **options})
         )
 
 

@@ -17,6 +17,7 @@ from skimage.transform import resize
 from torch import Tensor, nn
 
 from oracles import bilinear
+from seewhy.engine.call import Call
 from seewhy.engine.masking import (
     Blur,
     Chunk,
@@ -307,9 +308,8 @@ def test_outputs_packed_in_anything() -> None:
         (lambda x: x, SegmentationRegion(0, torch.ones(2, 8, 8))),
     ]
     for function, score in ways:
-        chunks = masked_scores(
-            Called(function), x, masks, [score], baseline=Zeros(), running=PLAIN, output=lambda out: out
-        )
+        call = Call(Called(function), output=lambda out: out)
+        chunks = masked_scores(call, x, masks, [score], baseline=Zeros(), running=PLAIN)
         for i, found in enumerate(collected(chunks, 2)):
             shown = rendered(masks[i])[:, None] * x[i]
             whole = isinstance(score, SegmentationRegion)
@@ -329,12 +329,12 @@ def test_further_inputs_follow_their_images() -> None:
     x, masks = pictures(2, 8), [patches(3, (8, 8)), patches(5, (8, 8))]
     shift, scale = torch.tensor([10.0, 20.0]), torch.tensor([0.5])
 
-    def model(x: Tensor, shift: Tensor, *, scale: Tensor) -> Tensor:
-        return (x.mean((2, 3)) * scale + shift[:, None]).float()
+    class Shifted(nn.Module):
+        def forward(self, x: Tensor, scale: Tensor, *, shift: Tensor) -> Tensor:
+            return (x.mean((2, 3)) * scale + shift[:, None]).float()
 
-    chunks = masked_scores(
-        Called(lambda x, shift: model(x, shift, scale=scale)), x, masks, [Logit(1)], baseline=Zeros(), args=[shift]
-    )
+    call = Call(Shifted(), args=(scale,), inputs={"shift": shift})
+    chunks = masked_scores(call, x, masks, [Logit(1)], baseline=Zeros())
     for i, found in enumerate(collected(chunks, 2)):
         expected = (rendered(masks[i]) * x[i, 1]).mean((1, 2)) * scale + shift[i]
         torch.testing.assert_close(found[:, 0], expected.double(), rtol=1e-5, atol=1e-5)
@@ -345,10 +345,11 @@ class Keyword(nn.Module):
         return x.mean((2, 3)) * scale
 
 
-def test_one_number_for_one_image_broadcasts() -> None:
+def test_what_has_no_row_for_each_image_goes_in_as_it_is() -> None:
     x, masks = pictures(1, 8), [patches(5, (8, 8))]
     for scale in (torch.tensor([2.0]), torch.tensor([[2.0]]), torch.tensor(2.0)):
-        chunks = masked_scores(Keyword(), x, masks, [Logit(0)], baseline=Zeros(), kwargs={"scale": scale})
+        call = Call(Keyword(), kwargs={"scale": scale})
+        chunks = masked_scores(call, x, masks, [Logit(0)], baseline=Zeros())
         expected = 2 * (rendered(masks[0]) * x[0, 0]).mean((1, 2))
         torch.testing.assert_close(collected(chunks, 1)[0][:, 0], expected.double(), rtol=1e-5, atol=1e-6)
 
@@ -493,7 +494,7 @@ def clocked(cost: Callable[[Running, int], float], monkeypatch: pytest.MonkeyPat
 
 def settled(measure: Any, running: Running | None = None, total: int = 4000) -> Running:
     return tuning.settled(
-        running or Running(), measure, module=nn.Identity(), picture=torch.zeros(3, 8, 8), total=total
+        running or Running(), measure, call=Call(nn.Identity()), picture=torch.zeros(3, 8, 8), total=total
     )
 
 

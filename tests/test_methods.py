@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import oracles
 from seewhy import methods
+from seewhy.engine.call import Call
 from seewhy.engine.targets.classes import Margin, Probability
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.methods import METHODS, find_method, shared_pass
@@ -385,7 +386,7 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
     layers, targets = ["layer1", "layer2"], [1, "top2", Margin(0, 3)]
     need_a_class = {"clrp", "clrp_two_pass", "sglrp"}
     asked = [m for m in METHODS.values() if m.combine and m.name not in need_a_class] + [methods.cam]
-    done = shared_pass(net, x, methods=asked, targets=targets, layers=layers)
+    done = shared_pass(Call(net), x, methods=asked, targets=targets, layers=layers)
     output = net(x).detach()
     assert torch.equal(done.output, output)
     best = output.topk(2).indices.T.tolist()
@@ -399,7 +400,7 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
                 assert (result.method, result.layer) == (method, layer)
                 alone = method(net, x, target, layer=layer)
                 assert torch.equal(result.map, alone), f"{method.name} {layer} {target}"
-                score = shared_pass(net, x, methods=[method], targets=[target], layers=layers).results[0].scores
+                score = shared_pass(Call(net), x, methods=[method], targets=[target], layers=layers).results[0].scores
                 assert torch.equal(result.scores, score)
 
 
@@ -424,7 +425,7 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
 def test_passes_are_shared(names: list[str], n_targets: int, forwards: int, backwards: int) -> None:
     net = Counted(randomised(TinyResNet())).eval()
     shared_pass(
-        net,
+        Call(net),
         pictures(),
         methods=[METHODS[name] for name in names],
         targets=list(range(n_targets)),

@@ -33,7 +33,7 @@ def edge_detector(model: Any, x: Tensor, target: Any) -> Tensor:
 def steps_of(order: Any, module: nn.Module, x: Tensor, **options: Any) -> list[tuple[str, dict[str, Tensor]]]:
     plan = Steps(order, options.pop("layers", None), options.pop("seed", 0), options.pop("reset_statistics", False))
     model = seewhy.wrap(module)
-    return [(n, copy.deepcopy(changed.module.state_dict())) for n, changed in plan.copies(model, x, Call())]
+    return [(n, copy.deepcopy(changed.module.state_dict())) for n, changed in plan.copies(model, x)]
 
 
 def changed_layers(state: dict[str, Tensor], net: nn.Module) -> set[str]:
@@ -91,9 +91,9 @@ def test_the_order_is_that_of_execution_not_of_registration() -> None:
 
     x = pictures(1)
     # the model's own parameter counts with the model, which runs first
-    assert layers_from_the_top(Backwards(), x, Call()) == ("last", "first", "")
-    assert layers_from_the_top(TinyResNet(), x, Call(), ["layer1", "fc", "down"]) == ("fc", "down", "layer1")
-    vit = layers_from_the_top(tiny_vit(), x, Call())
+    assert layers_from_the_top(Call(Backwards()), x) == ("last", "first", "")
+    assert layers_from_the_top(Call(TinyResNet()), x, ["layer1", "fc", "down"]) == ("fc", "down", "layer1")
+    vit = layers_from_the_top(Call(tiny_vit()), x)
     assert vit[0] == "head"
     assert vit[-2:] == ("patch_embed.proj", "")
 
@@ -152,7 +152,7 @@ def test_the_originals_one_is_not_averaged_in() -> None:
     assert [len(curve) for curve in found.curves] == [5, 5]
     np.testing.assert_allclose(found.curves[0], done.similarity["spearman_abs"][:, 0])
     assert not found.higher_is_better
-    one = next(iter(Steps("cascading", ["fc"], 0, False).copies(seewhy.wrap(net), x, Call())))[1]
+    one = next(iter(Steps("cascading", ["fc"], 0, False).copies(seewhy.wrap(net), x)))[1]
     best = net(x).argmax(1).tolist()
     expected = spearman(maps, METHODS["saliency"](one, x, best), absolute=True)
     torch.testing.assert_close(done.similarity["spearman_abs"][0], expected)

@@ -20,9 +20,7 @@ from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 def explain(model: nn.Module, x: Tensor, *scores: ScoreFunction, **options: Any) -> list[Estimate]:
     assert occlusion.sample is not None
-    return list(
-        occlusion.sample(model, x, scores or (Logit(0),), layer=None, call=Call(), **{**occlusion.options, **options})
-    )
+    return list(occlusion.sample(Call(model), x, scores or (Logit(0),), layer=None, **{**occlusion.options, **options}))
 
 
 def slow(model: nn.Module, image: Tensor, score: ScoreFunction, window: Any, stride: Any, baseline: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ def attribution(
     layer: str | None = "layer4",
     target: str = "281",
     label: str = "tabby cat",
+    style: str | None = None,
 ) -> Attribution:
     n = len(field)
     return Attribution(
@@ -49,6 +50,7 @@ def attribution(
         signed=signed,
         pixels=pixels,
         interval=torch.full(field.shape, 0.25),
+        style=style,
     )
 
 
@@ -131,7 +133,7 @@ def test_default_styles() -> None:
     assert default_style(attribution(bump(), signed=True), 0) == "heatmap"
     assert default_style(attribution(bump() - 0.5), 0) == "heatmap"
     pixels = torch.randn(1, 3, 64, 64)
-    assert default_style(attribution(pixels.sum(1), signed=True, pixels=pixels, method="guided_backprop"), 0) == "grey"
+    assert default_style(attribution(pixels.sum(1), signed=True, pixels=pixels, style="grey"), 0) == "grey"
 
 
 def test_grey_is_neutral_at_zero() -> None:
@@ -252,7 +254,9 @@ def test_superpixels_for_and_against_are_outlined_and_the_rest_is_dim() -> None:
     picture = Image.new("RGB", (60, 60), (100, 100, 100))
     field = torch.zeros(1, 6, 6)
     field[0, :3, :3], field[0, 3:, 3:], field[0, 0, 5] = 1.0, -2.0, 0.0
-    drawn = numbers(attribution_picture(attribution(field, signed=True, method="lime"), 0, picture, whole(picture)))
+    drawn = numbers(
+        attribution_picture(attribution(field, signed=True, style="superpixels"), 0, picture, whole(picture))
+    )
     assert (drawn[15, 15] == 100).all()  # inside: the photo
     assert (drawn[15, 45] < 50).all()  # of no weight: dim
     assert drawn[29, 15][1] > drawn[29, 15][0] + 50  # green for

@@ -36,7 +36,7 @@ def estimates(net: Any, x: Tensor, scores: ScoreFunction | list[ScoreFunction], 
     assert rise.sample is not None
     several = scores if isinstance(scores, list) else [scores]
     options = {**rise.options, "cells": 3, "samples": 96, "running": PLAIN, **options}
-    return list(rise.sample(net, x, several, layer=None, call=Call(), **options))
+    return list(rise.sample(Call(net), x, several, layer=None, **options))
 
 
 def drawn(scheme: Any, samples: int, *, cells: int = 3, size: tuple[int, int] = (12, 12), **how: Any) -> GridMasks:

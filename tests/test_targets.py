@@ -12,7 +12,7 @@ from torch import Tensor
 
 import oracles
 from seewhy import Trace
-from seewhy.engine.targets import resolve as targets
+from seewhy.engine import targets
 from seewhy.engine.targets.classes import (
     Binary,
     Counterfactual,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import data, influence, maps, methods, metrics, render
-    from .data import images
+    from . import data as images
     from .data.preprocess import IMAGENET, Preprocess
     from .engine import masking, targets
     from .engine.trace import Trace
@@ -30,11 +29,11 @@ _WHERE = {
     "Attribution": "maps.attribution",
     "Evaluation": "metrics.evaluation",
     "Explanation": "methods.explanation",
-    "IMAGENET": "data.images",
+    "IMAGENET": "data.preprocess",
     "METHODS": "methods",
     "Model": "models.model",
     "Prediction": "maps.attribution",
-    "Preprocess": "data.images",
+    "Preprocess": "data.preprocess",
     "SeewhyError": "errors",
     "SeewhyWarning": "errors",
     "Trace": "engine.trace",
@@ -47,7 +46,7 @@ _WHERE = {
 }
 _MODULES = {
     "data": "data",
-    "images": "data.images",
+    "images": "data",  # reading pictures is the first thing that the room of data does
     "influence": "influence",
     "localize": "maps.boxes",
     "maps": "maps",
@@ -93,7 +92,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: Any = importlib.metadata.version(__name__)
+        from importlib import metadata  # takes longer than all else here
+
+        value: Any = metadata.version(__name__)
     elif name in _WHERE:
         value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     elif name in _MODULES:

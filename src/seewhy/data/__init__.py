@@ -1,4 +1,4 @@
-"""Data sets: pictures with labels, boxes and masks, each named by a spec such as "scenes" or "coco:PATH"."""
+"""What goes in: pictures, how they become inputs, and data sets, named by specs such as "scenes" or "coco:PATH"."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError, did_you_mean
 from .dataset import SPLITS, Example, LabelledImages, OnError, check_on_error, check_split, check_splits
+from .images import find_images, read_image
+from .preprocess import IMAGENET, Placement, Preprocess, tensor_to_photos
 
 if TYPE_CHECKING:
     from .drawn.cutouts import Cutouts
@@ -135,6 +137,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "SOURCES", "SPLITS", "Coco", "Cub", "Cutouts", "Example", "ImageNet", "LabelledImages", "OnError", "OpenImages",
-    "PascalVOC", "PictureFolder", "PictureTable", "STL10", "Scenes", "check_splits", "find_data",
+    "IMAGENET", "SOURCES", "SPLITS", "Coco", "Cub", "Cutouts", "Example", "ImageNet", "LabelledImages", "OnError",
+    "OpenImages", "PascalVOC", "PictureFolder", "PictureTable", "Placement", "Preprocess", "STL10", "Scenes",
+    "check_splits", "find_data", "find_images", "read_image", "tensor_to_photos",
 ]  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..engine.call import Call, find_flow
+from ..engine.call import Call
+from ..engine.flow import find_flow
 from ..engine.targets.detection import DetectionSimilarity
 from ..errors import InputError, did_you_mean
 from .ablation import ablation_cam, score_cam
@@ -19,6 +20,7 @@ from .cam import (
     layer_cam,
     xgrad_cam,
 )
+from .formula import HOW_IT_RUNS
 from .gradient import (
     deconvnet,
     guided_backprop,
@@ -30,11 +32,12 @@ from .gradient import (
     smoothed,
 )
 from .lime.lime import lime
-from .method import HOW_IT_RUNS, Method, Result, SharedPass, shared_pass
+from .method import Method
 from .occlusion import occlusion
 from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
 from .rise.rise import rise, sure
 from .rise.state import RiseState
+from .shared import Result, SharedPass, shared_pass
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -23,7 +23,7 @@ from torch import Tensor
 from ...data.disk import write_whole
 from ...errors import InputError
 
-MANIFEST, FORMAT = "manifest.json", 3
+MANIFEST, FORMAT = "manifest.json", 4
 _OURS = re.compile(r"(journal-\d+\.jsonl|[a-z]+-[0-9a-f]{12}(-\d+)?\.safetensors)(\.part)?|manifest\.json\.part")
 _SCALE = ".scale"
 
