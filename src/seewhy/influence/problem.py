@@ -75,7 +75,7 @@ class Problem:
     l2: float = 0.0
     parameters: tuple[str, ...] | None = None
     learning_rates: tuple[float, ...] | None = None
-    calls: tuple[Call, ...] = field(init=False)
+    calls: tuple[Call, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.modules:

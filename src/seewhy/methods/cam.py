@@ -165,7 +165,7 @@ def _pooled_head(call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tens
     fits: list[tuple[float, Tensor, Tensor]] = []
     with torch.no_grad():
         for a in pictures:
-            candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads[-1:]]
+            candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads]
             if a.shape[1] == output.shape[1]:  # without a dense layer the channels are the classes
                 candidates.append((torch.eye(a.shape[1]).to(a), None))
             fits += [
