@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from render_samples import PREDICTIONS, attribution, many, photo, whole
 from seewhy.data.preprocess import Placement
 from seewhy.maps import values as maps
 from seewhy.render import STYLES, ReportPage, html_report, reading
-from test_render import PREDICTIONS, attribution, many, photo, whole
 
 
 class Page(HTMLParser):
