@@ -137,7 +137,7 @@ assert os.waitpid(child, 0)[1] == 0
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_five_times_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    script = KILLED.format(tests=str(Path(__file__).parent))
+    script = KILLED.format(tests=str(Path(__file__).parents[2]))
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "killed", tmp_path / "alone")

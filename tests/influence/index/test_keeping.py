@@ -272,7 +272,7 @@ def test_killed_at_random_points_it_ends_the_same(tmp_path: Path) -> None:
     train = training(400)
     whole = fit(net, train, solver="last_layer", l2=0.1, batch_size=4, shard_rows=8)
     folder, chance, kills = tmp_path / "killed", random.Random(0), 0
-    command = [sys.executable, "-c", KILLED.format(tests=str(Path(__file__).parent), out=str(folder))]
+    command = [sys.executable, "-c", KILLED.format(tests=str(Path(__file__).parents[2]), out=str(folder))]
     for _ in range(6):
         child = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert child.stdout

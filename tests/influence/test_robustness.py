@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
@@ -24,6 +21,7 @@ from seewhy.influence.gradients.per_example import example_gradients
 from seewhy.influence.index.building import Cost
 from seewhy.influence.index.fingerprint import checksums
 from seewhy.influence.problem import Problem
+from two_processes import run_two
 
 pytestmark = NOT_TRAINED
 
@@ -97,9 +95,7 @@ def asked(solver: str, folder: Path) -> tuple[Tensor, Tensor]:
     return index.scores(images[:4], labels[:4]), index.self_influence()
 
 
-def one_of_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def one_of_two(rank: int, folder: Path) -> None:
     eigh: Any = torch.linalg.eigh
     if rank:  # another machine may give eigenvectors another sign
 
@@ -109,17 +105,12 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
 
         torch.linalg.eigh = turned
     for solver in PROCESSES:
-        torch.save(asked(solver, Path(folder) / solver), Path(folder) / f"{solver}-{rank}.pt")
-    torch.distributed.barrier()  # or the first to leave takes the store with it
-    torch.distributed.destroy_process_group()
+        torch.save(asked(solver, folder / solver), folder / f"{solver}-{rank}.pt")
 
 
 @pytest.mark.long
 def test_processes_agree_where_they_might_not(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(one_of_two, (port, str(tmp_path)), nprocs=2)
+    run_two(__file__, tmp_path)
     for solver in PROCESSES:
         expected = asked(solver, tmp_path / f"{solver}-alone")
         for rank in range(2):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from render_samples import LONG, PREDICTIONS, attribution, bump, chroma, many, numbers, photo, whole
 from seewhy.errors import InputError
 from seewhy.maps.attribution import Prediction
 from seewhy.render import contact_sheet, drawing, explanation_sheet, panels, reading
-from test_render import LONG, PREDICTIONS, attribution, bump, chroma, many, numbers, photo, whole
 
 
 def test_text_fits() -> None:

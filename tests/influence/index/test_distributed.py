@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from influence_cases import NOT_TRAINED, held_back, network, one_thread, training
 from seewhy.errors import InputError
 from seewhy.influence import InfluenceIndex, find_solver
+from two_processes import run_two
 
 pytestmark = NOT_TRAINED
 
@@ -45,26 +43,19 @@ def asked(folder: Path, solver: str, count: int = 37) -> dict[str, Any]:
     }
 
 
-def one_of_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    for solver in SOLVERS:  # as under torchrun: the group makes itself
-        found = asked(Path(folder) / solver, solver)
-        torch.save(found, Path(folder) / f"{solver}-{rank}.pt")
+def one_of_two(rank: int, folder: Path) -> None:
+    for solver in SOLVERS:
+        found = asked(folder / solver, solver)
+        torch.save(found, folder / f"{solver}-{rank}.pt")
     try:
-        asked(Path(folder) / "few", "last_layer", count=3)
+        asked(folder / "few", "last_layer", count=3)
     except InputError as error:
-        (Path(folder) / f"said-{rank}").write_text(str(error))
-    torch.distributed.barrier()  # or the first to leave takes the store with it
-    torch.distributed.destroy_process_group()
+        (folder / f"said-{rank}").write_text(str(error))
 
 
 @pytest.mark.long
 def test_two_processes_are_as_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(one_of_two, (port, str(tmp_path)), nprocs=2)
+    run_two(__file__, tmp_path)
     for solver in SOLVERS:
         with one_thread():
             alone = asked(tmp_path / f"{solver}-alone", solver)
