@@ -31,7 +31,8 @@ from seewhy import Trace
 from seewhy.engine.call import Call, main_output
 from seewhy.engine.layout import picture_layout
 from seewhy.maps.values import statuses
-from seewhy.methods import METHODS, find_flow, shared_pass
+from seewhy.methods import find_flow, shared_pass
+from seewhy.methods.catalog import METHODS
 
 SECONDS = 120  # of the processor, for one model
 CLASSES = 1000

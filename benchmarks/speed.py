@@ -26,7 +26,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from seewhy.engine.call import Call
-from seewhy.methods import METHODS, shared_pass
+from seewhy.methods import shared_pass
+from seewhy.methods.catalog import METHODS
 
 CAMS = (
     *("grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam"),

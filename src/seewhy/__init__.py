@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .errors import SeewhyError, SeewhyWarning
     from .maps import boxes as localize
     from .maps.attribution import Attribution, Prediction
-    from .methods import METHODS
+    from .methods.catalog import METHODS
     from .methods.explain import explain, list_layers
     from .methods.explanation import Explanation
     from .metrics.evaluate import evaluate

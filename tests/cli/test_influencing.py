@@ -20,7 +20,7 @@ from influence_cases import NOT_TRAINED, one_thread
 from seewhy.cli import influencing, run
 from seewhy.cli.influence_data import model_and_data
 from seewhy.cli.show import console, progress
-from seewhy.data import find_data
+from seewhy.data.sources import find_data
 from seewhy.errors import ImageError, InputError, ModelError
 from seewhy.influence import (
     SOLVERS,

@@ -16,7 +16,7 @@ from seewhy.engine.masking.masks import StepMasks
 from seewhy.engine.targets.classes import Logit
 from seewhy.errors import ArgumentTypeError, InputError
 from seewhy.influence import InfluenceIndex, match_regions
-from seewhy.methods import METHODS, find_method
+from seewhy.methods.catalog import METHODS, find_method
 from seewhy.models.training.features import pooled_features
 from tiny_models import pictures, randomised
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import InputError, LayerError, ModelError
-from seewhy.methods import METHODS, Method, find_method
+from seewhy.methods import Method
+from seewhy.methods.catalog import METHODS, find_method
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models

@@ -15,9 +15,10 @@ from PIL import Image
 
 import data_layouts as layouts
 from data_layouts import number_of
-from seewhy.data import Scenes, check_splits, find_data
+from seewhy.data import Scenes, check_splits
 from seewhy.data.formats.files import hash_split
 from seewhy.data.formats.marks import Marks, box_of, read_mask
+from seewhy.data.sources import find_data
 from seewhy.errors import ImageError, InputError, MissingExtraError, SeewhyWarning
 
 SPLITS = ("train", "val", "test")

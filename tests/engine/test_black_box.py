@@ -17,8 +17,8 @@ from seewhy.engine.black_box import BlackBox
 from seewhy.engine.layers import unwrap
 from seewhy.engine.trace import Trace
 from seewhy.errors import ArgumentTypeError, InputError, ModelError
-from seewhy.methods import METHODS
 from seewhy.methods.ablation import ablation_cam, score_cam
+from seewhy.methods.catalog import METHODS
 from seewhy.methods.occlusion import occlusion
 from seewhy.models.model import wrap
 from tiny_models import TinyCNN, pictures, randomised

@@ -17,7 +17,7 @@ from seewhy.influence.gradients.per_example import example_gradients, total_grad
 from seewhy.influence.gradients.projection import Projection
 from seewhy.influence.gradients.taps import affine_layers
 from seewhy.influence.problem import Problem
-from seewhy.influence.solvers import SOLVERS, find_solver
+from seewhy.influence.solvers.catalog import SOLVERS, find_solver
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised
 
 

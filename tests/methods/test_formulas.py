@@ -21,8 +21,9 @@ from seewhy import methods
 from seewhy.engine.call import Call
 from seewhy.engine.targets.classes import Margin, Probability
 from seewhy.errors import InputError, ModelError, SeewhyWarning
-from seewhy.methods import METHODS, find_method, shared_pass
+from seewhy.methods import shared_pass
 from seewhy.methods.cam import _first_component
+from seewhy.methods.catalog import METHODS, find_method
 from seewhy.methods.gradient import noisy_copies
 from tiny_models import Smooth, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 

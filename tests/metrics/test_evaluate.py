@@ -19,7 +19,7 @@ from pyarrow import parquet
 import seewhy
 from seewhy.cli.evaluating import evaluate_photos, parse_metric
 from seewhy.errors import InputError, TargetError
-from seewhy.methods import METHODS
+from seewhy.methods.catalog import METHODS
 from seewhy.metrics import (
     CHANCES,
     AverageDrop,

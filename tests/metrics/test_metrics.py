@@ -17,17 +17,9 @@ from torchmetrics import MetricCollection
 
 import seewhy
 from seewhy.errors import ArgumentTypeError, InputError, TargetError
-from seewhy.methods import METHODS
-from seewhy.metrics import (
-    CHANCES,
-    METRICS,
-    ChanceMethod,
-    Complexity,
-    MaxSensitivity,
-    MetricResult,
-    Sparsity,
-    chance_maps,
-)
+from seewhy.methods.catalog import METHODS
+from seewhy.metrics import CHANCES, ChanceMethod, Complexity, MaxSensitivity, MetricResult, Sparsity, chance_maps
+from seewhy.metrics.catalog import METRICS
 from seewhy.metrics.intervals import interval_of
 from seewhy.metrics.metric import image_generator
 from tiny_models import ModelState, Smooth, TinyCNN, pictures, randomised

@@ -286,7 +286,8 @@ def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> i
 @app.command()
 def methods(as_json: JsonOption = False) -> None:
     """Lists the attribution methods."""
-    from ..methods import HOW_IT_RUNS, METHODS
+    from ..methods import HOW_IT_RUNS
+    from ..methods.catalog import METHODS
     from .show import table
 
     rows: list[dict[str, Any]] = [

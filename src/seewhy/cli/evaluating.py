@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from ..data.disk import writable_folder
 from ..data.images import find_images
 from ..errors import InputError
-from ..metrics import CHANCES, ExplanationMetric, ImageMetric, find_metric
+from ..metrics import CHANCES, ExplanationMetric, ImageMetric
+from ..metrics.catalog import find_metric
 from ..metrics.evaluate import evaluate
 from ..metrics.evaluation import PICTURE_NAME, Evaluation, Row
 from ..models.load import DEFAULT_MODEL

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from rich.markup import escape
 
-from ..data import find_data
 from ..data.dataset import Example, LabelledImages
+from ..data.sources import find_data
 from ..errors import InputError, ModelError
 from ..influence import InfluenceIndex
 from ..influence.index.store import Store

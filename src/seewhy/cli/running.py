@@ -11,7 +11,7 @@ from ..data.disk import writable_folder
 from ..data.images import find_images
 from ..engine.masking import Running, keep_allocator_memory
 from ..errors import ImageError, InputError
-from ..methods import find_method
+from ..methods.catalog import find_method
 from ..methods.explain import explain_batches
 from ..methods.explanation import Explanation, ExplanationWriter, join
 from ..models.load import DEFAULT_MODEL

@@ -104,7 +104,7 @@ def _find(
     data: str, val: str | None, seed: int, on_error: Literal["raise", "skip"]
 ) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
-    from ..data import find_data
+    from ..data.sources import find_data
 
     specs = {"train": data, "val": val or data}
     with console.status(f"Finding {escape(data)}"):

@@ -14,9 +14,13 @@ from torch import Tensor
 
 from ..engine.call import Call
 from ..engine.layout import picture_layout
-from ..engine.masking import FieldMasks, Running, ScorerError, Zeros, masked_scores, rows_of
+from ..engine.masking.baselines import Zeros
+from ..engine.masking.masks import FieldMasks
+from ..engine.masking.running import Running
+from ..engine.masking.scoring import ScorerError, masked_scores
 from ..engine.tail import Tail
 from ..engine.targets.classes import ScoreFunction
+from ..engine.targets.rows import rows_of
 from ..engine.trace import Trace, check_scores
 from ..errors import InputError, SeewhyWarning
 from ..maps.attribution import Estimate

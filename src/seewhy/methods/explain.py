@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.call import check_input
-from ..engine.flow import Flow
+from ..engine.call import Call, check_input
+from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
 from ..engine.targets.classes import probabilities
 from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, part_of, phrase
@@ -19,9 +19,12 @@ from ..maps.attribution import Attribution, Prediction
 from ..models.call import call_of
 from ..models.load import DEFAULT_MODEL, load_model
 from ..models.model import Model, wrap
-from . import HOW_IT_RUNS, Call, Method, Result, SharedPass, find_flow, find_method, shared_pass
+from .catalog import find_method
 from .explanation import Explanation, join
+from .formula import HOW_IT_RUNS
+from .method import Method
 from .photos import Batch, ImageLike, Source
+from .shared import Result, SharedPass, shared_pass
 
 ModelLike = Model | nn.Module | Callable[..., Any] | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None

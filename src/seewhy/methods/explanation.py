@@ -21,7 +21,9 @@ from ..data.preprocess import Placement
 from ..errors import InputError, TargetError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
-from ..render import ReportPage, attribution_picture, explanation_sheet, html_report
+from ..render.overlay import attribution_picture
+from ..render.report import ReportPage, html_report
+from ..render.sheet import explanation_sheet
 
 JSON_NAME, SCHEMA = "explanation.json", 1
 

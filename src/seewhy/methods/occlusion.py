@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from ..engine.call import Call
-from ..engine.masking import BaselineLike, PatchMasks, Running, ScorerError, find_baseline, masked_scores
+from ..engine.masking.baselines import BaselineLike, find_baseline
+from ..engine.masking.masks import PatchMasks
+from ..engine.masking.running import Running
+from ..engine.masking.scoring import ScorerError, masked_scores
 from ..engine.targets.classes import ScoreFunction
 from ..errors import InputError, SeewhyWarning
 from ..maps.attribution import Estimate

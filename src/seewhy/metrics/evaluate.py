@@ -8,19 +8,24 @@ from typing import Any
 
 from torch import Tensor
 
+from ..engine.call import Call
+from ..engine.flow import find_flow
 from ..engine.targets.resolve import ResolvedTarget, TargetLike, as_targets, check_one_each, one_each, part_of, resolve
 from ..engine.trace import Trace
 from ..errors import ImageError, InputError
 from ..maps.attribution import Attribution
-from ..methods import Call, Method, find_flow, find_method
+from ..methods.catalog import find_method
 from ..methods.explain import ALL_STAGES, BATCH_SIZE, LayersLike, ModelLike, Progress, explain
+from ..methods.method import Method
 from ..methods.photos import ImageLike, Source
 from ..models.call import call_of
 from ..models.load import DEFAULT_MODEL, load_model
 from ..models.model import wrap
-from . import CHANCES, Chance, ChanceMethod, ExplanationMetric, MethodMetric, bind, chance_maps, find_metric
+from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
+from .catalog import find_metric
 from .evaluation import Evaluation, Parts, Row
-from .sanity.rerun import BoundMethod
+from .metric import ExplanationMetric
+from .sanity.rerun import BoundMethod, MethodMetric, bind
 
 OWN = "each image's own"  # what a target is called that names one class for each image
 MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]

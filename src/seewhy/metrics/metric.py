@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from ..engine.call import Call, check_input
-from ..engine.masking import AnyBaseline, Chunk, Masks, Running, image_seed, masked_scores
+from ..engine.masking.baselines import AnyBaseline, image_seed
+from ..engine.masking.masks import Masks
+from ..engine.masking.running import Running
+from ..engine.masking.scoring import Chunk, masked_scores
 from ..engine.targets.classes import Logit, Probability, ScoreFunction
 from ..engine.targets.resolve import TargetLike, describe, resolve
 from ..engine.trace import Trace

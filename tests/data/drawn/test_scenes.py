@@ -13,8 +13,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from seewhy.data import Example, Scenes, find_data
+from seewhy.data import Example, Scenes
 from seewhy.data.drawn.sprites import glyphs
+from seewhy.data.sources import find_data
 from seewhy.errors import InputError
 
 

@@ -12,7 +12,8 @@ import torch
 
 import data_layouts as layouts
 from data_layouts import number_of
-from seewhy.data import Example, LabelledImages, find_data
+from seewhy.data import Example, LabelledImages
+from seewhy.data.sources import find_data
 from seewhy.data.truth import Truth
 from seewhy.errors import ImageError, InputError, SeewhyWarning
 

@@ -24,7 +24,7 @@ from seewhy.influence.answers.trust import (
     spearman,
     tail_patch,
 )
-from seewhy.influence.solvers import find_solver
+from seewhy.influence.solvers.catalog import find_solver
 
 
 def test_datamodelling_score() -> None:

@@ -14,7 +14,8 @@ from seewhy.errors import InputError, SeewhyWarning
 from seewhy.influence.head.curvature import Dense, HeadCurvature, Ridge, Woodbury
 from seewhy.influence.head.products import Iterative, Kronecker
 from seewhy.influence.problem import identity
-from seewhy.influence.solvers import find_solver, last_layer
+from seewhy.influence.solvers import last_layer
+from seewhy.influence.solvers.catalog import find_solver
 
 K, RIDGE = 4, 0.02
 FORMS = [Dense, Woodbury, Kronecker, Iterative, Ridge]

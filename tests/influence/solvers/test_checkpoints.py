@@ -18,7 +18,7 @@ from influence_oracles import batches, cnn, correlation, digits, losses, slow_gr
 from seewhy.errors import InputError
 from seewhy.influence.gradients.projection import Projection
 from seewhy.influence.problem import Problem
-from seewhy.influence.solvers import find_solver
+from seewhy.influence.solvers.catalog import find_solver
 from seewhy.influence.solvers.trak import margin
 from tiny_models import ModelState
 

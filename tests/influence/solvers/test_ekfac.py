@@ -30,7 +30,7 @@ from seewhy.engine.targets.classes import Logit
 from seewhy.errors import InputError, ModelError
 from seewhy.influence.gradients import taps as layers
 from seewhy.influence.problem import Problem
-from seewhy.influence.solvers import find_solver
+from seewhy.influence.solvers.catalog import find_solver
 from seewhy.influence.solvers.ekfac import _drawn, _sketched
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 

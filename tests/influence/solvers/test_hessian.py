@@ -24,7 +24,7 @@ from seewhy.errors import InputError, SeewhyWarning
 from seewhy.influence.gradients.curvature import Curvature
 from seewhy.influence.gradients.linear_solve import conjugate_gradients
 from seewhy.influence.problem import Problem
-from seewhy.influence.solvers import find_solver
+from seewhy.influence.solvers.catalog import find_solver
 from seewhy.influence.solvers.solver import Solver
 from tiny_models import ModelState
 

@@ -24,7 +24,7 @@ from seewhy.engine.targets.classes import Logit, Margin
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.influence.answers.trust import leave_one_out
 from seewhy.influence.problem import Problem
-from seewhy.influence.solvers import find_solver
+from seewhy.influence.solvers.catalog import find_solver
 from seewhy.influence.solvers.solver import Solver
 from tiny_models import ModelState, TinyCNN, randomised
 

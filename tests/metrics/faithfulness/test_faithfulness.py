@@ -18,8 +18,9 @@ import seewhy
 from seewhy.engine.masking import Running
 from seewhy.engine.targets.classes import Margin
 from seewhy.errors import InputError, TargetError
-from seewhy.methods import METHODS
-from seewhy.metrics import METRICS, MetricResult, chance_maps
+from seewhy.methods.catalog import METHODS
+from seewhy.metrics import MetricResult, chance_maps
+from seewhy.metrics.catalog import METRICS
 from seewhy.metrics.faithfulness.curves import (
     AverageDrop,
     AverageIncrease,

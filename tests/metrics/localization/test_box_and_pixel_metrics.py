@@ -19,8 +19,6 @@ from seewhy.errors import ArgumentTypeError, InputError
 from seewhy.maps.boxes import BoxRule
 from seewhy.maps.components import component_tree, range_max
 from seewhy.metrics import (
-    LOCALIZATION,
-    METRICS,
     EnergyPointing,
     ExplanationMetric,
     ImageMetric,
@@ -31,8 +29,8 @@ from seewhy.metrics import (
     SegmentationIoU,
     TopKLocalization,
     chance_maps,
-    find_metric,
 )
+from seewhy.metrics.catalog import LOCALIZATION, METRICS, find_metric
 
 
 def result_of(metric: ImageMetric, *arguments: Any, **also: Any) -> MetricResult:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import InputError, LayerError, ModelError, TargetError
-from seewhy.methods import METHODS, Call
+from seewhy.methods import Call
+from seewhy.methods.catalog import METHODS
 from seewhy.metrics import ChanceMethod, ParameterRandomisation, label_randomisation, parameter_randomisation
 from seewhy.metrics.sanity.weights import Steps, layers_from_the_top, reinitialise
 from seewhy.metrics.similarity import SIMILARITIES, hog, similarity_of, spearman, ssim

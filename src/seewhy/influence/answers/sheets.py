@@ -19,10 +19,12 @@ from ...maps.attribution import Attribution
 from ...render import drawing, panels, reading
 from ...render.overlay import attribution_picture, color_bar, seen_picture
 from ...render.sheet import captioned, grid
-from .. import InfluenceIndex, InfluenceQuery, Influential, Matches, Suspect, match_regions
 from ..index.examples import shown
+from ..index.index import InfluenceIndex
 from ..index.manifest import outputs_of, preprocess_of
+from ..index.questions import InfluenceQuery, Influential, Suspect
 from ..solvers.solver import Solver, is_calibrated
+from .matching import Matches, match_regions
 
 _MARGIN, _GAP, _SIDE, _TEST, _COLUMNS = 28, 22, 150, 230, 6
 _WIDEST = 260  # of a caption that is wider than its picture

@@ -16,7 +16,7 @@ from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
 from ..modes import ordinary, with_gradients
 from ..problem import Loss, Problem, cross_entropy
-from ..solvers import find_solver, own_solver
+from ..solvers.catalog import find_solver, own_solver
 from ..solvers.solver import Solver
 from . import fingerprint, manifest
 from .building import Building, Cost, Tell, key_of

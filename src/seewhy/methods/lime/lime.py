@@ -12,17 +12,10 @@ from torch import Tensor
 
 from ...data.disk import number
 from ...engine.call import Call
-from ...engine.masking import (
-    AnyBaseline,
-    BaselineLike,
-    Running,
-    ScorerError,
-    SuperpixelMasks,
-    SuperpixelMean,
-    find_baseline,
-    image_seed,
-    masked_scores,
-)
+from ...engine.masking.baselines import AnyBaseline, BaselineLike, SuperpixelMean, find_baseline, image_seed
+from ...engine.masking.masks import SuperpixelMasks
+from ...engine.masking.running import Running
+from ...engine.masking.scoring import ScorerError, masked_scores
 from ...engine.targets.classes import ScoreFunction
 from ...errors import InputError, SeewhyWarning, did_you_mean
 from ...maps.attribution import Estimate

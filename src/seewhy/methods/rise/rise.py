@@ -11,16 +11,10 @@ import torch
 from torch import Tensor
 
 from ...engine.call import Call, check_input
-from ...engine.masking import (
-    AnyBaseline,
-    BaselineLike,
-    GridMasks,
-    Running,
-    ScorerError,
-    find_baseline,
-    masked_scores,
-    settle,
-)
+from ...engine.masking.baselines import AnyBaseline, BaselineLike, find_baseline
+from ...engine.masking.masks import GridMasks
+from ...engine.masking.running import Running
+from ...engine.masking.scoring import ScorerError, masked_scores, settle
 from ...engine.targets.classes import ScoreFunction
 from ...errors import InputError, SeewhyWarning
 from ...maps.attribution import Estimate

@@ -12,7 +12,9 @@ from ...engine.flow import Flow, LayerLike, find_flow
 from ...engine.layers import resolve_layer
 from ...engine.targets.resolve import TargetLike
 from ...errors import ArgumentTypeError, InputError
-from ...methods import Method, find_method, shared_pass
+from ...methods.catalog import find_method
+from ...methods.method import Method
+from ...methods.shared import shared_pass
 from ...models.call import CallableModel, call_of, labels_of
 from ..metric import Case, ExplanationMetric
 
