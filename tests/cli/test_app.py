@@ -187,7 +187,7 @@ def test_an_interrupt_keeps_what_was_finished(
 def test_an_interrupted_evaluation_says_what_is_saved(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.cli import evaluating
+    from seewhy.cli import evaluate as evaluating
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import seewhy
-from seewhy.cli.training import train_model
+from seewhy.cli.train import train_model
 from seewhy.data import Scenes
 from seewhy.errors import InputError
 from seewhy.models.networks.cards import read_card
@@ -52,7 +52,7 @@ def test_json_is_one_object(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 def test_an_interrupt_says_how_to_go_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.cli import training
+    from seewhy.cli import train as training
 
     told = training._told
     monkeypatch.setattr(training, "_told", lambda row, epochs: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from influence_cases import NOT_TRAINED, N, fit, gradient, held_back, network, one_thread, training
-from seewhy.cli.influencing import _class_index
+from seewhy.cli.influence import _class_index
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.influence import SOLVERS, InfluenceIndex, Problem, find_solver, match_regions, mislabelled
 from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet

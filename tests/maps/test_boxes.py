@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from localization_oracles import components, iou
-from seewhy.cli.localizing import localize_photos
+from seewhy.cli.localize import localize_photos
 from seewhy.data.preprocess import Placement
 from seewhy.data.truth import Truth
 from seewhy.errors import ArgumentTypeError, ImageError, InputError
@@ -289,7 +289,8 @@ def test_what_was_finished_is_on_disk_when_the_command_stops(
 ) -> None:
     import skimage.data
 
-    from seewhy.cli import localizing, run
+    from seewhy.cli import localize as localizing
+    from seewhy.cli import run
 
     for name in "abc":
         Image.fromarray(skimage.data.chelsea()[:200, :200]).save(tmp_path / f"{name}.jpg")

@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 import seewhy
-from seewhy.cli.evaluating import evaluate_photos, parse_metric
+from seewhy.cli.evaluate import evaluate_photos, parse_metric
 from seewhy.errors import InputError, TargetError
 from seewhy.methods.catalog import METHODS
 from seewhy.metrics import (

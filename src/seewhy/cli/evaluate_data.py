@@ -17,7 +17,7 @@ from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisat
 from ..metrics.localization.evaluation import CASES_NAME, LocalisationEvaluation
 from ..models.load import DEFAULT_MODEL
 from . import parsing
-from .evaluating import metric_of
+from .evaluate import metric_of
 from .show import bold, console, progress, table, tell_skipped
 
 

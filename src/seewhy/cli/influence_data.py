@@ -11,9 +11,9 @@ from rich.markup import escape
 
 from ..data.dataset import Example, LabelledImages
 from ..data.sources import find_data
+from ..data.store import Store
 from ..errors import InputError, ModelError
 from ..influence import InfluenceIndex
-from ..influence.index.store import Store
 from ..models.classes import class_indices
 from ..models.load import load_model
 from ..models.model import Model

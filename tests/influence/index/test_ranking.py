@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seewhy.engine.spread import World
 from seewhy.errors import InputError
-from seewhy.influence.index.distributed import World
 from seewhy.influence.index.ranking import TopK, rank_ends
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from seewhy.data.store import Store, pack, unpack
 from seewhy.errors import InputError
-from seewhy.influence.index.store import Store, pack, unpack
 
 ROWS = "rows-0123456789ab-000000000.safetensors"
 MORE = "rows-0123456789ab-000000003.safetensors"

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...data.store import Store, pack, unpack
 from ...engine.keys import digest
+from ...engine.spread import World
 from ...errors import InputError, ModelError, SeewhyError, SeewhyWarning
 from ..gradients.curvature import SINGLE
 from ..gradients.projection import kept_bytes
@@ -22,9 +24,7 @@ from ..problem import WORKING, Batch, Problem, Rows, identity
 from ..solvers.ekfac import EKFAC
 from ..solvers.solver import Growing, SelfFromRows, Solver, is_whitening
 from ..solvers.whole_gradients import GradientSolver
-from .distributed import World
 from .examples import Joined
-from .store import Store, pack, unpack
 
 LABELS = "example.labels"  # beside the solver's own rows
 _SELF = "self_influence"

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ...data.store import Store
+from ...engine.spread import world
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
 from ..modes import ordinary, with_gradients
@@ -20,13 +22,11 @@ from ..solvers.catalog import find_solver, own_solver
 from ..solvers.solver import Solver
 from . import fingerprint, manifest
 from .building import Building, Cost, Tell, key_of
-from .distributed import world
 from .examples import Absent, Joined, TrainData, as_examples
 from .manifest import Head, ModelLike
 from .questions import Asked, InfluenceQuery, asked, questions
 from .ranking import TopK, rank_ends
 from .shards import Shards
-from .store import Store
 
 Dtype = Literal["float16", "float32", "float64"]
 Curvature = Literal["refit", "keep"]

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data.disk import write_whole
-from ...errors import InputError
+from ..errors import InputError
+from .disk import write_whole
 
 MANIFEST, FORMAT = "manifest.json", 4
 _OURS = re.compile(r"(journal-\d+\.jsonl|[a-z]+-[0-9a-f]{12}(-\d+)?\.safetensors)(\.part)?|manifest\.json\.part")

@@ -1,4 +1,4 @@
-"""Several processes at one index: who does what, and the sums and lists that they share.
+"""Several processes that share a work: the share of each, and what they tell each other.
 
 Under `torchrun` the group is made when it is first needed. All processes see one folder.
 """

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 
 from influence_cases import NOT_TRAINED, one_thread
-from seewhy.cli import influencing, run
+from seewhy.cli import influence, run
 from seewhy.cli.influence_data import model_and_data
 from seewhy.cli.show import console, progress
 from seewhy.data.sources import find_data
+from seewhy.engine.spread import World
 from seewhy.errors import ImageError, InputError, ModelError
 from seewhy.influence import (
     SOLVERS,
@@ -33,7 +34,6 @@ from seewhy.influence import (
 )
 from seewhy.influence.answers import sheets as sheets
 from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
-from seewhy.influence.index.distributed import World
 from seewhy.models.load import load_model
 from seewhy.render import drawing
 from tiny_models import TinyCNN, pictures, randomised
@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def index(place: Path) -> Path:
     model = f"timm:test_resnet@{place / 'weights.pt'}"
-    assert influencing.fit_index(f"folder:{place / 'data'}", model=model, l2=0.1, out=place / "index") == 0
+    assert influence.fit_index(f"folder:{place / 'data'}", model=model, l2=0.1, out=place / "index") == 0
     return place / "index"
 
 
@@ -82,16 +82,16 @@ def test_fit_tells_the_estimate_and_what_to_ask(
 ) -> None:
     options: dict[str, Any] = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "l2": 0.1, "out": tmp_path}
     source = f"folder:{place / 'data'}"
-    assert influencing.fit_index(source, options=["damping=0.5"], dtype="float16", **options) == 0
+    assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", **options) == 0
     said = capsys.readouterr()
     assert said.out == ""
     assert "15 examples: about" in said.err
     assert f"seewhy influence mislabelled --index {tmp_path}  # computes self-influence first" in said.err
     assert not list(tmp_path.glob("self-*"))
-    assert influencing.fit_index(source, options=["damping=0.5"], dtype="float16", as_json=True, **options) == 0
+    assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", as_json=True, **options) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["examples"], told["self_influence"]) == (15, False)
-    assert influencing.fit_index(source, options=["damping=0.5"], dtype="float16", self_influence=True, **options) == 0
+    assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", self_influence=True, **options) == 0
     assert capsys.readouterr().err.rstrip().endswith(f"seewhy influence mislabelled --index {tmp_path}")
     assert list(tmp_path.glob("self-*"))
     for wrong, reason in (
@@ -101,18 +101,18 @@ def test_fit_tells_the_estimate_and_what_to_ask(
         ({"options": ["damping=0.1"]}, "holds an index with settings="),
     ):
         with pytest.raises(InputError, match=reason):
-            influencing.fit_index(source, **{**options, **wrong})
+            influence.fit_index(source, **{**options, **wrong})
 
 
 def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = photo(place)
-    assert influencing.query_photos([first, first], index=index, k=2, out=tmp_path, as_json=True) == 0
+    assert influence.query_photos([first, first], index=index, k=2, out=tmp_path, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "influence.json").read_text())
     assert (told["solver"], told["calibrated"]) == ("last_layer", True)
     sheets = [query["sheet"] for query in told["queries"]]
     assert sheets == [str(tmp_path / "00.influence.png"), str(tmp_path / "00-2.influence.png")]
-    opened = influencing.open_index(index, model=None, data=None, device="cpu")
+    opened = influence.open_index(index, model=None, data=None, device="cpu")
     (found,) = opened.query([first], 2)
     query = told["queries"][0]
     assert query["predicted"] in CLASSES
@@ -124,20 +124,20 @@ def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys:
         with Image.open(sheet) as picture:
             assert picture.width > 600
             assert len(picture.getcolors(maxcolors=10**6) or []) > 500  # photos with maps
-    assert influencing.query_photos([first], index=index, target="probability:red", out=tmp_path) == 0
+    assert influence.query_photos([first], index=index, target="probability:red", out=tmp_path) == 0
     said = capsys.readouterr()
     assert said.out == ""
     assert "helpful" in said.err
-    assert influencing.query_photos([first], index=index, label="green", out=tmp_path, as_json=True) == 0
+    assert influence.query_photos([first], index=index, label="green", out=tmp_path, as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["queries"][0]["about"] == "the loss of green"
 
 
 def test_mislabelled_lists_and_draws(
     place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert influencing.list_mislabelled(index=index, top=4, out=tmp_path, as_json=True) == 0
+    assert influence.list_mislabelled(index=index, top=4, out=tmp_path, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
-    opened = influencing.open_index(index, model=None, data=None, device="cpu")
+    opened = influence.open_index(index, model=None, data=None, device="cpu")
     own = opened.self_influence()
     assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:4].tolist()
     assert [one["score"] for one in told["examples"]] == pytest.approx(own.sort(descending=True).values[:4].tolist())
@@ -148,7 +148,7 @@ def test_mislabelled_lists_and_draws(
         else:
             assert one["loss"] > -math.log(one["probability"])
     assert (tmp_path / "mislabelled.png").is_file()
-    assert influencing.list_mislabelled(index=index, top=3, out=tmp_path) == 0
+    assert influence.list_mislabelled(index=index, top=3, out=tmp_path) == 0
     assert "Labels to check first, of 15" in capsys.readouterr().err
 
 
@@ -185,9 +185,9 @@ def test_what_self_influence_takes_is_told_where_it_is_long(
 ) -> None:
     for each, said in ((0.01, ""), (1.5, "Self-influence of 100 examples takes about 0:02:06 (h:mm:ss) more")):
         clock = [0.0]
-        monkeypatch.setattr(influencing.time, "perf_counter", lambda clock=clock: clock[0])
+        monkeypatch.setattr(influence.time, "perf_counter", lambda clock=clock: clock[0])
         with progress("Self-influence", 100) as show:
-            told = influencing._forecasting(show)
+            told = influence._forecasting(show)
             for done in (8, 16, 24, 32):
                 clock[0] += 8 * each + 30 * (done == 8)  # the first is slow
                 told(done, 100)
@@ -208,7 +208,7 @@ def test_solvers_that_read_the_data_again(
 ) -> None:
     made_of = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "data": f"folder:{place / 'data'}"}
     model, data = load_model(made_of["model"]), find_data(made_of["data"])
-    made = find_solver(solver, **influencing.parse_settings(options))
+    made = find_solver(solver, **influence.parse_settings(options))
     parameters = ["fc.weight", "fc.bias"]
     index = InfluenceIndex.fit(
         model, data, solver=made, l2=0.1, parameters=parameters, out=tmp_path / "index", about=made_of
@@ -237,13 +237,13 @@ def test_pictures_that_cannot_be_read_can_be_left_out(
         "out": tmp_path / "index",
     }
     with pytest.raises(ImageError, match=r"broken\.png"):
-        influencing.fit_index(f"folder:{tmp_path / 'data'}", **options)
-    assert influencing.fit_index(f"folder:{tmp_path / 'data'}", on_error="skip", as_json=True, **options) == 0
+        influence.fit_index(f"folder:{tmp_path / 'data'}", **options)
+    assert influence.fit_index(f"folder:{tmp_path / 'data'}", on_error="skip", as_json=True, **options) == 0
     said = capsys.readouterr()
     assert "skipped" in said.err
     told = json.loads(said.out)
     assert (told["examples"], told["skipped"]) == (15, ["train/red/broken.png"])
-    opened = influencing.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu")
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
@@ -265,15 +265,15 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
         ({"out": first}, "cannot be made a folder"),
     ):
         with pytest.raises(InputError, match=said):
-            influencing.query_photos([first], **{**ask, **options})
+            influence.query_photos([first], **{**ask, **options})
     with pytest.raises(InputError, match="top=0 cannot be listed"):
-        influencing.list_mislabelled(top=0, **ask)
+        influence.list_mislabelled(top=0, **ask)
     told = json.loads((index / "manifest.json").read_text())
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "manifest.json").write_text(json.dumps({**told, "about": {}}))
     with pytest.raises(InputError, match="does not say what it was made of; give --model and --data"):
-        influencing.query_photos([first], index=bare, out=tmp_path)
+        influence.query_photos([first], index=bare, out=tmp_path)
 
 
 def _other_weights(folder: Path) -> Path:
@@ -317,7 +317,7 @@ def test_a_photo_that_cannot_be_read_is_left_out(
     assert [one["photo"] for one in told["skipped"]] == [str(broken)]
     assert "skipped" in said.err
     with pytest.raises(ImageError, match=r"none of the 1 pictures can be read; the first: .*broken"):
-        influencing.query_photos([broken], index=index, out=tmp_path)
+        influence.query_photos([broken], index=index, out=tmp_path)
 
 
 def test_classes_are_matched_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,13 +330,13 @@ def test_classes_are_matched_by_name(place: Path, tmp_path: Path, capsys: pytest
     for example, name in zip(data, data.names, strict=True):
         assert name.split("/")[1] == data.classes[example.labels[0]]
     options: dict[str, Any] = {"model": made_of["model"], "l2": 0.1, "out": tmp_path / "index", "as_json": True}
-    assert influencing.fit_index(made_of["data"], labels=names, **options) == 0
+    assert influence.fit_index(made_of["data"], labels=names, **options) == 0
     assert "check that they mean the same" not in capsys.readouterr().err
-    opened = influencing.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu")
     assert [opened.classes[i] for i in opened.labels.tolist()] == [name.split("/")[1] for name in opened.names]
     names.write_text("red\nblue\nyellow\n")
     with pytest.raises(ModelError, match=r"has no class 'green' of .*; give a model that was trained on these classes"):
-        influencing.fit_index(made_of["data"], labels=names, **{**options, "out": tmp_path / "other"})
+        influence.fit_index(made_of["data"], labels=names, **{**options, "out": tmp_path / "other"})
     assert not (tmp_path / "other").exists()
 
 
@@ -367,7 +367,7 @@ def test_a_sheet_of_many_stays_small() -> None:
 
 
 def test_a_map_without_any_place_says_so(place: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = influencing.open_index(index, model=None, data=None, device="cpu")
+    opened = influence.open_index(index, model=None, data=None, device="cpu")
     (found,) = opened.query([photo(place)], 1)
     matched = match_regions(opened, [photo(place)], [one.index for one in (*found.helpful, *found.harmful)])
     nowhere = dataclasses.replace(matched.test, map=-matched.test.map.abs(), status=("empty",) * len(matched.scores))
@@ -386,7 +386,7 @@ def test_of_several_processes_the_first_alone_speaks(
     monkeypatch.setattr(influencing, "world", lambda: World(1, 2))
     with warnings.catch_warnings():
         for as_json in (True, False):
-            assert influencing.query_photos([photo(place)], index=index, k=1, out=tmp_path, as_json=as_json) == 0
-            assert influencing.list_mislabelled(index=index, top=2, out=tmp_path, as_json=as_json) == 0
+            assert influence.query_photos([photo(place)], index=index, k=1, out=tmp_path, as_json=as_json) == 0
+            assert influence.list_mislabelled(index=index, top=2, out=tmp_path, as_json=as_json) == 0
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
