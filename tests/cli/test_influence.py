@@ -166,7 +166,7 @@ def test_self_influence_that_was_interrupted_goes_on(
         if len(seen) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(influencing, "_telling", lambda show: interrupted)
+    monkeypatch.setattr(influence, "_telling", lambda show: interrupted)
     command = ["influence", "mislabelled", "--index", str(folder), "--top", "3", "--out", str(tmp_path)]
     assert run(command) == 130
     assert seen == [(4, 15), (8, 15), (12, 15)]
@@ -383,7 +383,7 @@ def test_of_several_processes_the_first_alone_speaks(
     place: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "quiet", False)
-    monkeypatch.setattr(influencing, "world", lambda: World(1, 2))
+    monkeypatch.setattr(influence, "world", lambda: World(1, 2))
     with warnings.catch_warnings():
         for as_json in (True, False):
             assert influence.query_photos([photo(place)], index=index, k=1, out=tmp_path, as_json=as_json) == 0
