@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from influence_cases import NOT_TRAINED, N, fit, gradient, held_back, network, one_thread, training
+from influence_cases import NOT_TRAINED, N, fit, gradient, held_back, network, training
 from seewhy.cli.influence import _class_index
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.influence import SOLVERS, InfluenceIndex, Problem, find_solver, match_regions, mislabelled
@@ -25,12 +25,6 @@ from seewhy.influence.solvers.baselines import EmbeddingSimilarity
 from seewhy.influence.solvers.solver import is_calibrated
 
 pytestmark = NOT_TRAINED
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def weighted(by: float, at: int = 4) -> Callable[[Tensor, Tensor], Tensor]:

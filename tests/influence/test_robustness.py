@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from influence_cases import NOT_TRAINED, fit, gradient, held_back, network, one_thread, training
+from influence_cases import NOT_TRAINED, fit, gradient, held_back, network, training
 from seewhy.errors import InputError, ModelError
 from seewhy.influence import InfluenceIndex, find_solver
 from seewhy.influence.gradients.per_example import example_gradients
@@ -24,12 +23,6 @@ from seewhy.influence.problem import Problem
 from two_processes import run_two
 
 pytestmark = NOT_TRAINED
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def alike() -> tuple[nn.Module, tuple[Tensor, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,19 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from influence_cases import NOT_TRAINED, one_thread
+from influence_cases import NOT_TRAINED
 from seewhy.errors import InputError, LayerError, ModelError
 from seewhy.influence import InfluenceIndex, Matches, match_regions
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 
 N, K, L2 = 30, 3, 0.05
 pytestmark = NOT_TRAINED
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

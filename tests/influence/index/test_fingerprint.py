@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from influence_cases import NOT_TRAINED, fit, held_back, network, one_thread, training
+from influence_cases import NOT_TRAINED, fit, held_back, network, training
 from seewhy.errors import InputError, ModelError
 from seewhy.influence import Problem, find_solver, match_regions
 from seewhy.influence.index.fingerprint import checksums
@@ -18,12 +18,6 @@ from tiny_models import TinyCNN
 
 pytestmark = NOT_TRAINED
 LARGE = 2**17  # numbers
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def through_data(net: TinyCNN) -> None:

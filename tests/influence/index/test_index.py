@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import TensorDataset
 
 import seewhy
@@ -21,13 +20,9 @@ from influence_cases import (
     Photos,
     fit,
     gradient,
-    held_back,
     network,
-    one_thread,
     prepared,
     slow_scores,
-    some_photos,
-    training,
 )
 from seewhy.data.dataset import Example
 from seewhy.errors import ArgumentTypeError, ImageError, InputError, ModelError, SeewhyWarning
@@ -35,32 +30,6 @@ from seewhy.influence import SOLVERS, Cost, InfluenceIndex, Problem, find_solver
 from tiny_models import ModelState, TinyCNN
 
 pytestmark = NOT_TRAINED
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def net() -> TinyCNN:
-    return network()
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Tensor, Tensor]:
-    return training()
-
-
-@pytest.fixture(scope="module")
-def tested() -> tuple[Tensor, Tensor]:
-    return held_back()
-
-
-@pytest.fixture(scope="module")
-def photos() -> Photos:
-    return some_photos()
 
 
 def test_scores_are_gradient_products(net: TinyCNN, data: Any, tested: Any) -> None:

@@ -11,14 +11,12 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from influence_cases import (
@@ -27,11 +25,8 @@ from influence_cases import (
     N,
     Photos,
     fit,
-    held_back,
     network,
-    one_thread,
     prepared,
-    some_photos,
     training,
 )
 from seewhy.errors import InputError
@@ -39,32 +34,6 @@ from seewhy.influence import InfluenceIndex
 from tiny_models import TinyCNN, pictures
 
 pytestmark = NOT_TRAINED
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def net() -> TinyCNN:
-    return network()
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Tensor, Tensor]:
-    return training()
-
-
-@pytest.fixture(scope="module")
-def tested() -> tuple[Tensor, Tensor]:
-    return held_back()
-
-
-@pytest.fixture(scope="module")
-def photos() -> Photos:
-    return some_photos()
 
 
 def test_opened_again_it_is_the_same(net: TinyCNN, data: Any, tested: Any, tmp_path: Path) -> None:
