@@ -67,10 +67,19 @@ def named_in(page: Path) -> set[str]:
     return dotted | {f"{module}.{name.split()[0]}" for module, names in lines for name in names.split(",")}
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))])
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_name_in_the_documents_is_there(page: str) -> None:
     for name in named_in(ROOT / page):
         resolve(name)
+
+
+def test_every_name_in_docstrings_and_messages_is_there() -> None:
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for name in re.findall(r"\bseewhy(?:\.[A-Za-z_]\w*)+", path.read_text()):
+            resolve(name)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

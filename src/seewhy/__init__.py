@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from . import data as images
     from .data.preprocess import IMAGENET, Preprocess
     from .engine import masking, targets
+    from .engine.call import Call
     from .engine.trace import Trace
     from .errors import SeewhyError, SeewhyWarning
     from .maps import boxes as localize
     from .maps.attribution import Attribution, Prediction
     from .methods.catalog import METHODS
-    from .methods.explain import explain, list_layers
-    from .methods.explanation import Explanation
+    from .methods.explain import explain, explain_batches, list_layers
+    from .methods.explanation import Explanation, ExplanationWriter
     from .metrics.evaluate import evaluate
     from .metrics.evaluation import Evaluation
     from .metrics.localization.evaluate import evaluate_localisation
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 # public name -> where it lives; imported when first asked for, so that `import seewhy` costs nothing
 _WHERE = {
     "Attribution": "maps.attribution",
+    "Call": "engine.call",
     "Evaluation": "metrics.evaluation",
     "Explanation": "methods.explanation",
+    "ExplanationWriter": "methods.explanation",
     "IMAGENET": "data.preprocess",
     "METHODS": "methods",
     "Model": "models.model",
@@ -40,6 +43,7 @@ _WHERE = {
     "evaluate": "metrics.evaluate",
     "evaluate_localisation": "metrics.localization.evaluate",
     "explain": "methods.explain",
+    "explain_batches": "methods.explain",
     "list_layers": "methods.explain",
     "load_model": "models.load",
     "wrap": "models.model",
@@ -60,8 +64,10 @@ _MODULES = {
 
 __all__ = [
     "Attribution",
+    "Call",
     "Evaluation",
     "Explanation",
+    "ExplanationWriter",
     "IMAGENET",
     "METHODS",
     "Model",
@@ -74,6 +80,7 @@ __all__ = [
     "evaluate",
     "evaluate_localisation",
     "explain",
+    "explain_batches",
     "images",
     "influence",
     "list_layers",

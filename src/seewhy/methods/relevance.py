@@ -2,9 +2,9 @@
 
 LRP is patented in some countries for commercial use; `docs/methods.md` says more.
 
-All of these take the options `composite`, which rule where (a name in `seewhy.rules.composites`, or your own), `seed`,
-where relevance starts (`seeds.seeded`), and `strict`, whether an operation without a rule is an error or, with a
-warning, takes its gradient.
+All of these take the options `composite`, which rule where (a name in `seewhy.engine.rules.composites`, or your own),
+`seed`, where relevance starts (`seeds.seeded`), and `strict`, whether an operation without a rule is an error or, with
+a warning, takes its gradient.
 """
 
 from __future__ import annotations

@@ -168,6 +168,6 @@ def find_composite(composite: str | Composite, bounds: Bounds | None = None) -> 
     if bounds is None:
         raise InputError(
             f"composite {composite!r} needs the input's bounds, and the model has no preprocessing to take them from; "
-            f"wrap(module, preprocess=...), or give seewhy.rules.composites.{composite}(low, high)"
+            f"wrap(module, preprocess=...), or give seewhy.engine.rules.composites.{composite}(low, high)"
         )
     return BOXED[composite](*bounds)

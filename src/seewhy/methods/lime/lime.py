@@ -57,7 +57,7 @@ def _lime(
 
     Args:
         samples: coalitions drawn; equal ones are run once.
-        superpixels: as in `seewhy.superpixels.segment`; `superpixel_options` are the segmentation's.
+        superpixels: as in `seewhy.methods.lime.superpixels.segment`; `superpixel_options` are the segmentation's.
         kernel: "lime" weighs by sqrt(exp(-D^2 / kernel_width^2)), D the cosine distance; "shap" is KernelSHAP, whose
             coefficients are Shapley values and takes neither kernel width nor selection.
         ridge: the penalty; None is 1 for "lime" and 0 for "shap".
