@@ -28,10 +28,11 @@ import transformers
 from torch import Tensor, nn
 
 from seewhy import Trace
-from seewhy.engine.call import Call, picture_layout
-from seewhy.engine.trace import main_output
+from seewhy.engine.call import Call, main_output
+from seewhy.engine.layout import picture_layout
 from seewhy.maps.values import statuses
-from seewhy.methods import METHODS, find_flow, shared_pass
+from seewhy.methods import find_flow, shared_pass
+from seewhy.methods.catalog import METHODS
 
 SECONDS = 120  # of the processor, for one model
 CLASSES = 1000
@@ -269,8 +270,8 @@ def look(row: Row, module: nn.Module, size: tuple[int, int]) -> None:
 def explain(module: nn.Module, x: Tensor) -> tuple[str, str]:
     """The layer that is found, and the status of Grad-CAM's map of the top class or of the next that is not empty."""
     before = fingerprint(module)
-    layer = find_flow(module, x, Call()).chosen[-1]
-    results = shared_pass(module, x, methods=[METHODS["grad_cam"]], targets=["top5"], layers=[layer]).results
+    layer = find_flow(module, x).chosen[-1]
+    results = shared_pass(Call(module), x, methods=[METHODS["grad_cam"]], targets=["top5"], layers=[layer]).results
     if fingerprint(module) != before:
         raise AssertionError("the model is not as it was")
     found = [statuses(result.map)[0] for result in results]

@@ -35,7 +35,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from seewhy.influence.answers.trust import linear_datamodelling_score, random_subsets, spearman
 from seewhy.influence.gradients.per_example import example_gradients
 from seewhy.influence.problem import Problem
-from seewhy.influence.solvers import find_solver
+from seewhy.influence.solvers.catalog import find_solver
 from seewhy.influence.solvers.trak import margin
 
 TRAIN, TESTS, L2, BATCH, EPOCHS, RATE = 600, 100, 1e-3, 50, 60, 0.1

@@ -38,12 +38,11 @@ from skimage import data
 from torch import Tensor
 
 import seewhy
-from seewhy.engine.call import Call
 from seewhy.engine.masking import Running, SuperpixelMasks, SuperpixelMean, keep_allocator_memory, settle
 from seewhy.engine.targets.classes import Probability
 from seewhy.methods.lime.lime import lime
 from seewhy.methods.lime.superpixels import segment
-from seewhy.models.call import unpack
+from seewhy.models.call import call_of
 
 
 class Job:
@@ -54,14 +53,15 @@ class Job:
         assert self.model.preprocess is not None
         self.x = self.model.preprocess(Image.fromarray(data.chelsea()))[0][None]
         self.photo: npt.NDArray[np.uint8] = self.model.preprocess.invert(self.x)[0]
-        self.module, _, self.call = unpack(self.model, Call())
+        self.call = call_of(self.model)
+        self.module = self.call.module
         with torch.inference_mode():
             top = self.module(self.x).topk(5).indices[0].tolist()
         self.scores = [Probability(index) for index in top]
         self.labels = segment(self.x, bounds=self.call.bounds)[0]
         shown = torch.rand(samples, int(self.labels.max()) + 1) < 0.5
         self.masks, self.baseline = SuperpixelMasks(shown, self.labels), SuperpixelMean(self.labels)
-        self.running = settle(self.module, self.x, [self.masks], self.scores, baseline=self.baseline, running=Running())
+        self.running = settle(self.call, self.x, [self.masks], self.scores, baseline=self.baseline, running=Running())
         self.made = self._made()
 
     def _made(self) -> Tensor:
@@ -79,7 +79,7 @@ class Job:
     def ours(self, **options: Any) -> None:
         assert lime.sample is not None
         chosen = {**lime.options, "samples": self.samples, **options}
-        lime.sample(self.module, self.x, self.scores, layer=None, call=self.call, **chosen)
+        lime.sample(self.call, self.x, self.scores, layer=None, **chosen)
 
     def given(self) -> None:
         self.ours(superpixels=self.labels)

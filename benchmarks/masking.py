@@ -59,7 +59,7 @@ def photo(name: str, size: int) -> Tensor:
 
 def sample(module: nn.Module, x: Tensor, label: int, **options: Any) -> Estimate:
     assert rise.sample is not None
-    return rise.sample(module, x, [Probability(label)], layer=None, call=Call(), **{**rise.options, **options})[0]
+    return rise.sample(Call(module), x, [Probability(label)], layer=None, **{**rise.options, **options})[0]
 
 
 def seconds(run: Callable[[], object]) -> float:

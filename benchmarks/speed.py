@@ -25,7 +25,9 @@ import torchvision
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from seewhy.methods import METHODS, shared_pass
+from seewhy.engine.call import Call
+from seewhy.methods import shared_pass
+from seewhy.methods.catalog import METHODS
 
 CAMS = (
     *("grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam"),
@@ -123,7 +125,7 @@ def shared(bench: Bench, module: nn.Module) -> None:
 
     def maps(names: list[str], targets: list[int], layers: tuple[str, ...]) -> Callable[[], object]:
         methods = [METHODS[name] for name in names]
-        return lambda: shared_pass(module, x, methods=methods, targets=targets, layers=layers)
+        return lambda: shared_pass(Call(module), x, methods=methods, targets=targets, layers=layers)
 
     contenders = [
         Contender("180 maps: 9 methods, 4 layers, 5 classes", maps(list(CAMS), classes, STAGES), 6.0),

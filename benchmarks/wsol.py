@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 import seewhy
-from seewhy.data import LabelledImages, find_data
+from seewhy.data import LabelledImages
+from seewhy.data.sources import find_data
 from seewhy.data.truth import Truth
 from seewhy.engine.masking import keep_allocator_memory
 from seewhy.maps.values import normalize, resize

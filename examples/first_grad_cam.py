@@ -19,7 +19,7 @@ from generic_features import generated as one_thing
 from PIL import Image
 
 import seewhy
-from seewhy.data import find_data
+from seewhy.data.sources import find_data
 from seewhy.maps.values import normalize
 from seewhy.models.training import train
 from seewhy.render import contact_sheet

@@ -14,7 +14,8 @@ import sys
 from composites import GROUNDS, THINGS, Composites
 
 import seewhy
-from seewhy.data import LabelledImages, find_data
+from seewhy.data import LabelledImages
+from seewhy.data.sources import find_data
 from seewhy.metrics import PointingGame
 from seewhy.models.training.features import linear_svm
 from seewhy.render import contact_sheet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -13,6 +14,12 @@ import pytest
 import seewhy
 
 ROOT = Path(__file__).parents[1]
+# those below seewhy that say what is public
+PACKAGES = sorted(
+    ".".join(path.parent.relative_to(ROOT / "src").parts)
+    for path in (ROOT / "src").glob("seewhy/*/**/__init__.py")
+    if "__all__ =" in path.read_text()
+)
 
 
 def test_importing_seewhy_imports_nothing_heavy() -> None:
@@ -41,3 +48,41 @@ def test_the_changelog_and_the_project_name_this_version() -> None:
     assert newest is not None
     assert project is not None
     assert newest[1] == project[1] == seewhy.__version__
+
+
+def resolve(name: str) -> object:
+    """What a dotted name means, whose modules need not be imported yet."""
+    parts = name.split(".")
+    found: object = importlib.import_module(parts[0])
+    for i, part in enumerate(parts[1:], 2):
+        found = getattr(found, part) if hasattr(found, part) else importlib.import_module(".".join(parts[:i]))
+    return found
+
+
+def named_in(page: Path) -> set[str]:
+    """The names of seewhy in the code of a page of Markdown."""
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL))
+    dotted = {name.rstrip(".") for name in re.findall(r"\bseewhy\.[A-Za-z_.]+", code)}
+    lines = re.findall(r"\bfrom (seewhy[\w.]*) import ([\w, ]+)", code)
+    return dotted | {f"{module}.{name.split()[0]}" for module, names in lines for name in names.split(",")}
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_in_the_documents_is_there(page: str) -> None:
+    for name in named_in(ROOT / page):
+        resolve(name)
+
+
+def test_every_name_in_docstrings_and_messages_is_there() -> None:
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for name in re.findall(r"\bseewhy(?:\.[A-Za-z_]\w*)+", path.read_text()):
+            resolve(name)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_of_a_package_is_there(package: str) -> None:
+    for name in importlib.import_module(package).__all__:
+        resolve(f"{package}.{name}")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import data, influence, maps, methods, metrics, render
-    from .data import images
+    from . import data as images
     from .data.preprocess import IMAGENET, Preprocess
     from .engine import masking, targets
+    from .engine.call import Call
     from .engine.trace import Trace
     from .errors import SeewhyError, SeewhyWarning
     from .maps import boxes as localize
     from .maps.attribution import Attribution, Prediction
-    from .methods import METHODS
-    from .methods.explain import explain, list_layers
-    from .methods.explanation import Explanation
+    from .methods.catalog import METHODS
+    from .methods.explain import explain, explain_batches, list_layers
+    from .methods.explanation import Explanation, ExplanationWriter
     from .metrics.evaluate import evaluate
     from .metrics.evaluation import Evaluation
     from .metrics.localization.evaluate import evaluate_localisation
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 # public name -> where it lives; imported when first asked for, so that `import seewhy` costs nothing
 _WHERE = {
     "Attribution": "maps.attribution",
+    "Call": "engine.call",
     "Evaluation": "metrics.evaluation",
     "Explanation": "methods.explanation",
+    "ExplanationWriter": "methods.explanation",
     "IMAGENET": "data.preprocess",
     "METHODS": "methods",
     "Model": "models.model",
@@ -41,13 +43,14 @@ _WHERE = {
     "evaluate": "metrics.evaluate",
     "evaluate_localisation": "metrics.localization.evaluate",
     "explain": "methods.explain",
+    "explain_batches": "methods.explain",
     "list_layers": "methods.explain",
     "load_model": "models.load",
     "wrap": "models.model",
 }
 _MODULES = {
     "data": "data",
-    "images": "data.images",
+    "images": "data",  # reading pictures is the first thing that the room of data does
     "influence": "influence",
     "localize": "maps.boxes",
     "maps": "maps",
@@ -61,8 +64,10 @@ _MODULES = {
 
 __all__ = [
     "Attribution",
+    "Call",
     "Evaluation",
     "Explanation",
+    "ExplanationWriter",
     "IMAGENET",
     "METHODS",
     "Model",
@@ -75,6 +80,7 @@ __all__ = [
     "evaluate",
     "evaluate_localisation",
     "explain",
+    "explain_batches",
     "images",
     "influence",
     "list_layers",
@@ -93,7 +99,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: Any = importlib.metadata.version(__name__)
+        from importlib import metadata  # takes longer than all else here
+
+        value: Any = metadata.version(__name__)
     elif name in _WHERE:
         value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     elif name in _MODULES:

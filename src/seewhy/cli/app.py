@@ -24,7 +24,7 @@ from .arguments import (
     SeedOption,
     TargetsOption,
 )
-from .influence import influence
+from .influence_app import influence
 
 app = typer.Typer(
     name="seewhy",
@@ -78,7 +78,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> int:
     """Explains what a model says of your photos."""
-    from .running import explain_photos
+    from .explain import explain_photos
 
     return explain_photos(
         photos,
@@ -163,7 +163,7 @@ def evaluate(
             seed=seed,
             **shared,
         )
-    from .evaluating import evaluate_photos
+    from .evaluate import evaluate_photos
 
     if task != "faithfulness" or not photos or data:
         raise typer.BadParameter(
@@ -192,7 +192,7 @@ def localize(
     as_json: JsonOption = False,
 ) -> int:
     """Draws and prints boxes around what a map marks."""
-    from .localizing import localize_photos
+    from .localize import localize_photos
 
     return localize_photos(
         photos,
@@ -244,7 +244,7 @@ def train(
     as_json: JsonOption = False,
 ) -> int:
     """Trains a network on image labels that knows where things are; killed, it goes on with the same command."""
-    from .training import train_model
+    from .train import train_model
 
     return train_model(
         data=data,
@@ -271,7 +271,7 @@ def train(
 @app.command()
 def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> int:
     """Explains two sample photos, a cat and a cup of coffee, with the model that comes with seewhy."""
-    from .running import explain_photos, sample_photos
+    from .explain import explain_photos, sample_photos
 
     return explain_photos(
         sample_photos(out),
@@ -286,7 +286,8 @@ def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> i
 @app.command()
 def methods(as_json: JsonOption = False) -> None:
     """Lists the attribution methods."""
-    from ..methods import HOW_IT_RUNS, METHODS
+    from ..methods import HOW_IT_RUNS
+    from ..methods.catalog import METHODS
     from .show import table
 
     rows: list[dict[str, Any]] = [

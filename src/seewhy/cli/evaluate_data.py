@@ -9,14 +9,15 @@ from typing import Any
 
 from rich.markup import escape
 
-from ..data import LabelledImages, find_data
+from ..data import LabelledImages
 from ..data.disk import writable_folder
+from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
 from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisation
 from ..metrics.localization.evaluation import CASES_NAME, LocalisationEvaluation
 from ..models.load import DEFAULT_MODEL
 from . import parsing
-from .evaluating import metric_of
+from .evaluate import metric_of
 from .show import bold, console, progress, table, tell_skipped
 
 

@@ -1,178 +1,290 @@
-"""`seewhy influence`: the training pictures that taught an answer."""
+"""`seewhy influence`: an index of the training data, the pictures that taught an answer, and labels that look wrong."""
 
 from __future__ import annotations
 
+import json
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Any, Literal
 
-import typer
+from ..data.disk import writable_folder, write_json
+from ..data.images import find_images, read_image
+from ..engine.spread import world
+from ..errors import ImageError, InputError, did_you_mean
+from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
+from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
+from ..influence.solvers.solver import is_calibrated
+from ..models.load import DEFAULT_MODEL
+from . import parsing
+from .influence_data import model_and_data, open_index
+from .show import Shown, bold, console, progress, table, tell_skipped
 
-from .arguments import (
-    DATA_OPTION,
-    BatchOption,
-    DeviceOption,
-    JsonOption,
-    LabelsOption,
-    ModelOption,
-    PhotosArgument,
-    SeedOption,
-)
-
-influence = typer.Typer(help="Finds the training pictures that taught a model its answers.", no_args_is_help=True)
-
-IndexOption = Annotated[Path, typer.Option("--index", "-i", help="The folder that 'seewhy influence fit' wrote.")]
-# brackets in a help text would be taken for markup: what holds unless given goes to show_default
-OtherModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", help="Where the index's model is now.", show_default="the model that the index was made with"
-    ),
-]
-OtherDataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data", "-d", help="Where the index's data are now.", show_default="the data that the index was made of"
-    ),
-]
-SheetsOption = Annotated[Path, typer.Option("--out", "-o", help="Where the sheets and a JSON file go.")]
-_SOLVERS = (
-    "last_layer, hessian, conjugate_gradient, lissa, arnoldi, ekfac, gradient_dot, tracin, trak, representer; and to "
-    "compare with: embedding, loss, random. docs/influence.md says which when."
-)
+QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
+_LONG = 10.0  # seconds
 
 
-@influence.command("fit")
-def influence_fit(
-    data: Annotated[str, DATA_OPTION],
-    model: ModelOption = "efficientnet_lite0",
-    solver: Annotated[str, typer.Option("--solver", "-s", help=_SOLVERS)] = "last_layer",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option", "-O", help="A setting of the solver, NAME=VALUE, as damping=0.01.", show_default="the solver's"
-        ),
-    ] = None,
-    l2: Annotated[
-        float,
-        typer.Option(
-            "--l2",
-            min=0,
-            help="That the model was trained with: mean loss + l2/2 |weights|^2. weight_decay of torch's SGD is this.",
-        ),
-    ] = 0.0,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--parameter",
-            help="The name of a weight that counts, for one or more.",
-            show_default="what the solver takes",
-        ),
-    ] = None,
-    labels: LabelsOption = None,
-    split: Annotated[str, typer.Option(help="Of the data: train, val or test.")] = "train",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and count it.")] = False,
-    seed: SeedOption = 0,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float16, float32 or float64 on disk.", show_default="as the solver gives it"),
-    ] = None,
-    self_influence: Annotated[
-        bool, typer.Option("--self-influence", help="Compute at once what 'mislabelled' else computes first.")
-    ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 0,
-    batch_size: BatchOption = 64,
-    device: DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the index goes.")] = Path("seewhy-index"),
-    as_json: JsonOption = False,
+def fit_index(
+    data: str,
+    *,
+    model: str = DEFAULT_MODEL,
+    solver: str = "last_layer",
+    options: Sequence[str] = (),
+    l2: float = 0.0,
+    parameters: Sequence[str] = (),
+    labels: Path | None = None,
+    out: Path,
+    split: str = "train",
+    seed: int = 0,
+    on_error: Literal["raise", "skip"] = "raise",
+    device: str = "cpu",
+    batch_size: int = 64,
+    workers: int = 0,
+    dtype: str | None = None,
+    self_influence: bool = False,
+    as_json: bool = False,
 ) -> int:
-    """Indexes a training set, once; killed, it goes on with the same command."""
-    from .influencing import fit_index
+    """Makes the index of a training set; goes on where an earlier run stopped.
 
-    return fit_index(
-        data,
-        model=model,
-        solver=solver,
-        options=option or [],
-        l2=l2,
-        parameters=parameter or [],
-        labels=labels,
-        out=out,
-        split=split,
-        seed=seed,
-        on_error="skip" if skip_bad else "raise",
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        dtype=dtype,
-        self_influence=self_influence,
-        as_json=as_json,
-    )
+    Args:
+        options: settings of the solver, each NAME=VALUE.
+        parameters: names of the weights that count; what the solver takes where there are none.
+        labels: a text file with a name for each class of the model.
+        on_error: "skip" opens every picture first, and leaves out those that cannot be read.
+        self_influence: computes what `list_mislabelled` needs, which else does so itself.
+    """
+    if dtype not in (None, "float16", "float32", "float64"):
+        raise InputError(f"dtype {dtype!r} is not known; accepted: float16, float32 or float64")
+    first = _first_of_all()
+    chosen = find_solver(solver, **parse_settings(options))
+    names = parsing.label_names(labels)
+    made_of: dict[str, Any] = {"model": model, "data": data, "split": split, "seed": seed}
+    made_of |= {} if names is None else {"labels": names}
+    loaded, examples = model_and_data(made_of, device=device, on_error=on_error)
+    made_of["skipped"] = list(examples.skipped)
+    writable_folder(out)
+    with progress("Indexing", len(examples)) as show:
+        index = InfluenceIndex.fit(
+            loaded,
+            examples,
+            solver=chosen,
+            l2=l2,
+            parameters=list(parameters) or None,
+            out=out,
+            batch_size=batch_size,
+            workers=workers,
+            dtype=dtype,  # type: ignore[arg-type]  # checked above
+            about=made_of,
+            announce=lambda cost: console.print(str(cost)),
+            progress=_telling(show),
+        )
+        if self_influence:
+            index.self_influence(progress=_forecasting(show))
+    tell_skipped(examples.skipped.values())
+    if as_json and first:
+        told = {"solver": solver, "l2": l2, "examples": len(index), "self_influence": self_influence}
+        print(json.dumps({"index": str(out), **made_of, **told}))
+    elif not as_json:
+        once = "" if self_influence else "  # computes self-influence first, once"
+        console.print(f"The index of {len(index):,} examples is in {bold(out)}. Ask it:")
+        for line in (f"query PHOTO --index {out}", f"mislabelled --index {out}{once}"):
+            console.print(f"seewhy influence {line}", soft_wrap=True, markup=False)
+    return 0
 
 
-@influence.command("query")
-def influence_query(
-    photos: PhotosArgument,
-    index: IndexOption = Path("seewhy-index"),
-    k: Annotated[int, typer.Option("-k", min=1, help="Helpful and harmful training pictures of each photo.")] = 5,
-    target: Annotated[
-        str | None,
-        typer.Option("--target", "-t", help="Ask about a score in place of a loss: top1, a class, probability:A, ..."),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="Ask about the loss of this class, a name or a number.", show_default="the class that the model says"
-        ),
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option("--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"),
-    ] = None,
-    model: OtherModelOption = None,
-    data: OtherDataOption = None,
-    device: DeviceOption = "cpu",
-    out: SheetsOption = Path("seewhy-out"),
-    as_json: JsonOption = False,
+def query_photos(
+    photos: Sequence[Path],
+    *,
+    index: Path,
+    model: str | None = None,
+    data: str | None = None,
+    k: int = 5,
+    target: str | None = None,
+    label: str | None = None,
+    layer: str | None = None,
+    out: Path,
+    device: str = "cpu",
+    as_json: bool = False,
 ) -> int:
-    """Draws the training pictures that helped and harmed most what a model says of your photos."""
-    from .influencing import query_photos
+    """Finds for each photo the training pictures that helped and harmed most, and draws them.
 
-    return query_photos(
-        photos,
-        index=index,
-        model=model,
-        data=data,
-        k=k,
-        target=target,
-        label=label,
-        layer=layer,
-        out=out,
-        device=device,
-        as_json=as_json,
-    )
+    Returns 1 where a photo could not be read; the others are answered, and what is done is on disk at any moment.
+    """
+    first, paths = _first_of_all(), find_images(photos)
+    writable_folder(out)
+    opened = open_index(index, model=model, data=data, device=device)
+    wanted = None if label is None else _class_index(opened.classes, label)
+    asked = None if target is None else parsing.target(target)
+    queries: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    told = {**_told(opened), "queries": queries, "skipped": skipped}
+    with progress("Asking", len(paths)) as show:
+        for done, path in enumerate(paths, start=1):
+            try:
+                photo = read_image(path)
+            except ImageError as error:
+                skipped.append({"photo": str(path), "error": str(error)})
+                continue
+            (found,) = opened.query([photo], k, labels=None if wanted is None else [wanted], target=asked)
+            picture = influence_sheet(
+                opened,
+                [photo],
+                found,
+                title=f"What taught this answer: {path.name}",
+                label=wanted,
+                target=asked,
+                layer=layer,
+            )
+            sheet = _free(out, path.stem, queries)
+            queries.append({"photo": str(path), **asdict(found), "sheet": str(sheet)})
+            if first:
+                picture.save(sheet)
+                write_json(out / f"{QUERY_NAME}.json", told)
+            show(done, len(paths))
+            if not as_json:
+                _tell(path.name, found, opened)
+    if not queries:
+        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {skipped[0]['error']}")
+    _write(out / f"{QUERY_NAME}.json", told, as_json=as_json, first=first)
+    if not as_json:
+        console.print(f"\nSheets and {QUERY_NAME}.json are in {bold(out)}")
+        console.print(f"Look at {bold(queries[0]['sheet'])} first")
+    tell_skipped(one["error"] for one in skipped)
+    return 1 if skipped else 0
 
 
-@influence.command("mislabelled")
-def influence_mislabelled(
-    index: IndexOption = Path("seewhy-index"),
-    top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 24,
-    model: OtherModelOption = None,
-    data: OtherDataOption = None,
-    batch_size: BatchOption = 32,
-    device: DeviceOption = "cpu",
-    out: SheetsOption = Path("seewhy-out"),
-    as_json: JsonOption = False,
+def list_mislabelled(
+    *,
+    index: Path,
+    top: int = 24,
+    model: str | None = None,
+    data: str | None = None,
+    out: Path,
+    device: str = "cpu",
+    batch_size: int = 32,
+    as_json: bool = False,
 ) -> int:
-    """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
-    from .influencing import list_mislabelled
+    """Lists and draws the training pictures with the largest influence on themselves: wrong labels come first.
 
-    return list_mislabelled(
-        index=index,
-        top=top,
-        model=model,
-        data=data,
-        out=out,
-        device=device,
-        batch_size=batch_size,
-        as_json=as_json,
-    )
+    Self-influence is computed where the index does not have it yet, and kept there; interrupted, it goes on with the
+    shard that was not finished.
+    """
+    first = _first_of_all()
+    writable_folder(out)
+    opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size)
+    with progress("Self-influence", len(opened)) as show:
+        suspects = mislabelled(opened, top, progress=_forecasting(show))
+    sheet = out / f"{MISLABELLED_NAME}.png"
+    if first:
+        mislabelled_sheet(opened, suspects).save(sheet)
+    losses = own_losses(opened, suspects)
+    examples = [{**asdict(one), "loss": loss} for one, loss in zip(suspects, losses, strict=True)]
+    told = {**_told(opened), "examples": examples, "sheet": str(sheet)}
+    _write(out / f"{MISLABELLED_NAME}.json", told, as_json=as_json, first=first)
+    if not as_json:
+        rows = [_suspect_row(*both) for both in zip(suspects, losses, strict=True)]
+        table(f"Labels to check first, of {len(opened):,}", rows)
+        console.print(f"\nLook at {bold(sheet)} first")
+    return 0
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """The settings that "damping=0.01" and the like give to a solver."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, given = text.partition("=")
+        if not (name and equals):
+            raise InputError(f"option {text!r} is not NAME=VALUE, such as damping=0.01")
+        found[name.strip()] = parsing.value(given)
+    return found
+
+
+def _first_of_all() -> bool:
+    """Whether this is the first process, or the only one: under torchrun it alone writes, and the others are silent."""
+    first = world().rank == 0
+    if not first:
+        console.quiet = True
+        warnings.simplefilter("ignore")
+    return first
+
+
+def _write(path: Path, told: dict[str, Any], *, as_json: bool, first: bool) -> None:
+    """Writes an answer, and prints it where that is asked for."""
+    if first:
+        write_json(path, told)
+        if as_json:
+            print(json.dumps(told))
+
+
+def _telling(show: Shown) -> Callable[[int, int], None]:
+    """Progress of several stages, each of its own length."""
+    return lambda done, total: show.bar.update(show.photos, completed=done, total=total)
+
+
+def _forecasting(show: Shown) -> Callable[[int, int], None]:
+    """The same, which says once what self-influence takes if that is much, by its second batch: the first is slow."""
+    tell, seen = _telling(show), list[tuple[float, int]]()
+
+    def told(done: int, total: int) -> None:
+        tell(done, total)
+        if len(seen) == 2:
+            return
+        seen.append((time.perf_counter(), done))
+        if len(seen) == 2:
+            (begun, first), (now, second) = seen
+            left = (now - begun) / (second - first) * (total - second)
+            if left > _LONG:
+                console.print(
+                    f"Self-influence of {total:,} examples takes about {timedelta(seconds=round(left))} (h:mm:ss) "
+                    "more; interrupted, it goes on with the file of the index that it was at",
+                    soft_wrap=True,
+                )
+
+    return told
+
+
+def _class_index(classes: Sequence[str], label: str) -> int:
+    if label in classes:
+        return classes.index(label)
+    if label.isdecimal():
+        return int(label)
+    raise InputError(f"label {label!r} is no class of the index{did_you_mean(label, classes)}")
+
+
+def _free(out: Path, stem: str, taken: Sequence[dict[str, Any]]) -> Path:
+    """A sheet's path that no other photo of this run has."""
+    names, n = {query["sheet"] for query in taken}, 1
+    while str(path := out / f"{stem}{f'-{n}' if n > 1 else ''}.{QUERY_NAME}.png") in names:
+        n += 1
+    return path
+
+
+def _told(index: InfluenceIndex) -> dict[str, Any]:
+    """What the answers are of."""
+    return {"index": str(index.folder), "solver": index.solver.name, "calibrated": is_calibrated(index.solver)}
+
+
+def _tell(photo: str, found: InfluenceQuery, index: InfluenceIndex) -> None:
+    calibrated = is_calibrated(index.solver)
+    number = "influence" if calibrated else "score"
+
+    def row(kind: str, one: Influential) -> dict[str, Any]:
+        return {"": kind, "training picture": one.name, "label": one.label_name, number: f"{one.score:+.3g}"}
+
+    rows = [row("helpful", one) for one in found.helpful] + [row("harmful", one) for one in found.harmful]
+    ranks = "" if calibrated else f" by {index.solver.name}, of which only the ranks count"
+    table(f"{photo}: {found.predicted}; {number} on {found.about}{ranks}", rows)
+
+
+def _suspect_row(one: Suspect, loss: float) -> dict[str, Any]:
+    return {
+        "example": one.name,
+        "labelled": one.label_name,
+        "the model says": one.predicted,
+        "probability": f"{one.probability:.0%}",
+        "loss": f"{loss:.3g}",
+        "self-influence": f"{one.score:.3g}",
+    }

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from rich.markup import escape
 
-from ..data import find_data
 from ..data.dataset import Example, LabelledImages
+from ..data.sources import find_data
+from ..data.store import Store
 from ..errors import InputError, ModelError
 from ..influence import InfluenceIndex
-from ..influence.index.store import Store
 from ..models.classes import class_indices
 from ..models.devices import usable_device
 from ..models.load import load_model

@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 
 from ..errors import InputError
-from ..methods import find_method
+from ..methods.catalog import find_method
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model

@@ -1,71 +1,238 @@
-"""How a model is called, and where its pictures lie: what methods ask of a model before they trace it."""
+"""How a model is called: the one object that every room which runs a model takes whole, and the only place that does.
+
+The model is borrowed: its mode is afterwards as it was, also when something raised; threads may share it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
+import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.func import functional_call
 
-from ..errors import LayerError
-from .flow import Flow, trace_flow
-from .layers import resolve_layer
-from .layout import Layout, infer_layout
-from .rules.composites import Bounds
-from .trace import OutputAdapter, Trace
+from ..errors import ArgumentTypeError, InputError, ModelError
+from .keys import key_of, structure_key
+from .layers import unwrap
 
-LayerLike = str | nn.Module | None
+OutputAdapter = Callable[[Any], Any]
+Bounds = tuple[Tensor, Tensor]  # the lowest and the highest value of each channel of the input, (C, 1, 1) each
+
+_borrowed: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+_borrowing = threading.Lock()
 
 
-@dataclass(frozen=True)
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module in evaluation mode and back, each of its parts as it was; the last of several threads puts it back.
+
+    The flag is set without `Module.eval`, which models override with side effects.
+    """
+    with _borrowing:
+        borrowers, training = _borrowed.get(module, (0, []))
+        if not borrowers:
+            training = [part for part in module.modules() if part.training]
+            for part in training:
+                part.training = False
+        _borrowed[module] = borrowers + 1, training
+    try:
+        yield
+    finally:
+        with _borrowing:
+            borrowers, training = _borrowed.pop(module)
+            if borrowers > 1:
+                _borrowed[module] = borrowers - 1, training
+            else:
+                for part in training:
+                    part.training = True
+
+
+def main_output(raw: Any) -> Any:
+    """The tensor that a model's output is about: itself, `.logits`, `["out"]`, or the first of a tuple.
+
+    What holds boxes, or nothing that is known, is returned as it is, for a callable target to read.
+    """
+    if isinstance(raw, Mapping):
+        if "boxes" in raw or "pred_boxes" in raw:
+            return raw
+        for key in ("logits", "out", "output", "scores"):
+            if isinstance(raw.get(key), Tensor):
+                return raw[key]
+        tensors = [v for v in raw.values() if isinstance(v, Tensor)]
+        return tensors[0] if len(tensors) == 1 else raw
+    if isinstance(getattr(raw, "logits", None), Tensor):
+        return raw.logits
+    if isinstance(raw, tuple | list) and raw and isinstance(raw[0], Tensor):
+        return raw[0]
+    return raw
+
+
+def matching_input(module: nn.Module, x: Tensor) -> Tensor:
+    """The input on the model's device and in its precision, free of the caller's graph and inference mode."""
+    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    x = x.detach()
+    if weight is not None and x.is_floating_point():
+        x = x.to(weight.device, weight.dtype)
+    return x.clone() if x.is_inference() else x
+
+
+def check_input(x: Tensor) -> None:
+    """Says what is wrong with a batch (N, C, H, W) before a model fails on it with less clear words."""
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor (N, C, H, W)")
+    if x.ndim != 4:
+        hint = "; a single image is x[None]" if x.ndim == 3 else ""
+        raise InputError(f"x has shape {tuple(x.shape)}, not (N, C, H, W){hint}")
+    if 0 in x.shape:
+        raise InputError(f"x has shape {tuple(x.shape)}: the batch is empty; give at least one image")
+    if not x.isfinite().all():
+        bad = [i for i, image in enumerate(x) if not image.isfinite().all()]
+        raise InputError(f"x has NaN or infinite values in image {', '.join(map(str, bad))}; look at its preprocessing")
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
-    """How a model is called: what goes with the picture, how its answer is read, and the range of its input.
+    """A model, what goes into it beside the pictures, and which of its outputs is meant.
 
-    `multi_label` says that the answer's probabilities are sigmoids.
+    ```
+    call = Call(net, inputs={"meta": rows}, output=lambda answer: answer["cls"])
+    call.run(x)
+    ```
+
+    Attributes:
+        module: any module, which is taken out of DataParallel, torch.compile and the like; what is no module becomes a
+            `BlackBox`.
+        args, kwargs: further inputs, which go in as they are.
+        inputs: further inputs by name that have a row for each image, tensors or sequences: they are cut with the
+            images.
+        output: takes what the module returns to what targets read.
+        bounds: the range of the input, for rules that need one.
+        multi_label: the answer's probabilities are sigmoids.
+
+    Raises:
+        InputError: a name is in `inputs` and in `kwargs`.
+        ArgumentTypeError: the module cannot be called, or one of `inputs` has no rows.
     """
 
-    args: Sequence[Any] = ()
+    module: nn.Module
+    args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    output: OutputAdapter | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    output: OutputAdapter = main_output
     bounds: Bounds | None = None
     multi_label: bool = False
 
-    def trace(
-        self,
-        module: nn.Module,
-        x: Tensor,
-        layers: Sequence[str | nn.Module],
-        *,
-        rules: TorchFunctionMode | None = None,
-        grad: bool = True,
-    ) -> Trace:
-        return Trace(
-            module, x, layers=layers, rules=rules, grad=grad, args=self.args, kwargs=self.kwargs, output=self.output
-        )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "module", unwrap(self.module))
+        for name, own in (("args", tuple(self.args)), ("kwargs", dict(self.kwargs)), ("inputs", dict(self.inputs))):
+            object.__setattr__(self, name, own)  # the caller may go on to change theirs
+        for name, value in self.inputs.items():
+            if name in self.kwargs:
+                raise InputError(f"{name!r} is given in inputs= and in kwargs=; give it once")
+            if not isinstance(value, Tensor | np.ndarray | list | tuple) or (hasattr(value, "ndim") and not value.ndim):
+                raise ArgumentTypeError(
+                    f"inputs[{name!r}] is a {type(value).__name__}, which has no row for each image; give a tensor "
+                    "or a list, or kwargs= for what goes in as it is"
+                )
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for calls that ask the same of the same model; of `inputs`, which differ by image, only the kind."""
+        rows = tuple((name, type(v), tuple(getattr(v, "shape", ())[1:])) for name, v in self.inputs.items())
+        return structure_key(self.module), key_of(self.args), key_of(self.kwargs), rows, key_of(self.output)
+
+    def check_rows(self, n: int) -> None:
+        """Says which of `inputs` has not one row for each of n images."""
+        for name, value in self.inputs.items():
+            if len(value) != n:
+                raise InputError(
+                    f"inputs[{name!r}] has {len(value)} rows for {n} images; give one for each, or kwargs= for what "
+                    "goes in as it is"
+                )
+
+    def rows(self, images: Sequence[int]) -> Call:
+        """The call for these images of the batch, in this order and as often."""
+        if not self.inputs:
+            return self
+        return replace(self, inputs={name: _rows(value, images) for name, value in self.inputs.items()})
+
+    def run(self, x: Tensor, *, weights: Mapping[str, Tensor] | None = None) -> Any:
+        """Calls the module on x (N, C, H, W), and reads its output.
+
+        Args:
+            x: as the module takes it (`matching_input`).
+            weights: parameters in place of the module's own, by name.
+
+        Raises:
+            InputError: x or a further input does not fit the model.
+            ModelError: the model was made under torch.inference_mode.
+        """
+        return self.output(self._raw(x, weights))
+
+    def _raw(self, x: Tensor, weights: Mapping[str, Tensor] | None) -> Any:
+        self.check_rows(len(x))
+        given = {**self.kwargs, **{name: _on_device(value, x) for name, value in self.inputs.items()}}
+        try:
+            if weights is None:
+                return self.module(x, *self.args, **given)
+            return functional_call(self.module, dict(weights), (x, *self.args), given)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            told = self._told(error, x)
+            if told is None:
+                raise
+            raise told from error
+
+    def answer(self, x: Tensor) -> Any:
+        """What the model says of x, in evaluation mode and without a graph."""
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self.module):
+            return self.run(matching_input(self.module, x))
+
+    def _told(self, error: Exception, x: Tensor) -> Exception | None:
+        """What is wrong in the caller's words, where the cause is known."""
+        if any(p.is_inference() for p in self.module.parameters()):
+            return ModelError("the model was made under torch.inference_mode, which rules out gradients")
+        reason = str(error).partition("\n")[0]
+        if isinstance(error, TypeError):
+            if "forward() " not in reason:
+                return None
+            return InputError(
+                f"{type(self.module).__name__} cannot be called so: {reason}; give what it takes beside the picture as "
+                "inputs= (a row for each image), args= or kwargs="
+            )
+        misfit = any(said in reason for said in ("channels", "must match", "mat1 and mat2"))
+        if misfit or isinstance(error, AssertionError):
+            return InputError(f"x of shape {tuple(x.shape)} does not fit the model: {reason}")
+        return None
 
 
-def find_layer(module: nn.Module, x: Tensor, layer: LayerLike, call: Call) -> str:
-    """The name of the layer given, or of the one found."""
-    return resolve_layer(module, layer) if layer is not None else find_flow(module, x, call).chosen[-1]
+def as_call(model: Call | nn.Module | Callable[..., Any]) -> Call:
+    """The call of a module without further inputs; a call is returned as it is."""
+    return model if isinstance(model, Call) else Call(model)  # type: ignore[arg-type]
 
 
-def find_flow(module: nn.Module, x: Tensor, call: Call) -> Flow:
-    """What is known of the model's layers."""
-    return trace_flow(module, x, args=call.args, kwargs=call.kwargs, output=call.output)
+def with_inputs(
+    model: Call | nn.Module | Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> Call:
+    """The call of a module with what its users give beside it; what is not given is as in a call that is given."""
+    given = {"args": tuple(args), "kwargs": kwargs, "inputs": inputs, "output": output}
+    return replace(as_call(model), **{name: value for name, value in given.items() if value})  # type: ignore[arg-type]
 
 
-def picture_layout(name: str, activation: Tensor, x: Tensor) -> Layout:
-    """How a layer's output lies over the image.
+def _rows(value: Any, images: Sequence[int]) -> Any:
+    if isinstance(value, Tensor):
+        return value[torch.as_tensor(images, device=value.device, dtype=torch.long)]
+    return value[np.asarray(images, dtype=int)] if isinstance(value, np.ndarray) else [value[i] for i in images]
 
-    Raises:
-        LayerError: it does not.
-    """
-    layout = infer_layout(tuple(activation.shape), len(x), (x.shape[2], x.shape[3]))
-    if layout is None:
-        raise LayerError(
-            f"layer {name!r} gives {tuple(activation.shape)} for images of {x.shape[2]} x {x.shape[3]}, which is no "
-            "picture: it is neither (N, C, h, w), (N, h, w, C) nor tokens over the image; choose an earlier layer"
-        )
-    return layout
+
+def _on_device(value: Any, x: Tensor) -> Any:
+    return value.to(x.device) if isinstance(value, Tensor) else value

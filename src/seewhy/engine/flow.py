@@ -7,21 +7,23 @@ passes, once for each model and input size.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, unwrap
+from .call import Call, as_call, check_input, evaluating, matching_input
+from .keys import Remembered, weights_key
+from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer
 from .layout import infer_layout
-from .trace import OutputAdapter, check_input, evaluating, main_output, matching_input, run_model, tensors_in
+from .trace import tensors_in
 
-_known: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Flow]] = WeakKeyDictionary()
+_known: Remembered[Flow] = Remembered()
+
+LayerLike = str | nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,25 @@ class Flow:
         return alike or [chosen]
 
 
-def trace_flow(
-    module: nn.Module,
-    x: Tensor,
-    *,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    output: OutputAdapter | None = None,
-) -> Flow:
-    """Traces one image of x (N, C, H, W) through the module; the answer is remembered by model and input size.
+def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
+    """Traces one image of x (N, C, H, W) through the model; the answer is remembered.
+
+    It is remembered by the call, the model's parts, settings and weights as they now are, and the size of the input.
 
     Raises:
         LayerError: no layer's output is a picture.
         InputError: x is no batch of pictures, or does not fit the model.
     """
     check_input(x)
-    module = unwrap(module)
-    known = _known.setdefault(module, {})
-    size = tuple(x.shape[1:])
-    if size not in known:
-        known[size] = _FlowRecorder(module, x[:1]).record(args, kwargs or {}, output or main_output)
-    return known[size]
+    call = as_call(model)
+    call.check_rows(len(x))
+    key = (call.key, weights_key(call.module), tuple(x.shape[1:]))
+    return _known.get(call.module, key, lambda: _FlowRecorder(call.rows([0]), x[:1]).record())
+
+
+def find_layer(call: Call, x: Tensor, layer: LayerLike) -> str:
+    """The name of the layer given, or of the one found."""
+    return resolve_layer(call.module, layer) if layer is not None else find_flow(call, x).chosen[-1]
 
 
 @dataclass
@@ -75,13 +75,13 @@ class _Seen:
 
 
 class _FlowRecorder:
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
-        self.module, self.x = module, x
+    def __init__(self, call: Call, x: Tensor) -> None:
+        self.call, self.module, self.x = call, call.module, x
         self.seen: dict[str, _Seen] = {}
         self.by_memory: dict[tuple[int, int], str] = {}  # (storage, version) -> layer
         self.evidence: set[str] = set()
 
-    def record(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: OutputAdapter) -> Flow:
+    def record(self) -> Flow:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
@@ -91,7 +91,7 @@ class _FlowRecorder:
             leaf = matching_input(self.module, self.x).requires_grad_()
             x = leaf.clone()
             self.by_memory[_memory(x)] = INPUT  # what is handed on as it came is no layer's
-            answer = output(run_model(self.module, x, args, kwargs))
+            answer = self.call.run(x)
             score = _any_score(answer)
             if score is not None and score.requires_grad:
                 self._find_trunk(score, leaf)

@@ -12,6 +12,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from ..errors import LayerError
+
 MOST_PREFIX_TOKENS = 32
 MOST_USUAL_PREFIX_TOKENS = 8  # a class token, a distillation token and four registers are 6
 
@@ -85,3 +87,18 @@ def _token_grid(length: int, image_size: tuple[int, int]) -> tuple[tuple[int, in
                 if prefix <= MOST_USUAL_PREFIX_TOKENS or whole:  # else any 32 lengths in a row would hold a picture
                     fitting.append(((h, w), prefix))
     return fitting[0] if fitting else None
+
+
+def picture_layout(name: str, activation: Tensor, x: Tensor) -> Layout:
+    """How a layer's output lies over the image.
+
+    Raises:
+        LayerError: it does not.
+    """
+    layout = infer_layout(tuple(activation.shape), len(x), (x.shape[2], x.shape[3]))
+    if layout is None:
+        raise LayerError(
+            f"layer {name!r} gives {tuple(activation.shape)} for images of {x.shape[2]} x {x.shape[3]}, which is no "
+            "picture: it is neither (N, C, h, w), (N, h, w, C) nor tokens over the image; choose an earlier layer"
+        )
+    return layout

@@ -9,7 +9,7 @@ broadcasts. Whether this gives what the whole network gives is tried first; wher
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError, ModelError
-from .layers import INPUT, unwrap
-from .trace import OutputAdapter, evaluating, main_output, matching_input, replace_first_tensor, run_model, tensors_in
+from .call import Call, as_call, evaluating, matching_input
+from .layers import INPUT
+from .trace import replace_first_tensor, tensors_in
 
 Read = Callable[[Any, int], Tensor]  # a model's answer to so many pictures -> (pictures, T), float64 on the CPU
 
@@ -34,11 +35,10 @@ class Tail:
         together: whether a batch of activations runs at once; None until it was tried.
 
     Args:
-        module: any module.
+        model: any module, or how it is called.
         x: one image (1, C, H, W).
         layer: a dotted name.
         read: takes the model's answer, and the number of pictures that it is for, to scores.
-        args, kwargs, output: as in `Trace`.
 
     Raises:
         LayerError: the layer is the input, did not run, or gives no tensor of numbers.
@@ -46,19 +46,17 @@ class Tail:
 
     def __init__(
         self,
-        module: nn.Module,
+        model: Call | nn.Module,
         x: Tensor,
         layer: str,
         *,
         read: Read,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        output: OutputAdapter | None = None,
     ) -> None:
         if layer == INPUT:
             raise LayerError("layer 'input' has no network before it to keep; give a layer of the model")
-        self.module, self.layer = unwrap(module), layer
-        self._read, self._args, self._kwargs, self._adapt = read, args, kwargs or {}, output or main_output
+        self.call, self.layer = as_call(model), layer
+        self.module = self.call.module
+        self._read = read
         self._x = matching_input(self.module, x)
         self._tape = _Tape()
         self.scores = read(self._forward(self._tape.listen, replay=True), 1)
@@ -116,8 +114,7 @@ class Tail:
             x = self._x.clone()  # the model may write into it
             if replay:
                 stack.enter_context(self._tape)
-            answer = run_model(self.module, x, self._args, self._kwargs)
-        return self._adapt(answer)
+            return self.call.run(x)
 
 
 class _Tape(TorchFunctionMode):

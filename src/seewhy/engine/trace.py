@@ -8,72 +8,22 @@ hooks, gradients and parameters are afterwards as they were, also when something
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import is_dataclass
 from dataclasses import replace as replace_field
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ArgumentTypeError, InputError, LayerError, ModelError, SeewhyError, TargetError
+from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
-from .layers import INPUT, resolve_layer, unwrap
+from .call import Call, OutputAdapter, check_input, evaluating, matching_input, with_inputs
+from .layers import INPUT, resolve_layer
 from .targets.resolve import TargetLike, resolve
-
-OutputAdapter = Callable[[Any], Any]
-
-_borrowed: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
-_borrowing = threading.Lock()
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts a module in evaluation mode and back, each of its parts as it was; the last of several threads puts it back.
-
-    The flag is set without `Module.eval`, which models override with side effects.
-    """
-    with _borrowing:
-        borrowers, training = _borrowed.get(module, (0, []))
-        if not borrowers:
-            training = [part for part in module.modules() if part.training]
-            for part in training:
-                part.training = False
-        _borrowed[module] = borrowers + 1, training
-    try:
-        yield
-    finally:
-        with _borrowing:
-            borrowers, training = _borrowed.pop(module)
-            if borrowers > 1:
-                _borrowed[module] = borrowers - 1, training
-            else:
-                for part in training:
-                    part.training = True
-
-
-def main_output(raw: Any) -> Any:
-    """The tensor that a model's output is about: itself, `.logits`, `["out"]`, or the first of a tuple.
-
-    What holds boxes, or nothing that is known, is returned as it is, for a callable target to read.
-    """
-    if isinstance(raw, Mapping):
-        if "boxes" in raw or "pred_boxes" in raw:
-            return raw
-        for key in ("logits", "out", "output", "scores"):
-            if isinstance(raw.get(key), Tensor):
-                return raw[key]
-        tensors = [v for v in raw.values() if isinstance(v, Tensor)]
-        return tensors[0] if len(tensors) == 1 else raw
-    if isinstance(getattr(raw, "logits", None), Tensor):
-        return raw.logits
-    if isinstance(raw, tuple | list) and raw and isinstance(raw[0], Tensor):
-        return raw[0]
-    return raw
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -104,43 +54,6 @@ def replace_first_tensor(value: Any, new: Tensor) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # named tuples take arguments
 
 
-def matching_input(module: nn.Module, x: Tensor) -> Tensor:
-    """The input on the model's device and in its precision, free of the caller's graph and inference mode."""
-    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-    x = x.detach()
-    if weight is not None and x.is_floating_point():
-        x = x.to(weight.device, weight.dtype)
-    return x.clone() if x.is_inference() else x
-
-
-def check_input(x: Tensor) -> None:
-    """Says what is wrong with a batch (N, C, H, W) before a model fails on it with less clear words."""
-    if not isinstance(x, Tensor):
-        raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor (N, C, H, W)")
-    if x.ndim != 4:
-        hint = "; a single image is x[None]" if x.ndim == 3 else ""
-        raise InputError(f"x has shape {tuple(x.shape)}, not (N, C, H, W){hint}")
-    if 0 in x.shape:
-        raise InputError(f"x has shape {tuple(x.shape)}: the batch is empty; give at least one image")
-    if not x.isfinite().all():
-        bad = [i for i, image in enumerate(x) if not image.isfinite().all()]
-        raise InputError(f"x has NaN or infinite values in image {', '.join(map(str, bad))}; look at its preprocessing")
-
-
-def run_model(module: nn.Module, x: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Calls the model, and says of an input that does not fit it that it does not."""
-    try:
-        return module(x, *args, **kwargs)
-    except (RuntimeError, AssertionError) as error:
-        if any(p.is_inference() for p in module.parameters()):
-            raise ModelError("the model was made under torch.inference_mode, which rules out gradients") from error
-        reason = str(error).partition("\n")[0]
-        misfit = any(said in reason for said in ("channels", "must match", "mat1 and mat2"))
-        if misfit or isinstance(error, AssertionError):
-            raise InputError(f"x of shape {tuple(x.shape)} does not fit the model: {reason}") from error
-        raise
-
-
 class Trace:
     """One forward pass that keeps layers' activations and answers with signals from any number of targets.
 
@@ -152,12 +65,12 @@ class Trace:
     ```
 
     Args:
-        module: any module.
+        module: any module, or a `Call` of one.
         x: (N, C, H, W); moved to the model's device and precision.
         layers: dotted names or modules; "input" is x itself. Kept in this order. A layer that is called several times
             is read at its last call.
         rules: what the signal obeys on its way back; None is the gradient. Acts from the earliest tapped layer on.
-        args, kwargs: further inputs of the model.
+        args, kwargs, inputs: further inputs of the model, as in `Call`: `inputs` have a row for each image.
         output: takes what the model returns to what targets read; `main_output` unless given.
         grad: False keeps activations alone, without a graph.
 
@@ -168,22 +81,24 @@ class Trace:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: nn.Module | Call,
         x: Tensor,
         *,
         layers: Sequence[str | nn.Module],
         rules: TorchFunctionMode | None = None,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         output: OutputAdapter | None = None,
         grad: bool = True,
     ) -> None:
         check_input(x)
-        self.module = unwrap(module)
+        self.call = with_inputs(module, args, kwargs, inputs, output)
+        self.call.check_rows(len(x))
+        self.module = self.call.module
         self.layers = [resolve_layer(self.module, layer) for layer in layers]
         self.rules, self.grad = rules, grad
-        self._x, self._args, self._kwargs = x, args, kwargs or {}
-        self._adapt = output or main_output
+        self._x = x
         self._tapped: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._output: Any = None
@@ -222,7 +137,7 @@ class Trace:
                     stack.callback(self._hook(name, stack).remove)
             if INPUT in self.layers:
                 x = self._tap(INPUT, x, stack)
-            self._output = self._adapt(run_model(self.module, x, self._args, self._kwargs))
+            self._output = self.call.run(x)
         missing = [name for name in self.layers if name not in self._tapped]
         if missing:
             raise LayerError(f"layer {', '.join(missing)} did not run in the forward pass; choose one that does")

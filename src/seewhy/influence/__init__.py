@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .index.index import InfluenceIndex
     from .index.questions import InfluenceQuery, Influential, Suspect
     from .problem import Problem, cross_entropy
-    from .solvers import SOLVERS, find_solver
+    from .solvers.catalog import SOLVERS, find_solver
 
 # public name -> where it lives; imported when first asked for
 _WHERE = {

@@ -17,12 +17,13 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.call import Call, as_call
 from ..errors import InputError, ModelError, SeewhyWarning, did_you_mean
 from .modes import made_in_inference_mode
 
@@ -53,6 +54,7 @@ class Problem:
 
     Attributes:
         modules: one, or several checkpoints of one architecture, the final one last. Methods of a single model use it.
+            A `Call` says which of a module's outputs was trained.
         loss: of each example, without reduction.
         count: n, how many training examples there are, in all processes together.
         l2: of the objective, over the parameters below, biases included.
@@ -67,21 +69,24 @@ class Problem:
         ModelError: a module made under torch.inference_mode.
     """
 
-    modules: tuple[nn.Module, ...]
+    modules: tuple[nn.Module | Call, ...]
     loss: Loss = cross_entropy
     count: int
     l2: float = 0.0
     parameters: tuple[str, ...] | None = None
     learning_rates: tuple[float, ...] | None = None
+    calls: tuple[Call, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.modules:
             raise InputError("modules=() has no model; give one, or several checkpoints")
+        object.__setattr__(self, "calls", tuple(map(as_call, self.modules)))
+        object.__setattr__(self, "modules", tuple(call.module for call in self.calls))
         if self.count < 1:
             raise InputError(f"count={self.count} training examples; accepted: 1 or more")
         if not 0 <= self.l2 < float("inf"):
             raise InputError(f"l2={self.l2} cannot be used; accepted: 0 or more, as in loss + l2/2 |theta|^2")
-        shapes = [{name: p.shape for name, p in module.named_parameters()} for module in self.modules]
+        shapes = [{name: p.shape for name, p in module.named_parameters()} for module in self._own_modules]
         if any(other != shapes[0] for other in shapes):
             raise InputError("modules differ in their parameters; give checkpoints of one architecture")
         for name in self.parameters or ():
@@ -91,7 +96,7 @@ class Problem:
             raise InputError("the model has no parameters, so no training example has any influence through them")
         self._check_rates()
         self._check_statistics()
-        if any(map(made_in_inference_mode, self.modules)):
+        if any(map(made_in_inference_mode, self._own_modules)):
             raise ModelError(
                 "the model was made under torch.inference_mode, which rules out gradients; make it outside, or give "
                 "seewhy.influence.modes.ordinary(model), a copy"
@@ -115,7 +120,7 @@ class Problem:
         varying = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
         found = {
             type(part).__name__
-            for m in self.modules
+            for m in self._own_modules
             for part in m.modules()
             if part.training and isinstance(part, varying)
         }
@@ -128,9 +133,18 @@ class Problem:
             )
 
     @property
+    def call(self) -> Call:
+        """The final model, and which of its outputs is meant."""
+        return self.calls[-1]
+
+    @property
     def module(self) -> nn.Module:
-        """The final model."""
-        return self.modules[-1]
+        """The final model's module."""
+        return self.call.module
+
+    @property
+    def _own_modules(self) -> list[nn.Module]:
+        return [call.module for call in self.calls]
 
     @property
     def device(self) -> torch.device:

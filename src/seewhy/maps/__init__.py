@@ -1,6 +1,6 @@
 """What comes out: numbers over the places of a picture, and the records, boxes and components that are made of them."""
 
-from .attribution import Attribution, Estimate, Prediction
+from .attribution import Attribution, Estimate, Family, Prediction
 from .values import READABLE, STATUS_MEANINGS, Status, fuse, normalize, resize, smooth, statuses
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "STATUS_MEANINGS",
     "Attribution",
     "Estimate",
+    "Family",
     "Prediction",
     "Status",
     "fuse",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -12,6 +12,9 @@ from . import values as maps
 
 if TYPE_CHECKING:
     from .ledger import Ledger
+
+
+Family = Literal["layer", "gradient", "guided", "relevance", "perturbation"]  # what evidence a map is of
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Attribution:
         interval: (N, h, w), the half-width of the 95 % interval of each place, where the method has one.
         facts: for each image what else the method found, as JSON values; () where there is nothing.
         ledgers: for each image where relevance went, where that was asked for; else ().
+        family: what kind of evidence the maps are of, and so what they cannot say; None where that is open.
+        style: how pictures of them are drawn in their paper (`seewhy.render.STYLES`), where that is not to be told
+            from the map.
     """
 
     method: str
@@ -71,6 +77,8 @@ class Attribution:
     interval: Tensor | None = None
     facts: tuple[Mapping[str, Any], ...] = ()
     ledgers: tuple[Ledger, ...] = ()
+    family: Family | None = None
+    style: str | None = None
 
     def __len__(self) -> int:
         return len(self.map)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..engine.call import Call, find_flow
+from ..engine.call import Call
+from ..engine.flow import find_flow
 from ..engine.targets.detection import DetectionSimilarity
-from ..errors import InputError, did_you_mean
 from .ablation import ablation_cam, score_cam
 from .cam import (
     cam,
@@ -19,6 +19,8 @@ from .cam import (
     layer_cam,
     xgrad_cam,
 )
+from .catalog import METHODS, find_method
+from .formula import HOW_IT_RUNS
 from .gradient import (
     deconvnet,
     guided_backprop,
@@ -30,62 +32,12 @@ from .gradient import (
     smoothed,
 )
 from .lime.lime import lime
-from .method import HOW_IT_RUNS, Method, Result, SharedPass, shared_pass
+from .method import Method
 from .occlusion import occlusion
 from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
 from .rise.rise import rise, sure
 from .rise.state import RiseState
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        grad_cam,
-        grad_cam_pp,
-        hires_cam,
-        layer_cam,
-        xgrad_cam,
-        elementwise_grad_cam,
-        eigen_cam,
-        eigen_grad_cam,
-        fem,
-        cam,
-        fullgrad,
-        saliency,
-        smooth_grad,
-        input_x_gradient,
-        integrated_gradients,
-        guided_backprop,
-        deconvnet,
-        guided_grad_cam,
-        lrp,
-        clrp,
-        clrp_two_pass,
-        sglrp,
-        layer_relevance,
-        relevance_cam,
-        score_cam,
-        ablation_cam,
-        rise,
-        lime,
-        occlusion,
-    )
-}
-
-
-def find_method(name: str | Method) -> Method:
-    """Returns the method of that name; "smooth:NAME" is SmoothGrad over the method NAME.
-
-    Raises:
-        InputError: there is none.
-    """
-    if isinstance(name, Method):
-        return name
-    if name.startswith("smooth:"):
-        return smoothed(find_method(name.removeprefix("smooth:")))
-    if name not in METHODS:
-        raise InputError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} ('seewhy methods' lists them)")
-    return METHODS[name]
-
+from .shared import Result, SharedPass, shared_pass
 
 __all__ = [
     "HOW_IT_RUNS",

@@ -10,14 +10,18 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..engine.call import Call, picture_layout
-from ..engine.masking import FieldMasks, Running, ScorerError, Zeros, masked_scores, rows_of
+from ..engine.call import Call
+from ..engine.layout import picture_layout
+from ..engine.masking.baselines import Zeros
+from ..engine.masking.masks import FieldMasks
+from ..engine.masking.running import Running
+from ..engine.masking.scoring import ScorerError, masked_scores
 from ..engine.tail import Tail
 from ..engine.targets.classes import ScoreFunction
-from ..engine.targets.rows import call_with_rows
-from ..engine.trace import check_scores
+from ..engine.targets.rows import rows_of
+from ..engine.trace import Trace, check_scores
 from ..errors import InputError, SeewhyWarning
 from ..maps.attribution import Estimate
 from .method import Method
@@ -27,12 +31,11 @@ CHUNK_BYTES_ELSEWHERE = 2**28
 
 
 def _ablation_cam(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     scores: Sequence[ScoreFunction],
     *,
     layer: str | None,
-    call: Call,
     running: Running | None,
 ) -> list[Estimate]:
     """Ablation-CAM (Desai and Ramaswamy, WACV 2020): ReLU(sum_k w_k A_k), w_k = (y - y_k) / y; >= 0.
@@ -55,7 +58,7 @@ def _ablation_cam(
     facts: list[Mapping[str, Any]] = []
     for image in range(len(x)):
         try:
-            found, known = _ablated(module, x, image, scores, layer, call, running or Running())
+            found, known = _ablated(call, x, image, scores, layer, running or Running())
         except Exception as error:
             if not maps:
                 raise
@@ -67,19 +70,17 @@ def _ablation_cam(
 
 
 def _ablated(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     image: int,
     scores: Sequence[ScoreFunction],
     layer: str,
-    call: Call,
     running: Running,
 ) -> tuple[Tensor, Mapping[str, Any]]:
     """The maps of one image, (T, h, w), and facts."""
-    args, kwargs = call_with_rows(call.args, call.kwargs, [image], len(x))
-    read = partial(_read, module, scores, image, len(x))
+    read = partial(_read, call, scores, image, len(x))
     one = x[image : image + 1]
-    tail = Tail(module, one, layer, read=read, args=args, kwargs=kwargs, output=call.output)
+    tail = Tail(call.rows([image]), one, layer, read=read)
     layout = picture_layout(layer, tail.activation, one)
     batch, channels = int(layout.kind == "tokens_first"), 1 if layout.kind == "channels_first" else -1
     if progress := running.progress:
@@ -90,9 +91,9 @@ def _ablated(
     return _weighted(weights, layout.to_grid(tail.activation)[0]), facts
 
 
-def _read(module: nn.Module, scores: Sequence[ScoreFunction], image: int, images: int, output: Any, n: int) -> Tensor:
+def _read(call: Call, scores: Sequence[ScoreFunction], image: int, images: int, output: Any, n: int) -> Tensor:
     """The scores of n answers that are all about one of so many images, (n, T)."""
-    columns = [check_scores(module, rows_of(score, [image] * n, images)(output), n) for score in scores]
+    columns = [check_scores(call.module, rows_of(score, [image] * n, images)(output), n) for score in scores]
     return torch.stack(columns, 1).to("cpu", torch.float64)
 
 
@@ -130,12 +131,11 @@ def _warn(error: Exception) -> None:
 
 
 def _score_cam(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     scores: Sequence[ScoreFunction],
     *,
     layer: str | None,
-    call: Call,
     top_channels: int | None,
     align_corners: bool,
     running: Running | None,
@@ -160,13 +160,13 @@ def _score_cam(
     assert layer is not None
     if top_channels is not None and top_channels < 1:
         raise InputError(f"top_channels={top_channels} is too few; give 1 or more, or None for all")
-    with call.trace(module, x, [layer], grad=False) as trace:
+    with Trace(call, x, layers=[layer], grad=False) as trace:
         a = picture_layout(layer, trace.activations[layer], x).to_grid(trace.activations[layer]).float()
     chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
     shown = [_distinct(one) for one in chosen]
     size = (x.shape[2], x.shape[3])
     masks = [FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown]
-    said = _scores_shown(module, x, masks, scores, call, running)
+    said = _scores_shown(call, x, masks, scores, running)
     maps, facts = [], []
     for one, (_, index), found in zip(chosen, shown, said, strict=True):
         # what was not reached weighs nothing
@@ -177,18 +177,16 @@ def _score_cam(
 
 
 def _scores_shown(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     masks: Sequence[FieldMasks],
     scores: Sequence[ScoreFunction],
-    call: Call,
     running: Running | None,
 ) -> list[Tensor]:
     """For each image the scores of what each of its masks shows, (masks, T); -inf where scoring did not come to."""
     said = [torch.full((len(source), len(scores)), -torch.inf, dtype=torch.float64) for source in masks]
-    options = {"running": running, "args": call.args, "kwargs": call.kwargs, "output": call.output}
     try:
-        for chunk in masked_scores(module, x, masks, scores, baseline=Zeros(), **options):  # type: ignore[arg-type]
+        for chunk in masked_scores(call, x, masks, scores, baseline=Zeros(), running=running):
             said[chunk.image][chunk.start : chunk.stop] = chunk.scores
     except ScorerError as error:
         if not any(one.isfinite().any() for one in said):
@@ -215,6 +213,7 @@ ablation_cam = Method(
     "ablation_cam",
     "Ablation-CAM",
     "Desai and Ramaswamy, WACV 2020",
+    "perturbation",
     sample=_ablation_cam,
     options={"running": None},
 )
@@ -222,6 +221,7 @@ score_cam = Method(
     "score_cam",
     "Score-CAM",
     "Wang et al., CVPR workshops 2020",
+    "perturbation",
     sample=_score_cam,
     options={"top_channels": None, "align_corners": False, "running": None},
 )

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.call import Call, find_flow, picture_layout
-from ..engine.flow import trace_flow
+from ..engine.call import Call
+from ..engine.flow import find_flow
 from ..engine.layers import INPUT
-from ..engine.layout import infer_layout
+from ..engine.layout import infer_layout, picture_layout
 from ..engine.rules.bias import BiasGradients
 from ..engine.targets.classes import ScoreFunction, class_scores
+from ..engine.trace import Trace
 from ..errors import ModelError
 from ..maps.values import resize
 from ..models.networks.heads import LogSumExpPool2d
@@ -136,37 +137,35 @@ def _fem(a: Tensor) -> Tensor:
     return _weighted(mean.flatten(1), (a > mean + 2 * std).to(a))
 
 
-def _cam(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | None, call: Call) -> Tensor:
+def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> Tensor:
     """CAM (Zhou et al., CVPR 2016, eq. 2): the pooled channels weighted by the class's own weights in the head; signed.
 
     Exact, or an error: the head found in the model must give the model's output from the pooled channels. The score has
     to be linear in the classes' scores, as a logit or a margin is; its class weights are its gradient there. Where the
     head pools each class's own map (Oquab et al., CVPR 2015), that map is the answer, bias included.
     """
-    flow = find_flow(module, x, call)
+    flow = find_flow(call, x)
     # what a network pools may be the picture that another pooling left, as in VGG without its dense layers
     names = list(dict.fromkeys([flow.chosen[-1], *[r.name for r in flow.records if r.pools and r.layout][-1:]]))
-    with call.trace(module, x, names, grad=False) as trace:
+    with Trace(call, x, layers=names, grad=False) as trace:
         raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)
     pictures = [picture_layout(name, raw, x).to_grid(raw) for name, raw in raws.items()]
-    a, weight = _pooled_head(module, pictures, output, x, call)
+    a, weight = _pooled_head(call, pictures, output, x)
     with torch.inference_mode(False), torch.enable_grad():
         logits = output.detach().clone().requires_grad_()
         (of_class,) = torch.autograd.grad(score(logits).sum(), logits)  # (N, K): which classes the score speaks of
     return _weighted((of_class @ weight).float(), a.float())
 
 
-def _pooled_head(
-    module: nn.Module, pictures: Sequence[Tensor], output: Tensor, x: Tensor, call: Call
-) -> tuple[Tensor, Tensor]:
+def _pooled_head(call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The picture that is pooled (N, C, h, w) and the weights (K, C) on it that fit the model's own output best."""
-    records = trace_flow(module, x, args=call.args, kwargs=call.kwargs, output=call.output).records
+    module, records = call.module, find_flow(call, x).records
     heads = [module.get_submodule(r.maker) for r in records if r.projects and r.shape[1] == output.shape[1]]
     fits: list[tuple[float, Tensor, Tensor]] = []
     with torch.no_grad():
         for a in pictures:
-            candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads[-1:]]
+            candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads]
             if a.shape[1] == output.shape[1]:  # without a dense layer the channels are the classes
                 candidates.append((torch.eye(a.shape[1]).to(a), None))
             fits += [
@@ -202,7 +201,7 @@ def _readings(a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module)
         yield maps.amax((2, 3)), maps, torch.eye(len(weight)).to(maps)
 
 
-def _fullgrad(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str | None, call: Call) -> Tensor:
+def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> Tensor:
     """FullGrad (Srinivas and Fleuret, NeurIPS 2019, eq. 7): input x gradient and every layer's bias x gradient.
 
     Each layer's magnitudes are scaled onto [0, 1], summed over channels and brought to the input's size; >= 0.
@@ -217,7 +216,7 @@ def _fullgrad(module: nn.Module, x: Tensor, score: ScoreFunction, *, layer: str 
             total = total.to(field.device) + resize(_unit(layout.to_grid(field)).sum(1), size)
 
     rules = BiasGradients(add)
-    with call.trace(module, x, [INPUT], rules=rules) as trace:
+    with Trace(call, x, layers=[INPUT], rules=rules) as trace:
         gradient = trace.signal(score)[INPUT]
         add(trace.activations[INPUT] * gradient)
     return total
@@ -233,10 +232,10 @@ def _unit(field: Tensor) -> Tensor:
 def _layer_method(name: str, title: str, paper: str, combine: Any, *, signed: bool = False) -> Method:
     needs = combine.__code__.co_varnames[: combine.__code__.co_argcount]
     spelled = {"a": "activation", "g": "gradient"}
-    return Method(name, title, paper, combine, tuple(spelled[n] for n in needs), signed=signed)  # type: ignore[misc]
+    return Method(name, title, paper, "layer", combine, tuple(spelled[n] for n in needs), signed=signed)  # type: ignore[misc]
 
 
-cam = Method("cam", "CAM", "Zhou et al., CVPR 2016", run=_cam, at="head", signed=True)
+cam = Method("cam", "CAM", "Zhou et al., CVPR 2016", "layer", run=_cam, at="head", signed=True)
 grad_cam = _layer_method("grad_cam", "Grad-CAM", "Selvaraju et al., ICCV 2017", _grad_cam)
 grad_cam_pp = _layer_method("grad_cam_pp", "Grad-CAM++", "Chattopadhay et al., WACV 2018", _grad_cam_pp)
 xgrad_cam = _layer_method("xgrad_cam", "XGrad-CAM", "Fu et al., BMVC 2020", _xgrad_cam)
@@ -250,4 +249,4 @@ eigen_grad_cam = _layer_method(
     "eigen_grad_cam", "Eigen-Grad-CAM", "after Muhammad and Yeasin, IJCNN 2020", _eigen_grad_cam, signed=True
 )
 fem = _layer_method("fem", "FEM", "Fuad et al., IPTA 2020", _fem, signed=True)
-fullgrad = Method("fullgrad", "FullGrad", "Srinivas and Fleuret, NeurIPS 2019", run=_fullgrad, at="input")
+fullgrad = Method("fullgrad", "FullGrad", "Srinivas and Fleuret, NeurIPS 2019", "gradient", run=_fullgrad, at="input")

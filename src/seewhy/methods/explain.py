@@ -8,20 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.flow import Flow, trace_flow
+from ..engine.call import Call, check_input
+from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
 from ..engine.targets.classes import probabilities
 from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, part_of, phrase
-from ..engine.trace import check_input
 from ..errors import ImageError, InputError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
-from ..models.call import unpack
+from ..models.call import call_of
 from ..models.load import DEFAULT_MODEL, load_model
 from ..models.model import Model, wrap
-from . import HOW_IT_RUNS, Call, Method, Result, SharedPass, find_flow, find_method, shared_pass
+from .catalog import find_method
 from .explanation import Explanation, join
+from .formula import HOW_IT_RUNS
+from .method import Method
 from .photos import Batch, ImageLike, Source
+from .shared import Result, SharedPass, shared_pass
 
 ModelLike = Model | nn.Module | Callable[..., Any] | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
@@ -43,6 +46,7 @@ def explain(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     output: Callable[[Any], Any] | None = None,
     ledger: bool = False,
     progress: Progress | None = None,
@@ -58,7 +62,9 @@ def explain(
         layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.
         batch_size: photos in one pass. Changes speed and memory, not the answer.
         options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}.
-        args, kwargs, output: further inputs of the model, and what takes its answer to (N, K) scores.
+        args, kwargs: further inputs of the model, which go in as they are.
+        inputs: further inputs by name that have a row for each photo: {"meta": tensor}; cut with the photos.
+        output: takes the model's answer to (N, K) scores.
         ledger: keep account of where relevance goes, operation by operation (`Attribution.ledgers`).
         progress: called with the number of photos done and of all.
 
@@ -76,6 +82,7 @@ def explain(
             options=options,
             args=args,
             kwargs=kwargs,
+            inputs=inputs,
             output=output,
             ledger=ledger,
             progress=progress,
@@ -95,6 +102,7 @@ def explain_batches(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     output: Callable[[Any], Any] | None = None,
     ledger: bool = False,
     progress: Progress | None = None,
@@ -104,10 +112,10 @@ def explain_batches(
 
     Args:
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out; None
-            raises. Not together with targets that name one class for each image.
+            raises.
     """
     model = load_model(model) if isinstance(model, str) else wrap(model)
-    module, labels, call = unpack(model, Call(args, kwargs or {}, output))
+    call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
     wanted = as_targets(targets)
     source = Source(images, model, on_bad_image)
@@ -115,6 +123,7 @@ def explain_batches(
         raise InputError("nothing to explain: give at least one method and one target")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
+    call.check_rows(len(source))
     for target in wanted:
         check_one_each(target, len(source))
     if ledger:
@@ -125,16 +134,15 @@ def explain_batches(
         if not batch.photos:
             continue
         check_input(batch.x)
-        named, found = _layer_names(module, batch.x, layers, chosen, call)
+        named, found = _layer_names(call.rows(batch.indices), batch.x, layers, chosen)
         done = shared_pass(
-            module,
+            call.rows(batch.indices),
             batch.x,
             methods=chosen,
-            targets=[part_of(target, start, stop) for target in wanted],
+            targets=[part_of(target, batch.indices) for target in wanted],
             layers=named,
             flow=found,
-            labels=labels,
-            call=call,
+            labels=model.labels,
             options=options,
             ledger=ledger,
         )
@@ -143,32 +151,41 @@ def explain_batches(
             progress(stop, len(source))
 
 
-def list_layers(model: ModelLike, x: Tensor | None = None) -> Flow:
+def list_layers(
+    model: ModelLike,
+    x: Tensor | None = None,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+) -> Flow:
     """Every layer of a model with its shape, and the ones `layers=None` (the last) and "all-stages" choose.
 
     Args:
         model: as in `explain`.
         x: (N, C, H, W), whose first image is traced; a grey picture of the model's input size unless given.
+        args, kwargs, inputs, output: as in `explain`.
     """
     model = load_model(model, pretrained=model == DEFAULT_MODEL) if isinstance(model, str) else wrap(model)
     if x is None:
         size = model.preprocess.size if model.preprocess else (224, 224)
         x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
     check_input(x)
-    return trace_flow(model.module, x, output=model.output)
+    return find_flow(call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output), x)
 
 
 def _layer_names(
-    module: nn.Module, x: Tensor, layers: LayersLike, methods: Sequence[Method], call: Call
+    call: Call, x: Tensor, layers: LayersLike, methods: Sequence[Method]
 ) -> tuple[tuple[str, ...], Flow | None]:
     """The layers to read, and, where nobody named any, what is known of all."""
     if all(method.at != "layer" for method in methods):
         return (), None
     if layers is None or layers == ALL_STAGES:
-        flow = find_flow(module, x, call)
+        flow = find_flow(call, x)
         return (flow.chosen if layers else flow.chosen[-1:]), flow
     given = [layers] if isinstance(layers, str | nn.Module) else layers
-    return tuple(dict.fromkeys(resolve_layer(module, layer) for layer in given)), None
+    return tuple(dict.fromkeys(resolve_layer(call.module, layer) for layer in given)), None
 
 
 def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
@@ -219,6 +236,8 @@ def _attribution(
         options={name: value for name, value in settings.items() if name not in HOW_IT_RUNS},
         interval=result.interval,
         facts=result.facts,
+        family=method.family,
+        style=method.style,
         ledgers=() if result.ledger is None else (result.ledger,),
     )
 

@@ -21,7 +21,9 @@ from ..data.preprocess import Placement
 from ..errors import InputError, TargetError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
-from ..render import ReportPage, attribution_picture, explanation_sheet, html_report
+from ..render.overlay import attribution_picture
+from ..render.report import ReportPage, html_report
+from ..render.sheet import explanation_sheet
 
 JSON_NAME, SCHEMA = "explanation.json", 1
 
@@ -123,6 +125,8 @@ def _fused(group: Sequence[Attribution], over: str, how: Literal["mean", "max", 
         group[0],
         method=group[0].method if over == "layer" else "+".join(a.method for a in group),
         title=group[0].title if over == "layer" else parts,
+        family=group[0].family if len({a.family for a in group}) == 1 else None,
+        style=group[0].style if over == "layer" else None,
         layer=parts if over == "layer" else group[0].layer,
         map=fused,
         status=maps.statuses(fused),

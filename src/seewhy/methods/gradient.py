@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..engine.call import Call
 from ..engine.layers import INPUT
 from ..engine.targets.classes import ScoreFunction
+from ..engine.trace import Trace
 from ..errors import InputError
 from .cam import grad_cam
-from .method import Method, shared_pass
+from .method import Method
+from .shared import shared_pass
 
 
 def channel_sum(pixels: Tensor) -> Tensor:
@@ -59,12 +61,11 @@ def _guided_grad_cam(a: Tensor, g: Tensor, guided: Tensor) -> Tensor:
 
 
 def _integrated_gradients(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     score: ScoreFunction,
     *,
     layer: str | None,
-    call: Call,
     steps: int,
     baseline: Tensor | float,
 ) -> Tensor:
@@ -82,7 +83,7 @@ def _integrated_gradients(
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros_like(x, dtype=torch.float32)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        with call.trace(module, base + float(node) * (x - base), [INPUT]) as trace:
+        with Trace(call, base + float(node) * (x - base), layers=[INPUT]) as trace:
             total += float(weight) * trace.signal(score)[INPUT].to(total)
     return (x - base) * total
 
@@ -108,12 +109,11 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
     """
 
     def run(
-        module: nn.Module,
+        call: Call,
         x: Tensor,
         score: ScoreFunction,
         *,
         layer: str | None,
-        call: Call,
         samples: int,
         noise: float,
         seed: int,
@@ -125,7 +125,7 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
             )
         total: Tensor | None = None
         for copy in noisy_copies(x, samples, noise, seed):
-            part = _of_copy(base, module, copy, score, layer, call)
+            part = _of_copy(base, call, copy, score, layer)
             total = part if total is None else total + part
         assert total is not None
         return total / samples
@@ -134,7 +134,9 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
         name or f"smooth_{base.name}",
         title or f"SmoothGrad of {base.title}",
         "Smilkov et al., 2017",
+        base.family,
         run=run,
+        style=base.style,
         at=base.at,
         choose=base.choose,
         fuse=base.fuse,
@@ -144,14 +146,12 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
     )
 
 
-def _of_copy(
-    base: Method, module: nn.Module, copy: Tensor, score: ScoreFunction, layer: str | None, call: Call
-) -> Tensor:
+def _of_copy(base: Method, call: Call, copy: Tensor, score: ScoreFunction, layer: str | None) -> Tensor:
     """A method's attribution of a changed image: of its colours where it has one, (N, C, H, W), else (N, h, w)."""
     if base.run:
-        return base.run(module, copy, score, layer=layer, call=call, **base.options)
+        return base.run(call, copy, score, layer=layer, **base.options)
     layers = [] if layer is None else [layer]  # "" is the model itself
-    result = shared_pass(module, copy, methods=[base], targets=[score], layers=layers, call=call).results[0]
+    result = shared_pass(call, copy, methods=[base], targets=[score], layers=layers).results[0]
     return result.map if result.pixels is None else result.pixels
 
 
@@ -159,6 +159,7 @@ saliency = Method(
     "saliency",
     "Saliency",
     "Simonyan et al., ICLR 2014",
+    "gradient",
     _saliency,
     ("input_gradient",),
     at="input",
@@ -168,6 +169,7 @@ input_x_gradient = Method(
     "input_x_gradient",
     "Input x gradient",
     "Shrikumar et al., 2016",
+    "gradient",
     _input_x_gradient,
     ("input", "input_gradient"),
     at="input",
@@ -178,6 +180,7 @@ integrated_gradients = Method(
     "integrated_gradients",
     "Integrated gradients",
     "Sundararajan et al., ICML 2017",
+    "gradient",
     run=_integrated_gradients,
     at="input",
     reduce=channel_sum,
@@ -188,29 +191,35 @@ guided_backprop = Method(
     "guided_backprop",
     "Guided Backpropagation",
     "Springenberg et al., ICLR 2015",
+    "guided",
     _guided_backprop,
     ("guided",),
     at="input",
     reduce=channel_sum,
     signed=True,
+    style="grey",
 )
 deconvnet = Method(
     "deconvnet",
     "Deconvnet",
     "Zeiler and Fergus, ECCV 2014",
+    "guided",
     _deconvnet,
     ("deconvnet",),
     at="input",
     reduce=channel_sum,
     signed=True,
+    style="grey",
 )
 guided_grad_cam = Method(
     "guided_grad_cam",
     "Guided Grad-CAM",
     "Selvaraju et al., ICCV 2017",
+    "guided",
     _guided_grad_cam,
     ("activation", "gradient", "guided"),
     reduce=channel_sum,
     signed=True,
+    style="grey",
 )
 smooth_grad = smoothed(saliency, name="smooth_grad", title="SmoothGrad")

@@ -7,10 +7,13 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..engine.call import Call
-from ..engine.masking import BaselineLike, PatchMasks, Running, ScorerError, find_baseline, masked_scores
+from ..engine.masking.baselines import BaselineLike, find_baseline
+from ..engine.masking.masks import PatchMasks
+from ..engine.masking.running import Running
+from ..engine.masking.scoring import ScorerError, masked_scores
 from ..engine.targets.classes import ScoreFunction
 from ..errors import InputError, SeewhyWarning
 from ..maps.attribution import Estimate
@@ -60,12 +63,11 @@ def spread(boxes: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _occlusion(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     scores: Sequence[ScoreFunction],
     *,
     layer: str | None,
-    call: Call,
     window: Pair | None,
     stride: Pair | None,
     baseline: BaselineLike,
@@ -94,15 +96,12 @@ def _occlusion(
     masks = PatchMasks(torch.cat([torch.zeros(1, 4, dtype=boxes.dtype), boxes]), size)  # first nothing is hidden
     said = [torch.empty(0, len(scores), dtype=torch.float64) for _ in x]
     passes = masked_scores(
-        module,
+        call,
         x,
         [masks] * len(x),
         scores,
         baseline=find_baseline(baseline, seed=seed),
         running=running,
-        args=call.args,
-        kwargs=call.kwargs,
-        output=call.output,
     )
     try:
         for chunk in passes:
@@ -128,6 +127,7 @@ occlusion = Method(
     "occlusion",
     "Occlusion",
     "Zeiler and Fergus, ECCV 2014",
+    "perturbation",
     sample=_occlusion,
     at="input",
     signed=True,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..engine.call import picture_layout
 from ..engine.layers import INPUT
+from ..engine.layout import picture_layout
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.lrp import safe
 from ..engine.rules.relevance import Relevance
@@ -19,18 +19,16 @@ from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
 from ..errors import ModelError, SeewhyWarning
 from ..maps.ledger import Ledger
+from .formula import Formula, Need
 from .seeds import Seed, seeded, starting_relevance
-
-if TYPE_CHECKING:
-    from .method import Method, Need
 
 NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
 BLOW_UP = 100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
 
-LayersOf = Callable[["Method"], Sequence[str]]  # the layers that a method reads
+LayersOf = Callable[[Formula], Sequence[str]]  # the layers that a method reads
 
 
-def signals(group: Iterable[Method]) -> set[Need]:
+def signals(group: Iterable[Formula]) -> set[Need]:
     """What has to be carried back for these methods."""
     return {need for m in group for need in m.needs} - {"activation", "input"}
 
@@ -47,7 +45,7 @@ class GradientPass:
         if rules and not rules.met:
             warnings.warn(NO_RECTIFIER.format(type(trace.module).__name__), SeewhyWarning, stacklevel=4)
 
-    def point_at(self, target: ResolvedTarget, group: Sequence[Method]) -> None:
+    def point_at(self, target: ResolvedTarget, group: Sequence[Formula]) -> None:
         """Carries the target back as far as these methods need."""
         needs = signals(group)
         layers = list(self.layouts) if "gradient" in needs else []
@@ -64,7 +62,7 @@ class GradientPass:
             self.rules.rule = "guided" if "guided" in needs else "deconvnet"
             self.ruled = self.trace.signal(target.score, layers=[INPUT])[INPUT].float()
 
-    def tensors(self, method: Method, layer: str) -> list[Tensor]:
+    def tensors(self, method: Formula, layer: str) -> list[Tensor]:
         """What the method combines."""
         return [self._get(need, layer) for need in method.needs]
 
@@ -78,10 +76,10 @@ class GradientPass:
             return self.activations[layer]
         return self.gradients[INPUT if need == "input_gradient" else layer]
 
-    def facts(self, method: Method, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
         return ()
 
-    def ledger(self, method: Method) -> Ledger | None:
+    def ledger(self, method: Formula) -> Ledger | None:
         return None
 
 
@@ -99,7 +97,7 @@ class RelevancePass:
         layers_of: LayersOf,
         *,
         strict: bool,
-        seeds_of: Callable[[Method], Sequence[Seed]],
+        seeds_of: Callable[[Formula], Sequence[Seed]],
         with_ledger: Callable[[], Trace],
     ) -> None:
         _check_known(trace, strict)
@@ -111,7 +109,7 @@ class RelevancePass:
         self.scores: dict[Seed, ScoreFunction] = {}
         self.ledgers: dict[Seed, Ledger] = {}
 
-    def point_at(self, target: ResolvedTarget, group: Sequence[Method]) -> None:
+    def point_at(self, target: ResolvedTarget, group: Sequence[Formula]) -> None:
         """Carries the target back once for each of the seeds, as far as the methods that start there need."""
         wanted: dict[Seed, list[str]] = {}
         for method in group:
@@ -128,7 +126,7 @@ class RelevancePass:
                 r = safe(a).float() * g.float()
                 self.relevance[seed, layer] = r if layer == INPUT else self.layouts[layer].to_grid(r)
 
-    def tensors(self, method: Method, layer: str) -> list[Tensor]:
+    def tensors(self, method: Formula, layer: str) -> list[Tensor]:
         """What the method combines: activations, and relevance for each of its seeds in turn."""
         seeds = iter(self.seeds_of(method))
         return [
@@ -138,7 +136,7 @@ class RelevancePass:
             for need in method.needs
         ]
 
-    def facts(self, method: Method, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
         """For each image the largest relevance in these layers over what was put in, and what blew it up if it is."""
         facts: list[dict[str, Any]] = [{"relevance_peak": 0.0} for _ in next(iter(self.relevance.values()))]
         for seed in self.seeds_of(method):
@@ -163,7 +161,7 @@ class RelevancePass:
             trace.signal(alone)
             return next((entry.operation for entry in trace.ledger().entries if entry.peak > bound), None)
 
-    def ledger(self, method: Method) -> Ledger | None:
+    def ledger(self, method: Formula) -> Ledger | None:
         return self.ledgers.get(self.seeds_of(method)[0])
 
 

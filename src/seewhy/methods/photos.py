@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data.images import find_images, read_image
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
-from ..engine.trace import check_input
+from ..engine.call import check_input
 from ..errors import ImageError, InputError, ModelError
 from ..models.model import Model
 
@@ -23,8 +23,9 @@ ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 
 
 class Batch(NamedTuple):
-    """The photos of one pass that could be read: what they are called, themselves, and as the model takes them."""
+    """The photos of one pass that could be read: which of all, what they are called, themselves, and as inputs."""
 
+    indices: tuple[int, ...]
     names: tuple[str, ...]
     photos: tuple[Image.Image, ...]
     placements: tuple[Placement, ...]
@@ -92,15 +93,18 @@ class Source:
             h, w = x.shape[2:]
             placements = [Placement((h, w), (0.0, 0.0, float(w), float(h)))] * len(x)
             names = [f"image {i}" for i in range(start, stop)]
+            indices = list(range(start, stop))
         else:
             assert preprocess is not None
-            names, photos, inputs = [], [], []
-            for item, name in zip(self.items[start:stop], self.names[start:stop], strict=True):
+            indices, names, photos, inputs = [], [], [], []
+            for index in range(start, stop):
+                item, name = self.items[index], self.names[index]
                 try:
                     photo = read_image(item)
                     inputs.append(_prepared(photo, name, preprocess))
                     photos.append(photo)
                     names.append(name)
+                    indices.append(index)
                 except ImageError as error:
                     if self.on_bad_image is None:
                         raise
@@ -108,7 +112,7 @@ class Source:
                     self.on_bad_image(item, error)
             x = torch.stack([x for x, _ in inputs]) if inputs else torch.empty(0)
             placements = [placement for _, placement in inputs]
-        return Batch(tuple(names), tuple(photos), tuple(placements), x)
+        return Batch(tuple(indices), tuple(names), tuple(photos), tuple(placements), x)
 
 
 def _prepared(photo: Image.Image, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:

@@ -2,9 +2,9 @@
 
 LRP is patented in some countries for commercial use; `docs/methods.md` says more.
 
-All of these take the options `composite`, which rule where (a name in `seewhy.rules.composites`, or your own), `seed`,
-where relevance starts (`seeds.seeded`), and `strict`, whether an operation without a rule is an error or, with a
-warning, takes its gradient.
+All of these take the options `composite`, which rule where (a name in `seewhy.engine.rules.composites`, or your own),
+`seed`, where relevance starts (`seeds.seeded`), and `strict`, whether an operation without a rule is an error or, with
+a warning, takes its gradient.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..engine.flow import Flow
 from ..maps import values as maps
+from .formula import Need
 from .gradient import channel_sum
-from .method import Method, Need
+from .method import Method
 from .seeds import Seed
 
 
@@ -88,7 +89,7 @@ def _method(
     **rest: Any,
 ) -> Method:
     options: dict[str, Any] = {"composite": composite, **({"seed": seed} if seed else {}), "strict": True}
-    return Method(name, title, paper, combine, needs, **{"signed": True, **rest}, options=options)
+    return Method(name, title, paper, "relevance", combine, needs, **{"signed": True, **rest}, options=options)
 
 
 _AT_INPUT: dict[str, Any] = {"at": "input", "reduce": channel_sum}

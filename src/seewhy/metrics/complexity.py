@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..engine.call import Call
 from ..engine.targets.resolve import TargetLike
 from ..maps import values as map_tools
-from ..models.model import Model
+from ..models.call import CallableModel
 from .metric import ExplanationMetric, Measured
 
 
@@ -21,11 +20,9 @@ class _OfMapsAlone(ExplanationMetric):
     def update(
         self,
         maps: Tensor,
-        model: Model | nn.Module | None = None,
+        model: CallableModel | None = None,
         x: Tensor | None = None,
         target: TargetLike = "top1",
-        *,
-        call: Call | None = None,
     ) -> None:
         """Adds maps (N, h, w): resized to x (N, C, H, W) where that is given, else as they are.
 

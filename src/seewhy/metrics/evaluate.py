@@ -8,18 +8,24 @@ from typing import Any
 
 from torch import Tensor
 
+from ..engine.call import Call
+from ..engine.flow import find_flow
 from ..engine.targets.resolve import ResolvedTarget, TargetLike, as_targets, check_one_each, one_each, part_of, resolve
+from ..engine.trace import Trace
 from ..errors import ImageError, InputError
 from ..maps.attribution import Attribution
-from ..methods import Call, Method, find_flow, find_method
+from ..methods.catalog import find_method
 from ..methods.explain import ALL_STAGES, BATCH_SIZE, LayersLike, ModelLike, Progress, explain
+from ..methods.method import Method
 from ..methods.photos import ImageLike, Source
-from ..models.call import unpack
+from ..models.call import call_of
 from ..models.load import DEFAULT_MODEL, load_model
-from ..models.model import Model, wrap
-from . import CHANCES, Chance, ChanceMethod, ExplanationMetric, MethodMetric, bind, chance_maps, find_metric
+from ..models.model import wrap
+from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
+from .catalog import find_metric
 from .evaluation import Evaluation, Parts, Row
-from .sanity.rerun import BoundMethod
+from .metric import ExplanationMetric
+from .sanity.rerun import BoundMethod, MethodMetric, bind
 
 OWN = "each image's own"  # what a target is called that names one class for each image
 MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
@@ -39,6 +45,7 @@ def evaluate(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     output: Callable[[Any], Any] | None = None,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
@@ -47,7 +54,7 @@ def evaluate(
     """Explains photos by methods, and scores the maps, and maps that know nothing of the model, by metrics.
 
     Args:
-        model, images, methods, targets, layers, options, args, kwargs, output: as in `seewhy.explain`.
+        model, images, methods, targets, layers, options, args, kwargs, inputs, output: as in `seewhy.explain`.
         metrics: names from `seewhy.metrics.METRICS` or metrics with settings of their own; a mapping names them.
         chance: the chance maps that each metric also scores; () leaves them out, which saves their forward passes.
         seed: of the random chance map.
@@ -61,10 +68,10 @@ def evaluate(
     """
     model = load_model(model) if isinstance(model, str) else wrap(model)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
-    board = _Board(
-        model, chosen, _named(metrics), chance, seed, layers, options or {}, Call(args, kwargs or {}, output)
-    )
+    call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
+    board = _Board(chosen, _named(metrics), chance, seed, layers, options or {})
     source, wanted = Source(images, model, on_bad_image), as_targets(targets)
+    call.check_rows(len(source))
     for target in wanted:
         check_one_each(target, len(source))
     if batch_size < 1:
@@ -77,9 +84,10 @@ def evaluate(
 
     for start in range(0, len(source), batch_size):
         stop = min(start + batch_size, len(source))
-        names, _, _, x = source.batch(start, stop)
-        if names:
-            resolved = _resolved(model, x, [part_of(target, start, stop) for target in wanted], board.call)
+        batch = source.batch(start, stop)
+        if batch.names:
+            x, called = batch.x, call.rows(batch.indices)
+            resolved = _resolved(called, x, [part_of(target, batch.indices) for target in wanted], model.labels)
             explained = explain(
                 model,
                 x,
@@ -88,12 +96,13 @@ def evaluate(
                 layers=layers,
                 batch_size=len(x),
                 options=options,
-                args=args,
-                kwargs=kwargs,
-                output=output,
+                args=called.args,
+                kwargs=called.kwargs,
+                inputs=called.inputs,
+                output=called.output,
             )
-            board.add(x, resolved, explained.attributions)
-            seen += names
+            board.add(called, x, resolved, explained.attributions)
+            seen += batch.names
             parts.offer(so_far)
         if progress:
             progress(stop, len(source))
@@ -107,31 +116,31 @@ class _Board:
 
     def __init__(
         self,
-        model: Model,
         methods: Sequence[Method],
         metrics: Mapping[str, ExplanationMetric],
         chance: Sequence[Chance],
         seed: int,
         layers: LayersLike,
         options: Mapping[str, Mapping[str, Any]],
-        call: Call,
     ) -> None:
-        self.model, self.metrics, self.layers, self.options, self.call = model, metrics, layers, options, call
+        self.metrics, self.layers, self.options = metrics, layers, options
         self.methods = {method.name: method for method in methods}
         self.chances = {name: ChanceMethod(name, seed=seed) for name in chance}
         self.seed = seed
         self._scored: dict[tuple[str, str | None, str, str], ExplanationMetric] = {}
         self._by_chance: dict[tuple[str, str, Chance], ExplanationMetric] = {}
 
-    def add(self, x: Tensor, targets: Sequence[ResolvedTarget], attributions: Sequence[Attribution]) -> None:
+    def add(
+        self, call: Call, x: Tensor, targets: Sequence[ResolvedTarget], attributions: Sequence[Attribution]
+    ) -> None:
         """Scores the maps of a batch; targets are the innermost of the attributions' order."""
         for i, attribution in enumerate(attributions):
             target = targets[i % len(targets)]
             for name, metric in self.metrics.items():
                 key = (attribution.method, attribution.layer, target.name, name)
                 if key not in self._scored:
-                    self._scored[key] = metric.for_method(self._bound(attribution, metric, x))
-                self._scored[key].update(attribution.map, self.model, x, target.score, call=self.call)
+                    self._scored[key] = metric.for_method(self._bound(attribution, metric, call, x))
+                self._scored[key].update(attribution.map, call, x, target.score)
         drawn = chance_maps(x, seed=self.seed) if self.chances else {}
         for target in targets:
             for name, metric in self.metrics.items():
@@ -141,7 +150,7 @@ class _Board:
                         # a constant map is what a chance level is of
                         judged = [status for status in metric.leave_out if status != "constant"]
                         self._by_chance[place] = metric.for_method(method, leave_out=judged)
-                    self._by_chance[place].update(drawn[chance], self.model, x, target.score, call=self.call)
+                    self._by_chance[place].update(drawn[chance], call, x, target.score)
 
     def rows(self) -> tuple[Row, ...]:
         found = {place: metric.compute() for place, metric in self._by_chance.items()}
@@ -150,17 +159,16 @@ class _Board:
             for key, metric in self._scored.items()
         )
 
-    def _bound(self, attribution: Attribution, metric: ExplanationMetric, x: Tensor) -> Any:
+    def _bound(self, attribution: Attribution, metric: ExplanationMetric, call: Call, x: Tensor) -> Any:
         """The method as metrics that run it again have to: at the attribution's layer."""
         if not isinstance(metric, MethodMetric):
             return None
         method, options = self.methods[attribution.method], self.options.get(attribution.method, {})
         if method.at == "layer" and (self.layers is None or self.layers == ALL_STAGES):
-            module, _, call = unpack(self.model, self.call)
-            flow = find_flow(module, x, call)
+            flow = find_flow(call, x)
             layers = flow.chosen if self.layers else flow.chosen[-1:]
-            return BoundMethod(method, layers, flow, options, self.call, attribution.layer)
-        return bind(method, self.model, x, layer=attribution.layer, options=options, call=self.call)
+            return BoundMethod(method, layers, flow, options, attribution.layer)
+        return bind(method, call, x, layer=attribution.layer, options=options)
 
 
 def _named(metrics: MetricsLike) -> dict[str, ExplanationMetric]:
@@ -176,10 +184,11 @@ def _named(metrics: MetricsLike) -> dict[str, ExplanationMetric]:
     return found
 
 
-def _resolved(model: Model, x: Tensor, targets: Sequence[TargetLike], call: Call) -> list[ResolvedTarget]:
+def _resolved(
+    call: Call, x: Tensor, targets: Sequence[TargetLike], labels: Sequence[str] | None
+) -> list[ResolvedTarget]:
     """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
-    module, labels, call = unpack(model, call)
-    with call.trace(module, x, (), grad=False) as trace:
+    with Trace(call, x, layers=(), grad=False) as trace:
         found = [(t, resolve(t, trace.output, labels, multi_label=call.multi_label)) for t in targets]
     return [
         resolved if one_each(target) is None else dataclasses.replace(resolved, name=OWN)

@@ -17,7 +17,9 @@ from pyarrow import parquet
 
 from ..data.disk import number, writable_folder, write_json
 from ..render.curves import Panel, Scored, curves_picture
-from . import LOCALIZATION, METRICS, Chance, Figure, MetricResult
+from .base import Figure, MetricResult
+from .baselines import Chance
+from .catalog import LOCALIZATION, METRICS
 
 JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
     "evaluation.json",

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..engine.call import Call
-from ..engine.masking import AnyBaseline, Chunk, Masks, Running, image_seed, masked_scores
+from ..engine.call import Call, check_input
+from ..engine.masking.baselines import AnyBaseline, image_seed
+from ..engine.masking.masks import Masks
+from ..engine.masking.running import Running
+from ..engine.masking.scoring import Chunk, masked_scores
 from ..engine.targets.classes import Logit, Probability, ScoreFunction
 from ..engine.targets.resolve import TargetLike, describe, resolve
-from ..engine.trace import check_input
+from ..engine.trace import Trace
 from ..errors import ArgumentTypeError, InputError, TargetError
 from ..maps import values as map_tools
-from ..models.call import unpack
-from ..models.model import Model, wrap
+from ..models.call import CallableModel, call_of, labels_of, wrapped
+from ..models.model import Model
 from .base import UNDEFINED, ImageMetric
 
 Output = Literal["probability", "logit"]
@@ -37,27 +40,15 @@ class Case:
     """One update's images and what is explained of them."""
 
     maps: Tensor  # (N, h, w) or (N, C, H, W), float32 on the CPU, finite
-    model: Model
+    model: Model | Call  # as it was given
     x: Tensor
     score: ScoreFunction
     clean: Tensor  # (N,) float64, the scores of x
     call: Call
-    module: nn.Module
 
     def chunks(self, masks: Sequence[Masks], baseline: AnyBaseline, running: Running | None) -> Iterator[Chunk]:
         """The target's scores of the masked images, masks of each image in their order."""
-        call = self.call
-        return masked_scores(
-            self.module,
-            self.x,
-            masks,
-            [self.score],
-            baseline=baseline,
-            running=running,
-            args=call.args,
-            kwargs=call.kwargs,
-            output=call.output,
-        )
+        return masked_scores(self.call, self.x, masks, [self.score], baseline=baseline, running=running)
 
     def masked(self, masks: Sequence[Masks], baseline: AnyBaseline, running: Running | None) -> list[Tensor]:
         """For each image the scores of its masks, (masks,) float64."""
@@ -68,7 +59,7 @@ class Case:
 
     def scores(self, pictures: Tensor) -> Tensor:
         """The target's scores of other pictures of the same images, (N,) float64."""
-        with self.call.trace(self.module, pictures, (), grad=False) as trace:
+        with Trace(self.call, pictures, layers=(), grad=False) as trace:
             return trace.scores(self.score).double().cpu()
 
     @property
@@ -111,26 +102,24 @@ class ExplanationMetric(ImageMetric):
     def update(
         self,
         maps: Tensor,
-        model: Model | nn.Module | None = None,
+        model: CallableModel | None = None,
         x: Tensor | None = None,
         target: TargetLike = "top1",
-        *,
-        call: Call | None = None,
     ) -> None:
         """Adds the images of a batch.
 
         Args:
             maps: (N, h, w), one for each image, as the paper has it: not normalised; resized to the input here.
-            model: what was explained, a `Model` or a module; in evaluation mode here, and as it was afterwards.
+            model: what was explained, a `Model`, a module, or a `Call` with further inputs or an output of its own; in
+                evaluation mode here, and as it was afterwards.
             x: (N, C, H, W), the explained images, preprocessed.
             target: what was explained of them, as in `seewhy.targets`; one target.
-            call: further inputs of the model and how its answer is read.
 
         Raises:
             SeewhyError: shapes that do not go together, or a target that the metric cannot score.
         """
         judged = self._checked(maps)
-        self._keep(judged, self._measure(self._case(judged.nan_to_num(0.0, 0.0, 0.0), model, x, target, call)))
+        self._keep(judged, self._measure(self._case(judged.nan_to_num(0.0, 0.0, 0.0), model, x, target)))
 
     def _keep(self, maps: Tensor, found: Measured) -> None:
         """Adds what was found of these maps to the states, with the maps' statuses."""
@@ -161,23 +150,20 @@ class ExplanationMetric(ImageMetric):
             raise InputError(f"maps has shape {tuple(maps.shape)}, not {accepted}{hint}")
         return maps.detach().float().cpu()
 
-    def _case(
-        self, maps: Tensor, model: Model | nn.Module | None, x: Tensor | None, target: TargetLike, call: Call | None
-    ) -> Case:
+    def _case(self, maps: Tensor, model: CallableModel | None, x: Tensor | None, target: TargetLike) -> Case:
         if model is None or x is None:
             raise InputError(f"{self.name} runs the model: call update(maps, model, x, target)")
         check_input(x)
         if len(maps) != len(x):
             raise InputError(f"maps has {len(maps)} maps for {len(x)} images; give one for each")
-        model = wrap(model)
-        module, labels, call = unpack(model, call or Call())
-        with call.trace(module, x, (), grad=False) as trace:
-            resolved = resolve(target, trace.output, labels, multi_label=call.multi_label)
+        call = call_of(model)
+        with Trace(call, x, layers=(), grad=False) as trace:
+            resolved = resolve(target, trace.output, labels_of(model), multi_label=call.multi_label)
             if len(resolved) != 1:
                 raise TargetError(f"target {target!r} is {len(resolved)} targets; a metric judges maps of one")
             score = read_as(resolved[0].score, self.settings.get("output", "logit"), multi_label=call.multi_label)
             clean = trace.scores(score).double().cpu()
-        return Case(maps, model, x.detach(), score, clean, call, module)
+        return Case(maps, wrapped(model), x.detach(), score, clean, call)
 
 
 def check_output(output: str) -> None:

@@ -1,21 +1,51 @@
-"""A `Model` as the engine takes it: its module, its labels and how it is called."""
+"""A `Model` as the engine takes it: how it is called, and what its classes are called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from ..engine.call import Call
-from ..engine.layers import unwrap
-from .model import Model
+from ..engine.call import Call, OutputAdapter, with_inputs
+from .model import Model, wrap
+
+CallableModel = Model | nn.Module | Call | Callable[..., Any]
 
 
-def unpack(model: Model | nn.Module | Callable[..., Any], call: Call) -> tuple[nn.Module, tuple[str, ...] | None, Call]:
-    """The module, the labels and the call of a model or module."""
+def call_of(
+    model: CallableModel,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> Call:
+    """How a model is called: as it says itself, with what its user gives beside it.
+
+    Args:
+        model: a `Model`, a module, any callable, or a call.
+        args, kwargs: further inputs, as they are.
+        inputs: further inputs with a row for each image.
+        output: which of the model's outputs is meant; its own `output` unless given.
+    """
+    return with_inputs(_own_call(model), args, kwargs, inputs, output)
+
+
+def _own_call(model: CallableModel) -> Call:
     if not isinstance(model, Model):
-        return unwrap(model), None, call
+        return model if isinstance(model, Call) else Call(model)  # type: ignore[arg-type]
     bounds = model.preprocess.bounds if model.preprocess else None
-    output, several = call.output or model.output, call.multi_label or model.multi_label
-    return unwrap(model.module), model.labels, Call(call.args, call.kwargs, output, bounds, several)
+    own = Call(model.module, bounds=bounds, multi_label=model.multi_label)
+    return replace(own, output=model.output) if model.output else own
+
+
+def labels_of(model: CallableModel) -> tuple[str, ...] | None:
+    """A name for each class, where the model has them."""
+    return model.labels if isinstance(model, Model) else None
+
+
+def wrapped(model: CallableModel) -> Model | Call:
+    """The model as a `Model`, or the call as it is: each has a `module`, which a changed copy can replace."""
+    return model if isinstance(model, Call) else wrap(model)

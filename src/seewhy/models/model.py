@@ -23,7 +23,7 @@ class Model:
         name: how reports call it, and what `load_model` was given.
         preprocess: photo -> tensor, and back; None where it is not known: then only tensors can be explained.
         labels: a name for each class; None where they are not known.
-        output: takes what the module returns to what targets read; None for `seewhy.trace.main_output`.
+        output: takes what the module returns to what targets read; None for `seewhy.engine.call.main_output`.
         multi_label: a picture may show several classes: each has a sigmoid of its own.
     """
 

@@ -36,16 +36,14 @@ _TABLES = {"heatmap": "inferno", "jet": "jet", "map": "inferno", "signed": "RdBu
 _TABLES |= {"sure": "gray", "superpixels": "RdYlGn"}
 _WITHOUT_ZERO = ("grey", "map", "sure", "superpixels")  # styles in which a map of zeros can be read
 _REGIONS = 2000  # more are no superpixels
-_AS_IN_PAPER = frozenset({"guided_backprop", "guided_grad_cam", "deconvnet"})  # shown as grey pixels there
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def default_style(attribution: Attribution, index: int) -> str:
-    """Returns the papers' own for guided methods ("grey") and LIME, "signed" for negative values, else "heatmap"."""
-    if attribution.method == "lime":
-        return "superpixels"
-    if attribution.method in _AS_IN_PAPER and attribution.pixels is not None:
-        return "grey"
+    """Returns the paper's own, where the record has one, "signed" for negative values, else "heatmap"."""
+    needs_pixels = attribution.style == "grey"  # which fused maps have no more
+    if attribution.style and not (needs_pixels and attribution.pixels is None):
+        return attribution.style
     return _sided_style(attribution, index)
 
 

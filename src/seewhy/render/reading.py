@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..maps.attribution import Attribution
+from ..maps.attribution import Attribution, Family
 from ..maps.values import STATUS_MEANINGS
 
 HOW_TO_READ = {
@@ -18,7 +18,7 @@ HOW_TO_READ = {
 SCALE = "Each map is scaled by itself: compare places within a picture, not brightness between pictures."
 UNSEEN = "What lies outside the dashed line was cut off before the model looked."
 
-_CANNOT_SAY = {
+_CANNOT_SAY: dict[Family, str] = {
     "layer": (
         "It shows the region that counted at one layer, at that layer's coarse grid; it does not show exact outlines, "
         "nor what about the region mattered."
@@ -40,22 +40,12 @@ _CANNOT_SAY = {
         "parts that matter only together can be missed."
     ),
 }
-_PARTS = (
-    ("guided", ("guided", "deconv")),
-    ("layer", ("cam", "fem")),
-    ("relevance", ("relevance", "lrp")),
-    ("gradient", ("gradient", "saliency", "grad", "deeplift")),
-    ("perturbation", ("rise", "lime", "occlusion", "ablation", "shap")),
-)
 _GENERAL = "It shows where the model looked, not why, and not whether the answer is right."
 
 
-def cannot_say(method: str) -> str:
-    """What the map of a method, such as "grad_cam", leaves open."""
-    for family, parts in _PARTS:
-        if any(part in method for part in parts):
-            return _CANNOT_SAY[family]
-    return _GENERAL
+def cannot_say(attribution: Attribution) -> str:
+    """What maps of this kind leave open."""
+    return _GENERAL if attribution.family is None else _CANNOT_SAY[attribution.family]
 
 
 def status_words(attribution: Attribution, index: int) -> str:

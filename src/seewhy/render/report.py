@@ -121,7 +121,7 @@ def _kinds(page: ReportPage, style: str | None) -> list[dict[str, str]]:
     titles: dict[tuple[str, str], list[str]] = {}
     for attribution in page.attributions:
         chosen = style or default_style(attribution, page.index)
-        alike = titles.setdefault((chosen, reading.cannot_say(attribution.method)), [])
+        alike = titles.setdefault((chosen, reading.cannot_say(attribution)), [])
         alike += [attribution.title] if attribution.title not in alike else []
     kinds = []
     for (chosen, cannot), alike in titles.items():

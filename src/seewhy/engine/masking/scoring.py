@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, ModelError, SeewhyError
-from ..black_box import BlackBox
+from ..call import Call, as_call, check_input, evaluating, matching_input
 from ..targets.classes import ScoreFunction
-from ..targets.rows import call_with_rows, rows_of
-from ..trace import OutputAdapter, check_input, evaluating, main_output, matching_input, run_model
+from ..targets.rows import rows_of
 from .baselines import AnyBaseline, Several
 from .masks import Masks, check_masks
 from .running import Running
 from .tuning import settled
 
+Model = Call | nn.Module | Callable[..., Any]
 Segment = tuple[int, int, int]  # image, and its masks from, to
 AHEAD = 64  # masks that bfloat16 runs under one autocast, which casts the weights once
 
@@ -49,16 +49,13 @@ class Chunk:
 
 
 def masked_scores(
-    module: nn.Module | Callable[..., Any],
+    model: Model,
     x: Tensor,
     masks: Sequence[Masks],
     scores: Sequence[ScoreFunction],
     *,
     baseline: AnyBaseline | Sequence[AnyBaseline],
     running: Running | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    output: OutputAdapter | None = None,
 ) -> Iterator[Chunk]:
     """Scores of masked pictures, mask * x + (1 - mask) * baseline, chunk by chunk.
 
@@ -66,37 +63,32 @@ def masked_scores(
     number. A batch goes on to the next image where the masks of one end; those of an image come in their order.
 
     Args:
-        module: takes (N, C, H, W); what is no module is run as a `BlackBox`.
+        model: how it is called; or a module that takes (N, C, H, W) alone, or a `BlackBox`'s function.
         x: (N, C, H, W), preprocessed.
         masks: one source for each image.
         scores: as targets take them: row i of what they see is image i.
         baseline: for all images, or a sequence with one for each.
         running: batch size, precision, ...
-        args, kwargs: further inputs of the model; tensors with N rows have one for each image.
-        output: takes what the model returns to what targets read.
 
     Raises:
         InputError: x, the masks or the baselines do not fit each other or the model.
         ScorerError: the model or a target raised, or gave NaN or the wrong shape; everything before was yielded.
     """
-    forward = MaskedForward(module, x, masks, scores, baseline=baseline, args=args, kwargs=kwargs, output=output)
+    forward = MaskedForward(model, x, masks, scores, baseline=baseline)
     return _chunks(forward, running or Running())
 
 
 def settle(
-    module: nn.Module | Callable[..., Any],
+    model: Model,
     x: Tensor,
     masks: Sequence[Masks],
     scores: Sequence[ScoreFunction],
     *,
     baseline: AnyBaseline | Sequence[AnyBaseline],
     running: Running | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    output: OutputAdapter | None = None,
 ) -> Running:
     """Returns how `masked_scores` of the same arguments would run: with a batch size, a format and a precision."""
-    forward = MaskedForward(module, x, masks, scores, baseline=baseline, args=args, kwargs=kwargs, output=output)
+    forward = MaskedForward(model, x, masks, scores, baseline=baseline)
     return forward.settled(running or Running())
 
 
@@ -105,21 +97,18 @@ class MaskedForward:
 
     def __init__(
         self,
-        module: nn.Module | Callable[..., Any],
+        model: Model,
         x: Tensor,
         masks: Sequence[Masks],
         scores: Sequence[ScoreFunction],
         *,
         baseline: AnyBaseline | Sequence[AnyBaseline],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any] | None,
-        output: OutputAdapter | None,
     ) -> None:
         check_input(x)
-        self.module = module if isinstance(module, nn.Module) else BlackBox(module)
-        self.x = matching_input(self.module, x)
+        self.call = as_call(model)
+        self.call.check_rows(len(x))
+        self.x = matching_input(self.call.module, x)
         self.masks, self.scores = masks, scores
-        self.args, self.kwargs, self.output = args, kwargs or {}, output or main_output
         each = list(baseline) if isinstance(baseline, Sequence) else [baseline] * len(x)
         if len(each) != len(x):
             raise InputError(f"baseline has {len(each)} for {len(x)} images; give one, or one for each image")
@@ -149,7 +138,7 @@ class MaskedForward:
                 raise failure
             return torch.cat([scores for _, scores in finished])
 
-        return settled(running, measure, module=self.module, picture=self.x[0], total=total, step=self.repeats)
+        return settled(running, measure, call=self.call, picture=self.x[0], total=total, step=self.repeats)
 
     def run(
         self, batches: Iterable[Sequence[Segment]], running: Running
@@ -164,7 +153,7 @@ class MaskedForward:
         with ExitStack() as stack:
             for context in (torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False)):
                 stack.enter_context(context)
-            stack.enter_context(evaluating(self.module))
+            stack.enter_context(evaluating(self.call.module))
             for segments in batches:
                 try:
                     masks = [self.masks[image].render(start, stop, device) for image, start, stop in segments]
@@ -203,10 +192,9 @@ class MaskedForward:
         """(rows, T), a row for each mask under each of several baselines."""
         n, device = len(self.x), self.x.device.type
         owners = [i for i, mask in zip(images, masks, strict=True) for _ in range(self.repeats * len(mask))]
-        args, kwargs = call_with_rows(self.args, self.kwargs, owners, n)
         pictures = self._pictures(images, masks, running)
         with torch.autocast(device, torch.bfloat16, enabled=running.precision == "bfloat16"):
-            output = self.output(run_model(self.module, pictures, args, kwargs))
+            output = self.call.rows(owners).run(pictures)
         columns = [rows_of(score, owners, n)(output) for score in self.scores]
         return torch.stack([_checked(column, len(owners)) for column in columns], 1)
 

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..black_box import BlackBox
+from ..call import Call
+from ..keys import Remembered
 from .running import Running
 
 WORTH_MEASURING = 512  # masked pictures; below, measuring costs more than it gains
@@ -30,21 +32,21 @@ PROBE_OF_RANKING = 32
 
 Measure = Callable[[Running, int], Tensor]  # the scores of the first so many masked pictures
 
-_found: WeakKeyDictionary[nn.Module, dict[Any, Running]] = WeakKeyDictionary()
+_found: Remembered[Running] = Remembered()
 
 
 def settled(
     running: Running,
     measure: Measure,
     *,
-    module: nn.Module,
+    call: Call,
     picture: Tensor,
     total: int,
     step: int = 1,
 ) -> Running:
     """Returns how to run with nothing left to be found.
 
-    What is measured is kept for the module, the shape and the place of the picture, so that a repeated explanation is
+    What is measured is kept for the call, the shape and the place of the picture, so that a repeated explanation is
     run alike.
 
     Args:
@@ -54,14 +56,12 @@ def settled(
         total: masked pictures to come.
         step: pictures that go together, one for each of several baselines.
     """
-    if isinstance(module, BlackBox):  # its calls may cost more than time, and it takes float32 as it comes
+    if isinstance(call.module, BlackBox):  # its calls may cost more than time, and it takes float32 as it comes
         total = 0
     asked = replace(running, progress=None)
-    key = (asked, tuple(picture.shape), picture.dtype, str(picture.device), _worth(total), step)
-    known = _found.setdefault(module, {})
-    if key not in known:
-        known[key] = _settle(asked, measure, picture, total, step)
-    return replace(known[key], progress=running.progress)
+    key = (call.key, asked, tuple(picture.shape), picture.dtype, str(picture.device), _worth(total), step)
+    found = _found.get(call.module, key, lambda: _settle(asked, measure, picture, total, step))
+    return replace(found, progress=running.progress)
 
 
 def _worth(total: int) -> int:

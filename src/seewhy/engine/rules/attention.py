@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .mode import Mode
 from .passing import Valued
-
-if TYPE_CHECKING:
-    from .relevance import Relevance
 
 _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 
 
-def attention(mode: Relevance, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+def attention(mode: Mode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
     """Scaled dot-product attention (CP-LRP, Ali et al., ICML 2022; AttnLRP, Achtibat et al., ICML 2024)."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -40,7 +38,7 @@ def attention(mode: Relevance, func: Any, args: Sequence[Any], kwargs: Mapping[s
     return Valued.apply(out, z)  # type: ignore[no-any-return]
 
 
-def multi_head(mode: Relevance, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def multi_head(mode: Mode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """`F.multi_head_attention_forward`."""
     with torch.no_grad():
         z, attended = func(*args, **kwargs)

@@ -22,6 +22,7 @@ from typing import Literal
 from torch import Tensor
 
 from ...errors import InputError, did_you_mean
+from ..call import Bounds
 from .lrp import Rule, alpha_beta, epsilon, gamma, z_box, z_plus
 
 
@@ -132,7 +133,6 @@ def conserving() -> Composite:
     )
 
 
-Bounds = tuple[Tensor, Tensor]  # the lowest and the highest value of each channel of the input, (C, 1, 1)
 COMPOSITES: dict[str, Callable[[], Composite]] = {
     "epsilon_plus": epsilon_plus,
     "epsilon_gamma": epsilon_gamma,
@@ -168,6 +168,6 @@ def find_composite(composite: str | Composite, bounds: Bounds | None = None) -> 
     if bounds is None:
         raise InputError(
             f"composite {composite!r} needs the input's bounds, and the model has no preprocessing to take them from; "
-            f"wrap(module, preprocess=...), or give seewhy.rules.composites.{composite}(low, high)"
+            f"wrap(module, preprocess=...), or give seewhy.engine.rules.composites.{composite}(low, high)"
         )
     return BOXED[composite](*bounds)

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import operations as ops
 from .linear import convolution, dense, merged
+from .mode import Mode
 from .passing import Normed, PassedOn, Shared, Valued
 from .tags import carrying, is_coefficient, is_non_negative, live, source, tag, tensors
-
-if TYPE_CHECKING:
-    from .relevance import Relevance
 
 Arguments = tuple[Any, ...]
 Options = dict[str, Any]
 Called = tuple[Any, Arguments, Options]
-Handler = Callable[["Relevance", Any, Arguments, Options], Any]
+Handler = Callable[[Mode, Any, Arguments, Options], Any]
 
 
 def replaced(values: Any, new: Callable[[Tensor], Tensor]) -> Any:
@@ -38,7 +36,7 @@ def detached(values: Any) -> Any:
     return replaced(values, Tensor.detach)
 
 
-def transparent(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def transparent(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """Operations whose derivative carries relevance as it is, and those that nobody knows."""
     out = func(*args, **kwargs)
     if ops.keeps_sign(func, args, kwargs) and all(map(is_non_negative, tensors((*args, *kwargs.values())))):
@@ -57,7 +55,7 @@ def transparent(mode: Relevance, func: Any, args: Arguments, kwargs: Options) ->
     return out
 
 
-def convolve(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def convolve(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     x, linear, weight, depthwise = convolution(func, args, kwargs)
     if not live(x) or x.ndim != weight.ndim:  # its kernels come from the image, or it takes one image without a batch
         mode.note(func)
@@ -69,7 +67,7 @@ def convolve(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> An
     return tag(y, source=(x, linear, z, 1 if transposed else 0, "conv", depthwise, weight))
 
 
-def dense_layer(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def dense_layer(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     x, linear, weight = dense(args, kwargs)
     if not live(x):
         mode.note(func)
@@ -83,7 +81,7 @@ def dense_layer(mode: Relevance, func: Any, args: Arguments, kwargs: Options) ->
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
-def batch_norm(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def batch_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """Merged with the linear map before it, where there is one; else an affine map place by place."""
     given = {**dict(zip(_BATCH_NORM, args, strict=False)), **kwargs}
     x = given["input"]
@@ -106,7 +104,7 @@ def batch_norm(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> 
     return _normed(mode, x * scale.view(shape), x, y, bias.view(shape), 1)
 
 
-def _normed(mode: Relevance, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Any) -> Tensor:
+def _normed(mode: Mode, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Any) -> Tensor:
     """The value of a norm, the way back of its parts, and the bias as the composite has it."""
     if bias is not None and mode.composite.norm_bias == "exclude":
         return Normed.apply(parts, x, y, bias.detach(), dims)  # type: ignore[no-any-return]
@@ -116,7 +114,7 @@ def _normed(mode: Relevance, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor |
     return out
 
 
-def layer_norm(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def layer_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
     """Layer, group or instance norm: the mean is subtracted, a linear map; the deviation divides as a constant."""
     given = {**dict(zip(ops.LAYER_NORMS[func], args, strict=False)), **kwargs}
     x, weight, bias = given["input"], given.get("weight"), given.get("bias")
@@ -138,7 +136,7 @@ def layer_norm(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> 
     return _normed(mode, centered.reshape(x.shape) * scale, x, y, bias, dims if per_token else 1)
 
 
-def activation(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def activation(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
     """Place by place, or divided by a statistic: relevance passes as it is."""
     x = args[0] if args else kwargs["input"]
     if func in ops.RELU:
@@ -148,7 +146,7 @@ def activation(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> 
     return tag(PassedOn.apply(x, y), non_negative=func in ops.NON_NEGATIVE or ops.is_cut_at_zero(func, args, kwargs))
 
 
-def gate(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def gate(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """A coefficient where it multiplies; its relevance passes place by place where it does not."""
     if mode.composite.attention == "attn" and func in ops.SOFTMAX:
         return func(*args, **kwargs)
@@ -160,7 +158,7 @@ def gate(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
     return tag(PassedOn.apply(x, y), coefficient=True, non_negative=func in ops.NON_NEGATIVE)
 
 
-def statistic(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def statistic(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """By what is divided: a constant."""
     out = func(*detached(args), **detached(kwargs))
     for y in tensors((out,)):
@@ -168,7 +166,7 @@ def statistic(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> A
     return out
 
 
-def moments(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def moments(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """The deviation, a constant, and the mean, a linear map."""
     spread, _ = statistic(mode, func, args, kwargs)
     x, *rest = args if args else (kwargs["input"],)
@@ -178,7 +176,7 @@ def moments(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any
     return spread, mean
 
 
-def add(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def add(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
     """Sums need no rule, constants in them keep their share."""
     out: Tensor = func(*args, **kwargs)
     a, b = _two(func, args, kwargs)
@@ -201,7 +199,7 @@ def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
     return (b, a) if func in ops.REVERSED else (a, b)
 
 
-def product(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def product(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """Coefficients are constants; factors that carry relevance share it."""
     factors = list(tensors((*args, *kwargs.values())))
     carriers = [x for x in factors if carrying(x)]
@@ -216,7 +214,7 @@ def product(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any
     return tag(out, non_negative=all(map(is_non_negative, factors)) and all(v >= 0 for v in scalars))
 
 
-def divide(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def divide(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     a, b = _two(func, args, kwargs)
     if kwargs.get("rounding_mode"):
         mode.note(func)
@@ -226,7 +224,7 @@ def divide(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
     return out if carrying(a) else tag(out, coefficient=True)
 
 
-def grid_sample(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Any:
+def grid_sample(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """Linear in the picture; where it is looked at is a coefficient."""
     args, kwargs = (args[0], *detached(args[1:])), {k: v if k == "input" else detached(v) for k, v in kwargs.items()}
     return func(*args, **kwargs)
@@ -262,7 +260,7 @@ WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {
 }
 
 
-def written_out(mode: Relevance, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def written_out(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
     """The model's own value, with the way back through the operation's parts, each under its rule."""
     with torch.no_grad():
         value: Tensor = func(*args, **kwargs)

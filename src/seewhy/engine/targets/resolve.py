@@ -180,12 +180,14 @@ def one_each(target: TargetLike) -> Sequence[Any] | None:
     return index if isinstance(index, tuple) else None
 
 
-def part_of(target: TargetLike, start: int, stop: int) -> TargetLike:
-    """The target of the images from start to stop."""
+def part_of(target: TargetLike, images: Sequence[int]) -> TargetLike:
+    """The target of these of the images."""
     each = one_each(target)
     if each is None:
         return target
     if isinstance(target, Sequence | Tensor):
-        return list(each[start:stop])
-    cut = {f: v[start:stop] for f in ("index", "other") if isinstance(v := getattr(target, f, None), tuple)}
+        return [each[i] for i in images]
+    cut = {
+        f: tuple(v[i] for i in images) for f in ("index", "other") if isinstance(v := getattr(target, f, None), tuple)
+    }
     return dataclasses.replace(target, **cut)  # type: ignore[type-var]

@@ -76,16 +76,3 @@ def _repeated(output: Any, row: int, rows: int, n: int) -> Any:
             return [output[row]] * n  # a detector's: one record for each picture
         return tuple(_repeated(value, row, rows, n) for value in output)
     return output
-
-
-def call_with_rows(
-    args: Sequence[Any], kwargs: Mapping[str, Any], images: Sequence[int], n: int
-) -> tuple[list[Any], dict[str, Any]]:
-    """Further inputs of a model for a batch of copies: of tensors with n rows, each copy gets its image's."""
-
-    def rows(value: Any) -> Any:
-        # one number for one image broadcasts as it is
-        per_image = isinstance(value, Tensor) and value.ndim > (n == 1) and len(value) == n
-        return value[torch.as_tensor(images, device=value.device)] if per_image else value
-
-    return [rows(value) for value in args], {name: rows(value) for name, value in kwargs.items()}

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...engine.call import Call, LayerLike, find_layer, picture_layout
+from ...engine.flow import LayerLike, find_layer
+from ...engine.layout import picture_layout
 from ...engine.targets.resolve import TargetLike
 from ...engine.trace import Trace
 from ...errors import InputError
@@ -105,7 +106,7 @@ def match_regions(
         alike = slopes @ slope.T / problem.count  # (B, 1)
         by_train, by_test = alike * test, alike * train
     scores = (by_train * train).sum(1).cpu().float()
-    name = find_layer(problem.module, question.images, layer, Call())
+    name = find_layer(problem.call, question.images, layer)
     both = ((question.images.expand(len(ids), -1, -1, -1), by_test), (images, by_train))
     shown = [_attribution(x, _places(index, head, x, by, name), name, question.words[0], scores) for x, by in both]
     return Matches(shown[0], shown[1], scores, exact)
@@ -115,7 +116,7 @@ def _question(index: InfluenceIndex, x: Tensor, label: int | None, target: Targe
     if len(x) != 1:
         raise InputError(f"image holds {len(x)} pictures; give one: (1, C, H, W), or a list of one photo")
     labels = None if label is None else [label]
-    return next(questions(index.problem, x, labels, target, model=index.model, classes=index.classes, batch_size=1))
+    return next(questions(index.problem, x, labels, target, classes=index.classes, batch_size=1))
 
 
 def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, layer: str) -> Tensor:
@@ -127,7 +128,7 @@ def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, l
 
     handle = head.layer.module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        with Trace(index.problem.module, images, layers=[layer]) as trace:
+        with Trace(index.problem.call, images, layers=[layer]) as trace:
             features = slopes[:, :-1] if head.layer.bias else slopes
             signal = trace.signal(lambda _: (given[-1] * features).flatten(1).sum(1))[layer]
             activation = trace.activations[layer]

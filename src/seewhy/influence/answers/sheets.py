@@ -12,17 +12,19 @@ from torch import Tensor
 
 from ...data.images import read_image
 from ...data.preprocess import Placement
-from ...engine.call import LayerLike
+from ...engine.flow import LayerLike
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError, LayerError, ModelError
 from ...maps.attribution import Attribution
 from ...render import drawing, panels, reading
 from ...render.overlay import attribution_picture, color_bar, seen_picture
 from ...render.sheet import captioned, grid
-from .. import InfluenceIndex, InfluenceQuery, Influential, Matches, Suspect, match_regions
 from ..index.examples import shown
+from ..index.index import InfluenceIndex
 from ..index.manifest import outputs_of, preprocess_of
+from ..index.questions import InfluenceQuery, Influential, Suspect
 from ..solvers.solver import Solver, is_calibrated
+from .matching import Matches, match_regions
 
 _MARGIN, _GAP, _SIDE, _TEST, _COLUMNS = 28, 22, 150, 230, 6
 _WIDEST = 260  # of a caption that is wider than its picture
@@ -101,7 +103,7 @@ def influence_sheet(
         _row(words.helpful, words.no_helpful, columns[:cut]),
         _row(words.harmful, words.no_harmful, columns[cut:]),
     ]
-    share = panels.percent(_answers(outputs_of(index.problem.module, index.inputs(image)))[0][1])
+    share = panels.percent(_answers(outputs_of(index.problem.call, index.inputs(image)))[0][1])
     says = (f"The model says: {found.predicted},", share, False)
     lines = [("The test picture", "", True), says, (f"Asked about: {found.about}", "", False)]
     left, right = _under(lines, test.draw(_TEST), _TEST), _stack(rows, 26)
@@ -152,7 +154,7 @@ def own_losses(index: InfluenceIndex, examples: Sequence[Influential]) -> list[f
 def _outputs(index: InfluenceIndex, examples: Sequence[Influential]) -> Tensor:
     """What the model says of training examples, (B, K)."""
     each = (index.data[one.index][0][None] for one in examples)
-    return torch.cat([outputs_of(index.problem.module, image).float() for image in each])
+    return torch.cat([outputs_of(index.problem.call, image).float() for image in each])
 
 
 def _answers(outputs: Tensor) -> list[tuple[int, float]]:

@@ -214,5 +214,5 @@ def _moved(problem: Problem, step: Tensor) -> dict[str, Tensor]:
 
 def _values(problem: Problem, weights: dict[str, Tensor], images: Tensor, score: ScoreOrLoss) -> Tensor:
     """The quantities (T,) with these weights, on the CPU."""
-    with borrowed(problem.module), torch.no_grad():
-        return quantities(problem, run(problem.module, weights, images), score).cpu()
+    with borrowed(problem.call), torch.no_grad():
+        return quantities(problem, run(problem.call, weights, images), score).cpu()

@@ -62,11 +62,11 @@ class Curvature:
 
     def of_batch(self, images: Tensor, labels: Tensor, vectors: Tensor) -> Tensor:
         """The same of the sum of a batch's losses, without l2 and damping."""
-        problem, module = self.problem, self.problem.module
+        problem = self.problem
         multiply = _hessian_products if self.kind == "hessian" else _gauss_newton_products
-        with borrowed(module):
+        with borrowed(problem.call):
             weights = {name: w.requires_grad_() for name, w in problem.weights().items()}
-            outputs = run(module, weights, images)
+            outputs = run(problem.call, weights, images)
             leaves = list(weights.values())
             given = vectors.to(outputs.device, outputs.dtype)
             return multiply(problem, outputs, labels, leaves, given).to(vectors)

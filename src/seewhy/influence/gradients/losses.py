@@ -53,8 +53,8 @@ def check_cross_entropy(problem: Problem, classes: int, solver: str, *, values: 
 
 def check_cross_entropy_of(problem: Problem, images: Tensor, solver: str, *, values: bool = False) -> None:
     """The same for as many classes as the model says of an image."""
-    with borrowed(problem.module), torch.no_grad():
-        classes = run(problem.module, {}, images[:1]).shape[1]
+    with borrowed(problem.call), torch.no_grad():
+        classes = run(problem.call, {}, images[:1]).shape[1]
     check_cross_entropy(problem, classes, solver, values=values)
 
 

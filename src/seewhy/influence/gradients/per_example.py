@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, vmap
 
+from ...engine.call import Call
+from ...engine.keys import Remembered
 from ...errors import ArgumentTypeError, InputError
 from ..problem import Problem, ScoreOrLoss
 from .taps import Taps, affine_layers, borrowed, few, run
 
 _TRIED = 3  # images
-_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], frozenset[str]]] = WeakKeyDictionary()
+_known: Remembered[frozenset[str]] = Remembered()
 
 
 def check_labels(labels: Tensor, count: int, classes: int) -> None:
@@ -56,17 +57,14 @@ def cotangents(problem: Problem, outputs: Tensor, score: ScoreOrLoss) -> Tensor:
 
 def total_gradient(problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
     """The gradient (P,) of the sum of the losses of a batch."""
-    module = problem.module
-    with borrowed(module):
+    with borrowed(problem.call):
         weights = {name: w.requires_grad_() for name, w in problem.weights().items()}
-        total = quantities(problem, run(module, weights, images), labels).sum()
+        total = quantities(problem, run(problem.call, weights, images), labels).sum()
         found = torch.autograd.grad(total, list(weights.values()), materialize_grads=True)
     return torch.cat([g.flatten() for g in found])
 
 
-def example_gradients(
-    problem: Problem, images: Tensor, score: ScoreOrLoss, *, module: nn.Module | None = None
-) -> Tensor:
+def example_gradients(problem: Problem, images: Tensor, score: ScoreOrLoss, *, call: Call | None = None) -> Tensor:
     """The gradient (B, P) of each image's quantity, see `quantities`; of a training example that is its loss.
 
     Linear layers and convolutions take one backward pass of the batch; other parameters, and those of layers that
@@ -76,55 +74,57 @@ def example_gradients(
         problem: says which parameters, in which order.
         images: (B, C, H, W).
         score: the labels whose loss it is, or a function from outputs to a target.
-        module: the checkpoint; None is the final model.
+        call: the checkpoint; None is the final model.
     """
-    module = problem.module if module is None else module
-    odd, every = unusual(problem, module, images), problem.weights(module)
+    call = problem.call if call is None else call
+    module = call.module
+    odd, every = unusual(problem, call, images), problem.weights(module)
     sizes = [weight.numel() for weight in every.values()]
-    with borrowed(module):
+    with borrowed(call):
         like = torch.cat([weight.reshape(-1)[:1] for weight in every.values()])  # of the widest type
         rows = like.new_empty(len(images), sum(sizes))
         parts = dict(zip(every, torch.split(rows, sizes, 1), strict=True))
         with Taps(affine_layers(module, problem.names)) as taps:
-            outputs = run(module, {}, images)
+            outputs = run(call, {}, images)
             weights = cotangents(problem, outputs, score)
             signals = taps.gradients(outputs, weights)
         written, strange = _by_layer(taps, signals, parts)
         others = [name for name in problem.names if name not in written or name in strange | odd]
         if others:
-            for name, found in _by_example(problem, module, others, images, weights).items():
+            for name, found in _by_example(problem, call, others, images, weights).items():
                 parts[name].copy_(found)
     return rows
 
 
-def unusual(problem: Problem, module: nn.Module, images: Tensor) -> frozenset[str]:
-    """The parameters whose gradients by example hooks do not see: found on a few single images, once for a module.
+def unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[str]:
+    """The parameters whose gradients by example hooks do not see: found on a few single images, once for a model.
 
     A layer may be given the batch in another dimension than the first, or its weight be used without calling it.
     """
-    known = _KNOWN.setdefault(module, {})
-    if problem.names not in known:
-        with borrowed(module):
-            known[problem.names] = _found_unusual(problem, module, images)
-    return known[problem.names]
+
+    def look() -> frozenset[str]:
+        with borrowed(call):
+            return _found_unusual(problem, call, images)
+
+    return _known.get(call.module, (call.key, problem.names), look)
 
 
-def _found_unusual(problem: Problem, module: nn.Module, images: Tensor) -> frozenset[str]:
-    layers, odd = affine_layers(module, problem.names), set[str]()
+def _found_unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[str]:
+    layers, odd = affine_layers(call.module, problem.names), set[str]()
     if not layers:
         return frozenset()
     for count in range(1, _TRIED + 1):  # several, for the length of a sequence may be any of them
         some = images[torch.arange(count) % len(images)]
         with Taps(layers) as taps:
-            outputs = run(module, {}, some)
+            outputs = run(call, {}, some)
             weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(count)).to(outputs)
             signals = taps.gradients(outputs, weights)
-        parts = {n: w.new_empty(count, w.numel()) for n, w in problem.weights(module).items()}
+        parts = {n: w.new_empty(count, w.numel()) for n, w in problem.weights(call.module).items()}
         written, strange = _by_layer(taps, signals, parts)
         odd |= strange
     names = [name for name in parts if name in written - odd]
     if names:
-        true = _one_by_one(problem, module, names, some, weights)  # torch.func would load the compiler: 170 MB
+        true = _one_by_one(problem, call, names, some, weights)  # torch.func would load the compiler: 170 MB
         least = 1e-6 * max(float(g.norm()) for g in true.values())
         odd |= {n for n in names if not float((parts[n] - true[n]).norm()) <= 0.01 * float(true[n].norm()) + least}
     return frozenset(odd)
@@ -156,33 +156,29 @@ def _by_layer(taps: Taps, signals: list[Tensor], into: Mapping[str, Tensor]) -> 
     return written, strange
 
 
-def _by_example(
-    problem: Problem, module: nn.Module, names: list[str], images: Tensor, weights: Tensor
-) -> dict[str, Tensor]:
+def _by_example(problem: Problem, call: Call, names: list[str], images: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """Gradients of these parameters, (B, numel) each, without knowing what layers do."""
-    every = problem.weights(module)
+    every = problem.weights(call.module)
     chosen = {name: every[name] for name in names}
 
     def weighted(values: Mapping[str, Tensor], image: Tensor, weight: Tensor) -> Tensor:
-        return (run(module, values, image[None])[0] * weight).sum()
+        return (run(call, values, image[None])[0] * weight).sum()
 
     try:
         found = vmap(grad(weighted), in_dims=(None, 0, 0))(chosen, images, weights)
-    except RuntimeError:  # control flow that depends on the data, operations without a batching rule
-        return _one_by_one(problem, module, names, images, weights)
+    except (RuntimeError, InputError):  # control flow that depends on the data, operations without a batching rule
+        return _one_by_one(problem, call, names, images, weights)
     return {name: g.flatten(1) for name, g in found.items()}
 
 
-def _one_by_one(
-    problem: Problem, module: nn.Module, names: list[str], images: Tensor, weights: Tensor
-) -> dict[str, Tensor]:
+def _one_by_one(problem: Problem, call: Call, names: list[str], images: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """The same with a pass for each image."""
-    every = problem.weights(module)
+    every = problem.weights(call.module)
     chosen = [every[name].requires_grad_() for name in names]
     live = dict(zip(names, chosen, strict=True))
 
     def one(image: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        value = (run(module, live, image[None])[0] * weight).sum() + 0 * chosen[0].sum()  # it may depend on none
+        value = (run(call, live, image[None])[0] * weight).sum() + 0 * chosen[0].sum()  # it may depend on none
         return torch.autograd.grad(value, chosen, materialize_grads=True)
 
     each = [one(image, weight) for image, weight in zip(images, weights, strict=True)]

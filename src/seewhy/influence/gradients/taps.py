@@ -15,28 +15,25 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from ...engine.call import Call, evaluating, matching_input
 from ...engine.targets.classes import class_scores
-from ...engine.trace import evaluating, main_output, matching_input
 
 _CHUNK = 2**20  # numbers in what is made of one layer's examples at a time: about what a processor's caches hold
 _DEVICE_CHUNK = 2**25  # the same on an accelerator, where many small steps take longer than few large ones
 
 
 @contextmanager
-def borrowed(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, with gradients on whatever the caller has switched off."""
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(module):
+def borrowed(call: Call) -> Iterator[None]:
+    """The model in evaluation mode, with gradients on whatever the caller has switched off."""
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(call.module):
         yield
 
 
-def run(module: nn.Module, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+def run(call: Call, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
     """The class scores (B, K) with these weights; all other parameters are constants."""
-    constants = {name: p.detach() for name, p in module.named_parameters()}
-    return class_scores(
-        main_output(functional_call(module, {**constants, **weights}, (matching_input(module, images),)))
-    )
+    constants = {name: p.detach() for name, p in call.module.named_parameters()}
+    return class_scores(call.run(matching_input(call.module, images), weights={**constants, **weights}))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...engine.spread import World, world
 from ...errors import InputError
-from ..index.distributed import World, world
 from ..problem import WORKING, Reduce, identity
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...engine.heads import linear_heads
 from ...errors import InputError, ModelError
 from ..gradients.taps import AffineLayer, affine_layers, borrowed, run
 from ..problem import Problem
@@ -22,8 +23,7 @@ class Head:
 
     def __init__(self, problem: Problem, images: Tensor) -> None:
         module = problem.module
-        linear = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-        said, runs = _outputs(module, linear, images[:1])
+        said, runs = linear_heads(problem.call, images)
         name = said[-1] if said else None
         if name is None:
             raise ModelError(
@@ -69,8 +69,8 @@ class Head:
 
         handle = self.layer.module.register_forward_pre_hook(keep, with_kwargs=True)
         try:
-            with borrowed(problem.module), torch.no_grad():
-                outputs = run(problem.module, {}, images)
+            with borrowed(problem.call), torch.no_grad():
+                outputs = run(problem.call, {}, images)
         finally:
             handle.remove()
         return kept[-1], outputs
@@ -80,20 +80,3 @@ class Head:
         own: Any = self.layer.module
         parts = [(own.weight, self.layer.weight), (own.bias, self.layer.bias)]
         return torch.cat([p.detach().reshape(len(own.weight), -1) for p, counts in parts if counts], 1)
-
-
-def _outputs(module: nn.Module, parts: dict[str, nn.Linear], images: Tensor) -> tuple[list[str], list[str]]:
-    """The names of the parts whose output equals the model's, and of all, in the order they ran."""
-    ran: list[tuple[str, Tensor]] = []
-    handles = [
-        part.register_forward_hook(lambda m, a, out, name=name: ran.append((name, out.clone())))
-        for name, part in parts.items()
-    ]
-    try:
-        with borrowed(module), torch.no_grad():
-            outputs = run(module, {}, images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    equal = [name for name, out in ran if out.shape == outputs.shape and torch.equal(out, outputs)]
-    return equal, [name for name, _ in ran]

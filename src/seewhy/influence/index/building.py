@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...data.store import Store, pack, unpack
+from ...engine.keys import digest
+from ...engine.spread import World
 from ...errors import InputError, ModelError, SeewhyError, SeewhyWarning
 from ..gradients.curvature import SINGLE
 from ..gradients.projection import kept_bytes
@@ -21,10 +24,7 @@ from ..problem import WORKING, Batch, Problem, Rows, identity
 from ..solvers.ekfac import EKFAC
 from ..solvers.solver import Growing, SelfFromRows, Solver, is_whitening
 from ..solvers.whole_gradients import GradientSolver
-from .distributed import World
 from .examples import Joined
-from .fingerprint import digest
-from .store import Store, pack, unpack
 
 LABELS = "example.labels"  # beside the solver's own rows
 _SELF = "self_influence"
@@ -173,7 +173,7 @@ class Building:
         dim, weights = dict(self.solver.settings).get("dim"), self.problem.flat()
         whole = int(2.5 * weights.numel() * weights.element_size())  # an example's, with what it is put together from
         if isinstance(self.solver, GradientSolver) or dim is not None:
-            kept = len(self.problem.modules) * kept_bytes(weights.numel(), dim) if isinstance(dim, int) else 0
+            kept = len(self.problem.calls) * kept_bytes(weights.numel(), dim) if isinstance(dim, int) else 0
             return together * whole + kept
         watched = min(SINGLE, together) * whole if isinstance(self.solver, EKFAC) else 0
         each = math.prod(tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1)  # their outer product

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from ...data.dataset import LabelledImages
 from ...data.preprocess import Placement, Preprocess, tensor_to_photos
+from ...engine.keys import digest
 from ...errors import ArgumentTypeError, InputError, SeewhyError
 from ..problem import Batch
 from . import fingerprint
@@ -88,7 +89,7 @@ def _in_one_line(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def _probe(image: Tensor, label: int) -> str:
-    return fingerprint.digest(image, str(label))
+    return digest(image, str(label))
 
 
 def _collate(examples: Sequence[tuple[Tensor, int]]) -> Batch:
@@ -128,7 +129,7 @@ class _Tensors(Examples):
 
     def keys(self) -> list[tuple[str, int]]:
         assert self.labels is not None
-        return [(fingerprint.digest(image), label) for image, label in zip(self.images, self.labels, strict=True)]
+        return [(digest(image), label) for image, label in zip(self.images, self.labels, strict=True)]
 
 
 class _Pairs(Examples):
@@ -149,7 +150,7 @@ class _Pairs(Examples):
     def keys(self) -> list[tuple[str, int]] | None:
         if self.labels is None:
             return None
-        return [(fingerprint.digest(self[i][0]), label) for i, label in enumerate(self.labels)]
+        return [(digest(self[i][0]), label) for i, label in enumerate(self.labels)]
 
 
 def _told_labels(data: Dataset[Any]) -> list[int] | None:

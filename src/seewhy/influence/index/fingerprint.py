@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,21 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...engine.keys import digest
 from ...errors import InputError, SeewhyWarning
 
 PROBES = 16  # pictures that are compared by their pixels
-
-
-def digest(*parts: Tensor | str) -> str:
-    """16 hexadecimal digits of the parts: of a tensor its type, shape and values, bit by bit."""
-    made = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        if isinstance(part, str):
-            made.update(f"{len(part)}:{part}".encode())
-        else:
-            made.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            made.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return made.hexdigest()
 
 
 def of_modules(modules: Sequence[nn.Module]) -> dict[str, str]:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ...data.store import Store
+from ...engine.spread import world
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
 from ..modes import ordinary, with_gradients
 from ..problem import Loss, Problem, cross_entropy
-from ..solvers import find_solver, own_solver
+from ..solvers.catalog import find_solver, own_solver
 from ..solvers.solver import Solver
 from . import fingerprint, manifest
 from .building import Building, Cost, Tell, key_of
-from .distributed import world
 from .examples import Absent, Joined, TrainData, as_examples
 from .manifest import Head, ModelLike
 from .questions import Asked, InfluenceQuery, asked, questions
 from .ranking import TopK, rank_ends
 from .shards import Shards
-from .store import Store
 
 Dtype = Literal["float16", "float32", "float64"]
 Curvature = Literal["refit", "keep"]
@@ -56,10 +57,11 @@ class InfluenceIndex:
         temporary: Any = None,
     ) -> None:
         self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
-        self._modules = tuple(map(ordinary, manifest.modules_of(models)))
+        calls = manifest.calls_of(models)
+        self._calls = tuple(replace(call, module=ordinary(call.module)) for call in calls)
         self._batch_size, self._workers, self._temporary = batch_size, workers, temporary
         self._take(head, data)
-        self.watch = fingerprint.Watched(manifest.modules_of(models), head["model"], store.folder)
+        self.watch = fingerprint.Watched([call.module for call in calls], head["model"], store.folder)
 
     @classmethod
     @with_gradients
@@ -172,8 +174,10 @@ class InfluenceIndex:
         head = store.head
         if not head["complete"]:
             raise InputError(f"the index in '{folder}' is not finished; fit it again into the same folder: it goes on")
-        fingerprint.check_model(head["model"], fingerprint.of_modules(manifest.modules_of(models)), folder)
-        manifest.check_loss(head, loss, manifest.modules_of(models)[-1], folder)
+        calls = manifest.calls_of(models)
+        fingerprint.check_model(head["model"], fingerprint.of_modules([call.module for call in calls]), folder)
+        manifest.check_said(head, manifest.said_of_noise(calls[-1], head["shape"]), folder)
+        manifest.check_loss(head, loss, calls[-1].module, folder)
         fitted = [name for name in [f"curvature-{head['curvature']}.safetensors"] if name in store.files]
         store.check([*fitted, *head["shards"]], full=verify == "full")
         joined = manifest.opened_data([] if data is None else [data, *added], models[-1], head, folder)
@@ -322,7 +326,7 @@ class InfluenceIndex:
         removed = set(head["removed"])
         self.ids = torch.tensor([i for i in range(len(data)) if i not in removed])
         self.problem = Problem(
-            modules=self._modules,
+            modules=self._calls,
             loss=self._loss,
             count=len(self.ids),
             l2=head["l2"],
@@ -394,7 +398,8 @@ class InfluenceIndex:
         if self.solver.streams and self._absent:
             self.data[0]  # says that the data are not there
         mine, removed = world().mine(self._shards.names), self._head["removed"]
-        of: dict[str, Any] = {"model": self.model, "classes": self.classes, "batch_size": self._batch_size}
-        each = questions(self.problem, self.inputs(images), labels, target, **of)
+        each = questions(
+            self.problem, self.inputs(images), labels, target, classes=self.classes, batch_size=self._batch_size
+        )
         for test in asked(self.solver, self.problem, each):
             yield test, self._shards.sweep(self.solver, test, mine, removed)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ...data.disk import own_version
 from ...data.images import read_image
 from ...data.preprocess import Preprocess
-from ...engine.layers import unwrap
+from ...engine.call import Call, check_input
 from ...engine.targets.classes import class_scores
-from ...engine.trace import check_input, evaluating, main_output, matching_input
 from ...errors import InputError, SeewhyWarning
+from ...models.call import call_of
 from ...models.model import Model
 from ..gradients.losses import loss_values, same_values
 from ..problem import Loss
@@ -28,25 +28,47 @@ ModelLike = Model | nn.Module
 Head = dict[str, Any]
 _DECIDES = ("solver", "settings", "loss", "l2", "parameters", "learning_rates", "dtype", "preprocess")
 _SHOWN = 3
+_SAME_ANSWER = 0.02  # of the largest score: what another device or precision may change
 
 
-def modules_of(models: Sequence[ModelLike]) -> tuple[nn.Module, ...]:
-    """The modules of models or modules."""
-    return tuple(unwrap(model.module if isinstance(model, Model) else model) for model in models)
+def calls_of(models: Sequence[ModelLike]) -> tuple[Call, ...]:
+    """How models or modules are called."""
+    return tuple(map(call_of, models))
 
 
-def outputs_of(module: nn.Module, images: Tensor) -> Tensor:
+def outputs_of(call: Call, images: Tensor) -> Tensor:
     """The model's class scores (B, K), without a graph."""
-    with torch.no_grad(), evaluating(module):
-        return class_scores(main_output(module(matching_input(module, images)))).cpu()
+    return class_scores(call.answer(images)).cpu()
+
+
+def said_of_noise(call: Call, shape: Sequence[int]) -> list[float]:
+    """What a model says of a picture of drawn numbers (C, H, W): which of its outputs is meant shows in it."""
+    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    return outputs_of(call, noise)[0].double().tolist()
+
+
+def check_said(stored: Mapping[str, Any], said: Sequence[float], folder: object) -> None:
+    """Refuses a model that answers otherwise than the one of the index, though its weights are the same.
+
+    Raises:
+        InputError: it does, as with another `output=`.
+    """
+    then, now = (torch.tensor(each, dtype=torch.float64) for each in (stored["said_of_noise"], said))
+    near = then.shape == now.shape and bool((then - now).abs().amax() <= _SAME_ANSWER * then.abs().amax())
+    if not near:
+        raise InputError(
+            f"model does not fit the index in '{folder}': its weights are the same, but it answers otherwise; give it "
+            "the output= that it was fit with, or fit another index"
+        )
 
 
 def describe_index(
     models: Sequence[ModelLike], examples: Examples, solver: Solver, loss: Loss, settings: Mapping[str, Any]
 ) -> Head:
     """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
-    modules, model = modules_of(models), models[-1]
-    outputs = outputs_of(modules[-1], examples[0][0][None]).shape[1]
+    calls, model, shape = calls_of(models), models[-1], list(examples[0][0].shape)
+    modules = [call.module for call in calls]
+    outputs = outputs_of(calls[-1], examples[0][0][None]).shape[1]
     known = [names for names in (getattr(model, "labels", None), examples.classes) if names and len(names) == outputs]
     head: Head = {
         "seewhy": own_version(),
@@ -58,6 +80,8 @@ def describe_index(
         "preprocess": repr(preprocess_of(model)),
         "model": fingerprint.of_modules(modules),
         "outputs": outputs,
+        "shape": shape,
+        "said_of_noise": said_of_noise(calls[-1], shape),
         "classes": list(known[0]) if known else None,
         "data": [examples.fingerprint()],
         "removed": [],
@@ -134,6 +158,7 @@ def same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) ->
                 f"'{folder}' holds an index with {name}={stored[name]!r}, not {given[name]!r}; give another out=, "
                 "or the same settings"
             )
+    check_said(stored, given["said_of_noise"], folder)
     _check_values(stored, given["loss_values"], folder)
     if stored["removed"]:
         raise InputError(

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...engine.targets.resolve import TargetLike, check_one_each, part_of, phrase, resolve
 from ...errors import InputError
-from ...models.model import Model
 from ..problem import Problem, Rows, ScoreOrLoss
 from ..solvers.solver import Solver
 from .manifest import outputs_of
@@ -104,7 +103,6 @@ def questions(
     labels: Tensor | Sequence[int] | None,
     target: TargetLike | None,
     *,
-    model: Model | nn.Module,
     classes: Sequence[str],
     batch_size: int,
 ) -> Iterator[Question]:
@@ -118,14 +116,13 @@ def questions(
     wanted = None if labels is None else _checked(torch.as_tensor(labels), len(images))
     if target is not None:
         check_one_each(target, len(images))
-    several = isinstance(model, Model) and model.multi_label
     step = batch_size if target is None else 1  # a target may be another function for each picture
     for start in range(0, len(images), step):
         part = images[start : start + step]
-        outputs = outputs_of(problem.module, part)
+        outputs = outputs_of(problem.call, part)
         answers = outputs.argmax(1)
         if target is not None:
-            found = resolve(part_of(target, start, start + step), outputs, classes, multi_label=several)
+            found = resolve(part_of(target, [start]), outputs, classes, multi_label=problem.call.multi_label)
             if len(found) > 1:
                 raise InputError(f"target={target!r} is {len(found)} targets; ask about one at a time")
             yield Question(part, found[0].score, [phrase(found[0], 0, classes.__getitem__)], answers.tolist())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...engine.spread import World
 from ...errors import InputError
-from .distributed import World
 
 
 class TopK:

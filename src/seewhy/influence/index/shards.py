@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ...data.store import Store, unpack
 from ..solvers.solver import Solver
 from .building import LABELS
 from .questions import Asked, Influential
-from .store import Store, unpack
 
 _IN_CACHE = 2**23  # bytes
 

@@ -72,8 +72,8 @@ class TrainingLoss(Baseline):
     name = "loss"
 
     def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
-        with borrowed(problem.module), torch.no_grad():
-            return {"rows": quantities(problem, run(problem.module, {}, images), labels)[:, None].cpu()}
+        with borrowed(problem.call), torch.no_grad():
+            return {"rows": quantities(problem, run(problem.call, {}, images), labels)[:, None].cpu()}
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
         return {"rows": torch.ones(len(images), 1)}

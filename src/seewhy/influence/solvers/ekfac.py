@@ -147,7 +147,7 @@ class EKFAC:
         if self._fisher != "empirical":
             check_cross_entropy_of(problem, images, self.name)
         names = tuple(name for layer in layers for name in layer.parameters)
-        odd = unusual(problem.restricted(names), problem.module, images)
+        odd = unusual(problem.restricted(names), problem.call, images)
         if odd:
             raise ModelError(
                 f"{min(odd)!r} is used other than by calling its layer on a row for each image, which ekfac needs; "
@@ -158,8 +158,8 @@ class EKFAC:
         self, problem: Problem, layers: list[AffineLayer], images: Tensor, labels: Tensor
     ) -> list[list[Use]]:
         """For each draw of labels what the layers were given and the gradients of what they gave."""
-        with borrowed(problem.module), Taps(layers) as taps:
-            outputs = run(problem.module, {}, images)
+        with borrowed(problem.call), Taps(layers) as taps:
+            outputs = run(problem.call, {}, images)
             slopes = [cotangents(problem, outputs, labels)]  # also where others are drawn: it checks the labels
             if self._fisher != "empirical":
                 draw = _drawn if self._fisher == "sampled" else _sketched
@@ -189,8 +189,8 @@ class EKFAC:
     def _gradients(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Use]:
         """What the layers were given, with the gradients of what they gave by each image's quantity."""
         self._demand_fit()
-        with borrowed(problem.module), Taps(_layers(problem)) as taps:
-            outputs = run(problem.module, {}, images)
+        with borrowed(problem.call), Taps(_layers(problem)) as taps:
+            outputs = run(problem.call, {}, images)
             return _uses(taps, outputs, cotangents(problem, outputs, score), len(images))
 
     def _demand_fit(self) -> None:

@@ -46,14 +46,14 @@ class TracIn(GradientSolver):
         return {"rows": self._checkpoints(problem, images, score).cpu() / problem.count}
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
-        each = [root * example_gradients(problem, images, labels, module=m) for root, m in _checkpoints(problem)]
+        each = [root * example_gradients(problem, images, labels, call=call) for root, call in _checkpoints(problem)]
         return torch.stack([g.square().sum(1).cpu() for g in each]).sum(0) / problem.count
 
     def _checkpoints(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Tensor:
         """sqrt(eta) grad of each checkpoint side by side, (B, M P) or (B, M dim)."""
         parts = [
-            root * self._projected(example_gradients(problem, images, score, module=module))
-            for root, module in _checkpoints(problem)
+            root * self._projected(example_gradients(problem, images, score, call=call))
+            for root, call in _checkpoints(problem)
         ]
         return torch.cat(parts, 1)
 
@@ -61,4 +61,4 @@ class TracIn(GradientSolver):
 def _checkpoints(problem: Problem) -> list[tuple[float, Any]]:
     if problem.learning_rates is None:
         raise InputError("tracin needs learning_rates=, one for each checkpoint, as the training had them")
-    return [(rate**0.5, module) for rate, module in zip(problem.learning_rates, problem.modules, strict=True)]
+    return [(rate**0.5, call) for rate, call in zip(problem.learning_rates, problem.calls, strict=True)]

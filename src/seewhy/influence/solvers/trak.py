@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ...engine.call import Call
 from ...errors import InputError
 from ..gradients.losses import check_cross_entropy_of
 from ..gradients.per_example import check_labels, example_gradients
@@ -69,7 +70,7 @@ class TRAK:
     def fit(
         self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
     ) -> None:
-        grams = in_double(torch.zeros(len(problem.modules), self._dim, self._dim, device=problem.device))
+        grams = in_double(torch.zeros(len(problem.calls), self._dim, self._dim, device=problem.device))
         for i, (images, labels) in enumerate(batches()):
             if not i:
                 check_cross_entropy_of(problem, images, self.name, values=True)
@@ -93,8 +94,8 @@ class TRAK:
         self._inverse = state["inverse"].to(problem.device)
 
     def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
-        doubts = torch.stack([_doubt(problem, module, images, labels) for module in problem.modules]).mean(0)
-        rows = torch.cat(self._features(problem, images, labels), 1) / len(problem.modules)
+        doubts = torch.stack([_doubt(problem, call, images, labels) for call in problem.calls]).mean(0)
+        rows = torch.cat(self._features(problem, images, labels), 1) / len(problem.calls)
         return {"rows": (-doubts[:, None] * rows).cpu()}  # grad loss = -(1 - p) grad log(p / (1 - p))
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
@@ -115,10 +116,10 @@ class TRAK:
 
     def _projected(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Tensor]:
         """The projected gradients of each model's quantity, see `quantities`: minus a target."""
-        for stream in range(len(self._projections), len(problem.modules)):
+        for stream in range(len(self._projections), len(problem.calls)):
             self._projections.append(Projection(self._dim, stream=stream, **self._options))  # type: ignore[arg-type]
-        pairs = zip(problem.modules, self._projections, strict=False)
-        return [project(example_gradients(problem, images, score, module=module)) for module, project in pairs]
+        pairs = zip(problem.calls, self._projections, strict=False)
+        return [project(example_gradients(problem, images, score, call=call)) for call, project in pairs]
 
 
 def _checked(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -126,8 +127,8 @@ def _checked(outputs: Tensor, labels: Tensor) -> Tensor:
     return labels.to(outputs.device, torch.int64)
 
 
-def _doubt(problem: Problem, module: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def _doubt(problem: Problem, call: Call, images: Tensor, labels: Tensor) -> Tensor:
     """1 - p of the label, (B,)."""
-    with borrowed(module), torch.no_grad():
-        outputs = run(module, {}, images)
+    with borrowed(call), torch.no_grad():
+        outputs = run(call, {}, images)
         return torch.sigmoid(-margin(outputs, _checked(outputs, labels)))

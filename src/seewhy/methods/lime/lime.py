@@ -8,21 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...data.disk import number
 from ...engine.call import Call
-from ...engine.masking import (
-    AnyBaseline,
-    BaselineLike,
-    Running,
-    ScorerError,
-    SuperpixelMasks,
-    SuperpixelMean,
-    find_baseline,
-    image_seed,
-    masked_scores,
-)
+from ...engine.masking.baselines import AnyBaseline, BaselineLike, SuperpixelMean, find_baseline, image_seed
+from ...engine.masking.masks import SuperpixelMasks
+from ...engine.masking.running import Running
+from ...engine.masking.scoring import ScorerError, masked_scores
 from ...engine.targets.classes import ScoreFunction
 from ...errors import InputError, SeewhyWarning, did_you_mean
 from ...maps.attribution import Estimate
@@ -37,12 +30,11 @@ LISTED = 10  # superpixels in the facts
 
 
 def _lime(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     scores: Sequence[ScoreFunction],
     *,
     layer: str | None,
-    call: Call,
     samples: int,
     superpixels: SuperpixelsLike,
     superpixel_options: Mapping[str, Any] | None,
@@ -65,7 +57,7 @@ def _lime(
 
     Args:
         samples: coalitions drawn; equal ones are run once.
-        superpixels: as in `seewhy.superpixels.segment`; `superpixel_options` are the segmentation's.
+        superpixels: as in `seewhy.methods.lime.superpixels.segment`; `superpixel_options` are the segmentation's.
         kernel: "lime" weighs by sqrt(exp(-D^2 / kernel_width^2)), D the cosine distance; "shap" is KernelSHAP, whose
             coefficients are Shapley values and takes neither kernel width nor selection.
         ridge: the penalty; None is 1 for "lime" and 0 for "shap".
@@ -94,7 +86,7 @@ def _lime(
     while pending and broken is None:
         wanted = [min(samples, most - len(s.drawn)) if s in pending else 0 for s in drawn]
         masks = [SuperpixelMasks(s.extend(n), s.labels) for s, n in zip(drawn, wanted, strict=True)]
-        broken = _run(module, x, drawn, masks, scores, background, running, call)
+        broken = _run(call, x, drawn, masks, scores, background, running)
         for sample in pending:
             sample.refit()
         pending = [s for s in pending if precision is not None and not s.reaches(precision) and s.room(most)]
@@ -139,26 +131,22 @@ def _check_sizes(samples: int, most: int, precision: float | None) -> None:
 
 
 def _run(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     drawn: Sequence[Sample],
     masks: Sequence[SuperpixelMasks],
     scores: Sequence[ScoreFunction],
     background: Sequence[AnyBaseline],
     running: Running | None,
-    call: Call,
 ) -> ScorerError | None:
     """Runs what was drawn; returns the error on which it broke off, unless it has broken off before it had anything."""
     passes = masked_scores(
-        module,
+        call,
         x,
         masks,
         scores,
         baseline=background,
         running=running,
-        args=call.args,
-        kwargs=call.kwargs,
-        output=call.output,
     )
     try:
         for chunk in passes:
@@ -256,6 +244,7 @@ lime = Method(
     "lime",
     "LIME",
     "Ribeiro et al., KDD 2016",
+    "perturbation",
     sample=_lime,
     at="input",
     signed=True,
@@ -274,4 +263,5 @@ lime = Method(
         "seed": 0,
         "running": None,
     },
+    style="superpixels",
 )

@@ -5,24 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...engine.call import Call
-from ...engine.masking import (
-    AnyBaseline,
-    BaselineLike,
-    GridMasks,
-    Running,
-    ScorerError,
-    find_baseline,
-    masked_scores,
-    settle,
-)
+from ...engine.call import Call, check_input
+from ...engine.masking.baselines import AnyBaseline, BaselineLike, find_baseline
+from ...engine.masking.masks import GridMasks
+from ...engine.masking.running import Running
+from ...engine.masking.scoring import ScorerError, masked_scores, settle
 from ...engine.targets.classes import ScoreFunction
-from ...engine.trace import check_input
 from ...errors import InputError, SeewhyWarning
 from ...maps.attribution import Estimate
 from ..method import Method
@@ -34,12 +27,11 @@ FIRST_LOOK = 32  # samples of each block
 
 
 def _rise(
-    module: nn.Module,
+    call: Call,
     x: Tensor,
     scores: Sequence[ScoreFunction],
     *,
     layer: str | None,
-    call: Call,
     samples: int,
     cells: int,
     p: float,
@@ -95,7 +87,7 @@ def _rise(
         state = state or RiseState()
         state.begin(setting, x, samples)
         looks = _looks(samples, blocks * PAIR[masks]) if precision is not None else [samples]
-        sample = _Sample(module, x, samples, scores, call, found, running or Running(), state)
+        sample = _Sample(call, x, samples, scores, found, running or Running(), state)
         stopped = sample.take(looks, form, precision or 0.0)
         return state.estimates(form, looks=len(looks), stopped=stopped)
 
@@ -114,24 +106,17 @@ class _Sample:
 
     def __init__(
         self,
-        module: nn.Module,
+        call: Call,
         x: Tensor,
         samples: int,
         scores: Sequence[ScoreFunction],
-        call: Call,
         baseline: AnyBaseline,
         running: Running,
         state: RiseState,
     ) -> None:
-        self.module, self.x, self.scores, self.state = module, x, scores, state
+        self.call, self.x, self.scores, self.state, self.baseline = call, x, scores, state, baseline
         self.grids = [state.grids(i, samples) for i in range(len(x))]
-        self.how: dict[str, Any] = {
-            "baseline": baseline,
-            "args": call.args,
-            "kwargs": call.kwargs,
-            "output": call.output,
-        }
-        self.running = settle(module, x, self.grids, scores, running=running, **self.how)
+        self.running = settle(call, x, self.grids, scores, baseline=baseline, running=running)
 
     def take(self, looks: Sequence[int], form: Form, precision: float) -> list[str]:
         """Samples until each image is known well enough or has all; says for each why it stopped."""
@@ -160,7 +145,7 @@ class _Sample:
             before, total = sum(done), sum(map(len, self.grids))
             running = replace(running, progress=lambda more, _: progress(before + more, total))
         try:
-            for chunk in masked_scores(self.module, self.x, parts, self.scores, running=running, **self.how):
+            for chunk in masked_scores(self.call, self.x, parts, self.scores, baseline=self.baseline, running=running):
                 self.state.add(chunk.image, chunk.scores)
                 self.state.device = chunk.masks.device
         except ScorerError as error:
@@ -191,6 +176,7 @@ rise = Method(
     "rise",
     "RISE",
     "Petsiuk et al., BMVC 2018",
+    "perturbation",
     sample=_rise,
     at="input",
     signed=True,

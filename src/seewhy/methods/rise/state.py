@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...engine.masking import GridMasks, image_seed
+from ...engine.masking.baselines import image_seed
+from ...engine.masking.masks import GridMasks
 from ...errors import InputError
 from ...maps.attribution import Estimate
 from .moments import Design, Form, Found, estimate

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...engine.masking import BaselineLike, FieldMasks, Masks, Running, StepMasks, find_baseline
+from ...engine.masking.baselines import BaselineLike, find_baseline
+from ...engine.masking.masks import FieldMasks, Masks, StepMasks
+from ...engine.masking.running import Running
 from ...errors import InputError
 from ..intervals import Interval
 from ..metric import Case, ExplanationMetric, Measured, Output, image_generator

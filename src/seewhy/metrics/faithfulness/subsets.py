@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...engine.masking import Masks, PatchMasks, Several, image_seed
+from ...engine.masking.baselines import Several, image_seed
+from ...engine.masking.masks import Masks, PatchMasks
 from ...errors import InputError
 from ...maps import values as map_tools
 from ..metric import Case, Measured, Output, image_generator

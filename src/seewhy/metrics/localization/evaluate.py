@@ -20,26 +20,22 @@ from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
 from ...maps.attribution import Attribution
 from ...maps.boxes import BoxRule, RuleLike, boxes, find_rule
-from ...methods import Method, find_method
+from ...methods.catalog import find_method
 from ...methods.explain import BATCH_SIZE, PREDICTIONS, LayersLike, ModelLike, Progress, explain
+from ...methods.method import Method
 from ...models.classes import class_indices
 from ...models.load import DEFAULT_MODEL, load_model
 from ...models.model import Model, wrap
-from .. import (
-    Chance,
-    Focus,
-    GridPointing,
-    ImageMetric,
-    LocalizationMetric,
-    LocationAveragePrecision,
-    MaxBoxAccuracy,
-    TopKLocalization,
-    chance_maps,
-    find_metric,
-)
+from ..base import ImageMetric
+from ..baselines import Chance, chance_maps
+from ..catalog import find_metric
 from ..evaluation import Evaluation, Parts, Row
+from .box_metrics import MaxBoxAccuracy, TopKLocalization
 from .evaluation import Case, LocalisationEvaluation
 from .marked import Marked, read_marked
+from .metric import LocalizationMetric
+from .mosaics import Focus, GridPointing
+from .point_metrics import LocationAveragePrecision
 
 METRICS = ("max_box_accuracy", "pixel_ap", "pointing_game", "energy_pointing")
 CHANCES: tuple[Chance, ...] = ("centre", "edges", "random")

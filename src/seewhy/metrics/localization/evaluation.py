@@ -15,9 +15,9 @@ from ...data.preprocess import Placement
 from ...data.truth import Truth
 from ...maps.attribution import Attribution
 from ...maps.boxes import Boxes
-from ...render import contact_sheet
 from ...render.boxes import FOUND, MARKED, outline
 from ...render.overlay import attribution_picture
+from ...render.sheet import contact_sheet
 from ..evaluation import Evaluation, Row, figure_cells
 
 CASES_NAME = "best_and_worst.png"

@@ -11,12 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...engine.call import Call, LayerLike
+from ...engine.call import Call
+from ...engine.flow import LayerLike
 from ...engine.targets.classes import ScoreFunction
 from ...engine.targets.resolve import TargetLike, resolve
+from ...engine.trace import Trace
 from ...errors import TargetError
-from ...models.call import unpack
-from ...models.model import Model, wrap
+from ...models.call import CallableModel, call_of, labels_of, wrapped
+from ...models.model import Model
 from ..metric import Case, Measured
 from ..similarity import check_similarity, similarity_of
 from .rerun import Explainer, MethodLike, MethodMetric, bind
@@ -44,7 +46,7 @@ class Randomisation:
 
 
 def parameter_randomisation(
-    model: Model | nn.Module,
+    model: CallableModel,
     x: Tensor,
     method: MethodLike,
     target: TargetLike = "top1",
@@ -56,7 +58,6 @@ def parameter_randomisation(
     seed: int = 0,
     reset_statistics: bool = False,
     method_options: Mapping[str, Any] | None = None,
-    call: Call | None = None,
 ) -> Randomisation:
     """Re-initialises a copy of the model step by step from the output down, and compares the maps with the original's.
 
@@ -64,7 +65,7 @@ def parameter_randomisation(
     model's throughout. The model itself is not touched.
 
     Args:
-        model: any module with parameters.
+        model: any model with parameters; a `Call` where it takes further inputs, or another of its outputs is meant.
         x: (N, C, H, W).
         method: a name, a `Method`, or a function `(model, x, target) -> (N, h, w)`.
         target: as in `seewhy.targets`.
@@ -73,18 +74,18 @@ def parameter_randomisation(
         layer: where the method is read; None chooses on the original model.
         seed: each layer has its own, made of this and of its name.
         reset_statistics: also forget BatchNorm's running mean and variance, which are not parameters.
-        method_options, call: the method's options; further inputs of the model and how its answer is read.
+        method_options: the method's own.
     """
-    model, call = wrap(model), call or Call()
-    score = _score(model, x, target, call)
-    explain = bind(method, model, x, layer=layer, options=method_options, call=call)
+    model = wrapped(model)
+    score = _score(model, x, target)
+    explain = bind(method, model, x, layer=layer, options=method_options)
     steps = Steps(order, layers, seed, reset_statistics)
-    return _compare(explain(model, x, score), explain, steps, model, x, score, _measures(similarity), call)
+    return _compare(explain(model, x, score), explain, steps, model, x, score, _measures(similarity))
 
 
 def label_randomisation(
-    model: Model | nn.Module,
-    shuffled: Model | nn.Module,
+    model: CallableModel,
+    shuffled: CallableModel,
     x: Tensor,
     method: MethodLike,
     target: TargetLike = "top1",
@@ -92,7 +93,6 @@ def label_randomisation(
     similarity: str | Sequence[str] = "spearman_abs",
     layer: LayerLike = None,
     method_options: Mapping[str, Any] | None = None,
-    call: Call | None = None,
 ) -> dict[str, Tensor]:
     """Compares the maps of a model with those of one of the same architecture trained on shuffled labels.
 
@@ -102,9 +102,9 @@ def label_randomisation(
     Returns:
         For each measure (N,): 1 is the same map.
     """
-    model, shuffled, call = wrap(model), wrap(shuffled), call or Call()
-    score = _score(model, x, target, call)
-    explain = bind(method, model, x, layer=layer, options=method_options, call=call)
+    model, shuffled = wrapped(model), wrapped(shuffled)
+    score = _score(model, x, target)
+    explain = bind(method, model, x, layer=layer, options=method_options)
     a, b = explain(model, x, score), explain(shuffled, x, score)
     return {measure: similarity_of(measure, a, b, (x.shape[2], x.shape[3])) for measure in _measures(similarity)}
 
@@ -150,7 +150,7 @@ class ParameterRandomisation(MethodMetric):
 
     def _measure(self, case: Case) -> Measured:
         explain = self._explainer(case)
-        done = _compare(case.maps, explain, self.steps, case.model, case.x, case.score, [self.similarity], case.call)
+        done = _compare(case.maps, explain, self.steps, case.model, case.x, case.score, [self.similarity])
         return Measured(done.mean(self.similarity), list(done.similarity[self.similarity].T))
 
 
@@ -158,16 +158,15 @@ def _compare(
     maps: Tensor,
     explain: Explainer,
     steps: Steps,
-    model: Model,
+    model: Model | Call,
     x: Tensor,
     score: ScoreFunction,
     measures: Sequence[str],
-    call: Call,
 ) -> Randomisation:
     size = (x.shape[2], x.shape[3])
     names: list[str] = []
     found: dict[str, list[Tensor]] = {measure: [] for measure in measures}
-    for name, changed in steps.copies(model, x, call):
+    for name, changed in steps.copies(model, x):
         names.append(name)
         now = explain(changed, x, score)
         for measure in measures:
@@ -175,11 +174,11 @@ def _compare(
     return Randomisation(steps.order, tuple(names), {m: torch.stack(rows) for m, rows in found.items()})
 
 
-def _score(model: Model, x: Tensor, target: TargetLike, call: Call) -> ScoreFunction:
+def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
     """The one target's score, settled on the model as it is."""
-    module, labels, call = unpack(model, call)
-    with call.trace(module, x, (), grad=False) as trace:
-        resolved = resolve(target, trace.output, labels, multi_label=call.multi_label)
+    call = call_of(model)
+    with Trace(call, x, layers=(), grad=False) as trace:
+        resolved = resolve(target, trace.output, labels_of(model), multi_label=call.multi_label)
     if len(resolved) != 1:
         raise TargetError(f"target {target!r} is {len(resolved)} targets; give one")
     return resolved[0].score

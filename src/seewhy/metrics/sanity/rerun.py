@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...engine.call import Call, LayerLike, find_flow
-from ...engine.flow import Flow
+from ...engine.flow import Flow, LayerLike, find_flow
 from ...engine.layers import resolve_layer
 from ...engine.targets.resolve import TargetLike
 from ...errors import ArgumentTypeError, InputError
-from ...methods import Method, find_method, shared_pass
-from ...models.call import unpack
-from ...models.model import Model
+from ...methods.catalog import find_method
+from ...methods.method import Method
+from ...methods.shared import shared_pass
+from ...models.call import CallableModel, call_of, labels_of
 from ..metric import Case, ExplanationMetric
 
-Explainer = Callable[[Model, Tensor, Any], Tensor]
+Explainer = Callable[[Any, Tensor, Any], Tensor]  # model, x, target -> (N, h, w)
 MethodLike = str | Method | Explainer
 
 
@@ -33,21 +33,18 @@ class BoundMethod:
     layers: tuple[str, ...]
     flow: Flow | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    call: Call = field(default_factory=Call)
     label: str | None = None
 
-    def __call__(self, model: Model | nn.Module, x: Tensor, target: TargetLike) -> Tensor:
+    def __call__(self, model: CallableModel, x: Tensor, target: TargetLike) -> Tensor:
         """The method's maps, (N, h, w)."""
-        module, labels, call = unpack(model, self.call)
         done = shared_pass(
-            module,
+            call_of(model),
             x,
             methods=[self.method],
             targets=[target],
             layers=self.layers,
             flow=self.flow,
-            labels=labels,
-            call=call,
+            labels=labels_of(model),
             options={self.method.name: self.options},
         )
         return next(r.map for r in done.results if self.label is None or r.layer == self.label)
@@ -55,12 +52,11 @@ class BoundMethod:
 
 def bind(
     method: MethodLike,
-    model: Model | nn.Module,
+    model: CallableModel,
     x: Tensor,
     *,
     layer: LayerLike = None,
     options: Mapping[str, Any] | None = None,
-    call: Call | None = None,
 ) -> Explainer:
     """A method as a function `(model, x, target) -> (N, h, w)` with the layers that it takes for this model.
 
@@ -69,20 +65,18 @@ def bind(
         model, x: what the layers are chosen for.
         layer: a dotted name or module; None chooses as `explain` does.
         options: the method's own.
-        call: further inputs of the model and how its answer is read.
     """
     if not isinstance(method, str | Method):
         if not callable(method):
             raise ArgumentTypeError(f"method is a {type(method).__name__}; give a name, a Method or a function")
         return method
-    method, call = find_method(method), call or Call()
-    module, _, own = unpack(model, call)
+    method, call = find_method(method), call_of(model)
     if method.at != "layer":
-        return BoundMethod(method, (), options=options or {}, call=call)
+        return BoundMethod(method, (), options=options or {})
     if layer is not None:
-        return BoundMethod(method, (resolve_layer(module, layer),), options=options or {}, call=call)
-    flow = find_flow(module, x, own)
-    return BoundMethod(method, flow.chosen[-1:], flow, options or {}, call)
+        return BoundMethod(method, (resolve_layer(call.module, layer),), options=options or {})
+    flow = find_flow(call, x)
+    return BoundMethod(method, flow.chosen[-1:], flow, options or {})
 
 
 class MethodMetric(ExplanationMetric):
@@ -120,4 +114,4 @@ class MethodMetric(ExplanationMetric):
     def _explainer(self, case: Case) -> Explainer:
         if self.method is None:
             raise InputError(f"{self.name} runs the method again and was not given one: {type(self).__name__}(method)")
-        return bind(self.method, case.model, case.x, layer=self.layer, options=self.method_options, call=case.call)
+        return bind(self.method, case.call, case.x, layer=self.layer, options=self.method_options)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...engine.call import Call
 from ...engine.layers import resolve_layer
 from ...errors import InputError, ModelError
-from ...models.call import unpack
+from ...models.call import call_of
 from ...models.model import Model
 
 Order = Literal["cascading", "independent"]
@@ -33,16 +33,17 @@ class Steps:
         if self.order not in ("cascading", "independent"):
             raise InputError(f"order={self.order!r} is not known; use 'cascading' or 'independent'")
 
-    def copies(self, model: Model, x: Tensor, call: Call) -> Iterator[tuple[str, Model]]:
+    def copies(self, model: Model | Call, x: Tensor) -> Iterator[tuple[str, Model | Call]]:
         """Each step's layer with the model randomised so far. One copy is changed and changed again."""
-        module = unpack(model, call)[0]
+        call = call_of(model)
+        module = call.module
         try:
             with torch.inference_mode(False):  # a copy made in inference mode could have no gradients
                 changed = copy.deepcopy(module)
         except (RuntimeError, TypeError) as error:
             raise ModelError(f"the model cannot be copied, which randomising it needs: {error}") from error
         names = None if self.layers is None else [resolve_layer(module, layer) for layer in self.layers]
-        for name in layers_from_the_top(changed, x, call, names):
+        for name in layers_from_the_top(replace(call, module=changed), x, names):
             part = changed.get_submodule(name)
             before = [(value, value.detach().clone()) for value in (*part.parameters(), *part.buffers())]
             reinitialise(part, zlib.crc32(name.encode(), self.seed), statistics=self.reset_statistics)
@@ -53,14 +54,12 @@ class Steps:
                         value.copy_(was)
 
 
-def layers_from_the_top(
-    module: nn.Module, x: Tensor, call: Call, names: Sequence[str] | None = None
-) -> tuple[str, ...]:
+def layers_from_the_top(call: Call, x: Tensor, names: Sequence[str] | None = None) -> tuple[str, ...]:
     """Layers with parameters of their own (or `names`) in the order in which the model runs them, the last first.
 
     What does not run by itself, such as a projection that its parent reads, counts as running with its parent.
     """
-    ran: dict[str, int] = {}
+    module, ran = call.module, dict[str, int]()
 
     def note(name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
@@ -70,8 +69,7 @@ def layers_from_the_top(
 
     hooks = [part.register_forward_pre_hook(note(name)) for name, part in module.named_modules()]
     try:
-        with call.trace(module, x[:1], (), grad=False):
-            pass
+        call.rows([0]).answer(x[:1])
     finally:
         for hook in hooks:
             hook.remove()

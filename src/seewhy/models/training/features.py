@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...data.dataset import LabelledImages
-from ...engine.flow import trace_flow
-from ...engine.trace import evaluating
+from ...engine.flow import find_flow
+from ...engine.heads import linear_heads
 from ...errors import InputError, MissingExtraError, ModelError
-from ..model import Model, wrap
+from ..call import call_of
+from ..model import Model
 
 
 def pooled_features(
@@ -42,12 +44,11 @@ def pooled_features(
     taken: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, args: taken.append(args[0].detach().float().cpu()))
     try:
-        with evaluating(model.module), torch.inference_mode():
-            for start in range(0, len(data), batch_size):
-                stop = min(start + batch_size, len(data))
-                model(_batch(model, data, range(start, stop)).to(model.device))
-                if progress:
-                    progress(stop, len(data))
+        for start in range(0, len(data), batch_size):
+            stop = min(start + batch_size, len(data))
+            call_of(model).answer(_batch(model, data, range(start, stop)))
+            if progress:
+                progress(stop, len(data))
     finally:
         hook.remove()
     return torch.cat(taken)
@@ -71,7 +72,9 @@ def with_head(model: Model, weight: Tensor, bias: Tensor, labels: Sequence[str])
     setattr(module.get_submodule(owner), attribute, new.eval())
     if hasattr(module, "num_classes"):  # what timm's models say of themselves
         module.num_classes = len(weight)  # type: ignore[assignment]
-    return wrap(module, preprocess=model.preprocess, labels=labels, name=f"{model.name} with another head")
+    return replace(
+        model, module=module, labels=tuple(labels), name=f"{model.name} with another head", multi_label=False
+    )
 
 
 def linear_svm(
@@ -121,11 +124,13 @@ def linear_svm(
 
 
 def _head(model: Model) -> str:
-    """The name of the last linear layer that ran."""
+    """The name of the linear layer that gives the model's answer; where none gives it as it is, the last that ran."""
     shape = _input_shape(model)
     x = torch.linspace(-1, 1, shape[0] * shape[1] * shape[2], device=model.device).reshape(1, *shape)
-    ran = [r.maker for r in trace_flow(model.module, x, output=model.output).records if r.projects]
-    if not ran or not isinstance(model.module.get_submodule(ran[-1]), nn.Linear):
+    call = call_of(model)
+    own, _ = linear_heads(call, x)
+    ran = own or [r.maker for r in find_flow(call, x).records if r.projects]
+    if not ran or not isinstance(call.module.get_submodule(ran[-1]), nn.Linear):
         raise ModelError(f"{model.name} does not end in a linear layer; give a network that pools into one")
     return ran[-1]
 

@@ -63,7 +63,7 @@ def train(
             by mean average precision over classes. Without it the last epoch counts.
         backbone: "efficientnet_lite0", "timm:NAME", "torchvision:alexnet", "torchvision:vgg16" or
             "torchvision:googlenet"; with "@FILE" it starts from those weights.
-        pooling: "gap" (CAM), "gmp", "lse" or "oquab", see `seewhy.wsol.heads`.
+        pooling: "gap" (CAM), "gmp", "lse" or "oquab", see `seewhy.models.networks.heads`.
         pretrained: whether the backbone starts from published weights; those of "efficientnet_lite0" need no download.
         multi_label: whether a picture may show several classes; None as the data say.
         size: (H, W) of the input; pictures are stretched to it. None is that of the pictures where a few of them

@@ -1,0 +1,129 @@
+"""`seewhy explain`: photos through the model, pictures to disk after every batch, a table for people or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.disk import writable_folder
+from ..data.images import find_images
+from ..engine.masking import Running, keep_allocator_memory
+from ..errors import ImageError, InputError
+from ..methods.catalog import find_method
+from ..methods.explain import explain_batches
+from ..methods.explanation import Explanation, ExplanationWriter, join
+from ..models.load import DEFAULT_MODEL
+from ..models.model import Model
+from . import parsing
+from .show import bold, console, progress, table, tell_ledgers, tell_skipped
+
+
+def sample_photos(folder: Path) -> list[Path]:
+    """Writes scikit-image's photos of a cat and of a cup of coffee into a folder."""
+    import skimage.data
+    from PIL import Image
+
+    writable_folder(folder)
+    paths = []
+    for name, picture in (("cat", skimage.data.chelsea()), ("coffee", skimage.data.coffee())):
+        paths.append(folder / f"{name}.jpg")
+        Image.fromarray(picture).save(paths[-1], quality=95)
+    return paths
+
+
+def explain_photos(
+    photos: Sequence[Path],
+    *,
+    model: str = DEFAULT_MODEL,
+    methods: Sequence[str],
+    targets: Sequence[str],
+    layers: Sequence[str] | None = None,
+    fuse: str | None = None,
+    style: str | None = None,
+    out: Path,
+    report: bool = False,
+    ledger: bool = False,
+    device: str = "cpu",
+    labels: Path | None = None,
+    options: Sequence[str] = (),
+    batch_size: int = 8,
+    as_json: bool = False,
+) -> int:
+    """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
+    if ledger and not any("seed" in find_method(m).options or find_method(m).seeds for m in methods):
+        raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
+    paths = find_images(photos)
+    unreadable: dict[Path, str] = {}
+    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    kept: list[Explanation] = []
+    keep_allocator_memory()
+    with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths)) as show:
+        parts = explain_batches(
+            loaded,
+            photos,
+            methods=methods,
+            targets=[parsing.target(t) for t in targets],
+            layers=parsing.layers(layers),
+            batch_size=batch_size,
+            ledger=ledger,
+            options=_with_progress(methods, parsing.options(options), show.within),
+            progress=show,
+            # one bad file does not stop a folder
+            on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+        )
+        for part in _fused(parts, fuse):
+            writer.add(part)
+            kept += [part] if report else []
+    if not writer.entries:
+        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {next(iter(unreadable.values()))}")
+    page = join(kept).report(out / "report.html") if kept else None
+    skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
+    if as_json:
+        told = json.loads(writer.json_path.read_text(encoding="utf-8"))
+        print(json.dumps({**told, "out": str(out), "report": str(page) if page else None, "skipped": skipped}))
+    else:
+        for entry in writer.entries if ledger else ():
+            tell_ledgers(entry)
+        _tell(loaded, writer, page)
+    tell_skipped(unreadable.values())
+    return 1 if skipped else 0
+
+
+def _with_progress(
+    methods: Sequence[str], options: dict[str, dict[str, Any]], within: Callable[[int, int], None]
+) -> dict[str, dict[str, Any]]:
+    """The options, with methods that run many passes told to say how far they are."""
+    for method in map(find_method, methods):
+        if "running" in method.options:
+            options.setdefault(method.name, {})["running"] = Running(progress=within)
+    return options
+
+
+def _fused(parts: Iterator[Explanation], over: str | None) -> Iterator[Explanation]:
+    for part in parts:
+        yield part.fuse(over) if over else part  # type: ignore[arg-type]
+
+
+def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:
+    """For people: what was explained, how far it can be read, where the pictures are."""
+    rows = []
+    for entry in writer.entries:
+        for i, told in enumerate(entry["attributions"]):
+            chance = told["probability"]
+            rows.append(
+                {
+                    "photo": entry["name"] if i == 0 else "",
+                    "explained": told["label"],
+                    "probability": "" if chance is None else f"{chance:.1%}",
+                    "method": told["method"],
+                    "layer": told["layer"] or "",
+                    "status": told["status"],
+                    "peak (x, y)": "" if told["peak"] is None else "{:.0f}, {:.0f}".format(*told["peak"]),
+                }
+            )
+    table(f"Why {model.name} said so", rows)
+    where = page or (writer.folder / writer.entries[0]["sheet"] if writer.entries else writer.folder)
+    console.print(f"\nPictures, maps and {writer.json_path.name} are in {bold(writer.folder)}")
+    console.print(f"Look at {bold(where)} first")

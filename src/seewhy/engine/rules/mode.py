@@ -1,0 +1,37 @@
+"""What a handler of an operation may ask of the rules that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ...maps.ledger import Ledger
+from .composites import Composite
+from .lrp import LinearMap
+
+
+class Mode(Protocol):
+    """The rules in force (`Relevance`); inside `with mode` they hold for what a handler calls."""
+
+    composite: Composite
+    ledger: Ledger | None
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> Any: ...
+
+    def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
+        """Has the ledger told what a constant that is part of an output keeps."""
+
+    def note(self, func: Any) -> None:
+        """Counts an operation without a rule."""
+
+    def ruled(
+        self, z: Tensor, x: Tensor, linear: Callable[[], LinearMap], kind: str, depthwise: bool, weight: Tensor
+    ) -> Tensor:
+        """A linear map's own value under the composite's rule."""

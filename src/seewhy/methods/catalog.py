@@ -1,0 +1,84 @@
+"""The written-out list of all methods."""
+
+from __future__ import annotations
+
+from ..errors import InputError, did_you_mean
+from .ablation import ablation_cam, score_cam
+from .cam import (
+    cam,
+    eigen_cam,
+    eigen_grad_cam,
+    elementwise_grad_cam,
+    fem,
+    fullgrad,
+    grad_cam,
+    grad_cam_pp,
+    hires_cam,
+    layer_cam,
+    xgrad_cam,
+)
+from .gradient import (
+    deconvnet,
+    guided_backprop,
+    guided_grad_cam,
+    input_x_gradient,
+    integrated_gradients,
+    saliency,
+    smooth_grad,
+    smoothed,
+)
+from .lime.lime import lime
+from .method import Method
+from .occlusion import occlusion
+from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
+from .rise.rise import rise
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        grad_cam,
+        grad_cam_pp,
+        hires_cam,
+        layer_cam,
+        xgrad_cam,
+        elementwise_grad_cam,
+        eigen_cam,
+        eigen_grad_cam,
+        fem,
+        cam,
+        fullgrad,
+        saliency,
+        smooth_grad,
+        input_x_gradient,
+        integrated_gradients,
+        guided_backprop,
+        deconvnet,
+        guided_grad_cam,
+        lrp,
+        clrp,
+        clrp_two_pass,
+        sglrp,
+        layer_relevance,
+        relevance_cam,
+        score_cam,
+        ablation_cam,
+        rise,
+        lime,
+        occlusion,
+    )
+}
+
+
+def find_method(name: str | Method) -> Method:
+    """Returns the method of that name; "smooth:NAME" is SmoothGrad over the method NAME.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(name, Method):
+        return name
+    if name.startswith("smooth:"):
+        return smoothed(find_method(name.removeprefix("smooth:")))
+    if name not in METHODS:
+        raise InputError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} ('seewhy methods' lists them)")
+    return METHODS[name]

@@ -1,0 +1,70 @@
+"""What a method is, as data: the formula of a paper over what one trace gives, or how it runs the model by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..engine.flow import Flow
+from ..maps.attribution import Estimate, Family
+from .seeds import Seed
+
+Need = Literal[
+    "activation", "gradient", "input", "input_gradient", "guided", "deconvnet", "relevance", "input_relevance"
+]
+Combine = Callable[..., Tensor]
+Run = Callable[..., Tensor]
+Sample = Callable[..., Sequence[Estimate]]
+
+HOW_IT_RUNS = ("running", "state")  # options that change how a map is computed, not which
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """What a method computes, and what others need to know of it.
+
+    Attributes:
+        name, title, paper: the key in `METHODS`, the name for people, where it comes from.
+        family: what kind of evidence its maps are, and so what they cannot say (`seewhy.maps.Family`).
+        combine: the paper's formula over what it `needs`, in that order -> (N, h, w), or (N, C, H, W) with `reduce`.
+        needs: "activation", "gradient" and "relevance" at the layer (N, C, h, w); "input", "input_gradient", "guided",
+            "deconvnet" and "input_relevance" at the input (N, C, H, W). What several methods need is computed once.
+        run: for methods of several passes, instead: (call, x, score, layer, **options) -> the same.
+        sample: for methods whose one sample of passes answers for all targets, instead:
+            (call, x, scores, layer, **options) -> an `Estimate` for each of the scores.
+        at: where the map lies: over a "layer", over the "input", or over the layer that the "head" pools.
+        reduce: takes the colour channels together, (N, C, H, W) -> (N, H, W).
+        signed: negative values speak against the target.
+        choose: where nobody named a layer, the groups of layers to read instead of those that would be read, (flow,
+            layers) -> groups.
+        fuse: takes the maps of a group of layers to one.
+        seeds: where relevance starts, one for each time it is needed; () has the option "seed".
+        style: how its pictures are drawn where that is not to be told from the map (`seewhy.render.STYLES`).
+        options: keyword arguments of `run`, or how relevance is carried, with their defaults.
+    """
+
+    name: str
+    title: str
+    paper: str
+    family: Family
+    combine: Combine | None = None
+    needs: tuple[Need, ...] = ()
+    run: Run | None = None
+    sample: Sample | None = None
+    at: Literal["layer", "input", "head"] = "layer"
+    reduce: Callable[[Tensor], Tensor] | None = None
+    signed: bool = False
+    choose: Callable[[Flow, Sequence[str]], Sequence[Sequence[str]]] | None = None
+    fuse: Callable[[Sequence[Tensor]], Tensor] | None = None
+    seeds: tuple[Seed, ...] = ()
+    style: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
+
+    def __repr__(self) -> str:
+        return f"<method {self.name}: {self.title}, {self.paper}>"

@@ -1,0 +1,254 @@
+"""The shared pass: many methods, layers and targets from as few passes through the model as their rules allow."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..engine.call import Call
+from ..engine.flow import Flow
+from ..engine.keys import Identity
+from ..engine.layers import INPUT
+from ..engine.rules.composites import Composite, find_composite
+from ..engine.rules.guided import Rectifiers
+from ..engine.rules.relevance import Relevance
+from ..engine.targets.classes import ScoreFunction
+from ..engine.targets.resolve import ResolvedTarget, TargetLike, resolve
+from ..engine.trace import Trace, check_scores
+from ..errors import InputError, LayerError, did_you_mean
+from ..maps.attribution import Estimate
+from ..maps.ledger import Ledger
+from .formula import Formula
+from .passes import GradientPass, RelevancePass, signals
+from .seeds import Seed
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One method's map (N, h, w) for one layer and one target, on the CPU in float32."""
+
+    method: Formula
+    layer: str | None
+    target: ResolvedTarget
+    map: Tensor
+    pixels: Tensor | None
+    scores: Tensor  # (N,)
+    interval: Tensor | None = None  # (N, h, w)
+    facts: tuple[Mapping[str, Any], ...] = ()  # one for each image, or none
+    ledger: Ledger | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SharedPass:
+    output: Any
+    results: list[Result]
+
+
+def shared_pass(
+    call: Call,
+    x: Tensor,
+    *,
+    methods: Sequence[Formula],
+    targets: Sequence[TargetLike],
+    layers: Sequence[str],
+    flow: Flow | None = None,
+    labels: Sequence[str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    ledger: bool = False,
+) -> SharedPass:
+    """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target.
+
+    `flow` says that nobody named the layers, so that methods with a better choice of their
+    own may make it. `ledger` has relevance accounted for.
+    """
+    plan = _Plan(call, x, layers, flow, _all_options(methods, options or {}), ledger)
+    done: dict[tuple[str, str | None, int], Result] = {}
+    output, resolved = None, None
+    for kind, group in _groups(methods, plan).items():
+        with plan.opened(kind, group) as have:
+            if resolved is None:
+                output = have.trace.output
+                resolved = [r for t in targets for r in resolve(t, output, labels, multi_label=call.multi_label)]
+            _combine_group(have, group, plan, resolved, done)
+    for method in methods:
+        if not method.combine:
+            _run_apart(method, plan, resolved or [], output, done)
+    order = [(m.name, label, t) for m in methods for label in plan.places(m) for t in range(len(resolved or []))]
+    return SharedPass(output, [done[key] for key in order])
+
+
+def _all_options(methods: Sequence[Formula], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """For each method its options, those given before its own."""
+    for method in methods:
+        for name in given.get(method.name, {}):
+            if name not in method.options:
+                known = ", ".join(method.options) or "none"
+                raise InputError(
+                    f"{method.name} has no option {name!r}{did_you_mean(name, method.options)}; its options: {known}"
+                )
+    return {m.name: {**m.options, **given.get(m.name, {})} for m in methods}
+
+
+class _Kind(NamedTuple):
+    """What methods have to have in common to share a trace."""
+
+    rules: Literal["gradient", "deconvnet", "relevance"]
+    composite: Hashable = None
+    strict: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is asked of one batch."""
+
+    call: Call
+    x: Tensor
+    layers: Sequence[str]
+    flow: Flow | None
+    options: Mapping[str, Mapping[str, Any]]
+    ledger: bool
+
+    def places(self, method: Formula) -> dict[str | None, list[str]]:
+        """For each of the method's maps its name and the layers that it is made of."""
+        if method.at != "layer":
+            return {None: [INPUT]}
+        if INPUT in self.layers:
+            raise LayerError(
+                f"layer 'input' is the picture itself; {method.title} reads a layer, lrp or saliency the input"
+            )
+        if method.choose and self.flow:
+            return {_label(group): list(group) for group in method.choose(self.flow, self.layers)}
+        return {layer: [layer] for layer in self.layers}
+
+    def layers_of(self, method: Formula) -> list[str]:
+        """All layers that the method reads."""
+        return [layer for layers in self.places(method).values() for layer in layers]
+
+    def seeds_of(self, method: Formula) -> Sequence[Seed]:
+        return method.seeds or (self.options[method.name]["seed"],)
+
+    @contextmanager
+    def opened(self, kind: _Kind, group: Sequence[Formula]) -> Iterator[GradientPass | RelevancePass]:
+        """The trace that answers for a group of methods."""
+        if kind.rules == "relevance":
+            with self._relevance_trace(group, ledger=self.ledger) as trace:
+                yield RelevancePass(
+                    trace,
+                    self.x,
+                    self.layers_of,
+                    strict=self.options[group[0].name]["strict"],
+                    seeds_of=self.seeds_of,
+                    with_ledger=lambda: self._relevance_trace(group, ledger=True),
+                )
+            return
+        rules = None
+        if kind.rules == "deconvnet":
+            rules = Rectifiers("deconvnet")
+        elif any("guided" in m.needs for m in group):
+            rules = Rectifiers("guided")
+        at_input = {"input_gradient", "guided", "deconvnet"} & signals(group)
+        layers = [name for m in group if m.at == "layer" for name in self.layers_of(m)]
+        taps = list(dict.fromkeys([*layers, *([INPUT] if at_input else [])]))
+        with Trace(self.call, self.x, layers=taps, rules=rules, grad=bool(signals(group))) as trace:
+            yield GradientPass(trace, rules, self.x, self.layers_of)
+
+    def _relevance_trace(self, group: Sequence[Formula], *, ledger: bool) -> Trace:
+        composite = find_composite(self.options[group[0].name]["composite"], self.call.bounds)
+        rules = Relevance(composite, ledger=Ledger() if ledger else None)
+        taps = list(dict.fromkeys(name for m in group for name in self.layers_of(m)))
+        return Trace(self.call, self.x, layers=taps, rules=rules)
+
+
+def _label(layers: Sequence[str]) -> str:
+    between = f" + {len(layers) - 2} more + " if len(layers) > 2 else " + "
+    return layers[0] if len(layers) == 1 else f"{layers[0]}{between}{layers[-1]}"
+
+
+def _groups(methods: Sequence[Formula], plan: _Plan) -> dict[_Kind, list[Formula]]:
+    """The methods that share a trace; at least one group, since the output is read from the first."""
+    groups: dict[_Kind, list[Formula]] = {}
+    for method in methods:
+        if method.combine:
+            groups.setdefault(_kind(method, plan), []).append(method)
+    return groups or {_Kind("gradient"): []}
+
+
+def _kind(method: Formula, plan: _Plan) -> _Kind:
+    if {"relevance", "input_relevance"} & set(method.needs):
+        options = plan.options[method.name]
+        composite: str | Composite = options["composite"]
+        return _Kind("relevance", composite if isinstance(composite, str) else Identity(composite), options["strict"])
+    return _Kind("deconvnet" if "deconvnet" in method.needs else "gradient")
+
+
+def _combine_group(
+    have: GradientPass | RelevancePass,
+    group: Sequence[Formula],
+    plan: _Plan,
+    targets: Sequence[ResolvedTarget],
+    done: dict[tuple[str, str | None, int], Result],
+) -> None:
+    for t, target in enumerate(targets):
+        scores = have.trace.scores(target.score).float().cpu()
+        have.point_at(target, group)
+        for method in group:
+            assert method.combine is not None
+            for label, layers in plan.places(method).items():
+                if t and not signals([method]):  # the same for every target
+                    done[method.name, label, t] = replace(done[method.name, label, 0], target=target, scores=scores)
+                    continue
+                with torch.inference_mode(False), torch.no_grad():
+                    raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
+                estimate = Estimate(_fused_or_only(method, raw), facts=have.facts(method, layers))
+                done[method.name, label, t] = _result(method, label, target, estimate, scores, have.ledger(method))
+
+
+def _run_apart(
+    method: Formula,
+    plan: _Plan,
+    targets: Sequence[ResolvedTarget],
+    output: Any,
+    done: dict[tuple[str, str | None, int], Result],
+) -> None:
+    """Formulas that run the model by themselves, layer by layer."""
+    scores = [target.score for target in targets]
+    for label, layers in plan.places(method).items():
+        made = [_estimates(method, plan, scores, layer if method.at == "layer" else None) for layer in layers]
+        for t, target in enumerate(targets):
+            with torch.inference_mode(False), torch.no_grad():
+                said = check_scores(plan.call.module, target.score(output), len(plan.x)).float().cpu()
+            of_layers = [estimates[t] for estimates in made]
+            estimate = replace(of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]))
+            done[method.name, label, t] = _result(method, label, target, estimate, said)
+
+
+def _estimates(method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None) -> Sequence[Estimate]:
+    options = plan.options[method.name]
+    if method.sample:
+        with torch.inference_mode(False), torch.no_grad():
+            return method.sample(plan.call, plan.x, scores, layer=layer, **options)
+    assert method.run is not None
+    run = method.run
+    return [Estimate(run(plan.call, plan.x, s, layer=layer, **options)) for s in scores]
+
+
+def _fused_or_only(method: Formula, raw: Sequence[Tensor]) -> Tensor:
+    return raw[0] if len(raw) == 1 or not method.fuse else method.fuse(raw)
+
+
+def _result(
+    method: Formula,
+    layer: str | None,
+    target: ResolvedTarget,
+    estimate: Estimate,
+    scores: Tensor,
+    ledger: Ledger | None = None,
+) -> Result:
+    raw = estimate.map.detach().float().cpu()
+    reduced, pixels = (method.reduce(raw), raw) if method.reduce else (raw, None)
+    return Result(method, layer, target, reduced, pixels, scores, estimate.interval, estimate.facts, ledger)

@@ -1,0 +1,88 @@
+"""The written-out lists of all metrics."""
+
+from __future__ import annotations
+
+from typing import TypeVar, overload
+
+from ..errors import InputError, did_you_mean
+from .base import ImageMetric
+from .complexity import Complexity, Sparsity
+from .faithfulness.curves import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
+from .faithfulness.road import ROAD, ROADLeRF, ROADMoRF
+from .faithfulness.subsets import Infidelity, SensitivityN
+from .localization.box_metrics import MaxBoxAccuracy, TopKLocalization
+from .localization.mosaics import Focus, GridPointing
+from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, SegmentationIoU
+from .localization.point_metrics import LocationAveragePrecision, PointingGame
+from .metric import ExplanationMetric
+from .sanity.randomization import ParameterRandomisation
+from .sanity.robustness import MaxSensitivity
+
+METRICS: dict[str, type[ExplanationMetric]] = {
+    metric.name: metric
+    for metric in (
+        Insertion,
+        Deletion,
+        PixelFlipping,
+        ROAD,
+        ROADMoRF,
+        ROADLeRF,
+        AverageDrop,
+        AverageIncrease,
+        ConfidenceDrop,
+        Infidelity,
+        SensitivityN,
+        MaxSensitivity,
+        ParameterRandomisation,
+        Complexity,
+        Sparsity,
+    )
+}
+
+
+LOCALIZATION: dict[str, type[ImageMetric]] = {
+    metric.name: metric
+    for metric in (
+        MaxBoxAccuracy,
+        PixelAveragePrecision,
+        PointingGame,
+        EnergyPointing,
+        SegmentationIoU,
+        LocationAveragePrecision,
+        TopKLocalization,
+        GridPointing,
+        Focus,
+    )
+}
+
+
+_M = TypeVar("_M", bound=ImageMetric)
+
+
+@overload
+def find_metric(name: str | ImageMetric) -> ExplanationMetric: ...
+
+
+@overload
+def find_metric(name: str | ImageMetric, kind: type[_M]) -> _M: ...
+
+
+def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMetric) -> ImageMetric:
+    """Returns the metric of that name with its defaults, or the metric itself.
+
+    Args:
+        name: a key of `METRICS` or `LOCALIZATION`, or a metric.
+        kind: what it has to be: `ExplanationMetric`, `LocalizationMetric`, or `ImageMetric` for any.
+
+    Raises:
+        InputError: there is none, or it is of the other kind.
+    """
+    known = {**METRICS, **LOCALIZATION}
+    wanted = [each for each, metric in known.items() if issubclass(metric, kind)]
+    if isinstance(name, str) and name not in known:
+        raise InputError(f"metric {name!r} is unknown{did_you_mean(name, wanted)}; accepted: {', '.join(wanted)}")
+    found = known[name]() if isinstance(name, str) else name
+    if not isinstance(found, kind):
+        needs = "compares with true boxes" if found.name in LOCALIZATION else "asks the model"
+        raise InputError(f"metric {found.name!r} {needs} and cannot be used here; accepted: {', '.join(wanted)}")
+    return found
