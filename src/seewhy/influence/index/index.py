@@ -57,11 +57,10 @@ class InfluenceIndex:
         temporary: Any = None,
     ) -> None:
         self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
-        calls = manifest.calls_of(models)
-        self._calls = tuple(replace(call, module=ordinary(call.module)) for call in calls)
+        self._calls = tuple(replace(call, module=ordinary(call.module)) for call in manifest.calls_of(models))
         self._batch_size, self._workers, self._temporary = batch_size, workers, temporary
         self._take(head, data)
-        self.watch = fingerprint.Watched([call.module for call in calls], head["model"], store.folder)
+        self.watch = fingerprint.Watched(manifest.modules_of(models), head["model"], store.folder)
 
     @classmethod
     @with_gradients
@@ -174,10 +173,7 @@ class InfluenceIndex:
         head = store.head
         if not head["complete"]:
             raise InputError(f"the index in '{folder}' is not finished; fit it again into the same folder: it goes on")
-        calls = manifest.calls_of(models)
-        fingerprint.check_model(head["model"], fingerprint.of_modules([call.module for call in calls]), folder)
-        manifest.check_said(head, manifest.said_of_noise(calls[-1], head["shape"]), folder)
-        manifest.check_loss(head, loss, calls[-1].module, folder)
+        manifest.check_models(head, models, loss, folder)
         fitted = [name for name in [f"curvature-{head['curvature']}.safetensors"] if name in store.files]
         store.check([*fitted, *head["shards"]], full=verify == "full")
         joined = manifest.opened_data([] if data is None else [data, *added], models[-1], head, folder)
@@ -304,8 +300,7 @@ class InfluenceIndex:
             raise InputError(f"ids has {unknown[0]!r}, which is no example of the index; its ids and names list them")
         if len(left) == len(gone):
             raise InputError(f"ids names all {len(left)} examples; an index needs at least one")
-        head = {**self._head, "removed": sorted([*self._head["removed"], *gone])}
-        self._change(head, self.data, curvature, progress)
+        self._change({**self._head, "removed": sorted([*self._head["removed"], *gone])}, self.data, curvature, progress)
 
     def inputs(self, images: Any) -> Tensor:
         """Test pictures as the model takes them, (T, C, H, W)."""

@@ -36,6 +36,11 @@ def calls_of(models: Sequence[ModelLike]) -> tuple[Call, ...]:
     return tuple(map(call_of, models))
 
 
+def modules_of(models: Sequence[ModelLike]) -> tuple[nn.Module, ...]:
+    """What is called."""
+    return tuple(call.module for call in calls_of(models))
+
+
 def outputs_of(call: Call, images: Tensor) -> Tensor:
     """The model's class scores (B, K), without a graph."""
     return class_scores(call.answer(images)).cpu()
@@ -66,9 +71,9 @@ def describe_index(
     models: Sequence[ModelLike], examples: Examples, solver: Solver, loss: Loss, settings: Mapping[str, Any]
 ) -> Head:
     """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
-    calls, model, shape = calls_of(models), models[-1], list(examples[0][0].shape)
-    modules = [call.module for call in calls]
-    outputs = outputs_of(calls[-1], examples[0][0][None]).shape[1]
+    modules, call, model = modules_of(models), calls_of(models)[-1], models[-1]
+    example = examples[0][0]
+    outputs = outputs_of(call, example[None]).shape[1]
     known = [names for names in (getattr(model, "labels", None), examples.classes) if names and len(names) == outputs]
     head: Head = {
         "seewhy": own_version(),
@@ -80,8 +85,8 @@ def describe_index(
         "preprocess": repr(preprocess_of(model)),
         "model": fingerprint.of_modules(modules),
         "outputs": outputs,
-        "shape": shape,
-        "said_of_noise": said_of_noise(calls[-1], shape),
+        "shape": list(example.shape),
+        "said_of_noise": said_of_noise(call, example.shape),
         "classes": list(known[0]) if known else None,
         "data": [examples.fingerprint()],
         "removed": [],
@@ -104,6 +109,13 @@ def self_key(head: Mapping[str, Any]) -> str:
 def loss_name(loss: Loss) -> str:
     """What a loss is called."""
     return str(getattr(loss, "__qualname__", type(loss).__name__))
+
+
+def check_models(head: Head, models: Sequence[ModelLike], loss: Loss, folder: object) -> None:
+    """Refuses models, an output of theirs or a loss that are not those of the index."""
+    fingerprint.check_model(head["model"], fingerprint.of_modules(modules_of(models)), folder)
+    check_said(head, said_of_noise(calls_of(models)[-1], head["shape"]), folder)
+    check_loss(head, loss, modules_of(models)[-1], folder)
 
 
 def check_loss(head: Head, loss: Loss, module: nn.Module, folder: object) -> None:
