@@ -237,3 +237,19 @@ def test_masked_pictures_have_the_rows_of_their_image() -> None:
         shown = masks[chunk.image].render(chunk.start, chunk.stop, x.device)[:, None] * x[chunk.image]
         expected = net(shown, meta=meta[chunk.image].expand(len(shown), -1))[:, 1]
         torch.testing.assert_close(chunk.scores[:, 0].float(), expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_call_is_taken_wherever_a_model_is() -> None:
+    net, x, meta = randomised(WithRows()), pictures(3, SIZE), torch.randn(3, 4)
+    given: dict[str, Any] = {"args": [2.0], "inputs": {"meta": meta}, "output": lambda out: out[:, 1:]}
+    call = seewhy.Call(net, **given)
+    asked: list[Callable[..., Any]] = [
+        lambda model, **how: seewhy.methods.grad_cam(model, x, 1, **how),
+        lambda model, **how: seewhy.explain(model, x, targets=[1], batch_size=2, **how)[0].map,
+        lambda model, **how: seewhy.evaluate(model, x, metrics="deletion", **how)[0].result.values,
+        lambda model, **how: seewhy.list_layers(model, x, **how).chosen,
+        lambda model, **how: seewhy.Trace(model, x, layers=["stage"], **how).call.answer(x),
+    ]
+    for ask in asked:
+        found, expected = ask(call), ask(net, **given)
+        assert found == expected if isinstance(found, tuple) else torch.equal(*map(torch.as_tensor, (found, expected)))

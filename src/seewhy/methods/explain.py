@@ -16,9 +16,9 @@ from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, par
 from ..errors import ImageError, InputError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
-from ..models.call import call_of
-from ..models.load import DEFAULT_MODEL, load_model
-from ..models.model import Model, wrap
+from ..models.call import CallableModel, model_and_call
+from ..models.load import DEFAULT_MODEL
+from ..models.model import Model
 from .catalog import find_method
 from .explanation import Explanation, join
 from .formula import HOW_IT_RUNS
@@ -26,7 +26,7 @@ from .method import Method
 from .photos import Batch, ImageLike, Source
 from .shared import Result, SharedPass, shared_pass
 
-ModelLike = Model | nn.Module | Callable[..., Any] | str
+ModelLike = CallableModel | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
 Progress = Callable[[int, int], None]
 
@@ -54,7 +54,7 @@ def explain(
     """Explains what a model says of photos, with one forward pass for all methods, layers and targets of one rule set.
 
     Args:
-        model: a `Model`, any module that takes (N, C, H, W), or a spec for `load_model`.
+        model: a `Model`, any module that takes (N, C, H, W), a `Call`, or a spec for `load_model`.
         images: paths (folders too), PIL pictures, arrays, or a tensor (N, C, H, W) that is already preprocessed.
         methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME.
         targets: what to explain, one or several: "top1", "top3", a class, a label, a callable; an inner list names one
@@ -114,8 +114,7 @@ def explain_batches(
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out; None
             raises.
     """
-    model = load_model(model) if isinstance(model, str) else wrap(model)
-    call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
+    model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
     wanted = as_targets(targets)
     source = Source(images, model, on_bad_image)
@@ -167,12 +166,13 @@ def list_layers(
         x: (N, C, H, W), whose first image is traced; a grey picture of the model's input size unless given.
         args, kwargs, inputs, output: as in `explain`.
     """
-    model = load_model(model, pretrained=model == DEFAULT_MODEL) if isinstance(model, str) else wrap(model)
+    own_weights = model == DEFAULT_MODEL  # others would be downloaded, and layers are the same without
+    model, call = model_and_call(model, pretrained=own_weights, args=args, kwargs=kwargs, inputs=inputs, output=output)
     if x is None:
         size = model.preprocess.size if model.preprocess else (224, 224)
         x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
     check_input(x)
-    return find_flow(call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output), x)
+    return find_flow(call, x)
 
 
 def _layer_names(

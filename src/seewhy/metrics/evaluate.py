@@ -18,9 +18,8 @@ from ..methods.catalog import find_method
 from ..methods.explain import ALL_STAGES, BATCH_SIZE, LayersLike, ModelLike, Progress, explain
 from ..methods.method import Method
 from ..methods.photos import ImageLike, Source
-from ..models.call import call_of
-from ..models.load import DEFAULT_MODEL, load_model
-from ..models.model import wrap
+from ..models.call import model_and_call
+from ..models.load import DEFAULT_MODEL
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
 from .catalog import find_metric
 from .evaluation import Evaluation, Parts, Row
@@ -66,9 +65,8 @@ def evaluate(
     Raises:
         SeewhyError: what cannot be used, in one line.
     """
-    model = load_model(model) if isinstance(model, str) else wrap(model)
+    model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
-    call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     board = _Board(chosen, _named(metrics), chance, seed, layers, options or {})
     source, wanted = Source(images, model, on_bad_image), as_targets(targets)
     call.check_rows(len(source))
@@ -89,17 +87,13 @@ def evaluate(
             x, called = batch.x, call.rows(batch.indices)
             resolved = _resolved(called, x, [part_of(target, batch.indices) for target in wanted], model.labels)
             explained = explain(
-                model,
+                called,
                 x,
                 methods=chosen,
                 targets=[each.score for each in resolved],
                 layers=layers,
                 batch_size=len(x),
                 options=options,
-                args=called.args,
-                kwargs=called.kwargs,
-                inputs=called.inputs,
-                output=called.output,
             )
             board.add(called, x, resolved, explained.attributions)
             seen += batch.names

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..engine.call import Call, OutputAdapter, with_inputs
+from .load import load_model
 from .model import Model, wrap
 
 CallableModel = Model | nn.Module | Call | Callable[..., Any]
@@ -39,6 +40,27 @@ def _own_call(model: CallableModel) -> Call:
     bounds = model.preprocess.bounds if model.preprocess else None
     own = Call(model.module, bounds=bounds, multi_label=model.multi_label)
     return replace(own, output=model.output) if model.output else own
+
+
+def model_and_call(
+    model: CallableModel | str,
+    *,
+    pretrained: bool = True,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    output: OutputAdapter | None = None,
+) -> tuple[Model, Call]:
+    """The `Model` of what a user gives, a spec for `load_model` too, and how it is called; the rest as in `call_of`."""
+    if isinstance(model, str):
+        model = load_model(model, pretrained=pretrained)
+    if not isinstance(model, Call):
+        model = wrap(model)
+    call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
+    if isinstance(model, Call):
+        name = type(call.module).__name__
+        model = Model(call.module, name, output=call.output, multi_label=call.multi_label)
+    return model, call
 
 
 def labels_of(model: CallableModel) -> tuple[str, ...] | None:

@@ -23,9 +23,10 @@ from ...maps.boxes import BoxRule, RuleLike, boxes, find_rule
 from ...methods.catalog import find_method
 from ...methods.explain import BATCH_SIZE, PREDICTIONS, LayersLike, ModelLike, Progress, explain
 from ...methods.method import Method
+from ...models.call import model_and_call
 from ...models.classes import class_indices
-from ...models.load import DEFAULT_MODEL, load_model
-from ...models.model import Model, wrap
+from ...models.load import DEFAULT_MODEL
+from ...models.model import Model
 from ..base import ImageMetric
 from ..baselines import Chance, chance_maps
 from ..catalog import find_metric
@@ -91,7 +92,7 @@ def evaluate_localisation(
         raise InputError("data has no pictures; give a data set, such as seewhy.data.find_data('scenes', split='test')")
     if batch_size < 1 or cases < 0:
         raise InputError(f"batch_size={batch_size}, cases={cases}: give 1 or more, and 0 or more")
-    model = load_model(model) if isinstance(model, str) else wrap(model)
+    model, _ = model_and_call(model)
     found = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
     chosen = list({method.name: method for method in found}.values())
     layers = layers if layers is None or isinstance(layers, str | nn.Module) else list(dict.fromkeys(layers))
