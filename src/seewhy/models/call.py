@@ -39,7 +39,7 @@ def _own_call(model: CallableModel) -> Call:
         return model if isinstance(model, Call) else Call(model)  # type: ignore[arg-type]
     bounds = model.preprocess.bounds if model.preprocess else None
     own = Call(model.module, bounds=bounds, multi_label=model.multi_label)
-    return replace(own, output=model.output) if model.output else own
+    return own if model.output is None else replace(own, output=model.output)
 
 
 def model_and_call(
