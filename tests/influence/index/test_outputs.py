@@ -79,5 +79,5 @@ def test_models_that_never_say_the_same_are_not_refused_for_it(tmp_path: Path) -
 
     for i, net in enumerate((Noisy(), NotFinite())):
         data = (pictures(8, 16), torch.arange(8) % 4)
-        InfluenceIndex.fit(net, data, solver="embedding", out=tmp_path / str(i))
+        InfluenceIndex.fit(net, data, solver="random", out=tmp_path / str(i))
         InfluenceIndex.open(tmp_path / str(i), net)
