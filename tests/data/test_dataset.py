@@ -321,3 +321,9 @@ def test_an_extra_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"'{kind}' needs the extra .*pip install 'seewhy\[{extra}\]'"):
         find_data("scenes" if kind == "scenes" else f"coco:{layouts.coco(tmp_path)}")
+
+
+def test_every_kind_of_data_set_is_handed_on() -> None:
+    for source in SOURCES.values():
+        assert source.name in seewhy.data.__all__, f"hand {source.name} on in data/__init__.py"
+        assert isinstance(getattr(seewhy.data, source.name), type)

@@ -245,7 +245,8 @@ def test_sheets_of_scores_that_are_no_influences(monkeypatch: pytest.MonkeyPatch
 def test_solvers_say_whether_their_numbers_have_a_unit() -> None:
     found = {name: is_calibrated(find_solver(name)) for name in SOLVERS}
     ranks = {"embedding", "loss", "random", "trak", "tracin", "gradient_dot"}
-    assert {name for name, calibrated in found.items() if not calibrated} == ranks
+    said = {name for name, calibrated in found.items() if not calibrated}
+    assert said == ranks, f"a new solver whose scores only rank goes into `ranks` here: {said ^ ranks}"
 
     class Own(EmbeddingSimilarity):
         """Stands for a solver that was written before there was such an attribute."""

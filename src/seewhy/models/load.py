@@ -23,10 +23,6 @@ from .networks.cards import WEIGHTS, card_preprocess, read_card
 from .networks.heads import build
 
 DEFAULT_MODEL = "efficientnet_lite0"
-_SPECS = (
-    "'efficientnet_lite0', 'timm:NAME', 'torchvision:NAME' or 'hf:NAME', each with '@weights.pt' for local weights, "
-    "or a folder that 'seewhy train' wrote"
-)
 
 
 def load_model(
@@ -66,7 +62,11 @@ def load_model(
         loaded = _LOADERS[kind](name, weights, pretrained and weights is None)
     else:
         hint = did_you_mean(spec, [DEFAULT_MODEL]) or _elsewhere(rest if colon else name)
-        raise ModelError(f"model {spec!r} is not known{hint} (give {_SPECS})")
+        families = ", ".join(f"'{family}:NAME'" for family in _LOADERS)
+        raise ModelError(
+            f"model {spec!r} is not known{hint} (give '{DEFAULT_MODEL}', {families}, each with '@weights.pt' for local "
+            "weights, or a folder that 'seewhy train' wrote)"
+        )
     module, own_preprocess, own_labels = loaded
     module.eval()
     if device is not None:

@@ -32,7 +32,8 @@ _FORMS: dict[str, Callable[..., ScoreFunction]] = {
     "margin": Margin,
     "counterfactual": Counterfactual,
 }
-_TOP = re.compile(r"(?:(logit|probability|counterfactual):\s*)?top(\d+)")
+_OF_ONE_CLASS = "|".join(form for form in _FORMS if form != "margin")
+_TOP = re.compile(rf"(?:({_OF_ONE_CLASS}):\s*)?top(\d+)")
 
 
 def resolve(
