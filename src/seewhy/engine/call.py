@@ -131,16 +131,21 @@ class Call:
     multi_label: bool = False
 
     def __post_init__(self) -> None:
+        self._check_kinds()
+        own = {"args": tuple(self.args), "kwargs": dict(self.kwargs), "inputs": dict(self.inputs)}
+        for name, value in own.items():  # the caller may go on to change theirs
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "module", unwrap(self.module))
+        self._check_inputs()
+
+    def _check_kinds(self) -> None:
         if not isinstance(self.module, nn.Module) and isinstance(getattr(self.module, "module", None), nn.Module):
             kind = type(self.module).__name__
             raise ArgumentTypeError(
                 f"module is a {kind}; give its module, {kind}.module, or the {kind} itself to explain"
             )
-        object.__setattr__(self, "module", unwrap(self.module))
-        if isinstance(self.args, str | Tensor) or not isinstance(self.args, Sequence):
-            raise ArgumentTypeError(
-                f"args is a {type(self.args).__name__}; give a tuple of further inputs: args=(value,)"
-            )
+        if not isinstance(self.args, tuple | list):
+            raise ArgumentTypeError(f"args is {_brief(self.args)}; give a tuple of further inputs: args=(value,)")
         for name in ("kwargs", "inputs"):
             given = getattr(self, name)
             if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
@@ -149,9 +154,6 @@ class Call:
             raise ArgumentTypeError(
                 f"output={_brief(self.output)} cannot be called; give a function of the model's output"
             )
-        for name, own in (("args", tuple(self.args)), ("kwargs", dict(self.kwargs)), ("inputs", dict(self.inputs))):
-            object.__setattr__(self, name, own)  # the caller may go on to change theirs
-        self._check_inputs()
 
     def _check_inputs(self) -> None:
         for name, value in self.inputs.items():
@@ -244,7 +246,7 @@ class Call:
 
 def as_call(model: Call | nn.Module | Callable[..., Any]) -> Call:
     """The call of a module without further inputs; a call is returned as it is."""
-    return model if isinstance(model, Call) else Call(model)  # type: ignore[arg-type]
+    return model if isinstance(model, Call) else Call(unwrap(model))
 
 
 def with_inputs(
@@ -255,9 +257,9 @@ def with_inputs(
     output: OutputAdapter | None = None,
 ) -> Call:
     """The call of a module with what its users give beside it; what is not given is as in a call that is given."""
-    empty = isinstance(args, tuple | list) and not args
-    given = {"args": None if empty else args, "kwargs": kwargs, "inputs": inputs, "output": output}
-    return replace(as_call(model), **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    given: dict[str, Any] = {"kwargs": kwargs, "inputs": inputs, "output": output}
+    given["args"] = None if isinstance(args, tuple | list) and not args else args
+    return replace(as_call(model), **{name: value for name, value in given.items() if value is not None})
 
 
 def _rows(value: Any, images: Sequence[int]) -> Any:

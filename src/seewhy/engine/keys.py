@@ -41,10 +41,10 @@ def digest(*parts: Tensor | str) -> str:
 class Identity:
     """Equal to another of the same object, as long as that lives; of what takes no weak reference, to none."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self._hash = id(value)
         try:
-            self._refer: Callable[[], Any] = weakref.ref(value)
+            self._refer: Callable[[], object] = weakref.ref(value)
         except TypeError:
             self._refer = lambda: None
 
@@ -56,7 +56,7 @@ class Identity:
         return isinstance(other, Identity) and mine is not None and mine is other._refer()
 
 
-def key_of(value: Any) -> Hashable:
+def key_of(value: object) -> Hashable:
     """A key of anything that a model may be called with, its functions among them. It never raises."""
     try:
         key = _key(value, 0)
@@ -66,28 +66,33 @@ def key_of(value: Any) -> Hashable:
     return key
 
 
-def _key(value: Any, depth: int) -> Hashable:
+def _key(value: object, depth: int) -> Hashable:
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN or kind is CodeType:
         return kind, value
     if depth > _DEEP:
         return Identity(value)
-    within = depth + 1
     if isinstance(value, Tensor):
         return _tensor_key(value)
     if isinstance(value, np.ndarray | np.generic):
         return _array_key(value)
-    if isinstance(value, tuple | list | set | frozenset) and len(value) <= _MANY:
-        return kind, tuple(_key(each, within) for each in value)
-    if isinstance(value, Mapping) and len(value) <= _MANY:
-        return kind, tuple((_key(name, within), _key(held, within)) for name, held in value.items())
-    if isinstance(value, functools.partial):
-        return "partial", _key((value.func, value.args, value.keywords), within)
-    if isinstance(value, MethodType):
-        return _key(value.__func__, within), _key(value.__self__, within)
-    if isinstance(value, FunctionType):
-        return _function_key(value, within)
+    parts = _members(value)
+    if parts is not None:
+        return kind, tuple(_key(each, depth + 1) for each in parts)
     return Identity(value), _plain_settings(value)
+
+
+def _members(value: object) -> list[object] | None:
+    """What something is made of, in order; None for what is taken as one."""
+    if isinstance(value, FunctionType):
+        return _function_members(value)
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if not isinstance(value, tuple | list | set | frozenset | Mapping) or len(value) > _MANY:
+        return None
+    return [each for pair in value.items() for each in pair] if isinstance(value, Mapping) else list(value)
 
 
 def _tensor_key(value: Tensor) -> Hashable:
@@ -103,13 +108,12 @@ def _array_key(value: Any) -> Hashable:
     return Identity(value)
 
 
-def _function_key(function: FunctionType, depth: int) -> Hashable:
-    """Equal for functions made anew in each turn of a loop, as lambdas are, if they do the same."""
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    closed = {name: cell.cell_contents for name, cell in cells.items()}
-    read = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-    held = (closed, read, function.__defaults__, function.__kwdefaults__)
-    return function.__code__, _key(held, depth)
+def _function_members(function: FunctionType) -> list[object]:
+    """The same for functions made anew in each turn of a loop, as lambdas are, if they do the same."""
+    code, cells = function.__code__, function.__closure__ or ()
+    closed = [cell.cell_contents for cell in cells]
+    read = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
+    return [code, closed, read, function.__defaults__, function.__kwdefaults__]
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -120,7 +124,7 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _plain_settings(value: Any) -> Hashable:
+def _plain_settings(value: object) -> Hashable:
     """The attributes of an object that are plain values."""
     held = getattr(value, "__dict__", None)
     if not isinstance(held, dict) or isinstance(value, type) or inspect.ismodule(value):
@@ -130,7 +134,6 @@ def _plain_settings(value: Any) -> Hashable:
 
 _OWN = frozenset(vars(nn.Module()))  # what every module has
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType)
-_CONTAINERS = (tuple, list, set, dict, torch.Size)
 _FEW = 32  # members of a container that is a setting
 
 Setting = tuple[int, str]  # a part's id, and the name of what it has
@@ -143,7 +146,7 @@ class Structure:
         told: for each setting the part, its name and its value, one after the other.
     """
 
-    def __init__(self, told: list[Any], held: list[Any]) -> None:
+    def __init__(self, told: list[object], held: list[object]) -> None:
         self.told = tuple(told)
         self._refer = [weakref.ref(each) for each in held]
         self._hash = hash(self.told)
@@ -158,7 +161,7 @@ class Structure:
             and all(refer() is not None for known in (self, other) for refer in known._refer)
         )
 
-    def settings(self) -> dict[Setting, Any]:
+    def settings(self) -> dict[Setting, object]:
         """Each setting's value."""
         return {(part, name): value for part, name, value in zip(*(self.told[i::3] for i in range(3)), strict=True)}
 
@@ -169,23 +172,12 @@ def structure_key(module: nn.Module, *, weights: bool = False) -> Structure:
     Args:
         weights: also which parameters and buffers it has, and how often each was written to.
     """
-    told: list[Any] = []
-    held: list[Any] = []
+    told: list[object] = []
+    held: list[object] = []
     others: dict[int, Hashable] = {}  # objects that many parts share are looked at once
-    for part in _parts(module):  # a model may have a thousand, each with thirty attributes: every look counts
-        own, children = id(part), part._modules
+    for part in _parts(module):
         held.append(part)
-        told += (own, "", (type(part), *children.keys(), *map(id, children.values())) if children else type(part))
-        if part._forward_hooks or part._forward_pre_hooks:
-            told += (own, "hooks", (*part._forward_hooks, *part._forward_pre_hooks))
-        for name, value in vars(part).items():
-            if name in _OWN:
-                continue
-            kind = type(value)
-            if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
-                told += (own, name, value)
-            else:
-                told += (own, name, _setting(value, others))
+        _add_settings(part, told, others)
         if weights:
             _add_weights(part, told, held)
     changing = _changing.get(module)
@@ -195,17 +187,33 @@ def structure_key(module: nn.Module, *, weights: bool = False) -> Structure:
     return Structure(told, held)
 
 
-def _setting(value: Any, others: dict[int, Hashable]) -> Hashable:
+def _add_settings(part: nn.Module, told: list[object], others: dict[int, Hashable]) -> None:
+    """What a part is and holds; a model may have a thousand, each with thirty attributes, so every look counts."""
+    own, children = id(part), part._modules
+    told += (own, "", (type(part), *children.keys(), *map(id, children.values())) if children else type(part))
+    if part._forward_hooks or part._forward_pre_hooks:
+        told += (own, "hooks", (*part._forward_hooks, *part._forward_pre_hooks))
+    for name, value in vars(part).items():
+        if name in _OWN:
+            continue
+        kind = type(value)
+        if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
+            told += (own, name, value)
+        else:
+            told += (own, name, _setting(value, others))
+
+
+def _setting(value: object, others: dict[int, Hashable]) -> Hashable:
     """What counts of an attribute of a module that is no plain value."""
     if isinstance(value, _FUNCTIONS):
         return Identity(value)
     if id(value) not in others:
-        much = isinstance(value, _CONTAINERS) and len(value) > _FEW
+        much = isinstance(value, tuple | list | set | dict) and len(value) > _FEW
         others[id(value)] = len(value) if much else key_of(value)
     return others[id(value)]
 
 
-def _add_weights(part: nn.Module, told: list[Any], held: list[Any]) -> None:
+def _add_weights(part: nn.Module, told: list[object], held: list[object]) -> None:
     """Which parameters and buffers a part has, and how often each was written to."""
     for tensors in (part._parameters, part._buffers):
         for name, tensor in tensors.items():
