@@ -208,8 +208,8 @@ def _setting(value: object, others: dict[int, Hashable]) -> Hashable:
     if isinstance(value, _FUNCTIONS):
         return Identity(value)
     if id(value) not in others:
-        much = isinstance(value, tuple | list | set | dict) and len(value) > _FEW
-        others[id(value)] = len(value) if much else key_of(value)
+        members = len(value) if isinstance(value, tuple | list | set | dict) else 0
+        others[id(value)] = members if members > _FEW else key_of(value)
     return others[id(value)]
 
 
