@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 import data_layouts as layouts
+import seewhy
 from data_layouts import number_of
-from seewhy.data import Scenes, check_splits
+from seewhy.data import SOURCES, Scenes, check_splits
 from seewhy.data.formats.files import hash_split
 from seewhy.data.formats.marks import Marks, box_of, read_mask
 from seewhy.data.sources import find_data

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,11 +31,21 @@ def stage() -> nn.Sequential:
 def plain() -> nn.Sequential:
     """A net whose default layer is the last stage, whatever its number."""
     first = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
-    return randomised(nn.Sequential(first, stage(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)))
+    net = nn.Sequential(first, stage(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    net.options = {"early": False}  # type: ignore[assignment]
+    return randomised(net)
 
 
 def reader(key: str) -> Callable[[Any], Any]:
     return lambda answer: answer[key]
+
+
+LARGE = torch.zeros(2**20)  # not read
+AT = "a"
+
+
+def indirect(answer: Any) -> Any:
+    return (lambda inner: inner[AT])(answer)
 
 
 THE_SAME: list[tuple[Any, Any]] = [
@@ -43,6 +55,12 @@ THE_SAME: list[tuple[Any, Any]] = [
     ({"a": torch.ones(2)}, {"a": torch.ones(2)}),
     (reader("a"), reader("a")),
     (len, len),
+]
+THE_SAME += [
+    (partial(max, 1), partial(max, 1)),
+    (np.float64(2.5), np.float64(2.5)),
+    (np.arange(3), np.arange(3)),
+    (LARGE, LARGE),
 ]
 OTHERS: list[tuple[Any, Any]] = [
     (3, 3.0),
@@ -67,6 +85,85 @@ def test_keys_of_the_same(one: Any, two: Any) -> None:
 @pytest.mark.parametrize(("one", "two"), OTHERS)
 def test_keys_of_others(one: Any, two: Any) -> None:
     assert key_of(one) != key_of(two)
+
+
+def test_what_a_function_reads_counts_however_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of(indirect)
+    assert key_of(indirect) == before
+    monkeypatch.setattr(sys.modules[__name__], "AT", "b")
+    assert key_of(indirect) != before
+
+
+def test_attributes_of_an_object_count() -> None:
+    class Reads:
+        def __init__(self, key: str) -> None:
+            self.key = key
+
+        def __call__(self, answer: Any) -> Any:
+            return answer[self.key]
+
+        def read(self, answer: Any) -> Any:
+            return answer[self.key]
+
+    reads = Reads("a")
+    before = key_of(reads), key_of(reads.read)
+    assert (key_of(reads), key_of(reads.read)) == before
+    reads.key = "b"
+    assert key_of(reads) != before[0]
+    assert key_of(reads.read) != before[1]
+
+
+def test_large_tensors_are_not_read_but_watched() -> None:
+    large = torch.zeros(2**20)
+    before = key_of(large)
+    assert key_of(large) == before
+    large[0] = 1
+    assert key_of(large) != before
+
+
+class Hostile(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
+REGISTRY: dict[str, Any] = {}
+
+
+def registered(answer: Any) -> Any:
+    return REGISTRY["registered"](answer)
+
+
+REGISTRY["registered"] = registered
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+DEEP: list[Any] = []
+for _ in range(3000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.eye(3).to_sparse(),
+        torch.eye(3).to_sparse_csr(),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        torch.ones(2, dtype=torch.complex64).conj(),
+        torch.empty(2, device="meta"),
+        np.array([object()]),
+        CIRCLE,
+        DEEP,
+        Hostile(a=1),
+        registered,
+        {"a": float("nan")},
+        nn.ModuleList([nn.Linear(2, 2)]),
+        object(),
+        iter([1]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_keys_never_raise(value: Any) -> None:
+    hash(key_of(value))
+    key_of(value) == key_of(value)  # noqa: B015  (whatever it is, it says)
 
 
 def test_a_key_of_what_is_gone_equals_no_other() -> None:
@@ -101,7 +198,39 @@ def set_a_flag(net: nn.Sequential) -> None:
     net.checkpointing = True  # type: ignore[assignment]
 
 
-CHANGES = [exchange, insert, add_inside, set_a_number, set_a_flag]
+def set_a_function(net: nn.Sequential) -> None:
+    net.act = torch.relu  # type: ignore[assignment]
+
+
+def set_in_a_dictionary(net: nn.Sequential) -> None:
+    net.options["early"] = True  # type: ignore[index, operator]
+
+
+def set_a_size(net: nn.Sequential) -> None:
+    net.grid = torch.Size([2, 2])  # type: ignore[assignment]
+
+
+def hook(net: nn.Sequential) -> None:
+    net[1].register_forward_hook(lambda module, args, out: out * 1.0)
+
+
+def patch(net: nn.Sequential) -> None:
+    part = net[1]
+    part.forward = lambda x: x  # type: ignore[method-assign]
+
+
+CHANGES = [
+    exchange,
+    insert,
+    add_inside,
+    set_a_number,
+    set_a_flag,
+    set_a_function,
+    set_in_a_dictionary,
+    set_a_size,
+    hook,
+    patch,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -133,6 +262,71 @@ def test_weights_count_for_layers() -> None:
     find_flow(net.eval(), x)
     net.load_state_dict(loaded)
     assert find_flow(net, x).chosen == find_flow(randomised(tiny_vit()), x).chosen
+
+
+class Early(nn.Module):
+    """Its own weights choose between two heads at two depths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), stage()
+        self.share = nn.Parameter(torch.zeros(2))
+        self.register_buffer("gate", torch.zeros(()))
+        self.a, self.b = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        late = self.share[0] + self.gate
+        return self.a(h.mean((2, 3))) if late == 0 else self.b(self.second(h).mean((2, 3)))
+
+
+def exchanged(net: Early) -> None:
+    net.share = nn.Parameter(torch.ones(2))
+
+
+def pointed_elsewhere(net: Early) -> None:
+    net.share.data = torch.ones(2)
+
+
+def written(net: Early) -> None:
+    with torch.no_grad():
+        net.share.add_(1)
+
+
+def a_buffer(net: Early) -> None:
+    net.gate.add_(1)
+
+
+@pytest.mark.parametrize("change", [exchanged, pointed_elsewhere, written, a_buffer])
+def test_weights_that_change_the_layers(change: Callable[[Early], None]) -> None:
+    for _ in range(10):  # memory that is used again must not be taken for the same
+        net = randomised(Early())
+        with torch.no_grad():
+            net.share.zero_()
+            net.gate.zero_()
+        assert find_flow(net, pictures(1)).chosen == ("first",)
+        change(net)
+        assert find_flow(net, pictures(1)).chosen[-1] == "second"
+
+
+def test_state_that_the_model_itself_writes_is_no_setting() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.steps, self.last = plain(), 0, ()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.steps += 1
+            self.last = (float(x.detach().mean()),)
+            self.seen.add_(1)
+            return self.net(x)  # type: ignore[no-any-return]
+
+    net, x = Counts(), pictures(1)
+    first = find_flow(net, x)
+    assert all(find_flow(net, x) is first for _ in range(3))
+    net.net[1] = stage()
+    assert find_flow(net, x) is not first
 
 
 @pytest.mark.parametrize("make", [TinyCNN, TinyResNet, tiny_vit])
@@ -183,7 +377,7 @@ def test_little_is_kept_and_nothing_is_kept_alive(monkeypatch: pytest.MonkeyPatc
     assert made == [0, 1, 2, 3, 0]
     gone = weakref.ref(net)
     call = Call(net, output=net.forward, kwargs={"self": net})
-    known.get(net, call.key, lambda: "x")
+    known.get(net, call.asked, lambda: "x")
     del net, call
     gc.collect()
     assert gone() is None

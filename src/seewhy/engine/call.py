@@ -6,9 +6,11 @@ The model is borrowed: its mode is afterwards as it was, also when something rai
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import ArgumentTypeError, InputError, ModelError
-from .keys import key_of, structure_key
+from .keys import key_of
 from .layers import unwrap
 
 OutputAdapter = Callable[[Any], Any]
@@ -129,9 +131,31 @@ class Call:
     multi_label: bool = False
 
     def __post_init__(self) -> None:
+        self._check_kinds()
+        own = {"args": tuple(self.args), "kwargs": dict(self.kwargs), "inputs": dict(self.inputs)}
+        for name, value in own.items():  # the caller may go on to change theirs
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "module", unwrap(self.module))
-        for name, own in (("args", tuple(self.args)), ("kwargs", dict(self.kwargs)), ("inputs", dict(self.inputs))):
-            object.__setattr__(self, name, own)  # the caller may go on to change theirs
+        self._check_inputs()
+
+    def _check_kinds(self) -> None:
+        if not isinstance(self.module, nn.Module) and isinstance(getattr(self.module, "module", None), nn.Module):
+            kind = type(self.module).__name__
+            raise ArgumentTypeError(
+                f"module is a {kind}; give its module, {kind}.module, or the {kind} itself to explain"
+            )
+        if not isinstance(self.args, tuple | list):
+            raise ArgumentTypeError(f"args is {_brief(self.args)}; give a tuple of further inputs: args=(value,)")
+        for name in ("kwargs", "inputs"):
+            given = getattr(self, name)
+            if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+                raise ArgumentTypeError(f"{name} is {_brief(given)}; give a mapping of names: {name}={{'name': value}}")
+        if not callable(self.output):
+            raise ArgumentTypeError(
+                f"output={_brief(self.output)} cannot be called; give a function of the model's output"
+            )
+
+    def _check_inputs(self) -> None:
         for name, value in self.inputs.items():
             if name in self.kwargs:
                 raise InputError(f"{name!r} is given in inputs= and in kwargs=; give it once")
@@ -141,11 +165,11 @@ class Call:
                     "or a list, or kwargs= for what goes in as it is"
                 )
 
-    @property
-    def key(self) -> Hashable:
-        """Equal for calls that ask the same of the same model; of `inputs`, which differ by image, only the kind."""
+    @cached_property
+    def asked(self) -> Hashable:
+        """Equal for calls that ask the same of a model; of `inputs`, which differ by image, only the kind counts."""
         rows = tuple((name, type(v), tuple(getattr(v, "shape", ())[1:])) for name, v in self.inputs.items())
-        return structure_key(self.module), key_of(self.args), key_of(self.kwargs), rows, key_of(self.output)
+        return key_of(self.args), key_of(self.kwargs), rows, key_of(self.output)
 
     def check_rows(self, n: int) -> None:
         """Says which of `inputs` has not one row for each of n images."""
@@ -177,11 +201,13 @@ class Call:
 
     def _raw(self, x: Tensor, weights: Mapping[str, Tensor] | None) -> Any:
         self.check_rows(len(x))
-        given = {**self.kwargs, **{name: _on_device(value, x) for name, value in self.inputs.items()}}
+        args = [_ordinary(value) for value in self.args]
+        given = {name: _ordinary(value) for name, value in self.kwargs.items()}
+        given |= {name: _ordinary(_on_device(value, x)) for name, value in self.inputs.items()}
         try:
             if weights is None:
-                return self.module(x, *self.args, **given)
-            return functional_call(self.module, dict(weights), (x, *self.args), given)
+                return self.module(x, *args, **given)
+            return functional_call(self.module, dict(weights), (x, *args), given)
         except (RuntimeError, AssertionError, TypeError) as error:
             told = self._told(error, x)
             if told is None:
@@ -199,7 +225,7 @@ class Call:
             return ModelError("the model was made under torch.inference_mode, which rules out gradients")
         reason = str(error).partition("\n")[0]
         if isinstance(error, TypeError):
-            if "forward() " not in reason:
+            if "forward() " not in reason or self._began(error):
                 return None
             return InputError(
                 f"{type(self.module).__name__} cannot be called so: {reason}; give what it takes beside the picture as "
@@ -207,13 +233,20 @@ class Call:
             )
         misfit = any(said in reason for said in ("channels", "must match", "mat1 and mat2"))
         if misfit or isinstance(error, AssertionError):
-            return InputError(f"x of shape {tuple(x.shape)} does not fit the model: {reason}")
+            beside = f" with {', '.join(self.inputs)}" if self.inputs else ""
+            return InputError(f"x of shape {tuple(x.shape)}{beside} does not fit the model: {reason}")
         return None
+
+    def _began(self, error: Exception) -> bool:
+        """Whether the module's own forward had begun: then the error is no matter of how it was called."""
+        forward = getattr(self.module.forward, "__func__", self.module.forward)
+        frames = traceback.walk_tb(error.__traceback__)
+        return any(frame.f_code is getattr(forward, "__code__", None) for frame, _ in frames)
 
 
 def as_call(model: Call | nn.Module | Callable[..., Any]) -> Call:
     """The call of a module without further inputs; a call is returned as it is."""
-    return model if isinstance(model, Call) else Call(model)  # type: ignore[arg-type]
+    return model if isinstance(model, Call) else Call(unwrap(model))
 
 
 def with_inputs(
@@ -224,8 +257,9 @@ def with_inputs(
     output: OutputAdapter | None = None,
 ) -> Call:
     """The call of a module with what its users give beside it; what is not given is as in a call that is given."""
-    given = {"args": tuple(args), "kwargs": kwargs, "inputs": inputs, "output": output}
-    return replace(as_call(model), **{name: value for name, value in given.items() if value})  # type: ignore[arg-type]
+    given: dict[str, Any] = {"kwargs": kwargs, "inputs": inputs, "output": output}
+    given["args"] = None if isinstance(args, tuple | list) and not args else args
+    return replace(as_call(model), **{name: value for name, value in given.items() if value is not None})
 
 
 def _rows(value: Any, images: Sequence[int]) -> Any:
@@ -236,3 +270,13 @@ def _rows(value: Any, images: Sequence[int]) -> Any:
 
 def _on_device(value: Any, x: Tensor) -> Any:
     return value.to(x.device) if isinstance(value, Tensor) else value
+
+
+def _ordinary(value: Any) -> Any:
+    """A further input, copied where it was made under inference mode, which rules out gradients."""
+    made_so = isinstance(value, Tensor) and value.is_inference() and not torch.is_inference_mode_enabled()
+    return value.clone() if made_so else value
+
+
+def _brief(value: Any) -> str:
+    return f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)[:80]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from .call import Call, as_call, check_input, evaluating, matching_input
-from .keys import Remembered, weights_key
+from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer
 from .layout import infer_layout
 from .trace import tensors_in
@@ -56,8 +56,8 @@ def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
     check_input(x)
     call = as_call(model)
     call.check_rows(len(x))
-    key = (call.key, weights_key(call.module), tuple(x.shape[1:]))
-    return _known.get(call.module, key, lambda: _FlowRecorder(call.rows([0]), x[:1]).record())
+    asked = (call.asked, tuple(x.shape[1:]))
+    return _known.get(call.module, asked, lambda: _FlowRecorder(call.rows([0]), x[:1]).record(), weights=True)
 
 
 def find_layer(call: Call, x: Tensor, layer: LayerLike) -> str:

@@ -17,14 +17,17 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.call import Call, as_call
+from ..engine.call import Call
 from ..errors import InputError, ModelError, SeewhyWarning, did_you_mean
+from ..models.call import call_of
+from ..models.model import Model
 from .modes import made_in_inference_mode
 
 WORKING = 2**24  # numbers of examples' gradients that are solved for at a time
@@ -54,7 +57,7 @@ class Problem:
 
     Attributes:
         modules: one, or several checkpoints of one architecture, the final one last. Methods of a single model use it.
-            A `Call` says which of a module's outputs was trained.
+            A `Call` or a `Model` says which of a module's outputs was trained.
         loss: of each example, without reduction.
         count: n, how many training examples there are, in all processes together.
         l2: of the objective, over the parameters below, biases included.
@@ -69,19 +72,16 @@ class Problem:
         ModelError: a module made under torch.inference_mode.
     """
 
-    modules: tuple[nn.Module | Call, ...]
+    modules: tuple[nn.Module | Call | Model, ...]
     loss: Loss = cross_entropy
     count: int
     l2: float = 0.0
     parameters: tuple[str, ...] | None = None
     learning_rates: tuple[float, ...] | None = None
-    calls: tuple[Call, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.modules:
             raise InputError("modules=() has no model; give one, or several checkpoints")
-        object.__setattr__(self, "calls", tuple(map(as_call, self.modules)))
-        object.__setattr__(self, "modules", tuple(call.module for call in self.calls))
         if self.count < 1:
             raise InputError(f"count={self.count} training examples; accepted: 1 or more")
         if not 0 <= self.l2 < float("inf"):
@@ -132,9 +132,14 @@ class Problem:
                 stacklevel=4,
             )
 
+    @cached_property
+    def calls(self) -> tuple[Call, ...]:
+        """The models, and which of their outputs is meant."""
+        return tuple(map(call_of, self.modules))
+
     @property
     def call(self) -> Call:
-        """The final model, and which of its outputs is meant."""
+        """The final one of them."""
         return self.calls[-1]
 
     @property

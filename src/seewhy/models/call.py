@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..engine.call import Call, OutputAdapter, with_inputs
+from ..engine.call import Call, OutputAdapter, as_call, with_inputs
 from .load import load_model
 from .model import Model, wrap
 
@@ -36,10 +36,10 @@ def call_of(
 
 def _own_call(model: CallableModel) -> Call:
     if not isinstance(model, Model):
-        return model if isinstance(model, Call) else Call(model)  # type: ignore[arg-type]
+        return as_call(model)
     bounds = model.preprocess.bounds if model.preprocess else None
     own = Call(model.module, bounds=bounds, multi_label=model.multi_label)
-    return replace(own, output=model.output) if model.output else own
+    return own if model.output is None else replace(own, output=model.output)
 
 
 def model_and_call(

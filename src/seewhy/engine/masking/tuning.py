@@ -59,7 +59,7 @@ def settled(
     if isinstance(call.module, BlackBox):  # its calls may cost more than time, and it takes float32 as it comes
         total = 0
     asked = replace(running, progress=None)
-    key = (call.key, asked, tuple(picture.shape), picture.dtype, str(picture.device), _worth(total), step)
+    key = (call.asked, asked, tuple(picture.shape), picture.dtype, str(picture.device), _worth(total), step)
     found = _found.get(call.module, key, lambda: _settle(asked, measure, picture, total, step))
     return replace(found, progress=running.progress)
 

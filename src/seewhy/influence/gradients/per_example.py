@@ -106,7 +106,7 @@ def unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[str]:
         with borrowed(call):
             return _found_unusual(problem, call, images)
 
-    return _known.get(call.module, (call.key, problem.names), look)
+    return _known.get(call.module, (call.asked, problem.names), look)
 
 
 def _found_unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[str]:

@@ -24,7 +24,7 @@ from . import fingerprint
 from .building import key_of
 from .examples import Absent, Examples, Joined, TrainData, as_examples
 
-ModelLike = Model | nn.Module
+ModelLike = Model | nn.Module | Call
 Head = dict[str, Any]
 _DECIDES = ("solver", "settings", "loss", "l2", "parameters", "learning_rates", "dtype", "preprocess")
 _SHOWN = 3
@@ -46,25 +46,34 @@ def outputs_of(call: Call, images: Tensor) -> Tensor:
     return class_scores(call.answer(images)).cpu()
 
 
-def said_of_noise(call: Call, shape: Sequence[int]) -> list[float]:
-    """What a model says of a picture of drawn numbers (C, H, W): which of its outputs is meant shows in it."""
+def said_of_noise(calls: Sequence[Call], shape: Sequence[int]) -> list[list[float] | None]:
+    """What models say of a picture of drawn numbers (C, H, W): which of their outputs is meant shows in it.
+
+    None for a model that does not say the same twice, or no number.
+    """
     noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    return outputs_of(call, noise)[0].double().tolist()
+    said = [[outputs_of(call, noise)[0].double() for _ in range(2)] for call in calls]
+    return [once.tolist() if once.isfinite().all() and torch.equal(once, again) else None for once, again in said]
 
 
-def check_said(stored: Mapping[str, Any], said: Sequence[float], folder: object) -> None:
+def check_said(stored: Mapping[str, Any], said: Sequence[list[float] | None], folder: object) -> None:
     """Refuses a model that answers otherwise than the one of the index, though its weights are the same.
 
     Raises:
         InputError: it does, as with another `output=`.
     """
-    then, now = (torch.tensor(each, dtype=torch.float64) for each in (stored["said_of_noise"], said))
-    near = then.shape == now.shape and bool((then - now).abs().amax() <= _SAME_ANSWER * then.abs().amax())
-    if not near:
+    pairs = zip(stored["said_of_noise"], said, strict=True)
+    if not all(then is None or now is None or _near(then, now) for then, now in pairs):
         raise InputError(
             f"model does not fit the index in '{folder}': its weights are the same, but it answers otherwise; give it "
             "the output= that it was fit with, or fit another index"
         )
+
+
+def _near(then: list[float], now: list[float]) -> bool:
+    before, after = torch.tensor(then, dtype=torch.float64), torch.tensor(now, dtype=torch.float64)
+    same_classes = before.shape == after.shape
+    return same_classes and bool((before - after).abs().amax() <= _SAME_ANSWER * before.abs().amax())
 
 
 def describe_index(
@@ -86,7 +95,7 @@ def describe_index(
         "model": fingerprint.of_modules(modules),
         "outputs": outputs,
         "shape": list(example.shape),
-        "said_of_noise": said_of_noise(call, example.shape),
+        "said_of_noise": said_of_noise(calls_of(models), example.shape),
         "classes": list(known[0]) if known else None,
         "data": [examples.fingerprint()],
         "removed": [],
@@ -114,7 +123,7 @@ def loss_name(loss: Loss) -> str:
 def check_models(head: Head, models: Sequence[ModelLike], loss: Loss, folder: object) -> None:
     """Refuses models, an output of theirs or a loss that are not those of the index."""
     fingerprint.check_model(head["model"], fingerprint.of_modules(modules_of(models)), folder)
-    check_said(head, said_of_noise(calls_of(models)[-1], head["shape"]), folder)
+    check_said(head, said_of_noise(calls_of(models), head["shape"]), folder)
     check_loss(head, loss, modules_of(models)[-1], folder)
 
 
@@ -209,7 +218,7 @@ def tell_classes(examples: Examples, model: ModelLike, head: Mapping[str, Any]) 
 
 def listed(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
     """One model or several as a list."""
-    models = [model] if isinstance(model, Model | nn.Module) else list(model)
+    models = [model] if isinstance(model, Model | nn.Module | Call) else list(model)
     if not models:
         raise InputError("model=[] has no model; give one, or several checkpoints")
     return models
