@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import InputError, SeewhyWarning
 from ..problem import Batches, Problem, Progress, Reduce, identity
 from .per_example import example_gradients, quantities, total_gradient
-from .taps import borrowed, run
+from .taps import borrowed, gradients_by, run
 
 Kind = Literal["hessian", "gauss_newton"]
 SINGLE = 8  # examples of a batch whose own gradients are looked at
@@ -76,7 +76,7 @@ def _vjp(outputs: Tensor, leaves: list[Tensor], vectors: Tensor) -> Tensor:
     """The gradients (K, P) of sum(outputs * v) by the leaves, for each v of vectors (K, *outputs.shape)."""
     if not outputs.requires_grad:  # constant, such as the gradient of a loss that is linear in the weights
         return vectors.new_zeros(len(vectors), sum(leaf.numel() for leaf in leaves))
-    rows = [torch.autograd.grad(outputs, leaves, v, retain_graph=True, materialize_grads=True) for v in vectors]
+    rows = [gradients_by(leaves, outputs, v, keep=True) for v in vectors]
     return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])  # vmap over them takes longer
 
 

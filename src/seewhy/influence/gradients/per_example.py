@@ -12,7 +12,7 @@ from ...engine.call import Call
 from ...engine.keys import Remembered
 from ...errors import ArgumentTypeError, InputError
 from ..problem import Problem, ScoreOrLoss
-from .taps import Taps, affine_layers, borrowed, few, run
+from .taps import Taps, affine_layers, borrowed, few, gradients_by, run
 
 _TRIED = 3  # images
 _known: Remembered[frozenset[str]] = Remembered()
@@ -60,7 +60,7 @@ def total_gradient(problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
     with borrowed(problem.call):
         weights = {name: w.requires_grad_() for name, w in problem.weights().items()}
         total = quantities(problem, run(problem.call, weights, images), labels).sum()
-        found = torch.autograd.grad(total, list(weights.values()), materialize_grads=True)
+        found = gradients_by(list(weights.values()), total)
     return torch.cat([g.flatten() for g in found])
 
 
@@ -177,9 +177,9 @@ def _one_by_one(problem: Problem, call: Call, names: list[str], images: Tensor, 
     chosen = [every[name].requires_grad_() for name in names]
     live = dict(zip(names, chosen, strict=True))
 
-    def one(image: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    def one(image: Tensor, weight: Tensor) -> list[Tensor]:
         value = (run(call, live, image[None])[0] * weight).sum() + 0 * chosen[0].sum()  # it may depend on none
-        return torch.autograd.grad(value, chosen, materialize_grads=True)
+        return gradients_by(chosen, value)
 
     each = [one(image, weight) for image, weight in zip(images, weights, strict=True)]
     return {name: torch.stack(parts).flatten(1) for name, parts in zip(names, zip(*each, strict=True), strict=True)}

@@ -184,5 +184,12 @@ class Taps:
         leaves = [leaf for _, _, leaf in self.uses]
         if not leaves or not outputs.requires_grad:
             return [torch.zeros_like(leaf) for leaf in leaves]
-        found = torch.autograd.grad(outputs, leaves, cotangents, retain_graph=keep, materialize_grads=True)
-        return list(found)
+        return gradients_by(leaves, outputs, cotangents, keep=keep)
+
+
+def gradients_by(
+    leaves: Sequence[Tensor], outputs: Tensor, cotangents: Tensor | None = None, *, keep: bool = False
+) -> list[Tensor]:
+    """The gradients of sum(outputs * cotangents), zeros by leaves that it does not depend on."""
+    found = torch.autograd.grad(outputs, leaves, cotangents, retain_graph=keep, materialize_grads=True)
+    return [g.detach() for g in found]  # torch 2.6 makes zeros that require gradients themselves
