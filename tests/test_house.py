@@ -247,3 +247,12 @@ def test_render_names_no_method_and_no_solver() -> None:
         if isinstance(node, ast.Constant) and node.value in words
     }
     assert not found, f"render names: {sorted(found)}"
+
+
+def test_contributing_maps_every_room_and_folder() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    unnamed = {str(folder) for folder in folders(SRC) if folder.parts and f"`{folder.name}/`" not in page}
+    assert not unnamed, f"name them in CONTRIBUTING.md, 'Where things are': {sorted(unnamed)}"
+    files = {Path(file).stem for file in TREES if file.count("/") == 1 and not file.startswith("cli/")} - {"__init__"}
+    missing = {name for name in files if f"`{name}`" not in page}
+    assert not missing, f"name them in CONTRIBUTING.md, 'Where things are': {sorted(missing)}"
