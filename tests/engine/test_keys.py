@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -327,6 +328,41 @@ def test_state_that_the_model_itself_writes_is_no_setting() -> None:
     assert all(find_flow(net, x) is first for _ in range(3))
     net.net[1] = stage()
     assert find_flow(net, x) is not first
+
+
+def test_weights_that_somebody_writes_meanwhile_still_count() -> None:
+    net, known = nn.Linear(2, 2), Remembered[str]()
+
+    def trained_meanwhile() -> str:
+        with torch.no_grad():
+            net.weight.add_(1)
+        return "first"
+
+    known.get(net, 0, trained_meanwhile, weights=True)
+    assert known.get(net, 0, lambda: "other", weights=True) == "first"
+    with torch.no_grad():
+        net.weight.add_(1)
+    assert known.get(net, 0, lambda: "other", weights=True) == "other"
+
+
+def test_other_threads_that_look_at_the_model_change_nothing() -> None:
+    net, x = plain(), pictures(1)
+    first = find_flow(net, x)
+    seen: list[bool] = []
+
+    def ask(module: nn.Module, args: Any, out: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        thread = threading.Thread(target=lambda: seen.append(find_flow(net, x) is first))
+        thread.start()
+        thread.join()
+
+    handle = net[4].register_forward_hook(ask)
+    ask.__module__ = "seewhy.engine.trace"
+    with seewhy.Trace(net, x, layers=["1"]):
+        pass
+    handle.remove()
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("make", [TinyCNN, TinyResNet, tiny_vit])

@@ -192,7 +192,8 @@ def _add_settings(part: nn.Module, told: list[object], others: dict[int, Hashabl
     own, children = id(part), part._modules
     told += (own, "", (type(part), *children.keys(), *map(id, children.values())) if children else type(part))
     if part._forward_hooks or part._forward_pre_hooks:
-        told += (own, "hooks", (*part._forward_hooks, *part._forward_pre_hooks))
+        hooks = (*part._forward_hooks.items(), *part._forward_pre_hooks.items())
+        told += [each for number, hook in hooks if not _is_ours(hook) for each in (own, f"hook {number}", number)]
     for name, value in vars(part).items():
         if name in _OWN:
             continue
@@ -201,6 +202,11 @@ def _add_settings(part: nn.Module, told: list[object], others: dict[int, Hashabl
             told += (own, name, value)
         else:
             told += (own, name, _setting(value, others))
+
+
+def _is_ours(hook: object) -> bool:
+    """Whether another thread looks at the module meanwhile: what it hangs on it changes no answer."""
+    return str(getattr(hook, "__module__", "")).startswith("seewhy.")
 
 
 def _setting(value: object, others: dict[int, Hashable]) -> Hashable:
@@ -277,7 +283,8 @@ class Remembered(Generic[T]):
 
 
 def _learn_changing(module: nn.Module, before: Structure, after: Structure) -> None:
-    """Notes which settings differ after the module has run."""
+    """Notes which settings differ after the module has run; parameters are written by somebody else, who may go on."""
     had, has = before.settings(), after.settings()
     written = {place for place in had.keys() | has.keys() if had.get(place) != has.get(place)}
+    written -= {(id(part), name) for part in _parts(module) for name in part._parameters}
     _changing[module] = _changing.get(module, frozenset()) | written
