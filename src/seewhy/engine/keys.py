@@ -192,8 +192,7 @@ def _add_settings(part: nn.Module, told: list[object], others: dict[int, Hashabl
     own, children = id(part), part._modules
     told += (own, "", (type(part), *children.keys(), *map(id, children.values())) if children else type(part))
     if part._forward_hooks or part._forward_pre_hooks:
-        hooks = (*part._forward_hooks.items(), *part._forward_pre_hooks.items())
-        told += [each for number, hook in hooks if not _is_ours(hook) for each in (own, f"hook {number}", number)]
+        _add_hooks(part, told)
     for name, value in vars(part).items():
         if name in _OWN:
             continue
@@ -202,6 +201,13 @@ def _add_settings(part: nn.Module, told: list[object], others: dict[int, Hashabl
             told += (own, name, value)
         else:
             told += (own, name, _setting(value, others))
+
+
+def _add_hooks(part: nn.Module, told: list[object]) -> None:
+    """What others have hung on a part; each hook has a number of its own."""
+    for number, hook in (*part._forward_hooks.items(), *part._forward_pre_hooks.items()):
+        if not _is_ours(hook):
+            told += (id(part), f"hook {number}", number)
 
 
 def _is_ours(hook: object) -> bool:
