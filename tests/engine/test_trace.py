@@ -279,12 +279,11 @@ def test_a_backbone_under_its_own_no_grad(layer: str, frozen: bool) -> None:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_layer_that_no_gradient_reaches(frozen: bool) -> None:
     net = randomised(Backbone(detach=True)).requires_grad_(not frozen)
-    if frozen:
-        with (
-            pytest.raises(LayerError, match=r"no gradient reaches layer features.*later"),
-            Trace(net, pictures(), layers=["features"]),
-        ):
-            pass
+    with (
+        pytest.raises(LayerError, match=r"no gradient reaches layer 'features'.*later"),
+        Trace(net, pictures(), layers=["features"]) as trace,
+    ):
+        trace.signal(1)
     with Trace(net, pictures(), layers=["norm"]) as trace:
         assert trace.signal(1)["norm"].any()
 
@@ -292,7 +291,7 @@ def test_a_layer_that_no_gradient_reaches(frozen: bool) -> None:
 def test_everything_detached_after_the_layer() -> None:
     net = nn.Sequential(randomised(TinyCNN()), Pack(lambda t: t.detach()))
     with (
-        pytest.raises(LayerError, match=r"no gradient reaches layer 0.relu2"),
+        pytest.raises(LayerError, match=r"no gradient reaches layer '0.relu2'"),
         Trace(net, pictures(), layers=["0.relu2"]),
     ):
         pass
@@ -410,9 +409,12 @@ def test_bad_targets(target: Any, error: type[Exception], says: str) -> None:
         trace.signal(target)
 
 
-def test_scores_that_depend_on_no_layer_carry_nothing() -> None:
+@pytest.mark.parametrize("target", [lambda out: torch.ones(2), lambda out: out.argmax(1).float()])
+def test_scores_without_a_gradient_are_none(target: Any) -> None:
     with Trace(randomised(TinyCNN()), pictures(2), layers=["relu2"]) as trace:
-        assert not trace.signal(lambda out: torch.ones(2))["relu2"].any()
+        with pytest.raises(TargetError, match=r"no gradient by the model's output.*rise"):
+            trace.signal(target)
+        assert trace.signal(lambda out: 0 * out[:, 1])["relu2"].count_nonzero() == 0  # a gradient of zero is one
 
 
 @pytest.mark.parametrize("where", ["conv1.weight", "bn2.running_var", "bn1.running_mean"])

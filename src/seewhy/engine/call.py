@@ -225,17 +225,25 @@ class Call:
             return ModelError("the model was made under torch.inference_mode, which rules out gradients")
         reason = str(error).partition("\n")[0]
         if isinstance(error, TypeError):
-            if "forward() " not in reason or self._began(error):
-                return None
-            return InputError(
-                f"{type(self.module).__name__} cannot be called so: {reason}; give what it takes beside the picture as "
-                "inputs= (a row for each image), args= or kwargs="
+            return self._told_of_arguments(error, reason)
+        if "numpy() on Tensor that requires grad" in reason:
+            return ModelError(
+                "the model hands a tensor to numpy, and no gradient passes that; use rise, lime or occlusion, which "
+                "need no gradient"
             )
         misfit = any(said in reason for said in ("channels", "must match", "mat1 and mat2"))
         if misfit or isinstance(error, AssertionError):
             beside = f" with {', '.join(self.inputs)}" if self.inputs else ""
             return InputError(f"x of shape {tuple(x.shape)}{beside} does not fit the model: {reason}")
         return None
+
+    def _told_of_arguments(self, error: TypeError, reason: str) -> Exception | None:
+        if "forward() " not in reason or self._began(error):
+            return None
+        return InputError(
+            f"{type(self.module).__name__} cannot be called so: {reason}; give what it takes beside the picture as "
+            "inputs= (a row for each image), args= or kwargs="
+        )
 
     def _began(self, error: Exception) -> bool:
         """Whether the module's own forward had begun: then the error is no matter of how it was called."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from .call import Call, as_call, check_input, evaluating, matching_input
+from .causes import gradients
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer
 from .layout import infer_layout
@@ -145,7 +146,7 @@ class _FlowRecorder:
             for name, seen in self.seen.items():
                 if seen.edge is not None and seen.record.layout:
                     stack.callback(seen.edge.node.register_prehook(self._evidence_hook(name, seen)).remove)
-            torch.autograd.grad(score, leaf, retain_graph=True, allow_unused=True)
+            gradients(score, [leaf])
         for name in self.evidence:
             self.seen[name].record = replace(self.seen[name].record, evidence=True)
 
@@ -203,7 +204,7 @@ class _FlowRecorder:
         with ExitStack() as stack:
             stack.callback(blocked.node.register_prehook(block).remove)
             stack.callback(seen.edge.node.register_prehook(self._evidence_hook(upstream, seen)).remove)
-            torch.autograd.grad(score, leaf, retain_graph=True, allow_unused=True)
+            gradients(score, [leaf])
         return upstream not in self.evidence
 
 

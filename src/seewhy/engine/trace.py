@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
 from .call import Call, OutputAdapter, check_input, evaluating, matching_input, with_inputs
+from .causes import Witness, check_differentiable, gradients
 from .layers import INPUT, resolve_layer
 from .targets.resolve import TargetLike, resolve
 
@@ -110,9 +112,7 @@ class Trace:
             # a model may run a part of itself under no_grad, and leave our graph with it
             self._forward(lean=False)
             if not self._differentiable():
-                raise LayerError(
-                    f"no gradient reaches layer {', '.join(self.layers)} from the output; choose a later one"
-                )
+                raise self._unreached(self.layers[0])
         self._open = True
         return self
 
@@ -207,6 +207,11 @@ class Trace:
         Args:
             target: as in `seewhy.targets`.
             layers: only these of the tapped layers; the way back is then no longer than it has to be.
+
+        Raises:
+            LayerError: no gradient reaches a layer, and why.
+            TargetError: the score has no gradient, or does not depend on a layer.
+            ModelError: the model is checkpointed in the way that torch cannot go back through.
         """
         if not self._open:
             raise SeewhyError("the trace is closed: ask for signals inside its 'with' block")
@@ -220,14 +225,27 @@ class Trace:
         score, ledger = self._scores(target), getattr(self.rules, "ledger", None)
         if ledger is not None:
             ledger.clear()
-        if not score.requires_grad:
-            return {name: torch.zeros_like(t) for name, t in zip(names, tensors, strict=True)}
-        with torch.inference_mode(False):
-            found = torch.autograd.grad(score.sum(), tensors, retain_graph=True, allow_unused=True)
-        return {
-            name: torch.zeros_like(t) if g is None else g.detach()
-            for name, t, g in zip(names, tensors, found, strict=True)
+        carried = {
+            name: g.detach() for name, g in zip(names, self._carried(score, tensors), strict=True) if g is not None
         }
+        lost = [name for name in names if name not in carried]
+        if lost:  # no gradient is not a gradient of zero
+            raise self._unreached(lost[0])
+        return carried
+
+    def _carried(self, score: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        if not score.requires_grad:
+            if any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(self._output)):
+                check_differentiable(score)
+            return [None] * len(tensors)
+        with torch.inference_mode(False):
+            return gradients(score.sum(), tensors)
+
+    def _unreached(self, layer: str) -> SeewhyError:
+        """What to raise where no gradient reaches a layer, with the cause as far as it shows in another pass."""
+        with Witness(self.module) as witness:
+            self._forward(lean=False)
+        return witness.told(layer, self._tapped[layer], self._output)
 
     def ledger(self) -> Ledger:
         """Where the relevance of the last signal went, operation by operation, output first.

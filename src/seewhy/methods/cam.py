@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..engine.call import Call
+from ..engine.causes import check_differentiable
 from ..engine.flow import find_flow
 from ..engine.layers import INPUT
 from ..engine.layout import infer_layout, picture_layout
@@ -154,7 +155,8 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
     a, weight = _pooled_head(call, pictures, output, x)
     with torch.inference_mode(False), torch.enable_grad():
         logits = output.detach().clone().requires_grad_()
-        (of_class,) = torch.autograd.grad(score(logits).sum(), logits)  # (N, K): which classes the score speaks of
+        said = check_differentiable(score(logits))
+        (of_class,) = torch.autograd.grad(said.sum(), logits)  # (N, K): which classes the score speaks of
     return _weighted((of_class @ weight).float(), a.float())
 
 

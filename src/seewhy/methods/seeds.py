@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..engine.causes import check_differentiable
 from ..engine.rules.lrp import stabilized
 from ..engine.targets.classes import ScoreFunction, class_scores, probabilities
 from ..errors import InputError, TargetError
@@ -79,7 +80,7 @@ def _one_class(score: ScoreFunction, z: Tensor) -> Tensor | None:
 def _slopes(score: ScoreFunction, output: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         leaf = output.detach().clone().requires_grad_()
-        slopes: Tensor = torch.autograd.grad(score(leaf).sum(), leaf)[0]
+        slopes: Tensor = torch.autograd.grad(check_differentiable(score(leaf)).sum(), leaf)[0]
     return slopes
 
 

@@ -37,7 +37,7 @@ class BiasGradients(TorchFunctionMode):
         y = func(*args, **kwargs)
         bias = _bias(func, args, kwargs)
         if bias is not None and isinstance(y, Tensor) and y.requires_grad:
-            y.register_hook(lambda g: self.collect(g.detach() * bias))  # type: ignore[no-untyped-call]
+            y.register_hook(lambda g: None if g is None else self.collect(g.detach() * bias))  # type: ignore[no-untyped-call]
         return y
 
 
