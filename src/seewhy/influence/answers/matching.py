@@ -130,11 +130,11 @@ def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, l
     try:
         with Trace(index.problem.call, images, layers=[layer]) as trace:
             features = slopes[:, :-1] if head.layer.bias else slopes
-            signal = trace.signal(lambda _: (given[-1] * features).flatten(1).sum(1))[layer]
             activation = trace.activations[layer]
+            layout = picture_layout(layer, activation, images)
+            signal = trace.signal(lambda _: (given[-1] * features).flatten(1).sum(1))[layer]
     finally:
         handle.remove()
-    layout = picture_layout(layer, activation, images)
     return (layout.to_grid(activation).float() * layout.to_grid(signal).float()).sum(1).cpu()
 
 
