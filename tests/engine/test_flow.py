@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from seewhy import Trace
 from seewhy.engine.flow import find_flow
 from seewhy.engine.layers import resolve_layer, unwrap
-from seewhy.engine.layout import Layout, infer_layout
+from seewhy.engine.layout import Layout
+from seewhy.engine.places.places import picture_layout
 from seewhy.errors import ArgumentTypeError, LayerError
 from seewhy.methods import grad_cam
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised, tiny_vit
@@ -201,53 +202,6 @@ def test_outputs_that_are_no_scores_fall_back_to_the_order() -> None:
 # ---------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 96), (224, 224), (480, 640), (96, 32), (70, 98)])
-@pytest.mark.parametrize("stride", [1, 2, 4, 7, 8, 14, 16])
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_layouts_of_pictures(size: Grid, stride: int, batch: int) -> None:
-    for round_up in (False, True):
-        h, w = (-(-s // stride) if round_up else s // stride for s in size)
-        if h * w <= 1:
-            continue
-        channels = 1000
-        assert infer_layout((batch, channels, h, w), batch, size) == Layout("channels_first", (h, w))
-        assert infer_layout((batch, h, w, channels), batch, size) == Layout("channels_last", (h, w))
-
-
-@pytest.mark.parametrize("prefix", range(9))
-@pytest.mark.parametrize("grid", [(14, 14), (7, 7), (4, 6), (6, 4), (24, 32), (9, 5)])
-def test_layouts_of_tokens(grid: Grid, prefix: int) -> None:
-    h, w = grid
-    size = (h * 16, w * 16)
-    length = h * w + prefix
-    for batch in (1, 3):
-        assert infer_layout((batch, length, 64), batch, size) == Layout("tokens", grid, prefix)
-        assert infer_layout((length, batch, 64), batch, size) == Layout("tokens_first", grid, prefix)
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (2, 10),
-        (2,),
-        (2, 64, 1, 1),
-        (2, 1, 1, 64),
-        (3, 64, 7, 7),  # another batch
-        (2, 8, 16, 128),  # heads, windows
-        (2, 2, 64),  # two tokens
-        (2, 64, 300, 300),  # finer than the image
-        (2, 4, 64, 7, 7),
-        (),
-    ],
-)
-def test_what_is_no_picture(shape: tuple[int, ...]) -> None:
-    assert infer_layout(shape, 2, (224, 224)) is None
-
-
-def test_channels_first_where_both_would_do() -> None:
-    assert infer_layout((1, 7, 7, 7), 1, (224, 224)) == Layout("channels_first", (7, 7))
-
-
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 def test_to_grid_of_every_layout_is_the_same_picture(prefix: int) -> None:
     picture = torch.randn(2, 6, 3, 5)  # (N, C, h, w)
@@ -279,9 +233,7 @@ def test_a_patch_moves_its_own_corner_of_the_grid(model: str, corner: Grid) -> N
     for x in (plain, bright):
         with Trace(net, x, layers=[layer], grad=False) as trace:
             a = trace.activations[layer]
-            layout = infer_layout(tuple(a.shape), 1, size)
-            assert layout is not None
-            grids.append(layout.to_grid(a))
+            grids.append(picture_layout(trace.call, x, layer, a).to_grid(a))
     moved = (grids[1] - grids[0]).abs().sum(1)[0]
     y, x_ = divmod(int(moved.argmax()), moved.shape[1])
     assert (y >= moved.shape[0] // 2, x_ >= moved.shape[1] // 2) == (bool(corner[0]), bool(corner[1]))

@@ -7,6 +7,7 @@ passes, once for each model and input size.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,8 +20,9 @@ from .call import Call, as_call, check_input, evaluating, matching_input
 from .causes import gradients
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer
-from .layout import infer_layout
-from .trace import tensors_in
+from .outputs import tensors_in
+from .places.experiment import LayerCall
+from .places.places import Places, find_places
 
 _known: Remembered[Flow] = Remembered()
 
@@ -58,7 +60,11 @@ def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
     call = as_call(model)
     call.check_rows(len(x))
     asked = (call.asked, tuple(x.shape[1:]))
-    return _known.get(call.module, asked, lambda: _FlowRecorder(call.rows([0]), x[:1]).record(), weights=True)
+
+    def trace() -> Flow:
+        return _FlowRecorder(call.rows([0]), x[:1], find_places(call, x)).record()
+
+    return _known.get(call.module, asked, trace, weights=True)
 
 
 def find_layer(call: Call, x: Tensor, layer: LayerLike) -> str:
@@ -76,8 +82,9 @@ class _Seen:
 
 
 class _FlowRecorder:
-    def __init__(self, call: Call, x: Tensor) -> None:
-        self.call, self.module, self.x = call, call.module, x
+    def __init__(self, call: Call, x: Tensor, places: Places) -> None:
+        self.call, self.module, self.x, self.places = call, call.module, x, places
+        self.calls = Counter[str]()
         self.seen: dict[str, _Seen] = {}
         self.by_memory: dict[tuple[int, int], str] = {}  # (storage, version) -> layer
         self.evidence: set[str] = set()
@@ -99,7 +106,7 @@ class _FlowRecorder:
                 self._find_evidence(score, leaf)
                 self._find_what_is_read_by_places(score)
             records = tuple(seen.record for seen in self.seen.values())
-            chosen = choose(records)
+            chosen = choose(records, self.places.why_none())
             if score is not None and score.requires_grad:
                 chosen[-1] = self._nearer_the_output(chosen[-1], score, leaf)
         return Flow(records, tuple(record.name for record in chosen))
@@ -108,28 +115,30 @@ class _FlowRecorder:
         owner = threading.get_ident()
 
         def note(module: nn.Module, args: Any, value: Any) -> None:
+            if threading.get_ident() != owner:
+                return
+            self.calls[name] += 1
             tensors = tensors_in(value)
-            if threading.get_ident() == owner and tensors:
-                self._note(name, module, tensors[0], alone=len(tensors) == 1)
+            if tensors:
+                self._note((name, self.calls[name] - 1), module, tensors[0], alone=len(tensors) == 1)
 
         return note
 
-    def _note(self, name: str, module: nn.Module, tensor: Tensor, *, alone: bool) -> None:
+    def _note(self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool) -> None:
         key = _memory(tensor)
         if self.by_memory.get(key) == INPUT:
             return
-        maker, pools, projects = name, is_pool(module), is_projection(module)
+        name, maker = self.places.name(layer_call), layer_call[0]
+        pools, projects = is_pool(module), is_projection(module)
         previous = self.by_memory.get(key)
         if previous in self.seen:
             made = self.seen[previous]
             maker, pools, projects = made.record.maker, made.record.pools, made.record.projects
-            if (name and not maker.startswith(f"{name}.")) or not alone:
-                # a module that hands on what another made, or hands on more, which may have been made from it
+            if not maker.startswith(f"{layer_call[0]}.") or not alone:
+                # the model, or what hands on what another made, or hands on more, which may have been made from it
                 return
             del self.seen[previous]
-        self.seen.pop(name, None)  # an earlier call of a module that is used again
-        shape = tuple(tensor.shape)
-        layout = infer_layout(shape, 1, (self.x.shape[2], self.x.shape[3]))
+        shape, layout = tuple(tensor.shape), self.places.layouts.get(layer_call)
         edge = get_gradient_edge(tensor) if tensor.requires_grad else None
         record = LayerRecord(name, maker, type(module).__name__, shape, layout, False, False, pools, projects)
         self.seen[name] = _Seen(record, edge, tensor)

@@ -1,6 +1,6 @@
 """Which layer to look at: chosen from how the evidence flows through one traced forward pass, not from names.
 
-A layer is worth reading where it is a picture (`tokens.infer_layout`), where everything the model says about the image
+A layer is worth reading where it is a picture (`places`), where everything the model says about the image
 passes through it (it lies on the trunk, not on a branch), and where the places of the picture still matter to the
 output (after the last attention of a ViT only the class token does).
 """
@@ -34,7 +34,8 @@ class LayerRecord:
     """One layer's output in a traced forward pass, in the order in which the layers finished.
 
     Attributes:
-        maker: the innermost module that made the tensor; `name` is the outermost that returns it.
+        maker: the innermost module that made the tensor; `name` is the outermost that returns it, with "@k" for a call
+            that is not the one which the name alone means.
         kind: the class of the module `name`.
         shape: of the output, with the batch.
         layout: how it lies over the image; None where it is no picture.
@@ -64,7 +65,7 @@ class LayerRecord:
     def channels(self) -> int:
         if self.layout is None:
             return 0
-        return self.shape[1] if self.layout.kind == "channels_first" else self.shape[-1]
+        return self.shape[self.layout.channel_dim]
 
 
 def is_pool(module: nn.Module) -> bool:
@@ -76,17 +77,21 @@ def is_projection(module: nn.Module) -> bool:
     return not list(module.children()) and isinstance(weight, torch.Tensor) and weight.ndim >= 2
 
 
-def choose(records: Sequence[LayerRecord]) -> list[LayerRecord]:
+def choose(records: Sequence[LayerRecord], why_none: str = "") -> list[LayerRecord]:
     """One layer for each resolution, finest first; the last is the default layer.
+
+    Args:
+        why_none: what the error adds.
 
     Raises:
         LayerError: no layer's output is a picture.
     """
-    pictures = [r for r in records if r.layout and not r.pools]
+    pictures = [r for r in records if r.layout and not r.pools and split_call(r.name)[1] is None]
+    pictures = [r for r in pictures if r.name] or pictures  # the model's own output is what is explained
     if not pictures:
         raise LayerError(
             "no layer of the model has a picture-shaped output: layer=None cannot be found; a method that reads the "
-            "input (saliency, integrated_gradients) still works"
+            f"input (saliency, integrated_gradients) still works{why_none}"
         )
     # a model of several branches has no trunk, one whose head is zero no evidence: then fall back to the order alone
     for wanted in (
@@ -121,8 +126,14 @@ def unwrap(model: nn.Module | Callable[..., Any]) -> nn.Module:
             return module
 
 
+def split_call(layer: str) -> tuple[str, int | None]:
+    """The name of a module, and which of its calls is meant, counted from 0: "trunk@1" is ("trunk", 1)."""
+    name, _, number = layer.rpartition("@")
+    return (name, int(number)) if number.isdecimal() and "@" in layer else (layer, None)
+
+
 def resolve_layer(module: nn.Module, layer: str | nn.Module) -> str:
-    """Returns the dotted name of a layer that was given by name or as the module itself.
+    """Returns the dotted name of a layer that was given by name, with "@k" for its k-th call, or as the module itself.
 
     Raises:
         LayerError: it is not in the model.
@@ -137,7 +148,7 @@ def resolve_layer(module: nn.Module, layer: str | nn.Module) -> str:
     if not isinstance(layer, str):
         raise ArgumentTypeError(f"layer={layer!r} is no layer; give a dotted name or a module")
     known = dict(module.named_modules(remove_duplicate=False))
-    if layer != INPUT and layer not in known:
+    if layer != INPUT and layer not in known and split_call(layer)[0] not in known:
         raise LayerError(
             f"layer {layer!r} is not in {type(module).__name__}{did_you_mean(layer, known)} "
             "('seewhy layers MODEL' or seewhy.list_layers(model) lists them)"

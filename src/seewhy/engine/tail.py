@@ -19,8 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError, ModelError
 from .call import Call, as_call, evaluating, matching_input
-from .layers import INPUT
-from .trace import replace_first_tensor, tensors_in
+from .layers import INPUT, split_call
+from .outputs import replace_first_tensor, tensors_in
+from .places.places import find_places
 
 Read = Callable[[Any, int], Tensor]  # a model's answer to so many pictures -> (pictures, T), float64 on the CPU
 
@@ -29,7 +30,7 @@ class Tail:
     """What a model says of one image when a layer gives something else.
 
     Attributes:
-        activation: what the layer gives at its last call, as it gives it.
+        activation: what the layer gives, as it gives it; at the call that is meant (`Trace`).
         scores: what is read from the model's own answer, (1, T).
         replays: whether what comes before the layer is kept.
         together: whether a batch of activations runs at once; None until it was tried.
@@ -37,7 +38,7 @@ class Tail:
     Args:
         model: any module, or how it is called.
         x: one image (1, C, H, W).
-        layer: a dotted name.
+        layer: a dotted name, with "@k" for its k-th call.
         read: takes the model's answer, and the number of pictures that it is for, to scores.
 
     Raises:
@@ -58,9 +59,14 @@ class Tail:
         self.module = self.call.module
         self._read = read
         self._x = matching_input(self.module, x)
-        self._tape = _Tape()
+        self._part, wanted = split_call(layer)
+        self._tape = _Tape(wanted)
         self.scores = read(self._forward(self._tape.listen, replay=True), 1)
-        if self._tape.calls == 0:
+        seen = find_places(self.call, x).call(layer)[1] if self._tape.calls > 1 and wanted is None else None
+        if seen is not None:
+            self._tape = _Tape(seen)
+            self.scores = read(self._forward(self._tape.listen, replay=True), 1)
+        if self._tape.calls <= (wanted or 0):
             raise LayerError(f"layer {layer!r} did not run in the forward pass; choose one that does")
         self.activation = self._tape.activation
         self.replays = self._tape.untouched()
@@ -110,7 +116,7 @@ class Tail:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(self.module))
-            stack.callback(self.module.get_submodule(self.layer).register_forward_hook(tap).remove)
+            stack.callback(self.module.get_submodule(self._part).register_forward_hook(tap).remove)
             x = self._x.clone()  # the model may write into it
             if replay:
                 stack.enter_context(self._tape)
@@ -118,19 +124,22 @@ class Tail:
 
 
 class _Tape(TorchFunctionMode):
-    """Records what each operation returns, then returns that in its place up to the layer's last call.
+    """Records what each operation returns, then returns that in its place up to the call of the layer that is meant.
 
     Attributes:
         calls: of the layer in one pass.
-        activation: what the layer gave, the last time.
+        activation: what the layer gave then.
+
+    Args:
+        wanted: the call, counted from 0; None is the last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: int | None) -> None:
         super().__init__()
-        self.calls = 0
+        self.calls, self._wanted = 0, wanted
         self.activation = torch.empty(0)
         self._kept: list[tuple[Callable[..., Any], Any]] = []
-        self._end = 0  # of what was kept when the layer was last called
+        self._end = 0  # of what was kept when the layer was called
         self._versions: list[int] = []
         self._state: Literal["recording", "replaying", "passing"] = "recording"
         self._position, self._call = 0, 0
@@ -151,12 +160,14 @@ class _Tape(TorchFunctionMode):
 
     def listen(self, value: Any) -> Any:
         """Takes down a call of the layer, and returns the copy that the model goes on with."""
+        self.calls += 1
+        if self._wanted is not None and self.calls != self._wanted + 1:
+            return value
         self._state = "passing"
         tensors = tensors_in(value)
         if not tensors or not tensors[0].is_floating_point():
             kind = tensors[0].dtype if tensors else f"a {type(value).__name__} without a tensor"
             raise LayerError(f"the layer gives {kind}; choose another")
-        self.calls += 1
         self.activation, self._end = tensors[0], len(self._kept)
         self._versions = self._versions_now()
         self._state = "recording"
@@ -172,10 +183,13 @@ class _Tape(TorchFunctionMode):
         self._state, self._position, self._call = "replaying", 0, 0
 
     def exchange(self, value: Any, changed: Tensor) -> Any:
-        """What the layer's last call gives in place of its value; earlier calls are as in the recording."""
+        """What the layer gives in place of its value; earlier calls give what they gave, later ones what they give."""
         self._call += 1
-        if self._call < self.calls:
+        wanted = self.calls if self._wanted is None else self._wanted + 1
+        if self._call < wanted:
             return replace_first_tensor(value, tensors_in(value)[0].clone())
+        if self._call > wanted:
+            return value
         self._state = "passing"
         return replace_first_tensor(value, changed)
 

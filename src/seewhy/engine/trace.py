@@ -8,10 +8,9 @@ hooks, gradients and parameters are afterwards as they were, also when something
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import is_dataclass
-from dataclasses import replace as replace_field
 from types import TracebackType
 from typing import Any
 
@@ -24,36 +23,10 @@ from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
 from .call import Call, OutputAdapter, check_input, evaluating, matching_input, with_inputs
 from .causes import Witness, check_differentiable, gradients
-from .layers import INPUT, resolve_layer
+from .layers import INPUT, resolve_layer, split_call
+from .outputs import replace_first_tensor, tensors_in
+from .places.places import find_places
 from .targets.resolve import TargetLike, resolve
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors of a layer's output: itself, or those in a tuple, mapping or dataclass."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    elif is_dataclass(value):
-        value = list(vars(value).values())
-    return [v for v in value if isinstance(v, Tensor)] if isinstance(value, tuple | list) else []
-
-
-def replace_first_tensor(value: Any, new: Tensor) -> Any:
-    """The same output with the first of its tensors exchanged: that one stands for the layer."""
-    if isinstance(value, Tensor):
-        return new
-    old = tensors_in(value)[0]
-    if isinstance(value, Mapping):
-        key = next(k for k, v in value.items() if v is old)
-        try:
-            return type(value)({**value, key: new})  # type: ignore[call-arg]
-        except TypeError:  # transformers' outputs are mappings that take keywords
-            return type(value)(**{**value, key: new})
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace_field(value, **{next(k for k, v in vars(value).items() if v is old): new})
-    items = [new if v is old else v for v in value]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # named tuples take arguments
 
 
 class Trace:
@@ -70,7 +43,7 @@ class Trace:
         module: any module, or a `Call` of one.
         x: (N, C, H, W); moved to the model's device and precision.
         layers: dotted names or modules; "input" is x itself. Kept in this order. A layer that is called several times
-            is read at its last call.
+            is read at the last call that depends on x; "name@k" is its k-th call, from 0.
         rules: what the signal obeys on its way back; None is the gradient. Acts from the earliest tapped layer on.
         args, kwargs, inputs: further inputs of the model, as in `Call`: `inputs` have a row for each image.
         output: takes what the model returns to what targets read; `main_output` unless given.
@@ -103,11 +76,15 @@ class Trace:
         self._x = x
         self._tapped: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
+        self._calls = Counter[str]()  # of each layer
+        self._pinned: dict[str, int] = {}  # of a layer that is called several times, the call that is meant
         self._output: Any = None
         self._open = False
 
     def __enter__(self) -> Trace:
         self._forward(lean=True)
+        if self._pin_calls():
+            self._forward(lean=True)
         if self.grad and self.layers and not self._differentiable():
             # a model may run a part of itself under no_grad, and leave our graph with it
             self._forward(lean=False)
@@ -126,7 +103,7 @@ class Trace:
         return not isinstance(self._output, Tensor) or self._output.requires_grad
 
     def _forward(self, *, lean: bool) -> None:
-        self._tapped, self._versions = {}, {}
+        self._tapped, self._versions, self._calls = {}, {}, Counter()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.set_grad_enabled(self.grad and not lean))
@@ -142,18 +119,30 @@ class Trace:
         if missing:
             raise LayerError(f"layer {', '.join(missing)} did not run in the forward pass; choose one that does")
 
+    def _pin_calls(self) -> bool:
+        """Looks which calls are meant of layers that are called several times; whether it is not the last of one."""
+        several = [name for name, n in self._calls.items() if n > 1 and split_call(name)[1] is None]
+        places = find_places(self.call, self._x) if several else None
+        self._pinned = {name: places.call(name)[1] for name in several if places}
+        return any(call + 1 < self._calls[name] for name, call in self._pinned.items())
+
     def _hook(self, name: str, stack: ExitStack) -> Any:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
+        part, wanted = split_call(name)
+        wanted = self._pinned.get(name, wanted)
 
         def tap(module: nn.Module, args: Any, value: Any) -> Any:
             if threading.get_ident() != owner:
+                return None
+            self._calls[name] += 1
+            if wanted is not None and self._calls[name] != wanted + 1:
                 return None
             tensors = tensors_in(value)
             if not tensors:
                 raise LayerError(f"layer {name!r} gives a {type(value).__name__} without a tensor; choose another")
             return replace_first_tensor(value, self._tap(name, tensors[0], stack))
 
-        return self.module.get_submodule(name).register_forward_hook(tap)
+        return self.module.get_submodule(part).register_forward_hook(tap)
 
     def _tap(self, name: str, tensor: Tensor, stack: ExitStack) -> Tensor:
         """Keeps a layer's output, and returns the copy that the model goes on with (in-place operations may follow)."""

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..engine.call import Call
-from ..engine.layout import picture_layout
 from ..engine.masking.baselines import Zeros
 from ..engine.masking.masks import FieldMasks
 from ..engine.masking.running import Running
 from ..engine.masking.scoring import ScorerError, masked_scores
+from ..engine.places.places import picture_layout
 from ..engine.tail import Tail
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.rows import rows_of
@@ -81,11 +81,10 @@ def _ablated(
     read = partial(_read, call, scores, image, len(x))
     one = x[image : image + 1]
     tail = Tail(call.rows([image]), one, layer, read=read)
-    layout = picture_layout(layer, tail.activation, one)
-    batch, channels = int(layout.kind == "tokens_first"), 1 if layout.kind == "channels_first" else -1
+    layout = picture_layout(tail.call, one, layer, tail.activation)
     if progress := running.progress:
         running = replace(running, progress=lambda done, of: progress(image * of + done, len(x) * of))
-    said, facts = _without_each(tail, (batch, channels), running)
+    said, facts = _without_each(tail, (layout.batch_dim, layout.channel_dim), running)
     y = tail.scores
     weights = (y - said) / torch.where(y == 0, 1, y)  # (C, T)
     return _weighted(weights, layout.to_grid(tail.activation)[0]), facts
@@ -161,7 +160,8 @@ def _score_cam(
     if top_channels is not None and top_channels < 1:
         raise InputError(f"top_channels={top_channels} is too few; give 1 or more, or None for all")
     with Trace(call, x, layers=[layer], grad=False) as trace:
-        a = picture_layout(layer, trace.activations[layer], x).to_grid(trace.activations[layer]).float()
+        given = trace.activations[layer]
+        a = picture_layout(call, x, layer, given).to_grid(given).float()
     chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
     shown = [_distinct(one) for one in chosen]
     size = (x.shape[2], x.shape[3])

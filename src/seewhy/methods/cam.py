@@ -17,7 +17,8 @@ from ..engine.call import Call
 from ..engine.causes import check_differentiable
 from ..engine.flow import find_flow
 from ..engine.layers import INPUT
-from ..engine.layout import infer_layout, picture_layout
+from ..engine.layout import Layout
+from ..engine.places.places import find_places, picture_layout
 from ..engine.rules.bias import BiasGradients
 from ..engine.targets.classes import ScoreFunction, class_scores
 from ..engine.trace import Trace
@@ -151,7 +152,7 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
     with Trace(call, x, layers=names, grad=False) as trace:
         raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)
-    pictures = [picture_layout(name, raw, x).to_grid(raw) for name, raw in raws.items()]
+    pictures = [picture_layout(call, x, name, raw).to_grid(raw) for name, raw in raws.items()]
     a, weight = _pooled_head(call, pictures, output, x)
     with torch.inference_mode(False), torch.enable_grad():
         logits = output.detach().clone().requires_grad_()
@@ -208,12 +209,12 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
 
     Each layer's magnitudes are scaled onto [0, 1], summed over channels and brought to the input's size; >= 0.
     """
-    size = (x.shape[2], x.shape[3])
+    size, places = (x.shape[2], x.shape[3]), find_places(call, x)
     total = torch.zeros(len(x), *size, device=x.device)
 
     def add(field: Tensor) -> None:
         nonlocal total
-        layout = infer_layout(tuple(field.shape), len(x), size)
+        layout = Layout("channels_first", size) if field.shape == x.shape else places.layout_of(tuple(field.shape))
         if layout is not None:  # a dense layer after pooling has no place
             total = total.to(field.device) + resize(_unit(layout.to_grid(field)).sum(1), size)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..engine.layers import INPUT
-from ..engine.layout import picture_layout
+from ..engine.places.places import picture_layout
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.lrp import safe
 from ..engine.rules.relevance import Relevance
@@ -38,7 +38,7 @@ class GradientPass:
 
     def __init__(self, trace: Trace, rules: Rectifiers | None, x: Tensor, layers_of: LayersOf) -> None:
         self.trace, self.rules, self.layers_of = trace, rules, layers_of
-        self.layouts = {n: picture_layout(n, a, x) for n, a in trace.activations.items() if n != INPUT}
+        self.layouts = {n: picture_layout(trace.call, x, n, a) for n, a in trace.activations.items() if n != INPUT}
         self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
@@ -104,7 +104,7 @@ class RelevancePass:
         self.trace, self.layers_of, self.seeds_of = trace, layers_of, seeds_of
         self.with_ledger = with_ledger  # the same trace anew, with a ledger
         self.given = trace.activations
-        self.layouts = {n: picture_layout(n, a, x) for n, a in self.given.items() if n != INPUT}
+        self.layouts = {n: picture_layout(trace.call, x, n, a) for n, a in self.given.items() if n != INPUT}
         self.relevance: dict[tuple[Seed, str], Tensor] = {}
         self.scores: dict[Seed, ScoreFunction] = {}
         self.ledgers: dict[Seed, Ledger] = {}

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engine.layout import infer_layout
 from ...errors import InputError, ModelError, did_you_mean
+from .features import features_layout
 
 EMBEDDED = "efficientnet_lite0"
 _USE = "use 'efficientnet_lite0', 'timm:NAME' or 'torchvision:' with alexnet, vgg16 or googlenet"
@@ -63,7 +63,7 @@ class TimmFeatures(Backbone):
         with torch.no_grad():  # what num_features and feature_info say is not always so
             features = self(torch.zeros(1, 3, *size))
         net.train()
-        layout = infer_layout(tuple(features.shape), 1, size)
+        layout = features_layout(tuple(features.shape), 1, size)
         if layout is not None:
             self.channels = layout.to_grid(features).shape[1]
 

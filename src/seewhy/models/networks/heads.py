@@ -21,9 +21,9 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from ...engine.layout import infer_layout
 from ...errors import InputError, ModelError, did_you_mean
 from .backbones import Backbone, make_backbone
+from .features import features_layout
 
 Pooling = Literal["gap", "gmp", "lse", "oquab"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -107,7 +107,7 @@ class LocalisationNet(nn.Module):
             ModelError: the backbone leaves no picture of so small an input.
         """
         features = self.backbone(x)
-        layout = infer_layout(tuple(features.shape), len(x), (x.shape[2], x.shape[3]))
+        layout = features_layout(tuple(features.shape), len(x), (x.shape[2], x.shape[3]))
         if layout is None:
             shape = tuple(features.shape)
             raise ModelError(f"the backbone gives {shape} of inputs {tuple(x.shape)}, no map; give larger pictures")

@@ -1,0 +1,131 @@
+"""Where each token of a layer lies in the picture: an address by code.
+
+Cells of a grid have numbers, their row's and their column's. For each binary digit of these the cells that have it are
+changed in one pass, and all others in another. A token answers more to the pass that changes its own cell, digit by
+digit, wherever it stands in the layer, and however many others it has heard of; one that never answers is of no cell.
+Coarser grids, of every second row and column, are read from the leading digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+_LEVELS = 6
+_AGREED = 0.3  # of -1 to 1; true ones have more but where attention averages
+_CHANCE = 1e-3  # that what agrees so much is no address
+_FEWEST = 9  # cells
+_MUTUAL = 0.9  # share of cells whose token is nearest to them, and they to it
+_MOST_OTHERS = 32  # tokens of no place among those of an order of their own: of many some would fit by chance
+
+
+@dataclass(frozen=True)
+class Address:
+    """The tokens of a grid: in a row after so many others, or each by its number."""
+
+    grid: tuple[int, int]
+    prefix: int
+    order: tuple[int, ...] | None = None
+
+
+class Code:
+    """The passes that tell the cells of a grid apart."""
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        self.grid = grid
+        self._digits = tuple((n - 1).bit_length() for n in grid)
+
+    def masks(self) -> Tensor:
+        """Which cells each pass changes, (P, h, w): those with a digit, then those without it."""
+        rows, columns = (torch.arange(n) for n in self.grid)
+        numbers = [rows[:, None].expand(self.grid), columns[None].expand(self.grid)]
+        digits = [(n >> d & 1).bool() for n, count in zip(numbers, self._digits, strict=True) for d in range(count)]
+        return torch.stack([mask for digit in digits for mask in (digit, ~digit)])
+
+    def read(self, energy: Tensor) -> Address | None:
+        """The address of L tokens by how much they answer to each pass, (P, L), at the finest grid that fits."""
+        contrast = _contrast(energy).T.cpu()  # (L, digits)
+        for level in range(_LEVELS):
+            for grid in self._coarser(level):
+                if grid[0] * grid[1] <= len(contrast):
+                    found = self._read_at(contrast, level, grid)
+                    if found:
+                        return found
+        return None
+
+    def _coarser(self, level: int) -> Iterator[tuple[int, int]]:
+        """The grids of every 2^level-th row and column, with and without what is left at the border."""
+        up, down = (
+            (-(-self.grid[0] >> level), -(-self.grid[1] >> level)),
+            (self.grid[0] >> level, self.grid[1] >> level),
+        )
+        yield from (grid for grid in dict.fromkeys((up, down)) if grid[0] * grid[1] > 1)
+
+    def _read_at(self, contrast: Tensor, level: int, grid: tuple[int, int]) -> Address | None:
+        digits, signs = self._signs(level, grid)
+        heard = contrast[:, digits]
+        cells = len(signs)
+        agreed = _agreement(heard, signs)
+        prefix, enough = int(agreed.argmax()), _enough(signs.numel(), len(agreed))
+        elsewhere = torch.cat([agreed[: max(0, prefix - cells + 1)], agreed[prefix + cells :]])
+        if cells >= _FEWEST and float(agreed[prefix]) >= enough and not (elsewhere >= enough).any():
+            return Address(grid, prefix)  # else several runs of tokens lie there, each a part of a finer grid
+        others = len(heard) - cells
+        order = _one_to_one(heard @ signs.T) if cells >= _FEWEST and others <= _MOST_OTHERS else None
+        return None if order is None else Address(grid, others, tuple(order))
+
+    def _signs(self, level: int, grid: tuple[int, int]) -> tuple[list[int], Tensor]:
+        """Which digits count at a level, and for each cell of its grid 1 where it has one, else -1: (cells, digits)."""
+        rows = torch.arange(grid[0]).repeat_interleave(grid[1])
+        columns = torch.arange(grid[1]).repeat(grid[0])
+        digits, signs = [], []
+        for first, count, numbers in ((0, self._digits[0], rows), (self._digits[0], self._digits[1], columns)):
+            for digit in range(level, count):
+                digits.append(first + digit)
+                signs.append((numbers >> (digit - level) & 1) * 2 - 1)
+        return digits, torch.stack(signs, 1).float()
+
+
+def loudness(energy: Tensor) -> float:
+    """How unlike the answers to a digit and to its absence are, over all places."""
+    return float(_contrast(energy).abs().mean())
+
+
+def _contrast(energy: Tensor) -> Tensor:
+    """From -1 to 1 for each digit and place: which of its two passes it answers to."""
+    on, off = energy[0::2], energy[1::2]
+    return (on - off) / (on + off).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _agreement(heard: Tensor, signs: Tensor) -> Tensor:
+    """The correlation of what tokens heard (L, digits) with the cells' digits, from each token on, (L - cells + 1,).
+
+    What all tokens heard alike is of no place, and counts for nothing.
+    """
+    cells, signs = len(signs), signs - signs.mean(0)
+    windows = heard.unfold(0, cells, 1)  # (starts, digits, cells)
+    windows = windows - windows.mean(2, keepdim=True)
+    return F.cosine_similarity(windows.flatten(1), signs.T.flatten()[None])
+
+
+def _enough(votes: int, starts: int) -> float:
+    """The least agreement of so many votes that chance does not give at any of so many starts."""
+    return max(_AGREED, math.sqrt(2 * math.log(starts / _CHANCE) / votes))
+
+
+def _one_to_one(fit: Tensor) -> list[int] | None:
+    """For each cell its token, where nearly all of them are each other's nearest; else None."""
+    tokens, cells = fit.argmax(0), fit.argmax(1)
+    mutual = (cells[tokens] == torch.arange(fit.shape[1])).float().mean()
+    if mutual < _MUTUAL:
+        return None
+    if len(set(tokens.tolist())) == len(tokens):
+        return [int(token) for token in tokens]
+    rows, columns = linear_sum_assignment(fit.numpy(), maximize=True)
+    return [int(rows[i]) for i in columns.argsort()]

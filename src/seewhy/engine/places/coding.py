@@ -1,0 +1,83 @@
+"""Runs an address code through a model: what every layer with tokens hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..layout import AXES, Kind, Layout
+from .addresses import Code, loudness
+from .experiment import ROWS, Disturb, Experiment, LayerCall, differs
+from .grids import PICTURES, noise_like
+
+_Place = tuple[LayerCall, Kind]
+_ONE_OR_TWO = 2  # class tokens that heard of the picture are not yet tokens that lie on it
+TOKENS: tuple[Kind, ...] = ("tokens", "tokens_first", "tokens_last")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The picture whose cells are changed: a layer's output, or the image itself, and how it lies."""
+
+    layer: LayerCall | None
+    layout: Layout
+
+
+def read_code(
+    experiment: Experiment, source: Source, layers: Iterable[LayerCall]
+) -> tuple[dict[LayerCall, Layout], set[LayerCall]]:
+    """The layouts that an address code over the source's cells finds for layers, and which of them answered to it."""
+    code = Code(source.layout.grid)
+    energies: dict[_Place, list[Tensor]] = {}
+    heard: set[LayerCall] = set()
+    wanted = set(layers)
+
+    def measure(key: LayerCall, rows: Tensor, row: Tensor) -> None:
+        if key not in wanted:
+            return
+        answered, energy = differs(rows, row), (rows - row).float().square_()
+        for kind in _kinds(experiment, key):
+            energies.setdefault((key, kind), []).append(energy.sum(_channels(kind)))
+            if answered.any(_channels(kind)).flatten(1).any(0).sum() > _ONE_OR_TWO:
+                heard.add(key)
+
+    for masks in torch.split(code.masks(), ROWS):
+        x = experiment.x.expand(len(masks), *experiment.x.shape[1:])
+        if source.layer is None:
+            cells = F.interpolate(masks[:, None].float(), size=x.shape[2:], mode="nearest-exact").to(x.device)
+            experiment.compare(torch.where(cells > 0, x + noise_like(x), x), measure)
+        else:
+            experiment.compare(x, measure, {source.layer: _disturbing(masks, source.layout)})
+    answers = {place: torch.cat(parts) for place, parts in energies.items()}
+    found: dict[LayerCall, Layout] = {}
+    for (key, kind), energy in sorted(answers.items(), key=lambda answer: -loudness(answer[1])):
+        address = code.read(energy.flatten(1)) if key in heard and key not in found else None
+        if address and energy.shape[1:] in (address.grid, energy.shape[1:2]):
+            found[key] = Layout(kind, address.grid, address.prefix, address.order)
+    return found, heard
+
+
+def _kinds(experiment: Experiment, key: LayerCall) -> list[Kind]:
+    """In which ways a layer's dimensions, of which one is that of images, may be places."""
+    ndim, batch = experiment.given[key].ndim, experiment.batch_dims[key]
+    return [kind for kind in (PICTURES if ndim == 4 else TOKENS) if AXES[kind][0] == batch]
+
+
+def _channels(kind: Kind) -> int:
+    """The dimension of channels once rows are first."""
+    batch, channels = AXES[kind][:2]
+    return channels + 1 if channels < batch else channels
+
+
+def _disturbing(masks: Tensor, layout: Layout) -> Disturb:
+    """Changes in each row the cells (B, h, w) of a picture with channels first or last."""
+    cells = masks.unsqueeze(layout.channel_dim)
+
+    def disturb(rows: Tensor) -> Tensor:
+        return torch.where(cells.to(rows.device), rows + noise_like(rows), rows)
+
+    return disturb

@@ -1,0 +1,153 @@
+"""What each layer of a model gives for a picture, and how that changes with a part of the picture or of a layer."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from ..call import Call, evaluating, matching_input
+from ..outputs import replace_first_tensor, tensors_in
+
+LayerCall = tuple[str, int]  # a module's name, and which of its calls
+Disturb = Callable[[Tensor], Tensor]  # of a layer's output (rows first), each row in its own way
+Measure = Callable[[LayerCall, Tensor, Tensor], None]  # rows as disturbed (B, ...), the row as it was (1, ...)
+ROWS = 8  # that run at once
+FOLDED = "its batch has"
+
+_Read = Callable[[LayerCall, nn.Module, Tensor], Tensor | None]
+
+
+class Experiment:
+    """One picture's pass through a model, to compare others with.
+
+    Attributes:
+        given: for each call of a layer what it gave.
+        makers: for each call of a layer the one that made the same tensor before, or itself.
+        batch_dims: for each call of a layer the dimension of its images, or why it has none; known after a comparison.
+
+    Args:
+        call: how the model is called, for one image.
+        x: the image (1, C, H, W).
+    """
+
+    def __init__(self, call: Call, x: Tensor) -> None:
+        self.call, self.x = call, matching_input(call.module, x)
+        self.given: dict[LayerCall, Tensor] = {}
+        self.makers: dict[LayerCall, LayerCall] = {}
+        self.batch_dims: dict[LayerCall, int | str] = {}
+        self.together = True  # whether several rows run at once
+        self._at: dict[tuple[int, int, torch.Size], LayerCall] = {}
+        self._run(self.x, self._keep)
+        self._at.clear()
+
+    def _keep(self, key: LayerCall, module: nn.Module, tensor: Tensor) -> None:
+        memory = tensor.untyped_storage().data_ptr(), tensor._version, tensor.shape
+        maker = self._at.setdefault(memory, key)
+        if maker in self.given and not _same(self.given[maker], tensor):
+            maker = self._at[memory] = key  # the memory was another's
+        self.makers[key] = maker
+        self.given[key] = self.given[maker] if maker != key else tensor.clone()
+
+    def compare(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb] | None = None) -> None:
+        """Runs pictures (B, C, H, W), layers disturbed, and measures each layer against what it gave for the picture.
+
+        Several run at once where the model takes that, else one by one.
+        """
+        if self.together:
+            try:
+                self._compare(rows, measure, disturb or {})
+            except Exception:  # what cannot take several fails with whatever it likes
+                self.together = False
+        if not self.together:
+            self._one_by_one(rows, measure, disturb or {})
+
+    def _compare(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]) -> None:
+        def read(key: LayerCall, module: nn.Module, tensor: Tensor) -> Tensor | None:
+            if key not in self.given:
+                return None
+            dim = batch_dim(tuple(self.given[key].shape), tuple(tensor.shape), len(rows))
+            self.batch_dims[key] = dim
+            if isinstance(dim, str):
+                return None
+            tensor = tensor.movedim(dim, 0)
+            changed = disturb[key](tensor) if key in disturb else None
+            if self.makers[key] == key:
+                measure(key, tensor if changed is None else changed, self.given[key].movedim(dim, 0))
+            return None if changed is None else changed.movedim(0, dim)
+
+        self._run(rows, read)
+
+    def _one_by_one(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]) -> None:
+        found: dict[LayerCall, list[Tensor]] = {}
+        for row in range(len(rows)):
+
+            def read(key: LayerCall, module: nn.Module, tensor: Tensor, row: int = row) -> Tensor | None:
+                dim = self.batch_dims.setdefault(key, batch_dim(tensor.shape, tensor.shape, 1))
+                if isinstance(dim, str) or key not in self.given or tensor.shape != self.given[key].shape:
+                    return None
+                tensor = tensor.movedim(dim, 0)
+                changed = None
+                if key in disturb:
+                    changed = tensor = disturb[key](tensor.expand(len(rows), *tensor.shape[1:]))[row : row + 1]
+                found.setdefault(key, []).append(tensor.clone())
+                return None if changed is None else changed.movedim(0, dim)
+
+            self._run(rows[row : row + 1], read)
+        for key, tensors in found.items():
+            dim = self.batch_dims[key]
+            if self.makers[key] == key and len(tensors) == len(rows) and isinstance(dim, int):
+                measure(key, torch.cat(tensors), self.given[key].movedim(dim, 0))
+
+    def _run(self, x: Tensor, read: _Read) -> None:
+        owner = threading.get_ident()  # other threads may run the same module meanwhile
+        calls: Counter[str] = Counter()
+
+        def hook(name: str) -> Callable[..., object]:
+            def look(module: nn.Module, args: object, value: object) -> object:
+                if threading.get_ident() != owner:
+                    return None
+                key = name, calls[name]
+                calls[name] += 1
+                tensors = tensors_in(value)
+                if not tensors or not tensors[0].is_floating_point() or tensors[0].ndim < 2:
+                    return None
+                new = read(key, module, tensors[0])
+                return None if new is None else replace_first_tensor(value, new)
+
+            return look
+
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(evaluating(self.call.module))
+            for name, part in self.call.module.named_modules():
+                if not isinstance(part, torch.jit.ScriptModule):
+                    stack.callback(part.register_forward_hook(hook(name)).remove)
+            self.call.rows([0] * len(x)).run(x.clone())
+
+
+def batch_dim(one: tuple[int, ...], many: tuple[int, ...], rows: int) -> int | str:
+    """The dimension that has a row for each image, from the shapes for one and for several; or why there is none."""
+    grown = [i for i, (a, b) in enumerate(zip(one, many, strict=False)) if a != b]
+    if rows == 1:  # any dimension of 1 may be taken for it
+        grown = [i for i, size in enumerate(one) if size == 1][:1]
+    if len(one) != len(many) or len(grown) != 1 or many[grown[0]] != rows * one[grown[0]]:
+        return "it has no row for each picture"
+    if one[grown[0]] > 1:
+        return f"{FOLDED} {one[grown[0]]} rows for each picture (views or windows)"
+    return grown[0]
+
+
+def differs(rows: Tensor, row: Tensor) -> Tensor:
+    """Where rows differ from a row by more than what computing several at once does to them."""
+    rounding = 100 * torch.finfo(row.dtype).eps * row.abs().amax()
+    return (rows - row).abs() > rounding
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)

@@ -1,0 +1,215 @@
+"""Where each layer's numbers lie in the picture, found by experiment and remembered for each model and size of picture.
+
+1. Four passes: the picture, and three in which other parts of it are changed. What looks like a grid, and answers to
+   each part where that part is, is a picture.
+2. For tokens, and grids of which that says nothing, one batch of an address code: cells of the grid before them are
+   changed, and each token says which (`addresses`).
+3. Where attention with weights that know nothing yet answers to all cells alike, a layer lies as its neighbors do whose
+   tokens are as many.
+
+What has no place then, such as learned queries, words, attention weights or the answer itself, is no picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ...errors import LayerError
+from ..call import Call, as_call
+from ..keys import Remembered
+from ..layers import split_call
+from ..layout import AXES, Layout
+from .coding import Source, read_code
+from .experiment import FOLDED, Experiment, LayerCall, differs
+from .grids import FEW, PICTURES, changed_pictures, picture_of, pictures_in
+
+_CODES = 4  # batches of an address code at most
+_MOST_OTHERS = 32  # tokens of no place, where nothing but their number says how many there are
+_SAME = "its places answer alike to every part of the picture"
+_known: Remembered[Places] = Remembered()
+
+
+@dataclass(frozen=True)
+class Places:
+    """The layouts of a model's layers for one size of picture.
+
+    Attributes:
+        layouts: for each call of a layer that is a picture how it lies.
+        reasons: for each call that has no dimension of images why.
+        seen: for each layer which of its calls its name means: the last that depends on the picture.
+        shapes: for each call of a layer what it gives for one picture.
+        first_names: for each name of a layer that has several the first.
+    """
+
+    layouts: Mapping[LayerCall, Layout]
+    reasons: Mapping[LayerCall, str]
+    seen: Mapping[str, int]
+    shapes: Mapping[LayerCall, tuple[int, ...]]
+    first_names: Mapping[str, str]
+
+    def name(self, call: LayerCall) -> str:
+        """What a call of a layer is named: as the layer, with "@k" where that means another of its calls."""
+        layer, number = call
+        return layer if number == self.seen.get(layer, number) else f"{layer}@{number}"
+
+    def call(self, name: str) -> LayerCall:
+        """The call of a layer that a name means."""
+        layer, number = split_call(name)
+        layer = self.first_names[layer]
+        return layer, self.seen.get(layer, 0) if number is None else number
+
+    def why_none(self) -> str:
+        """What is known of why no layer is a picture; "" where it is nothing."""
+        folded = next((why for why in self.reasons.values() if why.startswith(FOLDED)), None)
+        return f"; of its layers {folded}: explain the part that takes these, one by one" if folded else ""
+
+    def layout_of(self, shape: tuple[int, ...]) -> Layout | None:
+        """The layout of what no layer gives: that of all layers of its shape, or else of a picture's grid."""
+        found = {
+            layout
+            for key, layout in self.layouts.items()
+            if self.without_images(key) == _without(shape, layout.batch_dim)
+        }
+        if found or len(shape) != 4:
+            return found.pop() if len(found) == 1 else None
+        known = {layout.grid for layout in self.layouts.values() if layout.kind in PICTURES and layout.order is None}
+        grids = ((kind, (shape[AXES[kind][2]], shape[AXES[kind][3]])) for kind in PICTURES)
+        return next((Layout(kind, grid) for kind, grid in grids if grid in known), None)
+
+    def without_images(self, call: LayerCall) -> tuple[int, ...]:
+        """The shape of what a picture's layer gives, without the dimension of images."""
+        return _without(self.shapes[call], self.layouts[call].batch_dim)
+
+
+def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return shape[:dim] + shape[dim + 1 :]
+
+
+def picture_layout(call: Call, x: Tensor, name: str, activation: Tensor) -> Layout:
+    """How what a layer gave for images x (N, C, H, W) lies over them.
+
+    Raises:
+        LayerError: it does not, and why.
+    """
+    places = find_places(call, x)
+    layer = places.call(name)
+    layout, shape = places.layouts.get(layer), tuple(activation.shape)
+    why = places.reasons.get(layer, _SAME if layer in places.shapes else "it gives no numbers for one of these images")
+    if layout:
+        if shape[layout.batch_dim] == len(x) and _without(shape, layout.batch_dim) == places.without_images(layer):
+            return layout
+        why = f"for the first of these images alone it gives {places.shapes[layer]}"
+    raise LayerError(
+        f"layer {name!r} gives {shape} for images of {x.shape[2]} x {x.shape[3]}, which is no picture: {why}; "
+        "'seewhy layers MODEL' or seewhy.list_layers(model) lists those that are"
+    )
+
+
+def find_places(model: Call | nn.Module, x: Tensor) -> Places:
+    """Finds where the layers' numbers lie in pictures of the size of x (N, C, H, W), with the first of these."""
+    call = as_call(model)
+    asked = (call.asked, tuple(x.shape[1:]))
+    return _known.get(call.module, asked, lambda: _Finder(call.rows([0]), x[:1]).find(), weights=True)
+
+
+class _Finder:
+    def __init__(self, call: Call, x: Tensor) -> None:
+        self.experiment = Experiment(call, x)
+        self.made = [key for key, maker in self.experiment.makers.items() if key == maker]
+        self.size = (x.shape[2], x.shape[3])
+        self.layouts: dict[LayerCall, Layout] = {}
+        self.answers: set[LayerCall] = set()  # what depends on the picture
+
+    def find(self) -> Places:
+        experiment = self.experiment
+        pictures = changed_pictures(experiment.x)
+        experiment.compare(pictures, self._look_for_grids)
+        if experiment.together and not self.layouts:  # images of a batch may depend on each other
+            experiment.together = False
+            experiment.compare(pictures, self._look_for_grids)
+        self._look_for_addresses()
+        for key in self.made:
+            layout = self._as_neighbors(key) if key not in self.layouts else None
+            if layout:
+                self.layouts[key] = layout
+        return self._told()
+
+    def _look_for_grids(self, key: LayerCall, rows: Tensor, row: Tensor) -> None:
+        if differs(rows, row).any():
+            self.answers.add(key)
+            layout = picture_of(rows - row, self.size) if rows.ndim == 4 else None
+            if layout:
+                self.layouts[key] = layout
+
+    def _look_for_addresses(self) -> None:
+        """Until every layer with tokens has heard of a code; a network may look at the picture in several ways."""
+        asked: set[LayerCall] = set()
+        for _ in range(_CODES):
+            waiting = [key for key in self.made if key not in asked and self._may_have_tokens(key)]
+            if not waiting:
+                return
+            for source in self._sources(waiting[0]):
+                found, heard = read_code(self.experiment, source, waiting)
+                self.layouts |= found
+                asked |= heard
+                if waiting[0] in found:
+                    break
+            asked.add(waiting[0])
+
+    def _may_have_tokens(self, key: LayerCall) -> bool:
+        given, dim = self.experiment.given[key], self.experiment.batch_dims.get(key)
+        if key in self.layouts or key not in self.answers or not isinstance(dim, int):
+            return False
+        known = {layout.grid for layout in self.layouts.values()}
+        return given.ndim == 3 or (given.ndim == 4 and any(grid in known for _, grid in pictures_in(given)))
+
+    def _sources(self, key: LayerCall) -> list[Source]:
+        """The nearest picture before a layer; else the image itself, in patches as many as its tokens may be."""
+        for before in reversed(self.made[: self.made.index(key)]):
+            layout = self.layouts.get(before)
+            if layout and layout.order is None and layout.kind in PICTURES:
+                return [Source(before, layout)]
+        shape = self.experiment.given[key].shape
+        patches = dict.fromkeys((self.size[0] // p, self.size[1] // p) for p in range(2, min(self.size) + 1))
+        finest = [next((g for g in patches if 0 <= n - math.prod(g) <= _MOST_OTHERS), None) for n in shape]
+        grids = sorted({grid for grid in finest if grid and math.prod(grid) >= FEW}, reverse=True)
+        return [Source(None, Layout("channels_first", grid)) for grid in grids]
+
+    def _as_neighbors(self, key: LayerCall) -> Layout | None:
+        """How a layer lies that says nothing of places: as the last picture of its shape, or as tokens around it do."""
+        at = self.made.index(key)
+        before = next((lay for k in reversed(self.made[:at]) if (lay := self._alike(key, k))), None)
+        after = next((lay for k in self.made[at + 1 :] if (lay := self._alike(key, k))), None)
+        nearest = before or after
+        return nearest if before == after or (nearest and nearest.kind in PICTURES) else None
+
+    def _alike(self, key: LayerCall, other: LayerCall) -> Layout | None:
+        """The layout of another layer, if it has as many places in the same dimensions."""
+        layout, experiment = self.layouts.get(other), self.experiment
+        mine, theirs = experiment.given[key].shape, experiment.given[other].shape
+        if layout is None or len(mine) != len(theirs) or experiment.batch_dims.get(key) != layout.batch_dim:
+            return None
+        return layout if all(mine[d] == theirs[d] for d in AXES[layout.kind][2:]) else None
+
+    def _told(self) -> Places:
+        experiment = self.experiment
+        layouts = {key: self.layouts[maker] for key, maker in experiment.makers.items() if maker in self.layouts}
+        by_layer = {(name, experiment.given[name, n].shape): layout for (name, n), layout in layouts.items()}
+        for key, given in experiment.given.items():  # also where a layer is called on another picture
+            layout = by_layer.get((key[0], given.shape))
+            if layout:
+                layouts.setdefault(key, layout)
+        reasons = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
+        last = {name: n for name, n in sorted(experiment.makers)}
+        seen = {name: n for name, n in experiment.makers if experiment.makers[name, n] in self.answers}
+        shapes = {key: tuple(given.shape) for key, given in experiment.given.items()}
+        return Places(layouts, reasons, {**last, **seen}, shapes, _first_names(experiment.call.module))
+
+
+def _first_names(module: nn.Module) -> dict[str, str]:
+    first = {id(part): name for name, part in module.named_modules()}
+    return {name: first[id(part)] for name, part in module.named_modules(remove_duplicate=False)}

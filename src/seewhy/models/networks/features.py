@@ -1,0 +1,55 @@
+"""How a backbone's features lie over its input, from their shape, for a head that is built and trained on them.
+
+A network's maker knows what it gives but for its order of dimensions; where somebody else's network is explained,
+`engine.places` finds it by experiment.
+"""
+
+from __future__ import annotations
+
+from ...engine.layout import Layout, covers
+
+MOST_PREFIX_TOKENS = 32
+MOST_USUAL_PREFIX_TOKENS = 8  # a class token, a distillation token and four registers are 6
+
+
+def features_layout(shape: tuple[int, ...], batch: int, image_size: tuple[int, int]) -> Layout | None:
+    """The layout of features, or None where they are no picture.
+
+    Args:
+        shape: of the features.
+        batch: the number of images N.
+        image_size: (H, W) of the model's input; a grid has its proportions, up to rounding to whole cells.
+    """
+    if len(shape) == 4 and shape[0] == batch:
+        if covers(shape[2:], image_size):
+            return Layout("channels_first", (shape[2], shape[3]))
+        if covers(shape[1:3], image_size):
+            return Layout("channels_last", (shape[1], shape[2]))
+        if min(shape[2:]) > 2 and covers(shape[2:], image_size, cells=2):  # convolutions without padding lose a rim
+            return Layout("channels_first", (shape[2], shape[3]))
+    if len(shape) == 3:
+        for kind, length in (("tokens", shape[1]), ("tokens_first", shape[0])):
+            if shape[0 if kind == "tokens" else 1] == batch and (found := _token_grid(length, image_size)):
+                return Layout(kind, *found)  # type: ignore[arg-type]
+    return None
+
+
+def _token_grid(length: int, image_size: tuple[int, int]) -> tuple[tuple[int, int], int] | None:
+    """The grid with the fewest prefix tokens whose proportions are the image's: ((h, w), prefix).
+
+    One of whole square patches goes first: five registers before 4 x 6 tokens would else pass for 4 x 7 and one.
+    """
+    height, width = image_size
+    fitting: list[tuple[tuple[int, int], int]] = []
+    for prefix in range(min(MOST_PREFIX_TOKENS, length - 1) + 1):
+        cells = length - prefix
+        ideal = (cells * height / width) ** 0.5
+        for h in {int(ideal), int(ideal) + 1}:
+            if h and cells % h == 0 and covers((h, cells // h), image_size):
+                w = cells // h
+                whole = height % h == 0 and width % w == 0 and height // h == width // w
+                if prefix <= MOST_USUAL_PREFIX_TOKENS and whole:
+                    return (h, w), prefix
+                if prefix <= MOST_USUAL_PREFIX_TOKENS or whole:  # else any 32 lengths in a row would hold a picture
+                    fitting.append(((h, w), prefix))
+    return fitting[0] if fitting else None
