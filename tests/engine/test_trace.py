@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 import threading
 from collections import OrderedDict, namedtuple
@@ -12,10 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, ImageClassifierOutput
 
@@ -635,7 +631,7 @@ def test_traces_nest() -> None:
     assert net.training
 
 
-# ---------------------------------------------------------------- threads and memory
+# ---------------------------------------------------------------- threads
 
 
 def test_threads_share_a_model_in_training_mode() -> None:
@@ -688,53 +684,3 @@ def test_another_threads_forward_is_not_tapped() -> None:
     thread.join()
     handle.remove()
     assert torch.equal(kept[0], activation_and_gradient(net, net.relu2, x, 0)[0])
-
-
-def tensors_alive() -> int:
-    gc.collect()
-    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
-
-
-def growth(call: Callable[[], Any], times: int, warm: int) -> tuple[int, float]:
-    """How many tensors more, and how many MB more, after so many calls."""
-    for _ in range(warm):
-        call()
-    process = psutil.Process(os.getpid())
-    tensors, memory = tensors_alive(), process.memory_info().rss
-    for _ in range(times):
-        call()
-    return tensors_alive() - tensors, (process.memory_info().rss - memory) / 2**20
-
-
-def test_memory_is_flat() -> None:
-    net, x = randomised(TinyCNN()), pictures(2, 64)  # one activation of conv1: 0.26 MB
-    tensors, megabytes = growth(lambda: seewhy.methods.grad_cam(net, x, 0), 200, warm=20)
-    assert tensors <= 0
-    assert megabytes < 10
-
-
-def test_nothing_is_kept_without_the_cycle_collector() -> None:
-    net, x = randomised(TinyCNN()), pictures(1)
-    seewhy.methods.grad_cam(net, x, 0)
-    gc.collect()
-    gc.disable()
-    try:
-        before = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
-        for name in ("grad_cam", "saliency", "guided_grad_cam", "deconvnet", "eigen_cam"):
-            seewhy.methods.METHODS[name](net, x, 0)
-        after = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
-    finally:
-        gc.enable()
-    assert after <= before
-
-
-@pytest.mark.long
-def test_memory_is_flat_on_a_resnet_over_every_method() -> None:
-    net, x = randomised(torchvision.models.resnet18()), pictures(1, 64)
-    names = ["grad_cam", "guided_backprop", "deconvnet", "layer_cam", "eigen_cam", "cam", "fullgrad", "saliency"]
-    turn = iter(range(10**9))
-    tensors, megabytes = growth(
-        lambda: seewhy.methods.METHODS[names[next(turn) % len(names)]](net, x, 0), 1000, warm=5 * len(names)
-    )
-    assert tensors <= 0
-    assert megabytes < 30

@@ -82,18 +82,25 @@ class Trace:
         self._open = False
 
     def __enter__(self) -> Trace:
-        self._forward(lean=True)
-        if self._pin_calls():
+        with ExitStack() as unless_open:
+            unless_open.callback(self._close)
             self._forward(lean=True)
-        if self.grad and self.layers and not self._differentiable():
-            # a model may run a part of itself under no_grad, and leave our graph with it
-            self._forward(lean=False)
-            if not self._differentiable():
-                raise self._unreached(self.layers[0])
+            if self._pin_calls():
+                self._forward(lean=True)
+            if self.grad and self.layers and not self._differentiable():
+                # a model may run a part of itself under no_grad, and leave our graph with it
+                self._forward(lean=False)
+                if not self._differentiable():
+                    raise self._unreached(self.layers[0])
+            unless_open.pop_all()
         self._open = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Lets go of the graph, and of all that hangs on it."""
         self._tapped = {name: tensor.detach() for name, tensor in self._tapped.items()}
         if isinstance(self._output, Tensor):
             self._output = self._output.detach()
@@ -158,9 +165,12 @@ class Trace:
         self._tapped[name], self._versions[name] = tensor, tensor._version
         copy = tensor.clone()
         if first and self.rules is not None:
-            begin = getattr(self.rules, "begin", None)  # rules that follow tensors want to know where they start
+            # rules that follow tensors want to know where they start, and when to forget them
+            begin, end = (getattr(self.rules, name, None) for name in ("begin", "end"))
             if begin:
                 begin(copy, self.module, name)
+            if end:
+                stack.callback(end)
             stack.enter_context(self.rules)
         return copy
 

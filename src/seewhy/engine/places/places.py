@@ -204,7 +204,7 @@ class _Finder:
             if layout:
                 layouts.setdefault(key, layout)
         reasons = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
-        last = {name: n for name, n in sorted(experiment.makers)}
+        last = dict(sorted(experiment.makers))
         seen = {name: n for name, n in experiment.makers if experiment.makers[name, n] in self.answers}
         shapes = {key: tuple(given.shape) for key, given in experiment.given.items()}
         return Places(layouts, reasons, {**last, **seen}, shapes, _first_names(experiment.call.module))

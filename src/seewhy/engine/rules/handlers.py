@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import Tensor
 from . import operations as ops
 from .linear import convolution, dense, merged
 from .mode import Mode
+from .notes import Source, tensors
 from .passing import Normed, PassedOn, Shared, Valued
-from .tags import carrying, is_coefficient, is_non_negative, live, source, tag, tensors
 
 Arguments = tuple[Any, ...]
 Options = dict[str, Any]
@@ -38,44 +39,47 @@ def detached(values: Any) -> Any:
 
 def transparent(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """Operations whose derivative carries relevance as it is, and those that nobody knows."""
+    notes = mode.notes
     out = func(*args, **kwargs)
-    if ops.keeps_sign(func, args, kwargs) and all(map(is_non_negative, tensors((*args, *kwargs.values())))):
+    if ops.keeps_sign(func, args, kwargs) and all(map(notes.is_non_negative, tensors((*args, *kwargs.values())))):
         for y in tensors((out,)):
-            tag(y, non_negative=True)
+            notes.tag(y, non_negative=True)
     elif func not in ops.TRANSPARENT and any(y.requires_grad for y in tensors((out,))):
         mode.note(func)
     if mode.ledger is not None and func in ops.JOINS:
         with torch.no_grad():  # what is left when nothing comes from the image
-            alone = replaced((args, kwargs), lambda x: torch.zeros_like(x) if live(x) else x)
+            alone = replaced((args, kwargs), lambda x: torch.zeros_like(x) if notes.live(x) else x)
             mode.keep("join", out, func(*alone[0], **alone[1]))
-    made = source(args[0]) if func in ops.FLATTEN and args[1:] == (0, 1) else None
-    if made is not None and made[4] == "linear":  # BatchNorm over tokens still finds the linear map
-        x, linear, z, *rest = made
-        tag(out, source=(tag(x.flatten(0, 1), depth=x._seewhy_depth), linear, z.flatten(0, 1), *rest))
+    made = notes.source(args[0]) if func in ops.FLATTEN and args[1:] == (0, 1) else None
+    if made is not None and made.kind == "linear":  # BatchNorm over tokens still finds the linear map
+        x = notes.tag(made.x.flatten(0, 1), depth=notes.depth(made.x))
+        notes.tag(out, source=replace(made, x=x))
     return out
 
 
 def convolve(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+    notes = mode.notes
     x, linear, weight, depthwise = convolution(func, args, kwargs)
-    if not live(x) or x.ndim != weight.ndim:  # its kernels come from the image, or it takes one image without a batch
+    if not notes.live(x) or x.ndim != weight.ndim:  # kernels come from the image, or there is one without a batch
         mode.note(func)
         return func(*args, **kwargs)
     with torch.no_grad():
         z = func(*args, **kwargs)
     y = mode.ruled(z, x, lambda: linear, "conv", depthwise, weight)
     transposed = ops.CONVOLUTIONS[func][1]
-    return tag(y, source=(x, linear, z, 1 if transposed else 0, "conv", depthwise, weight))
+    return notes.tag(y, source=Source(x, linear, 1 if transposed else 0, "conv", depthwise, weight))
 
 
 def dense_layer(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+    notes = mode.notes
     x, linear, weight = dense(args, kwargs)
-    if not live(x):
+    if not notes.live(x):
         mode.note(func)
         return func(*args, **kwargs)
     with torch.no_grad():
         z = func(*args, **kwargs)
     y = mode.ruled(z, x, lambda: linear, "linear", False, weight)
-    return tag(y, source=(x, linear, z, 0, "linear", False, weight))
+    return notes.tag(y, source=Source(x, linear, 0, "linear", False, weight))
 
 
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -88,13 +92,13 @@ def batch_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     if given["running_mean"] is None or given.get("training"):
         mode.note(func)
         return func(*args, **kwargs)
-    made = source(x)
+    made = mode.notes.source(x)
     with torch.no_grad():
         y = func(*args, **kwargs)
     if made is not None:
-        before, linear, _, channel, kind, depthwise, weight = made
-        whole = partial(merged, linear, given, channel, y.ndim, kind)  # on the way back, where it is needed
-        return mode.ruled(y, before, whole, kind, depthwise, weight)
+        norm = {name: value for name, value in given.items() if name != "input"}  # which is needed no more
+        whole = partial(merged, made.linear, norm, made.channel, y.ndim, made.kind)  # on the way back, when it is used
+        return mode.ruled(y, made.x, whole, made.kind, made.depthwise, made.weight)
     with torch.no_grad():
         scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
         scale = scale if given.get("weight") is None else scale * given["weight"]
@@ -138,31 +142,34 @@ def layer_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tenso
 
 def activation(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
     """Place by place, or divided by a statistic: relevance passes as it is."""
+    notes = mode.notes
     x = args[0] if args else kwargs["input"]
     if func in ops.RELU:
-        return tag(torch.relu(x), non_negative=True)
+        return notes.tag(torch.relu(x), non_negative=True)
     with torch.no_grad():
         y = func(*args, **kwargs)
-    return tag(PassedOn.apply(x, y), non_negative=func in ops.NON_NEGATIVE or ops.is_cut_at_zero(func, args, kwargs))
+    non_negative = func in ops.NON_NEGATIVE or ops.is_cut_at_zero(func, args, kwargs)
+    return notes.tag(PassedOn.apply(x, y), non_negative=non_negative)
 
 
 def gate(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """A coefficient where it multiplies; its relevance passes place by place where it does not."""
+    notes = mode.notes
     if mode.composite.attention == "attn" and func in ops.SOFTMAX:
         return func(*args, **kwargs)
-    x = next(v for v in tensors((*args, *kwargs.values())) if live(v))
+    x = next(v for v in tensors((*args, *kwargs.values())) if notes.live(v))
     with torch.no_grad():
         y = func(*args, **kwargs)
     if y.shape != x.shape or not y.is_floating_point():
-        return tag(y, coefficient=True)
-    return tag(PassedOn.apply(x, y), coefficient=True, non_negative=func in ops.NON_NEGATIVE)
+        return notes.tag(y, coefficient=True)
+    return notes.tag(PassedOn.apply(x, y), coefficient=True, non_negative=func in ops.NON_NEGATIVE)
 
 
 def statistic(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """By what is divided: a constant."""
     out = func(*detached(args), **detached(kwargs))
     for y in tensors((out,)):
-        tag(y, coefficient=True)
+        mode.notes.tag(y, coefficient=True)
     return out
 
 
@@ -178,18 +185,19 @@ def moments(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
 
 def add(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
     """Sums need no rule, constants in them keep their share."""
+    notes = mode.notes
     out: Tensor = func(*args, **kwargs)
     a, b = _two(func, args, kwargs)
     for one, other in ((a, b), (b, a)):  # a statistic would keep relevance that it has from the image
-        if is_coefficient(one) and not one.requires_grad and carrying(other):
+        if notes.is_coefficient(one) and not one.requires_grad and notes.carrying(other):
             mode.note(func)
     sign = kwargs.get("alpha", 1) * (-1 if func in ops.SUBTRACT else 1)
-    if not live(a):
+    if not notes.live(a):
         mode.keep("add", out, a)
-    if not live(b):
+    if not notes.live(b):
         mode.keep("add", out, b * sign)
-    both = sign > 0 and all(is_non_negative(v) or (isinstance(v, int | float) and v >= 0) for v in (a, b))
-    return tag(out, non_negative=both)
+    both = sign > 0 and all(notes.is_non_negative(v) or (isinstance(v, int | float) and v >= 0) for v in (a, b))
+    return notes.tag(out, non_negative=both)
 
 
 def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
@@ -201,27 +209,30 @@ def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
 
 def product(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """Coefficients are constants; factors that carry relevance share it."""
+    notes = mode.notes
     factors = list(tensors((*args, *kwargs.values())))
-    carriers = [x for x in factors if carrying(x)]
-    plain = [x for x in carriers if not is_coefficient(x)]
+    carriers = [x for x in factors if notes.carrying(x)]
+    plain = [x for x in carriers if not notes.is_coefficient(x)]
     if plain and len(plain) < len(carriers):
-        args, kwargs = replaced((args, kwargs), lambda x: x.detach() if is_coefficient(x) else x)
+        args, kwargs = replaced((args, kwargs), lambda x: x.detach() if notes.is_coefficient(x) else x)
         carriers = plain
     out = func(*args, **kwargs)
     if len(carriers) > 1 and out.requires_grad:
         out = Shared.apply(out, len(carriers))
     scalars = [v for v in (*args, *kwargs.values()) if isinstance(v, int | float)]
-    return tag(out, non_negative=all(map(is_non_negative, factors)) and all(v >= 0 for v in scalars))
+    return notes.tag(out, non_negative=all(map(notes.is_non_negative, factors)) and all(v >= 0 for v in scalars))
 
 
 def divide(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+    notes = mode.notes
     a, b = _two(func, args, kwargs)
     if kwargs.get("rounding_mode"):
         mode.note(func)
-    if not carrying(b):
-        return tag(func(*args, **kwargs), non_negative=is_non_negative(a) and isinstance(b, int | float) and b > 0)
+    if not notes.carrying(b):
+        out = func(*args, **kwargs)
+        return notes.tag(out, non_negative=notes.is_non_negative(a) and isinstance(b, int | float) and b > 0)
     out = torch.div(a, b.detach())
-    return out if carrying(a) else tag(out, coefficient=True)
+    return out if notes.carrying(a) else notes.tag(out, coefficient=True)
 
 
 def grid_sample(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .notes import Notes
+
 
 def set_item(x: Tensor, index: Any, value: Any) -> Tensor:
     new: Tensor = x.clone()
@@ -55,24 +57,24 @@ def twin(func: Any) -> Callable[..., Any] | None:
     return lambda x, *args, **kwargs: func(x.clone(), *args, **kwargs)
 
 
-def supersede(old: Tensor, new: Tensor, owner: object) -> bool:
+def supersede(old: Tensor, new: Tensor, notes: Notes) -> bool:
     """From now on the new tensor stands for the old one, and for its part of what the old one is a view of.
 
     False where it cannot: the tensor behind the view has gaps or another order in memory.
     """
     if new is old:
         return True
-    old._seewhy_now = owner, lambda: new  # type: ignore[attr-defined]
+    notes.supersede(old, lambda: new)
     base = old._base
     if base is None:
         return True
-    before, places = current(base, owner), _places(old, base)
+    shape, before, places = base.shape, current(base, notes), _places(old, base)
 
     def changed() -> Tensor:
-        return before.reshape(-1).scatter(0, places.reshape(-1), new.reshape(-1)).view(base.shape).clone()
+        return before.reshape(-1).scatter(0, places.reshape(-1), new.reshape(-1)).view(shape).clone()
 
-    base._seewhy_now = owner, changed  # type: ignore[attr-defined]
-    return base.is_contiguous() and hasattr(before, "_seewhy_depth")
+    notes.supersede(base, changed)
+    return base.is_contiguous() and notes.live(before)
 
 
 def _places(view: Tensor, base: Tensor) -> Tensor:
@@ -81,21 +83,19 @@ def _places(view: Tensor, base: Tensor) -> Tensor:
     return flat.as_strided(view.size(), view.stride(), view.storage_offset() - base.storage_offset())
 
 
-def current(x: Tensor, owner: object) -> Tensor:
+def current(x: Tensor, notes: Notes) -> Tensor:
     """What stands for the tensor now."""
-    standing: tuple[object, Callable[[], Tensor]] | None = getattr(x, "_seewhy_now", None)
-    if standing is not None and standing[0] is owner:
-        new = _noted(x, standing[1]())
-        x._seewhy_now = owner, lambda: new  # type: ignore[attr-defined]
-        return current(new, owner)
+    standing = notes.now(x)
+    if standing is not None:
+        new = _noted(x, standing(), notes)
+        notes.supersede(x, lambda: new)
+        return current(new, notes)
     base = x._base
-    if base is None or not hasattr(base, "_seewhy_now"):
+    if base is None or notes.now(base) is None:
         return x
-    whole = current(base, owner)
-    return x if whole is base else _noted(x, whole.reshape(-1)[_places(x, base)])
+    whole = current(base, notes)
+    return x if whole is base else _noted(x, whole.reshape(-1)[_places(x, base)], notes)
 
 
-def _noted(old: Tensor, new: Tensor) -> Tensor:
-    if not hasattr(new, "_seewhy_depth"):
-        new._seewhy_depth = getattr(old, "_seewhy_depth", 0)  # type: ignore[attr-defined]
-    return new
+def _noted(old: Tensor, new: Tensor, notes: Notes) -> Tensor:
+    return new if notes.live(new) else notes.tag(new, depth=notes.depth(old) or 0)

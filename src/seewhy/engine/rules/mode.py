@@ -11,6 +11,7 @@ from torch import Tensor
 from ...maps.ledger import Ledger
 from .composites import Composite
 from .lrp import LinearMap
+from .notes import Notes
 
 
 class Mode(Protocol):
@@ -24,6 +25,10 @@ class Mode(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> Any: ...
+
+    @property
+    def notes(self) -> Notes:
+        """What is known of the tensors of this forward pass."""
 
     def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
         """Has the ledger told what a constant that is part of an output keeps."""

@@ -8,6 +8,7 @@ their own, unless the composite says otherwise.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,7 +25,22 @@ from .attention import attention, multi_head
 from .composites import Composite, Operation, find_composite
 from .in_place import current, supersede, twin
 from .lrp import LinearMap, RuledLinear
-from .tags import is_coefficient, is_non_negative, live, tag, tensors
+from .notes import Notes, tensors
+
+
+class _Pass:
+    """What belongs to one forward pass."""
+
+    def __init__(self, module: nn.Module, layer: str) -> None:
+        self.notes, self.at_input = Notes(), layer == INPUT
+        self.names = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
+
+
+class _Passes(threading.local):
+    """The forward passes that are under way in this thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.open: list[_Pass] = []
 
 
 class Relevance(TorchFunctionMode):
@@ -41,23 +57,33 @@ class Relevance(TorchFunctionMode):
         super().__init__()
         self.composite, self.ledger = find_composite(composite), ledger
         self.unknown: dict[str, int] = {}
-        self._at_input, self._names = False, dict[int, str]()
+        self._passes = _Passes()
 
     def begin(self, x: Tensor, module: nn.Module, layer: str) -> None:
-        """Marks the tensor from which on the rules hold: the output of this layer of the module."""
-        self._at_input = layer == INPUT
-        self._names = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
-        tag(x, depth=0, non_negative=bool((x >= 0).all()))
+        """Opens a forward pass, at the tensor from which on the rules hold: the output of this layer of the module."""
+        now, non_negative = _Pass(module, layer), bool((x >= 0).all())
+        now.notes.tag(x, depth=0, non_negative=non_negative)
+        self._passes.open.append(now)
+
+    def end(self) -> None:
+        """Closes the forward pass, and forgets what is known of its tensors; the way back needs nothing of it."""
+        self._passes.open.pop().notes.clear()
+
+    @property
+    def notes(self) -> Notes:
+        """What is known of the tensors of this forward pass."""
+        return self._passes.open[-1].notes
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if func in ops.QUESTIONS:
+        if func in ops.QUESTIONS or not self._passes.open:
             return func(*args, **given)
         named = args[0] if args else given.get("input")
-        args, given = handlers.replaced((tuple(args), dict(given)), self._current)
-        incoming = [x for x in tensors((*args, *given.values())) if live(x)]
+        notes = self.notes
+        args, given = handlers.replaced((tuple(args), dict(given)), partial(current, notes=notes))
+        incoming = [x for x in tensors((*args, *given.values())) if notes.live(x)]
         if not incoming:
             return func(*args, **given)
         call = _out_of_place(func, tuple(args), given)
@@ -65,26 +91,24 @@ class Relevance(TorchFunctionMode):
             return self._handled(func, incoming, tuple(args), given)
         out = self._handled(call[0], incoming, call[1], call[2])
         now = args[0] if args else given["input"]
-        done = supersede(now, out, self)
+        done = supersede(now, out, notes)
         if named is not now and isinstance(named, Tensor):
-            done &= supersede(named, out, self)
+            done &= supersede(named, out, notes)
         if not done:
             self.note(func)
         return out
 
-    def _current(self, x: Tensor) -> Tensor:
-        return current(x, self)
-
     def _handled(self, func: Any, incoming: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        notes = self.notes
         out = _HANDLERS.get(func, handlers.transparent)(self, func, args, kwargs)
-        depth = max(x._seewhy_depth for x in incoming)  # type: ignore[attr-defined]
+        depth = max(notes.depth(x) or 0 for x in incoming)
         carriers = [x for x in incoming if x.requires_grad]
-        coefficient = bool(carriers) and all(map(is_coefficient, carriers))
+        coefficient = bool(carriers) and all(map(notes.is_coefficient, carriers))
         for y in tensors((out,)):
-            if not live(y):
-                tag(y, depth=depth)
+            if not notes.live(y):
+                notes.tag(y, depth=depth)
             if coefficient:
-                tag(y, coefficient=True)
+                notes.tag(y, coefficient=True)
         return out
 
     def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
@@ -113,14 +137,13 @@ class Relevance(TorchFunctionMode):
         self, z: Tensor, x: Tensor, linear: Callable[[], LinearMap], kind: str, depthwise: bool, weight: Tensor
     ) -> Tensor:
         """A linear map's own value under the composite's rule."""
-        depth = x._seewhy_depth  # type: ignore[attr-defined]
-        first = depth == 0 and self._at_input
-        name = self._names.get(id(weight), "")
+        now, depth = self._passes.open[-1], self.notes.depth(x) or 0
+        first = depth == 0 and now.at_input
+        name = now.names.get(id(weight), "")
         rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))  # type: ignore[arg-type]
         account = None if self.ledger is None else partial(self.ledger.linear, name or kind)
-        y: Tensor = RuledLinear.apply(x, z, linear, rule, is_non_negative(x), account)
-        tag(y, depth=depth + 1)
-        return y
+        y: Tensor = RuledLinear.apply(x, z, linear, rule, now.notes.is_non_negative(x), account)
+        return now.notes.tag(y, depth=depth + 1)
 
 
 def _out_of_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> handlers.Called | None:

@@ -1,0 +1,129 @@
+"""What is known of tensors on their way forward under relevance rules, kept beside them and only as long as they live.
+
+Nothing is set on a tensor: what hangs on a tensor and leads to one that an autograd node has saved is a cycle through
+C++, which nothing collects.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .lrp import LinearMap
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The linear map that made a tensor, which a BatchNorm after it merges with."""
+
+    x: Tensor  # what it was given
+    linear: LinearMap
+    channel: int  # the dimension of the weight's outputs
+    kind: str
+    depthwise: bool
+    weight: Tensor
+
+
+class _Note(weakref.ref[Tensor]):
+    """What is known of one tensor."""
+
+    __slots__ = ("coefficient", "depth", "key", "non_negative", "now", "source")
+
+    def __init__(self, x: Tensor, forget: Callable[[_Note], object]) -> None:
+        super().__init__(x, forget)  # type: ignore[call-arg]
+        self.key = id(x)
+        self.depth: int | None = None
+        self.non_negative = self.coefficient = False
+        self.source: Source | None = None
+        self.now: Callable[[], Tensor] | None = None
+
+
+class Notes:
+    """Of each tensor of one forward pass: linear maps since the tap, its sign, whether it only scales, its maker.
+
+    An entry goes when its tensor does, before another tensor can have the same identity.
+    """
+
+    def __init__(self) -> None:
+        self._notes: dict[int, _Note] = {}
+        notes = self._notes
+        self._forget = lambda note: notes.pop(note.key, None)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._notes.clear()
+
+    def _of(self, x: Tensor) -> _Note:
+        note = self._notes.get(id(x))
+        if note is None:
+            note = self._notes[id(x)] = _Note(x, self._forget)
+        return note
+
+    def tag(
+        self,
+        x: Tensor,
+        *,
+        depth: int | None = None,
+        non_negative: bool = False,
+        coefficient: bool = False,
+        source: Source | None = None,
+    ) -> Tensor:
+        """Adds to what is known of a tensor, and returns it."""
+        note = self._of(x)
+        if depth is not None:
+            note.depth = depth
+        if source is not None:
+            note.source = source
+        note.non_negative |= non_negative
+        note.coefficient |= coefficient
+        return x
+
+    def depth(self, x: Any) -> int | None:
+        """Linear maps between the earliest tap and the value; None where it does not come from there."""
+        note = self._notes.get(id(x))
+        return None if note is None else note.depth
+
+    def live(self, x: Any) -> bool:
+        """Whether a value comes from the earliest tap, so that it may carry relevance."""
+        return self.depth(x) is not None
+
+    def carrying(self, x: Any) -> bool:
+        """Whether relevance of the value goes back to the earliest tap."""
+        return self.live(x) and x.requires_grad
+
+    def is_non_negative(self, x: Any) -> bool:
+        note = self._notes.get(id(x))
+        return note is not None and note.non_negative
+
+    def is_coefficient(self, x: Any) -> bool:
+        note = self._notes.get(id(x))
+        return note is not None and note.coefficient
+
+    def source(self, x: Tensor) -> Source | None:
+        """The linear map that made the tensor, if one did."""
+        note = self._notes.get(id(x))
+        return None if note is None else note.source
+
+    def supersede(self, old: Tensor, now: Callable[[], Tensor]) -> None:
+        """From now on what this gives stands for the tensor."""
+        self._of(old).now = now
+
+    def now(self, x: Tensor) -> Callable[[], Tensor] | None:
+        """Gives what stands for the tensor; None where that is the tensor itself."""
+        note = self._notes.get(id(x))
+        return None if note is None else note.now
+
+
+def tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+    """The tensors among values, those in tuples, lists and mappings too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from tensors(value)
+        elif isinstance(value, dict):
+            yield from tensors(list(value.values()))
