@@ -26,6 +26,7 @@ from .call import Call, OutputAdapter, check_input, evaluating, matching_input, 
 from .causes import Witness, check_differentiable, gradients
 from .layers import INPUT, resolve_layer
 from .targets.resolve import TargetLike, resolve
+from .targets.rows import asked
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -192,7 +193,7 @@ class Trace:
     def _scores(self, target: TargetLike) -> Tensor:
         score = target if callable(target) and not isinstance(target, str) else self._single(target)
         with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
-            value = score(self._output)
+            value = asked(score, self._output, len(self._x))
         return check_scores(self.module, value, len(self._x))
 
     def _single(self, target: TargetLike) -> Callable[[Any], Tensor]:

@@ -19,6 +19,7 @@ from ..engine.rules.guided import Rectifiers
 from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget, TargetLike, resolve
+from ..engine.targets.rows import asked
 from ..engine.trace import Trace, check_scores
 from ..errors import InputError, LayerError, did_you_mean
 from ..maps.attribution import Estimate
@@ -221,10 +222,10 @@ def _run_apart(
         made = [_estimates(method, plan, scores, layer if method.at == "layer" else None) for layer in layers]
         for t, target in enumerate(targets):
             with torch.inference_mode(False), torch.no_grad():
-                said = check_scores(plan.call.module, target.score(output), len(plan.x)).float().cpu()
+                said = check_scores(plan.call.module, asked(target.score, output, len(plan.x)), len(plan.x))
             of_layers = [estimates[t] for estimates in made]
             estimate = replace(of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]))
-            done[method.name, label, t] = _result(method, label, target, estimate, said)
+            done[method.name, label, t] = _result(method, label, target, estimate, said.float().cpu())
 
 
 def _estimates(method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None) -> Sequence[Estimate]:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from ..engine.call import Call
 from ..engine.flow import find_flow
-from ..engine.targets.resolve import ResolvedTarget, TargetLike, as_targets, check_one_each, one_each, part_of, resolve
+from ..engine.targets.resolve import (
+    OWN,
+    ResolvedTarget,
+    TargetLike,
+    as_targets,
+    check_one_each,
+    one_each,
+    part_of,
+    resolve,
+)
 from ..engine.trace import Trace
 from ..errors import ImageError, InputError
 from ..maps.attribution import Attribution
@@ -26,7 +35,6 @@ from .evaluation import Evaluation, Parts, Row
 from .metric import ExplanationMetric
 from .sanity.rerun import BoundMethod, MethodMetric, bind
 
-OWN = "each image's own"  # what a target is called that names one class for each image
 MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
 
 
