@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..engine.batches import answers
 from ..engine.call import Call
 from ..engine.flow import find_flow
 from ..engine.targets.resolve import (
@@ -20,7 +21,6 @@ from ..engine.targets.resolve import (
     part_of,
     resolve,
 )
-from ..engine.trace import Trace
 from ..errors import ImageError, InputError
 from ..maps.attribution import Attribution
 from ..methods.catalog import find_method
@@ -190,8 +190,8 @@ def _resolved(
     call: Call, x: Tensor, targets: Sequence[TargetLike], labels: Sequence[str] | None
 ) -> list[ResolvedTarget]:
     """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
-    with Trace(call, x, layers=(), grad=False) as trace:
-        found = [(t, resolve(t, trace.output, labels, multi_label=call.multi_label)) for t in targets]
+    output = answers(call, x)
+    found = [(t, resolve(t, output, labels, multi_label=call.multi_label)) for t in targets]
     return [
         resolved if one_each(target) is None else dataclasses.replace(resolved, name=OWN)
         for target, several in found
