@@ -27,6 +27,7 @@ from .layers import INPUT, resolve_layer, split_call
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
 from .targets.resolve import TargetLike, resolve
+from .targets.rows import asked
 
 
 class Trace:
@@ -191,7 +192,7 @@ class Trace:
     def _scores(self, target: TargetLike) -> Tensor:
         score = target if callable(target) and not isinstance(target, str) else self._single(target)
         with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
-            value = score(self._output)
+            value = asked(score, self._output, len(self._x))
         return check_scores(self.module, value, len(self._x))
 
     def _single(self, target: TargetLike) -> Callable[[Any], Tensor]:

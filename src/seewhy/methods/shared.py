@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..engine.batches import images_depend, joined, once, tell
 from ..engine.call import Call
 from ..engine.flow import Flow
 from ..engine.keys import Identity
@@ -18,7 +19,8 @@ from ..engine.rules.composites import Composite, find_composite
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import ScoreFunction
-from ..engine.targets.resolve import ResolvedTarget, TargetLike, resolve
+from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolve
+from ..engine.targets.rows import asked
 from ..engine.trace import Trace, check_scores
 from ..errors import InputError, LayerError, did_you_mean
 from ..maps.attribution import Estimate
@@ -64,22 +66,85 @@ def shared_pass(
     """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target.
 
     `flow` says that nobody named the layers, so that methods with a better choice of their
-    own may make it. `ledger` has relevance accounted for.
+    own may make it. `ledger` has relevance accounted for. Where the images of a batch depend on each other, each is run
+    by itself, and a warning says so.
     """
-    plan = _Plan(call, x, layers, flow, _all_options(methods, options or {}), ledger)
+    asked = _Asked(methods, targets, layers, flow, labels, options or {}, ledger)
+    with once():
+        done = _together(call, x, asked)
+        if done is None:
+            tell(call.module)
+            done = _one_by_one(call, x, asked)
+    return done
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is asked of a batch."""
+
+    methods: Sequence[Formula]
+    targets: Sequence[TargetLike]
+    layers: Sequence[str]
+    flow: Flow | None
+    labels: Sequence[str] | None
+    options: Mapping[str, Mapping[str, Any]]
+    ledger: bool
+
+    def rows(self, images: Sequence[int]) -> _Asked:
+        """The same of these of the images."""
+        return replace(self, targets=[part_of(target, images) for target in self.targets])
+
+    def resolved(self, call: Call, output: object) -> list[ResolvedTarget]:
+        each = (resolve(t, output, self.labels, multi_label=call.multi_label) for t in self.targets)
+        return [target for several in each for target in several]
+
+
+def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
+    """All images in one batch; None where what the model says of one depends on the others."""
+    plan = _Plan(call, x, asked.layers, asked.flow, _all_options(asked.methods, asked.options), asked.ledger)
     done: dict[tuple[str, str | None, int], Result] = {}
-    output, resolved = None, None
-    for kind, group in _groups(methods, plan).items():
+    output: Any = None
+    targets: list[ResolvedTarget] = []
+    for kind, group in _groups(asked.methods, plan).items():
         with plan.opened(kind, group) as have:
-            if resolved is None:
+            if not targets:
                 output = have.trace.output
-                resolved = [r for t in targets for r in resolve(t, output, labels, multi_label=call.multi_label)]
-            _combine_group(have, group, plan, resolved, done)
-    for method in methods:
+                if images_depend(call, x, output):
+                    return None
+                targets = asked.resolved(call, output)
+            _combine_group(have, group, plan, targets, done)
+    for method in asked.methods:
         if not method.combine:
-            _run_apart(method, plan, resolved or [], output, done)
-    order = [(m.name, label, t) for m in methods for label in plan.places(m) for t in range(len(resolved or []))]
+            _run_apart(method, plan, targets, output, done)
+    order = [(m.name, label, t) for m in asked.methods for label in plan.places(m) for t in range(len(targets))]
     return SharedPass(output, [done[key] for key in order])
+
+
+def _one_by_one(call: Call, x: Tensor, asked: _Asked) -> SharedPass:
+    each = [_together(call.rows([i]), x[i : i + 1], asked.rows([i])) for i in range(len(x))]
+    found = [done for done in each if done is not None]  # one image depends on no other
+    output = joined([done.output for done in found])
+    targets = asked.resolved(call, output)
+    together = zip(*(done.results for done in found), strict=True)
+    return SharedPass(output, [_joined(parts, targets[i % len(targets)]) for i, parts in enumerate(together)])
+
+
+def _joined(parts: Sequence[Result], target: ResolvedTarget) -> Result:
+    """The result for a batch, from those for its images."""
+    return replace(
+        parts[0],
+        target=target,
+        map=torch.cat([part.map for part in parts]),
+        pixels=_rows([part.pixels for part in parts]),
+        scores=torch.cat([part.scores for part in parts]),
+        interval=_rows([part.interval for part in parts]),
+        facts=tuple(fact for part in parts for fact in part.facts),
+    )
+
+
+def _rows(parts: Sequence[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
 
 
 def _all_options(methods: Sequence[Formula], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -221,10 +286,10 @@ def _run_apart(
         made = [_estimates(method, plan, scores, layer if method.at == "layer" else None) for layer in layers]
         for t, target in enumerate(targets):
             with torch.inference_mode(False), torch.no_grad():
-                said = check_scores(plan.call.module, target.score(output), len(plan.x)).float().cpu()
+                said = check_scores(plan.call.module, asked(target.score, output, len(plan.x)), len(plan.x))
             of_layers = [estimates[t] for estimates in made]
             estimate = replace(of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]))
-            done[method.name, label, t] = _result(method, label, target, estimate, said)
+            done[method.name, label, t] = _result(method, label, target, estimate, said.float().cpu())
 
 
 def _estimates(method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None) -> Sequence[Estimate]:

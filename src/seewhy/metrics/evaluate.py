@@ -8,10 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
+from ..engine.batches import answers
 from ..engine.call import Call
 from ..engine.flow import find_flow
-from ..engine.targets.resolve import ResolvedTarget, TargetLike, as_targets, check_one_each, one_each, part_of, resolve
-from ..engine.trace import Trace
+from ..engine.targets.resolve import (
+    OWN,
+    ResolvedTarget,
+    TargetLike,
+    as_targets,
+    check_one_each,
+    one_each,
+    part_of,
+    resolve,
+)
 from ..errors import ImageError, InputError
 from ..maps.attribution import Attribution
 from ..methods.catalog import find_method
@@ -26,7 +35,6 @@ from .evaluation import Evaluation, Parts, Row
 from .metric import ExplanationMetric
 from .sanity.rerun import BoundMethod, MethodMetric, bind
 
-OWN = "each image's own"  # what a target is called that names one class for each image
 MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
 
 
@@ -182,8 +190,8 @@ def _resolved(
     call: Call, x: Tensor, targets: Sequence[TargetLike], labels: Sequence[str] | None
 ) -> list[ResolvedTarget]:
     """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
-    with Trace(call, x, layers=(), grad=False) as trace:
-        found = [(t, resolve(t, trace.output, labels, multi_label=call.multi_label)) for t in targets]
+    output = answers(call, x)
+    found = [(t, resolve(t, output, labels, multi_label=call.multi_label)) for t in targets]
     return [
         resolved if one_each(target) is None else dataclasses.replace(resolved, name=OWN)
         for target, several in found

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..engine.batches import answers
 from ..engine.call import Call, check_input
 from ..engine.masking.baselines import AnyBaseline, image_seed
 from ..engine.masking.masks import Masks
@@ -17,7 +18,8 @@ from ..engine.masking.running import Running
 from ..engine.masking.scoring import Chunk, masked_scores
 from ..engine.targets.classes import Logit, Probability, ScoreFunction
 from ..engine.targets.resolve import TargetLike, describe, resolve
-from ..engine.trace import Trace
+from ..engine.targets.rows import asked
+from ..engine.trace import check_scores
 from ..errors import ArgumentTypeError, InputError, TargetError
 from ..maps import values as map_tools
 from ..models.call import CallableModel, call_of, labels_of, wrapped
@@ -59,8 +61,7 @@ class Case:
 
     def scores(self, pictures: Tensor) -> Tensor:
         """The target's scores of other pictures of the same images, (N,) float64."""
-        with Trace(self.call, pictures, layers=(), grad=False) as trace:
-            return trace.scores(self.score).double().cpu()
+        return _read(self.call, answers(self.call, pictures), self.score, len(pictures))
 
     @property
     def fields(self) -> Tensor:
@@ -157,13 +158,19 @@ class ExplanationMetric(ImageMetric):
         if len(maps) != len(x):
             raise InputError(f"maps has {len(maps)} maps for {len(x)} images; give one for each")
         call = call_of(model)
-        with Trace(call, x, layers=(), grad=False) as trace:
-            resolved = resolve(target, trace.output, labels_of(model), multi_label=call.multi_label)
-            if len(resolved) != 1:
-                raise TargetError(f"target {target!r} is {len(resolved)} targets; a metric judges maps of one")
-            score = read_as(resolved[0].score, self.settings.get("output", "logit"), multi_label=call.multi_label)
-            clean = trace.scores(score).double().cpu()
+        output = answers(call, x)
+        resolved = resolve(target, output, labels_of(model), multi_label=call.multi_label)
+        if len(resolved) != 1:
+            raise TargetError(f"target {target!r} is {len(resolved)} targets; a metric judges maps of one")
+        score = read_as(resolved[0].score, self.settings.get("output", "logit"), multi_label=call.multi_label)
+        clean = _read(call, output, score, len(x))
         return Case(maps, wrapped(model), x.detach(), score, clean, call)
+
+
+def _read(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
+    """The target's scores of n images, (n,) float64 on the CPU."""
+    with torch.inference_mode(False), torch.no_grad():
+        return check_scores(call.module, asked(score, output, n), n).double().cpu()
 
 
 def check_output(output: str) -> None:

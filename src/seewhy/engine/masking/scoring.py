@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, ModelError, SeewhyError
+from ..batches import images_depend, tell, tells
 from ..call import Call, as_call, check_input, evaluating, matching_input
 from ..targets.classes import ScoreFunction
 from ..targets.rows import rows_of
@@ -121,6 +122,7 @@ class MaskedForward:
         # what is black and alone has nothing to add
         self.baselines = [pictures if self.repeats > 1 or pictures.any() else None for pictures in hidden]
         self._fits = math.inf  # masks in a batch, for all that is known
+        self._tried, self._apart = False, False  # whether it was tried, and is so, that a batch must be of one picture
 
     def settled(self, running: Running) -> Running:
         """How to run with nothing left to be found, by running some of the masks."""
@@ -190,13 +192,38 @@ class MaskedForward:
 
     def _scores(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
         """(rows, T), a row for each mask under each of several baselines."""
-        n, device = len(self.x), self.x.device.type
         owners = [i for i, mask in zip(images, masks, strict=True) for _ in range(self.repeats * len(mask))]
         pictures = self._pictures(images, masks, running)
-        with torch.autocast(device, torch.bfloat16, enabled=running.precision == "bfloat16"):
-            output = self.call.rows(owners).run(pictures)
-        columns = [rows_of(score, owners, n)(output) for score in self.scores]
+        if not self._apart:
+            output = self._said(owners, pictures, running)
+            if not self._depend(owners, pictures, output, running):
+                return self._columns(owners, output)
+        singles = zip(owners, torch.split(pictures, 1), strict=True)
+        return torch.cat([self._columns([owner], self._said([owner], one, running)) for owner, one in singles])
+
+    def _said(self, owners: Sequence[int], pictures: Tensor, running: Running) -> object:
+        with _autocast(pictures, running):
+            said: object = self.call.rows(owners).run(pictures)
+        return said
+
+    def _columns(self, owners: Sequence[int], output: object) -> Tensor:
+        columns = [rows_of(score, owners, len(self.x))(output) for score in self.scores]
         return torch.stack([_checked(column, len(owners)) for column in columns], 1)
+
+    def _depend(self, owners: Sequence[int], pictures: Tensor, output: object, running: Running) -> bool:
+        """Whether pictures of one batch depend on each other, as the first batch shows that can."""
+        if self._tried or not tells(pictures):
+            return self._apart
+        self._tried = True
+        with _autocast(pictures, running):
+            self._apart = images_depend(self.call.rows(owners), pictures, output)
+        if self._apart:
+            tell(self.call.module)
+        return self._apart
+
+
+def _autocast(pictures: Tensor, running: Running) -> torch.autocast:
+    return torch.autocast(pictures.device.type, torch.bfloat16, enabled=running.precision == "bfloat16")
 
 
 def _checked(column: Any, rows: int) -> Tensor:

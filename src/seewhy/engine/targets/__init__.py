@@ -1,8 +1,9 @@
 """What is explained: a function from a model's output to one score for each image, (N,).
 
 A target is an int (class), a str (a label's name, "top1" .. "topK", or "probability:tabby", "probability:top1",
-"margin:tabby/tiger cat", "counterfactual:tabby"), a list of ints or names (one for each image), one of the classes
-here, or any callable `output -> (N,)`.
+"margin:tabby/tiger cat", "counterfactual:tabby"), one of the classes here, any callable `output -> (N,)`, or a list of
+these with one for each image. What a target holds for each image goes with it through every batch: a callable of your
+own is a `Target`, or has a method `rows(images)` that gives the target of these images.
 """
 
 from .classes import (
@@ -31,6 +32,8 @@ from .resolve import (
     phrase,
     resolve,
 )
+from .rows import OneEach
+from .target import Target
 
 __all__ = [
     "Binary",
@@ -41,11 +44,13 @@ __all__ = [
     "EmbeddingSimilarity",
     "Logit",
     "Margin",
+    "OneEach",
     "Probability",
     "Regression",
     "ResolvedTarget",
     "ScoreFunction",
     "SegmentationRegion",
+    "Target",
     "TargetLike",
     "as_targets",
     "check_one_each",

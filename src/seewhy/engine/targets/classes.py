@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...errors import TargetError
+from .target import Target
 
 ScoreFunction = Callable[[Any], Tensor]
 
@@ -53,17 +54,18 @@ def _gather(output: Any, index: ClassIndex) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Logit:
+class Logit(Target):
     """The class's score as the model gives it, (N, K) -> (N,); `index` is a class, or a tuple: one for each image."""
 
     index: ClassIndex
+    one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: Any) -> Tensor:
         return _gather(output, self.index)
 
 
 @dataclass(frozen=True)
-class Probability:
+class Probability(Target):
     """The class's probability, in [0, 1]: softmax, or the sigmoid of a single column and with `multi_label`.
 
     Where a `Model` is explained, its own `multi_label` counts too.
@@ -71,38 +73,42 @@ class Probability:
 
     index: ClassIndex
     multi_label: bool = dataclasses.field(default=False, repr=False)
+    one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: Any) -> Tensor:
         return _gather(probabilities(class_scores(output), multi_label=self.multi_label), self.index)
 
 
 @dataclass(frozen=True)
-class Margin:
+class Margin(Target):
     """The score of one class less that of another: what speaks for `index` rather than for `other`."""
 
     index: ClassIndex
     other: ClassIndex
+    one_each: ClassVar = {"index": 1, "other": 1}
 
     def __call__(self, output: Any) -> Tensor:
         return _gather(output, self.index) - _gather(output, self.other)
 
 
 @dataclass(frozen=True)
-class Counterfactual:
+class Counterfactual(Target):
     """The negated score (Grad-CAM, section 3.3): what would have to go for the class to lose its score."""
 
     index: ClassIndex
+    one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: Any) -> Tensor:
         return -_gather(output, self.index)
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Target):
     """One number of a regression's output, (N,) or (N, K); with `value`, minus the squared distance to that value."""
 
     index: int = 0
     value: float | None = None
+    one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: Any) -> Tensor:
         number = _gather(output, self.index)
@@ -110,7 +116,7 @@ class Regression:
 
 
 @dataclass(frozen=True)
-class Binary:
+class Binary(Target):
     """A single-column classifier, (N,) or (N, 1): its score for the positive answer, negated for the other."""
 
     positive: bool = True
@@ -125,15 +131,17 @@ class Binary:
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddingSimilarity:
+class EmbeddingSimilarity(Target):
     """Cosine similarity of the output (N, D) with a reference embedding (D,) or (N, D): what makes the two alike."""
 
     reference: Tensor
+    one_each: ClassVar = {"reference": 2}
 
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[-1] != self.reference.shape[-1]:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise TargetError(f"EmbeddingSimilarity needs an output (N, {self.reference.shape[-1]}), got {shape}")
+        self.check_images(len(output))
         return torch.cosine_similarity(output, self.reference.to(output).expand_as(output), dim=-1)
 
 

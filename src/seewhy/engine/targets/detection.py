@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from ...errors import TargetError
+from .target import Target
 
 
 @dataclass(frozen=True)
-class DetectionBox:
+class DetectionBox(Target):
     """A detector's score for a class around a box, before non-maximum suppression, where it is still differentiable.
 
     Every raw prediction whose box overlaps `box` with an IoU of at least `iou` adds its class score, weighted by that
@@ -66,7 +67,7 @@ def _iou(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionSimilarity:
+class DetectionSimilarity(Target):
     """The best match of an object among a detector's answers (D-RISE; Petsiuk et al., CVPR 2021, eq. 2-5).
 
     max_j IoU(box, box_j) cos(P, P_j) O_j, in [0, 1], with class probabilities P and objectness O. The paper runs RISE
@@ -86,7 +87,6 @@ class DetectionSimilarity:
     box: tuple[float, float, float, float]
     classes: int | Tensor
     form: Literal["xyxy", "cxcywh"] = "xyxy"
-    rowwise: ClassVar[bool] = True
 
     def __call__(self, output: Any) -> Tensor:
         if isinstance(output, list) and all(isinstance(record, Mapping) for record in output):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...errors import TargetError
+from .target import Target
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationRegion:
+class SegmentationRegion(Target):
     """The class's scores summed over a region, (N, K, H, W) -> (N,).
 
     Args:
@@ -22,6 +23,7 @@ class SegmentationRegion:
 
     index: int
     region: Tensor | None = None
+    one_each: ClassVar = {"region": 3}
 
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
@@ -29,6 +31,7 @@ class SegmentationRegion:
             raise TargetError(f"SegmentationRegion needs an output (N, K, H, W), got {shape}; pass output= to pick it")
         if not 0 <= self.index < output.shape[1]:
             raise TargetError(f"target {self.index} is not a class of the model, which has {output.shape[1]}")
+        self.check_images(len(output))
         if self.region is None:
             inside = (output.argmax(1) == self.index).to(output.dtype)  # (N, H, W)
         else:

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from ...errors import ArgumentTypeError, TargetError, did_you_mean
 from .classes import Counterfactual, Logit, Margin, Probability, ScoreFunction, class_scores
+from .rows import OneEach, row_of
+from .target import Target
 
-TargetLike = int | str | Sequence[int | str] | Tensor | ScoreFunction
+OWN = "each image's own"  # what a target is called that is another for each image
+TargetLike = int | str | Sequence[int | str | ScoreFunction] | Tensor | ScoreFunction
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +59,11 @@ def resolve(
         raise ArgumentTypeError(f"target={target!r} is no target; give a class index, a label, 'top1' or a callable")
     if isinstance(target, int | str):
         target = Logit(target)
+    elif isinstance(target, Sequence) and any(map(_is_more_than_a_class, target)):
+        return [_one_each(target, output, labels, multi_label)]
     elif isinstance(target, Sequence):
-        target = Logit(tuple(target))
+        each: list[Any] = list(target)
+        target = Logit(tuple(each))
     if not callable(target):
         raise ArgumentTypeError(
             f"target={target!r} is no target; give a class index, a label, 'topK', a list of those, or a callable"
@@ -67,6 +73,27 @@ def resolve(
     n = len(output) if isinstance(output, Tensor) else None
     indices = index if isinstance(index, tuple) else (index,) * (n or 1)
     return [ResolvedTarget(describe(target), scored, indices)]
+
+
+def _is_more_than_a_class(target: object) -> bool:
+    if isinstance(target, str):
+        return bool(_TOP.fullmatch(target)) or (target.partition(":")[0] in _FORMS and ":" in target)
+    return callable(target)
+
+
+def _one_each(
+    targets: Sequence[int | str | ScoreFunction], output: object, labels: Sequence[str] | None, multi_label: bool
+) -> ResolvedTarget:
+    """A list of one target for each image."""
+    n = len(targets)
+    if isinstance(output, Tensor):
+        check_one_each(targets, len(output))
+    each = [resolve(t, row_of(output, i, n), labels, multi_label=multi_label) for i, t in enumerate(targets)]
+    for target, found in zip(targets, each, strict=True):
+        if len(found) > 1:
+            raise TargetError(f"target {target!r} is {len(found)} targets; a list has one for each image")
+    score = OneEach(tuple(found[0].score for found in each))
+    return ResolvedTarget(describe(score), score, tuple(found[0].indices[0] for found in each))
 
 
 def _form(target: str) -> ScoreFunction:
@@ -136,6 +163,9 @@ def phrase(target: ResolvedTarget, image: int, label: Callable[[int], str]) -> s
         return label(each) if isinstance(each, int) else str(each)
 
     score = target.score
+    if isinstance(score, OneEach):
+        own = score.targets[image]
+        return phrase(ResolvedTarget(describe(own), own, ()), 0, label)
     if isinstance(score, Margin):
         return f"{name(score.index)} rather than {name(score.other)}"
     if isinstance(score, Counterfactual):
@@ -147,6 +177,8 @@ def describe(target: Any) -> str:
     """A short name for a target: "281", "margin(281, 285)", or the callable's own name."""
     if isinstance(target, Logit):
         return ",".join(map(str, target.index)) if isinstance(target.index, tuple) else str(target.index)
+    if isinstance(target, OneEach):
+        return OWN
     if dataclasses.is_dataclass(target) and not isinstance(target, type):
         values = [getattr(target, f.name) for f in dataclasses.fields(target) if f.repr]
         shown = [value for value in values if not isinstance(value, Tensor | None)]
@@ -164,31 +196,36 @@ def as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
 
 
 def check_one_each(target: TargetLike, n: int) -> None:
-    if (each := one_each(target)) is not None and len(each) != n:
+    """Says of a target that is for each of another number of images how many it has and how many there are."""
+    if isinstance(target, Target):
+        target.check_images(n)
+    each = one_each(target)
+    if each is not None and each != n:
         raise TargetError(
-            f"target {target!r} names {len(each)} classes for {n} images; give one for each image, or one for all. "
-            "(Several targets for all images are targets=[281, 285], one list.)"
+            f"target {target!r} names {each} for {n} images; give one for each image, or one for all. (Several targets "
+            "for all images are targets=[281, 285], one list.)"
         )
 
 
-def one_each(target: TargetLike) -> Sequence[Any] | None:
-    """The classes of a target that names one for each image, None for a target of all."""
-    if isinstance(target, Tensor):
-        return target.tolist() if target.ndim else None
-    if isinstance(target, Sequence) and not isinstance(target, str):
-        return target
-    index = getattr(target, "index", None)
-    return index if isinstance(index, tuple) else None
+def one_each(target: TargetLike) -> int | None:
+    """For how many images a target says something of each, None for a target of all."""
+    each = _listed(target)
+    if each is not None:
+        return len(each)
+    return target.images if isinstance(target, Target) else None
+
+
+def _listed(target: TargetLike) -> list[int | str | ScoreFunction] | None:
+    """A list of targets, one for each image, in any container."""
+    if hasattr(target, "tolist"):
+        target = target.tolist()
+    return list(target) if isinstance(target, Sequence) and not isinstance(target, str) else None
 
 
 def part_of(target: TargetLike, images: Sequence[int]) -> TargetLike:
-    """The target of these of the images."""
-    each = one_each(target)
-    if each is None:
-        return target
-    if isinstance(target, Sequence | Tensor):
+    """The target of these of the images; of a callable that has `rows`, what that gives for them."""
+    each = _listed(target)
+    if each is not None:
         return [each[i] for i in images]
-    cut = {
-        f: tuple(v[i] for i in images) for f in ("index", "other") if isinstance(v := getattr(target, f, None), tuple)
-    }
-    return dataclasses.replace(target, **cut)  # type: ignore[type-var]
+    rows = getattr(target, "rows", None)
+    return rows(images) if callable(target) and callable(rows) else target

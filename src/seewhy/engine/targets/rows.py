@@ -2,77 +2,88 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .classes import Binary, Counterfactual, EmbeddingSimilarity, Logit, Margin, Probability, Regression, ScoreFunction
-from .detection import DetectionBox
-from .regions import SegmentationRegion
-
-_ROWWISE = (
-    *(Binary, Counterfactual, DetectionBox, EmbeddingSimilarity, Logit),
-    *(Margin, Probability, Regression, SegmentationRegion),
-)
+from ...errors import TargetError
+from .classes import ScoreFunction
+from .target import Target
 
 
 def rows_of(score: ScoreFunction, images: Sequence[int], n: int) -> ScoreFunction:
     """A score function of a batch of n images, for a batch whose row r is a copy of image `images[r]`.
 
-    The targets of `seewhy.targets` are taken apart: of those that differ between images each row gets its own. A
-    callable that sets `rowwise = True` treats every row alike and is used as it is. Any other sees each row by itself,
-    repeated n times, and its answer for the row's image is kept.
+    A `Target` gives each row what it holds for the row's image. A callable that sets `rowwise = True` is used as it is,
+    or as its `rows` gives it for these images. Any other sees each row by itself, repeated n times, and its answer for
+    the row's image is kept.
     """
-    if isinstance(score, _EachRow):
-        return _EachRow(score.score, tuple(score.images[i] for i in images), score.n)
-    if isinstance(score, _ROWWISE):
-        return dataclasses.replace(score, **_picked(score, images, n))
-    return score if getattr(score, "rowwise", False) else _EachRow(score, tuple(images), n)
-
-
-def _picked(score: Any, images: Sequence[int], n: int) -> dict[str, Any]:
-    """What of a target is given for each image, row by row."""
-    picked: dict[str, Any] = {}
-    for name in ("index", "other"):
-        value = getattr(score, name, None)
-        if isinstance(value, tuple) and len(value) == n:
-            picked[name] = tuple(value[i] for i in images)
-    for name, ndim in (("region", 3), ("reference", 2)):
-        value = getattr(score, name, None)
-        if isinstance(value, Tensor) and value.ndim == ndim and len(value) == n:
-            picked[name] = value[list(images)]
-    return picked
+    if isinstance(score, Target):
+        score.check_images(n)
+    if not getattr(score, "rowwise", False):
+        return _EachRow(score, tuple(images), n)
+    return score.rows(images) if hasattr(score, "rows") else score
 
 
 @dataclass(frozen=True, eq=False)
-class _EachRow:
+class OneEach(Target):
+    """A target of its own for each image; each sees the row of its image alone, (1, ...)."""
+
+    targets: tuple[ScoreFunction, ...]
+    one_each: ClassVar = {"targets": 1}
+
+    def __call__(self, output: object) -> Tensor:
+        n = len(self.targets)
+        return torch.stack([_read(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)])
+
+
+@dataclass(frozen=True, eq=False)
+class _EachRow(Target):
     score: ScoreFunction
-    images: tuple[int, ...]
+    of: tuple[int, ...]
     n: int
+    one_each: ClassVar = {"of": 1}
 
-    def __call__(self, output: Any) -> Tensor:
-        return torch.stack([self._one(output, row, image) for row, image in enumerate(self.images)])
-
-    def _one(self, output: Any, row: int, image: int) -> Tensor:
-        value = self.score(_repeated(output, row, len(self.images), self.n))
-        if not isinstance(value, Tensor) or value.shape != (self.n,):
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"the target gave {shape}, not one score for each of the images: ({self.n},)")
-        return value[image]
+    def __call__(self, output: object) -> Tensor:
+        rows = len(self.of)
+        return torch.stack([_read(self.score, output, (r, rows), self.n)[image] for r, image in enumerate(self.of)])
 
 
-def _repeated(output: Any, row: int, rows: int, n: int) -> Any:
-    """One row of an output of so many rows, n times, in whatever the output is packed."""
+def _read(score: ScoreFunction, output: object, row: tuple[int, int], times: int) -> Tensor:
+    """The scores of one row of an output, of so many, that is seen so many times."""
+    value = score(row_of(output, *row, times=times))
+    if not isinstance(value, Tensor) or value.shape != (times,):
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise TargetError(f"the target gave {shape}, not one score for each of the images: ({times},)")
+    return value
+
+
+def row_of(output: object, row: int, rows: int, *, times: int = 1) -> object:
+    """One row of an output of so many rows, so many times, in whatever the output is packed."""
     if isinstance(output, Tensor):
-        return output[row : row + 1].expand(n, *output.shape[1:]) if output.ndim and len(output) == rows else output
+        alike = output.ndim and len(output) == rows
+        return output[row : row + 1].expand(times, *output.shape[1:]) if alike else output
     if isinstance(output, Mapping):
-        return {key: _repeated(value, row, rows, n) for key, value in output.items()}
+        return {key: row_of(value, row, rows, times=times) for key, value in output.items()}
     if isinstance(output, list | tuple):
         if output and not any(isinstance(part, Tensor) for part in output) and len(output) == rows:
-            return [output[row]] * n  # a detector's: one record for each picture
-        return tuple(_repeated(value, row, rows, n) for value in output)
+            return [output[row]] * times  # a detector's: one record for each picture
+        return tuple(row_of(value, row, rows, times=times) for value in output)
     return output
+
+
+def asked(score: ScoreFunction, output: object, n: int) -> Tensor:
+    """What a target gives for an output of n images, or in words that what it holds does not fit them."""
+    try:
+        return score(output)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if not any(said in reason for said in ("must match", "expanded size", "is invalid for input")):
+            raise
+        raise TargetError(
+            f"the target does not fit an output of {n} images: {reason}; one that holds something for each image has a "
+            "method rows(images), which gives those of a batch, as seewhy.targets have; or give a list of one for each"
+        ) from error

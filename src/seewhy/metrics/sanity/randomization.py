@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ...engine.batches import answers
 from ...engine.call import Call
 from ...engine.flow import LayerLike
 from ...engine.targets.classes import ScoreFunction
 from ...engine.targets.resolve import TargetLike, resolve
-from ...engine.trace import Trace
 from ...errors import TargetError
 from ...models.call import CallableModel, call_of, labels_of, wrapped
 from ...models.model import Model
@@ -177,8 +177,7 @@ def _compare(
 def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
     """The one target's score, settled on the model as it is."""
     call = call_of(model)
-    with Trace(call, x, layers=(), grad=False) as trace:
-        resolved = resolve(target, trace.output, labels_of(model), multi_label=call.multi_label)
+    resolved = resolve(target, answers(call, x), labels_of(model), multi_label=call.multi_label)
     if len(resolved) != 1:
         raise TargetError(f"target {target!r} is {len(resolved)} targets; give one")
     return resolved[0].score
