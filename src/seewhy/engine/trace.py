@@ -23,6 +23,7 @@ from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
 from .call import Call, OutputAdapter, check_input, evaluating, matching_input, with_inputs
 from .layers import INPUT, resolve_layer
+from .rules.checkpoints import Uncheckpointed
 from .targets.resolve import TargetLike, resolve
 
 
@@ -183,6 +184,7 @@ class Trace:
             if end:
                 stack.callback(end)
             stack.enter_context(self.rules)
+            stack.enter_context(Uncheckpointed())
         return copy
 
     @property
