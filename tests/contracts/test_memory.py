@@ -90,7 +90,10 @@ def run(name: str, net: nn.Module, x: Tensor, target: Any = 1, **options: Any) -
     find_method(name)(net, x, target, **SHORT.get(name, {}), **options)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+DEEP = ("efficientnet", "mobilenetv3", "swin")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if n in DEEP else ()) for n in NETWORKS])
 def test_no_tensor_of_a_call_outlives_it(name: str) -> None:
     net, x = randomised(NETWORKS[name]()), pictures(2)
     quick = name == "rewritten"  # of many channels, hiding them one by one takes minutes

@@ -26,6 +26,7 @@ from .causes import Witness, check_differentiable, gradients
 from .layers import INPUT, resolve_layer, split_call
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
+from .rules.checkpoints import Uncheckpointed
 from .targets.resolve import TargetLike, resolve
 from .targets.rows import asked
 
@@ -173,6 +174,7 @@ class Trace:
             if end:
                 stack.callback(end)
             stack.enter_context(self.rules)
+            stack.enter_context(Uncheckpointed())
         return copy
 
     @property
