@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError, ModelError
-from .call import Call, as_call, evaluating, matching_input
-from .layers import INPUT
+from .call import Call, as_call, evaluating, matching_input, uncompiled
+from .layers import INPUT, part_to_hear, why_unheard
 from .trace import replace_first_tensor, tensors_in
 
 Read = Callable[[Any, int], Tensor]  # a model's answer to so many pictures -> (pictures, T), float64 on the CPU
@@ -61,7 +61,8 @@ class Tail:
         self._tape = _Tape()
         self.scores = read(self._forward(self._tape.listen, replay=True), 1)
         if self._tape.calls == 0:
-            raise LayerError(f"layer {layer!r} did not run in the forward pass; choose one that does")
+            said = f"layer {layer!r} did not run in the forward pass"
+            raise LayerError(said + (why_unheard(self.module) or "; choose one that does"))
         self.activation = self._tape.activation
         self.replays = self._tape.untouched()
         self.together: bool | None = None if self.replays else False
@@ -110,7 +111,8 @@ class Tail:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(self.module))
-            stack.callback(self.module.get_submodule(self.layer).register_forward_hook(tap).remove)
+            stack.enter_context(uncompiled())
+            stack.callback(part_to_hear(self.module, self.layer).register_forward_hook(tap).remove)
             x = self._x.clone()  # the model may write into it
             if replay:
                 stack.enter_context(self._tape)
