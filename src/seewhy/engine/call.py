@@ -5,10 +5,11 @@ The model is borrowed: its mode is afterwards as it was, also when something rai
 
 from __future__ import annotations
 
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -39,7 +40,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     with _borrowing:
         borrowers, training = _borrowed.get(module, (0, []))
         if not borrowers:
-            training = [part for part in module.modules() if part.training]
+            training = [part for part in module.modules() if getattr(part, "training", False)]
             for part in training:
                 part.training = False
         _borrowed[module] = borrowers + 1, training
@@ -53,6 +54,30 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             else:
                 for part in training:
                     part.training = True
+
+
+_uncompiled = ExitStack()
+_uncompiling = 0
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Has parts that `torch.compile` made run as they were written: hooks and rules act on what is called.
+
+    That is torch's setting for all threads; the last of several puts it back.
+    """
+    global _uncompiling
+    with _borrowing:
+        if not _uncompiling and "torch._dynamo" in sys.modules:  # nothing is compiled where that was not loaded
+            _uncompiled.enter_context(torch.compiler.set_stance("force_eager"))
+        _uncompiling += 1
+    try:
+        yield
+    finally:
+        with _borrowing:
+            _uncompiling -= 1
+            if not _uncompiling:
+                _uncompiled.close()
 
 
 def main_output(raw: Any) -> Any:
@@ -230,6 +255,11 @@ class Call:
             return ModelError(
                 "the model hands a tensor to numpy, and no gradient passes that; use rise, lime or occlusion, which "
                 "need no gradient"
+            )
+        if reason.startswith("Guard failed"):
+            return InputError(
+                f"x of shape {tuple(x.shape)} is not what the model was exported for ({reason}); export it with "
+                "dynamic_shapes, which lets images come in any number, or give the nn.Module itself"
             )
         misfit = any(said in reason for said in ("channels", "must match", "mat1 and mat2"))
         if misfit or isinstance(error, AssertionError):

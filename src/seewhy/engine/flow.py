@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from .call import Call, as_call, check_input, evaluating, matching_input
+from ..errors import LayerError
+from .call import Call, as_call, check_input, evaluating, matching_input, uncompiled
 from .causes import gradients
+from .graph import children_first
 from .keys import Remembered
-from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer
+from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, is_sealed, resolve_layer, why_unheard
 from .outputs import tensors_in
 from .places.experiment import LayerCall
 from .places.places import Places, find_places
@@ -94,8 +96,10 @@ class _FlowRecorder:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(evaluating(self.module))
+            stack.enter_context(uncompiled())
             for name, part in self.module.named_modules():
-                stack.callback(part.register_forward_hook(self._hook(name)).remove)
+                if not is_sealed(part):
+                    stack.callback(part.register_forward_hook(self._hook(name)).remove)
             leaf = matching_input(self.module, self.x).requires_grad_()
             x = leaf.clone()
             self.by_memory[_memory(x)] = INPUT  # what is handed on as it came is no layer's
@@ -106,6 +110,8 @@ class _FlowRecorder:
                 self._find_evidence(score, leaf)
                 self._find_what_is_read_by_places(score)
             records = tuple(seen.record for seen in self.seen.values())
+            if not any(record.layout for record in records) and (unheard := why_unheard(self.module)):
+                raise LayerError(f"no layer can be found{unheard}")
             chosen = choose(records, self.places.why_none())
             if score is not None and score.requires_grad:
                 chosen[-1] = self._nearer_the_output(chosen[-1], score, leaf)
@@ -172,7 +178,7 @@ class _FlowRecorder:
 
     def _find_what_is_read_by_places(self, score: Tensor) -> None:
         edges = {(s.edge.node, s.edge.output_nr): s for s in self.seen.values() if s.edge is not None}
-        for node in _children_first(get_gradient_edge(score).node):
+        for node in children_first(get_gradient_edge(score).node):
             if not node.name().startswith("ConvolutionBackward"):
                 continue
             read = edges.get(node.next_functions[0])  # type: ignore[arg-type]
@@ -234,7 +240,7 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
 
     Those for which the number of paths to them times that of paths from them is the number of all paths.
     """
-    order = _children_first(start)
+    order = children_first(start)
     to_end = dict.fromkeys(order, 0)
     for node in order:
         children = [child for child, _ in node.next_functions if child is not None]
@@ -247,21 +253,3 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
                 from_start[child] += from_start[node]
     total = to_end[start]
     return {node for node in order if total and to_end[node] * from_start[node] == total}
-
-
-def _children_first(start: Node) -> list[Node]:
-    """The nodes of an autograd graph, what a node leads to before it."""
-    order: list[Node] = []
-    visited: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(start, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in visited:
-            visited.add(node)
-            stack.append((node, True))
-            stack.extend(
-                (child, False) for child, _ in node.next_functions if child is not None and child not in visited
-            )
-    return order

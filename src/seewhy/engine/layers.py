@@ -132,6 +132,37 @@ def split_call(layer: str) -> tuple[str, int | None]:
     return (name, int(number)) if number.isdecimal() and "@" in layer else (layer, None)
 
 
+def is_sealed(part: nn.Module) -> bool:
+    """Whether nobody can listen to what the part gives: it is scripted."""
+    return isinstance(part, torch.jit.RecursiveScriptModule)
+
+
+def part_to_hear(module: nn.Module, layer: str) -> nn.Module:
+    """The part that is called under that name, to register a hook on.
+
+    Raises:
+        LayerError: it is scripted.
+    """
+    part = dict(module.named_modules(remove_duplicate=False))[split_call(layer)[0]]
+    if is_sealed(part):
+        raise LayerError(f"layer {layer!r} cannot be read{why_unheard(module)}")
+    return part
+
+
+def why_unheard(module: nn.Module) -> str:
+    """Why layers of a module may not run as modules, and the way out; nothing where they do."""
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        made = "TorchScript"
+    elif isinstance(module, torch.fx.GraphModule):
+        made = "an exported graph"
+    else:
+        return ""
+    return (
+        f": layers of {made} do not run as modules; give the nn.Module that it was made from, or ask from outside "
+        "(saliency, integrated_gradients, rise, lime, occlusion)"
+    )
+
+
 def resolve_layer(module: nn.Module, layer: str | nn.Module) -> str:
     """Returns the dotted name of a layer that was given by name, with "@k" for its k-th call, or as the module itself.
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError, ModelError
-from .call import Call, as_call, evaluating, matching_input
-from .layers import INPUT, split_call
+from .call import Call, as_call, evaluating, matching_input, uncompiled
+from .layers import INPUT, part_to_hear, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
 
@@ -59,7 +59,7 @@ class Tail:
         self.module = self.call.module
         self._read = read
         self._x = matching_input(self.module, x)
-        self._part, wanted = split_call(layer)
+        _, wanted = split_call(layer)
         self._tape = _Tape(wanted)
         self.scores = read(self._forward(self._tape.listen, replay=True), 1)
         seen = find_places(self.call, x).call(layer)[1] if self._tape.calls > 1 and wanted is None else None
@@ -67,7 +67,8 @@ class Tail:
             self._tape = _Tape(seen)
             self.scores = read(self._forward(self._tape.listen, replay=True), 1)
         if self._tape.calls <= (wanted or 0):
-            raise LayerError(f"layer {layer!r} did not run in the forward pass; choose one that does")
+            said = f"layer {layer!r} did not run in the forward pass"
+            raise LayerError(said + (why_unheard(self.module) or "; choose one that does"))
         self.activation = self._tape.activation
         self.replays = self._tape.untouched()
         self.together: bool | None = None if self.replays else False
@@ -116,7 +117,8 @@ class Tail:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(self.module))
-            stack.callback(self.module.get_submodule(self._part).register_forward_hook(tap).remove)
+            stack.enter_context(uncompiled())
+            stack.callback(part_to_hear(self.module, self.layer).register_forward_hook(tap).remove)
             x = self._x.clone()  # the model may write into it
             if replay:
                 stack.enter_context(self._tape)

@@ -21,12 +21,13 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
-from .call import Call, OutputAdapter, check_input, evaluating, matching_input, with_inputs
+from .call import Call, OutputAdapter, check_input, evaluating, matching_input, uncompiled, with_inputs
 from .causes import Witness, check_differentiable, gradients
-from .layers import INPUT, resolve_layer, split_call
+from .layers import INPUT, part_to_hear, resolve_layer, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
 from .rules.checkpoints import Uncheckpointed
+from .rules.hidden import SeeingMode
 from .targets.resolve import TargetLike, resolve
 from .targets.rows import asked
 
@@ -117,6 +118,7 @@ class Trace:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.set_grad_enabled(self.grad and not lean))
             stack.enter_context(evaluating(self.module))
+            stack.enter_context(uncompiled())
             x = matching_input(self.module, self._x)
             for name in self.layers:
                 if name != INPUT:
@@ -124,9 +126,12 @@ class Trace:
             if INPUT in self.layers:
                 x = self._tap(INPUT, x, stack)
             self._output = self.call.run(x)
+            if isinstance(self.rules, SeeingMode):
+                self.rules.look_back(tensors_in(self._output))
         missing = [name for name in self.layers if name not in self._tapped]
         if missing:
-            raise LayerError(f"layer {', '.join(missing)} did not run in the forward pass; choose one that does")
+            said = f"layer {', '.join(missing)} did not run in the forward pass"
+            raise LayerError(said + (why_unheard(self.module) or "; choose one that does"))
 
     def _pin_calls(self) -> bool:
         """Looks which calls are meant of layers that are called several times; whether it is not the last of one."""
@@ -137,8 +142,7 @@ class Trace:
 
     def _hook(self, name: str, stack: ExitStack) -> Any:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
-        part, wanted = split_call(name)
-        wanted = self._pinned.get(name, wanted)
+        wanted = self._pinned.get(name, split_call(name)[1])
 
         def tap(module: nn.Module, args: Any, value: Any) -> Any:
             if threading.get_ident() != owner:
@@ -151,7 +155,7 @@ class Trace:
                 raise LayerError(f"layer {name!r} gives a {type(value).__name__} without a tensor; choose another")
             return replace_first_tensor(value, self._tap(name, tensors[0], stack))
 
-        return self.module.get_submodule(part).register_forward_hook(tap)
+        return part_to_hear(self.module, name).register_forward_hook(tap)
 
     def _tap(self, name: str, tensor: Tensor, stack: ExitStack) -> Tensor:
         """Keeps a layer's output, and returns the copy that the model goes on with (in-place operations may follow)."""
@@ -166,13 +170,13 @@ class Trace:
             tensor = tensor.detach().requires_grad_()
         self._tapped[name], self._versions[name] = tensor, tensor._version
         copy = tensor.clone()
+        if isinstance(self.rules, SeeingMode):
+            if first:
+                stack.callback(self.rules.end)
+                self.rules.begin(copy, self.module, name)
+            else:
+                self.rules.mark(copy)
         if first and self.rules is not None:
-            # rules that follow tensors want to know where they start, and when to forget them
-            begin, end = (getattr(self.rules, name, None) for name in ("begin", "end"))
-            if begin:
-                begin(copy, self.module, name)
-            if end:
-                stack.callback(end)
             stack.enter_context(self.rules)
             stack.enter_context(Uncheckpointed())
         return copy

@@ -6,6 +6,7 @@ one sign say so (`signed`); a ReLU is where the paper has it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,9 +21,10 @@ from ..engine.layers import INPUT
 from ..engine.layout import Layout
 from ..engine.places.places import find_places, picture_layout
 from ..engine.rules.bias import BiasGradients
+from ..engine.rules.hidden import out_of_sight
 from ..engine.targets.classes import ScoreFunction, class_scores
 from ..engine.trace import Trace
-from ..errors import ModelError
+from ..errors import ModelError, SeewhyWarning
 from ..maps.values import resize
 from ..models.networks.heads import LogSumExpPool2d
 from .method import Method
@@ -220,6 +222,9 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
 
     rules = BiasGradients(add)
     with Trace(call, x, layers=[INPUT], rules=rules) as trace:
+        if rules.hidden:
+            said = out_of_sight(rules.hidden, trace.module)
+            warnings.warn(f"FullGrad leaves out the biases of {said}", SeewhyWarning, stacklevel=2)
         gradient = trace.signal(score)[INPUT]
         add(trace.activations[INPUT] * gradient)
     return total

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..engine.layers import INPUT
 from ..engine.places.places import picture_layout
 from ..engine.rules.guided import Rectifiers
+from ..engine.rules.hidden import out_of_sight
 from ..engine.rules.lrp import safe
 from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import ScoreFunction
@@ -23,6 +24,7 @@ from .formula import Formula, Need
 from .seeds import Seed, seeded, starting_relevance
 
 NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
+OUT_OF_REACH = "the guided and deconvnet rules do not reach {}: rectifiers there pass the plain gradient"
 BLOW_UP = 100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
 
 LayersOf = Callable[[Formula], Sequence[str]]  # the layers that a method reads
@@ -42,7 +44,10 @@ class GradientPass:
         self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
-        if rules and not rules.met:
+        if rules and rules.hidden:
+            said = out_of_sight(rules.hidden, trace.module)
+            warnings.warn(OUT_OF_REACH.format(said), SeewhyWarning, stacklevel=4)
+        elif rules and not rules.met:
             warnings.warn(NO_RECTIFIER.format(type(trace.module).__name__), SeewhyWarning, stacklevel=4)
 
     def point_at(self, target: ResolvedTarget, group: Sequence[Formula]) -> None:

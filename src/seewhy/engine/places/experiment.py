@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ..call import Call, evaluating, matching_input
+from ..call import Call, evaluating, matching_input, uncompiled
+from ..layers import is_sealed
 from ..outputs import replace_first_tensor, tensors_in
 
 LayerCall = tuple[str, int]  # a module's name, and which of its calls
@@ -125,8 +126,9 @@ class Experiment:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(self.call.module))
+            stack.enter_context(uncompiled())
             for name, part in self.call.module.named_modules():
-                if not isinstance(part, torch.jit.ScriptModule):
+                if not is_sealed(part):
                     stack.callback(part.register_forward_hook(hook(name)).remove)
             self.call.rows([0] * len(x)).run(x.clone())
 

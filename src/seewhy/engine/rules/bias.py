@@ -8,7 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.autograd.graph import Node
+
+from .hidden import SeeingMode, torch_name
 
 _CONVOLUTIONS = frozenset(
     {
@@ -16,9 +18,10 @@ _CONVOLUTIONS = frozenset(
         *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
     }
 )
+_MAY_ADD_A_BIAS = ("conv", "addmm", "linear", "batchnorm", "layernorm", "groupnorm")
 
 
-class BiasGradients(TorchFunctionMode):
+class BiasGradients(SeeingMode):
     """Gives `collect` each operation's bias gradient b * dS/db, before it is summed over places, on the way back.
 
     The tensors have the shape of the operation's output. A BatchNorm in evaluation mode adds beta - mu gamma / sigma.
@@ -30,15 +33,19 @@ class BiasGradients(TorchFunctionMode):
         super().__init__()
         self.collect = collect
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         y = func(*args, **kwargs)
         bias = _bias(func, args, kwargs)
         if bias is not None and isinstance(y, Tensor) and y.requires_grad:
             y.register_hook(lambda g: None if g is None else self.collect(g.detach() * bias))  # type: ignore[no-untyped-call]
         return y
+
+    def concerns(self, node: Node) -> bool:
+        name = torch_name(node)
+        return name is None or any(kind in name.lower() for kind in _MAY_ADD_A_BIAS)
+
+    def rectify(self, node: Node, x: Tensor, y: Tensor, height: float) -> bool:
+        return True  # it has no bias
 
 
 def _bias(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:

@@ -9,31 +9,36 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+from ..graph import between
+from . import operations as ops
+from .computed import MAY_RECTIFY, height, operands
+from .hidden import SeeingMode, torch_name
+from .in_place import twin
 
 RectifierRule = Literal["gradient", "guided", "deconvnet"]
 
 # smooth rectifiers too: a network of GELU or SiLU has no other gate, and guided backpropagation of it would
 # silently be the plain gradient
-_ALWAYS: frozenset[Callable[..., Any]] = frozenset(
-    {
-        *(F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6),
-        *(F.leaky_relu, F.leaky_relu_, F.rrelu, F.rrelu_, F.prelu, torch.prelu, Tensor.prelu),
-        *(F.elu, F.elu_, F.celu, F.celu_, torch.celu, torch.celu_, F.selu, F.selu_, torch.selu, torch.selu_),
-        *(F.gelu, F.silu, F.mish, F.hardswish, F.softplus, F.threshold, torch.threshold),
-    }
-)
+_ALWAYS = ops.named(
+    "relu", "relu6", "leaky_relu", "rrelu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish",
+    "softplus", "threshold",
+)  # fmt: skip
 # their derivative is 0 or 1
-_STEPS = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6})
+_STEPS = ops.named("relu", "relu6")
 # these are rectifiers where their lower bound is zero: operation -> (position, name, default) of that bound
 _IF_CUT_AT_ZERO: dict[Callable[..., Any], tuple[int, str, float | None]] = {
-    **dict.fromkeys((F.hardtanh, F.hardtanh_), (1, "min_val", -1.0)),
-    **dict.fromkeys((torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_), (1, "min", None)),
-    **dict.fromkeys((torch.clip, torch.clip_, Tensor.clip, Tensor.clip_), (1, "min", None)),
-    **dict.fromkeys((torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_), (1, "min", None)),
+    **dict.fromkeys(ops.named("hardtanh"), (1, "min_val", -1.0)),
+    **dict.fromkeys(ops.named("clamp", "clip", "clamp_min"), (1, "min", None)),
 }
+# what else may be one, called out of sight
+_MAY_BE_ONE = frozenset({
+    *("relu", "threshold", "hardtanh", "clamp", "clampmin", "leakyrelu", "rreluwithnoise", "prelukernel", "elu", "gelu"),
+    *("silu", "mish", "hardswish", "softplus", "maximum", "fmax", "where", "maskedfill", "indexput", "mul", "abs"),
+})  # fmt: skip
 
 
 def is_rectifier(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -47,7 +52,7 @@ def is_rectifier(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[
     return isinstance(bound, int | float) and bound == 0
 
 
-class Rectifiers(TorchFunctionMode):
+class Rectifiers(SeeingMode):
     """Overrides what rectifiers do to a signal g on its way back; forward values stay as they are.
 
     - "gradient": nothing, the derivative as it is.
@@ -62,11 +67,11 @@ class Rectifiers(TorchFunctionMode):
         super().__init__()
         self.rule: RectifierRule = rule
         self.met = 0
+        self._hooks: dict[Node, RemovableHandle] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in MAY_RECTIFY:
+            return self._by_what_it_computes(func, args, kwargs)
         if not is_rectifier(func, args, kwargs):
             return func(*args, **kwargs)
         self.met += 1
@@ -74,14 +79,66 @@ class Rectifiers(TorchFunctionMode):
             rest = {name: value for name, value in kwargs.items() if name != "input"}
             return _PositiveSignal.apply(args[0] if args else kwargs["input"], func, args[1:], rest)
         x = args[0] if args else kwargs["input"]
-        if x._is_view() and x.requires_grad and torch.is_grad_enabled():
+        if x._is_view() and x.requires_grad:
             return self._on_view(x, func, args[1:], kwargs)
         y = func(*args, **kwargs)
         if y.requires_grad and (func in _STEPS or func in _IF_CUT_AT_ZERO):
-            y.grad_fn.register_hook(self._positive_after)
+            self._hooks[y.grad_fn] = y.grad_fn.register_hook(self._positive_after)
         elif y.requires_grad:
-            y.register_hook(self._positive)
+            self._hooks[y.grad_fn] = y.register_hook(self._positive)
         return y
+
+    def end(self) -> None:
+        super().end()
+        self._hooks.clear()  # a graph lives no longer than its trace
+
+    def concerns(self, node: Node) -> bool:
+        name = torch_name(node)
+        return name is None or name.lower() in _MAY_BE_ONE
+
+    def rectify(self, node: Node, x: Tensor, y: Tensor, height: float) -> bool:
+        def only_positive(made: tuple[Tensor | None, ...], given: Sequence[Tensor]) -> tuple[Tensor | None, ...] | None:
+            back = given[0].clamp(min=0) * height
+            return tuple(None if g is None else back for g in made) if self.rule == "deconvnet" else None
+
+        node.register_prehook(lambda given: (given[0].clamp(min=0),) if self.rule == "guided" else None)
+        node.register_hook(only_positive)
+        self.met += 1
+        return True
+
+    def _by_what_it_computes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that may spell a rectifier: the rule holds if it did."""
+        if not operands(func, args, kwargs):
+            return func(*args, **kwargs)
+        out_of_place = twin(func)
+        tried = args if out_of_place is None else (args[0].clone(), *args[1:])
+        y: Tensor = (out_of_place or func)(*tried, **kwargs)
+        for x in operands(func, tried, kwargs):
+            opened = height(func, tried, kwargs, x, y)
+            if opened is not None:
+                y = self._rectified(x, y, opened)
+                return y if out_of_place is None else args[0].copy_(y)
+        return y if out_of_place is None else func(*args, **kwargs)
+
+    def _rectified(self, x: Tensor, y: Tensor, height: float) -> Tensor:
+        """y, which is x rectified, under the rule; what rectified inside the gate is a part of it."""
+        self._release(x, y)
+        self.met += 1
+        if self.rule == "deconvnet":
+            x = x if height == 1 else x * height
+            return _PositiveSignal.apply(x, lambda _: y.detach(), (), {})  # type: ignore[no-any-return]
+        self._hooks[_node(y)] = y.register_hook(self._positive)  # type: ignore[no-untyped-call]
+        return y
+
+    def _release(self, x: Tensor, y: Tensor) -> None:
+        """Takes the rule from the rectifiers between x and y."""
+        since = _node(x)._sequence_nr()
+        if not any(node._sequence_nr() > since for node in self._hooks):
+            return
+        for node in between([_node(y)], [_node(x)]):
+            if node in self._hooks:
+                self._hooks.pop(node).remove()
+                self.met -= 1
 
     def _on_view(self, x: Tensor, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
         """Of a part of a tensor changed in place the way back leads through the whole, past a hook on the part."""
@@ -98,6 +155,11 @@ class Rectifiers(TorchFunctionMode):
         if self.rule != "guided" or made[0] is None:
             return None
         return made[0].clamp_(min=0), *made[1:]
+
+
+def _node(x: Tensor) -> Node:
+    assert x.grad_fn is not None  # taps are copies
+    return x.grad_fn
 
 
 class _PositiveSignal(torch.autograd.Function):

@@ -51,7 +51,7 @@ def twin(func: Any) -> Callable[..., Any] | None:
         return getattr(Tensor, name.replace("__i", "__", 1))  # type: ignore[no-any-return]
     if not name.endswith("_") or name.endswith("__") or func is Tensor.requires_grad_:
         return None
-    for place in (torch, Tensor, F):
+    for place in (torch, Tensor, F, torch._C._nn):
         if getattr(place, name, None) is func and hasattr(place, name[:-1]):
             return getattr(place, name[:-1])  # type: ignore[no-any-return]
     return lambda x, *args, **kwargs: func(x.clone(), *args, **kwargs)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from .in_place import LINEAR as REWRITTEN
 from .in_place import set_item
@@ -20,6 +22,25 @@ def named(*names: str) -> frozenset[Function]:
     places = (torch, Tensor, F, torch._C._nn)
     found = {getattr(place, name + tail, None) for place in places for name in names for tail in ("", "_")}
     return frozenset(f for f in found if f is not None)
+
+
+def usual(func: Function) -> Function:
+    """The function of torch for an operator called below it (`torch.ops.aten.relu.default`); others as they are."""
+    return _counterpart(func) if isinstance(func, OpOverload | OpOverloadPacket) else func
+
+
+@cache
+def _counterpart(operator: OpOverload | OpOverloadPacket) -> Function:
+    packet = operator.overloadpacket if isinstance(operator, OpOverload) else operator
+    places = (torch, Tensor, torch._C._nn)  # these take and return what the operator does, F may not
+    return next((getattr(place, packet.__name__) for place in places if hasattr(place, packet.__name__)), packet)
+
+
+def is_foreign(func: Function) -> bool:
+    """Whether it is an operator of neither torch nor torchvision, or one that is given functions: it may hold any."""
+    if isinstance(func, OpOverload | OpOverloadPacket):
+        return str(func).partition(".")[0] not in ("aten", "prim", "prims", "torchvision")
+    return isinstance(func, HigherOrderOperator)
 
 
 CONVOLUTIONS: dict[Function, tuple[int, bool]] = {  # operation -> (dimensions, transposed)

@@ -9,13 +9,13 @@ their own, unless the composite says otherwise.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.autograd.graph import Node
 
 from ...maps.ledger import Entry, Ledger
 from ..layers import INPUT
@@ -23,8 +23,9 @@ from . import handlers
 from . import operations as ops
 from .attention import attention, multi_head
 from .composites import Composite, Operation, find_composite
+from .hidden import SeeingMode
 from .in_place import current, supersede, twin
-from .lrp import LinearMap, RuledLinear
+from .lrp import LinearMap, RuledLinear, stabilized
 from .notes import Notes, tensors
 
 
@@ -33,6 +34,7 @@ class _Pass:
 
     def __init__(self, module: nn.Module, layer: str) -> None:
         self.notes, self.at_input = Notes(), layer == INPUT
+        self.deepest = 0  # linear maps after the tap so far
         self.names = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
 
 
@@ -43,7 +45,7 @@ class _Passes(threading.local):
         self.open: list[_Pass] = []
 
 
-class Relevance(TorchFunctionMode):
+class Relevance(SeeingMode):
     """Overrides what operations do to relevance on its way back; forward values stay as they are.
 
     Args:
@@ -61,34 +63,54 @@ class Relevance(TorchFunctionMode):
 
     def begin(self, x: Tensor, module: nn.Module, layer: str) -> None:
         """Opens a forward pass, at the tensor from which on the rules hold: the output of this layer of the module."""
-        now, non_negative = _Pass(module, layer), bool((x >= 0).all())
-        now.notes.tag(x, depth=0, non_negative=non_negative)
-        self._passes.open.append(now)
+        self._passes.open.append(_Pass(module, layer))
+        super().begin(x, module, layer)
+
+    def mark(self, x: Tensor) -> None:
+        super().mark(x)
+        if not self.notes.live(x):
+            self.notes.tag(x, depth=0, non_negative=bool((x >= 0).all()))
 
     def end(self) -> None:
         """Closes the forward pass, and forgets what is known of its tensors; the way back needs nothing of it."""
+        super().end()
         self._passes.open.pop().notes.clear()
+
+    def look_back(self, outputs: Sequence[Tensor]) -> None:
+        super().look_back(outputs)
+        for name, n in self.hidden.items():
+            self.unknown[name] = self.unknown.get(name, 0) + n
+
+    def concerns(self, node: Node) -> bool:
+        return True
+
+    def rectify(self, node: Node, x: Tensor, y: Tensor, height: float) -> bool:
+        if current(x, self.notes) is not x:  # the model has overwritten it since
+            return False
+        ratio = y.detach() / stabilized(x.detach(), 1e-9)
+        node.register_hook(lambda made, given: tuple(None if g is None else given[0] * ratio for g in made))
+        return True
+
+    def call_hidden(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = handlers.replaced((args, kwargs), partial(current, notes=self.notes))
+        return func(*args, **kwargs)
 
     @property
     def notes(self) -> Notes:
         """What is known of the tensors of this forward pass."""
         return self._passes.open[-1].notes
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if func in ops.QUESTIONS or not self._passes.open:
-            return func(*args, **given)
-        named = args[0] if args else given.get("input")
-        notes = self.notes
-        args, given = handlers.replaced((tuple(args), dict(given)), partial(current, notes=notes))
-        incoming = [x for x in tensors((*args, *given.values())) if notes.live(x)]
+    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in ops.QUESTIONS:
+            return func(*args, **kwargs)
+        named, notes = args[0] if args else kwargs.get("input"), self.notes
+        args, given = handlers.replaced((args, kwargs), partial(current, notes=notes))
+        incoming = [x for x in tensors((*args, *given.values())) if self._comes_from_a_tap(x)]
         if not incoming:
             return func(*args, **given)
-        call = _out_of_place(func, tuple(args), given)
+        call = _out_of_place(func, args, given)
         if call is None:
-            return self._handled(func, incoming, tuple(args), given)
+            return self._handled(func, incoming, args, given)
         out = self._handled(call[0], incoming, call[1], call[2])
         now = args[0] if args else given["input"]
         done = supersede(now, out, notes)
@@ -97,6 +119,14 @@ class Relevance(TorchFunctionMode):
         if not done:
             self.note(func)
         return out
+
+    def _comes_from_a_tap(self, x: Tensor) -> bool:
+        """Whether a value may carry relevance; what a hidden operation gave may if it depends on a tap."""
+        if x.grad_fn is None or self.has_seen(x.grad_fn) or not self.leads_to_a_tap(x.grad_fn):
+            return self.notes.live(x)
+        if not self.notes.live(x):
+            self.notes.tag(x, depth=self._passes.open[-1].deepest)
+        return True
 
     def _handled(self, func: Any, incoming: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         notes = self.notes
@@ -143,6 +173,7 @@ class Relevance(TorchFunctionMode):
         rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))  # type: ignore[arg-type]
         account = None if self.ledger is None else partial(self.ledger.linear, name or kind)
         y: Tensor = RuledLinear.apply(x, z, linear, rule, now.notes.is_non_negative(x), account)
+        now.deepest = max(now.deepest, depth + 1)
         return now.notes.tag(y, depth=depth + 1)
 
 

@@ -1,0 +1,74 @@
+"""Rectifiers told by what they compute: `torch.maximum(x, 0)`, `x * (x > 0)`, `x[x < 0] = 0`, `x * x.sigmoid()`.
+
+A rectifier is y = x h(x), place by place, with a gate h >= 0 that grows with x. Of the calls that may be one, values of x
+and y tell: those of two tensors that have nothing to do with each other do not come in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import operations as ops
+from .in_place import set_item
+
+_LARGER = ops.named("maximum", "fmax", "max")
+_SUMS = ops.ADD | {Tensor.__iadd__}
+_PRODUCTS = ops.named("mul", "multiply") | {Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__}
+_ITEMS = frozenset({Tensor.__setitem__, set_item}) | ops.named("index_put")
+MAY_RECTIFY = _LARGER | _SUMS | _PRODUCTS | _ITEMS | ops.named("where", "masked_fill")
+_SAMPLE = 4096  # places that are looked at
+_FEWEST = 8  # by chance, fewer come in order
+
+
+def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that a call of `MAY_RECTIFY` may rectify; none where its shapes or kinds rule that out."""
+    given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+    if func in _ITEMS:
+        mask = args[1][0] if isinstance(args[1], tuple | list) and len(args[1]) == 1 else args[1]
+        masked = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == args[0].shape
+        return [args[0]] if masked and args[0].requires_grad else []
+    if func in _SUMS and not any(_is_magnitude(x) for x in given):
+        return []
+    if func in _PRODUCTS and (len(given) < 2 or given[0] is given[1]):
+        return []
+    return [x for x in given if x.requires_grad and all(o.shape == x.shape or o.numel() == 1 for o in given)]
+
+
+def height(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, y: Tensor) -> float | None:
+    """How far the gate opens where y, which the call gave, is x rectified; None where it is not."""
+    if func in _LARGER and any(_is_zero(v) for v in (*args[:2], *kwargs.values()) if v is not x):
+        return 1.0
+    return gate_height(x.detach(), y.detach()) if y.shape == x.shape else None
+
+
+def gate_height(x: Tensor, y: Tensor) -> float | None:
+    """The limit of h where y = x h(x) with h >= 0 that grows with x and is not the same everywhere; else None."""
+    step = -(-x.numel() // _SAMPLE) or 1
+    x, y = (v.flatten()[::step].float() for v in (x, y))
+    x, y = x[x != 0], y[x != 0]
+    if len(x) < _FEWEST:
+        return None
+    order = x.argsort()
+    x, h = x[order], (y / x)[order]
+    spread = h[-1] - h[0]
+    slack = 1e-2 * spread  # where x is small, the division tells little
+    if not ((h.diff() >= -slack).all() & (h[0] >= -slack) & (spread > 1e-3 * h[-1])):
+        return None
+    if h[-1] <= 1 + 1e-3:
+        return 1.0
+    first_open = min(int((x < 0).sum()), len(h) - 1)
+    is_step = bool(h[-1] - h[first_open] <= slack)
+    return float(h[-1] if is_step else 2 * h[x.abs().argmin()].round(decimals=1))  # smooth ones: half open at zero
+
+
+def _is_magnitude(x: Tensor) -> bool:
+    return x.grad_fn is not None and x.grad_fn.name() == "AbsBackward0"
+
+
+def _is_zero(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.requires_grad and not value.count_nonzero()
+    return type(value) in (int, float) and value == 0
