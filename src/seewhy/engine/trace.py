@@ -183,6 +183,9 @@ class Trace:
             if end:
                 stack.callback(end)
             stack.enter_context(self.rules)
+        tapped = getattr(self.rules, "tapped", None)  # and those that keep account, which layers are read
+        if tapped:
+            tapped(copy, name)
         return copy
 
     @property
