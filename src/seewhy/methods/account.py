@@ -58,7 +58,7 @@ class Account:
     def facts(self, *, promised: bool) -> list[dict[str, Any]]:
         """For each image its account; "unbalanced" where that does not close, "withheld" where a promise to the map is
         not kept."""
-        columns = ("started", "arrived", "off_picture", "kept", "absorbed", "rest")
+        columns = ("started", "size", "arrived", "off_picture", "kept", "absorbed", "rest")
         rows = torch.stack([getattr(self, column) for column in columns], 1).tolist()
         flags = torch.stack([self.is_closed, self.adds_up], 1).tolist()
         return [

@@ -118,9 +118,7 @@ def keeps_sign(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     )
 
 
-def joins_constants(
-    func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], live: Callable[[Any], bool]
-) -> bool:
+def joins_constants(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], live: Callable[[Any], bool]) -> bool:
     """Whether a call may put values that do not come from the image beside those that do."""
     if func not in JOINS:
         return False

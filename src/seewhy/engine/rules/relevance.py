@@ -133,7 +133,6 @@ class Relevance(TorchFunctionMode):
 
         on_the_way_back(out, account)
 
-
     def note(self, func: Any) -> None:
         """Counts an operation without a rule."""
         name = getattr(func, "__name__", str(func))
