@@ -134,7 +134,7 @@ def split_call(layer: str) -> tuple[str, int | None]:
 
 def is_sealed(part: nn.Module) -> bool:
     """Whether nobody can listen to what the part gives: it is scripted."""
-    return isinstance(part, torch.jit.RecursiveScriptModule)
+    return isinstance(part, torch.jit.ScriptModule)
 
 
 def part_to_hear(module: nn.Module, layer: str) -> nn.Module:
@@ -143,7 +143,7 @@ def part_to_hear(module: nn.Module, layer: str) -> nn.Module:
     Raises:
         LayerError: it is scripted.
     """
-    part = dict(module.named_modules(remove_duplicate=False))[split_call(layer)[0]]
+    part: nn.Module = dict(module.named_modules(remove_duplicate=False))[split_call(layer)[0]]
     if is_sealed(part):
         raise LayerError(f"layer {layer!r} cannot be read{why_unheard(module)}")
     return part

@@ -179,6 +179,9 @@ class Trace:
         if first and self.rules is not None:
             stack.enter_context(self.rules)
             stack.enter_context(Uncheckpointed())
+        tapped = getattr(self.rules, "tapped", None)  # those that keep account want to know which layers are read
+        if tapped:
+            tapped(copy, name)
         return copy
 
     @property

@@ -52,11 +52,10 @@ class Ledger:
         peak = float(handed_on.abs().amax()) if handed_on.numel() else 0.0
         self.entries.append(Entry(name, total(received), total(handed_on), **(tally or {}), peak=peak))
 
-    def kept(self, name: str, relevance: Tensor) -> None:
-        """Notes what a parameter or constant keeps; padding with zeros keeps nothing."""
-        kept = total(relevance)
-        if kept:
-            self.entries.append(Entry(name, kept, 0.0, parameter=kept))
+    def kept(self, name: str, relevance: Tensor, *, bias: bool = False) -> None:
+        """Notes what a parameter, a constant or a bias keeps; padding with zeros keeps nothing."""
+        if kept := total(relevance):
+            self.entries.append(Entry(name, kept, 0.0, **{"bias" if bias else "parameter": kept}))
 
     def total(self, what: str) -> float:
         """The sum of a column over all operations."""

@@ -15,16 +15,18 @@ from torch import Tensor
 
 from ..errors import InputError
 
-Status = Literal["ok", "empty", "constant", "non_finite", "blown_up", "partial"]
+Status = Literal["ok", "empty", "constant", "non_finite", "blown_up", "unbalanced", "withheld", "partial"]
 STATUS_MEANINGS: dict[Status, str] = {
     "ok": "the map has positive evidence",
     "empty": "nothing in the map is positive: no place speaks for the target",
     "constant": "every place has the same value: the map does not localise",
     "non_finite": "the map holds NaN or infinity",
     "blown_up": "relevance far beyond the score: contributions that cancel were amplified",
+    "unbalanced": "the map does not add up to the score: more than a tenth of the relevance is lost or made on its way",
+    "withheld": "the map does not add up to the score: more than a tenth lies with what is no place of the picture",
     "partial": "the model failed in the middle: the map rests on the passes made before",
 }
-READABLE: tuple[Status, ...] = ("ok", "partial")
+READABLE: tuple[Status, ...] = ("ok", "unbalanced", "withheld", "partial")
 
 
 def statuses(maps: Tensor) -> tuple[Status, ...]:

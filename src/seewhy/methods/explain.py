@@ -243,6 +243,9 @@ def _attribution(
 
 
 def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
-    if of_map == "ok" and "blown_up_by" in facts:
+    if of_map != "ok":
+        return of_map
+    if "blown_up_by" in facts:
         return "blown_up"
-    return "partial" if of_map == "ok" and facts.get("partial") else of_map
+    told: tuple[maps.Status, ...] = ("unbalanced", "withheld", "partial")
+    return next((status for status in told if facts.get(status)), "ok")

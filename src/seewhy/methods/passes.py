@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..engine.layers import INPUT
 from ..engine.places.places import picture_layout
+from ..engine.rules.balance import StayedBehind, by_image
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.hidden import out_of_sight
 from ..engine.rules.lrp import safe
@@ -19,7 +20,8 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
 from ..errors import ModelError, SeewhyWarning
-from ..maps.ledger import Ledger
+from ..maps.ledger import Entry, Ledger
+from .account import Account, settled
 from .formula import Formula, Need
 from .seeds import Seed, seeded, starting_relevance
 
@@ -106,11 +108,14 @@ class RelevancePass:
         with_ledger: Callable[[], Trace],
     ) -> None:
         _check_known(trace, strict)
-        self.trace, self.layers_of, self.seeds_of = trace, layers_of, seeds_of
+        assert isinstance(trace.rules, Relevance)
+        self.trace, self.rules, self.layers_of, self.seeds_of = trace, trace.rules, layers_of, seeds_of
         self.with_ledger = with_ledger  # the same trace anew, with a ledger
         self.given = trace.activations
         self.layouts = {n: picture_layout(trace.call, x, n, a) for n, a in self.given.items() if n != INPUT}
         self.relevance: dict[tuple[Seed, str], Tensor] = {}
+        self.started: dict[Seed, Tensor] = {}
+        self.accounts: dict[Seed, dict[str, Account]] = {}
         self.scores: dict[Seed, ScoreFunction] = {}
         self.ledgers: dict[Seed, Ledger] = {}
 
@@ -123,13 +128,48 @@ class RelevancePass:
         self.relevance, self.ledgers = {}, {}
         self.scores = {seed: seeded(target.score, seed) for seed in wanted}
         for seed, layers in wanted.items():
-            carried = self.trace.signal(self.scores[seed], layers=list(dict.fromkeys(layers)))
-            if getattr(self.trace.rules, "ledger", None) is not None:
+            names = list(dict.fromkeys(layers))
+            self.started[seed] = starting_relevance(self.scores[seed], self.trace.output)
+            whole = self._carried(self.scores[seed], names, len(self.started[seed]))
+            if self.rules.ledger is not None:
                 self.ledgers[seed] = self.trace.ledger()
-            for layer, g in carried.items():
-                a = self.given[layer]
-                r = safe(a).float() * g.float()
+            for layer, r in whole.items():
                 self.relevance[seed, layer] = r if layer == INPUT else self.layouts[layer].to_grid(r)
+            self.accounts[seed] = self._accounts(seed, whole)
+
+    def _carried(self, score: ScoreFunction, layers: Sequence[str], images: int) -> dict[str, Tensor]:
+        """Relevance of the layers, as they gave their output; the balance is then that of this signal."""
+        self.rules.balance.begin(images)
+        signal = self.trace.signal(score, layers=layers)
+        return {layer: safe(self.given[layer]).float() * g.float() for layer, g in signal.items()}
+
+    def _accounts(self, seed: Seed, relevance: Mapping[str, Tensor]) -> dict[str, Account]:
+        """For each layer where relevance went, in the order in which it got there."""
+        start, balance = self.started[seed], self.rules.balance
+        sums = {layer: by_image(r, len(start)) for layer, r in relevance.items()}
+        at_layer = {layer: balance.at_layer[layer] for layer in balance.at_layer if layer in relevance}
+        at_layer |= {n: balance.stayed_behind(start.device) for n in relevance if n not in at_layer}
+        divided = {n: whole for n, whole in sums.items() if whole is not None}
+        if not balance.divided or len(divided) < len(sums):
+            divided, at_layer = self._one_by_one(seed, list(at_layer))
+        found = {
+            n: Account.of_layer(start, divided[n], self.relevance[seed, n], stayed) for n, stayed in at_layer.items()
+        }
+        return settled(found, list(found))
+
+    def _one_by_one(self, seed: Seed, layers: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, StayedBehind]]:
+        """The same from a way back for each image: a tensor does not show which of its axes is the images'."""
+        sums: dict[str, list[Tensor]] = {n: [] for n in layers}
+        stayed: dict[str, list[StayedBehind]] = {n: [] for n in layers}
+        for image in range(len(self.started[seed])):
+            for n, r in self._carried(self._alone(seed, image), layers, 1).items():
+                balance = self.rules.balance
+                sums[n].append(r.sum())
+                stayed[n].append(balance.at_layer.get(n, balance.stayed_behind(r.device)))
+        return (
+            {n: torch.stack(each) for n, each in sums.items()},
+            {n: StayedBehind(*map(torch.cat, zip(*each, strict=True))) for n, each in stayed.items()},
+        )
 
     def tensors(self, method: Formula, layer: str) -> list[Tensor]:
         """What the method combines: activations, and relevance for each of its seeds in turn."""
@@ -142,11 +182,16 @@ class RelevancePass:
         ]
 
     def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-        """For each image the largest relevance in these layers over what was put in, and what blew it up if it is."""
-        facts: list[dict[str, Any]] = [{"relevance_peak": 0.0} for _ in next(iter(self.relevance.values()))]
+        """For each image where relevance went, up to the last of the layers that it reached, and what blew it up."""
+        first = self.accounts[self.seeds_of(method)[0]]
+        account = [account for layer, account in first.items() if layer in layers][-1]
+        facts = account.facts(promised=self.rules.composite.conserves)
+        for image, found in enumerate(facts):
+            found["relevance_peak"] = 0.0
+            if "unbalanced" in found:
+                found["lost_at"] = self._loser(self.seeds_of(method)[0], image)
         for seed in self.seeds_of(method):
-            started = starting_relevance(self.scores[seed], self.trace.output)
-            started = started.clamp(min=torch.finfo(torch.float32).tiny)
+            started = self.started[seed].abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
             for layer in layers:
                 peaks = self.relevance[seed, layer].abs().flatten(1).amax(1) / started
                 for image, peak in enumerate(peaks.tolist()):
@@ -157,14 +202,31 @@ class RelevancePass:
 
     def _culprit(self, seed: Seed, image: int, bound: float) -> str | None:
         """The operation, met first on the way back, at whose input relevance of this image passes the bound."""
+        entries = self._entries(seed, image)
+        return next((entry.operation for entry in entries if entry.peak > bound), None)
+
+    def _loser(self, seed: Seed, image: int) -> str | None:
+        """The operation that lost most of this image's relevance without a bias or constant that keeps it."""
+        if self.rules.unknown:
+            return ", ".join(self.rules.unknown)
+        lost = [(abs(e.epsilon + e.no_contributor), e.operation) for e in self._entries(seed, image)]
+        most, operation = max(lost, default=(0.0, ""))
+        return operation if most else None
+
+    def _entries(self, seed: Seed, image: int) -> Sequence[Entry]:
+        """The ledger of one image."""
+        with self.with_ledger() as trace:
+            trace.signal(self._alone(seed, image))
+            return trace.ledger().entries
+
+    def _alone(self, seed: Seed, image: int) -> ScoreFunction:
+        """The score of one image, zero for the others."""
 
         def alone(output: Any) -> Tensor:
             scores = self.scores[seed](output)
             return scores * (torch.arange(len(scores), device=scores.device) == image)
 
-        with self.with_ledger() as trace:
-            trace.signal(alone)
-            return next((entry.operation for entry in trace.ledger().entries if entry.peak > bound), None)
+        return alone
 
     def ledger(self, method: Formula) -> Ledger | None:
         return self.ledgers.get(self.seeds_of(method)[0])

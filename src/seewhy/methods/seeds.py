@@ -85,7 +85,7 @@ def _slopes(score: ScoreFunction, output: Tensor) -> Tensor:
 
 
 def starting_relevance(score: ScoreFunction, output: Any) -> Tensor:
-    """For each image the largest magnitude of relevance at the output, (N,)."""
+    """Relevance of the output, (N, K): for each image what is then shared out."""
     if not isinstance(output, Tensor):
-        return score(output).detach().abs().float()
-    return (output * _slopes(score, output)).detach().abs().float().flatten(1).amax(1)
+        return score(output).detach().float()[:, None]
+    return (output * _slopes(score, output)).detach().float().flatten(1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from ..maps.attribution import Attribution, Family
-from ..maps.values import STATUS_MEANINGS
+from ..maps.values import STATUS_MEANINGS, Status
 
 HOW_TO_READ = {
     "heatmap": "Bright places speak for the label, the brighter the more; grey places have no say.",
@@ -48,17 +52,51 @@ def cannot_say(attribution: Attribution) -> str:
     return _GENERAL if attribution.family is None else _CANNOT_SAY[attribution.family]
 
 
+_STAYED = {
+    "kept": "constants such as a class token or position embedding keep {}",
+    "off_picture": "tokens off the picture keep {}",
+    "absorbed": "biases absorb {}",
+    "rest": "{} is nowhere",
+}
+
+
 def status_words(attribution: Attribution, index: int) -> str:
-    """What the status of a map means, and which operation blew it up; "" for "ok"."""
+    """What the status of a map means, and how it came to it where that is known; "" for "ok"."""
     status = attribution.status[index]
     if status == "ok":
         return ""
-    culprit = attribution.facts[index].get("blown_up_by") if status == "blown_up" else None
-    return STATUS_MEANINGS[status] + (f", at {culprit}" if culprit else "")
+    facts = attribution.facts[index] if attribution.facts else {}
+    return STATUS_MEANINGS[status] + _cause(status, facts)
+
+
+def _cause(status: Status, facts: Mapping[str, Any]) -> str:
+    account = facts.get("relevance")
+    if status == "blown_up":
+        return f", at {facts['blown_up_by']}" if facts.get("blown_up_by") else ""
+    if account is None or status not in ("empty", "unbalanced", "withheld"):
+        return ""
+    if status == "empty" and account["started"] < 0:
+        return "; the score itself is negative"
+    lost = f", most at {facts['lost_at']}" if facts.get("lost_at") else ""
+    return f"; {words}{lost}" if (words := account_words(facts)) else ""
+
+
+def account_words(facts: Mapping[str, Any]) -> str:
+    """Where relevance stayed that is not in the map, such as "biases absorb 40 %"; "" where less than a tenth is."""
+    account = facts.get("relevance")
+    if account is None or not account["size"]:
+        return ""
+    whole = math.copysign(account["size"], account["started"])
+    if abs(account["started"] - account["arrived"]) <= 0.1 * account["size"]:
+        return ""
+    shares = {name: account[name] / whole for name in _STAYED}
+    return ", ".join(
+        _STAYED[name].format(f"{100 * share:.0f} %") for name, share in shares.items() if abs(share) > 0.01
+    )
 
 
 def trust_words(attribution: Attribution, index: int) -> str:
-    """How far a map that was sampled can be trusted, such as "600 samples; its error is 10 % of its signal"."""
+    """How far a map can be trusted, such as "600 samples; its error is 10 % of its signal"."""
     facts = attribution.facts[index] if attribution.facts else {}
     said = [f"{facts['samples']:,} samples"] if "samples" in facts else []
     if facts.get("relative_error") is not None:
@@ -67,6 +105,8 @@ def trust_words(attribution: Attribution, index: int) -> str:
         said.append(f"a linear model has {max(facts['r2_held_out'], 0):.0%} of the score's variance")
     if facts.get("locally_linear") is False:
         said.append("the model is not locally linear")
+    if words := account_words(facts):
+        said.append(words)
     return "; ".join(said)
 
 

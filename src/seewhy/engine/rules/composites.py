@@ -64,6 +64,12 @@ class Composite:
                     f"{key!r} is no key of a composite; use {', '.join(map(repr, _KEYS))}, 'name:...' or a predicate"
                 )
 
+    @property
+    def conserves(self) -> bool:
+        """Whether it promises that all relevance goes on to the image, but for what constants keep."""
+        rules_do = all(rule.hands_all_on for _, rule in self.table)
+        return rules_do and self.norm_bias == "exclude" and self.attention == "cp"
+
     def rule(self, operation: Operation) -> Rule:
         for key, rule in self.table:
             if _fits(key, operation):

@@ -1,7 +1,7 @@
 """Rectifiers told by what they compute: `torch.maximum(x, 0)`, `x * (x > 0)`, `x[x < 0] = 0`, `x * x.sigmoid()`.
 
-A rectifier is y = x h(x), place by place, with a gate h >= 0 that grows with x. Of the calls that may be one, values of x
-and y tell: those of two tensors that have nothing to do with each other do not come in order.
+A rectifier is y = x h(x), place by place, with a gate h >= 0 that grows with x. Of the calls that may be one, values of
+x and y tell: those of two tensors that have nothing to do with each other do not come in order.
 """
 
 from __future__ import annotations

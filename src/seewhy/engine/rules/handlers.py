@@ -46,7 +46,7 @@ def transparent(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
             notes.tag(y, non_negative=True)
     elif func not in ops.TRANSPARENT and any(y.requires_grad for y in tensors((out,))):
         mode.note(func)
-    if mode.ledger is not None and func in ops.JOINS:
+    if ops.joins_constants(func, args, kwargs, notes.live):
         with torch.no_grad():  # what is left when nothing comes from the image
             alone = replaced((args, kwargs), lambda x: torch.zeros_like(x) if notes.live(x) else x)
             mode.keep("join", out, func(*alone[0], **alone[1]))
@@ -184,7 +184,7 @@ def moments(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
 
 
 def add(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
-    """Sums need no rule, constants in them keep their share."""
+    """Sums need no rule; constants in them keep their share, those that all places have in common are biases."""
     notes = mode.notes
     out: Tensor = func(*args, **kwargs)
     a, b = _two(func, args, kwargs)
@@ -193,11 +193,35 @@ def add(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
             mode.note(func)
     sign = kwargs.get("alpha", 1) * (-1 if func in ops.SUBTRACT else 1)
     if not notes.live(a):
-        mode.keep("add", out, a)
+        out = _with_constant(mode, out, b, sign, a)
     if not notes.live(b):
-        mode.keep("add", out, b * sign)
+        out = _with_constant(mode, out, a, 1, b * sign)
     both = sign > 0 and all(notes.is_non_negative(v) or (isinstance(v, int | float) and v >= 0) for v in (a, b))
     return notes.tag(out, non_negative=both)
+
+
+def _with_constant(mode: Mode, out: Tensor, x: Tensor, sign: float, constant: Any) -> Tensor:
+    """The sum of sign * x and a constant."""
+    axis = None if isinstance(constant, bool) or mode.notes.is_coefficient(x) else _channels_of(constant, out)
+    if axis is None or not out.requires_grad:
+        mode.keep("add", out, constant)
+        return out
+    bias = constant if isinstance(constant, Tensor) else out.new_tensor(constant)
+    return _normed(mode, x * sign if sign != 1 else x, x, out, bias, axis)
+
+
+def _channels_of(constant: Tensor | float, out: Tensor) -> int | None:
+    """The axis of channels, if the constant is the same at all places; None if it has values for places or images."""
+    shape = constant.shape if isinstance(constant, Tensor) else ()
+    varying = [axis - len(shape) + out.ndim for axis, size in enumerate(shape) if size > 1]
+    usual = (1, out.ndim - 1) if out.ndim > 3 else (out.ndim - 1,)
+    if out.ndim < 2 or len(varying) > 1 or any(axis not in usual for axis in varying):
+        return None
+    channels = varying[0] if varying else usual[0]
+    places = [size for axis, size in enumerate(out.shape) if axis not in (0, channels)]
+    if len(shape) > 1 and places and max(places) == 1:  # a class token by itself looks like its own bias
+        return None
+    return channels
 
 
 def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:

@@ -72,6 +72,12 @@ class Rule:
     box: tuple[Tensor, Tensor] | None = None
     form: Literal["product", "squared", "flat"] = "product"
 
+    @property
+    def hands_all_on(self) -> bool:
+        """Whether nothing but the stabiliser keeps relevance back."""
+        whole = all(term.above == term.below == _WHOLE for term in self.terms)
+        return self.bias != "absorb" and self.box is None and self.form == "product" and (whole or self.fallback)
+
 
 def epsilon(epsilon: float = 1e-6, *, bias: Bias = "absorb") -> Rule:
     """LRP-epsilon: q = x w; LRP-0 for epsilon = 0 (on ReLU networks with absorbing biases: input x gradient)."""
@@ -208,10 +214,11 @@ def _term(
     positive = non_negative and term.above == (1.0, 0.0) and rule.epsilon > 0 and tally is None
     if positive and len(rule.terms) == 1 and not rule.fallback:
         s = r.div_(q.add_(rule.epsilon))  # in place: new memory costs more than the sum; where q = 0 nothing is pulled
+        rescued = None
     else:
-        s = _share(r, q, rule.epsilon, tally)
-    rescued = _rescued(rule, m, x, r, q, tally) if rule.fallback else None
-    s = s if rescued is None else s + rescued[0]
+        rescued = _rescued(rule, m, x, r, q, tally) if rule.fallback else None
+        s = _share(r if rescued is None else r.masked_fill(q <= _least(rule), 0), q, rule.epsilon, tally)
+        s = s if rescued is None else s + rescued[0]
     if tally is not None:
         _note(tally, "bias", 0.0 if bias is None or rule.bias == "spread" else s * bias)
         _note(tally, "no_contributor", torch.where(q == 0, r, 0) if not rule.fallback else 0.0)
@@ -252,19 +259,26 @@ def _spread(share: Tensor, x: Tensor, *, dense: bool) -> Tensor:
     return x.sign() * (share.sum(dims, keepdim=True) / magnitude)
 
 
+def _least(rule: Rule) -> float:
+    """Contributions of no more than this count as none: the stabiliser would have their relevance."""
+    return 10 * rule.epsilon
+
+
 def _rescued(
     rule: Rule, m: LinearMap, x: Tensor, r: Tensor, q: Tensor, tally: Tally | None
 ) -> tuple[Tensor, Tensor] | None:
     """What the fallback hands on for a unit of the rule's contributions (N, 1, ...), and of those of the other sign."""
-    alone = q <= 0
+    least = _least(rule)
+    alone = q <= least
     if not bool((alone & (r != 0)).any()):
         return None
     # applied anew: z less its bias would leave rounding where nothing contributes
     others = torch.where(alone, m.apply(x, m.weight), 0).clamp(max=0)
-    own = _share(torch.where(others < 0, r, 0), others, rule.epsilon, tally)
+    scarce = others >= -least
+    own = _share(torch.where(scarce, 0, r), others, rule.epsilon, tally)
     # never over images: a dense layer may have tokens before them, (L, N, E), so there each token is by itself
     dims = (-1,) if m.weight.ndim == 2 else tuple(range(1, q.ndim))
-    orphaned = torch.where(alone & (others == 0), r, 0).sum(dims, keepdim=True)
+    orphaned = torch.where(alone & scarce, r, 0).sum(dims, keepdim=True)
     everything = (q.clamp(min=0) - others).sum(dims, keepdim=True)
     spread = (orphaned / everything).masked_fill(everything == 0, 0)
     if tally is not None:
@@ -308,15 +322,17 @@ class RuledLinear(torch.autograd.Function):
         rule: Rule,
         non_negative: bool,
         account: Account | None,
+        detailed: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, z)
-        ctx.linear, ctx.rule, ctx.non_negative, ctx.account = linear, rule, non_negative, account
+        ctx.linear, ctx.rule, ctx.non_negative = linear, rule, non_negative
+        ctx.account, ctx.detailed = account, detailed
         return z.detach()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         x, z = ctx.saved_tensors
-        tally: Tally | None = None if ctx.account is None else {}
+        tally: Tally | None = {} if ctx.detailed else None
         linear, most, given = ctx.linear(), torch.finfo(x.dtype).max, x.dtype
         if given == torch.float16:  # R / a is often beyond its range
             x, z, g = x.float(), z.float(), g.float()
@@ -326,4 +342,4 @@ class RuledLinear(torch.autograd.Function):
         if ctx.account is not None:
             ctx.account(g * z, safe(x) * back, tally)
         back = back.clamp(-most, most).to(given) if given == torch.float16 else back
-        return back, None, None, None, None, None
+        return back, None, None, None, None, None, None

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...maps.ledger import Ledger
 from .composites import Composite
 from .lrp import LinearMap
 from .notes import Notes
@@ -18,7 +17,6 @@ class Mode(Protocol):
     """The rules in force (`Relevance`); inside `with mode` they hold for what a handler calls."""
 
     composite: Composite
-    ledger: Ledger | None
 
     def __enter__(self) -> Any: ...
 
@@ -31,7 +29,7 @@ class Mode(Protocol):
         """What is known of the tensors of this forward pass."""
 
     def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
-        """Has the ledger told what a constant that is part of an output keeps."""
+        """Accounts for what a constant, or a bias, that is part of an output keeps."""
 
     def note(self, func: Any) -> None:
         """Counts an operation without a rule."""

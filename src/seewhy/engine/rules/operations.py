@@ -73,9 +73,9 @@ GATES = named(
 ) | frozenset({Tensor.__pow__, Tensor.__rpow__, Tensor.__abs__})  # fmt: skip
 STATISTICS = named("norm", "var", "std", "logsumexp") | frozenset({torch.linalg.vector_norm, torch.linalg.norm})
 MOMENTS = named("var_mean", "std_mean")
-JOINS = named(
-    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "where", "masked_fill", "pad", "scatter", "index_put",
-    "index_add", "scatter_add", "maximum", "minimum",
+LISTS, PADS = named("cat", "concat", "concatenate", "stack", "hstack", "vstack"), named("pad")
+JOINS = LISTS | PADS | named(
+    "where", "masked_fill", "scatter", "index_put", "index_add", "scatter_add", "maximum", "minimum",
 ) | {set_item}  # fmt: skip
 SOFTMAX = named("softmax", "softmin")
 RELU = named("relu")
@@ -137,6 +137,15 @@ def keeps_sign(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return "bicubic" not in [v for v in values if isinstance(v, str)] and not any(
         isinstance(v, float) and v < 0 for v in values
     )
+
+
+def joins_constants(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], live: Callable[[Any], bool]) -> bool:
+    """Whether a call may put values that do not come from the image beside those that do."""
+    if func not in JOINS:
+        return False
+    if func in PADS:
+        return any(isinstance(v, int | float) and v for v in (*args, *kwargs.values()))
+    return func not in LISTS or not all(map(live, args[0] if args else kwargs["tensors"]))
 
 
 def is_cut_at_zero(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from ...maps.ledger import Entry, Ledger
+from ...maps.ledger import Ledger
 from ..layers import INPUT
 from . import handlers
 from . import operations as ops
 from .attention import attention, multi_head
+from .balance import Balance, on_the_way_back
 from .composites import Composite, Operation, find_composite
 from .hidden import SeeingMode
 from .in_place import current, supersede, twin
-from .lrp import LinearMap, RuledLinear, stabilized
+from .lrp import Account, LinearMap, Rule, RuledLinear, Tally, stabilized
 from .notes import Notes, tensors
 
 
@@ -52,13 +53,14 @@ class Relevance(SeeingMode):
         composite: which rule where, or its name in `COMPOSITES`.
         ledger: keeps account of where relevance goes.
 
-    `unknown` counts the operations that changed relevance without a rule.
+    `unknown` counts the operations that changed relevance without a rule; `balance` has what stayed behind of each
+    image's relevance.
     """
 
     def __init__(self, composite: str | Composite, *, ledger: Ledger | None = None) -> None:
         super().__init__()
         self.composite, self.ledger = find_composite(composite), ledger
-        self.unknown: dict[str, int] = {}
+        self.balance, self.unknown = Balance(), dict[str, int]()
         self._passes = _Passes()
 
     def begin(self, x: Tensor, module: nn.Module, layer: str) -> None:
@@ -99,6 +101,11 @@ class Relevance(SeeingMode):
     def notes(self) -> Notes:
         """What is known of the tensors of this forward pass."""
         return self._passes.open[-1].notes
+
+    def tapped(self, x: Tensor, layer: str) -> None:
+        """Marks the output of a layer that is read."""
+        balance = self.balance
+        on_the_way_back(x, lambda g: balance.reach(layer, g.device))
 
     def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in ops.QUESTIONS:
@@ -142,21 +149,19 @@ class Relevance(SeeingMode):
         return out
 
     def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
-        """Has the ledger told what a constant, or the bias of a norm, that is part of an output keeps."""
-        if self.ledger is None or not out.requires_grad or isinstance(constant, bool):
+        """Accounts for what a constant, or a bias, that is part of an output keeps."""
+        if not out.requires_grad or isinstance(constant, bool) or (isinstance(constant, int | float) and not constant):
             return
         kept = constant.detach() if isinstance(constant, Tensor) else float(constant)
-        ledger = self.ledger
+        ledger, balance = self.ledger, self.balance
 
-        def note(g: Tensor) -> None:
+        def account(g: Tensor) -> None:
             relevance = torch.where(g == 0, 0, g * kept).detach()
-            if bias:
-                total = float(relevance.sum())
-                ledger.entries.append(Entry(name, total, 0.0, bias=total))
-            else:
-                ledger.kept(name, relevance)
+            balance.add("absorbed" if bias else "kept", relevance)
+            if ledger is not None:
+                ledger.kept(name, relevance, bias=bias)
 
-        out.register_hook(note)  # type: ignore[no-untyped-call]
+        on_the_way_back(out, account)
 
     def note(self, func: Any) -> None:
         """Counts an operation without a rule."""
@@ -171,10 +176,24 @@ class Relevance(SeeingMode):
         first = depth == 0 and now.at_input
         name = now.names.get(id(weight), "")
         rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))  # type: ignore[arg-type]
-        account = None if self.ledger is None else partial(self.ledger.linear, name or kind)
-        y: Tensor = RuledLinear.apply(x, z, linear, rule, now.notes.is_non_negative(x), account)
+        account, non_negative = _account(self.balance, self.ledger, name or kind, rule), now.notes.is_non_negative(x)
+        y: Tensor = RuledLinear.apply(x, z, linear, rule, non_negative, account, self.ledger is not None)
         now.deepest = max(now.deepest, depth + 1)
         return now.notes.tag(y, depth=depth + 1)
+
+
+def _account(balance: Balance, ledger: Ledger | None, name: str, rule: Rule) -> Account | None:
+    """What is told of a linear map on the way back; None where nothing has to be."""
+    if ledger is None:
+        return None if rule.hands_all_on else lambda received, handed_on, tally: balance.absorb(received, handed_on)
+    entries = ledger
+
+    def account(received: Tensor, handed_on: Tensor, tally: Tally | None) -> None:
+        entries.linear(name, received, handed_on, tally)
+        if not rule.hands_all_on:
+            balance.absorb(received, handed_on)
+
+    return account
 
 
 def _out_of_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> handlers.Called | None:

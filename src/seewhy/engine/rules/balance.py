@@ -1,0 +1,82 @@
+"""What of each image's relevance stays behind: sums that every pass keeps; the ledger, where asked for, says where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Reason = Literal["kept", "absorbed"]
+
+
+class StayedBehind(NamedTuple):
+    """For each image (N,): kept by constants (class token, position embedding), absorbed by biases and stabilisers."""
+
+    kept: Tensor
+    absorbed: Tensor
+
+
+def by_image(relevance: Tensor, images: int) -> Tensor | None:
+    """The sum of each image's relevance, (N,); None where a tensor of tokens does not show which axis is the images'.
+
+    Images are the first axis, or the outer part of it (windows, heads); of tokens-first tensors they are the second.
+    """
+    if images == 1:
+        return relevance.float().sum().reshape(1)
+    first, *others = relevance.shape
+    second = bool(others) and relevance.ndim > 2 and others[0] == images
+    if first == images and not (second and relevance.ndim == 3):
+        return relevance.float().flatten(1).sum(1)
+    if second and first % images:
+        return relevance.float().transpose(0, 1).flatten(1).sum(1)
+    if first % images or second:
+        return None
+    return relevance.float().reshape(images, -1).sum(1)
+
+
+class Balance:
+    """Adds up what stays behind while a signal goes back.
+
+    Attributes:
+        images: how many there are.
+        divided: False once an amount could not be divided among the images; with one image everything is its own.
+        at_layer: what had stayed behind when the signal reached a layer, in the order in which it reached them.
+    """
+
+    def __init__(self) -> None:
+        self.begin(1)
+
+    def begin(self, images: int) -> None:
+        """Forgets the last signal."""
+        self.images, self.divided = images, True
+        self.at_layer: dict[str, StayedBehind] = {}
+        self._amounts: dict[Reason, Tensor] = {}
+
+    def add(self, reason: Reason, relevance: Tensor) -> None:
+        """Notes relevance that stays where it is, place by place."""
+        amount = by_image(relevance, self.images)
+        if amount is None:
+            self.divided = False
+        else:
+            self._amounts[reason] = self._amounts[reason] + amount if reason in self._amounts else amount
+
+    def absorb(self, received: Tensor, handed_on: Tensor) -> None:
+        """Notes what a linear map did not hand on of the relevance of its output."""
+        self.add("absorbed", received)
+        self.add("absorbed", -handed_on)
+
+    def stayed_behind(self, device: torch.device) -> StayedBehind:
+        """Up to now."""
+        none = torch.zeros(self.images, device=device)
+        return StayedBehind(self._amounts.get("kept", none), self._amounts.get("absorbed", none))
+
+    def reach(self, layer: str, device: torch.device) -> None:
+        """The signal is at a layer."""
+        self.at_layer[layer] = self.stayed_behind(device)
+
+
+def on_the_way_back(x: Tensor, then: Callable[[Tensor], None]) -> None:
+    """Has a function called with the whole signal of a tensor."""
+    x.register_hook(then)  # type: ignore[no-untyped-call]
