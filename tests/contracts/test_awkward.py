@@ -65,6 +65,10 @@ NO_GRADIENT = ("eigen_cam", "fem", "score_cam", "ablation_cam", "rise", "lime", 
 OUTSIDE = ("rise", "lime", "occlusion")
 
 
+class NoGradientError(Exception):
+    """There is none, so there is no right map."""
+
+
 @dataclass(frozen=True)
 class Awkward:
     """One situation.
@@ -218,7 +222,10 @@ HIDDEN: dict[str, Awkward] = {
 }  # fmt: skip
 
 NO_WAY_BACK: dict[str, Awkward] = {
-    "a quantized head": Awkward(quantized, words=QUANTIZED, alone=True, right=OUTSIDE),
+    "a quantized head": Awkward(
+        quantized, words="batch|one by one|" + QUANTIZED, alone=True, right=(),  # the scale of a masked picture is its batch's too
+        x=lambda: pictures(3, (16, 24)) * torch.tensor([0.2, 1, 4]).view(3, 1, 1, 1),
+    ),
     "detached": Awkward(
         lambda: randomised(Detached()), stages, "detach|no gradient|gradient reaches", right=NO_GRADIENT, found=False
     ),
@@ -264,10 +271,6 @@ CALLS: dict[str, Awkward] = {
 AROUND: dict[str, Awkward] = {
     "statistics of the batch": Awkward(
         batch_statistics, words="batch|one by one|BatchNorm", alone=True,
-        x=lambda: pictures(3, (16, 24)) * torch.tensor([0.2, 1, 4]).view(3, 1, 1, 1),
-    ),
-    "scales of the batch": Awkward(
-        quantized, words="batch|one by one|" + QUANTIZED, alone=True,
         x=lambda: pictures(3, (16, 24)) * torch.tensor([0.2, 1, 4]).view(3, 1, 1, 1),
     ),
     "rows among what goes in as it is": Awkward(
@@ -324,20 +327,27 @@ def expected(
         return torch.cat([part[0] for part in parts]), set[str]().union(*(part[1] for part in parts))
     if name in oracles.CAMS and not isinstance(model, torch.jit.ScriptModule):
         with case.under():
-            a, g = plain(model, model.get_submodule(case.usual_layer), x, case.target, asked)
+            a, g = plain(
+                model,
+                model.get_submodule(case.usual_layer),
+                x,
+                case.target,
+                asked,
+                needs_gradient=name not in NO_GRADIENT,
+            )
         maps = [oracles.CAMS[name](a[i].float().numpy(), g[i].float().numpy()) for i in range(len(a))]
         return torch.stack([torch.as_tensor(one) for one in maps]).float(), set()
     if name in ("saliency", "input_x_gradient"):
         with case.under():
-            _, g = plain(model, None, x, case.target, asked)
+            _, g = plain(model, None, x, case.target, asked, needs_gradient=True)
         return g.abs().amax(1) if name == "saliency" else (g * x).sum(1), set()
     return with_warnings(lambda: run(name, model, x, case.target, layer, **asked))
 
 
 def plain(
-    model: nn.Module, layer: nn.Module | None, x: Tensor, target: int, asked: dict[str, Any]
+    model: nn.Module, layer: nn.Module | None, x: Tensor, target: int, asked: dict[str, Any], *, needs_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """A layer's (or the input's) values, and the gradient of the target there."""
+    """A layer's (or the input's) values, and the gradient of the target there; zeros where none is needed."""
     kept = [x.clone().requires_grad_()]
     handle = layer.register_forward_hook(lambda _, __, value: kept.append(value)) if layer is not None else None
     with torch.enable_grad():
@@ -346,10 +356,10 @@ def plain(
         score = said[:, target]
     if handle is not None:
         handle.remove()
-    if not score.requires_grad:  # the formulas that need no gradient have none either
-        return kept[-1].detach(), torch.zeros_like(kept[-1])
-    (g,) = torch.autograd.grad(score.sum(), kept[-1])
-    return kept[-1].detach(), g
+    (g,) = torch.autograd.grad(score.sum(), kept[-1], allow_unused=True) if score.requires_grad else (None,)
+    if g is None and needs_gradient:
+        raise NoGradientError
+    return kept[-1].detach(), torch.zeros_like(kept[-1]) if g is None else g
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:
@@ -365,7 +375,7 @@ def right_or_told(kind: str, name: str, layer: str | None, usual_layer: str | No
     if not case.nowhere:
         try:
             wanted, ordinary = expected(case, usual, name, x, usual_layer, usually(case))
-        except SeewhyError:
+        except (SeewhyError, NoGradientError):
             wanted = None
     try:
         with case.under():
