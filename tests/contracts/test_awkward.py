@@ -223,7 +223,7 @@ HIDDEN: dict[str, Awkward] = {
 
 NO_WAY_BACK: dict[str, Awkward] = {
     "a quantized head": Awkward(
-        quantized, words="batch|one by one|" + QUANTIZED, alone=True, right=(),  # the scale of a masked picture is its batch's too
+        quantized, words="batch|one by one|" + QUANTIZED, alone=True, right=(),  # masked pictures share a scale
         x=lambda: pictures(3, (16, 24)) * torch.tensor([0.2, 1, 4]).view(3, 1, 1, 1),
     ),
     "detached": Awkward(
