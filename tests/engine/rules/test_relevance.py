@@ -499,3 +499,15 @@ def test_strict_false_takes_the_gradient_of_what_is_not_known() -> None:
 class Powered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cumprod(1 + 0.01 * x, 3)
+
+
+@pytest.mark.parametrize("make", [TinyResNet, tiny_vit])
+@pytest.mark.parametrize("name", ["lrp", "clrp", "layer_relevance", "relevance_cam"])
+def test_relevance_under_autocast_is_that_of_float32(name: str, make: Callable[[], nn.Module]) -> None:
+    net, x = randomised(make()), pictures(2)
+    options = {"composite": "epsilon_plus"} if name in ("lrp", "clrp") else {}  # where little cancels
+    expected = seewhy.METHODS[name](net, x, 1, **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = seewhy.METHODS[name](net, x, 1, **options)
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max()) < 0.1 * float(expected.abs().max())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import permutations
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,16 @@ from torch import Tensor
 from ..layout import AXES, Kind, Layout, covers
 
 _PATTERN = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2], [2, 2, 2, 0], [2, 1, 1, 0]])  # of no symmetry
-_MOST_READ = 16  # of the entries that a sum is over
+_CHANNELS_READ, _LINES_READ = 16, 28  # of a layer's: more say the same
+_ORDERS = (
+    (1, 2, 3),
+    (3, 1, 2),
+    (1, 3, 2),
+    (3, 2, 1),
+    (2, 1, 3),
+    (2, 3, 1),
+)  # channels, rows, columns; usual ones first
+_BEYOND_DOUBT = 0.8  # no second order correlates so much
 CONFIRMED = 0.6  # correlation; other orders of the dimensions had at most .54 (docs/decisions.md)
 PLAUSIBLE = 0.4  # where the proportions are the image's too
 FEW = 9  # places: fewer say little
@@ -41,15 +50,17 @@ def noise_like(x: Tensor) -> Tensor:
     return torch.randn(x.shape[1:], generator=generator).to(x) * max(spread / 2, 0.1)
 
 
-def picture_of(changes: Tensor, size: tuple[int, int]) -> Layout | None:
-    """The layout of a layer whose output changes so, (3, a, b, c), if it is a picture.
+def picture_of(rows: Tensor, row: Tensor, size: tuple[int, int]) -> Layout | None:
+    """The layout of a layer that gives `rows` (3, a, b, c) for the changed pictures and `row` for their own, if it has one.
 
-    What answers clearly is one whatever its proportions. What answers less clearly needs the image's proportions too,
-    and of fewer than nine places, which say little, these alone count.
+    What answers clearly is a picture whatever its proportions. What answers less clearly needs the image's proportions
+    too, and of fewer than nine places, which say little, these alone count.
     """
-    answers = [
-        _Answer(dims, _grid(changes, dims), _correlation(changes, dims, size)) for dims in permutations((1, 2, 3))
-    ]
+    answers: list[_Answer] = []
+    for dims in _ORDERS:
+        answers.append(_Answer(dims, _grid(rows, dims), _correlation(rows, row, dims, size)))
+        if answers[-1].cells >= FEW and answers[-1].sure > _BEYOND_DOUBT:
+            break
     clear = max((a for a in answers if a.cells >= FEW), key=_sureness, default=None)
     if clear and clear.sure >= CONFIRMED:
         return clear.layout()
@@ -95,21 +106,27 @@ def _grid(changes: Tensor, dims: tuple[int, ...]) -> tuple[int, int]:
     return changes.shape[dims[1]], changes.shape[dims[2]]
 
 
-def _correlation(changes: Tensor, dims: tuple[int, ...], size: tuple[int, int]) -> float:
+def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: tuple[int, int]) -> float:
     """How well the answers to each color, of these dimensions as channels, rows and columns, are where it is."""
-    grid = _grid(changes, dims)
+    grid = _grid(rows, dims)
     if math.prod(grid) < 2 or grid[0] > size[0] or grid[1] > size[1]:
         return -1.0
-    step = -(-changes.shape[dims[0]] // _MOST_READ)
-    read = changes.movedim(dims, (1, 2, 3))[:, ::step].float()
-    energy = read.square().sum(1)  # (3, h, w)
-    share = energy / energy.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
-    expected = F.adaptive_avg_pool2d(_colored(*size, changes.device), grid)
-    return _cosine(share - share.mean((1, 2), keepdim=True), expected - expected.mean((1, 2), keepdim=True))
+    steps = -(-rows.shape[dims[0]] // _CHANNELS_READ), -(-grid[0] // _LINES_READ), -(-grid[1] // _LINES_READ)
+    sample = [slice(None)] * 4
+    for dim, step in zip(dims, steps, strict=True):
+        sample[dim] = slice(None, None, step)
+    energy = (rows[sample] - row[sample]).float().square_().sum(dims[0])  # (3, h, w), or (3, w, h)
+    energy = energy if dims[1] < dims[2] else energy.mT
+    share = energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)
+    expected = _expected(grid, size, steps[1:]).to(share.device)
+    return float(torch.cosine_similarity((share - share.mean((1, 2), keepdim=True)).flatten(), expected, dim=0))
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    return float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+@lru_cache(maxsize=256)
+def _expected(grid: tuple[int, int], size: tuple[int, int], steps: tuple[int, int]) -> Tensor:
+    """How much of each color is in each place that is read, less the mean over places; flat."""
+    share = F.adaptive_avg_pool2d(_colored(*size, torch.device("cpu")), grid)[:, :: steps[0], :: steps[1]]
+    return (share - share.mean((1, 2), keepdim=True)).flatten()
 
 
 def _colored(height: int, width: int, device: torch.device) -> Tensor:

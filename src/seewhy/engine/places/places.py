@@ -24,7 +24,7 @@ from ..keys import Remembered
 from ..layers import split_call
 from ..layout import AXES, Layout
 from .coding import Source, read_code
-from .experiment import FOLDED, Experiment, LayerCall, differs
+from .experiment import FOLDED, Experiment, LayerCall, answers
 from .grids import FEW, PICTURES, changed_pictures, picture_of, pictures_in
 
 _CODES = 4  # batches of an address code at most
@@ -139,9 +139,9 @@ class _Finder:
         return self._told()
 
     def _look_for_grids(self, key: LayerCall, rows: Tensor, row: Tensor) -> None:
-        if differs(rows, row).any():
+        layout = picture_of(rows, row, self.size) if rows.ndim == 4 else None
+        if answers(rows, row):
             self.answers.add(key)
-            layout = picture_of(rows - row, self.size) if rows.ndim == 4 else None
             if layout:
                 self.layouts[key] = layout
 

@@ -333,13 +333,18 @@ class RuledLinear(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         x, z = ctx.saved_tensors
         tally: Tally | None = {} if ctx.detailed else None
-        linear, most, given = ctx.linear(), torch.finfo(x.dtype).max, x.dtype
-        if given == torch.float16:  # R / a is often beyond its range
-            x, z, g = x.float(), z.float(), g.float()
-            bias = None if linear.bias is None else linear.bias.float()
-            linear = replace(linear, weight=linear.weight.float(), bias=bias)
-        back = propagate(ctx.rule, linear, x, z, g, non_negative=ctx.non_negative, tally=tally)
+        linear, given = ctx.linear(), x.dtype
+        precise = torch.promote_types(given, linear.weight.dtype)  # autocast mixes them
+        if precise == torch.float16:  # R / a is often beyond its range
+            precise = torch.float32
+        if not given == z.dtype == g.dtype == linear.weight.dtype == precise:
+            x, z, g = x.to(precise), z.to(precise), g.to(precise)
+            bias = None if linear.bias is None else linear.bias.to(precise)
+            linear = replace(linear, weight=linear.weight.to(precise), bias=bias)
+        with torch.autocast(x.device.type, enabled=False):
+            back = propagate(ctx.rule, linear, x, z, g, non_negative=ctx.non_negative, tally=tally)
         if ctx.account is not None:
             ctx.account(g * z, safe(x) * back, tally)
-        back = back.clamp(-most, most).to(given) if given == torch.float16 else back
-        return back, None, None, None, None, None, None
+        most = torch.finfo(given).max
+        back = back.clamp(-most, most) if given == torch.float16 else back
+        return back.to(given), None, None, None, None, None, None
