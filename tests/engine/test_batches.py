@@ -245,3 +245,13 @@ def test_answers_are_joined_in_any_packing() -> None:
         with told(1):
             close(unpack(answers(Call(net, output=pack), x)), single)
     assert joined([torch.tensor(1.0), torch.tensor(2.0)]).tolist() == [1.0, 2.0]  # type: ignore[attr-defined]
+
+
+def test_a_model_of_a_fixed_batch_size_is_run_as_it_is() -> None:
+    class Fixed(TinyCNN):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x.view(N, 3, SIZE, SIZE))
+
+    net, x = randomised(Fixed()), spread_out()
+    with told(0):
+        close(find_method("saliency")(net, x, 1), find_method("saliency")(randomised(TinyCNN()), x, 1))

@@ -427,7 +427,7 @@ def test_passes_are_shared(names: list[str], n_targets: int, forwards: int, back
     net = Counted(randomised(TinyResNet())).eval()
     shared_pass(
         Call(net),
-        pictures(),
+        pictures(1),
         methods=[METHODS[name] for name in names],
         targets=list(range(n_targets)),
         layers=["net.layer1", "net.layer2"],

@@ -137,7 +137,8 @@ def test_every_coalition_runs_once() -> None:
     model, x, labels, _ = planted(cells=2)
     found = explain(model, x, superpixels=labels, samples=400, running=Running(batch_size=8))[0]
     assert found.facts[0]["samples"] == 400
-    assert model.seen == found.facts[0]["distinct"] == 16
+    assert found.facts[0]["distinct"] == 16
+    assert model.seen == 16 + 2  # two alone, to see whether pictures of a batch depend on each other
     shown = PLAIN.draw(400, 4, torch.Generator().manual_seed(image_seed(x[0], 0)), begun=False)
     flat = x[0].flatten(1)
     mean = torch.stack([flat[:, labels.flatten() == k].mean(1) for k in range(4)], 1)  # (3, 4)

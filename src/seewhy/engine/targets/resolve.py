@@ -202,8 +202,8 @@ def check_one_each(target: TargetLike, n: int) -> None:
     each = one_each(target)
     if each is not None and each != n:
         raise TargetError(
-            f"target {target!r} names {each} for {n} images; give one for each image, or one for all. (Several targets "
-            "for all images are targets=[281, 285], one list.)"
+            f"target {target!r} names {each} classes for {n} images; give one for each image, or one for all. (Several "
+            "targets for all images are targets=[281, 285], one list.)"
         )
 
 
