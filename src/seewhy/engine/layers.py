@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit._script import RecursiveScriptModule
 from torch.nn.modules import pooling
 
 from ..errors import ArgumentTypeError, LayerError, did_you_mean
@@ -123,7 +124,7 @@ def unwrap(model: nn.Module | Callable[..., Any]) -> nn.Module:
 
 def is_sealed(part: nn.Module) -> bool:
     """Whether nobody can listen to what the part gives: it is scripted."""
-    return isinstance(part, torch.jit.RecursiveScriptModule)
+    return isinstance(part, RecursiveScriptModule)
 
 
 def part_to_hear(module: nn.Module, layer: str) -> nn.Module:
@@ -132,7 +133,7 @@ def part_to_hear(module: nn.Module, layer: str) -> nn.Module:
     Raises:
         LayerError: it is scripted.
     """
-    part = dict(module.named_modules(remove_duplicate=False))[layer]
+    part: nn.Module = dict(module.named_modules(remove_duplicate=False))[layer]
     if is_sealed(part):
         raise LayerError(f"layer {layer!r} cannot be read{why_unheard(module)}")
     return part
