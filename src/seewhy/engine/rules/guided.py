@@ -37,7 +37,8 @@ _IF_CUT_AT_ZERO: dict[Callable[..., Any], tuple[int, str, float | None]] = {
 # what else may be one, called out of sight
 _MAY_BE_ONE = frozenset({
     *("relu", "threshold", "hardtanh", "clamp", "clampmin", "leakyrelu", "rreluwithnoise", "prelukernel", "elu"),
-    *("gelu", "silu", "mish", "hardswish", "softplus", "maximum", "fmax", "where", "maskedfill", "indexput", "mul", "abs"),
+    *("gelu", "silu", "mish", "hardswish", "softplus", "maximum", "fmax", "where", "maskedfill", "indexput"),
+    *("mul", "abs"),
 })  # fmt: skip
 
 
