@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit._script import RecursiveScriptModule
 from torch.nn.modules import pooling
 
 from ..errors import ArgumentTypeError, LayerError, did_you_mean
@@ -134,7 +135,7 @@ def split_call(layer: str) -> tuple[str, int | None]:
 
 def is_sealed(part: nn.Module) -> bool:
     """Whether nobody can listen to what the part gives: it is scripted."""
-    return isinstance(part, torch.jit.ScriptModule)
+    return isinstance(part, RecursiveScriptModule)
 
 
 def part_to_hear(module: nn.Module, layer: str) -> nn.Module:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import permutations
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +20,8 @@ from ..layout import AXES, Kind, Layout, covers
 
 _PATTERN = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2], [2, 2, 2, 0], [2, 1, 1, 0]])  # of no symmetry
 _CHANNELS_READ, _LINES_READ = 16, 28  # of a layer's: more say the same
-_ORDERS = (
-    (1, 2, 3),
-    (3, 1, 2),
-    (1, 3, 2),
-    (3, 2, 1),
-    (2, 1, 3),
-    (2, 3, 1),
-)  # channels, rows, columns; usual ones first
+_USUAL = ((1, 2, 3), (3, 1, 2))  # channels, rows and columns of a picture
+_ORDERS = (*_USUAL, *(dims for dims in permutations((1, 2, 3)) if dims not in _USUAL))
 _BEYOND_DOUBT = 0.8  # no second order correlates so much
 CONFIRMED = 0.6  # correlation; other orders of the dimensions had at most .54 (docs/decisions.md)
 PLAUSIBLE = 0.4  # where the proportions are the image's too
@@ -51,7 +46,7 @@ def noise_like(x: Tensor) -> Tensor:
 
 
 def picture_of(rows: Tensor, row: Tensor, size: tuple[int, int]) -> Layout | None:
-    """The layout of a layer that gives `rows` (3, a, b, c) for the changed pictures and `row` for their own, if it has one.
+    """The layout of a layer that gives rows (3, a, b, c) for the changed pictures and a row for their own, if it has one.
 
     What answers clearly is a picture whatever its proportions. What answers less clearly needs the image's proportions
     too, and of fewer than nine places, which say little, these alone count.
@@ -112,9 +107,8 @@ def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: tuple[i
     if math.prod(grid) < 2 or grid[0] > size[0] or grid[1] > size[1]:
         return -1.0
     steps = -(-rows.shape[dims[0]] // _CHANNELS_READ), -(-grid[0] // _LINES_READ), -(-grid[1] // _LINES_READ)
-    sample = [slice(None)] * 4
-    for dim, step in zip(dims, steps, strict=True):
-        sample[dim] = slice(None, None, step)
+    by_dim = dict(zip(dims, steps, strict=True))
+    sample = (slice(None), *(slice(None, None, by_dim[dim]) for dim in (1, 2, 3)))
     energy = (rows[sample] - row[sample]).float().square_().sum(dims[0])  # (3, h, w), or (3, w, h)
     energy = energy if dims[1] < dims[2] else energy.mT
     share = energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from . import operations as ops
 from .hidden import SeeingMode, torch_name
 
-_CONVOLUTIONS = frozenset(
-    {
-        *(F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d),
-        *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
-    }
-)
+_PARAMETERS: dict[Any, tuple[str, ...]] = {
+    **dict.fromkeys(ops.CONVOLUTIONS.keys() | ops.LINEAR, ("input", "weight", "bias")),
+    **{norm: names for norm, names in ops.LAYER_NORMS.items() if "running_mean" not in names},
+    **ops.BATCH_NORM,
+}
 _MAY_ADD_A_BIAS = ("conv", "addmm", "linear", "batchnorm", "layernorm", "groupnorm")
 
 
@@ -50,32 +50,25 @@ class BiasGradients(SeeingMode):
 
 def _bias(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """What the operation adds, shaped to broadcast over its output; None where it adds nothing."""
-
-    def argument(position: int, name: str) -> Any:
-        return args[position] if len(args) > position else kwargs.get(name)
-
-    if func in _CONVOLUTIONS:
-        bias, weight = argument(2, "bias"), argument(1, "weight")
-        return None if bias is None else bias.detach().view(-1, *[1] * (weight.ndim - 2))
-    if func is F.linear:
-        bias = argument(2, "bias")
+    names = _PARAMETERS.get(func)
+    if names is None:
+        return None
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if func in ops.BATCH_NORM:
+        return None if given.get("training") or given["running_mean"] is None else _batch_norm_bias(given)
+    bias: Tensor | None = given.get("bias")
+    if bias is None or func is F.linear or "normalized_shape" in names:
         return None if bias is None else bias.detach()
-    if func is F.layer_norm:
-        bias = argument(3, "bias")
-        return None if bias is None else bias.detach()
-    if func is F.group_norm:
-        bias, x = argument(3, "bias"), argument(0, "input")
-        return None if bias is None else bias.detach().view(-1, *[1] * (x.ndim - 2))
-    if func is F.batch_norm and not argument(5, "training"):
-        return _batch_norm_bias(argument)
-    return None
+    dims = given["weight" if func in ops.CONVOLUTIONS else "input"].ndim - 2
+    return bias.detach().view(-1, *[1] * dims)
 
 
-def _batch_norm_bias(argument: Callable[[int, str], Any]) -> Tensor:
-    x, mean, var = argument(0, "input"), argument(1, "running_mean"), argument(2, "running_var")
-    gamma, beta, eps = argument(3, "weight"), argument(4, "bias"), argument(7, "eps")
+def _batch_norm_bias(given: Mapping[str, Any]) -> Tensor:
+    mean, var, gamma, beta = (given.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
+    assert mean is not None
+    assert var is not None
     with torch.no_grad():
-        added: Tensor = -mean * torch.rsqrt(var + (1e-5 if eps is None else eps))
+        added: Tensor = -mean * torch.rsqrt(var + given.get("eps", 1e-5))
         added = added if gamma is None else added * gamma
         added = added if beta is None else added + beta
-    return added.detach().view(-1, *[1] * (x.ndim - 2))  # (C, 1, 1)
+    return added.detach().view(-1, *[1] * (given["input"].ndim - 2))  # (C, 1, 1)

@@ -1,7 +1,7 @@
 """Rectifiers told by what they compute: `torch.maximum(x, 0)`, `x * (x > 0)`, `x[x < 0] = 0`, `x * x.sigmoid()`.
 
-A rectifier is y = x h(x), place by place, with a gate h >= 0 that grows with x. Of the calls that may be one, values of
-x and y tell: those of two tensors that have nothing to do with each other do not come in order.
+A rectifier is y = x h(x), place by place, with a gate h >= 0 that grows with x. Of the calls that may be one, values
+of x and y tell: those of two tensors that have nothing to do with each other do not come in order.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import operations as ops
 from .in_place import set_item
+from .notes import tensors
 
 _LARGER = ops.named("maximum", "fmax", "max")
 _SUMS = ops.ADD | {Tensor.__iadd__}
@@ -25,16 +26,19 @@ _FEWEST = 8  # by chance, fewer come in order
 
 def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """The tensors that a call of `MAY_RECTIFY` may rectify; none where its shapes or kinds rule that out."""
-    given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
     if func in _ITEMS:
-        mask = args[1][0] if isinstance(args[1], tuple | list) and len(args[1]) == 1 else args[1]
-        masked = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == args[0].shape
-        return [args[0]] if masked and args[0].requires_grad else []
-    if func in _SUMS and not any(_is_magnitude(x) for x in given):
+        return [args[0]] if args[0].requires_grad and _is_mask(args[1], args[0]) else []
+    given = list(tensors((args, kwargs)))
+    if func in _SUMS and not any(map(_is_magnitude, given)):
         return []
     if func in _PRODUCTS and (len(given) < 2 or given[0] is given[1]):
         return []
     return [x for x in given if x.requires_grad and all(o.shape == x.shape or o.numel() == 1 for o in given)]
+
+
+def _is_mask(index: Any, x: Tensor) -> bool:
+    mask = index[0] if isinstance(index, tuple | list) and len(index) == 1 else index
+    return isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == x.shape
 
 
 def height(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, y: Tensor) -> float | None:

@@ -37,8 +37,8 @@ _IF_CUT_AT_ZERO: dict[Callable[..., Any], tuple[int, str, float | None]] = {
 # what else may be one, called out of sight
 _MAY_BE_ONE = frozenset({
     *("relu", "threshold", "hardtanh", "clamp", "clampmin", "leakyrelu", "rreluwithnoise", "prelukernel", "elu"),
-    *("gelu", "silu", "mish", "hardswish", "softplus", "maximum", "fmax", "where", "maskedfill", "indexput", "mul"),
-    "abs",
+    *("gelu", "silu", "mish", "hardswish", "softplus", "maximum", "fmax", "where", "maskedfill", "indexput"),
+    *("mul", "abs"),
 })  # fmt: skip
 
 
@@ -148,8 +148,8 @@ class Rectifiers(SeeingMode):
         y.register_hook(self._positive)  # type: ignore[no-untyped-call]
         return x.copy_(y) if y is copy else y
 
-    def _positive(self, g: Tensor | None) -> Tensor | None:
-        return g.clamp(min=0) if self.rule == "guided" and g is not None else None
+    def _positive(self, g: Tensor) -> Tensor | None:
+        return g.clamp(min=0) if self.rule == "guided" else None
 
     def _positive_after(self, made: tuple[Tensor | None, ...], given: Any) -> tuple[Tensor | None, ...] | None:
         """The same behind a derivative of 0 or 1: on the gradient just made, which needs no copy."""

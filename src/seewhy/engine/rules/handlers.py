@@ -82,12 +82,9 @@ def dense_layer(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return notes.tag(y, source=Source(x, linear, 0, "linear", False, weight))
 
 
-_BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-
-
 def batch_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     """Merged with the linear map before it, where there is one; else an affine map place by place."""
-    given = {**dict(zip(_BATCH_NORM, args, strict=False)), **kwargs}
+    given = {**dict(zip(ops.BATCH_NORM[func], args, strict=False)), **kwargs}
     x = given["input"]
     if given["running_mean"] is None or given.get("training"):
         mode.note(func)

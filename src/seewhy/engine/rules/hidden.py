@@ -151,11 +151,10 @@ class SeeingMode(TorchFunctionMode, ABC):
         now = self._sights.open[-1]
         if node in now.judged or node in now.taps:
             return
-        sources = [edge for edge in node.next_functions if edge[0] is not None]
-        x = now.given.pop(sources[0], None) if len(sources) == 1 else None  # type: ignore[arg-type]
-        opened = None if x is None or x is y or x.shape != y.shape else gate_height(x.detach(), y.detach())
-        known = x is not None and opened is not None and _by_place(x, y) and self.rectify(node, x, y, opened)
-        now.judged[node] = known
+        sources = [(maker, place) for maker, place in node.next_functions if maker is not None]
+        x = now.given.pop(sources[0], None) if len(sources) == 1 else None
+        opened = None if x is None or x is y else _height_by_place(x, y)
+        now.judged[node] = x is not None and opened is not None and self.rectify(node, x, y, opened)
 
     def has_seen(self, node: Node) -> bool:
         """Whether a node was made within a call that was handled."""
@@ -173,6 +172,12 @@ def _add_span(spans: list[tuple[int, int]], start: int, stop: int) -> None:
     if spans and spans[-1][1] == start:
         start = spans.pop()[0]
     spans.append((start, stop))
+
+
+def _height_by_place(x: Tensor, y: Tensor) -> float | None:
+    """How far the gate opens where y is x rectified, place by place; else None."""
+    opened = gate_height(x.detach(), y.detach()) if x.shape == y.shape else None
+    return opened if opened is not None and _by_place(x, y) else None
 
 
 def _by_place(x: Tensor, y: Tensor) -> bool:

@@ -48,7 +48,11 @@ CONVOLUTIONS: dict[Function, tuple[int, bool]] = {  # operation -> (dimensions, 
     **{getattr(place, f"conv_transpose{n}d"): (n, True) for n in (1, 2, 3) for place in (torch, F)},
 }
 LINEAR = frozenset({F.linear})
-BATCH_NORM = frozenset({F.batch_norm, torch.batch_norm})
+_STATISTICS = ("running_mean", "running_var")
+BATCH_NORM: dict[Function, tuple[str, ...]] = {  # operation -> its parameters
+    F.batch_norm: ("input", *_STATISTICS, "weight", "bias", "training", "momentum", "eps"),
+    torch.batch_norm: ("input", "weight", "bias", *_STATISTICS, "training", "momentum", "eps"),
+}
 LAYER_NORMS: dict[Function, tuple[str, ...]] = {  # operation -> its parameters
     **dict.fromkeys((F.layer_norm, torch.layer_norm), ("input", "normalized_shape", "weight", "bias", "eps")),
     **dict.fromkeys((F.group_norm, torch.group_norm), ("input", "num_groups", "weight", "bias", "eps")),

@@ -1,0 +1,132 @@
+"""Rectifiers by what they compute: every spelling obeys the rule of the usual one, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import oracles
+from seewhy import Trace
+from seewhy.engine.rules.computed import gate_height
+from seewhy.engine.rules.guided import Rectifiers
+from tiny_models import Rectified, pictures, randomised
+
+Spelling = Callable[[Tensor], Tensor]
+
+
+def _by_item(x: Tensor) -> Tensor:
+    x[x < 0] = 0
+    return x
+
+
+def _leaky_by_item(x: Tensor) -> Tensor:
+    below = x < 0
+    x[below] = 0.1 * x[below]
+    return x
+
+
+def _zero(x: Tensor) -> Tensor:
+    return torch.zeros(1).to(x)
+
+
+RELU: dict[str, Spelling] = {
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "maximum of a scalar": lambda x: torch.maximum(_zero(x)[0], x),
+    "fmax": lambda x: torch.fmax(x, _zero(x)),
+    "max of two": lambda x: torch.max(x, torch.zeros_like(x)),
+    "where": lambda x: torch.where(x > 0, x, 0),
+    "where, turned": lambda x: torch.where(x <= 0, torch.zeros_like(x), x),
+    "Tensor.where": lambda x: x.where(x > 0, _zero(x)),
+    "times a mask": lambda x: x * (x > 0),
+    "a mask times": lambda x: (x > 0).to(x) * x,
+    "mul_": lambda x: x.mul_(x > 0),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0),
+    "masked_fill_": lambda x: x.masked_fill_(x < 0, 0),
+    "item assignment": _by_item,
+    "index_put_": lambda x: x.index_put_((x < 0,), _zero(x)[0]),
+    "F.threshold_": lambda x: F.threshold_(x, 0, 0),
+    "torch.threshold_": lambda x: torch.threshold_(x, 0, 0),
+    "two halves": lambda x: (x + x.abs()) / 2,
+    "halves, turned": lambda x: (torch.abs(x) + x) * 0.5,
+    "aten packet": lambda x: torch.ops.aten.relu(x),
+    "aten overload": lambda x: torch.ops.aten.relu.default(x),
+    "aten in place": lambda x: torch.ops.aten.relu_(x),
+    "aten clamp": lambda x: torch.ops.aten.clamp(x, 0),
+    "torch._C._nn": lambda x: torch._C._nn.hardtanh(x, 0.0, 1e9),
+}
+
+
+@pytest.mark.parametrize("rule", ["gradient", "guided", "deconvnet"])
+@pytest.mark.parametrize("spelling", RELU)
+def test_spellings_of_relu(spelling: str, rule: Any) -> None:
+    net, x = randomised(Rectified(RELU[spelling])).double(), pictures(2, 16).double()
+    with torch.no_grad():
+        plain = net(x)
+    rules = Rectifiers(rule)
+    with Trace(net, x, layers=["input"], rules=rules) as trace:
+        assert torch.equal(trace.output, plain)
+        found = trace.signal(1)["input"]
+    torch.testing.assert_close(
+        found, oracles.rectified_back(list(net.convs), net.fc, x, 1, rule), rtol=1e-9, atol=1e-13
+    )
+    assert (rules.met, rules.hidden) == (3, {})
+
+
+SMOOTH: dict[str, tuple[Spelling, Spelling]] = {
+    "silu": (lambda x: x * x.sigmoid(), F.silu),
+    "silu in place": (lambda x: x.mul_(x.sigmoid()), F.silu),
+    "gelu": (lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5)), F.gelu),
+    "mish": (lambda x: x * torch.tanh(F.softplus(x)), F.mish),
+    "hardswish": (lambda x: x * F.relu6(x + 3) / 6, F.hardswish),
+    "leaky by where": (lambda x: torch.where(x > 0, x, 0.1 * x), lambda x: F.leaky_relu(x, 0.1)),
+    "leaky by maximum": (lambda x: torch.maximum(0.1 * x, x), lambda x: F.leaky_relu(x, 0.1)),
+    "leaky by item": (_leaky_by_item, lambda x: F.leaky_relu(x, 0.1)),
+    "elu": (lambda x: torch.where(x > 0, x, torch.exp(x) - 1), F.elu),
+}
+
+
+@pytest.mark.parametrize("rule", ["guided", "deconvnet"])
+@pytest.mark.parametrize("spelling", SMOOTH)
+def test_spellings_of_smooth_rectifiers(spelling: str, rule: Any) -> None:
+    x, signals = pictures(2, 16).double(), []
+    for form in SMOOTH[spelling]:
+        with Trace(randomised(Rectified(form)).double(), x, layers=["input"], rules=Rectifiers(rule)) as trace:
+            signals.append(trace.signal(1)["input"])
+    torch.testing.assert_close(signals[0], signals[1], rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x: x * x,
+        lambda x: x * torch.linspace(-1, 1, x.numel()).view(x.shape).to(x),
+        lambda x: x * (torch.arange(x.numel()).view(x.shape) % 2).to(x),
+        lambda x: torch.maximum(x, x.flip(1)),
+        lambda x: x * torch.sigmoid(x.flip(1)),
+        lambda x: x.masked_fill(torch.ones_like(x, dtype=torch.bool).tril(), -1.0),
+        lambda x: x + x.flip(1).abs(),
+    ],
+)
+def test_what_rectifies_nothing_keeps_its_gradient(other: Spelling) -> None:
+    net, x = randomised(Rectified(other)).double(), pictures(2, 16).double()
+    rules = Rectifiers("guided")
+    with Trace(net, x, layers=["input"], rules=rules) as trace:
+        guided = trace.signal(1)["input"]
+    with Trace(net, x, layers=["input"]) as trace:
+        torch.testing.assert_close(trace.signal(1)["input"], guided)
+    assert rules.met == 0
+
+
+def test_how_far_a_gate_opens() -> None:
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    expected = {F.relu: 1.0, F.silu: 1.0, F.gelu: 1.0, F.mish: 1.0, F.elu: 1.0}
+    assert {f: gate_height(x, f(x)) for f in expected} == expected
+    assert gate_height(x, x + x.abs()) == 2.0
+    assert gate_height(x, 6 * F.hardswish(x)) == pytest.approx(6)
+    assert [gate_height(x, y) for y in (x, -x, x.tanh(), x.sigmoid(), x**2, x.flip(0))] == [None] * 6
+    assert gate_height(x[:4], x[:4].relu()) is None  # too few to tell

@@ -1,0 +1,244 @@
+"""What rules cannot see: known all the same where it rectifies place by place, else refused or warned of by name."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from seewhy import Trace
+from seewhy.engine.rules.relevance import Relevance
+from seewhy.errors import InputError, LayerError, ModelError, SeewhyWarning
+from seewhy.methods import deconvnet, fullgrad, grad_cam, guided_backprop, layer_relevance, lrp, rise, saliency
+from tiny_models import pictures, randomised
+
+RULED = (guided_backprop, deconvnet, lrp)
+
+
+class Net(nn.Module):
+    def __init__(self, act: Callable[[Tensor], Tensor], first: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Linear(8, 5)
+        self.first, self.act = first or act, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.act(self.b(self.first(self.a(x)))).mean((2, 3)))
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.b = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.b(self.a(x)).mean((2, 3)))
+
+
+class OwnSwish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        s = x.sigmoid()
+        return g * s * (1 + x * (1 - s))
+
+
+class OwnReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp(min=0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * (ctx.saved_tensors[0] > 0)
+
+
+class OwnMixing(torch.autograd.Function):
+    """A ReLU and the mean over channels: not place by place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.relu() + x.mean(1, keepdim=True)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * (ctx.saved_tensors[0] > 0) + g.mean(1, keepdim=True)
+
+
+class OwnTanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.tanh()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * (1 - ctx.saved_tensors[0] ** 2)
+
+
+def _alike(net: nn.Module, usual: nn.Module) -> None:
+    x = pictures(2, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SeewhyWarning)
+        for method in RULED:
+            expected = method(usual, x, 1)
+            torch.testing.assert_close(method(net, x, 1), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("own", "usual"), [(OwnSwish, F.silu), (OwnReLU, F.relu)])
+def test_an_own_rectifier_is_known_by_what_it_does(own: Any, usual: Any, mixed: bool) -> None:
+    _alike(randomised(Net(own.apply, usual if mixed else None)), randomised(Net(usual)))
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [(lambda x: OwnMixing.apply(x), "OwnMixing"), (lambda x: OwnTanh.apply(x), "OwnTanh")],
+)
+def test_another_function_is_named(own: Any, name: str) -> None:
+    net, x = randomised(Net(own, F.relu)), pictures(2, 32)
+    for method in (lrp, layer_relevance):
+        with pytest.raises(ModelError, match=rf"no relevance rule for {name} \(1\) in Net"):
+            method(net, x, 1)
+    with pytest.warns(SeewhyWarning, match=rf"no relevance rule for {name} \(1\)"):
+        lrp(net, x, 1, strict=False)
+    for ruled in (guided_backprop, deconvnet):
+        with pytest.warns(SeewhyWarning, match=rf"do not reach {name} \(1\)"):
+            ruled(net, x, 1)
+    with pytest.warns(SeewhyWarning, match=rf"leaves out the biases of {name} \(1\)"):
+        fullgrad(net, x, 1)
+
+
+def test_rules_hold_behind_what_is_hidden() -> None:
+    """What comes after it is as without it, and the gradient stands in for it alone."""
+
+    class Rest(nn.Module):
+        def forward(self, t: Tensor) -> Tensor:
+            return net.fc(F.silu(net.b(t)).mean((2, 3)))
+
+    net, x = randomised(Net(F.silu, lambda x: OwnTanh.apply(x))), pictures(1, 32)
+    rules = Relevance("conserving")
+    with Trace(net, x, layers=["a"], rules=rules) as trace:
+        found, t = trace.signal(1)["a"], trace.activations["a"].tanh()
+    with Trace(Rest().eval(), t, layers=["input"], rules=Relevance("conserving")) as trace:
+        torch.testing.assert_close(found, trace.signal(1)["input"] * (1 - t**2))
+    assert rules.unknown == {"OwnTanh": 1}
+
+
+def _with_part(make: Callable[[nn.Module], Any]) -> nn.Module:
+    net = randomised(Plain())
+    net.b = make(net.b)
+    return net
+
+
+SCRIPTED: dict[str, Callable[[], nn.Module]] = {
+    "scripted": lambda: torch.jit.script(randomised(Plain())),
+    "traced": lambda: torch.jit.trace(randomised(Plain()), pictures(2, 32)),
+    "frozen": lambda: torch.jit.freeze(torch.jit.script(randomised(Plain()))),
+    "a scripted part": lambda: _with_part(torch.jit.script),
+    "a traced part": lambda: _with_part(lambda part: torch.jit.trace(part, torch.randn(2, 8, 16, 16))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("form", SCRIPTED)
+def test_torchscript_is_refused_or_warned_of(form: str) -> None:
+    net, x, plain = SCRIPTED[form](), pictures(2, 32), randomised(Plain())
+    for _ in range(3):  # it changes its ways as it is run again
+        with pytest.raises(ModelError, match=r"no relevance rule for .*(Convolution|scripted part)"):
+            lrp(net, x, 1)
+        with pytest.warns(SeewhyWarning, match=r"guided and deconvnet rules do not reach .*(Relu|scripted part)"):
+            guided_backprop(net, x, 1)
+        with pytest.warns(SeewhyWarning, match="FullGrad leaves out the biases of"):
+            fullgrad(net, x, 1)
+    torch.testing.assert_close(saliency(net, x, 1), saliency(plain, x, 1), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(rise(net, x, 1, samples=8), rise(plain, x, 1, samples=8), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("form", ["scripted", "traced"])
+@pytest.mark.parametrize("layer", [None, "b"])
+def test_layers_of_torchscript_cannot_be_read(form: str, layer: str | None) -> None:
+    with pytest.raises(
+        LayerError, match=r"layers of TorchScript do not run as modules; give the nn.Module .*rise, lime"
+    ):
+        grad_cam(SCRIPTED[form](), pictures(2, 32), 1, layer=layer)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_layers_beside_a_scripted_part_are_read() -> None:
+    net, x = SCRIPTED["a scripted part"](), pictures(2, 32)
+    torch.testing.assert_close(grad_cam(net, x, 1, layer="a"), grad_cam(randomised(Plain()), x, 1, layer="a"))
+    with pytest.raises(LayerError, match="layer 'b' cannot be read"):
+        grad_cam(net, x, 1, layer="b")
+
+
+def test_an_exported_model_is_seen() -> None:
+    x, usual = pictures(2, 32), randomised(Plain())
+    net = torch.export.export(usual, (x,)).module()
+    _alike(net, usual)
+    torch.testing.assert_close(fullgrad(net, x, 1), fullgrad(usual, x, 1))
+    with pytest.raises(InputError, match=r"not what the model was exported for .*dynamic_shapes"):
+        saliency(net, x[:1], 1)
+    with pytest.raises(LayerError, match=r"layers of an exported graph do not run as modules"):
+        grad_cam(net, x, 1, layer="b")
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_parts_are_seen(backend: str) -> None:
+    usual = randomised(Plain())
+    _alike(_with_part(lambda part: torch.compile(part, backend=backend)), usual)
+    _alike(torch.compile(copy.deepcopy(usual), backend=backend), usual)
+
+
+def test_functional_calls_are_seen() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = randomised(Plain())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional_call(self.net, dict(self.net.named_parameters()), (x,))
+
+    _alike(Functional().eval(), randomised(Plain()))
+
+
+def test_an_operator_of_another_library_is_named() -> None:
+    with torch.library._scoped_library("seewhy_tests", "DEF") as library:
+        library.define("mixed(Tensor x) -> Tensor")
+        library.impl("mixed", lambda x: x.relu() + x.mean(1, keepdim=True), "CompositeImplicitAutograd")
+        net, x = randomised(Net(torch.ops.seewhy_tests.mixed, F.relu)), pictures(2, 32)
+        with pytest.raises(ModelError, match=r"no relevance rule for .*Relu \(1\)"):
+            lrp(net, x, 1)
+        with pytest.warns(SeewhyWarning, match=r"do not reach Relu \(1\)"):
+            guided_backprop(net, x, 1)
+
+
+def test_threads_share_a_model_with_a_function_of_its_own() -> None:
+    net, x, found = randomised(Net(OwnSwish.apply)), pictures(2, 32), []
+    expected = lrp(net, x, 1)
+    threads = [threading.Thread(target=lambda: found.append(lrp(net, x, 1))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert all(torch.equal(each, expected) for each in found)
