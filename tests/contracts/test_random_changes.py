@@ -157,9 +157,10 @@ class Change:
 
     @property
     def possible(self) -> bool:
-        """Whether torch can make it; what is scripted has neither hooks of Python nor any output."""
+        """Whether torch can run it: what is scripted has neither hooks of Python nor any output."""
         scripted = self.wrapper in ("script", "trace")
-        return not (scripted and (self.hook != "none" or self.output != "none"))
+        mixed = self.precision == "half" and self.around == "autocast"
+        return not (scripted and (self.hook != "none" or self.output != "none")) and not mixed
 
 
 def mostly(first: Any, *others: Any) -> st.SearchStrategy[Any]:
