@@ -253,3 +253,39 @@ def test_a_call_is_taken_wherever_a_model_is() -> None:
     for ask in asked:
         found, expected = ask(call), ask(net, **given)
         assert found == expected if isinstance(found, tuple) else torch.equal(*map(torch.as_tensor, (found, expected)))
+
+
+class Regions(nn.Module):
+    """Scores at each place of a grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage, self.head = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.stage(x))
+        return scores
+
+
+TARGETS: dict[str, tuple[Callable[[], nn.Module], str, Callable[[slice], Any]]] = {
+    "an embedding": (TwoHeads, "late", lambda rows: seewhy.targets.EmbeddingSimilarity(EMBEDDINGS[rows])),
+    "a region": (Regions, "stage", lambda rows: seewhy.targets.SegmentationRegion(1, REGIONS[rows])),
+    "a class": (TwoHeads, "late", lambda rows: CLASSES[rows]),
+}
+EMBEDDINGS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+REGIONS = (torch.rand(5, SIZE, SIZE, generator=torch.Generator().manual_seed(2)) > 0.5).float()
+CLASSES = [3, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("method", ["grad_cam", "lrp", "occlusion"])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_targets_with_a_row_for_each_image_are_cut_with_the_photos(kind: str, method: str, batch_size: int) -> None:
+    make, layer, target = TARGETS[kind]
+    net, x = randomised(make()), pictures(5, SIZE)
+    asked: dict[str, Any] = {"methods": method, "layers": layer}
+    asked |= {"output": lambda out: out["cls"]} if make is TwoHeads else {}
+    found = seewhy.explain(net, x, targets=[target(slice(None))], batch_size=batch_size, **asked)[0].map
+    for i in range(5):
+        alone = seewhy.explain(net, x[i : i + 1], targets=[target(slice(i, i + 1))], **asked)[0].map[0]
+        torch.testing.assert_close(found[i], alone, rtol=1e-4, atol=2e-5 * float(alone.abs().max()) + 1e-12)

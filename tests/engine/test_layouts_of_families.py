@@ -69,9 +69,7 @@ class TokensFirst(nn.Module):
 
 
 MOST_CELLS = 64
-IN_PLACE = (
-    0.4  # attention mixes places, and patches end beside the borders of cells; in any other order it is 1 / cells
-)
+IN_PLACE = 0.4  # attention mixes places, and patches end beside the borders of cells; else it is 1 / cells
 # the network, the picture, and the grid of its default layer
 NETWORKS: dict[str, tuple[Callable[[Grid], nn.Module], Grid, Grid]] = {
     "Hiera": (hiera, (64, 64), (2, 2)),
