@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from seewhy import Trace
 from seewhy.engine.call import Call, main_output
-from seewhy.engine.places.places import picture_layout
+from seewhy.engine.places.places import find_places, picture_layout
 from seewhy.maps.values import statuses
 from seewhy.methods import find_flow, shared_pass
 from seewhy.methods.catalog import METHODS
@@ -257,7 +257,7 @@ def look(row: Row, module: nn.Module, size: tuple[int, int]) -> None:
         settle(module, x)
         row.layer, row.status = explain(module, x)
     with Trace(module, x, layers=[row.layer], grad=False) as trace:
-        layout = picture_layout(trace.call, x, row.layer, trace.activations[row.layer])
+        layout = picture_layout(find_places(module, x), x, row.layer, trace.activations[row.layer])
     row.grid = "x".join(map(str, layout.grid))
     row.layout = layout.kind + (f" after {layout.prefix}" if layout.prefix else "")
     ratio = orientation(copy, row.layer, x)
@@ -294,7 +294,7 @@ def orientation(module: nn.Module, layer: str, x: Tensor) -> float:
         variant[:, rows, columns] = other[0, :, rows, columns]
     with Trace(module, changed, layers=[layer], grad=False) as trace:
         raw = trace.activations[layer]
-    grid = picture_layout(trace.call, changed, layer, raw).to_grid(raw)
+    grid = picture_layout(find_places(module, changed), changed, layer, raw).to_grid(raw)
     change = (grid[1:] - grid[:1]).abs().mean(1)  # (4 changed, h, w)
     h, w = change.shape[1] // 2, change.shape[2] // 2
     quarters = torch.stack([change[:, rows, columns].mean((1, 2)) for rows, columns in _quarters(h, w)], 1)

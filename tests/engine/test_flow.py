@@ -17,7 +17,7 @@ from seewhy import Trace
 from seewhy.engine.flow import find_flow
 from seewhy.engine.layers import resolve_layer, unwrap
 from seewhy.engine.layout import Layout
-from seewhy.engine.places.places import picture_layout
+from seewhy.engine.places.places import find_places, picture_layout
 from seewhy.errors import ArgumentTypeError, LayerError
 from seewhy.methods import grad_cam
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised, tiny_vit
@@ -233,7 +233,7 @@ def test_a_patch_moves_its_own_corner_of_the_grid(model: str, corner: Grid) -> N
     for x in (plain, bright):
         with Trace(net, x, layers=[layer], grad=False) as trace:
             a = trace.activations[layer]
-            grids.append(picture_layout(trace.call, x, layer, a).to_grid(a))
+            grids.append(picture_layout(find_places(net, x), x, layer, a).to_grid(a))
     moved = (grids[1] - grids[0]).abs().sum(1)[0]
     y, x_ = divmod(int(moved.argmax()), moved.shape[1])
     assert (y >= moved.shape[0] // 2, x_ >= moved.shape[1] // 2) == (bool(corner[0]), bool(corner[1]))

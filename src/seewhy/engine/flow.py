@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,11 +36,12 @@ class Flow:
     """Every layer's output in the order in which the layers finished, and the layers chosen: one for each resolution.
 
     `records` names a tensor that several modules return once, by the outermost of those around its maker; `chosen` is
-    ordered finest first, and its last is the default.
+    ordered finest first, and its last is the default; `places` says where the layers' numbers lie.
     """
 
     records: tuple[LayerRecord, ...]
     chosen: tuple[str, ...]
+    places: Places = field(repr=False)
 
     def by_places(self, chosen: str) -> list[str]:
         """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
@@ -115,7 +116,7 @@ class _FlowRecorder:
             chosen = choose(records, self.places.why_none())
             if score is not None and score.requires_grad:
                 chosen[-1] = self._nearer_the_output(chosen[-1], score, leaf)
-        return Flow(records, tuple(record.name for record in chosen))
+        return Flow(records, tuple(record.name for record in chosen), self.places)
 
     def _hook(self, name: str) -> Any:
         owner = threading.get_ident()

@@ -17,7 +17,7 @@ from ..engine.masking.baselines import Zeros
 from ..engine.masking.masks import FieldMasks
 from ..engine.masking.running import Running
 from ..engine.masking.scoring import ScorerError, masked_scores
-from ..engine.places.places import picture_layout
+from ..engine.places.places import find_places, picture_layout
 from ..engine.tail import Tail
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.rows import rows_of
@@ -81,7 +81,7 @@ def _ablated(
     read = partial(_read, call, scores, image, len(x))
     one = x[image : image + 1]
     tail = Tail(call.rows([image]), one, layer, read=read)
-    layout = picture_layout(tail.call, one, layer, tail.activation)
+    layout = picture_layout(find_places(tail.call, one), one, layer, tail.activation)
     if progress := running.progress:
         running = replace(running, progress=lambda done, of: progress(image * of + done, len(x) * of))
     said, facts = _without_each(tail, (layout.batch_dim, layout.channel_dim), running)
@@ -161,7 +161,7 @@ def _score_cam(
         raise InputError(f"top_channels={top_channels} is too few; give 1 or more, or None for all")
     with Trace(call, x, layers=[layer], grad=False) as trace:
         given = trace.activations[layer]
-        a = picture_layout(call, x, layer, given).to_grid(given).float()
+        a = picture_layout(find_places(call, x), x, layer, given).to_grid(given).float()
     chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
     shown = [_distinct(one) for one in chosen]
     size = (x.shape[2], x.shape[3])

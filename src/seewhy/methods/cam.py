@@ -154,7 +154,7 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
     with Trace(call, x, layers=names, grad=False) as trace:
         raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)
-    pictures = [picture_layout(call, x, name, raw).to_grid(raw) for name, raw in raws.items()]
+    pictures = [picture_layout(flow.places, x, name, raw).to_grid(raw) for name, raw in raws.items()]
     a, weight = _pooled_head(call, pictures, output, x)
     with torch.inference_mode(False), torch.enable_grad():
         logits = output.detach().clone().requires_grad_()

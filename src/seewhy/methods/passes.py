@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..engine.layers import INPUT
-from ..engine.places.places import picture_layout
+from ..engine.layout import Layout
 from ..engine.rules.balance import StayedBehind, by_image
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.hidden import out_of_sight
@@ -29,6 +29,7 @@ NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on
 OUT_OF_REACH = "the guided and deconvnet rules do not reach {}: rectifiers there pass the plain gradient"
 BLOW_UP = 100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
 
+LayoutOf = Callable[[str, Tensor], Layout]  # how what a layer gave lies over the images
 LayersOf = Callable[[Formula], Sequence[str]]  # the layers that a method reads
 
 
@@ -40,9 +41,9 @@ def signals(group: Iterable[Formula]) -> set[Need]:
 class GradientPass:
     """A trace whose signal is the gradient, or obeys the guided or deconvnet rule."""
 
-    def __init__(self, trace: Trace, rules: Rectifiers | None, x: Tensor, layers_of: LayersOf) -> None:
+    def __init__(self, trace: Trace, rules: Rectifiers | None, layout_of: LayoutOf, layers_of: LayersOf) -> None:
         self.trace, self.rules, self.layers_of = trace, rules, layers_of
-        self.layouts = {n: picture_layout(trace.call, x, n, a) for n, a in trace.activations.items() if n != INPUT}
+        self.layouts = {n: layout_of(n, a) for n, a in trace.activations.items() if n != INPUT}
         self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
@@ -100,7 +101,7 @@ class RelevancePass:
     def __init__(
         self,
         trace: Trace,
-        x: Tensor,
+        layout_of: LayoutOf,
         layers_of: LayersOf,
         *,
         strict: bool,
@@ -112,7 +113,7 @@ class RelevancePass:
         self.trace, self.rules, self.layers_of, self.seeds_of = trace, trace.rules, layers_of, seeds_of
         self.with_ledger = with_ledger  # the same trace anew, with a ledger
         self.given = trace.activations
-        self.layouts = {n: picture_layout(trace.call, x, n, a) for n, a in self.given.items() if n != INPUT}
+        self.layouts = {n: layout_of(n, a) for n, a in self.given.items() if n != INPUT}
         self.relevance: dict[tuple[Seed, str], Tensor] = {}
         self.started: dict[Seed, Tensor] = {}
         self.accounts: dict[Seed, dict[str, Account]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from ..engine.call import Call
 from ..engine.flow import Flow
 from ..engine.keys import Identity
 from ..engine.layers import INPUT
+from ..engine.layout import Layout
+from ..engine.places.places import Places, find_places, picture_layout
 from ..engine.rules.composites import Composite, find_composite
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.relevance import Relevance
@@ -194,6 +197,14 @@ class _Plan:
         """All layers that the method reads."""
         return [layer for layers in self.places(method).values() for layer in layers]
 
+    def layout_of(self, layer: str, activation: Tensor) -> Layout:
+        """How what a layer gave lies over the images."""
+        return picture_layout(self._places, self.x, layer, activation)
+
+    @cached_property
+    def _places(self) -> Places:
+        return self.flow.places if self.flow else find_places(self.call, self.x)
+
     def seeds_of(self, method: Formula) -> Sequence[Seed]:
         return method.seeds or (self.options[method.name]["seed"],)
 
@@ -204,7 +215,7 @@ class _Plan:
             with self._relevance_trace(group, ledger=self.ledger) as trace:
                 yield RelevancePass(
                     trace,
-                    self.x,
+                    self.layout_of,
                     self.layers_of,
                     strict=self.options[group[0].name]["strict"],
                     seeds_of=self.seeds_of,
@@ -220,7 +231,7 @@ class _Plan:
         layers = [name for m in group if m.at == "layer" for name in self.layers_of(m)]
         taps = list(dict.fromkeys([*layers, *([INPUT] if at_input else [])]))
         with Trace(self.call, self.x, layers=taps, rules=rules, grad=bool(signals(group))) as trace:
-            yield GradientPass(trace, rules, self.x, self.layers_of)
+            yield GradientPass(trace, rules, self.layout_of, self.layers_of)
 
     def _relevance_trace(self, group: Sequence[Formula], *, ledger: bool) -> Trace:
         composite = find_composite(self.options[group[0].name]["composite"], self.call.bounds)

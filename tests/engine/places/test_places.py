@@ -50,7 +50,7 @@ def test_planted_places_are_found(kind: str, batch: str) -> None:
     x = pictures(tokens if batch == "as many as tokens" else int(batch), (grid[0] * 4, grid[1] * 4))
     with Trace(net, x, layers=["at"], grad=False) as trace:
         seen = trace.activations["at"]
-    assert torch.equal(picture_layout(trace.call, x, "at", seen).to_grid(seen), net.truth(seen))
+    assert torch.equal(picture_layout(find_places(net, x), x, "at", seen).to_grid(seen), net.truth(seen))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 46), (35, 31)])

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 _LEVELS = 6
@@ -127,5 +126,7 @@ def _one_to_one(fit: Tensor) -> list[int] | None:
         return None
     if len(set(tokens.tolist())) == len(tokens):
         return [int(token) for token in tokens]
+    from scipy.optimize import linear_sum_assignment  # takes a while to load, and is seldom needed
+
     rows, columns = linear_sum_assignment(fit.numpy(), maximize=True)
     return [int(rows[i]) for i in columns.argsort()]

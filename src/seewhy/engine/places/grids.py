@@ -19,7 +19,7 @@ from torch import Tensor
 from ..layout import AXES, Kind, Layout, covers
 
 _PATTERN = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2], [2, 2, 2, 0], [2, 1, 1, 0]])  # of no symmetry
-_CHANNELS_READ, _LINES_READ = 16, 28  # of a layer's: more say the same
+_LINES_READ, _NUMBERS_READ = 14, 2**16  # of a layer's rows and columns, and of all of it: more say the same
 _USUAL = ((1, 2, 3), (3, 1, 2))  # channels, rows and columns of a picture
 _ORDERS = (*_USUAL, *(dims for dims in permutations((1, 2, 3)) if dims not in _USUAL))
 _BEYOND_DOUBT = 0.8  # no second order correlates so much
@@ -46,7 +46,7 @@ def noise_like(x: Tensor) -> Tensor:
 
 
 def picture_of(rows: Tensor, row: Tensor, size: tuple[int, int]) -> Layout | None:
-    """The layout of a layer that gives rows (3, a, b, c) for the changed pictures and a row for their own, if it has one.
+    """The layout of a layer that gives rows (3, a, b, c) for changed pictures and a row for theirs, if it has one.
 
     What answers clearly is a picture whatever its proportions. What answers less clearly needs the image's proportions
     too, and of fewer than nine places, which say little, these alone count.
@@ -106,13 +106,14 @@ def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: tuple[i
     grid = _grid(rows, dims)
     if math.prod(grid) < 2 or grid[0] > size[0] or grid[1] > size[1]:
         return -1.0
-    steps = -(-rows.shape[dims[0]] // _CHANNELS_READ), -(-grid[0] // _LINES_READ), -(-grid[1] // _LINES_READ)
-    by_dim = dict(zip(dims, steps, strict=True))
+    steps = -(-grid[0] // _LINES_READ), -(-grid[1] // _LINES_READ)
+    channels = -(-row.numel() // (_NUMBERS_READ * math.prod(steps)))
+    by_dim = dict(zip(dims, (channels, *steps), strict=True))
     sample = (slice(None), *(slice(None, None, by_dim[dim]) for dim in (1, 2, 3)))
     energy = (rows[sample] - row[sample]).float().square_().sum(dims[0])  # (3, h, w), or (3, w, h)
     energy = energy if dims[1] < dims[2] else energy.mT
     share = energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)
-    expected = _expected(grid, size, steps[1:]).to(share.device)
+    expected = _expected(grid, size, steps).to(share.device)
     return float(torch.cosine_similarity((share - share.mean((1, 2), keepdim=True)).flatten(), expected, dim=0))
 
 

@@ -89,13 +89,12 @@ def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return shape[:dim] + shape[dim + 1 :]
 
 
-def picture_layout(call: Call, x: Tensor, name: str, activation: Tensor) -> Layout:
+def picture_layout(places: Places, x: Tensor, name: str, activation: Tensor) -> Layout:
     """How what a layer gave for images x (N, C, H, W) lies over them.
 
     Raises:
         LayerError: it does not, and why.
     """
-    places = find_places(call, x)
     layer = places.call(name)
     layout, shape = places.layouts.get(layer), tuple(activation.shape)
     why = places.reasons.get(layer, _SAME if layer in places.shapes else "it gives no numbers for one of these images")
@@ -140,7 +139,7 @@ class _Finder:
 
     def _look_for_grids(self, key: LayerCall, rows: Tensor, row: Tensor) -> None:
         layout = picture_of(rows, row, self.size) if rows.ndim == 4 else None
-        if answers(rows, row):
+        if (layout and math.prod(layout.grid) >= FEW) or answers(rows, row):
             self.answers.add(key)
             if layout:
                 self.layouts[key] = layout

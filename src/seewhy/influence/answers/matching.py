@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...engine.flow import LayerLike, find_layer
-from ...engine.places.places import picture_layout
+from ...engine.places.places import find_places, picture_layout
 from ...engine.targets.resolve import TargetLike
 from ...engine.trace import Trace
 from ...errors import InputError
@@ -131,7 +131,7 @@ def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, l
         with Trace(index.problem.call, images, layers=[layer]) as trace:
             features = slopes[:, :-1] if head.layer.bias else slopes
             activation = trace.activations[layer]
-            layout = picture_layout(index.problem.call, images, layer, activation)
+            layout = picture_layout(find_places(trace.call, images), images, layer, activation)
             signal = trace.signal(lambda _: (given[-1] * features).flatten(1).sum(1))[layer]
     finally:
         handle.remove()
