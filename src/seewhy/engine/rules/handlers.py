@@ -218,10 +218,8 @@ def _channels_of(constant: Tensor | float, out: Tensor) -> int | None:
     if out.ndim < 2 or len(varying) > 1 or any(axis not in usual for axis in varying):
         return None
     channels = varying[0] if varying else usual[0]
-    places = [size for axis, size in enumerate(out.shape) if axis not in (0, channels)]
-    if len(shape) > 1 and places and max(places) == 1:  # a class token by itself looks like its own bias
-        return None
-    return channels
+    token_alone = out.ndim == 3 and out.shape[1] == 1  # a class token by itself looks like its own bias
+    return None if token_alone and len(shape) > 1 else channels
 
 
 def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
