@@ -183,10 +183,14 @@ class Trace:
             if end:
                 stack.callback(end)
             stack.enter_context(self.rules)
-        tapped = getattr(self.rules, "tapped", None)  # and those that keep account, which layers are read
+        self._tell_rules(copy, name)
+        return copy
+
+    def _tell_rules(self, copy: Tensor, name: str) -> None:
+        """Rules that keep account want to know which layers are read."""
+        tapped = getattr(self.rules, "tapped", None)
         if tapped:
             tapped(copy, name)
-        return copy
 
     @property
     def output(self) -> Any:
