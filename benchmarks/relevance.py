@@ -1,9 +1,9 @@
 """Does LRP run and conserve relevance on every family of image classifiers, and how fast is it, beside its peers?
 
 The table takes the smallest model of each family with random weights and random BatchNorm statistics. For each: the
-relevance of the input and of what parameters keep (class tokens, position embeddings) over the score, the largest
-relevance over the score, operations without a rule, how far forward values move, and the time over one forward pass;
-beside it autoLRP with its z+ composite, if it is installed.
+relevance of the input and of what parameters keep (class tokens, position embeddings) over the score, together and
+apart, the rest, the largest relevance over the score, operations without a rule, how far forward values move, and the
+time over one forward pass; beside it autoLRP with its z+ composite, if it is installed.
 
     python benchmarks/relevance.py [--only REGEX] [--torchvision] [--no-peer] [--out TABLE.md]
     python benchmarks/relevance.py --speed [--rounds N]
@@ -37,7 +37,8 @@ from seewhy.maps.ledger import Ledger
 SECONDS, PEER_SECONDS = 120, 30  # of the processor, for one model
 TOLERANCE = 0.05
 HEAD = [
-    *("family", "model", "status", "sum R / f", "input alone", "largest R / f", "without a rule", "forward moved"),
+    *("family", "model", "status", "sum R / f", "input alone", "kept / f", "rest / f", "largest R / f"),
+    *("without a rule", "forward moved"),
     *("time / forward", "autoLRP", "its sum R / f", "its largest R / f", "its time / forward"),
 ]
 
@@ -50,6 +51,8 @@ class Row:
     status: str = ""
     conserved: float = float("nan")
     at_input: float = float("nan")
+    kept: float = float("nan")
+    rest: float = float("nan")
     largest: float = float("nan")
     unknown: str = ""
     moved: float = float("nan")
@@ -67,7 +70,14 @@ class Row:
         c = self.candidate
         return [
             *(f"{c.library} {c.family}", c.name, self.status, f"{self.conserved:.4f}", f"{self.at_input:.4f}"),
-            *(f"{self.largest:.2g}", self.unknown, f"{self.moved:.0e}", f"{self.forwards:.1f}"),
+            *(
+                f"{self.kept:.4f}",
+                f"{self.rest:.4f}",
+                f"{self.largest:.2g}",
+                self.unknown,
+                f"{self.moved:.0e}",
+                f"{self.forwards:.1f}",
+            ),
             *(self.peer, f"{self.peer_sum:.4g}", f"{self.peer_largest:.2g}", f"{self.peer_forwards:.1f}"),
         ]
 
@@ -128,7 +138,8 @@ def measure(row: Row, module: nn.Module, x: Tensor, output: Tensor, seconds: flo
         score = float(trace.scores(target))
         moved = (trace.output - output).abs().max() / output.abs().max()
     row.at_input = float(relevance.sum()) / score
-    row.conserved = row.at_input + ledger.total("parameter") / score
+    row.kept = ledger.total("parameter") / score
+    row.conserved, row.rest = row.at_input + row.kept, 1 - row.at_input - row.kept
     row.largest, row.moved = float(relevance.abs().max()) / abs(score), float(moved)
     row.unknown = ", ".join(rules.unknown)
     start = time.perf_counter()

@@ -179,10 +179,14 @@ class Trace:
         if first and self.rules is not None:
             stack.enter_context(self.rules)
             stack.enter_context(Uncheckpointed())
-        tapped = getattr(self.rules, "tapped", None)  # those that keep account want to know which layers are read
+        self._tell_rules(copy, name)
+        return copy
+
+    def _tell_rules(self, copy: Tensor, name: str) -> None:
+        """Rules that keep account want to know which layers are read."""
+        tapped = getattr(self.rules, "tapped", None)
         if tapped:
             tapped(copy, name)
-        return copy
 
     @property
     def output(self) -> Any:

@@ -148,11 +148,12 @@ class RelevancePass:
         """For each layer where relevance went, in the order in which it got there."""
         start, balance = self.started[seed], self.rules.balance
         sums = {layer: by_image(r, len(start)) for layer, r in relevance.items()}
-        at_layer = {layer: balance.at_layer[layer] for layer in balance.at_layer if layer in relevance}
-        at_layer |= {n: balance.stayed_behind(start.device) for n in relevance if n not in at_layer}
+        now = balance.stayed_behind(start.device)
+        order = sorted(relevance, key=[*balance.at_layer, *relevance].index)
+        at_layer = {layer: balance.at_layer.get(layer, now) for layer in order}
         divided = {n: whole for n, whole in sums.items() if whole is not None}
         if not balance.divided or len(divided) < len(sums):
-            divided, at_layer = self._one_by_one(seed, list(at_layer))
+            divided, at_layer = self._one_by_one(seed, order)
         found = {
             n: Account.of_layer(start, divided[n], self.relevance[seed, n], stayed) for n, stayed in at_layer.items()
         }

@@ -24,7 +24,11 @@ from .seeds import Seed
 
 
 def _lrp(relevance: Tensor) -> Tensor:
-    """Layer-wise relevance propagation to the input (Bach et al., PLoS ONE 2015); signed, adds up to the seed's sum."""
+    """Layer-wise relevance propagation to the input (Bach et al., PLoS ONE 2015); signed.
+
+    Adds up to the seed's sum, less what class tokens, position embeddings and, under rules that let them, biases keep:
+    an explanation's `facts["relevance"]` has the account of each image.
+    """
     return relevance
 
 
@@ -38,7 +42,9 @@ def _clrp_two_pass(target: Tensor, others: Tensor) -> Tensor:
 
 
 def _layer_relevance(relevance: Tensor) -> Tensor:
-    """Relevance of a layer's places: LRP stopped there and summed over channels; signed, adds up to the score.
+    """Relevance of a layer's places: LRP stopped there and summed over channels; signed.
+
+    Adds up to the score less what is absorbed, by design, by biases.
 
     Without a layer, the two resolutions before the last are fused: the geometric mean of their positive parts, each
     scaled by its maximum, at the finer one; >= 0. The last resolution is coarse, the first ones are scattered.

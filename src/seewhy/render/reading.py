@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from ..maps.attribution import Attribution, Family
-from ..maps.values import STATUS_MEANINGS, Status
+from ..maps.values import STATUS_MEANINGS
 
 HOW_TO_READ = {
     "heatmap": "Bright places speak for the label, the brighter the more; grey places have no say.",
@@ -65,11 +63,11 @@ def status_words(attribution: Attribution, index: int) -> str:
     status = attribution.status[index]
     if status == "ok":
         return ""
-    facts = attribution.facts[index] if attribution.facts else {}
-    return STATUS_MEANINGS[status] + _cause(status, facts)
+    return STATUS_MEANINGS[status] + _cause(attribution, index)
 
 
-def _cause(status: Status, facts: Mapping[str, Any]) -> str:
+def _cause(attribution: Attribution, index: int) -> str:
+    status, facts = attribution.status[index], attribution.facts[index] if attribution.facts else {}
     account = facts.get("relevance")
     if status == "blown_up":
         return f", at {facts['blown_up_by']}" if facts.get("blown_up_by") else ""
@@ -78,12 +76,12 @@ def _cause(status: Status, facts: Mapping[str, Any]) -> str:
     if status == "empty" and account["started"] < 0:
         return "; the score itself is negative"
     lost = f", most at {facts['lost_at']}" if facts.get("lost_at") else ""
-    return f"; {words}{lost}" if (words := account_words(facts)) else ""
+    return f"; {words}{lost}" if (words := account_words(attribution, index)) else ""
 
 
-def account_words(facts: Mapping[str, Any]) -> str:
+def account_words(attribution: Attribution, index: int) -> str:
     """Where relevance stayed that is not in the map, such as "biases absorb 40 %"; "" where less than a tenth is."""
-    account = facts.get("relevance")
+    account = attribution.facts[index].get("relevance") if attribution.facts else None
     if account is None or not account["size"]:
         return ""
     whole = math.copysign(account["size"], account["started"])
@@ -105,7 +103,7 @@ def trust_words(attribution: Attribution, index: int) -> str:
         said.append(f"a linear model has {max(facts['r2_held_out'], 0):.0%} of the score's variance")
     if facts.get("locally_linear") is False:
         said.append("the model is not locally linear")
-    if words := account_words(facts):
+    if words := account_words(attribution, index):
         said.append(words)
     return "; ".join(said)
 

@@ -366,3 +366,20 @@ def test_the_fallback_of_a_dense_layer_does_not_mix_images_behind_tokens() -> No
         return propagate(z_plus(), linear, x, F.linear(x, weight, bias), g)
 
     torch.testing.assert_close(back(x, g)[:, :1], back(x[:, :1], g[:, :1]))
+
+
+def test_contributions_too_small_for_the_stabiliser_count_as_none() -> None:
+    """A tenth of a millionth of what else there is: their relevance goes to all, and is not absorbed."""
+    x = torch.tensor([[[[-1e-10, -1e-10]], [[1.0, 2.0]]]], dtype=torch.float64)  # (1, 2, 1, 2), depthwise
+    weight = torch.ones(2, 1, 1, 1, dtype=torch.float64)
+    x_in = x.clone().requires_grad_()
+    z = F.conv2d(x, weight, groups=2)
+    _, linear, _, _ = convolution(F.conv2d, (x_in, weight), {"groups": 2})
+    r = torch.tensor([[[[3.0, 4.0]], [[5.0, 6.0]]]], dtype=torch.float64)
+    tally: dict[str, float] = {}
+    back = propagate(z_plus(1e-9), linear, x, z, r / z, tally=tally)
+    handed_on = back * x
+    assert float(handed_on.sum()) == pytest.approx(18, rel=1e-6)
+    expected = torch.tensor([5 + 7 / 3, 6 + 14 / 3], dtype=torch.float64)  # 7 more, by the size of contributions
+    torch.testing.assert_close(handed_on[0, 1, 0], expected, rtol=1e-6, atol=0)
+    assert abs(tally["epsilon"]) < 1e-6

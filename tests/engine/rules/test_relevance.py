@@ -12,6 +12,7 @@ import zennit.attribution
 import zennit.canonizers
 import zennit.composites
 import zennit.torchvision
+from timm.layers.grn import GlobalResponseNorm
 from timm.models.efficientnet import EfficientNet
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
@@ -511,3 +512,69 @@ def test_relevance_under_autocast_is_that_of_float32(name: str, make: Callable[[
         found = seewhy.METHODS[name](net, x, 1, **options)
     assert found.dtype == torch.float32
     assert float((found - expected).abs().max()) < 0.1 * float(expected.abs().max())
+
+
+# ---------------------------------------------------------------- biases by hand
+
+
+class ScaledByHand(nn.Module):
+    """BatchNorm in evaluation mode, written out, after what is no linear map."""
+
+    def __init__(self, norm: nn.BatchNorm2d, *, subtracts: bool) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
+        bias = norm.bias.detach() - norm.running_mean * scale
+        self.scale, self.bias, self.subtracts = scale.view(1, -1, 1, 1), bias.view(1, -1, 1, 1), subtracts
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -(-self.bias - x * self.scale) if self.subtracts else torch.addcmul(self.bias, self.scale, x)
+
+
+@pytest.mark.parametrize("subtracts", [False, True])
+@pytest.mark.parametrize("composite", ["conserving", "epsilon_gamma"])
+def test_a_bias_written_by_hand_is_a_bias(composite: str, subtracts: bool) -> None:
+    norm, x = nn.BatchNorm2d(3), pictures(2).double()
+    rest = (nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    net = nn.Sequential(norm, *rest).double()
+    net(x)
+    net = randomised(net)
+    assert norm.running_var is not None
+    norm.weight.data = torch.sqrt(norm.running_var + norm.eps)  # the share of a bias goes by what it is added to
+    found = []
+    for one in (net, nn.Sequential(ScaledByHand(norm, subtracts=subtracts), *rest)):
+        ledger = Ledger()
+        found.append((relevance(one, x, composite, ledger=ledger)[0], ledger.total("bias"), ledger.total("parameter")))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+    assert found[0][2] == 0
+
+
+class ClassTokenAlone(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.fc = nn.Parameter(torch.randn(1, 1, 3)), nn.Linear(3, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.token + x.mean((2, 3))[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_token_by_itself_is_not_its_own_bias(images: int) -> None:
+    net, x, ledger = ClassTokenAlone().double(), pictures(images).double(), Ledger()
+    relevance(net, x, conserving(), ledger=ledger)
+    with torch.no_grad():
+        kept = images * float(net.fc(net.token)[0, 0, 1])
+    assert ledger.total("parameter") == pytest.approx(kept, rel=1e-6)
+
+
+def test_normalising_global_responses_conserves() -> None:
+    """ConvNeXt V2: x + (weight * x * norm / mean norm + bias); the norm is a statistic, the bias keeps nothing."""
+    grn = GlobalResponseNorm(4, channels_last=False)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), grn, nn.Flatten(), nn.LazyLinear(3)).double()
+    x = pictures(2).double()
+    net(x)
+    grn.weight.data.normal_()
+    grn.bias.data.normal_()
+    r, scores, _ = relevance(net, x, conserving())
+    torch.testing.assert_close(r.flatten(1).sum(1), scores, rtol=1e-5, atol=1e-6)

@@ -23,17 +23,15 @@ def by_image(relevance: Tensor, images: int) -> Tensor | None:
 
     Images are the first axis, or the outer part of it (windows, heads); of tokens-first tensors they are the second.
     """
+    r = relevance.float()
     if images == 1:
-        return relevance.float().sum().reshape(1)
-    first, *others = relevance.shape
-    second = bool(others) and relevance.ndim > 2 and others[0] == images
-    if first == images and not (second and relevance.ndim == 3):
-        return relevance.float().flatten(1).sum(1)
-    if second and first % images:
-        return relevance.float().transpose(0, 1).flatten(1).sum(1)
-    if first % images or second:
-        return None
-    return relevance.float().reshape(images, -1).sum(1)
+        return r.sum().reshape(1)
+    first, second = r.shape[0], r.shape[1] if r.ndim > 2 else 0
+    if first == images and (second != images or r.ndim > 3):
+        return r.flatten(1).sum(1)
+    if second == images:
+        return r.transpose(0, 1).flatten(1).sum(1) if first % images else None
+    return None if first % images else r.reshape(images, -1).sum(1)
 
 
 class Balance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,7 +46,8 @@ def transparent(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
             notes.tag(y, non_negative=True)
     elif func not in ops.TRANSPARENT and any(y.requires_grad for y in tensors((out,))):
         mode.note(func)
-    if ops.joins_constants(func, args, kwargs, notes.live):
+    values = (*args, *kwargs.values())
+    if ops.joins_constants(func, values, all_live=all(map(notes.live, tensors(values)))):
         with torch.no_grad():  # what is left when nothing comes from the image
             alone = replaced((args, kwargs), lambda x: torch.zeros_like(x) if notes.live(x) else x)
             mode.keep("join", out, func(*alone[0], **alone[1]))
@@ -197,7 +198,7 @@ def add(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
     return notes.tag(out, non_negative=both)
 
 
-def _with_constant(mode: Mode, out: Tensor, x: Tensor, sign: float, constant: Any) -> Tensor:
+def _with_constant(mode: Mode, out: Tensor, x: Tensor, sign: float, constant: Tensor | float) -> Tensor:
     """The sum of sign * x and a constant."""
     axis = None if isinstance(constant, bool) or mode.notes.is_coefficient(x) else _channels_of(constant, out)
     if axis is None or not out.requires_grad:
@@ -210,15 +211,15 @@ def _with_constant(mode: Mode, out: Tensor, x: Tensor, sign: float, constant: An
 def _channels_of(constant: Tensor | float, out: Tensor) -> int | None:
     """The axis of channels, if the constant is the same at all places; None if it has values for places or images."""
     shape = constant.shape if isinstance(constant, Tensor) else ()
-    varying = [axis - len(shape) + out.ndim for axis, size in enumerate(shape) if size > 1]
     usual = (1, out.ndim - 1) if out.ndim > 3 else (out.ndim - 1,)
-    if out.ndim < 2 or len(varying) > 1 or any(axis not in usual for axis in varying):
-        return None
-    channels = varying[0] if varying else usual[0]
-    places = [size for axis, size in enumerate(out.shape) if axis not in (0, channels)]
-    if len(shape) > 1 and places and max(places) == 1:  # a class token by itself looks like its own bias
-        return None
-    return channels
+    varying = _longer_than_one(shape, out.ndim) or [usual[0]]
+    token_alone = out.ndim == 3 and out.shape[1] == 1 < len(shape)  # a class token looks like its own bias
+    return varying[0] if out.ndim > 1 and len(varying) == 1 and varying[0] in usual and not token_alone else None
+
+
+def _longer_than_one(shape: Sequence[int], ndim: int) -> list[int]:
+    """The axes of a tensor of ndim dimensions along which one that is broadcast to it may vary."""
+    return [axis - len(shape) + ndim for axis, size in enumerate(shape) if size > 1]
 
 
 def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:

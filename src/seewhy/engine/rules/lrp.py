@@ -217,7 +217,7 @@ def _term(
         rescued = None
     else:
         rescued = _rescued(rule, m, x, r, q, tally) if rule.fallback else None
-        s = _share(r if rescued is None else r.masked_fill(q <= _least(rule), 0), q, rule.epsilon, tally)
+        s = _share(r, q, rule.epsilon, tally, least=_least(rule) if rule.fallback else None)
         s = s if rescued is None else s + rescued[0]
     if tally is not None:
         _note(tally, "bias", 0.0 if bias is None or rule.bias == "spread" else s * bias)
@@ -243,10 +243,10 @@ def _two_sided(m: LinearMap, x: Tensor, above: Tensor, below: Tensor) -> tuple[T
     return m.apply(signed, weight), pull
 
 
-def _share(r: Tensor, q: Tensor, epsilon: float, tally: Tally | None) -> Tensor:
-    """Relevance for a unit of contribution, r / (q + epsilon sign q); none where nothing contributes."""
+def _share(r: Tensor, q: Tensor, epsilon: float, tally: Tally | None, *, least: float | None = None) -> Tensor:
+    """Relevance for a unit of contribution, r / (q + epsilon sign q); none where no more than the least contributes."""
     below = stabilized(q, epsilon)
-    s = (r / below).masked_fill(q == 0, 0)
+    s = (r / below).masked_fill(q == 0 if least is None else q <= least, 0)
     if tally is not None:
         _note(tally, "epsilon", s * (below - q))
     return s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -143,13 +143,11 @@ def keeps_sign(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     )
 
 
-def joins_constants(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], live: Callable[[Any], bool]) -> bool:
-    """Whether a call may put values that do not come from the image beside those that do."""
-    if func not in JOINS:
-        return False
+def joins_constants(func: Function, values: Sequence[object], *, all_live: bool) -> bool:
+    """Whether a call of these arguments may put values that do not come from the image beside those that do."""
     if func in PADS:
-        return any(isinstance(v, int | float) and v for v in (*args, *kwargs.values()))
-    return func not in LISTS or not all(map(live, args[0] if args else kwargs["tensors"]))
+        return any(isinstance(v, int | float) and v for v in values)
+    return func in JOINS and not (func in LISTS and all_live)
 
 
 def is_cut_at_zero(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -52,7 +52,7 @@ class Valued(torch.autograd.Function):
 
 
 class Normed(torch.autograd.Function):
-    """A norm or sum whose bias keeps nothing: its share goes over `dims` of the input, in proportion to magnitude."""
+    """A norm or sum whose bias keeps nothing: its share is spread over `dims` of the input by magnitude."""
 
     @staticmethod
     def forward(ctx: Any, parts: Tensor, x: Tensor, value: Tensor, bias: Tensor, dims: Any) -> Tensor:
