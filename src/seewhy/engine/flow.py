@@ -6,8 +6,6 @@ passes, once for each model and input size.
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,9 +19,8 @@ from .call import Call, as_call, check_input, evaluating, matching_input, uncomp
 from .causes import gradients
 from .graph import children_first
 from .keys import Remembered
-from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, is_sealed, resolve_layer, why_unheard
-from .outputs import tensors_in
-from .places.experiment import LayerCall
+from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
+from .outputs import LayerCall, listening, tensors_in
 from .places.places import Places, find_places
 
 _known: Remembered[Flow] = Remembered()
@@ -87,7 +84,6 @@ class _Seen:
 class _FlowRecorder:
     def __init__(self, call: Call, x: Tensor, places: Places) -> None:
         self.call, self.module, self.x, self.places = call, call.module, x, places
-        self.calls = Counter[str]()
         self.seen: dict[str, _Seen] = {}
         self.by_memory: dict[tuple[int, int], str] = {}  # (storage, version) -> layer
         self.evidence: set[str] = set()
@@ -98,38 +94,34 @@ class _FlowRecorder:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(evaluating(self.module))
             stack.enter_context(uncompiled())
-            for name, part in self.module.named_modules():
-                if not is_sealed(part):
-                    stack.callback(part.register_forward_hook(self._hook(name)).remove)
+            stack.enter_context(listening(self.module, self._hear))
             leaf = matching_input(self.module, self.x).requires_grad_()
             x = leaf.clone()
             self.by_memory[_memory(x)] = INPUT  # what is handed on as it came is no layer's
-            answer = self.call.run(x)
-            score = _any_score(answer)
-            if score is not None and score.requires_grad:
+            score = _any_score(self.call.run(x))
+            if score is not None:
                 self._find_trunk(score, leaf)
                 self._find_evidence(score, leaf)
                 self._find_what_is_read_by_places(score)
-            records = tuple(seen.record for seen in self.seen.values())
-            if not any(record.layout for record in records) and (unheard := why_unheard(self.module)):
-                raise LayerError(f"no layer can be found{unheard}")
-            chosen = choose(records, self.places.why_none())
-            if score is not None and score.requires_grad:
+            chosen = self._choose()
+            if score is not None:
                 chosen[-1] = self._nearer_the_output(chosen[-1], score, leaf)
-        return Flow(records, tuple(record.name for record in chosen), self.places)
+        return Flow(self._records(), tuple(record.name for record in chosen), self.places)
 
-    def _hook(self, name: str) -> Any:
-        owner = threading.get_ident()
+    def _records(self) -> tuple[LayerRecord, ...]:
+        return tuple(seen.record for seen in self.seen.values())
 
-        def note(module: nn.Module, args: Any, value: Any) -> None:
-            if threading.get_ident() != owner:
-                return
-            self.calls[name] += 1
-            tensors = tensors_in(value)
-            if tensors:
-                self._note((name, self.calls[name] - 1), module, tensors[0], alone=len(tensors) == 1)
+    def _choose(self) -> list[LayerRecord]:
+        records = self._records()
+        unheard = why_unheard(self.module)
+        if unheard and not any(record.layout for record in records):
+            raise LayerError(f"no layer can be found{unheard}")
+        return choose(records, self.places.why_none())
 
-        return note
+    def _hear(self, layer_call: LayerCall, module: nn.Module, value: Any) -> None:
+        tensors = tensors_in(value)
+        if tensors:
+            self._note(layer_call, module, tensors[0], alone=len(tensors) == 1)
 
     def _note(self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool) -> None:
         key = _memory(tensor)
@@ -229,8 +221,8 @@ def _memory(tensor: Tensor) -> tuple[int, int]:
 
 
 def _any_score(answer: Any) -> Tensor | None:
-    """A scalar that depends on all of the output, with no symmetry that could cancel."""
-    if not isinstance(answer, Tensor) or not answer.is_floating_point():
+    """A scalar that depends on all of the output, without a symmetry that could cancel; None without a gradient."""
+    if not isinstance(answer, Tensor) or not answer.is_floating_point() or not answer.requires_grad:
         return None
     weights = torch.arange(1, answer.numel() + 1, device=answer.device, dtype=torch.float32).cos()
     return (answer.flatten().float() * weights).sum()

@@ -1,12 +1,42 @@
-"""What a layer gives: a tensor, or one with others, in whatever it is packed."""
+"""What layers give: a tensor, or one with others, in whatever it is packed; and how to hear it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import is_dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from .layers import is_sealed
+
+LayerCall = tuple[str, int]  # a module's name, and which of its calls
+Listener = Callable[[LayerCall, nn.Module, Any], Any]  # told what a call gives; what it returns goes on in its place
+
+
+@contextmanager
+def listening(module: nn.Module, told: Listener) -> Iterator[None]:
+    """Has each part of a module that can be heard tell what it gives; other threads may run it meanwhile, unheard."""
+    owner = threading.get_ident()
+    calls = Counter[str]()
+
+    def hook(name: str) -> Callable[..., Any]:
+        def tell(part: nn.Module, args: Any, value: Any) -> Any:
+            if threading.get_ident() != owner:
+                return None
+            calls[name] += 1
+            return told((name, calls[name] - 1), part, value)
+
+        return tell
+
+    with ExitStack() as stack:
+        for name, part in module.named_modules():
+            if not is_sealed(part):
+                stack.callback(part.register_forward_hook(hook(name)).remove)
+        yield
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.engine.call import Call
-from seewhy.engine.places.experiment import Experiment, LayerCall, batch_dim, differs
+from seewhy.engine.outputs import LayerCall
+from seewhy.engine.places.experiment import Experiment, batch_dim, differs
 from tiny_models import Called, TinyCNN, pictures, randomised
 
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import AXES, Kind, Layout
+from ..outputs import LayerCall
 from .addresses import Code, loudness
-from .experiment import ROWS, Disturb, Experiment, LayerCall, differs
+from .experiment import ROWS, Disturb, Experiment, differs
 from .grids import PICTURES, noise_like
 
 _Place = tuple[LayerCall, Kind]

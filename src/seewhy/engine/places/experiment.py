@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
@@ -11,17 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ..call import Call, evaluating, matching_input, uncompiled
-from ..layers import is_sealed
-from ..outputs import replace_first_tensor, tensors_in
+from ..outputs import LayerCall, listening, replace_first_tensor, tensors_in
 
-LayerCall = tuple[str, int]  # a module's name, and which of its calls
 Disturb = Callable[[Tensor], Tensor]  # of a layer's output (rows first), each row in its own way
 Measure = Callable[[LayerCall, Tensor, Tensor], None]  # rows as disturbed (B, ...), the row as it was (1, ...)
 ROWS = 8  # that run at once
 FOLDED = "its batch has"
 _MANY = 2**14
 
-_Read = Callable[[LayerCall, nn.Module, Tensor], Tensor | None]
+_Read = Callable[[LayerCall, Tensor], Tensor | None]
 
 
 class Experiment:
@@ -47,7 +43,7 @@ class Experiment:
         self._run(self.x, self._keep)
         self._at.clear()
 
-    def _keep(self, key: LayerCall, module: nn.Module, tensor: Tensor) -> None:
+    def _keep(self, key: LayerCall, tensor: Tensor) -> None:
         memory = tensor.untyped_storage().data_ptr(), tensor._version, tensor.shape
         maker = self._at.setdefault(memory, key)
         if maker in self.given and not _same(self.given[maker], tensor):
@@ -69,7 +65,7 @@ class Experiment:
             self._one_by_one(rows, measure, disturb or {})
 
     def _compare(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]) -> None:
-        def read(key: LayerCall, module: nn.Module, tensor: Tensor) -> Tensor | None:
+        def read(key: LayerCall, tensor: Tensor) -> Tensor | None:
             if key not in self.given:
                 return None
             dim = batch_dim(tuple(self.given[key].shape), tuple(tensor.shape), len(rows))
@@ -88,7 +84,7 @@ class Experiment:
         found: dict[LayerCall, list[Tensor]] = {}
         for row in range(len(rows)):
 
-            def read(key: LayerCall, module: nn.Module, tensor: Tensor, row: int = row) -> Tensor | None:
+            def read(key: LayerCall, tensor: Tensor, row: int = row) -> Tensor | None:
                 dim = self.batch_dims.setdefault(key, batch_dim(tensor.shape, tensor.shape, 1))
                 if isinstance(dim, str) or key not in self.given or tensor.shape != self.given[key].shape:
                     return None
@@ -106,31 +102,19 @@ class Experiment:
                 measure(key, torch.cat(tensors), self.given[key].movedim(dim, 0))
 
     def _run(self, x: Tensor, read: _Read) -> None:
-        owner = threading.get_ident()  # other threads may run the same module meanwhile
-        calls: Counter[str] = Counter()
-
-        def hook(name: str) -> Callable[..., object]:
-            def look(module: nn.Module, args: object, value: object) -> object:
-                if threading.get_ident() != owner:
-                    return None
-                key = name, calls[name]
-                calls[name] += 1
-                tensors = tensors_in(value)
-                if not tensors or not tensors[0].is_floating_point() or tensors[0].ndim < 2:
-                    return None
-                new = read(key, module, tensors[0])
-                return None if new is None else replace_first_tensor(value, new)
-
-            return look
+        def hear(key: LayerCall, module: nn.Module, value: object) -> object:
+            tensors = tensors_in(value)
+            if not tensors or not tensors[0].is_floating_point() or tensors[0].ndim < 2:
+                return None
+            new = read(key, tensors[0])
+            return None if new is None else replace_first_tensor(value, new)
 
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(evaluating(self.call.module))
             stack.enter_context(uncompiled())
-            for name, part in self.call.module.named_modules():
-                if not is_sealed(part):
-                    stack.callback(part.register_forward_hook(hook(name)).remove)
+            stack.enter_context(listening(self.call.module, hear))
             self.call.rows([0] * len(x)).run(x.clone())
 
 

@@ -8,6 +8,7 @@ picture, and near 0 for dimensions that are none.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
@@ -54,17 +55,14 @@ def picture_of(rows: Tensor, row: Tensor, size: tuple[int, int]) -> Layout | Non
     answers: list[_Answer] = []
     for dims in _ORDERS:
         answers.append(_Answer(dims, _grid(rows, dims), _correlation(rows, row, dims, size)))
-        if answers[-1].cells >= FEW and answers[-1].sure > _BEYOND_DOUBT:
+        if answers[-1].is_clear(_BEYOND_DOUBT):
             break
-    clear = max((a for a in answers if a.cells >= FEW), key=_sureness, default=None)
-    if clear and clear.sure >= CONFIRMED:
-        return clear.layout()
-    fitting = [a for a in answers if a.layout() and _has_proportions(a.grid, size)]
-    few = next((a for a in fitting if a.cells < FEW), None)
-    likely = max(fitting, key=_sureness, default=None)
-    if likely and likely.sure >= PLAUSIBLE:
-        return likely.layout()
-    return few.layout() if few else None
+    clear = [answer for answer in answers if answer.is_clear(CONFIRMED)]
+    if clear:
+        return max(clear, key=_sureness).layout()
+    fitting = [answer for answer in answers if answer.fits(size)]
+    believed = [a for a in fitting if a.sure >= PLAUSIBLE] or [a for a in fitting if a.cells < FEW]
+    return max(believed, key=_sureness).layout() if believed else None
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,14 @@ class _Answer:
     def cells(self) -> int:
         return math.prod(self.grid)
 
+    def is_clear(self, enough: float) -> bool:
+        return self.cells >= FEW and self.sure >= enough
+
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Whether it is in an order that pictures have, and has the image's proportions."""
+        cells = 2 if min(self.grid) > 2 else 1  # convolutions without padding lose a rim
+        return self.layout() is not None and covers(self.grid, size, cells=cells)
+
     def layout(self) -> Layout | None:
         """None in an order that no layer has."""
         return next((Layout(kind, self.grid) for kind in PICTURES if AXES[kind][1:] == self.dims), None)
@@ -88,13 +94,9 @@ def _sureness(answer: _Answer) -> float:
     return answer.sure
 
 
-def pictures_in(given: Tensor) -> list[tuple[Kind, tuple[int, int]]]:
+def pictures_in(shape: Sequence[int]) -> list[tuple[Kind, tuple[int, int]]]:
     """What a tensor of four dimensions may be, and its grid."""
-    return [(kind, (given.shape[AXES[kind][2]], given.shape[AXES[kind][3]])) for kind in PICTURES]
-
-
-def _has_proportions(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    return covers(grid, size, cells=2 if min(grid) > 2 else 1)  # convolutions without padding lose a rim
+    return [(kind, (shape[AXES[kind][2]], shape[AXES[kind][3]])) for kind in PICTURES]
 
 
 def _grid(changes: Tensor, dims: tuple[int, ...]) -> tuple[int, int]:

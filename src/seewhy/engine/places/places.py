@@ -13,7 +13,7 @@ What has no place then, such as learned queries, words, attention weights or the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from ..call import Call, as_call
 from ..keys import Remembered
 from ..layers import split_call
 from ..layout import AXES, Layout
+from ..outputs import LayerCall
 from .coding import Source, read_code
-from .experiment import FOLDED, Experiment, LayerCall, answers
+from .experiment import FOLDED, Experiment, answers
 from .grids import FEW, PICTURES, changed_pictures, picture_of, pictures_in
 
 _CODES = 4  # batches of an address code at most
@@ -69,16 +70,14 @@ class Places:
 
     def layout_of(self, shape: tuple[int, ...]) -> Layout | None:
         """The layout of what no layer gives: that of all layers of its shape, or else of a picture's grid."""
-        found = {
-            layout
-            for key, layout in self.layouts.items()
-            if self.without_images(key) == _without(shape, layout.batch_dim)
-        }
-        if found or len(shape) != 4:
-            return found.pop() if len(found) == 1 else None
+        alike = {self.layouts[key] for key in self.layouts if self._is_alike(key, shape)}
+        if alike or len(shape) != 4:
+            return alike.pop() if len(alike) == 1 else None
         known = {layout.grid for layout in self.layouts.values() if layout.kind in PICTURES and layout.order is None}
-        grids = ((kind, (shape[AXES[kind][2]], shape[AXES[kind][3]])) for kind in PICTURES)
-        return next((Layout(kind, grid) for kind, grid in grids if grid in known), None)
+        return next((Layout(kind, grid) for kind, grid in pictures_in(shape) if grid in known), None)
+
+    def _is_alike(self, call: LayerCall, shape: tuple[int, ...]) -> bool:
+        return self.without_images(call) == _without(shape, self.layouts[call].batch_dim)
 
     def without_images(self, call: LayerCall) -> tuple[int, ...]:
         """The shape of what a picture's layer gives, without the dimension of images."""
@@ -164,7 +163,7 @@ class _Finder:
         if key in self.layouts or key not in self.answers or not isinstance(dim, int):
             return False
         known = {layout.grid for layout in self.layouts.values()}
-        return given.ndim == 3 or (given.ndim == 4 and any(grid in known for _, grid in pictures_in(given)))
+        return given.ndim == 3 or (given.ndim == 4 and any(grid in known for _, grid in pictures_in(given.shape)))
 
     def _sources(self, key: LayerCall) -> list[Source]:
         """The nearest picture before a layer; else the image itself, in patches as many as its tokens may be."""
@@ -172,11 +171,16 @@ class _Finder:
             layout = self.layouts.get(before)
             if layout and layout.order is None and layout.kind in PICTURES:
                 return [Source(before, layout)]
-        shape = self.experiment.given[key].shape
+        return [
+            Source(None, Layout("channels_first", grid)) for grid in self._patches(self.experiment.given[key].shape)
+        ]
+
+    def _patches(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """For each dimension of a shape the finest grid of patches that it may hold, beside a few others."""
         patches = dict.fromkeys((self.size[0] // p, self.size[1] // p) for p in range(2, min(self.size) + 1))
-        finest = [next((g for g in patches if 0 <= n - math.prod(g) <= _MOST_OTHERS), None) for n in shape]
-        grids = sorted({grid for grid in finest if grid and math.prod(grid) >= FEW}, reverse=True)
-        return [Source(None, Layout("channels_first", grid)) for grid in grids]
+        large = [grid for grid in patches if math.prod(grid) >= FEW]
+        finest = (next((g for g in large if 0 <= n - math.prod(g) <= _MOST_OTHERS), None) for n in shape)
+        return sorted({grid for grid in finest if grid}, reverse=True)
 
     def _as_neighbors(self, key: LayerCall) -> Layout | None:
         """How a layer lies that says nothing of places: as the last picture of its shape, or as tokens around it do."""
@@ -196,17 +200,23 @@ class _Finder:
 
     def _told(self) -> Places:
         experiment = self.experiment
+        reasons = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
+        last = dict(sorted(experiment.makers))
+        seen = {name: n for (name, n), maker in experiment.makers.items() if maker in self.answers}
+        shapes = {key: tuple(given.shape) for key, given in experiment.given.items()}
+        names = _first_names(experiment.call.module)
+        return Places(self._all_layouts(), reasons, {**last, **seen}, shapes, names)
+
+    def _all_layouts(self) -> dict[LayerCall, Layout]:
+        """Those of calls that hand on what another made, too, and of other calls of a layer that is a picture."""
+        experiment = self.experiment
         layouts = {key: self.layouts[maker] for key, maker in experiment.makers.items() if maker in self.layouts}
-        by_layer = {(name, experiment.given[name, n].shape): layout for (name, n), layout in layouts.items()}
-        for key, given in experiment.given.items():  # also where a layer is called on another picture
+        by_layer = {(key[0], experiment.given[key].shape): layout for key, layout in layouts.items()}
+        for key, given in experiment.given.items():
             layout = by_layer.get((key[0], given.shape))
             if layout:
                 layouts.setdefault(key, layout)
-        reasons = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
-        last = dict(sorted(experiment.makers))
-        seen = {name: n for name, n in experiment.makers if experiment.makers[name, n] in self.answers}
-        shapes = {key: tuple(given.shape) for key, given in experiment.given.items()}
-        return Places(layouts, reasons, {**last, **seen}, shapes, _first_names(experiment.call.module))
+        return layouts
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
