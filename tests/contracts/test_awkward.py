@@ -174,8 +174,8 @@ PLACES: dict[str, Awkward] = {
     "what a detector says before suppression": Awkward(
         lambda: randomised(Boxes()), usual_layer="n.b", asked={"output": scores_of_boxes}
     ),
-    "what a detector says, named": Awkward(
-        lambda: randomised(Boxes()), words="picture|place", layer="", nowhere=True, asked={"output": scores_of_boxes},
+    "what a detector says, named": Awkward(  # each of its anchors belongs to a place
+        lambda: randomised(Boxes()), layer="", usual_layer="head", found=False, asked={"output": scores_of_boxes},
         methods=tuple(AT_LAYER),
     ),
     "strides that differ": Awkward(unequal_strides, usual_layer="0", x=lambda: pictures(2, (16, 20))),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import oracles
 from seewhy import methods
 from seewhy.engine.call import Call
+from seewhy.engine.places.places import find_places
 from seewhy.engine.targets.classes import Margin, Probability
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.methods import shared_pass
@@ -425,6 +426,8 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
 )
 def test_passes_are_shared(names: list[str], n_targets: int, forwards: int, backwards: int) -> None:
     net = Counted(randomised(TinyResNet())).eval()
+    find_places(net, pictures(1))
+    net.forwards = net.backwards = 0
     shared_pass(
         Call(net),
         pictures(1),

@@ -29,7 +29,7 @@ from .places.places import find_places
 from .rules.checkpoints import Uncheckpointed
 from .rules.hidden import SeeingMode
 from .targets.resolve import TargetLike, resolve
-from .targets.rows import asked
+from .targets.rows import ROWS_AS_INPUTS, asked
 
 
 class Trace:
@@ -276,7 +276,7 @@ def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
     """Returns what a target gave if it is one finite score for each of n images, (n,), or says what it is."""
     if not isinstance(value, Tensor) or value.shape != (n,):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise TargetError(f"the target gave {shape}, not one score for each of the {n} images: ({n},)")
+        raise TargetError(f"the target gave {shape}, not one score for each of the {n} images: ({n},){ROWS_AS_INPUTS}")
     if not value.detach().isfinite().all():
         raise ModelError(f"the model's score is not finite{_broken_weights(module)}")
     return value

@@ -214,19 +214,23 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     size, places = (x.shape[2], x.shape[3]), find_places(call, x)
     total = torch.zeros(len(x), *size, device=x.device)
 
-    def add(field: Tensor) -> None:
+    owners = {id(weight): name.rpartition(".")[0] for name, weight in call.module.named_parameters()}
+
+    def add(field: Tensor, layout: Layout | None) -> None:
         nonlocal total
-        layout = Layout("channels_first", size) if field.shape == x.shape else places.layout_of(tuple(field.shape))
         if layout is not None:  # a dense layer after pooling has no place
             total = total.to(field.device) + resize(_unit(layout.to_grid(field)).sum(1), size)
 
-    rules = BiasGradients(add)
+    def add_bias(field: Tensor, weight: Tensor | None) -> None:
+        add(field, places.layout_of(tuple(field.shape), owners.get(id(weight))))
+
+    rules = BiasGradients(add_bias)
     with Trace(call, x, layers=[INPUT], rules=rules) as trace:
         if rules.hidden:
             said = out_of_sight(rules.hidden, trace.module)
             warnings.warn(f"FullGrad leaves out the biases of {said}", SeewhyWarning, stacklevel=2)
         gradient = trace.signal(score)[INPUT]
-        add(trace.activations[INPUT] * gradient)
+        add(trace.activations[INPUT] * gradient, Layout("channels_first", size))
     return total
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..engine.layers import INPUT
+from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS
+from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
 from ..engine.rules.balance import StayedBehind, by_image
 from ..engine.rules.guided import Rectifiers
@@ -234,12 +235,21 @@ class RelevancePass:
         return self.ledgers.get(self.seeds_of(method)[0])
 
 
+def _why_unknown(module: nn.Module, unknown: Iterable[str]) -> str:
+    """What may be known of operations without a rule, by their names in the graph."""
+    if any("CheckpointFunction" in name for name in unknown):
+        return f": it has {REENTRANT}"
+    if any(NO_DERIVATIVE in name for name in unknown):
+        return f": quantized parts, and what else has no derivative, have none either; use {WITHOUT_GRADIENTS}"
+    return why_unheard(module)
+
+
 def _check_known(trace: Trace, strict: bool) -> None:
     unknown = trace.rules.unknown if isinstance(trace.rules, Relevance) else {}
     if not unknown:
         return
     listed = ", ".join(f"{operation} ({n})" for operation, n in unknown.items())
-    said = f"no relevance rule for {listed} in {type(trace.module).__name__}"
+    said = f"no relevance rule for {listed} in {type(trace.module).__name__}{_why_unknown(trace.module, unknown)}"
     if strict:
         raise ModelError(f"{said}; strict=False takes the gradient")
     warnings.warn(f"{said}: the gradient stands in for it, and relevance may not add up", SeewhyWarning, stacklevel=5)

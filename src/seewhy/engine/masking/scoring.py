@@ -16,7 +16,7 @@ from ...errors import InputError, ModelError, SeewhyError
 from ..batches import images_depend, tell, tells
 from ..call import Call, as_call, check_input, evaluating, matching_input
 from ..targets.classes import ScoreFunction
-from ..targets.rows import rows_of
+from ..targets.rows import ROWS_AS_INPUTS, rows_of
 from .baselines import AnyBaseline, Several
 from .masks import Masks, check_masks
 from .running import Running
@@ -230,7 +230,9 @@ def _checked(column: Any, rows: int) -> Tensor:
     """Scores as a target gave them, or what is wrong with them."""
     if not isinstance(column, Tensor) or column.shape != (rows,):
         shape = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
-        raise ScorerError(f"a target gave {shape}, not one score for each of {rows} pictures: ({rows},)")
+        raise ScorerError(
+            f"a target gave {shape}, not one score for each of {rows} pictures: ({rows},){ROWS_AS_INPUTS}"
+        )
     found = column.to("cpu", torch.float64)
     if not found.isfinite().all():
         raise ScorerError("a score is not finite")

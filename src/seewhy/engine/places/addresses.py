@@ -19,6 +19,7 @@ from torch import Tensor
 _LEVELS = 6
 _AGREED = 0.3  # of -1 to 1; true ones have more but where attention averages
 _CHANCE = 1e-3  # that what agrees so much is no address
+_EACH_DIGIT = 0.25  # of that: in an order of their own tokens may agree on some digits, and know nothing of others
 _FEWEST = 9  # cells
 _MUTUAL = 0.9  # share of cells whose token is nearest to them, and they to it
 _MOST_OTHERS = 32  # tokens of no place among those of an order of their own: of many some would fit by chance
@@ -70,14 +71,20 @@ class Code:
         digits, signs = self._signs(level, grid)
         heard = contrast[:, digits]
         cells = len(signs)
-        agreed = _agreement(heard, signs)
-        prefix, enough = int(agreed.argmax()), _enough(signs.numel(), len(agreed))
-        elsewhere = torch.cat([agreed[: max(0, prefix - cells + 1)], agreed[prefix + cells :]])
-        if cells >= _FEWEST and float(agreed[prefix]) >= enough and not (elsewhere >= enough).any():
-            return Address(grid, prefix)  # else several runs of tokens lie there, each a part of a finer grid
+        if cells < _FEWEST:
+            return None
         others = len(heard) - cells
-        order = _one_to_one(heard @ signs.T) if cells >= _FEWEST and others <= _MOST_OTHERS else None
-        return None if order is None else Address(grid, others, tuple(order))
+        order = _one_to_one(heard @ signs.T) if others <= _MOST_OTHERS else None
+        if order is not None:
+            in_a_row = order == list(range(order[0], order[0] + cells))
+            return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
+        agreed, enough = _agreement(heard, signs), _enough(signs.numel(), len(heard) - cells + 1)
+        prefix = int(agreed.argmax())
+        elsewhere = torch.cat([agreed[: max(0, prefix - cells + 1)], agreed[prefix + cells :]])
+        if float(agreed[prefix]) < enough or (elsewhere >= enough).any():
+            return None  # where several runs of tokens lie there, each is a part of a finer grid
+        by_digit = [float(_agreement(heard[:, [d]], signs[:, [d]])[prefix]) for d in range(len(digits))]
+        return Address(grid, prefix) if min(by_digit) > _EACH_DIGIT * float(agreed[prefix]) else None
 
     def _signs(self, level: int, grid: tuple[int, int]) -> tuple[list[int], Tensor]:
         """Which digits count at a level, and for each cell of its grid 1 where it has one, else -1: (cells, digits)."""

@@ -68,8 +68,11 @@ class Places:
         folded = next((why for why in self.reasons.values() if why.startswith(FOLDED)), None)
         return f"; of its layers {folded}: explain the part that takes these, one by one" if folded else ""
 
-    def layout_of(self, shape: tuple[int, ...]) -> Layout | None:
-        """The layout of what no layer gives: that of all layers of its shape, or else of a picture's grid."""
+    def layout_of(self, shape: tuple[int, ...], layer: str | None = None) -> Layout | None:
+        """The layout of what an operation of a layer gives: the layer's, all layers' of its shape, or a picture's."""
+        own = (layer or "", self.seen.get(layer or "", 0))
+        if layer is not None and own in self.layouts and self._is_alike(own, shape):
+            return self.layouts[own]
         alike = {self.layouts[key] for key in self.layouts if self._is_alike(key, shape)}
         if alike or len(shape) != 4:
             return alike.pop() if len(alike) == 1 else None

@@ -77,4 +77,4 @@ class Balance:
 
 def on_the_way_back(x: Tensor, then: Callable[[Tensor], None]) -> None:
     """Has a function called with the whole signal of a tensor."""
-    x.register_hook(then)  # type: ignore[no-untyped-call]
+    x.register_hook(lambda g: None if g is None else then(g))  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from . import operations as ops
+from .balance import on_the_way_back
 from .hidden import SeeingMode, torch_name
 
 _PARAMETERS: dict[Any, tuple[str, ...]] = {
@@ -24,20 +25,23 @@ _MAY_ADD_A_BIAS = ("conv", "addmm", "linear", "batchnorm", "layernorm", "groupno
 class BiasGradients(SeeingMode):
     """Gives `collect` each operation's bias gradient b * dS/db, before it is summed over places, on the way back.
 
-    The tensors have the shape of the operation's output. A BatchNorm in evaluation mode adds beta - mu gamma / sigma.
-    Nothing about the signal changes. For networks that are piecewise linear, x * dS/dx and these add up to the score
+    It is given the operation's weight too, if that has one. The tensors have the shape of the operation's output. A
+    BatchNorm in evaluation mode adds beta - mu gamma / sigma. Nothing about the signal changes. For networks that are piecewise linear, x * dS/dx and these add up to the score
     (Srinivas and Fleuret, NeurIPS 2019, proposition 1).
     """
 
-    def __init__(self, collect: Callable[[Tensor], None]) -> None:
+    def __init__(self, collect: Callable[[Tensor, Tensor | None], None]) -> None:
         super().__init__()
         self.collect = collect
 
     def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         y = func(*args, **kwargs)
-        bias = _bias(func, args, kwargs)
+        names = _PARAMETERS.get(func)
+        given = {**dict(zip(names or (), args, strict=False)), **kwargs}
+        bias = None if names is None else _bias(func, given)
         if bias is not None and isinstance(y, Tensor) and y.requires_grad:
-            y.register_hook(lambda g: None if g is None else self.collect(g.detach() * bias))  # type: ignore[no-untyped-call]
+            weight = given.get("weight")
+            on_the_way_back(y, lambda g: self.collect(g.detach() * bias, weight))
         return y
 
     def concerns(self, node: Node) -> bool:
@@ -48,16 +52,12 @@ class BiasGradients(SeeingMode):
         return True  # it has no bias
 
 
-def _bias(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+def _bias(func: Any, given: Mapping[str, Any]) -> Tensor | None:
     """What the operation adds, shaped to broadcast over its output; None where it adds nothing."""
-    names = _PARAMETERS.get(func)
-    if names is None:
-        return None
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
     if func in ops.BATCH_NORM:
         return None if given.get("training") or given["running_mean"] is None else _batch_norm_bias(given)
     bias: Tensor | None = given.get("bias")
-    if bias is None or func is F.linear or "normalized_shape" in names:
+    if bias is None or func is F.linear or "normalized_shape" in given:
         return None if bias is None else bias.detach()
     dims = given["weight" if func in ops.CONVOLUTIONS else "input"].ndim - 2
     return bias.detach().view(-1, *[1] * dims)

@@ -68,6 +68,11 @@ def resolve(
         raise ArgumentTypeError(
             f"target={target!r} is no target; give a class index, a label, 'topK', a list of those, or a callable"
         )
+    if isinstance(output, Tensor) and not output.ndim:
+        raise TargetError(
+            "the model's output is one number for all images, as a loss is; give output=, a function from what the "
+            "model returns to the tensor that is meant"
+        )
     scored = _settled(target, labels, multi_label)
     index = getattr(scored, "index", None)
     n = len(output) if isinstance(output, Tensor) else None

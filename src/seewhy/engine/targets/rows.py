@@ -13,6 +13,8 @@ from ...errors import TargetError
 from .classes import ScoreFunction
 from .target import Target
 
+ROWS_AS_INPUTS = "; of further inputs of the model those with a row for each image are given as inputs="
+
 
 def rows_of(score: ScoreFunction, images: Sequence[int], n: int) -> ScoreFunction:
     """A score function of a batch of n images, for a batch whose row r is a copy of image `images[r]`.
