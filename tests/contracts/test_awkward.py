@@ -159,7 +159,8 @@ PLACES: dict[str, Awkward] = {
     "tokens in any order": tokens((16, 24), (4, 6), order=shuffled(24, 1)),
     "tokens in any order, first, behind two": tokens((16, 24), (4, 6), prefix=2, first=True, order=shuffled(24, 2)),
     "rows are columns, square": laid_so(lambda t: t.mT, lambda t: t.mT, (16, 16), words="picture|rows|columns|places"),
-    "rows are columns, wide": laid_so(lambda t: t.mT, lambda t: t.mT, (16, 24), words="picture|rows|columns|places"),
+    "rows are columns, wide": laid_so(lambda t: t.mT, lambda t: t.mT, (16, 24), words="picture|rows|columns|places",
+        found=False),
     "attention weights beside": Awkward(lambda: randomised(Attending()), usual_layer="read"),
     "attention weights, named": Awkward(
         lambda: randomised(Attending()), words="weights.*(picture|place)", layer="weights", nowhere=True,
@@ -197,7 +198,7 @@ HIDDEN: dict[str, Awkward] = {
     "scripted": Awkward(lambda: torch.jit.script(stages()), stages, SCRIPT),
     "traced": Awkward(lambda: torch.jit.trace(stages(), pictures(2, (16, 24))), stages, SCRIPT),
     "frozen": Awkward(lambda: torch.jit.freeze(torch.jit.script(stages())), stages, SCRIPT),
-    "scripted in part": Awkward(scripted_part, stages, SCRIPT),
+    "scripted in part": Awkward(scripted_part, stages, SCRIPT, found=False),
     "scripted in part, layer before": Awkward(
         scripted_part, stages, SCRIPT, layer="a", usual_layer="a", found=False, methods=tuple(AT_LAYER)
     ),

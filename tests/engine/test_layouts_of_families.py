@@ -72,8 +72,8 @@ MOST_CELLS = 64
 IN_PLACE = 0.4  # attention mixes places, and patches end beside the borders of cells; else it is 1 / cells
 # the network, the picture, and the grid of its default layer
 NETWORKS: dict[str, tuple[Callable[[Grid], nn.Module], Grid, Grid]] = {
-    "Hiera": (hiera, (64, 64), (2, 2)),
-    "Hiera wide": (hiera, (64, 96), (2, 3)),
+    "Hiera": (hiera, (96, 96), (3, 3)),
+    "Hiera wide": (hiera, (96, 128), (3, 4)),
     "Swin of 24 channels at 24 x 24": (swin, (96, 96), (12, 12)),
     "TNT": (tnt, (64, 64), (4, 4)),
     "TNT wide": (tnt, (64, 96), (4, 6)),
@@ -158,7 +158,7 @@ COSTS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 @pytest.mark.parametrize("network", COSTS)
 def test_places_are_found_once_and_cost_nothing_afterwards(network: str) -> None:
     make, most = COSTS[network]
-    net, x = randomised(make()), pictures(2)
+    net, x = randomised(make()), pictures(1)
     runs: list[int] = []
     net.register_forward_pre_hook(lambda _, args: runs.append(len(args[0])))
 

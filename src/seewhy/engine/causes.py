@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +23,11 @@ REENTRANT = (
     "re-entrant checkpointing (torch.utils.checkpoint); give it use_reentrant=False, or switch it off, as timm's "
     f"model.set_grad_checkpointing(False) does; or use {WITHOUT_GRADIENTS}"
 )
+
+
+def is_reentrant(operations: Iterable[str]) -> bool:
+    """Whether operations of a graph, by their names, are checkpointed in the re-entrant way."""
+    return any(CheckpointFunction.__name__ in name for name in operations)
 
 
 def gradients(score: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

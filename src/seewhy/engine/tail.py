@@ -163,7 +163,9 @@ class _Tape(TorchFunctionMode):
     def listen(self, value: Any) -> Any:
         """Takes down a call of the layer, and returns the copy that the model goes on with."""
         self.calls += 1
-        if self._wanted is not None and self.calls != self._wanted + 1:
+        if self._wanted is not None and self.calls < self._wanted + 1:
+            return _copied(value)
+        if self._wanted is not None and self.calls > self._wanted + 1:
             return value
         self._state = "passing"
         tensors = tensors_in(value)
@@ -189,7 +191,7 @@ class _Tape(TorchFunctionMode):
         self._call += 1
         wanted = self.calls if self._wanted is None else self._wanted + 1
         if self._call < wanted:
-            return replace_first_tensor(value, tensors_in(value)[0].clone())
+            return _copied(value)
         if self._call > wanted:
             return value
         self._state = "passing"
@@ -197,3 +199,9 @@ class _Tape(TorchFunctionMode):
 
     def _versions_now(self) -> list[int]:
         return [tensor._version for _, value in self._kept[: self._end] for tensor in tensors_in(value)]
+
+
+def _copied(value: Any) -> Any:
+    """What a layer gave, for the model to write into."""
+    tensors = tensors_in(value)
+    return replace_first_tensor(value, tensors[0].clone()) if tensors else value

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..engine.call import Call
 from ..engine.causes import check_differentiable
 from ..engine.flow import find_flow
-from ..engine.layers import INPUT
+from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
 from ..engine.places.places import find_places, picture_layout
 from ..engine.rules.bias import BiasGradients
@@ -214,6 +214,7 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     size, places = (x.shape[2], x.shape[3]), find_places(call, x)
     total = torch.zeros(len(x), *size, device=x.device)
 
+    left_out = 0
     owners = {id(weight): name.rpartition(".")[0] for name, weight in call.module.named_parameters()}
 
     def add(field: Tensor, layout: Layout | None) -> None:
@@ -222,7 +223,10 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
             total = total.to(field.device) + resize(_unit(layout.to_grid(field)).sum(1), size)
 
     def add_bias(field: Tensor, weight: Tensor | None) -> None:
-        add(field, places.layout_of(tuple(field.shape), owners.get(id(weight))))
+        nonlocal left_out
+        layout = places.layout_of(tuple(field.shape), owners.get(id(weight)))
+        left_out += layout is None and field.ndim > 2 and field[0, 0].numel() > 1
+        add(field, layout)
 
     rules = BiasGradients(add_bias)
     with Trace(call, x, layers=[INPUT], rules=rules) as trace:
@@ -231,6 +235,9 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
             warnings.warn(f"FullGrad leaves out the biases of {said}", SeewhyWarning, stacklevel=2)
         gradient = trace.signal(score)[INPUT]
         add(trace.activations[INPUT] * gradient, Layout("channels_first", size))
+    if left_out:
+        said = f"FullGrad leaves out {left_out} biases whose places in the picture are not known"
+        warnings.warn(f"{said}{why_unheard(call.module)}", SeewhyWarning, stacklevel=2)
     return total
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS
+from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS, is_reentrant
 from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
 from ..engine.rules.balance import StayedBehind, by_image
@@ -48,7 +48,7 @@ class GradientPass:
         self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
-        if rules and rules.hidden:
+        if rules and rules.hidden and not is_reentrant(rules.hidden):  # there the way back ends in an error
             said = out_of_sight(rules.hidden, trace.module)
             warnings.warn(OUT_OF_REACH.format(said), SeewhyWarning, stacklevel=4)
         elif rules and not rules.met:
@@ -237,7 +237,7 @@ class RelevancePass:
 
 def _why_unknown(module: nn.Module, unknown: Iterable[str]) -> str:
     """What may be known of operations without a rule, by their names in the graph."""
-    if any("CheckpointFunction" in name for name in unknown):
+    if is_reentrant(unknown):
         return f": it has {REENTRANT}"
     if any(NO_DERIVATIVE in name for name in unknown):
         return f": quantized parts, and what else has no derivative, have none either; use {WITHOUT_GRADIENTS}"

@@ -289,7 +289,7 @@ def bias_sum(net: nn.Module, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
     """What x and all biases give the score, and the score, (N,) each."""
     parts: list[Tensor] = []
 
-    def collect(field: Tensor) -> None:
+    def collect(field: Tensor, weight: Tensor | None = None) -> None:
         parts.append(field.flatten(1).sum(1))
 
     with Trace(net, x, layers=["input"], rules=BiasGradients(collect)) as trace:
@@ -342,7 +342,7 @@ def test_completeness_on_resnet18() -> None:
 
 def test_watching_biases_changes_no_signal() -> None:
     net, x = randomised(TinyResNet()), pictures()
-    with Trace(net, x, layers=["input"], rules=BiasGradients(lambda field: None)) as trace:
+    with Trace(net, x, layers=["input"], rules=BiasGradients(lambda field, weight: None)) as trace:
         watched, output = trace.signal(1)["input"], trace.output
     with Trace(net, x, layers=["input"]) as trace:
         assert torch.equal(trace.signal(1)["input"], watched)
@@ -354,7 +354,7 @@ def test_bias_fields_of_norms_have_the_shape_of_the_output() -> None:
     randomised(net)
     shapes: list[tuple[int, ...]] = []
     x = pictures(2, 16)
-    rules = BiasGradients(lambda f: shapes.append(tuple(f.shape)))
+    rules = BiasGradients(lambda field, weight: shapes.append(tuple(field.shape)))
     with Trace(net, x, layers=["input"], rules=rules) as trace:
         trace.signal(0)
     assert shapes == [(2, 2), (2, 3, 256), (2, 3, 16, 16)]

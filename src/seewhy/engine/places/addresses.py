@@ -9,7 +9,7 @@ Coarser grids, of every second row and column, are read from the leading digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,8 @@ _LEVELS = 6
 _AGREED = 0.3  # of -1 to 1; true ones have more but where attention averages
 _CHANCE = 1e-3  # that what agrees so much is no address
 _EACH_DIGIT = 0.25  # of that: in an order of their own tokens may agree on some digits, and know nothing of others
-_FEWEST = 9  # cells
+_FEWEST = 9  # cells: fewer have to be told apart wholly, and clearly
+_LOUD = 0.5
 _MUTUAL = 0.9  # share of cells whose token is nearest to them, and they to it
 _MOST_OTHERS = 32  # tokens of no place among those of an order of their own: of many some would fit by chance
 
@@ -48,13 +49,19 @@ class Code:
         digits = [(n >> d & 1).bool() for n, count in zip(numbers, self._digits, strict=True) for d in range(count)]
         return torch.stack([mask for digit in digits for mask in (digit, ~digit)])
 
-    def read(self, energy: Tensor) -> Address | None:
-        """The address of L tokens by how much they answer to each pass, (P, L), at the finest grid that fits."""
+    def read(self, energy: Tensor, known: Iterable[Address] = ()) -> Address | None:
+        """The address of L tokens by how much they answer to each pass, (P, L), at the finest grid that fits.
+
+        Args:
+            known: orders of as many tokens elsewhere, which these may be in too.
+        """
         contrast = _contrast(energy).T.cpu()  # (L, digits)
+        orders = [address for address in known if address.order]
         for level in range(_LEVELS):
             for grid in self._coarser(level):
                 if grid[0] * grid[1] <= len(contrast):
-                    found = self._read_at(contrast, level, grid)
+                    digits, signs = self._signs(level, grid)
+                    found = _read(contrast[:, digits], signs, grid, [a for a in orders if a.grid == grid])
                     if found:
                         return found
         return None
@@ -67,25 +74,6 @@ class Code:
         )
         yield from (grid for grid in dict.fromkeys((up, down)) if grid[0] * grid[1] > 1)
 
-    def _read_at(self, contrast: Tensor, level: int, grid: tuple[int, int]) -> Address | None:
-        digits, signs = self._signs(level, grid)
-        heard = contrast[:, digits]
-        cells = len(signs)
-        if cells < _FEWEST:
-            return None
-        others = len(heard) - cells
-        order = _one_to_one(heard @ signs.T) if others <= _MOST_OTHERS else None
-        if order is not None:
-            in_a_row = order == list(range(order[0], order[0] + cells))
-            return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
-        agreed, enough = _agreement(heard, signs), _enough(signs.numel(), len(heard) - cells + 1)
-        prefix = int(agreed.argmax())
-        elsewhere = torch.cat([agreed[: max(0, prefix - cells + 1)], agreed[prefix + cells :]])
-        if float(agreed[prefix]) < enough or (elsewhere >= enough).any():
-            return None  # where several runs of tokens lie there, each is a part of a finer grid
-        by_digit = [float(_agreement(heard[:, [d]], signs[:, [d]])[prefix]) for d in range(len(digits))]
-        return Address(grid, prefix) if min(by_digit) > _EACH_DIGIT * float(agreed[prefix]) else None
-
     def _signs(self, level: int, grid: tuple[int, int]) -> tuple[list[int], Tensor]:
         """Which digits count at a level, and for each cell of its grid 1 where it has one, else -1: (cells, digits)."""
         rows = torch.arange(grid[0]).repeat_interleave(grid[1])
@@ -96,6 +84,39 @@ class Code:
                 digits.append(first + digit)
                 signs.append((numbers >> (digit - level) & 1) * 2 - 1)
         return digits, torch.stack(signs, 1).float()
+
+
+def _read(heard: Tensor, signs: Tensor, grid: tuple[int, int], known: Sequence[Address]) -> Address | None:
+    """The address of tokens that heard so much of each digit (L, digits), in a grid of cells with these (cells, digits)."""
+    cells = len(signs)
+    few, others = cells < _FEWEST, len(heard) - cells
+    may_be_own = others <= (_FEWEST if few else _MOST_OTHERS)
+    order = _one_to_one(heard @ signs.T, whole=few) if may_be_own else None
+    if order is not None and (not few or heard[order].abs().mean() > _LOUD):
+        in_a_row = order == list(range(order[0], order[0] + cells))
+        return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
+    return None if few else _likeliest(heard, signs, grid, known)
+
+
+def _likeliest(heard: Tensor, signs: Tensor, grid: tuple[int, int], known: Sequence[Address]) -> Address | None:
+    """The run of tokens, or the known order, that agrees with the cells' digits by more than chance, on each digit."""
+    cells = len(signs)
+    runs = _agreement(heard, signs)
+    prefix, enough = int(runs.argmax()), _enough(signs.numel(), len(runs) + len(known))
+    elsewhere = torch.cat([runs[: max(0, prefix - cells + 1)], runs[prefix + cells :]])
+    candidates = [Address(grid, prefix)] if not (elsewhere >= enough).any() else []
+    # where several runs of tokens lie there, each is a part of a finer grid
+    agreed = [(_agreed(heard, signs, address), address) for address in (*candidates, *known)]
+    best, address = max(agreed, key=lambda pair: pair[0].mean(), default=(torch.zeros(1), None))
+    clear = address is not None and best.mean() >= enough and best.min() > _EACH_DIGIT * best.mean()
+    return address if clear else None
+
+
+def _agreed(heard: Tensor, signs: Tensor, address: Address) -> Tensor:
+    """The correlation of an address's tokens with the cells, digit by digit."""
+    tokens = address.order or range(address.prefix, address.prefix + len(signs))
+    own = heard[list(tokens)]
+    return F.cosine_similarity(own - own.mean(0), signs - signs.mean(0), dim=0)
 
 
 def loudness(energy: Tensor) -> float:
@@ -125,11 +146,11 @@ def _enough(votes: int, starts: int) -> float:
     return max(_AGREED, math.sqrt(2 * math.log(starts / _CHANCE) / votes))
 
 
-def _one_to_one(fit: Tensor) -> list[int] | None:
-    """For each cell its token, where nearly all of them are each other's nearest; else None."""
+def _one_to_one(fit: Tensor, *, whole: bool) -> list[int] | None:
+    """For each cell its token, where nearly all of them, or the whole, are each other's nearest; else None."""
     tokens, cells = fit.argmax(0), fit.argmax(1)
     mutual = (cells[tokens] == torch.arange(fit.shape[1])).float().mean()
-    if mutual < _MUTUAL:
+    if mutual < (1 if whole else _MUTUAL):
         return None
     if len(set(tokens.tolist())) == len(tokens):
         return [int(token) for token in tokens]

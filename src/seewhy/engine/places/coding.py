@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..layout import AXES, Kind, Layout
 from ..outputs import LayerCall
-from .addresses import Code, loudness
+from .addresses import Address, Code, loudness
 from .experiment import ROWS, Disturb, Experiment, differs
 from .grids import PICTURES, noise_like
 
@@ -56,10 +56,18 @@ def read_code(
     answers = {place: torch.cat(parts) for place, parts in energies.items()}
     found: dict[LayerCall, Layout] = {}
     for (key, kind), energy in sorted(answers.items(), key=lambda answer: -loudness(answer[1])):
-        address = code.read(energy.flatten(1)) if key in heard and key not in found else None
+        if key not in heard or key in found:
+            continue
+        alike = {layout for other, layout in found.items() if _as_many(answers, (other, layout.kind), energy)}
+        address = code.read(energy.flatten(1), [Address(a.grid, a.prefix, a.order) for a in alike])
         if address and energy.shape[1:] in (address.grid, energy.shape[1:2]):
             found[key] = Layout(kind, address.grid, address.prefix, address.order)
     return found, heard
+
+
+def _as_many(answers: Mapping[_Place, Tensor], place: _Place, energy: Tensor) -> bool:
+    """Whether a layer that was found has as many tokens."""
+    return place in answers and answers[place].shape == energy.shape
 
 
 def _kinds(experiment: Experiment, key: LayerCall) -> list[Kind]:

@@ -22,7 +22,7 @@ from ...errors import LayerError
 from ..call import Call, as_call
 from ..keys import Remembered
 from ..layers import split_call
-from ..layout import AXES, Layout
+from ..layout import AXES, Layout, covers
 from ..outputs import LayerCall
 from .coding import Source, read_code
 from .experiment import FOLDED, Experiment, answers
@@ -129,15 +129,30 @@ class _Finder:
         experiment = self.experiment
         pictures = changed_pictures(experiment.x)
         experiment.compare(pictures, self._look_for_grids)
-        if experiment.together and not self.layouts:  # images of a batch may depend on each other
-            experiment.together = False
-            experiment.compare(pictures, self._look_for_grids)
+        if experiment.together and self._lack_grids():
+            self._look_one_by_one(pictures)
         self._look_for_addresses()
         for key in self.made:
             layout = self._as_neighbors(key) if key not in self.layouts else None
             if layout:
                 self.layouts[key] = layout
         return self._told()
+
+    def _lack_grids(self) -> bool:
+        """Whether something has the shape of a picture and the image's proportions, and is none."""
+        return not self.layouts or any(
+            key not in self.layouts and covers(grid, self.size)
+            for key in self.made
+            if self.experiment.given[key].ndim == 4 and isinstance(self.experiment.batch_dims.get(key), int)
+            for _, grid in pictures_in(self.experiment.given[key].shape)
+        )
+
+    def _look_one_by_one(self, pictures: Tensor) -> None:
+        """Images of a batch may depend on each other; if it is not that, they run together again."""
+        found = len(self.layouts)
+        self.experiment.together = False
+        self.experiment.compare(pictures, self._look_for_grids)
+        self.experiment.together = len(self.layouts) == found
 
     def _look_for_grids(self, key: LayerCall, rows: Tensor, row: Tensor) -> None:
         layout = picture_of(rows, row, self.size) if rows.ndim == 4 else None

@@ -26,8 +26,8 @@ class BiasGradients(SeeingMode):
     """Gives `collect` each operation's bias gradient b * dS/db, before it is summed over places, on the way back.
 
     It is given the operation's weight too, if that has one. The tensors have the shape of the operation's output. A
-    BatchNorm in evaluation mode adds beta - mu gamma / sigma. Nothing about the signal changes. For networks that are piecewise linear, x * dS/dx and these add up to the score
-    (Srinivas and Fleuret, NeurIPS 2019, proposition 1).
+    BatchNorm in evaluation mode adds beta - mu gamma / sigma. Nothing about the signal changes. For networks that are
+    piecewise linear, x * dS/dx and these add up to the score (Srinivas and Fleuret, NeurIPS 2019, proposition 1).
     """
 
     def __init__(self, collect: Callable[[Tensor, Tensor | None], None]) -> None:
@@ -41,7 +41,7 @@ class BiasGradients(SeeingMode):
         bias = None if names is None else _bias(func, given)
         if bias is not None and isinstance(y, Tensor) and y.requires_grad:
             weight = given.get("weight")
-            on_the_way_back(y, lambda g: self.collect(g.detach() * bias, weight))
+            on_the_way_back(y, lambda g: None if self.under_way else self.collect(g.detach() * bias, weight))
         return y
 
     def concerns(self, node: Node) -> bool:

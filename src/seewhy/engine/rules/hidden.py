@@ -109,6 +109,11 @@ class SeeingMode(TorchFunctionMode, ABC):
         missed = [node for node in between(made, now.taps) if not self.has_seen(node) and not now.judged.get(node)]
         self.hidden = dict(Counter(operation_name(node) for node in missed if self.concerns(node)))
 
+    @property
+    def under_way(self) -> bool:
+        """Whether the forward pass goes on: gradients that are looked at meanwhile are no signal."""
+        return bool(self._sights.open)
+
     def end(self) -> None:
         """Closes the forward pass, and lets go of its graph."""
         self._sights.open.pop()

@@ -126,12 +126,13 @@ def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, l
     def keep(module: Any, args: Any, kwargs: Any) -> None:
         given.append(args[0] if args else next(iter(kwargs.values())))
 
+    places = find_places(index.problem.call, images)
     handle = head.layer.module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         with Trace(index.problem.call, images, layers=[layer]) as trace:
             features = slopes[:, :-1] if head.layer.bias else slopes
             activation = trace.activations[layer]
-            layout = picture_layout(find_places(trace.call, images), images, layer, activation)
+            layout = picture_layout(places, images, layer, activation)
             signal = trace.signal(lambda _: (given[-1] * features).flatten(1).sum(1))[layer]
     finally:
         handle.remove()
