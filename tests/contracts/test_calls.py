@@ -288,4 +288,4 @@ def test_targets_with_a_row_for_each_image_are_cut_with_the_photos(kind: str, me
     found = seewhy.explain(net, x, targets=[target(slice(None))], batch_size=batch_size, **asked)[0].map
     for i in range(5):
         alone = seewhy.explain(net, x[i : i + 1], targets=[target(slice(i, i + 1))], **asked)[0].map[0]
-        torch.testing.assert_close(found[i], alone, rtol=1e-4, atol=2e-5 * float(alone.abs().max()) + 1e-12)
+        torch.testing.assert_close(found[i], alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()) + 1e-12)

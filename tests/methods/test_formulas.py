@@ -366,21 +366,28 @@ def test_guided_grad_cam_is_the_product() -> None:
 
 
 class Counted(nn.Module):
-    """Counts its forward passes, and the ways back to its input."""
+    """Counts the forward passes, and the ways back to its input, since the last was made; not as a setting of its own."""
+
+    forwards, backwards = 0, 0
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net, self.forwards, self.backwards = net, 0, 0
+        self.net = net
+        self.start()
+
+    @classmethod
+    def start(cls) -> None:
+        cls.forwards = cls.backwards = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.forwards += 1
+        type(self).forwards += 1
         output = self.net(x)
         if output.requires_grad:
             output.register_hook(lambda g: self.count())
         return output
 
     def count(self) -> None:
-        self.backwards += 1
+        type(self).backwards += 1
 
 
 def test_a_shared_pass_equals_separate_calls_exactly() -> None:
@@ -427,7 +434,7 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
 def test_passes_are_shared(names: list[str], n_targets: int, forwards: int, backwards: int) -> None:
     net = Counted(randomised(TinyResNet())).eval()
     find_places(net, pictures(1))
-    net.forwards = net.backwards = 0
+    net.start()
     shared_pass(
         Call(net),
         pictures(1),
@@ -441,7 +448,7 @@ def test_passes_are_shared(names: list[str], n_targets: int, forwards: int, back
 def test_a_method_alone_is_one_pass_once_the_layer_is_known() -> None:
     net, x = Counted(randomised(TinyResNet())).eval(), pictures()
     methods.grad_cam(net, x, 0)
-    net.forwards = net.backwards = 0
+    net.start()
     methods.grad_cam(net, x, 0)
     assert (net.forwards, net.backwards) == (1, 1)
 

@@ -30,6 +30,12 @@ def is_reentrant(operations: Iterable[str]) -> bool:
     return any(CheckpointFunction.__name__ in name for name in operations)
 
 
+def is_a_dead_end(operations: Iterable[str]) -> bool:
+    """Whether the way back through operations of a graph, by their names, ends in an error."""
+    names = list(operations)
+    return is_reentrant(names) or any(NO_DERIVATIVE in name for name in names)
+
+
 def gradients(score: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
     """The gradient of a number by each of the tensors, None where no way leads back; the graph stays.
 

@@ -225,7 +225,7 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     def add_bias(field: Tensor, weight: Tensor | None) -> None:
         nonlocal left_out
         layout = places.layout_of(tuple(field.shape), owners.get(id(weight)))
-        left_out += layout is None and field.ndim > 2 and field[0, 0].numel() > 1
+        left_out += layout is None and sum(size > 1 for size in field.shape[1:]) > 1  # else it has one place
         add(field, layout)
 
     rules = BiasGradients(add_bias)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS, is_reentrant
+from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS, is_a_dead_end, is_reentrant
 from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
 from ..engine.rules.balance import StayedBehind, by_image
@@ -48,7 +48,9 @@ class GradientPass:
         self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
-        if rules and rules.hidden and not is_reentrant(rules.hidden):  # there the way back ends in an error
+        if rules and is_a_dead_end(rules.hidden):
+            return  # the signal says why
+        if rules and rules.hidden:
             said = out_of_sight(rules.hidden, trace.module)
             warnings.warn(OUT_OF_REACH.format(said), SeewhyWarning, stacklevel=4)
         elif rules and not rules.met:

@@ -93,7 +93,7 @@ def evaluate(
         batch = source.batch(start, stop)
         if batch.names:
             x, called = batch.x, call.rows(batch.indices)
-            resolved = _resolved(called, x, [part_of(target, batch.indices) for target in wanted], model.labels)
+            resolved = _resolved(called, x, wanted, batch.indices, model.labels)
             explained = explain(
                 called,
                 x,
@@ -187,11 +187,11 @@ def _named(metrics: MetricsLike) -> dict[str, ExplanationMetric]:
 
 
 def _resolved(
-    call: Call, x: Tensor, targets: Sequence[TargetLike], labels: Sequence[str] | None
+    call: Call, x: Tensor, targets: Sequence[TargetLike], images: Sequence[int], labels: Sequence[str] | None
 ) -> list[ResolvedTarget]:
     """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
     output = answers(call, x)
-    found = [(t, resolve(t, output, labels, multi_label=call.multi_label)) for t in targets]
+    found = [(t, resolve(part_of(t, images), output, labels, multi_label=call.multi_label)) for t in targets]
     return [
         resolved if one_each(target) is None else dataclasses.replace(resolved, name=OWN)
         for target, several in found

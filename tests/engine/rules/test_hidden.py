@@ -195,9 +195,9 @@ def test_an_exported_model_is_seen() -> None:
     x, usual = pictures(2, 32), randomised(Plain())
     net = torch.export.export(usual, (x,)).module()
     _alike(net, usual)
-    torch.testing.assert_close(fullgrad(net, x, 1), fullgrad(usual, x, 1))
-    with pytest.raises(InputError, match=r"not what the model was exported for .*dynamic_shapes"):
-        saliency(net, x[:1], 1)
+    for ask in (lambda: saliency(net, x[:1], 1), lambda: fullgrad(net, x, 1)):  # which tries one picture
+        with pytest.raises(InputError, match=r"not what the model was exported for .*dynamic_shapes"):
+            ask()
     with pytest.raises(LayerError, match=r"layers of an exported graph do not run as modules"):
         grad_cam(net, x, 1, layer="b")
 

@@ -20,8 +20,7 @@ _LEVELS = 6
 _AGREED = 0.3  # of -1 to 1; true ones have more but where attention averages
 _CHANCE = 1e-3  # that what agrees so much is no address
 _EACH_DIGIT = 0.25  # of that: in an order of their own tokens may agree on some digits, and know nothing of others
-_FEWEST = 9  # cells: fewer have to be told apart wholly, and clearly
-_LOUD = 0.5
+_FEWEST = 9  # cells: of fewer some order fits by chance
 _MUTUAL = 0.9  # share of cells whose token is nearest to them, and they to it
 _MOST_OTHERS = 32  # tokens of no place among those of an order of their own: of many some would fit by chance
 
@@ -87,15 +86,15 @@ class Code:
 
 
 def _read(heard: Tensor, signs: Tensor, grid: tuple[int, int], known: Sequence[Address]) -> Address | None:
-    """The address of tokens that heard so much of each digit (L, digits), in a grid of cells with these (cells, digits)."""
-    cells = len(signs)
-    few, others = cells < _FEWEST, len(heard) - cells
-    may_be_own = others <= (_FEWEST if few else _MOST_OTHERS)
-    order = _one_to_one(heard @ signs.T, whole=few) if may_be_own else None
-    if order is not None and (not few or heard[order].abs().mean() > _LOUD):
-        in_a_row = order == list(range(order[0], order[0] + cells))
-        return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
-    return None if few else _likeliest(heard, signs, grid, known)
+    """The address of tokens that heard so much of each digit (L, digits), in a grid of cells that have these."""
+    cells, others = len(signs), len(heard) - len(signs)
+    if cells < _FEWEST:
+        return None
+    order = _one_to_one(heard @ signs.T) if others <= _MOST_OTHERS else None
+    if order is None:
+        return _likeliest(heard, signs, grid, known)
+    in_a_row = order == list(range(order[0], order[0] + cells))
+    return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
 
 
 def _likeliest(heard: Tensor, signs: Tensor, grid: tuple[int, int], known: Sequence[Address]) -> Address | None:
@@ -146,11 +145,11 @@ def _enough(votes: int, starts: int) -> float:
     return max(_AGREED, math.sqrt(2 * math.log(starts / _CHANCE) / votes))
 
 
-def _one_to_one(fit: Tensor, *, whole: bool) -> list[int] | None:
-    """For each cell its token, where nearly all of them, or the whole, are each other's nearest; else None."""
+def _one_to_one(fit: Tensor) -> list[int] | None:
+    """For each cell its token, where nearly all of them are each other's nearest; else None."""
     tokens, cells = fit.argmax(0), fit.argmax(1)
     mutual = (cells[tokens] == torch.arange(fit.shape[1])).float().mean()
-    if mutual < (1 if whole else _MUTUAL):
+    if mutual < _MUTUAL:
         return None
     if len(set(tokens.tolist())) == len(tokens):
         return [int(token) for token in tokens]
