@@ -366,7 +366,7 @@ def test_guided_grad_cam_is_the_product() -> None:
 
 
 class Counted(nn.Module):
-    """Counts the forward passes, and the ways back to its input, since the last was made; not as a setting of its own."""
+    """Counts forward passes, and ways back to its input, since the last was made; not as a setting of its own."""
 
     forwards, backwards = 0, 0
 
