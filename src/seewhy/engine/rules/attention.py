@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .mode import Mode
+from .operations import Arguments, Function, Options
 from .passing import Valued
 
 _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 
 
-def attention(mode: Mode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+def attention(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     """Scaled dot-product attention (CP-LRP, Ali et al., ICML 2022; AttnLRP, Achtibat et al., ICML 2024)."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+    given: Options = {**dict(zip(names, args, strict=False)), **kwargs}
     q, k, v, mask = (given.pop(name, None) for name in names[:4])
     if mode.composite.attention == "cp":
         mask = mask if mask is None else mask.detach()
@@ -38,7 +39,7 @@ def attention(mode: Mode, func: Any, args: Sequence[Any], kwargs: Mapping[str, A
     return Valued.apply(out, z)  # type: ignore[no-any-return]
 
 
-def multi_head(mode: Mode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def multi_head(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """`F.multi_head_attention_forward`."""
     with torch.no_grad():
         z, attended = func(*args, **kwargs)
@@ -50,7 +51,7 @@ def multi_head(mode: Mode, func: Any, args: Sequence[Any], kwargs: Mapping[str, 
     return Valued.apply(out, z), attended
 
 
-def _multi_head_parts(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+def _multi_head_parts(args: Arguments, kwargs: Options) -> Tensor | None:
     """The output (L, N, E) from the call's own parts; None where the call uses what is not written out here."""
     bound = _SIGNATURE.bind(*args, **kwargs)
     bound.apply_defaults()

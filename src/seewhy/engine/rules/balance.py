@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 Reason = Literal["kept", "absorbed"]
 
@@ -75,6 +76,7 @@ class Balance:
         self.at_layer[layer] = self.stayed_behind(device)
 
 
-def on_the_way_back(x: Tensor, then: Callable[[Tensor], None]) -> None:
-    """Has a function called with the whole signal of a tensor."""
-    x.register_hook(lambda g: None if g is None else then(g))  # type: ignore[no-untyped-call]
+def on_the_way_back(x: Tensor, then: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Has a function called with the whole signal of a tensor; what it returns goes on in its place."""
+    hook: RemovableHandle = x.register_hook(lambda g: None if g is None else then(g))  # type: ignore[no-untyped-call]
+    return hook

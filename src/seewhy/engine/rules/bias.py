@@ -13,8 +13,9 @@ from torch.autograd.graph import Node
 from . import operations as ops
 from .balance import on_the_way_back
 from .hidden import SeeingMode, torch_name
+from .operations import Arguments, Function, Options
 
-_PARAMETERS: dict[Any, tuple[str, ...]] = {
+_PARAMETERS: dict[Function, tuple[str, ...]] = {
     **dict.fromkeys(ops.CONVOLUTIONS.keys() | ops.LINEAR, ("input", "weight", "bias")),
     **{norm: names for norm, names in ops.LAYER_NORMS.items() if "running_mean" not in names},
     **ops.BATCH_NORM,
@@ -34,7 +35,7 @@ class BiasGradients(SeeingMode):
         super().__init__()
         self.collect = collect
 
-    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         y = func(*args, **kwargs)
         names = _PARAMETERS.get(func)
         given = {**dict(zip(names or (), args, strict=False)), **kwargs}
@@ -52,7 +53,7 @@ class BiasGradients(SeeingMode):
         return True  # it has no bias
 
 
-def _bias(func: Any, given: Mapping[str, Any]) -> Tensor | None:
+def _bias(func: Function, given: Mapping[str, Any]) -> Tensor | None:
     """What the operation adds, shaped to broadcast over its output; None where it adds nothing."""
     if func in ops.BATCH_NORM:
         return None if given.get("training") or given["running_mean"] is None else _batch_norm_bias(given)

@@ -6,7 +6,7 @@ of x and y tell: those of two tensors that have nothing to do with each other do
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from . import operations as ops
 from .in_place import set_item
 from .notes import tensors
+from .operations import Arguments, Function, Options
 
 _LARGER = ops.named("maximum", "fmax", "max")
 _SUMS = ops.ADD | {Tensor.__iadd__}
@@ -24,24 +25,29 @@ _SAMPLE = 4096  # places that are looked at
 _FEWEST = 8  # by chance, fewer come in order
 
 
-def operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+def operands(func: Function, args: Arguments, kwargs: Options) -> list[Tensor]:
     """The tensors that a call of `MAY_RECTIFY` may rectify; none where its shapes or kinds rule that out."""
     if func in _ITEMS:
         return [args[0]] if args[0].requires_grad and _is_mask(args[1], args[0]) else []
     given = list(tensors((args, kwargs)))
-    if func in _SUMS and not any(map(_is_magnitude, given)):
-        return []
-    if func in _PRODUCTS and (len(given) < 2 or given[0] is given[1]):
+    if not _may_rectify(func, given):
         return []
     return [x for x in given if x.requires_grad and all(o.shape == x.shape or o.numel() == 1 for o in given)]
 
 
-def _is_mask(index: Any, x: Tensor) -> bool:
+def _may_rectify(func: Function, given: Sequence[Tensor]) -> bool:
+    """False for sums without a magnitude, and for products that are not of two tensors."""
+    if func in _SUMS:
+        return any(map(_is_magnitude, given))
+    return func not in _PRODUCTS or (len(given) > 1 and given[0] is not given[1])
+
+
+def _is_mask(index: object, x: Tensor) -> bool:
     mask = index[0] if isinstance(index, tuple | list) and len(index) == 1 else index
     return isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == x.shape
 
 
-def height(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, y: Tensor) -> float | None:
+def height(func: Function, args: Arguments, kwargs: Options, x: Tensor, y: Tensor) -> float | None:
     """How far the gate opens where y, which the call gave, is x rectified; None where it is not."""
     if func in _LARGER and any(_is_zero(v) for v in (*args[:2], *kwargs.values()) if v is not x):
         return 1.0
@@ -72,7 +78,7 @@ def _is_magnitude(x: Tensor) -> bool:
     return x.grad_fn is not None and x.grad_fn.name() == "AbsBackward0"
 
 
-def _is_zero(value: Any) -> bool:
+def _is_zero(value: object) -> bool:
     if isinstance(value, Tensor):
         return not value.requires_grad and not value.count_nonzero()
     return type(value) in (int, float) and value == 0

@@ -5,7 +5,7 @@ The rules act on operations as they are called, whatever module, function or met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,9 +15,11 @@ from torch.utils.hooks import RemovableHandle
 
 from ..graph import between
 from . import operations as ops
+from .balance import on_the_way_back
 from .computed import MAY_RECTIFY, height, operands
 from .hidden import SeeingMode, torch_name
 from .in_place import twin
+from .operations import Arguments, Function, Options
 
 RectifierRule = Literal["gradient", "guided", "deconvnet"]
 
@@ -30,7 +32,7 @@ _ALWAYS = ops.named(
 # their derivative is 0 or 1
 _STEPS = ops.named("relu", "relu6")
 # these are rectifiers where their lower bound is zero: operation -> (position, name, default) of that bound
-_IF_CUT_AT_ZERO: dict[Callable[..., Any], tuple[int, str, float | None]] = {
+_IF_CUT_AT_ZERO: dict[Function, tuple[int, str, float | None]] = {
     **dict.fromkeys(ops.named("hardtanh"), (1, "min_val", -1.0)),
     **dict.fromkeys(ops.named("clamp", "clip", "clamp_min"), (1, "min", None)),
 }
@@ -42,7 +44,7 @@ _MAY_BE_ONE = frozenset({
 })  # fmt: skip
 
 
-def is_rectifier(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def is_rectifier(func: Function, args: Arguments, kwargs: Options) -> bool:
     """Whether a call is of a ReLU, ReLU6, clamp from zero, or of a smooth relative such as GELU or SiLU."""
     if func in _ALWAYS:
         return True
@@ -70,23 +72,20 @@ class Rectifiers(SeeingMode):
         self.met = 0
         self._hooks: dict[Node, RemovableHandle] = {}
 
-    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         if func in MAY_RECTIFY:
             return self._by_what_it_computes(func, args, kwargs)
         if not is_rectifier(func, args, kwargs):
             return func(*args, **kwargs)
         self.met += 1
+        x, rest = ops.first_argument(args, kwargs), {k: v for k, v in kwargs.items() if k != "input"}
         if self.rule == "deconvnet":
-            rest = {name: value for name, value in kwargs.items() if name != "input"}
-            return _PositiveSignal.apply(args[0] if args else kwargs["input"], func, args[1:], rest)
-        x = args[0] if args else kwargs["input"]
+            return _PositiveSignal.apply(x, func, args[1:], rest)
         if x._is_view() and x.requires_grad:
-            return self._on_view(x, func, args[1:], kwargs)
-        y = func(*args, **kwargs)
-        if y.requires_grad and (func in _STEPS or func in _IF_CUT_AT_ZERO):
-            self._hooks[y.grad_fn] = y.grad_fn.register_hook(self._positive_after)
-        elif y.requires_grad:
-            self._hooks[y.grad_fn] = y.register_hook(self._positive)
+            return self._on_view(x, func, args[1:], rest)
+        y: Tensor = func(*args, **kwargs)
+        if y.requires_grad:
+            self._hooks[_node(y)] = self._hook(func, y)
         return y
 
     def end(self) -> None:
@@ -107,7 +106,7 @@ class Rectifiers(SeeingMode):
         self.met += 1
         return True
 
-    def _by_what_it_computes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _by_what_it_computes(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         """A call that may spell a rectifier: the rule holds if it did."""
         if not operands(func, args, kwargs):
             return func(*args, **kwargs)
@@ -128,7 +127,7 @@ class Rectifiers(SeeingMode):
         if self.rule == "deconvnet":
             x = x if height == 1 else x * height
             return _PositiveSignal.apply(x, lambda _: y.detach(), (), {})  # type: ignore[no-any-return]
-        self._hooks[_node(y)] = y.register_hook(self._positive)  # type: ignore[no-untyped-call]
+        self._hooks[_node(y)] = on_the_way_back(y, self._positive)
         return y
 
     def _release(self, x: Tensor, y: Tensor) -> None:
@@ -141,17 +140,23 @@ class Rectifiers(SeeingMode):
                 self._hooks.pop(node).remove()
                 self.met -= 1
 
-    def _on_view(self, x: Tensor, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    def _on_view(self, x: Tensor, func: Function, args: Arguments, kwargs: Options) -> Tensor:
         """Of a part of a tensor changed in place the way back leads through the whole, past a hook on the part."""
         copy = x.clone()
-        y: Tensor = func(copy, *args, **{name: value for name, value in kwargs.items() if name != "input"})
-        y.register_hook(self._positive)  # type: ignore[no-untyped-call]
+        y: Tensor = func(copy, *args, **kwargs)
+        on_the_way_back(y, self._positive)
         return x.copy_(y) if y is copy else y
+
+    def _hook(self, func: Function, y: Tensor) -> RemovableHandle:
+        """The rule for what a rectifier gave."""
+        if func in _STEPS or func in _IF_CUT_AT_ZERO:
+            return _node(y).register_hook(self._positive_after)
+        return on_the_way_back(y, self._positive)
 
     def _positive(self, g: Tensor) -> Tensor | None:
         return g.clamp(min=0) if self.rule == "guided" else None
 
-    def _positive_after(self, made: tuple[Tensor | None, ...], given: Any) -> tuple[Tensor | None, ...] | None:
+    def _positive_after(self, made: tuple[Tensor | None, ...], given: object) -> tuple[Tensor | None, ...] | None:
         """The same behind a derivative of 0 or 1: on the gradient just made, which needs no copy."""
         if self.rule != "guided" or made[0] is None:
             return None
@@ -167,7 +172,7 @@ class _PositiveSignal(torch.autograd.Function):
     """An operation whose way back is g -> max(g, 0)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, func: Function, args: Arguments, kwargs: Options) -> Tensor:
         y: Tensor = func(x, *args, **kwargs)
         if y is x:
             ctx.mark_dirty(x)

@@ -14,12 +14,11 @@ from . import operations as ops
 from .linear import convolution, dense, merged
 from .mode import Mode
 from .notes import Source, tensors
+from .operations import Arguments, Function, Options
 from .passing import Normed, PassedOn, Shared, Valued
 
-Arguments = tuple[Any, ...]
-Options = dict[str, Any]
-Called = tuple[Any, Arguments, Options]
-Handler = Callable[[Mode, Any, Arguments, Options], Any]
+Called = tuple[Function, Arguments, Options]
+Handler = Callable[[Mode, Function, Arguments, Options], Any]
 
 
 def replaced(values: Any, new: Callable[[Tensor], Tensor]) -> Any:
@@ -37,7 +36,7 @@ def detached(values: Any) -> Any:
     return replaced(values, Tensor.detach)
 
 
-def transparent(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """Operations whose derivative carries relevance as it is, and those that nobody knows."""
     notes = mode.notes
     out = func(*args, **kwargs)
@@ -58,7 +57,7 @@ def transparent(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return out
 
 
-def convolve(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def convolve(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     notes = mode.notes
     x, linear, weight, depthwise = convolution(func, args, kwargs)
     if not notes.live(x) or x.ndim != weight.ndim:  # kernels come from the image, or there is one without a batch
@@ -71,7 +70,7 @@ def convolve(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return notes.tag(y, source=Source(x, linear, 1 if transposed else 0, "conv", depthwise, weight))
 
 
-def dense_layer(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def dense_layer(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     notes = mode.notes
     x, linear, weight = dense(args, kwargs)
     if not notes.live(x):
@@ -83,7 +82,7 @@ def dense_layer(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return notes.tag(y, source=Source(x, linear, 0, "linear", False, weight))
 
 
-def batch_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """Merged with the linear map before it, where there is one; else an affine map place by place."""
     given = {**dict(zip(ops.BATCH_NORM[func], args, strict=False)), **kwargs}
     x = given["input"]
@@ -116,7 +115,7 @@ def _normed(mode: Mode, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None
     return out
 
 
-def layer_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def layer_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     """Layer, group or instance norm: the mean is subtracted, a linear map; the deviation divides as a constant."""
     given = {**dict(zip(ops.LAYER_NORMS[func], args, strict=False)), **kwargs}
     x, weight, bias = given["input"], given.get("weight"), given.get("bias")
@@ -138,10 +137,10 @@ def layer_norm(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tenso
     return _normed(mode, centered.reshape(x.shape) * scale, x, y, bias, dims if per_token else 1)
 
 
-def activation(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def activation(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     """Place by place, or divided by a statistic: relevance passes as it is."""
     notes = mode.notes
-    x = args[0] if args else kwargs["input"]
+    x = ops.first_argument(args, kwargs)
     if func in ops.RELU:
         return notes.tag(torch.relu(x), non_negative=True)
     with torch.no_grad():
@@ -150,7 +149,7 @@ def activation(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tenso
     return notes.tag(PassedOn.apply(x, y), non_negative=non_negative)
 
 
-def gate(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def gate(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """A coefficient where it multiplies; its relevance passes place by place where it does not."""
     notes = mode.notes
     if mode.composite.attention == "attn" and func in ops.SOFTMAX:
@@ -163,7 +162,7 @@ def gate(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return notes.tag(PassedOn.apply(x, y), coefficient=True, non_negative=func in ops.NON_NEGATIVE)
 
 
-def statistic(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def statistic(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """By what is divided: a constant."""
     out = func(*detached(args), **detached(kwargs))
     for y in tensors((out,)):
@@ -171,7 +170,7 @@ def statistic(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return out
 
 
-def moments(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def moments(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """The deviation, a constant, and the mean, a linear map."""
     spread, _ = statistic(mode, func, args, kwargs)
     x, *rest = args if args else (kwargs["input"],)
@@ -181,7 +180,7 @@ def moments(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return spread, mean
 
 
-def add(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def add(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     """Sums need no rule; constants in them keep their share, those that all places have in common are biases."""
     notes = mode.notes
     out: Tensor = func(*args, **kwargs)
@@ -222,14 +221,14 @@ def _longer_than_one(shape: Sequence[int], ndim: int) -> list[int]:
     return [axis - len(shape) + ndim for axis, size in enumerate(shape) if size > 1]
 
 
-def _two(func: Any, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
+def _two(func: Function, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
     """The two operands, the left one first."""
-    a = args[0] if args else kwargs["input"]
+    a = ops.first_argument(args, kwargs)
     b = args[1] if len(args) > 1 else kwargs["other"]
     return (b, a) if func in ops.REVERSED else (a, b)
 
 
-def product(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def product(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """Coefficients are constants; factors that carry relevance share it."""
     notes = mode.notes
     factors = list(tensors((*args, *kwargs.values())))
@@ -245,7 +244,7 @@ def product(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return notes.tag(out, non_negative=all(map(notes.is_non_negative, factors)) and all(v >= 0 for v in scalars))
 
 
-def divide(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def divide(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     notes = mode.notes
     a, b = _two(func, args, kwargs)
     if kwargs.get("rounding_mode"):
@@ -257,7 +256,7 @@ def divide(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
     return out if notes.carrying(a) else notes.tag(out, coefficient=True)
 
 
-def grid_sample(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Any:
+def grid_sample(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """Linear in the picture; where it is looked at is a coefficient."""
     args, kwargs = (args[0], *detached(args[1:])), {k: v if k == "input" else detached(v) for k, v in kwargs.items()}
     return func(*args, **kwargs)
@@ -284,7 +283,7 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
     return a * torch.sigmoid(b)
 
 
-WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {
+WRITTEN_OUT: dict[Function, Callable[..., Tensor]] = {
     **dict.fromkeys(ops.named("addmm", "baddbmm"), _addmm),
     **dict.fromkeys(ops.named("addcmul"), _addcmul),
     **dict.fromkeys(ops.named("addcdiv"), _addcdiv),
@@ -293,7 +292,7 @@ WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {
 }
 
 
-def written_out(mode: Mode, func: Any, args: Arguments, kwargs: Options) -> Tensor:
+def written_out(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     """The model's own value, with the way back through the operation's parts, each under its rule."""
     with torch.no_grad():
         value: Tensor = func(*args, **kwargs)

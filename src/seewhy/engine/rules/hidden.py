@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from ..graph import between
 from .computed import gate_height
 from .notes import tensors
-from .operations import is_foreign, usual
+from .operations import Arguments, Function, Options, is_foreign, usual
 
 _made_so_far = torch._C._autograd._get_sequence_nr
 _OF_TORCH = re.compile(r"(\w+?)Backward\d+")
@@ -58,6 +58,11 @@ class _Sight:
         self.given: dict[tuple[Node, int], Tensor] = {}  # what hidden operations were given, by its maker
         self.judged: dict[Node, bool] = {}  # hidden operations, and whether the rules hold for them all the same
 
+    def take_given(self, node: Node) -> Tensor | None:
+        """What a hidden operation was given; None where that is not one tensor, or not known."""
+        sources = [(maker, place) for maker, place in node.next_functions if maker is not None]
+        return self.given.pop(sources[0], None) if len(sources) == 1 else None
+
 
 class _Sights(threading.local):
     """The forward passes that are under way in this thread, the innermost last."""
@@ -78,7 +83,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         self._sights = _Sights()
 
     @abstractmethod
-    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         """What a call gives under the rules."""
 
     @abstractmethod
@@ -119,7 +124,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         self._sights.open.pop()
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self, func: Function, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = tuple(args), dict(kwargs or {})
         if not self._sights.open:
@@ -138,13 +143,13 @@ class SeeingMode(TorchFunctionMode, ABC):
             _add_span(now.spans, now.since, _made_so_far())
             now.since = None
 
-    def _called_within(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _called_within(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         for x in tensors((args, kwargs)):
             if x.grad_fn is not None:
                 self._sights.open[-1].given[x.grad_fn, x.output_nr] = x
         return self.call_hidden(func, args, kwargs)
 
-    def call_hidden(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         """A call without rules."""
         return func(*args, **kwargs)
 
@@ -156,8 +161,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         now = self._sights.open[-1]
         if node in now.judged or node in now.taps:
             return
-        sources = [(maker, place) for maker, place in node.next_functions if maker is not None]
-        x = now.given.pop(sources[0], None) if len(sources) == 1 else None
+        x = now.take_given(node)
         opened = None if x is None or x is y else _height_by_place(x, y)
         now.judged[node] = x is not None and opened is not None and self.rectify(node, x, y, opened)
 

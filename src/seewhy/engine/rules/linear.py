@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .lrp import LinearMap
-from .operations import CONVOLUTIONS
+from .operations import CONVOLUTIONS, Arguments, Function, Options
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED_NAMES = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
@@ -36,7 +36,7 @@ def _widened(x: Tensor, behind: Sequence[int]) -> Tensor:
     return F.pad(x, [p for each in reversed(behind) for p in (0, each)]) if any(behind) else x
 
 
-def convolution(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, LinearMap, Tensor, bool]:
+def convolution(func: Function, args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor, bool]:
     """The input, the map, the weight of a convolution call, and whether it is depthwise."""
     n, transposed = CONVOLUTIONS[func]
     given = {**dict(zip(_TRANSPOSED_NAMES if transposed else _NAMES, args, strict=False)), **kwargs}
@@ -60,7 +60,7 @@ def convolution(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tu
     return x, LinearMap(apply, pull, weight, shaped, along), given["weight"], depthwise
 
 
-def dense(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, LinearMap, Tensor]:
+def dense(args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor]:
     """The input, the map and the weight of a call of `F.linear`."""
     given = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
     bias = given.get("bias")

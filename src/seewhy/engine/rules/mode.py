@@ -11,6 +11,7 @@ from torch import Tensor
 from .composites import Composite
 from .lrp import LinearMap
 from .notes import Notes
+from .operations import Function
 
 
 class Mode(Protocol):
@@ -31,7 +32,7 @@ class Mode(Protocol):
     def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
         """Accounts for what a constant, or a bias, that is part of an output keeps."""
 
-    def note(self, func: Any) -> None:
+    def note(self, func: Function) -> None:
         """Counts an operation without a rule."""
 
     def ruled(

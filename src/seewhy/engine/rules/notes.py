@@ -7,9 +7,9 @@ C++, which nothing collects.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -82,24 +82,24 @@ class Notes:
         note.coefficient |= coefficient
         return x
 
-    def depth(self, x: Any) -> int | None:
+    def depth(self, x: object) -> int | None:
         """Linear maps between the earliest tap and the value; None where it does not come from there."""
         note = self._notes.get(id(x))
         return None if note is None else note.depth
 
-    def live(self, x: Any) -> bool:
+    def live(self, x: object) -> TypeGuard[Tensor]:
         """Whether a value comes from the earliest tap, so that it may carry relevance."""
         return self.depth(x) is not None
 
-    def carrying(self, x: Any) -> bool:
+    def carrying(self, x: object) -> bool:
         """Whether relevance of the value goes back to the earliest tap."""
         return self.live(x) and x.requires_grad
 
-    def is_non_negative(self, x: Any) -> bool:
+    def is_non_negative(self, x: object) -> bool:
         note = self._notes.get(id(x))
         return note is not None and note.non_negative
 
-    def is_coefficient(self, x: Any) -> bool:
+    def is_coefficient(self, x: object) -> bool:
         note = self._notes.get(id(x))
         return note is not None and note.coefficient
 
@@ -118,7 +118,7 @@ class Notes:
         return None if note is None else note.now
 
 
-def tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+def tensors(values: Iterable[object]) -> Iterator[Tensor]:
     """The tensors among values, those in tuples, lists and mappings too."""
     for value in values:
         if isinstance(value, Tensor):
@@ -126,4 +126,4 @@ def tensors(values: Sequence[Any]) -> Iterator[Tensor]:
         elif isinstance(value, tuple | list):
             yield from tensors(value)
         elif isinstance(value, dict):
-            yield from tensors(list(value.values()))
+            yield from tensors(value.values())

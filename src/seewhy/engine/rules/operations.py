@@ -15,6 +15,8 @@ from .in_place import LINEAR as REWRITTEN
 from .in_place import set_item
 
 Function = Callable[..., Any]
+Arguments = tuple[Any, ...]
+Options = dict[str, Any]
 
 
 def named(*names: str) -> frozenset[Function]:
@@ -71,7 +73,7 @@ ACTIVATIONS = named(
 )  # fmt: skip
 NON_NEGATIVE = named("relu", "relu6", "softplus", "sigmoid", "hardsigmoid", "softmax", "abs", "square")
 # place by place, for scaling what they multiply: gates and parts of norms written by hand
-GATES = named(
+GATES: frozenset[Function] = named(
     "sigmoid", "hardsigmoid", "softmax", "softmin", "log_softmax", "rsqrt", "sqrt", "reciprocal", "exp", "expm1", "log",
     "log1p", "pow", "square", "abs", "sin", "cos", "erf", "logsigmoid",
 ) | frozenset({Tensor.__pow__, Tensor.__rpow__, Tensor.__abs__})  # fmt: skip
@@ -84,8 +86,8 @@ JOINS = LISTS | PADS | named(
 SOFTMAX = named("softmax", "softmin")
 RELU = named("relu")
 REVERSED = frozenset({Tensor.__rsub__, torch.rsub, Tensor.__rtruediv__, Tensor.__rmatmul__})
-ADD = named("add") | {Tensor.__add__, Tensor.__radd__}
-SUBTRACT = named("sub", "subtract") | {Tensor.__sub__, Tensor.__rsub__, torch.rsub}
+ADD: frozenset[Function] = named("add") | {Tensor.__add__, Tensor.__radd__}
+SUBTRACT: frozenset[Function] = named("sub", "subtract") | {Tensor.__sub__, Tensor.__rsub__, torch.rsub}
 DIVIDE = named("div", "divide", "true_divide") | {Tensor.__truediv__, Tensor.__rtruediv__}
 # linear in each factor
 PRODUCTS = named("mul", "multiply", "matmul", "bmm", "mm", "mv", "einsum", "inner", "outer", "tensordot", "dot") | {
@@ -133,7 +135,12 @@ KEEPS_SIGN = named(
 ) | frozenset({Tensor.__getitem__, F.max_pool2d, vars(F)["_max_pool2d"]})  # fmt: skip
 
 
-def keeps_sign(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def first_argument(args: Arguments, kwargs: Options) -> Any:
+    """What an operation acts on, given by its place or by its name."""
+    return args[0] if args else kwargs.get("input")
+
+
+def keeps_sign(func: Function, args: Arguments, kwargs: Options) -> bool:
     """Whether a call makes non-negative values of non-negative ones: no bicubic overshoot, no padding below zero."""
     if func not in KEEPS_SIGN:
         return False
@@ -150,7 +157,7 @@ def joins_constants(func: Function, values: Sequence[object], *, all_live: bool)
     return func in JOINS and not (func in LISTS and all_live)
 
 
-def is_cut_at_zero(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def is_cut_at_zero(func: Function, args: Arguments, kwargs: Options) -> bool:
     """Whether a clamp or hardtanh has a lower bound of at least zero."""
     name = getattr(func, "__name__", "").rstrip("_")
     if name not in ("clamp", "clip", "clamp_min", "hardtanh"):

@@ -28,6 +28,7 @@ from .hidden import SeeingMode
 from .in_place import current, supersede, twin
 from .lrp import Account, LinearMap, Rule, RuledLinear, Tally, stabilized
 from .notes import Notes, tensors
+from .operations import Arguments, Function, Options
 
 
 class _Pass:
@@ -93,7 +94,7 @@ class Relevance(SeeingMode):
         node.register_hook(lambda made, given: tuple(None if g is None else given[0] * ratio for g in made))
         return True
 
-    def call_hidden(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         args, kwargs = handlers.replaced((args, kwargs), partial(current, notes=self.notes))
         return func(*args, **kwargs)
 
@@ -107,10 +108,10 @@ class Relevance(SeeingMode):
         balance = self.balance
         on_the_way_back(x, lambda g: balance.reach(layer, g.device))
 
-    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
         if func in ops.QUESTIONS:
             return func(*args, **kwargs)
-        named, notes = args[0] if args else kwargs.get("input"), self.notes
+        named, notes = ops.first_argument(args, kwargs), self.notes
         args, given = handlers.replaced((args, kwargs), partial(current, notes=notes))
         incoming = [x for x in tensors((*args, *given.values())) if self._comes_from_a_tap(x)]
         if not incoming:
@@ -119,7 +120,7 @@ class Relevance(SeeingMode):
         if call is None:
             return self._handled(func, incoming, args, given)
         out = self._handled(call[0], incoming, call[1], call[2])
-        now = args[0] if args else given["input"]
+        now = ops.first_argument(args, given)
         done = supersede(now, out, notes)
         if named is not now and isinstance(named, Tensor):
             done &= supersede(named, out, notes)
@@ -135,7 +136,7 @@ class Relevance(SeeingMode):
             self.notes.tag(x, depth=self._passes.open[-1].deepest)
         return True
 
-    def _handled(self, func: Any, incoming: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _handled(self, func: Function, incoming: list[Tensor], args: Arguments, kwargs: Options) -> Any:
         notes = self.notes
         out = _HANDLERS.get(func, handlers.transparent)(self, func, args, kwargs)
         depth = max(notes.depth(x) or 0 for x in incoming)
@@ -163,7 +164,7 @@ class Relevance(SeeingMode):
 
         on_the_way_back(out, account)
 
-    def note(self, func: Any) -> None:
+    def note(self, func: Function) -> None:
         """Counts an operation without a rule."""
         name = getattr(func, "__name__", str(func))
         self.unknown[name] = self.unknown.get(name, 0) + 1
@@ -196,7 +197,7 @@ def _account(balance: Balance, ledger: Ledger | None, name: str, rule: Rule) -> 
     return account
 
 
-def _out_of_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> handlers.Called | None:
+def _out_of_place(func: Function, args: Arguments, kwargs: Options) -> handlers.Called | None:
     """A call in place as the call out of place that gives the same; None where it is not in place."""
     if kwargs.get("inplace"):
         return func, args, {**kwargs, "inplace": False}
@@ -206,7 +207,7 @@ def _out_of_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> h
     return None if other is None else (other, args, kwargs)
 
 
-_HANDLERS: dict[Any, handlers.Handler] = {
+_HANDLERS: dict[Function, handlers.Handler] = {
     **dict.fromkeys(ops.CONVOLUTIONS, handlers.convolve),
     **dict.fromkeys(ops.LINEAR, handlers.dense_layer),
     **dict.fromkeys(ops.BATCH_NORM, handlers.batch_norm),
