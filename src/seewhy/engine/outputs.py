@@ -56,12 +56,16 @@ def replace_first_tensor(value: Any, new: Tensor) -> Any:
         return new
     old = tensors_in(value)[0]
     if isinstance(value, Mapping):
-        key = next(k for k, v in value.items() if v is old)
+        key = _key_of(value, old)
         try:
             return type(value)({**value, key: new})  # type: ignore[call-arg]
         except TypeError:  # transformers' outputs are mappings that take keywords
             return type(value)(**{**value, key: new})
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{next(k for k, v in vars(value).items() if v is old): new})
+        return replace(value, **{_key_of(vars(value), old): new})
     items = [new if v is old else v for v in value]
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # named tuples take arguments
+
+
+def _key_of(values: Mapping[str, object], tensor: Tensor) -> str:
+    return next(key for key, value in values.items() if value is tensor)

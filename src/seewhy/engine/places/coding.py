@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -33,9 +33,24 @@ def read_code(
 ) -> tuple[dict[LayerCall, Layout], set[LayerCall]]:
     """The layouts that an address code over the source's cells finds for layers, and which of them answered to it."""
     code = Code(source.layout.grid)
+    answers, heard = _answers(experiment, source, code.masks(), set(layers))
+    found: dict[LayerCall, Layout] = {}
+    for (key, kind), energy in sorted(answers.items(), key=lambda answer: -loudness(answer[1])):
+        if key not in heard or key in found:
+            continue
+        alike = {layout for other, layout in found.items() if _as_many(answers, (other, layout.kind), energy)}
+        address = code.read(energy.flatten(1), [Address(a.grid, a.prefix, a.order) for a in alike])
+        if address and energy.shape[1:] in (address.grid, energy.shape[1:2]):
+            found[key] = Layout(kind, address.grid, address.prefix, address.order)
+    return found, heard
+
+
+def _answers(
+    experiment: Experiment, source: Source, passes: Tensor, wanted: Set[LayerCall]
+) -> tuple[dict[_Place, Tensor], set[LayerCall]]:
+    """How much each place of the wanted layers answers to each pass, (P, ...), and which layers heard of any."""
     energies: dict[_Place, list[Tensor]] = {}
     heard: set[LayerCall] = set()
-    wanted = set(layers)
 
     def measure(key: LayerCall, rows: Tensor, row: Tensor) -> None:
         if key not in wanted:
@@ -46,23 +61,14 @@ def read_code(
             if answered.any(_channels(kind)).flatten(1).any(0).sum() > _ONE_OR_TWO:
                 heard.add(key)
 
-    for masks in torch.split(code.masks(), ROWS):
+    for masks in torch.split(passes, ROWS):
         x = experiment.x.expand(len(masks), *experiment.x.shape[1:])
         if source.layer is None:
             cells = F.interpolate(masks[:, None].float(), size=x.shape[2:], mode="nearest-exact").to(x.device)
             experiment.compare(torch.where(cells > 0, x + noise_like(x), x), measure)
         else:
             experiment.compare(x, measure, {source.layer: _disturbing(masks, source.layout)})
-    answers = {place: torch.cat(parts) for place, parts in energies.items()}
-    found: dict[LayerCall, Layout] = {}
-    for (key, kind), energy in sorted(answers.items(), key=lambda answer: -loudness(answer[1])):
-        if key not in heard or key in found:
-            continue
-        alike = {layout for other, layout in found.items() if _as_many(answers, (other, layout.kind), energy)}
-        address = code.read(energy.flatten(1), [Address(a.grid, a.prefix, a.order) for a in alike])
-        if address and energy.shape[1:] in (address.grid, energy.shape[1:2]):
-            found[key] = Layout(kind, address.grid, address.prefix, address.order)
-    return found, heard
+    return {place: torch.cat(parts) for place, parts in energies.items()}, heard
 
 
 def _as_many(answers: Mapping[_Place, Tensor], place: _Place, energy: Tensor) -> bool:

@@ -57,12 +57,8 @@ def picture_of(rows: Tensor, row: Tensor, size: tuple[int, int]) -> Layout | Non
         answers.append(_Answer(dims, _grid(rows, dims), _correlation(rows, row, dims, size)))
         if answers[-1].is_clear(_BEYOND_DOUBT):
             break
-    clear = [answer for answer in answers if answer.is_clear(CONFIRMED)]
-    if clear:
-        return max(clear, key=_sureness).layout()
-    fitting = [answer for answer in answers if answer.fits(size)]
-    believed = [a for a in fitting if a.sure >= PLAUSIBLE] or [a for a in fitting if a.cells < FEW]
-    return max(believed, key=_sureness).layout() if believed else None
+    best = max(answers, key=lambda answer: (answer.belief(size), answer.sure))
+    return best.layout() if best.belief(size) else None
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,14 @@ class _Answer:
     def is_clear(self, enough: float) -> bool:
         return self.cells >= FEW and self.sure >= enough
 
+    def belief(self, size: tuple[int, int]) -> int:
+        """3 for a clear answer, 2 for one with the image's proportions, 1 for these alone, 0 for too little."""
+        if self.is_clear(CONFIRMED):
+            return 3
+        if not self.fits(size):
+            return 0
+        return 2 if self.sure >= PLAUSIBLE else int(self.cells < FEW)
+
     def fits(self, size: tuple[int, int]) -> bool:
         """Whether it is in an order that pictures have, and has the image's proportions."""
         cells = 2 if min(self.grid) > 2 else 1  # convolutions without padding lose a rim
@@ -88,10 +92,6 @@ class _Answer:
     def layout(self) -> Layout | None:
         """None in an order that no layer has."""
         return next((Layout(kind, self.grid) for kind in PICTURES if AXES[kind][1:] == self.dims), None)
-
-
-def _sureness(answer: _Answer) -> float:
-    return answer.sure
 
 
 def pictures_in(shape: Sequence[int]) -> list[tuple[Kind, tuple[int, int]]]:

@@ -70,12 +70,16 @@ class Places:
 
     def layout_of(self, shape: tuple[int, ...], layer: str | None = None) -> Layout | None:
         """The layout of what an operation of a layer gives: the layer's, all layers' of its shape, or a picture's."""
-        own = (layer or "", self.seen.get(layer or "", 0))
-        if layer is not None and own in self.layouts and self._is_alike(own, shape):
+        own = None if layer is None else (layer, self.seen.get(layer, 0))
+        if own and own in self.layouts and self._is_alike(own, shape):
             return self.layouts[own]
         alike = {self.layouts[key] for key in self.layouts if self._is_alike(key, shape)}
-        if alike or len(shape) != 4:
+        if alike:
             return alike.pop() if len(alike) == 1 else None
+        return self._with_known_grid(shape) if len(shape) == 4 else None
+
+    def _with_known_grid(self, shape: tuple[int, ...]) -> Layout | None:
+        """The layout of what has four dimensions, two of them the grid of a picture that a layer gives."""
         known = {layout.grid for layout in self.layouts.values() if layout.kind in PICTURES and layout.order is None}
         return next((Layout(kind, grid) for kind, grid in pictures_in(shape) if grid in known), None)
 
