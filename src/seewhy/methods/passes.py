@@ -48,13 +48,8 @@ class GradientPass:
         self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
-        if rules and is_a_dead_end(rules.hidden):
-            return  # the signal says why
-        if rules and rules.hidden:
-            said = out_of_sight(rules.hidden, trace.module)
-            warnings.warn(OUT_OF_REACH.format(said), SeewhyWarning, stacklevel=4)
-        elif rules and not rules.met:
-            warnings.warn(NO_RECTIFIER.format(type(trace.module).__name__), SeewhyWarning, stacklevel=4)
+        if rules and not is_a_dead_end(rules.hidden):  # of which the signal says why
+            _check_reach(rules, trace.module)
 
     def point_at(self, target: ResolvedTarget, group: Sequence[Formula]) -> None:
         """Carries the target back as far as these methods need."""
@@ -92,6 +87,13 @@ class GradientPass:
 
     def ledger(self, method: Formula) -> Ledger | None:
         return None
+
+
+def _check_reach(rules: Rectifiers, module: nn.Module) -> None:
+    if rules.hidden:
+        warnings.warn(OUT_OF_REACH.format(out_of_sight(rules.hidden, module)), SeewhyWarning, stacklevel=5)
+    elif not rules.met:
+        warnings.warn(NO_RECTIFIER.format(type(module).__name__), SeewhyWarning, stacklevel=5)
 
 
 class RelevancePass:

@@ -6,7 +6,7 @@ A network's maker knows what it gives but for its order of dimensions; where som
 
 from __future__ import annotations
 
-from ...engine.layout import Layout, covers
+from ...engine.layout import AXES, Kind, Layout, covers
 
 MOST_PREFIX_TOKENS = 32
 MOST_USUAL_PREFIX_TOKENS = 8  # a class token, a distillation token and four registers are 6
@@ -21,16 +21,28 @@ def features_layout(shape: tuple[int, ...], batch: int, image_size: tuple[int, i
         image_size: (H, W) of the model's input; a grid has its proportions, up to rounding to whole cells.
     """
     if len(shape) == 4 and shape[0] == batch:
-        if covers(shape[2:], image_size):
-            return Layout("channels_first", (shape[2], shape[3]))
-        if covers(shape[1:3], image_size):
-            return Layout("channels_last", (shape[1], shape[2]))
-        if min(shape[2:]) > 2 and covers(shape[2:], image_size, cells=2):  # convolutions without padding lose a rim
-            return Layout("channels_first", (shape[2], shape[3]))
-    if len(shape) == 3:
-        for kind, length in (("tokens", shape[1]), ("tokens_first", shape[0])):
-            if shape[0 if kind == "tokens" else 1] == batch and (found := _token_grid(length, image_size)):
-                return Layout(kind, *found)  # type: ignore[arg-type]
+        return _picture_layout(shape, image_size)
+    return _token_layout(shape, batch, image_size) if len(shape) == 3 else None
+
+
+def _picture_layout(shape: tuple[int, ...], image_size: tuple[int, int]) -> Layout | None:
+    """Of features with two dimensions of places."""
+    if covers(shape[2:], image_size):
+        return Layout("channels_first", (shape[2], shape[3]))
+    if covers(shape[1:3], image_size):
+        return Layout("channels_last", (shape[1], shape[2]))
+    if min(shape[2:]) > 2 and covers(shape[2:], image_size, cells=2):  # convolutions without padding lose a rim
+        return Layout("channels_first", (shape[2], shape[3]))
+    return None
+
+
+def _token_layout(shape: tuple[int, ...], batch: int, image_size: tuple[int, int]) -> Layout | None:
+    """Of features with one dimension of places, after that of images or before it."""
+    kinds: tuple[Kind, ...] = ("tokens", "tokens_first")
+    for kind in kinds:
+        images, _, places = AXES[kind]
+        if shape[images] == batch and (found := _token_grid(shape[places], image_size)):
+            return Layout(kind, *found)
     return None
 
 
