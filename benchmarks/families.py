@@ -313,7 +313,7 @@ def settle(module: nn.Module, x: Tensor) -> None:
             part.momentum = None  # the plain mean
     noise = torch.cat([picture((x.shape[2], x.shape[3]), seed) for seed in range(10, 14)])
     with torch.no_grad():
-        module(noise.to(next(module.parameters()).dtype))
+        module(noise.to(next(module.parameters())))
     for part, mode in zip(module.modules(), modes, strict=True):
         part.training = mode
 

@@ -5,6 +5,7 @@ the layer is laid out as was found, and the place that changes most, against wha
 cell. The oracle knows nothing of how layouts are found. Nets whose tokens lie in a planted order have an exact truth.
 
     python benchmarks/places.py [--only REGEX] [--sizes 3] [--cells 49] [--seconds 300] [--results FILE] [--out FILE]
+        [--part K/N] [--device cuda]
 
 With `--results` each model's lines are kept in a file as they are done, and a later run goes on behind them.
 """
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import torch
@@ -127,14 +128,14 @@ def laid_out(module: nn.Module, x: Tensor, records: list[LayerRecord]) -> list[T
 def answers(module: nn.Module, x: Tensor, records: list[LayerRecord], cells: list[tuple[int, int]]) -> list[Tensor]:
     """For each layer (cells hidden, cells looked at): how much the latter changes against what it usually does."""
     grid = records[0].layout.grid if records[0].layout else (0, 0)
-    noise = picture((x.shape[2], x.shape[3]), seed=1).to(x.dtype) * 3
+    noise = picture((x.shape[2], x.shape[3]), seed=1).to(x) * 3
     at = torch.tensor([i * grid[1] + j for i, j in cells])
     before = laid_out(module, x, records)
     changes: list[list[Tensor]] = [[] for _ in records]
     for start in range(0, len(cells), BATCH):
         after = laid_out(module, without(x, grid, cells[start : start + BATCH], noise), records)
         for change, one, other in zip(changes, after, before, strict=True):
-            change.append((one - other).abs().mean(1).flatten(1)[:, at])
+            change.append((one - other).abs().mean(1).flatten(1)[:, at].cpu())
     found = [torch.cat(change) for change in changes]
     return [change / change.mean(0).clamp(min=1e-12 * float(change.max()) + 1e-300) for change in found]
 
@@ -201,7 +202,7 @@ def batches(module: nn.Module, x: Tensor, record: LayerRecord) -> str:
     alone = laid_out(module, x, [record])[0]
     wrong = []
     for n in (2, length) if 2 < length <= MOST_TOKENS else (2,):
-        many = torch.cat([x, picture((x.shape[2], x.shape[3]), seed=2).expand(n - 1, -1, -1, -1)])
+        many = torch.cat([x, picture((x.shape[2], x.shape[3]), seed=2).to(x).expand(n - 1, -1, -1, -1)])
         copy = deepcopy(module)
         again = next((r for r in seewhy.list_layers(copy, many).records if r.name == record.name), None)
         same = again is not None and again.layout == record.layout
@@ -230,7 +231,7 @@ def module_for(candidate: Candidate, size: tuple[int, int]) -> nn.Module | None:
     return None
 
 
-def check(candidate: Candidate, size: tuple[int, int], most: int, seconds: int) -> Line:
+def check(candidate: Candidate, size: tuple[int, int], most: int, seconds: int, device: str) -> Line:
     """Looks at a model; with random BatchNorm once more where not all is right."""
     line, start = empty(candidate, size), time.perf_counter()
     try:
@@ -239,12 +240,13 @@ def check(candidate: Candidate, size: tuple[int, int], most: int, seconds: int) 
             if module is None:
                 line.note = "fixed size"
                 return line
-            line.note = enliven(module)
-            look(line, module, picture(size), most)
+            line.note = enliven(module.to(device))
+            x = picture(size).to(device)
+            look(line, module, x, most)
             if not line.good and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
-                settle(module, picture(size))
+                settle(module, x)
                 again = empty(candidate, size)
-                look(again, module, picture(size), most)
+                look(again, module, x, most)
                 line = again if again.right > line.right or again.good else line
                 line.note += "BatchNorm of noise;" if line is again else ""
     except Exception as error:
@@ -314,9 +316,12 @@ def check_planted(count: int) -> list[Line]:
 # ---------------------------------------------------------------- all
 
 
-def candidates(only: str) -> Iterator[Candidate]:
-    for source in (timm_candidates, torchvision_candidates, transformers_candidates):
-        yield from (c for c in source(only) if isinstance(c, Candidate))
+def candidates(only: str, part: str) -> Iterator[Candidate]:
+    """One of each family; of these every N-th, from the K-th on."""
+    sources = (timm_candidates, torchvision_candidates, transformers_candidates)
+    found = (c for source in sources for c in source(only) if isinstance(c, Candidate))
+    first, step = (int(number) for number in part.split("/"))
+    return islice(found, first, None, step)
 
 
 def done_before(path: Path | None) -> list[Line]:
@@ -352,6 +357,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="keep each line here, and go on behind those that are there")
     parser.add_argument("--out", type=Path, help="write the table as markdown")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--part", default="0/1", help="K/N: of all families every N-th, from the K-th on")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -361,12 +368,12 @@ def main() -> None:
     if re.search(args.only, "planted planted"):
         lines = [line for line in lines if line.library != "planted"] + check_planted(args.planted)
         show([line for line in lines if line.library == "planted"])
-    for candidate in candidates(args.only):
+    for candidate in candidates(args.only, args.part):
         for size in sizes_of(candidate, args.sizes):
             key = (candidate.library, candidate.family, "x".join(map(str, size)))
             if key in known or time.monotonic() - started > 60 * args.minutes:
                 continue
-            lines.append(check(candidate, size, args.cells, args.seconds))
+            lines.append(check(candidate, size, args.cells, args.seconds, args.device))
             show(lines[-1:])
             if args.results:
                 with args.results.open("a") as file:
