@@ -6,6 +6,7 @@ passes, once for each model and input size.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ from .causes import gradients
 from .graph import children_first
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
-from .outputs import LayerCall, listening, tensors_in
+from .outputs import LayerCall, listening, memory_of, tensors_in
 from .places.places import Places, find_places
 
 _known: Remembered[Flow] = Remembered()
@@ -85,7 +86,7 @@ class _FlowRecorder:
     def __init__(self, call: Call, x: Tensor, places: Places) -> None:
         self.call, self.module, self.x, self.places = call, call.module, x, places
         self.seen: dict[str, _Seen] = {}
-        self.by_memory: dict[tuple[int, int], str] = {}  # (storage, version) -> layer
+        self.by_memory: dict[Hashable, str] = {}  # (storage, version) -> layer
         self.evidence: set[str] = set()
 
     def record(self) -> Flow:
@@ -97,7 +98,7 @@ class _FlowRecorder:
             stack.enter_context(listening(self.module, self._hear))
             leaf = matching_input(self.module, self.x).requires_grad_()
             x = leaf.clone()
-            self.by_memory[_memory(x)] = INPUT  # what is handed on as it came is no layer's
+            self.by_memory[memory_of(x)] = INPUT  # what is handed on as it came is no layer's
             score = _any_score(self.call.run(x))
             if score is not None:
                 self._find_trunk(score, leaf)
@@ -124,7 +125,7 @@ class _FlowRecorder:
             self._note(layer_call, module, tensors[0], alone=len(tensors) == 1)
 
     def _note(self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool) -> None:
-        key = _memory(tensor)
+        key = memory_of(tensor)
         if self.by_memory.get(key) == INPUT:
             return
         name, maker = self.places.name(layer_call), layer_call[0]
@@ -214,10 +215,6 @@ class _FlowRecorder:
             stack.callback(seen.edge.node.register_prehook(self._evidence_hook(upstream, seen)).remove)
             gradients(score, [leaf])
         return upstream not in self.evidence
-
-
-def _memory(tensor: Tensor) -> tuple[int, int]:
-    return tensor.untyped_storage().data_ptr(), tensor._version
 
 
 def _any_score(answer: Any) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import is_dataclass, replace
 from typing import Any
@@ -69,3 +69,12 @@ def replace_first_tensor(value: Any, new: Tensor) -> Any:
 
 def _key_of(values: Mapping[str, object], tensor: Tensor) -> str:
     return next(key for key, value in values.items() if value is tensor)
+
+
+def memory_of(tensor: Tensor) -> Hashable:
+    """Equal for what are the same numbers, not written to meanwhile; what has no memory of its own is itself alone."""
+    try:
+        where = tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # under vmap
+        where = id(tensor)
+    return where, 0 if tensor.is_inference() else tensor._version

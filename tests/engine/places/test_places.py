@@ -17,7 +17,7 @@ from seewhy.engine.flow import find_flow
 from seewhy.engine.places.places import find_places, picture_layout
 from seewhy.errors import LayerError
 from seewhy.methods import grad_cam
-from tiny_models import Called, TinyCNN, pictures, randomised
+from tiny_models import Called, TinyCNN, pictures, randomised, tiny_vit
 
 
 def shuffled(n: int, seed: int = 0) -> list[int]:
@@ -263,3 +263,81 @@ def test_the_model_is_left_as_it_was() -> None:
     assert net.training
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(part._forward_hooks for part in net.modules())
+
+
+# ---------------------------------------------------------------- what has as many places and is none
+
+
+class Mirrored(nn.Module):
+    """A trunk that sees the picture and its mirror image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.head = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU()), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x).mean((2, 3)) + self.trunk(x.flip(-1)).mean((2, 3)))
+
+
+def test_a_mirrored_picture_is_not_taken_for_the_picture() -> None:
+    net, x = randomised(Mirrored()), pictures(1, 64)
+    expected = grad_cam(net, x, 2, layer="trunk@0")
+    for layer in ("trunk", None):
+        assert torch.equal(grad_cam(net, x, 2, layer=layer), expected)
+    with pytest.raises(LayerError, match="no picture"):
+        grad_cam(net, x, 2, layer="trunk@1")
+
+
+class Latents(nn.Module):
+    """Learned latents, as many as cells, that attend to tokens between two layers of these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.latents = nn.Conv2d(3, 16, 8, 8), nn.Parameter(torch.empty(1, 64, 16))
+        self.first, self.second = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.attend, self.head = nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.first(self.patches(x).flatten(2).mT)
+        latents = self.attend(self.latents.expand(len(x), -1, -1), tokens, tokens)[0]
+        tokens = self.second(tokens)
+        return self.head(self.attend(latents, tokens, tokens)[0].mean(1))
+
+
+def test_latents_between_tokens_have_no_places() -> None:
+    net, x = randomised(Latents()), pictures(1, 64)
+    for call in ("attend", "attend@0", "attend@1"):
+        with pytest.raises(LayerError, match="no picture"):
+            grad_cam(net, x, 0, layer=call)
+    assert find_places(net, x).layouts["second", 0].grid == (8, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_find_the_same_layers(dtype: torch.dtype) -> None:
+    expected = find_flow(randomised(tiny_vit()), pictures(1)).chosen
+    assert find_flow(randomised(tiny_vit()).to(dtype), pictures(1).to(dtype)).chosen == expected
+
+
+class Odd(nn.Module):
+    """What tensors of a forward pass may be that have no memory or no versions."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.conv, self.relu, self.fc, self.kind = nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Linear(8, 8), kind
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "inference":
+            with torch.inference_mode():
+                a = self.conv(x)
+            return self.head(self.relu(a.clone()).mean((2, 3)))
+        a = self.relu(self.conv(x))
+        tokens = torch.func.vmap(self.fc)(a.flatten(2).mT)
+        return self.head(tokens.mean(1))
+
+
+@pytest.mark.parametrize("kind", ["inference", "vmap"])
+def test_tensors_without_memory_or_versions(kind: str) -> None:
+    net, x = randomised(Odd(kind)), pictures(1)
+    assert find_places(net, x).layouts["relu", 0].grid == (8, 8)
+    assert grad_cam(net, x, 1, layer="relu").shape == (1, 8, 8)

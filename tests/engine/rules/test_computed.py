@@ -130,3 +130,26 @@ def test_how_far_a_gate_opens() -> None:
     assert gate_height(x, 6 * F.hardswish(x)) == pytest.approx(6)
     assert [gate_height(x, y) for y in (x, -x, x.tanh(), x.sigmoid(), x**2, x.flip(0))] == [None] * 6
     assert gate_height(x[:4], x[:4].relu()) is None  # too few to tell
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x: (x.sigmoid(), 1 + x.sigmoid()),
+        lambda x: (x.sigmoid(), x.sigmoid().exp()),
+        lambda x: (x.softmax(0), 1 + x.softmax(0)),
+        lambda x: (x.abs(), 2 * x.abs()),
+        lambda x: (x, x + 5),
+        lambda x: (x, x.exp()),
+    ],
+)
+def test_products_that_grow_are_no_rectifiers(product: Any) -> None:
+    x, factor = product(torch.randn(1000, generator=torch.Generator().manual_seed(0)))
+    assert gate_height(x, x * factor) is None
+
+
+@pytest.mark.parametrize("act", [F.silu, F.gelu, F.mish, F.hardswish])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+def test_smooth_gates_are_known_at_any_scale(act: Any, scale: float) -> None:
+    x = scale * torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert gate_height(x, act(x)) == pytest.approx(1.0, abs=0.25)

@@ -242,3 +242,12 @@ def test_threads_share_a_model_with_a_function_of_its_own() -> None:
         thread.join()
     assert len(found) == 3
     assert all(torch.equal(each, expected) for each in found)
+
+
+def test_full_backward_hooks_hide_nothing() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    net, x = randomised(net), pictures(2, 32)
+    expected = [method(net, x, 1) for method in (lrp, guided_backprop)]
+    net[1].register_full_backward_hook(lambda *_: None)
+    for method, one in zip((lrp, guided_backprop), expected, strict=True):
+        torch.testing.assert_close(method(net, x, 1), one)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from ..call import Call, evaluating, matching_input, uncompiled
-from ..outputs import LayerCall, listening, replace_first_tensor, tensors_in
+from ..outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
 
 Disturb = Callable[[Tensor], Tensor]  # of a layer's output (rows first), each row in its own way
 Measure = Callable[[LayerCall, Tensor, Tensor], None]  # rows as disturbed (B, ...), the row as it was (1, ...)
@@ -39,12 +39,12 @@ class Experiment:
         self.makers: dict[LayerCall, LayerCall] = {}
         self.batch_dims: dict[LayerCall, int | str] = {}
         self.together = True  # whether several rows run at once
-        self._at: dict[tuple[int, int, torch.Size], LayerCall] = {}
+        self._at: dict[Hashable, LayerCall] = {}
         self._run(self.x, self._keep)
         self._at.clear()
 
     def _keep(self, key: LayerCall, tensor: Tensor) -> None:
-        memory = tensor.untyped_storage().data_ptr(), tensor._version, tensor.shape
+        memory = memory_of(tensor), tensor.shape
         maker = self._at.setdefault(memory, key)
         if maker in self.given and not _same(self.given[maker], tensor):
             maker = self._at[memory] = key  # the memory was another's
@@ -138,8 +138,10 @@ def answers(rows: Tensor, row: Tensor) -> bool:
 
 def differs(rows: Tensor, row: Tensor) -> Tensor:
     """Where rows differ from a row by more than what computing several at once does to them."""
-    rounding = 100 * torch.finfo(row.dtype).eps * row.abs().amax()
-    return (rows - row).abs() > rounding
+    share = max(1e-5, 4 * torch.finfo(row.dtype).eps)
+    row = row.float()
+    rounding = share * (row.abs() + row.square().mean().sqrt())
+    return (rows.float() - row).abs() > rounding
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -27,6 +27,7 @@ _BEYOND_DOUBT = 0.8  # no second order correlates so much
 CONFIRMED = 0.6  # correlation; other orders of the dimensions had at most .54 (docs/decisions.md)
 PLAUSIBLE = 0.4  # where the proportions are the image's too
 FEW = 9  # places: fewer say little
+_FLAT = 0.1  # from place to place; those of pictures are .2 to .5 apart
 
 PICTURES: tuple[Kind, ...] = ("channels_first", "channels_last")
 
@@ -103,20 +104,35 @@ def _grid(changes: Tensor, dims: tuple[int, ...]) -> tuple[int, int]:
     return changes.shape[dims[1]], changes.shape[dims[2]]
 
 
+def flat_pictures(rows: Tensor, row: Tensor) -> set[Kind]:
+    """As which kinds of picture all places of a layer answer to each color as much as the others, or not at all."""
+    shares = {kind: _shares(rows, row, AXES[kind][1:]) for kind in PICTURES}
+    return {kind for kind, share in shares.items() if (share - share.mean((1, 2), True)).square().mean() < _FLAT**2}
+
+
 def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: tuple[int, int]) -> float:
     """How well the answers to each color, of these dimensions as channels, rows and columns, are where it is."""
     grid = _grid(rows, dims)
     if math.prod(grid) < 2 or grid[0] > size[0] or grid[1] > size[1]:
         return -1.0
-    steps = -(-grid[0] // _LINES_READ), -(-grid[1] // _LINES_READ)
+    share = _shares(rows, row, dims)
+    expected = _expected(grid, size, _steps(grid)).to(share.device)
+    return float(torch.cosine_similarity((share - share.mean((1, 2), keepdim=True)).flatten(), expected, dim=0))
+
+
+def _shares(rows: Tensor, row: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """How much of what each place answers is to each color, (3, h, w); of a sample of places and channels."""
+    steps = _steps(_grid(rows, dims))
     channels = -(-row.numel() // (_NUMBERS_READ * math.prod(steps)))
     by_dim = dict(zip(dims, (channels, *steps), strict=True))
     sample = (slice(None), *(slice(None, None, by_dim[dim]) for dim in (1, 2, 3)))
     energy = (rows[sample] - row[sample]).float().square_().sum(dims[0])  # (3, h, w), or (3, w, h)
     energy = energy if dims[1] < dims[2] else energy.mT
-    share = energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)
-    expected = _expected(grid, size, steps).to(share.device)
-    return float(torch.cosine_similarity((share - share.mean((1, 2), keepdim=True)).flatten(), expected, dim=0))
+    return energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)
+
+
+def _steps(grid: tuple[int, int]) -> tuple[int, int]:
+    return -(-grid[0] // _LINES_READ), -(-grid[1] // _LINES_READ)
 
 
 @lru_cache(maxsize=256)

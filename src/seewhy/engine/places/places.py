@@ -4,8 +4,8 @@
    each part where that part is, is a picture.
 2. For tokens, and grids of which that says nothing, one batch of an address code: cells of the grid before them are
    changed, and each token says which (`addresses`).
-3. Where attention with weights that know nothing yet answers to all cells alike, a layer lies as its neighbors do whose
-   tokens are as many.
+3. Where all places of a picture answer alike, as behind attention whose weights know nothing yet, or none answers, it
+   lies as the picture of its shape beside it.
 
 What has no place then, such as learned queries, words, attention weights or the answer itself, is no picture.
 """
@@ -22,11 +22,11 @@ from ...errors import LayerError
 from ..call import Call, as_call
 from ..keys import Remembered
 from ..layers import split_call
-from ..layout import AXES, Layout, covers
+from ..layout import AXES, Kind, Layout, covers
 from ..outputs import LayerCall
 from .coding import Source, read_code
 from .experiment import FOLDED, Experiment, answers
-from .grids import FEW, PICTURES, changed_pictures, picture_of, pictures_in
+from .grids import FEW, PICTURES, changed_pictures, flat_pictures, picture_of, pictures_in
 
 _CODES = 4  # batches of an address code at most
 _MOST_OTHERS = 32  # tokens of no place, where nothing but their number says how many there are
@@ -128,6 +128,7 @@ class _Finder:
         self.size = (x.shape[2], x.shape[3])
         self.layouts: dict[LayerCall, Layout] = {}
         self.answers: set[LayerCall] = set()  # what depends on the picture
+        self.flat: dict[LayerCall, set[Kind]] = {}  # as which pictures it answers alike everywhere
 
     def find(self) -> Places:
         experiment = self.experiment
@@ -137,7 +138,7 @@ class _Finder:
             self._look_one_by_one(pictures)
         self._look_for_addresses()
         for key in self.made:
-            layout = self._as_neighbors(key) if key not in self.layouts else None
+            layout = self._as_neighbors(key) if key in self.flat and key not in self.layouts else None
             if layout:
                 self.layouts[key] = layout
         return self._told()
@@ -164,6 +165,8 @@ class _Finder:
             self.answers.add(key)
             if layout:
                 self.layouts[key] = layout
+        if layout is None and rows.ndim == 4:
+            self.flat[key] = flat_pictures(rows, row)
 
     def _look_for_addresses(self) -> None:
         """Until every layer with tokens has heard of a code; a network may look at the picture in several ways."""
@@ -205,12 +208,11 @@ class _Finder:
         return sorted({grid for grid in finest if grid}, reverse=True)
 
     def _as_neighbors(self, key: LayerCall) -> Layout | None:
-        """How a layer lies that says nothing of places: as the last picture of its shape, or as tokens around it do."""
+        """How a picture lies of which all places answer alike, or none: as one of its shape before it, or after it."""
         at = self.made.index(key)
-        before = next((lay for k in reversed(self.made[:at]) if (lay := self._alike(key, k))), None)
-        after = next((lay for k in self.made[at + 1 :] if (lay := self._alike(key, k))), None)
-        nearest = before or after
-        return nearest if before == after or (nearest and nearest.kind in PICTURES) else None
+        around = [*reversed(self.made[:at]), *self.made[at + 1 :]]
+        layouts = (self._alike(key, other) for other in around)
+        return next((layout for layout in layouts if layout and layout.kind in self.flat[key]), None)
 
     def _alike(self, key: LayerCall, other: LayerCall) -> Layout | None:
         """The layout of another layer, if it has as many places in the same dimensions."""
@@ -224,19 +226,20 @@ class _Finder:
         experiment = self.experiment
         reasons = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
         last = dict(sorted(experiment.makers))
-        seen = {name: n for (name, n), maker in experiment.makers.items() if maker in self.answers}
+        answering = [(key, maker in self.layouts) for key, maker in experiment.makers.items() if maker in self.answers]
+        seen = {name: n for (name, n), _ in sorted(answering, key=lambda pair: pair[1])}  # pictures last
         shapes = {key: tuple(given.shape) for key, given in experiment.given.items()}
         names = _first_names(experiment.call.module)
         return Places(self._all_layouts(), reasons, {**last, **seen}, shapes, names)
 
     def _all_layouts(self) -> dict[LayerCall, Layout]:
-        """Those of calls that hand on what another made, too, and of other calls of a layer that is a picture."""
+        """Those of calls that hand on what another made, too, and of calls on other pictures of a layer that is one."""
         experiment = self.experiment
         layouts = {key: self.layouts[maker] for key, maker in experiment.makers.items() if maker in self.layouts}
         by_layer = {(key[0], experiment.given[key].shape): layout for key, layout in layouts.items()}
         for key, given in experiment.given.items():
             layout = by_layer.get((key[0], given.shape))
-            if layout:
+            if layout and experiment.makers[key] not in self.answers:
                 layouts.setdefault(key, layout)
         return layouts
 

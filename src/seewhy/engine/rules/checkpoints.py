@@ -35,7 +35,11 @@ class Uncheckpointed(TorchFunctionMode):
 
 
 def _in_checkpoint() -> bool:
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    """Whether a checkpoint saves what is done now; before torch 2.7, which does not tell, it always may."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    if top is None:
+        return True
+    hooks = top(True)
     return hooks is not None and hooks[0].__qualname__.startswith("_checkpoint_hook.")
 
 

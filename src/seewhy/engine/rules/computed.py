@@ -23,6 +23,12 @@ _ITEMS = frozenset({Tensor.__setitem__, set_item}) | ops.named("index_put")
 MAY_RECTIFY = _LARGER | _SUMS | _PRODUCTS | _ITEMS | ops.named("where", "masked_fill")
 _SAMPLE = 4096  # places that are looked at
 _FEWEST = 8  # by chance, fewer come in order
+_OPENS, _CLOSES, _NEAR = (
+    2.5,
+    0.25,
+    1.5,
+)  # against half open; GELU, SiLU, Mish and the like open 2.3 times as far at most
+_SLOWER = 0.9
 
 
 def operands(func: Function, args: Arguments, kwargs: Options) -> list[Tensor]:
@@ -59,7 +65,8 @@ def gate_height(x: Tensor, y: Tensor) -> float | None:
     step = -(-x.numel() // _SAMPLE) or 1
     x, y = (v.flatten()[::step].float() for v in (x, y))
     x, y = x[x != 0], y[x != 0]
-    if len(x) < _FEWEST:
+    below = int((x < 0).sum())
+    if min(below, len(x) - below) < _FEWEST // 2:  # of one sign alone many a product grows so
         return None
     order = x.argsort()
     x, h = x[order], (y / x)[order]
@@ -69,9 +76,18 @@ def gate_height(x: Tensor, y: Tensor) -> float | None:
         return None
     if h[-1] <= 1 + 1e-3:
         return 1.0
-    first_open = min(int((x < 0).sum()), len(h) - 1)
-    is_step = bool(h[-1] - h[first_open] <= slack)
-    return float(h[-1] if is_step else 2 * h[x.abs().argmin()].round(decimals=1))  # smooth ones: half open at zero
+    if h[-1] - h[below] <= slack:  # a step
+        return float(h[-1])
+    at_zero = h[x.abs().argmin()]  # smooth ones are half open there
+    return float(2 * at_zero.round(decimals=1)) if _is_smooth_gate(x, h, below, float(at_zero)) else None
+
+
+def _is_smooth_gate(x: Tensor, h: Tensor, below: int, half: float) -> bool:
+    """Whether h closes below zero, or opens ever more slowly above, as far as x goes; what just grows does not."""
+    halfway = (below + len(x) - 1) // 2  # in number, of what is above zero
+    slows = (h[-1] - half) / x[-1] <= _SLOWER * (h[halfway] - half) / x[halfway]
+    closes, is_near = h[0] <= _CLOSES * half, h[-1] <= _NEAR * half
+    return bool(h[-1] <= _OPENS * half and (slows or closes or is_near))
 
 
 def _is_magnitude(x: Tensor) -> bool:

@@ -48,6 +48,9 @@ def out_of_sight(hidden: Mapping[str, int], module: nn.Module) -> str:
     return f"{listed} in {type(module).__name__}, hidden in autograd.Function, TorchScript, compiled code or C++"
 
 
+_IDENTITIES = ("BackwardHookFunctionBackward",)  # what full backward hooks of a module put around it
+
+
 class _Sight:
     """What was seen in one forward pass."""
 
@@ -111,7 +114,11 @@ class SeeingMode(TorchFunctionMode, ABC):
             for y in outputs:
                 self._judge(y)
         made = [y.grad_fn for y in outputs if y.grad_fn is not None]
-        missed = [node for node in between(made, now.taps) if not self.has_seen(node) and not now.judged.get(node)]
+        missed = [
+            node
+            for node in between(made, now.taps)
+            if not self.has_seen(node) and not now.judged.get(node) and node.name() not in _IDENTITIES
+        ]
         self.hidden = dict(Counter(operation_name(node) for node in missed if self.concerns(node)))
 
     @property
