@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointFunction
 
 from ..errors import LayerError, ModelError, TargetError
+from .graph import name_of
 
 WITHOUT_GRADIENTS = "rise, lime or occlusion, which need no gradient"
 NO_DERIVATIVE = "NotImplemented"  # how autograd calls the nodes of operations that have none
@@ -168,7 +169,7 @@ class _WayBack:
             if node in self._leading:
                 self._leading.add(start)
                 return True
-            if node not in seen and node not in self._others and not node.name().endswith(NO_DERIVATIVE):
+            if node not in seen and node not in self._others and not name_of(node).endswith(NO_DERIVATIVE):
                 seen.add(node)
                 rest += [child for child, _ in node.next_functions if child is not None]
         self._others |= seen

@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from ..errors import LayerError
 from .call import Call, as_call, check_input, evaluating, matching_input, uncompiled
 from .causes import gradients
-from .graph import children_first
+from .graph import children_first, name_of
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
 from .outputs import LayerCall, listening, memory_of, tensors_in
@@ -173,7 +173,7 @@ class _FlowRecorder:
     def _find_what_is_read_by_places(self, score: Tensor) -> None:
         edges = {(s.edge.node, s.edge.output_nr): s for s in self.seen.values() if s.edge is not None}
         for node in children_first(get_gradient_edge(score).node):
-            if not node.name().startswith("ConvolutionBackward"):
+            if not name_of(node).startswith("ConvolutionBackward"):
                 continue
             read = edges.get(node.next_functions[0])  # type: ignore[arg-type]
             kernel = node._saved_weight.shape[2:]  # type: ignore[attr-defined]

@@ -34,3 +34,11 @@ def between(starts: Iterable[Node], ends: Iterable[Node]) -> list[Node]:
             leading.add(node)
             found.append(node)
     return found
+
+
+def name_of(node: Node) -> str:
+    """What autograd calls a node; a node written in Python may not tell once its graph is gone."""
+    try:
+        return node.name()
+    except RuntimeError:
+        return type(node).__name__

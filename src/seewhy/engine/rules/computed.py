@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..graph import name_of
 from . import operations as ops
 from .in_place import set_item
 from .notes import tensors
@@ -91,7 +92,7 @@ def _is_smooth_gate(x: Tensor, h: Tensor, below: int, half: float) -> bool:
 
 
 def _is_magnitude(x: Tensor) -> bool:
-    return x.grad_fn is not None and x.grad_fn.name() == "AbsBackward0"
+    return x.grad_fn is not None and name_of(x.grad_fn) == "AbsBackward0"
 
 
 def _is_zero(value: object) -> bool:

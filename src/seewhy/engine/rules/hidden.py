@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from ..graph import between
+from ..graph import between, name_of
 from .computed import gate_height
 from .notes import tensors
 from .operations import Arguments, Function, Options, is_foreign, usual
@@ -31,13 +31,13 @@ _PARTS = {"DifferentiableGraph": "a scripted part", "CompiledFunction": "a compi
 
 def torch_name(node: Node) -> str | None:
     """The operation of torch that made a node ("Relu"); None for nodes that are not torch's own."""
-    found = _OF_TORCH.fullmatch(node.name())
+    found = _OF_TORCH.fullmatch(name_of(node))
     return found.group(1) if found else None
 
 
 def operation_name(node: Node) -> str:
     """What made a node, as its author calls it."""
-    whole = re.sub(r".*<(.*)>.*", r"\1", node.name())  # C++: CppNode<Name>
+    whole = re.sub(r".*<(.*)>.*", r"\1", name_of(node))  # C++: CppNode<Name>
     name = re.sub(r"Backward\d*$", "", whole.rpartition("::")[2]).removeprefix("GeneratedBackwardFor_")
     return _PARTS.get(name, name)
 
@@ -117,7 +117,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         missed = [
             node
             for node in between(made, now.taps)
-            if not self.has_seen(node) and not now.judged.get(node) and node.name() not in _IDENTITIES
+            if not self.has_seen(node) and not now.judged.get(node) and name_of(node) not in _IDENTITIES
         ]
         self.hidden = dict(Counter(operation_name(node) for node in missed if self.concerns(node)))
 
