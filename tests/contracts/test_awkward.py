@@ -263,7 +263,7 @@ CALLS: dict[str, Awkward] = {
     **{
         f"call {call} of a block": Awkward(
             Repeated, lambda: Repeated(usual=True), layer=f"block@{call}", usual_layer=layer, found=False,
-            methods=tuple(AT_LAYER), tolerance=0.01,  # singular vectors
+            methods=tuple(name for name in AT_LAYER if name != "eigen_grad_cam"),  # whose vectors are nearly as long
         )
         for call, layer in enumerate(("block", "block1", "block2"))
     },

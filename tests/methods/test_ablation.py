@@ -172,7 +172,7 @@ SIGNED: list[tuple[Callable[[], nn.Module], str, int, Callable[[Tensor], Tensor]
     (TinyResNet, "down", 1, first),
     (tiny_vit, "blocks.1", 2, tokens),
     (tiny_vit, "blocks.2.norm1", 2, tokens),
-    (tiny_vit, "blocks.1.attn", 2, tokens),
+    (tiny_vit, "blocks.1.norm1", 2, tokens),
     (ChannelsLast, "norm", 3, last),
     (TokensFirst, "norm", 2, tokens_first),
 ]

@@ -256,7 +256,7 @@ class Call:
                 "the model hands a tensor to numpy, and no gradient passes that; use rise, lime or occlusion, which "
                 "need no gradient"
             )
-        if reason.startswith("Guard failed"):
+        if reason.startswith(("Guard failed", "Expected input at *args")):
             return InputError(
                 f"x of shape {tuple(x.shape)} is not what the model was exported for ({reason}); export it with "
                 "dynamic_shapes, which lets images come in any number, or give the nn.Module itself"

@@ -22,8 +22,8 @@ STATUS_MEANINGS: dict[Status, str] = {
     "constant": "every place has the same value: the map does not localise",
     "non_finite": "the map holds NaN or infinity",
     "blown_up": "relevance far beyond the score: contributions that cancel were amplified",
-    "unbalanced": "the map does not add up to the score: more than a tenth of the relevance is lost or made on its way",
-    "withheld": "the map does not add up to the score: more than a tenth lies with what is no place of the picture",
+    "unbalanced": "more than a tenth of the relevance was lost or made on its way",
+    "withheld": "more than a tenth of the score lies with what is no place",
     "partial": "the model failed in the middle: the map rests on the passes made before",
 }
 READABLE: tuple[Status, ...] = ("ok", "unbalanced", "withheld", "partial")

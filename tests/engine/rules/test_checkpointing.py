@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from seewhy.errors import SeewhyError
 from seewhy.methods.catalog import METHODS
 from tiny_models import pictures, randomised, tiny_vit
 
@@ -41,5 +42,9 @@ def test_maps_are_those_without_checkpoints(network: str, method: str) -> None:
     at = {"layer": layer} if METHODS[method].at == "layer" else {}
     expected = METHODS[method](net, x, 1, **at)
     net.set_grad_checkpointing(True)
-    found = METHODS[method](net, x, 1, **at)
+    try:
+        found = METHODS[method](net, x, 1, **at)
+    except SeewhyError as error:  # older versions of timm
+        assert "re-entrant" in str(error)
+        pytest.skip("checkpoints re-entrantly")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import seewhy
-from seewhy.errors import ModelError
+from seewhy.errors import ModelError, SeewhyError
 from tiny_models import TinyResNet, pictures, randomised, tiny_vit
 
 
@@ -49,7 +49,12 @@ def test_checkpoints_of_a_library_change_nothing(name: str) -> None:
     net, x, ask = tiny_vit(), pictures(1), seewhy.METHODS[name]
     expected = ask(net, x, 1)
     net.set_grad_checkpointing(True)  # type: ignore[operator]
-    torch.testing.assert_close(ask(net, x, 1), expected)
+    try:
+        found = ask(net, x, 1)
+    except SeewhyError as error:  # older versions of timm
+        assert "re-entrant" in str(error)
+        pytest.skip("checkpoints re-entrantly")
+    torch.testing.assert_close(found, expected)
 
 
 class Overwriting(nn.Module):
