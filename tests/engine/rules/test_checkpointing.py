@@ -45,6 +45,7 @@ def test_maps_are_those_without_checkpoints(network: str, method: str) -> None:
     try:
         found = METHODS[method](net, x, 1, **at)
     except SeewhyError as error:  # older versions of timm
-        assert "re-entrant" in str(error)
+        if "re-entrant" not in str(error):
+            raise
         pytest.skip("checkpoints re-entrantly")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

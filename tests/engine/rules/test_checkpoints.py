@@ -52,7 +52,8 @@ def test_checkpoints_of_a_library_change_nothing(name: str) -> None:
     try:
         found = ask(net, x, 1)
     except SeewhyError as error:  # older versions of timm
-        assert "re-entrant" in str(error)
+        if "re-entrant" not in str(error):
+            raise
         pytest.skip("checkpoints re-entrantly")
     torch.testing.assert_close(found, expected)
 
