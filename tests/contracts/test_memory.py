@@ -23,7 +23,10 @@ from seewhy.errors import LayerError
 from seewhy.methods.catalog import METHODS, find_method
 from tiny_models import TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
-pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the model is not locally linear",  # LIME's, of untrained models
+    "ignore:FullGrad leaves out",  # of windows
+)
 
 SHORT: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
