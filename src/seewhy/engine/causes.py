@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointFunction
 
 from ..errors import LayerError, ModelError, TargetError
-from .graph import name_of
+from .graph import leads_to, name_of
 
 WITHOUT_GRADIENTS = "rise, lime or occlusion, which need no gradient"
 NO_DERIVATIVE = "NotImplemented"  # how autograd calls the nodes of operations that have none
@@ -171,6 +171,6 @@ class _WayBack:
                 return True
             if node not in seen and node not in self._others and not name_of(node).endswith(NO_DERIVATIVE):
                 seen.add(node)
-                rest += [child for child, _ in node.next_functions if child is not None]
+                rest += [child for child, _ in leads_to(node) if child is not None]
         self._others |= seen
         return False

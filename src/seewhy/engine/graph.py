@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch.autograd.graph import Node
 
@@ -19,9 +19,7 @@ def children_first(*starts: Node) -> list[Node]:
         elif node not in visited:
             visited.add(node)
             stack.append((node, True))
-            stack.extend(
-                (child, False) for child, _ in node.next_functions if child is not None and child not in visited
-            )
+            stack.extend((child, False) for child, _ in leads_to(node) if child is not None and child not in visited)
     return order
 
 
@@ -30,10 +28,18 @@ def between(starts: Iterable[Node], ends: Iterable[Node]) -> list[Node]:
     leading = set(ends)
     found = []
     for node in children_first(*starts):
-        if node not in leading and any(child in leading for child, _ in node.next_functions):
+        if node not in leading and any(child in leading for child, _ in leads_to(node)):
             leading.add(node)
             found.append(node)
     return found
+
+
+def leads_to(node: Node) -> Sequence[tuple[Node | None, int]]:
+    """What a node hands its gradients to; nothing where a node written in Python has outlived its graph."""
+    try:
+        return node.next_functions
+    except RuntimeError:
+        return ()
 
 
 def name_of(node: Node) -> str:
