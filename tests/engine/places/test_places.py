@@ -250,6 +250,20 @@ def test_a_model_that_takes_one_picture() -> None:
     torch.testing.assert_close(grad_cam(single, x, 1, layer="net.at"), grad_cam(net, x, 1, layer="at"))
 
 
+def test_a_model_that_takes_only_a_few_pictures_at_once() -> None:
+    net, x = randomised(Planted((8, 8), order=shuffled(64))), pictures(1)
+
+    def few(picture: Tensor) -> Tensor:
+        said = net(picture)
+        if len(picture) > 3:  # after its layers were heard, as where memory ends
+            raise MemoryError
+        return said
+
+    limited = Called(few)
+    limited.net = net
+    assert find_places(limited, x).layouts["net.at", 0] == find_places(net, x).layouts["at", 0]
+
+
 def test_images_of_a_batch_that_depend_on_each_other() -> None:
     net = randomised(TinyCNN())
     net.bn1 = nn.BatchNorm2d(8, track_running_stats=False).eval()

@@ -33,23 +33,24 @@ def read_code(
 ) -> tuple[dict[LayerCall, Layout], set[LayerCall]]:
     """The layouts that an address code over the source's cells finds for layers, and which of them answered to it."""
     code = Code(source.layout.grid)
-    answers, heard = _answers(experiment, source, code.masks(), set(layers))
+    energies, heard = _energies(experiment, source, code.masks(), set(layers))
     found: dict[LayerCall, Layout] = {}
-    for (key, kind), energy in sorted(answers.items(), key=lambda answer: -loudness(answer[1])):
+    for (key, kind), energy in sorted(energies.items(), key=lambda answer: -loudness(answer[1])):
         if key not in heard or key in found:
             continue
-        alike = {layout for other, layout in found.items() if _as_many(answers, (other, layout.kind), energy)}
+        alike = {layout for other, layout in found.items() if _as_many(energies, (other, layout.kind), energy)}
         address = code.read(energy.flatten(1), [Address(a.grid, a.prefix, a.order) for a in alike])
         if address and energy.shape[1:] in (address.grid, energy.shape[1:2]):
             found[key] = Layout(kind, address.grid, address.prefix, address.order)
     return found, heard
 
 
-def _answers(
+def _energies(
     experiment: Experiment, source: Source, passes: Tensor, wanted: Set[LayerCall]
 ) -> tuple[dict[_Place, Tensor], set[LayerCall]]:
     """How much each place of the wanted layers answers to each pass, (P, ...), and which layers heard of any."""
     energies: dict[_Place, list[Tensor]] = {}
+    latest: dict[_Place, Tensor] = {}  # of some passes: these may be run anew, one by one
     heard: set[LayerCall] = set()
 
     def measure(key: LayerCall, rows: Tensor, row: Tensor) -> None:
@@ -57,7 +58,7 @@ def _answers(
             return
         answered, energy = differs(rows, row), (rows - row).float().square_()
         for kind in _kinds(experiment, key):
-            energies.setdefault((key, kind), []).append(energy.sum(_channels(kind)))
+            latest[key, kind] = energy.sum(_channels(kind))
             if answered.any(_channels(kind)).flatten(1).any(0).sum() > _ONE_OR_TWO:
                 heard.add(key)
 
@@ -68,12 +69,16 @@ def _answers(
             experiment.compare(torch.where(cells > 0, x + noise_like(x), x), measure)
         else:
             experiment.compare(x, measure, {source.layer: _disturbing(masks, source.layout)})
-    return {place: torch.cat(parts) for place, parts in energies.items()}, heard
+        for place, energy in latest.items():
+            energies.setdefault(place, []).append(energy)
+        latest.clear()
+    whole = {place: torch.cat(parts) for place, parts in energies.items()}
+    return {place: energy for place, energy in whole.items() if len(energy) == len(passes)}, heard
 
 
-def _as_many(answers: Mapping[_Place, Tensor], place: _Place, energy: Tensor) -> bool:
+def _as_many(energies: Mapping[_Place, Tensor], place: _Place, energy: Tensor) -> bool:
     """Whether a layer that was found has as many tokens."""
-    return place in answers and answers[place].shape == energy.shape
+    return place in energies and energies[place].shape == energy.shape
 
 
 def _kinds(experiment: Experiment, key: LayerCall) -> list[Kind]:

@@ -54,7 +54,8 @@ class Experiment:
     def compare(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb] | None = None) -> None:
         """Runs pictures (B, C, H, W), layers disturbed, and measures each layer against what it gave for the picture.
 
-        Several run at once where the model takes that, else one by one.
+        Several run at once where the model takes that, else one by one; what was measured before that failed is then
+        measured anew.
         """
         if self.together:
             try:
@@ -130,7 +131,7 @@ def batch_dim(one: tuple[int, ...], many: tuple[int, ...], rows: int) -> int | s
     return grown[0]
 
 
-def answers(rows: Tensor, row: Tensor) -> bool:
+def differs_anywhere(rows: Tensor, row: Tensor) -> bool:
     """Whether a layer's rows differ from its row; of many numbers some are looked at."""
     step = max(1, row.numel() // _MANY)
     return bool(differs(rows.flatten(1)[:, ::step], row.flatten(1)[:, ::step]).any())

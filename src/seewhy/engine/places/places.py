@@ -13,7 +13,7 @@ What has no place then, such as learned queries, words, attention weights or the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from ..layers import split_call
 from ..layout import AXES, Kind, Layout, covers
 from ..outputs import LayerCall
 from .coding import Source, read_code
-from .experiment import FOLDED, Experiment, answers
+from .experiment import FOLDED, Experiment, differs_anywhere
 from .grids import FEW, PICTURES, changed_pictures, flat_pictures, picture_of, pictures_in
 
 _CODES = 4  # batches of an address code at most
@@ -161,7 +161,7 @@ class _Finder:
 
     def _look_for_grids(self, key: LayerCall, rows: Tensor, row: Tensor) -> None:
         layout = picture_of(rows, row, self.size) if rows.ndim == 4 else None
-        if (layout and math.prod(layout.grid) >= FEW) or answers(rows, row):
+        if (layout and math.prod(layout.grid) >= FEW) or differs_anywhere(rows, row):
             self.answers.add(key)
             if layout:
                 self.layouts[key] = layout
@@ -172,7 +172,8 @@ class _Finder:
         """Until every layer with tokens has heard of a code; a network may look at the picture in several ways."""
         asked: set[LayerCall] = set()
         for _ in range(_CODES):
-            waiting = [key for key in self.made if key not in asked and self._may_have_tokens(key)]
+            known = {layout.grid for layout in self.layouts.values()}
+            waiting = [key for key in self.made if key not in asked and self._may_have_tokens(key, known)]
             if not waiting:
                 return
             for source in self._sources(waiting[0]):
@@ -183,11 +184,10 @@ class _Finder:
                     break
             asked.add(waiting[0])
 
-    def _may_have_tokens(self, key: LayerCall) -> bool:
+    def _may_have_tokens(self, key: LayerCall, known: Set[tuple[int, int]]) -> bool:
         given, dim = self.experiment.given[key], self.experiment.batch_dims.get(key)
         if key in self.layouts or key not in self.answers or not isinstance(dim, int):
             return False
-        known = {layout.grid for layout in self.layouts.values()}
         return given.ndim == 3 or (given.ndim == 4 and any(grid in known for _, grid in pictures_in(given.shape)))
 
     def _sources(self, key: LayerCall) -> list[Source]:
