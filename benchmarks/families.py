@@ -28,7 +28,8 @@ import transformers
 from torch import Tensor, nn
 
 from seewhy import Trace
-from seewhy.engine.call import Call, main_output
+from seewhy.engine.answers import main_output
+from seewhy.engine.call import Call
 from seewhy.engine.places.places import find_places, picture_layout
 from seewhy.maps.values import statuses
 from seewhy.methods import find_flow, shared_pass

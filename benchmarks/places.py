@@ -40,10 +40,10 @@ from families import (
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.engine.call import main_output
+from seewhy.engine.answers import main_output
 from seewhy.engine.layers import LayerRecord
 
-BATCH = 8
+BATCH, LAYERS = 8, 32  # at once: outputs of both stand in memory
 NEAR = 0.8  # of the cells answer where they are hidden or beside, or their places are in order by so much
 MOST_TOKENS = 64  # a batch of as many images as tokens is tried up to here
 HEAD = [
@@ -178,10 +178,11 @@ def look(line: Line, module: nn.Module, x: Tensor, most: int) -> None:
     copy = deepcopy(module.train()).double().eval()  # train() empties the caches of tensors that some models keep
     records.sort(key=lambda r: r.layout.grid if r.layout else (0, 0))
     for grid, group in groupby(records, key=lambda r: r.layout.grid if r.layout else (0, 0)):
-        alike = list(group)
-        cells = hidden_cells(grid, most)
-        for record, answer in zip(alike, answers(copy, x.double(), alike, cells), strict=True):
-            judge(line, record, verdict(answer, cells))
+        alike, cells = list(group), hidden_cells(grid, most)
+        for start in range(0, len(alike), LAYERS):
+            part = alike[start : start + LAYERS]
+            for record, answer in zip(part, answers(copy, x.double(), part, cells), strict=True):
+                judge(line, record, verdict(answer, cells))
 
 
 def judge(line: Line, record: LayerRecord, found: tuple[float, float] | None) -> None:

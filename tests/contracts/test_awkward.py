@@ -48,7 +48,7 @@ from awkward_models import (
     stages,
     unequal_strides,
 )
-from seewhy.engine.call import main_output
+from seewhy.engine.answers import main_output
 from seewhy.errors import SeewhyError, SeewhyWarning
 from seewhy.methods.catalog import METHODS
 from tiny_models import pictures, randomised

@@ -57,7 +57,8 @@ def test_one_score_for_each_picture_is_a_column(n: int) -> None:
     x = pictures(n, 8)
     for said in (lambda x: x.amax((1, 2, 3)), lambda x: x.amax((1, 2, 3)).tolist()):
         torch.testing.assert_close(BlackBox(said)(x), x.amax((1, 2, 3))[:, None])
-    assert BlackBox(lambda x: x.amax((1, 2, 3)) > 0)(x).dtype == torch.float32
+    assert BlackBox(lambda x: x.amax((1, 2, 3)) > 0)(x).dtype == torch.bool
+    assert BlackBox(lambda x: (x.amax((1, 2, 3)) > 0).tolist(), gives="score")(x).dtype == torch.float32
 
 
 def test_detectors_records_are_for_targets_to_read() -> None:
@@ -140,7 +141,7 @@ def test_what_goes_wrong_is_told_in_one_line(function: Any, message: str) -> Non
 
 
 def test_arguments() -> None:
-    with pytest.raises(InputError, match=r"takes='photo' is not known; use 'tensor', 'array' or 'pictures'"):
+    with pytest.raises(InputError, match=r"takes='photo' is not known; use 'tensor', 'array', 'pictures' or 'rows'"):
         wrap(brightness, takes="photo")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"takes='array' is for black boxes; TinyCNN is a module"):
         wrap(TinyCNN(), takes="array")
@@ -229,9 +230,13 @@ class Session:
     def get_inputs(self) -> list[Any]:
         return [SimpleNamespace(name="x", shape=self.shape)]
 
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="y", type="tensor(float)"), SimpleNamespace(name="of_x", type="tensor(int64)")]
+
     def run(self, names: Any, given: dict[str, Any]) -> list[Any]:
         self.sizes.append(len(given["x"]))
-        return [brightness(given["x"]), given["x"]]
+        assert names == ["y"]
+        return [brightness(given["x"])]
 
 
 @pytest.mark.parametrize(("fixed", "sizes"), [("batch", [5]), (1, [1] * 5), (2, [2, 2, 2]), (8, [8])])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MethodType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,31 +14,41 @@ from torch import Tensor, nn
 
 from ..data.preprocess import Preprocess
 from ..errors import ArgumentTypeError, InputError, ModelError
+from .answers import Gives
 
-Takes = Literal["tensor", "array", "pictures"]
+Takes = Literal["tensor", "array", "pictures", "rows"]
 
+_OF_METHODS: dict[str, Gives] = {"predict_proba": "probabilities", "decision_function": "score", "predict": "score"}
 NO_GRADIENTS = "this needs gradients or layers, and a black box ({}) has neither; use rise, lime or occlusion"
 
 
 class BlackBox(nn.Module):
     """A function from a batch of pictures to scores, as a module: (N, C, H, W) -> (N, K) float32 on the CPU.
 
+    Whole numbers and booleans stay what they are: they are names of classes rather than scores, which only callable
+    targets read.
+
     It has no layers and no gradients; methods that need them are told so.
 
     Args:
-        function: any callable, an ONNX Runtime session (its first input and output), or a scikit-learn estimator (on
-            flattened pictures; its probabilities, else its decision function, else its predictions). It returns a
-            tensor, an array or nested lists: (N, K) scores, or (N,), which is one score for each picture; or a
-            detector's records, a mapping or a list of them, for targets that read those.
+        function: any callable, an ONNX Runtime session (its first input, and of its outputs those of floats, by name
+            where they are several), or a scikit-learn estimator (on flattened pictures; its probabilities, else its
+            decision function, else a regressor's predictions). It returns a tensor, an array or nested lists: (N, K)
+            scores, or (N,), which is one score for each picture; or a detector's records, a mapping or a list of them,
+            for targets that read those.
         takes: what the function is given: a float32 "tensor" (N, C, H, W) on the CPU, an "array", which is the same
-            for numpy, or "pictures", a uint8 array (N, H, W, 3) in RGB, for pipelines that read photos. "tensor" for
-            a callable and "array" for the others unless given. What it is given is a copy that it may write into.
+            for numpy, "pictures", a uint8 array (N, H, W, 3) in RGB, for pipelines that read photos, or "rows", a
+            float32 array (N, H * W * C) of pictures with channels last. "tensor" for a callable and "array" for the
+            others unless given; estimators, which take flat rows, are to be told "array" or "rows" for pictures of
+            several channels. What it is given is a copy that it may write into.
         preprocess: undone for "pictures"; without one those are the input times 255, which must then be in [0, 1].
         name: for errors; the function's own unless given.
+        gives: what its numbers are, where it is not to be told from what it is (`seewhy.wrap`).
 
     Raises:
         ArgumentTypeError: `function` is none of these.
         InputError: `takes` is not known.
+        ModelError: an estimator that only names classes, or a session without an output of floats.
     """
 
     def __init__(
@@ -46,13 +58,16 @@ class BlackBox(nn.Module):
         takes: Takes | None = None,
         preprocess: Preprocess | None = None,
         name: str | None = None,
+        gives: Gives | None = None,
     ) -> None:
         super().__init__()
         if takes is not None and takes not in get_args(Takes):
-            raise InputError(f"takes={takes!r} is not known; use 'tensor', 'array' or 'pictures'")
+            raise InputError(f"takes={takes!r} is not known; use 'tensor', 'array', 'pictures' or 'rows'")
         self.name = name or getattr(function, "__name__", type(function).__name__)
-        self.function, usual = _as_function(function)
-        self.takes: Takes = takes or usual
+        source = _as_source(function)
+        self.function, self.flat = source.function, source.flat
+        self.takes: Takes | None = takes or source.takes
+        self.gives = gives or source.gives
         self.preprocess = preprocess
         self.eval()
 
@@ -77,10 +92,22 @@ class BlackBox(nn.Module):
         return said if records or isinstance(said, Mapping) else self._scores(said, len(x))
 
     def _given(self, x: Tensor) -> Any:
+        """What the function is called with; an estimator's are flat."""
+        if self.takes is None and x.shape[1] > 1:
+            raise ModelError(
+                f"{self.name} takes flat rows, and pictures of {x.shape[1]} channels are flattened in two ways: give "
+                "takes='rows' for (H, W, C), as picture libraries have them, or takes='array' for (C, H, W)"
+            )
         if self.takes == "tensor":
-            return x
-        if self.takes == "array":
-            return x.numpy()
+            return x.flatten(1) if self.flat else x
+        if self.takes == "rows":
+            return x.permute(0, 2, 3, 1).flatten(1).numpy()
+        if self.takes == "pictures":
+            pictures = self._pictures(x)
+            return pictures.reshape(len(pictures), -1) if self.flat else pictures
+        return x.flatten(1).numpy() if self.flat else x.numpy()
+
+    def _pictures(self, x: Tensor) -> NDArray[np.uint8]:
         if self.preprocess is not None:
             return self.preprocess.invert(x)
         low, high = float(x.min()), float(x.max())
@@ -101,28 +128,41 @@ class BlackBox(nn.Module):
                 f"the black box {self.name} gave scores of shape {tuple(scores.shape)} for {n} pictures; give (N, K), "
                 "or one score for each, (N,)"
             )
-        return scores.reshape(n, -1).float()
+        names = not scores.is_floating_point() and self.gives is None
+        return scores.reshape(n, -1) if names else scores.reshape(n, -1).float()
 
-    def _numbers(self, said: Any) -> NDArray[np.float64]:
+    def _numbers(self, said: Any) -> NDArray[np.float64] | NDArray[np.int64]:
         try:
             numbers = np.asarray(said)
         except (RuntimeError, TypeError, ValueError):  # rows of different lengths
             numbers = np.asarray(None)
         if numbers.dtype.kind not in "biuf":
             raise ModelError(f"the black box {self.name} gave a {type(said).__name__}; give scores (N, K)")
-        return numbers.astype(np.float64)
+        return numbers.astype(np.float64) if numbers.dtype.kind == "f" else numbers.astype(np.int64)
 
 
-def _as_function(source: Any) -> tuple[Callable[..., Any], Takes]:
-    """What to call, and what that is usually given."""
+@dataclass(frozen=True)
+class _Source:
+    """What to call, what that is usually given, whether in flat rows, and what its numbers are."""
+
+    function: Callable[..., Any]
+    takes: Takes | None
+    flat: bool = False
+    gives: Gives | None = None
+
+
+def _as_source(source: Any) -> _Source:
+    method = _method_of_estimator(source)
+    if method:
+        return _Source(source, None, flat=True, gives=_OF_METHODS[method])
     if callable(source) and not isinstance(source, type):
-        return source, "tensor"
+        return _Source(source, "tensor")
     if hasattr(source, "run") and hasattr(source, "get_inputs"):
-        return _session(source), "array"
-    asked = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(source, name)]
+        return _Source(_session(source), "array")
+    asked = [name for name in _OF_METHODS if hasattr(source, name)]
     if asked and not isinstance(source, type):
-        predict = getattr(source, asked[0])
-        return lambda pictures: predict(pictures.reshape(len(pictures), -1)), "array"
+        _check_scores(source, asked[0])
+        return _Source(getattr(source, asked[0]), None, flat=True, gives=_OF_METHODS[asked[0]])
     kind = f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
     raise ArgumentTypeError(
         f"model is {kind}; give a torch.nn.Module, what seewhy.load_model returns, or a callable from pictures "
@@ -130,18 +170,53 @@ def _as_function(source: Any) -> tuple[Callable[..., Any], Takes]:
     )
 
 
+def _method_of_estimator(source: object) -> str | None:
+    """Which method of an estimator it is, such as `classifier.predict_proba`."""
+    if not isinstance(source, MethodType) or not hasattr(source.__self__, "get_params"):
+        return None
+    return source.__name__ if source.__name__ in _OF_METHODS else None
+
+
+def _check_scores(estimator: Any, method: str) -> None:
+    """Refuses what only names classes or clusters."""
+    if method == "predict" and (hasattr(estimator, "classes_") or not _is_regressor(estimator)):
+        kind = type(estimator).__name__
+        raise ModelError(
+            f"model is a {kind} that has only predict(), names of classes and no score to explain; give one with "
+            "predict_proba (soft voting, probability=True, a calibrated one), or a function from pictures to scores"
+        )
+
+
+def _is_regressor(estimator: Any) -> bool:
+    kind = getattr(estimator, "_estimator_type", None)
+    if kind is None and hasattr(estimator, "__sklearn_tags__"):
+        kind = estimator.__sklearn_tags__().estimator_type
+    return kind == "regressor"
+
+
 def _session(session: Any) -> Callable[[Any], Any]:
     """Runs an ONNX Runtime session, in pieces where its graph fixes the number of pictures."""
-    first = session.get_inputs()[0]
+    first, names = session.get_inputs()[0], _outputs_of(session)
     fixed = first.shape[0] if first.shape and isinstance(first.shape[0], int) else None
 
     def run(pictures: Any) -> Any:
         step = fixed or len(pictures)
-        parts: list[Sequence[Any]] = []
+        parts: list[list[Any]] = []
         for start in range(0, len(pictures), step):
             part = pictures[start : start + step]
             filled = np.resize(part, (step, *part.shape[1:]))  # the last piece is filled up with its own pictures
-            parts.append(session.run(None, {first.name: filled})[0][: len(part)])
-        return np.concatenate(parts)
+            parts.append([said[: len(part)] for said in session.run(names, {first.name: filled})])
+        whole = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        return whole[0] if len(names) == 1 else dict(zip(names, map(torch.as_tensor, whole), strict=True))
 
     return run
+
+
+def _outputs_of(session: Any) -> list[str]:
+    """The names of a session's outputs of floats: labels beside scores are none."""
+    outputs = session.get_outputs()
+    floats = [out.name for out in outputs if out.type in ("tensor(float)", "tensor(double)", "tensor(float16)")]
+    if not floats:
+        told = ", ".join(f"{out.name} ({out.type})" for out in outputs)
+        raise ModelError(f"the session has no output of floats: {told}; export scores as a tensor (zipmap=False)")
+    return floats

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import ArgumentTypeError, InputError, ModelError
+from .answers import Gives, OutputLike, as_adapter, main_output
 from .keys import key_of
 from .layers import unwrap
 
-OutputAdapter = Callable[[Any], Any]
 Bounds = tuple[Tensor, Tensor]  # the lowest and the highest value of each channel of the input, (C, 1, 1) each
 
 _borrowed: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
@@ -80,26 +80,6 @@ def uncompiled() -> Iterator[None]:
                 _uncompiled.close()
 
 
-def main_output(raw: Any) -> Any:
-    """The tensor that a model's output is about: itself, `.logits`, `["out"]`, or the first of a tuple.
-
-    What holds boxes, or nothing that is known, is returned as it is, for a callable target to read.
-    """
-    if isinstance(raw, Mapping):
-        if "boxes" in raw or "pred_boxes" in raw:
-            return raw
-        for key in ("logits", "out", "output", "scores"):
-            if isinstance(raw.get(key), Tensor):
-                return raw[key]
-        tensors = [v for v in raw.values() if isinstance(v, Tensor)]
-        return tensors[0] if len(tensors) == 1 else raw
-    if isinstance(getattr(raw, "logits", None), Tensor):
-        return raw.logits
-    if isinstance(raw, tuple | list) and raw and isinstance(raw[0], Tensor):
-        return raw[0]
-    return raw
-
-
 def matching_input(module: nn.Module, x: Tensor) -> Tensor:
     """The input on the model's device and in its precision, free of the caller's graph and inference mode."""
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
@@ -138,9 +118,10 @@ class Call:
         args, kwargs: further inputs, which go in as they are.
         inputs: further inputs by name that have a row for each image, tensors or sequences: they are cut with the
             images.
-        output: takes what the module returns to what targets read.
+        output: takes what the module returns to what targets read: a function, or the name or number of a part.
         bounds: the range of the input, for rules that need one.
-        multi_label: the answer's probabilities are sigmoids.
+        gives: what the answer's numbers are, where the module does not say it (`seewhy.engine.targets.numbers`).
+        multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
 
     Raises:
         InputError: a name is in `inputs` and in `kwargs`.
@@ -151,8 +132,9 @@ class Call:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    output: OutputAdapter = main_output
+    output: OutputLike = main_output
     bounds: Bounds | None = None
+    gives: Gives | None = None
     multi_label: bool = False
 
     def __post_init__(self) -> None:
@@ -175,10 +157,7 @@ class Call:
             given = getattr(self, name)
             if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
                 raise ArgumentTypeError(f"{name} is {_brief(given)}; give a mapping of names: {name}={{'name': value}}")
-        if not callable(self.output):
-            raise ArgumentTypeError(
-                f"output={_brief(self.output)} cannot be called; give a function of the model's output"
-            )
+        as_adapter(self.output)
 
     def _check_inputs(self) -> None:
         for name, value in self.inputs.items():
@@ -222,7 +201,9 @@ class Call:
             InputError: x or a further input does not fit the model.
             ModelError: the model was made under torch.inference_mode.
         """
-        return self.output(self._raw(x, weights))
+        said = as_adapter(self.output)(self._raw(x, weights))
+        alone = len(x) == 1 and isinstance(said, Tensor) and not said.ndim  # its dimension of images was squeezed away
+        return said[None] if alone else said
 
     def _raw(self, x: Tensor, weights: Mapping[str, Tensor] | None) -> Any:
         self.check_rows(len(x))
@@ -292,7 +273,7 @@ def with_inputs(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    output: OutputAdapter | None = None,
+    output: OutputLike | None = None,
 ) -> Call:
     """The call of a module with what its users give beside it; what is not given is as in a call that is given."""
     given: dict[str, Any] = {"kwargs": kwargs, "inputs": inputs, "output": output}

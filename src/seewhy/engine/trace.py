@@ -21,13 +21,15 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
-from .call import Call, OutputAdapter, check_input, evaluating, matching_input, uncompiled, with_inputs
+from .answers import OutputLike
+from .call import Call, check_input, evaluating, matching_input, uncompiled, with_inputs
 from .causes import Witness, check_differentiable, gradients
 from .layers import INPUT, part_to_hear, resolve_layer, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
 from .rules.checkpoints import Uncheckpointed
 from .rules.hidden import SeeingMode
+from .targets.numbers import numbers_of
 from .targets.resolve import TargetLike, resolve
 from .targets.rows import ROWS_AS_INPUTS, asked
 
@@ -67,7 +69,7 @@ class Trace:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
-        output: OutputAdapter | None = None,
+        output: OutputLike | None = None,
         grad: bool = True,
     ) -> None:
         check_input(x)
@@ -203,13 +205,13 @@ class Trace:
         return self._scores(target).detach()
 
     def _scores(self, target: TargetLike) -> Tensor:
-        score = target if callable(target) and not isinstance(target, str) else self._single(target)
+        score = self._single(target)
         with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
             value = asked(score, self._output, len(self._x))
         return check_scores(self.module, value, len(self._x))
 
     def _single(self, target: TargetLike) -> Callable[[Any], Tensor]:
-        resolved = resolve(target, self._output)
+        resolved = resolve(target, self._output, numbers=numbers_of(self.call, self._output))
         if len(resolved) > 1:
             raise TargetError(f"target {target!r} is {len(resolved)} targets; signal() answers for one")
         return resolved[0].score

@@ -19,11 +19,18 @@ Family = Literal["layer", "gradient", "guided", "relevance", "perturbation"]  # 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One of a model's answers for one image."""
+    """One of a model's answers for one image.
+
+    Attributes:
+        index, label: the class, and what it is called.
+        probability: in [0, 1]; None where the model gives none, or nothing says whether its numbers are any.
+        score: the number that the model gives.
+    """
 
     index: int
     label: str
-    probability: float  # in [0, 1]
+    probability: float | None
+    score: float
 
 
 @dataclass(frozen=True, eq=False)

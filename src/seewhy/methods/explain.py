@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from ..engine.answers import OutputLike
 from ..engine.call import Call, check_input
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
-from ..engine.targets.classes import probabilities
+from ..engine.targets.numbers import Numbers
 from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, part_of, phrase
-from ..errors import ImageError, InputError
+from ..errors import ImageError, InputError, SeewhyWarning
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from ..models.call import CallableModel, model_and_call
@@ -47,7 +49,7 @@ def explain(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    output: Callable[[Any], Any] | None = None,
+    output: OutputLike | None = None,
     ledger: bool = False,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -103,7 +105,7 @@ def explain_batches(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    output: Callable[[Any], Any] | None = None,
+    output: OutputLike | None = None,
     ledger: bool = False,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
@@ -157,7 +159,7 @@ def list_layers(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    output: Callable[[Any], Any] | None = None,
+    output: OutputLike | None = None,
 ) -> Flow:
     """Every layer of a model with its shape, and the ones `layers=None` (the last) and "all-stages" choose.
 
@@ -189,34 +191,46 @@ def _layer_names(
 
 
 def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
+    numbers = done.results[0].target.numbers
+    if numbers.gives is None and _has_classes(done.output):
+        warnings.warn(f"{numbers.why_no_probability()}; predictions are without", SeewhyWarning, stacklevel=4)
     return Explanation(
         model=model.name,
         names=batch.names,
         photos=batch.photos,
         placements=batch.placements,
-        predictions=_predictions(done.output, model, len(batch.x)),
-        attributions=tuple(_attribution(r, done.output, model, batch.x, options) for r in done.results),
+        predictions=_predictions(done.output, model, numbers, len(batch.x)),
+        attributions=tuple(_attribution(r, done.output, model, numbers, batch.x, options) for r in done.results),
     )
 
 
-def _predictions(output: Any, model: Model, n: int) -> tuple[tuple[Prediction, ...], ...]:
-    if not isinstance(output, Tensor) or output.ndim != 2:
+def _predictions(output: Any, model: Model, numbers: Numbers, n: int) -> tuple[tuple[Prediction, ...], ...]:
+    """The best answers of each image; of what has no classes there are none."""
+    if not _has_classes(output) or numbers.gives in ("embedding", "records"):
         return ((),) * n
-    best = probabilities(output, multi_label=model.multi_label).topk(min(PREDICTIONS, output.shape[1]), dim=1)
-    return tuple(
-        tuple(Prediction(i, model.label(i), p) for i, p in zip(indices, values, strict=True))
-        for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    )
+    scores = output.float()
+    chances = numbers.probabilities(output) if numbers.have_probabilities else None
+    best = scores.topk(min(PREDICTIONS, output.shape[1]), dim=1).indices
+
+    def prediction(image: int, index: int) -> Prediction:
+        chance = None if chances is None else float(chances[image, index])
+        return Prediction(index, model.label(index), chance, float(scores[image, index]))
+
+    return tuple(tuple(prediction(image, i) for i in indices) for image, indices in enumerate(best.tolist()))
+
+
+def _has_classes(output: object) -> TypeGuard[Tensor]:
+    return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()
 
 
 def _attribution(
-    result: Result, output: Any, model: Model, x: Tensor, options: Mapping[str, Mapping[str, Any]]
+    result: Result, output: Any, model: Model, numbers: Numbers, x: Tensor, options: Mapping[str, Mapping[str, Any]]
 ) -> Attribution:
     indices = [i if isinstance(i, int) else None for i in result.target.indices]
     indices = indices if len(indices) == len(x) else [None] * len(x)
     chances: list[float | None] = [None] * len(x)
-    if isinstance(output, Tensor) and output.ndim == 2:
-        table = probabilities(output, multi_label=model.multi_label)
+    if _has_classes(output) and numbers.have_probabilities:
+        table = numbers.probabilities(output)
         chances = [None if i is None else float(table[n, i]) for n, i in enumerate(indices)]
     method = result.method
     settings = {**method.options, **options.get(method.name, {})}

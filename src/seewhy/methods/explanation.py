@@ -267,7 +267,7 @@ def image_entry(explanation: Explanation, i: int) -> dict[str, Any]:
         "size": list(placement.photo_size),
         "seen_box": [round(v, 2) for v in placement.box],
         "predictions": [
-            {"index": p.index, "label": p.label, "probability": number(p.probability)}
+            {"index": p.index, "label": p.label, "probability": number(p.probability), "score": number(p.score)}
             for p in explanation.predictions[i]
         ],
         "attributions": [_attribution_entry(a, explanation, i) for a in explanation],

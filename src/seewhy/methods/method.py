@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..engine.call import OutputAdapter
+from ..engine.answers import OutputLike
 from ..engine.flow import LayerLike, find_flow
 from ..engine.layers import resolve_layer
 from ..engine.targets.resolve import TargetLike
@@ -40,7 +40,7 @@ class Method(Formula):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
-        output: OutputAdapter | None = None,
+        output: OutputLike | None = None,
         **options: Any,
     ) -> Tensor:
         """Returns the method's maps, (N, h, w) float32: not normalised, not resized.

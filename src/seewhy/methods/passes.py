@@ -132,7 +132,7 @@ class RelevancePass:
             for seed in self.seeds_of(method):
                 wanted.setdefault(seed, []).extend(self.layers_of(method))
         self.relevance, self.ledgers = {}, {}
-        self.scores = {seed: seeded(target.score, seed) for seed in wanted}
+        self.scores = {seed: seeded(target.score, seed, target.numbers) for seed in wanted}
         for seed, layers in wanted.items():
             names = list(dict.fromkeys(layers))
             self.started[seed] = starting_relevance(self.scores[seed], self.trace.output)

@@ -10,44 +10,45 @@ from torch import Tensor
 
 from ..engine.causes import check_differentiable
 from ..engine.rules.lrp import stabilized
-from ..engine.targets.classes import ScoreFunction, class_scores, probabilities
+from ..engine.targets.classes import ScoreFunction, class_scores
+from ..engine.targets.numbers import Numbers
 from ..errors import InputError, TargetError
 
 Seed = Literal["lrp", "clrp", "auto", "sglrp", "unit", "magnitude", "others"]
 
 
-def _clrp(z: Tensor, chosen: Tensor) -> Tensor:
+def _clrp(z: Tensor, chosen: Tensor, numbers: Numbers) -> Tensor:
     own = (chosen * z).sum(1, keepdim=True)
     return torch.where(chosen > 0, own, -own / (z.shape[1] - 1))
 
 
-def _sglrp(z: Tensor, chosen: Tensor) -> Tensor:
-    y = probabilities(z).to(z)
+def _sglrp(z: Tensor, chosen: Tensor, numbers: Numbers) -> Tensor:
+    y = numbers.probabilities(z).to(z)
     return (chosen * y).sum(1, keepdim=True) * (chosen - y)
 
 
-def _unit(z: Tensor, chosen: Tensor) -> Tensor:
+def _unit(z: Tensor, chosen: Tensor, numbers: Numbers) -> Tensor:
     return torch.where(chosen > 0, 1.0, -1 / z.shape[1]).to(z)
 
 
-# (scores z (N, K), one-hot target (N, K)) -> relevance of the output (N, K)
-_STARTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# (scores z (N, K), one-hot target (N, K), what the scores are) -> relevance of the output (N, K)
+_STARTS: dict[str, Callable[[Tensor, Tensor, Numbers], Tensor]] = {
     "clrp": _clrp,
     "auto": _clrp,
     "sglrp": _sglrp,
     "unit": _unit,
-    "magnitude": lambda z, chosen: chosen * z.abs(),
-    "others": lambda z, chosen: (1 - chosen) * z.abs(),
+    "magnitude": lambda z, chosen, numbers: chosen * z.abs(),
+    "others": lambda z, chosen, numbers: (1 - chosen) * z.abs(),
 }
 
 
-def seeded(score: ScoreFunction, seed: Seed) -> ScoreFunction:
+def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
     """The score from which relevance starts, as a function of the output.
 
     - "lrp": the target's score, R_t = Z_t; any target.
     - "clrp" (Gu et al., ACCV 2018): Z_t for the target's class and -Z_t / (N - 1) for each other; sums to zero.
     - "auto": as "clrp" where the target is one class, else as "lrp"; a margin is contrastive by itself.
-    - "sglrp" (Iwana et al., ICCVW 2019): y_t (1 - y_t) for the target's class, -y_t y_n for each other; y = softmax.
+    - "sglrp" (Iwana et al., ICCVW 2019): y_t (1 - y_t) for the target's class, -y_t y_n for each other; y: probability.
     - "unit": 1 for the target's class and -1 / N for each other, as the official code of Relevance-CAM.
     - "magnitude", "others": |Z_t| for the target's class, or |Z_n| for each other: the passes of CLRP's official code.
     """
@@ -64,7 +65,7 @@ def seeded(score: ScoreFunction, seed: Seed) -> ScoreFunction:
         if chosen is None:
             raise TargetError(f"seed={seed!r} needs one class as the target: a class, a label or 'top1'; or seed='lrp'")
         with torch.no_grad():
-            factor = _STARTS[seed](z, chosen) / stabilized(z, 1e-12)
+            factor = _STARTS[seed](z, chosen, numbers) / stabilized(z, 1e-12)
         return (z * factor).sum(1)
 
     return start

@@ -22,6 +22,7 @@ from ..engine.rules.composites import Composite, find_composite
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import ScoreFunction
+from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolve
 from ..engine.targets.rows import asked
 from ..engine.trace import Trace, check_scores
@@ -98,7 +99,8 @@ class _Asked:
         return replace(self, targets=[part_of(target, images) for target in self.targets])
 
     def resolved(self, call: Call, output: object) -> list[ResolvedTarget]:
-        each = (resolve(t, output, self.labels, multi_label=call.multi_label) for t in self.targets)
+        numbers = numbers_of(call, output)
+        each = (resolve(t, output, self.labels, numbers=numbers) for t in self.targets)
         return [target for several in each for target in several]
 
 

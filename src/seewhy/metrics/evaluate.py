@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..engine.answers import OutputLike
 from ..engine.batches import answers
 from ..engine.call import Call
 from ..engine.flow import find_flow
+from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import (
     OWN,
     ResolvedTarget,
@@ -53,7 +55,7 @@ def evaluate(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    output: Callable[[Any], Any] | None = None,
+    output: OutputLike | None = None,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
     on_part: Callable[[Evaluation], object] | None = None,
@@ -191,7 +193,8 @@ def _resolved(
 ) -> list[ResolvedTarget]:
     """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
     output = answers(call, x)
-    found = [(t, resolve(part_of(t, images), output, labels, multi_label=call.multi_label)) for t in targets]
+    numbers = numbers_of(call, output)
+    found = [(t, resolve(part_of(t, images), output, labels, numbers=numbers)) for t in targets]
     return [
         resolved if one_each(target) is None else dataclasses.replace(resolved, name=OWN)
         for target, several in found

@@ -17,6 +17,7 @@ from ..engine.masking.masks import Masks
 from ..engine.masking.running import Running
 from ..engine.masking.scoring import Chunk, masked_scores
 from ..engine.targets.classes import Logit, Probability, ScoreFunction
+from ..engine.targets.numbers import Numbers, numbers_of
 from ..engine.targets.resolve import TargetLike, describe, resolve
 from ..engine.targets.rows import asked
 from ..engine.trace import check_scores
@@ -159,10 +160,11 @@ class ExplanationMetric(ImageMetric):
             raise InputError(f"maps has {len(maps)} maps for {len(x)} images; give one for each")
         call = call_of(model)
         output = answers(call, x)
-        resolved = resolve(target, output, labels_of(model), multi_label=call.multi_label)
+        numbers = numbers_of(call, output)
+        resolved = resolve(target, output, labels_of(model), numbers=numbers)
         if len(resolved) != 1:
             raise TargetError(f"target {target!r} is {len(resolved)} targets; a metric judges maps of one")
-        score = read_as(resolved[0].score, self.settings.get("output", "logit"), multi_label=call.multi_label)
+        score = read_as(resolved[0].score, self.settings.get("output", "logit"), numbers=numbers)
         clean = _read(call, output, score, len(x))
         return Case(maps, wrapped(model), x.detach(), score, clean, call)
 
@@ -178,12 +180,12 @@ def check_output(output: str) -> None:
         raise InputError(f"output={output!r} is not known; use 'probability' or 'logit' (the target's own score)")
 
 
-def read_as(score: ScoreFunction, output: Output, *, multi_label: bool = False) -> ScoreFunction:
+def read_as(score: ScoreFunction, output: Output, *, numbers: Numbers) -> ScoreFunction:
     """A target's own score ("logit"), or the probability of its class: the score that a metric follows."""
     if output == "logit" or isinstance(score, Probability):
         return score
     if isinstance(score, Logit):
-        return Probability(score.index, multi_label)
+        return Probability(score.index, numbers)
     raise TargetError(
         f"target {describe(score)} is no class, and has no probability; give output='logit', which follows its score"
     )

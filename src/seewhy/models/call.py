@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..engine.call import Call, OutputAdapter, as_call, with_inputs
+from ..engine.answers import OutputLike
+from ..engine.call import Call, as_call, with_inputs
 from .load import load_model
 from .model import Model, wrap
 
@@ -21,7 +22,7 @@ def call_of(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    output: OutputAdapter | None = None,
+    output: OutputLike | None = None,
 ) -> Call:
     """How a model is called: as it says itself, with what its user gives beside it.
 
@@ -38,7 +39,7 @@ def _own_call(model: CallableModel) -> Call:
     if not isinstance(model, Model):
         return as_call(model)
     bounds = model.preprocess.bounds if model.preprocess else None
-    own = Call(model.module, bounds=bounds, multi_label=model.multi_label)
+    own = Call(model.module, bounds=bounds, gives=model.gives, multi_label=model.multi_label)
     return own if model.output is None else replace(own, output=model.output)
 
 
@@ -49,7 +50,7 @@ def model_and_call(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
-    output: OutputAdapter | None = None,
+    output: OutputLike | None = None,
 ) -> tuple[Model, Call]:
     """The `Model` of what a user gives, a spec for `load_model` too, and how it is called; the rest as in `call_of`."""
     if isinstance(model, str):
@@ -59,7 +60,7 @@ def model_and_call(
     call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     if isinstance(model, Call):
         name = type(call.module).__name__
-        model = Model(call.module, name, output=call.output, multi_label=call.multi_label)
+        model = Model(call.module, name, output=call.output, gives=call.gives, multi_label=call.multi_label)
     return model, call
 
 

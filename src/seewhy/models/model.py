@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.preprocess import Preprocess
+from ..engine.answers import Gives, OutputLike
 from ..engine.black_box import BlackBox, Takes
+from ..engine.targets.numbers import check_gives, has_many_labels
 from ..errors import InputError, ModelError
 
 
@@ -23,16 +25,20 @@ class Model:
         name: how reports call it, and what `load_model` was given.
         preprocess: photo -> tensor, and back; None where it is not known: then only tensors can be explained.
         labels: a name for each class; None where they are not known.
-        output: takes what the module returns to what targets read; None for `seewhy.engine.call.main_output`.
-        multi_label: a picture may show several classes: each has a sigmoid of its own.
+        output: takes what the module returns to what targets read, or the name or number of that part; None for
+            `seewhy.engine.answers.main_output`.
+        multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
+        gives: what the numbers of its answer are; None where neither the model nor its user says it, and its first
+            answer is looked at.
     """
 
     module: nn.Module
     name: str
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
-    output: Callable[[Any], Any] | None = None
+    output: OutputLike | None = None
     multi_label: bool = False
+    gives: Gives | None = None
 
     @property
     def device(self) -> torch.device:
@@ -60,9 +66,10 @@ def wrap(
     preprocess: Preprocess | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
-    output: Callable[[Any], Any] | None = None,
+    output: OutputLike | None = None,
     takes: Takes | None = None,
     multi_label: bool = False,
+    gives: Gives | None = None,
 ) -> Model:
     """Makes a `Model` of any module; what timm and transformers models say of themselves is read from them.
 
@@ -72,19 +79,25 @@ def wrap(
         preprocess: how photos become inputs; `seewhy.IMAGENET` is the usual one of ImageNet models.
         labels: a name for each class, in order.
         name: for reports; the class's name unless given.
-        output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`.
-        takes: what a black box is given: a "tensor", an "array", or "pictures" (`BlackBox`).
-        multi_label: a picture may show several classes: predictions are sigmoids rather than a softmax.
+        output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`: a
+            function, or the name or number of a part, such as output=1.
+        takes: what a black box is given: a "tensor", an "array", "pictures" or "rows" (`BlackBox`).
+        multi_label: a picture may show several classes: the probabilities of logits are sigmoids rather than a softmax.
+        gives: what the numbers are: "logits", "probabilities" (that sum to 1), "sigmoids" (a probability for each class
+            by itself), a "score" (of a regression, a margin), an "embedding", or a detector's "records". Unless given
+            it is what the model says of itself, or what its first answer looks like; numbers in [0, 1] that do not sum
+            to 1 may be either, and have no probabilities before it is given.
 
     Raises:
         ArgumentTypeError: `module` is nothing that can be called.
-        InputError: `takes` is not known, or given for a module.
+        InputError: `takes` or `gives` is not known, or `takes` is given for a module.
         ModelError: labels are fewer or more than the classes the module says it has.
     """
+    check_gives(gives)
     if isinstance(module, Model):
         return module
     if not isinstance(module, nn.Module):
-        module = BlackBox(module, takes=takes, preprocess=preprocess, name=name)
+        module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
         name = module.name
     elif takes is not None:
         raise InputError(f"takes={takes!r} is for black boxes; {type(module).__name__} is a module and takes a tensor")
@@ -100,4 +113,5 @@ def wrap(
     if labels is not None and isinstance(classes, int) and classes > 0 and len(labels) != classes:
         raise ModelError(f"labels has {len(labels)} names, the model has {classes} classes; give one for each")
     own = tuple(labels) if labels else None
-    return Model(module, name or type(module).__name__, preprocess, own, output, multi_label)
+    several = multi_label or has_many_labels(module)
+    return Model(module, name or type(module).__name__, preprocess, own, output, several, gives)

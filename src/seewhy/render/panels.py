@@ -58,6 +58,11 @@ def percent(probability: float) -> str:
     return ">99 %" if 0.995 <= probability < 1 else f"{100 * probability:.0f} %"
 
 
+def sureness(prediction: Prediction) -> str:
+    """Such as "43 %"; "score 3.1" where the model gives no probability."""
+    return f"score {prediction.score:.3g}" if prediction.probability is None else percent(prediction.probability)
+
+
 def method_title(attribution: Attribution, face: drawing.Font | None = None, width: float = 0) -> str:
     """Such as "Grad-CAM · layer4"; with a font, the layer's first parts give way where `width` pixels are too few."""
     if not attribution.layer:
@@ -91,4 +96,4 @@ def headline(predictions: Sequence[Prediction]) -> str:
     """The model's first answer in words."""
     if not predictions:
         return "Where the evidence lies"
-    return f"The model says: {predictions[0].label} ({percent(predictions[0].probability)})"
+    return f"The model says: {predictions[0].label} ({sureness(predictions[0])})"

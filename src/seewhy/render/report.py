@@ -86,7 +86,7 @@ def _page(page: ReportPage, style: str | None) -> dict[str, Any]:
         "size": size,
         "cell": max(170, round(0.5 * size[0])),  # CSS pixels that a panel needs at least
         "predictions": [
-            {"label": p.label, "percent": panels.percent(p.probability), "share": round(100 * p.probability, 1)}
+            {"label": p.label, "percent": panels.sureness(p), "share": round(100 * (p.probability or 0), 1)}
             for p in page.predictions
         ],
         "cells": cells,

@@ -159,12 +159,12 @@ def _sidebar(photo: Image.Image, placement: Placement, predictions: Sequence[Pre
     draw = ImageDraw.Draw(side)
     for i, prediction in enumerate(predictions):
         y, face = top.height + 18 + step * i, drawing.font(13, bold=i == 0)
-        share = panels.percent(prediction.probability)
+        share = panels.sureness(prediction)
         right = bars - face.getlength(share)
         draw.text((0, y), drawing.shorten(prediction.label, face, right - 12), font=face, fill=drawing.INK)
         draw.text((right, y), share, font=face, fill=drawing.INK)
         draw.rectangle((0, y + 20, bars - 1, y + 26), fill=drawing.RULE)
-        filled = round(bars * min(1.0, max(0.0, prediction.probability)))
+        filled = round(bars * min(1.0, max(0.0, prediction.probability or 0.0)))
         if filled:
             draw.rectangle((0, y + 20, filled - 1, y + 26), fill=drawing.ACCENT)
     return side

@@ -326,6 +326,37 @@ def test_latents_between_tokens_have_no_places() -> None:
     assert find_places(net, x).layouts["second", 0].grid == (8, 8)
 
 
+class Scales(nn.Module):
+    """Tokens of three scales in a row, as a detector's encoder has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.middle, self.coarse = nn.Conv2d(3, 16, 8, 8), nn.Conv2d(16, 16, 2, 2), nn.Conv2d(16, 16, 2, 2)
+        self.tokens, self.head = nn.LayerNorm(16), nn.Linear(16, 5)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        scales = (fine, middle, self.coarse(middle))
+        tokens = self.tokens(torch.cat([scale.flatten(2).mT for scale in scales], 1))
+        return self.head(self.block(tokens).mean(1))
+
+
+@pytest.mark.parametrize("size", [64, 96, 128, (96, 160)])
+def test_tokens_of_several_scales_are_no_picture(size: int | Grid) -> None:
+    net, x = randomised(Scales()), pictures(1, size)
+    for layer in ("tokens", "block"):
+        with pytest.raises(LayerError, match="no picture"):
+            grad_cam(net, x, 0, layer=layer)
+    assert {"fine", "middle", "coarse"} <= {name for name, _ in find_places(net, x).layouts}
+
+
+def test_words_that_have_read_the_picture_are_beside_it() -> None:
+    net = randomised(Planted((8, 8), after=70))
+    assert find_places(net, pictures(1)).layouts["block", 0].grid == (8, 8)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_precisions_find_the_same_layers(dtype: torch.dtype) -> None:
     expected = find_flow(randomised(tiny_vit()), pictures(1)).chosen

@@ -24,6 +24,7 @@ from seewhy.engine.rules.composites import BOXED, COMPOSITES, Composite, conserv
 from seewhy.engine.rules.lrp import safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.engine.targets.classes import Logit, Margin, Probability
+from seewhy.engine.targets.numbers import Numbers
 from seewhy.errors import InputError, ModelError, SeewhyError, SeewhyWarning, TargetError
 from seewhy.maps.ledger import Ledger
 from seewhy.methods.relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
@@ -31,6 +32,7 @@ from seewhy.methods.seeds import seeded, starting_relevance
 from seewhy.render.reading import status_words
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
+LOGITS = Numbers("logits")
 D = torch.float64
 METHODS = (lrp, clrp, clrp_two_pass, sglrp, layer_relevance, relevance_cam)
 TEN = {"num_classes": 10}
@@ -122,7 +124,7 @@ def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
         own = (z if seed == "clrp" else y * (1 - y))[:, 1]
         others = z[:, [1]].expand_as(z) / (z.shape[1] - 1) if seed == "clrp" else y[:, [1]] * y
         others = others * (torch.arange(5) != 1)
-        signed = trace.signal(seeded(Logit(1), seed))["input"]  # type: ignore[arg-type]
+        signed = trace.signal(seeded(Logit(1), seed, LOGITS))["input"]  # type: ignore[arg-type]
         target = trace.signal(lambda out: out[:, 1] * (own / z[:, 1]))["input"]
         dual = trace.signal(lambda out: (out * (others / z)).sum(1))["input"]
     # probabilities are float32
@@ -135,9 +137,9 @@ def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
 
 def test_a_contrastive_seed_needs_a_class() -> None:
     with pytest.raises(TargetError, match="needs one class as the target"):
-        seeded(Probability(1), "clrp")(torch.randn(2, 4))
+        seeded(Probability(1), "clrp", LOGITS)(torch.randn(2, 4))
     with pytest.raises(InputError, match="'dual' is not known; use 'lrp', 'clrp', 'auto', 'sglrp', 'unit'"):
-        seeded(Logit(1), "dual")  # type: ignore[arg-type]
+        seeded(Logit(1), "dual", LOGITS)  # type: ignore[arg-type]
 
 
 def test_the_seeds_of_the_official_codes() -> None:
@@ -150,9 +152,9 @@ def test_the_seeds_of_the_official_codes() -> None:
     }
     for seed, relevance_of_output in expected.items():
         leaf = z.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(seeded(Logit(1), seed)(leaf).sum(), leaf)  # type: ignore[arg-type]
+        (slope,) = torch.autograd.grad(seeded(Logit(1), seed, LOGITS)(leaf).sum(), leaf)  # type: ignore[arg-type]
         torch.testing.assert_close(slope * z, relevance_of_output.to(D))
-        found = starting_relevance(seeded(Logit(1), seed), z)  # type: ignore[arg-type]
+        found = starting_relevance(seeded(Logit(1), seed, LOGITS), z)  # type: ignore[arg-type]
         torch.testing.assert_close(found, relevance_of_output.float())
 
 
@@ -171,8 +173,8 @@ def test_clrp_as_its_official_code() -> None:
 
 def test_the_automatic_seed_is_contrastive_for_a_class_alone() -> None:
     z = torch.randn(2, 4)
-    torch.testing.assert_close(seeded(Logit(1), "auto")(z), seeded(Logit(1), "clrp")(z))
-    torch.testing.assert_close(seeded(Margin(1, 2), "auto")(z), z[:, 1] - z[:, 2])
+    torch.testing.assert_close(seeded(Logit(1), "auto", LOGITS)(z), seeded(Logit(1), "clrp", LOGITS)(z))
+    torch.testing.assert_close(seeded(Margin(1, 2), "auto", LOGITS)(z), z[:, 1] - z[:, 2])
 
 
 # ---------------------------------------------------------------- conservation
@@ -427,7 +429,7 @@ def test_relevance_cam_is_equation_8_with_zero_at_the_mean() -> None:
     for layer in ("act1", "act2"):
         with Trace(net, x, layers=[layer], rules=Relevance("z_plus")) as trace:
             a = trace.activations[layer]
-            r = a * trace.signal(seeded(Logit(1), "clrp"))[layer]
+            r = a * trace.signal(seeded(Logit(1), "clrp", LOGITS))[layer]
             field = torch.stack([sum(r[n, k].mean() * a[n, k] for k in range(a.shape[1])) for n in range(2)])
             expected[layer] = (field - field.mean((1, 2), keepdim=True)).float()
         torch.testing.assert_close(relevance_cam(net, x, 1, layer=layer), expected[layer], rtol=1e-4, atol=1e-7)

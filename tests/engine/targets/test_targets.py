@@ -20,14 +20,15 @@ from seewhy.engine.targets.classes import (
     Margin,
     Probability,
     Regression,
-    probabilities,
 )
 from seewhy.engine.targets.detection import DetectionBox
+from seewhy.engine.targets.numbers import Numbers
 from seewhy.engine.targets.regions import SegmentationRegion
 from seewhy.engine.targets.resolve import resolve
 from seewhy.errors import ArgumentTypeError, TargetError
 from tiny_models import TinyCNN, pictures, randomised
 
+LOGITS = Numbers("logits")
 SCORES = torch.tensor([[1.0, 3.0, 2.0, -1.0], [0.5, -2.0, 4.0, 4.5]])
 LABELS = ("tabby, tabby cat", "tiger cat", "crane", "Egyptian cat, tabby cat")
 
@@ -56,7 +57,7 @@ def test_one_column_models() -> None:
         close(Logit(0)(output), [2, -1])
         close(Probability(0)(output), [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
         close(Regression(value=1.0)(output), [-1, -4])
-        assert resolve("top1", output)[0].indices == (0, 0)
+        assert resolve("top1", output, numbers=LOGITS)[0].indices == (0, 0)
     with pytest.raises(TargetError, match="the model has 4"):
         Binary()(SCORES)
 
@@ -122,7 +123,7 @@ def test_embedding_similarity() -> None:
 
 
 def scored(target: Any, labels: tuple[str, ...] | None = LABELS) -> list[float]:
-    (found,) = resolve(target, SCORES, labels)
+    (found,) = resolve(target, SCORES, labels, numbers=LOGITS)
     return found.score(SCORES).tolist()
 
 
@@ -143,7 +144,7 @@ def scored(target: Any, labels: tuple[str, ...] | None = LABELS) -> list[float]:
     ],
 )
 def test_names_of_one_class(target: Any, index: int) -> None:
-    (found,) = resolve(target, SCORES, LABELS)
+    (found,) = resolve(target, SCORES, LABELS, numbers=LOGITS)
     assert found.indices == (index, index)
     assert torch.equal(found.score(SCORES), SCORES[:, index])
 
@@ -153,13 +154,13 @@ def test_names_of_one_class(target: Any, index: int) -> None:
     [[2, 0], (2, 0), ["crane", "tabby"], ["crane", 0], torch.tensor([2, 0]), np.array([2, 0]), range(2, -1, -2)],
 )
 def test_one_for_each_image(target: Any) -> None:
-    (found,) = resolve(target, SCORES, LABELS)
+    (found,) = resolve(target, SCORES, LABELS, numbers=LOGITS)
     assert found.indices == (2, 0)
     assert found.score(SCORES).tolist() == [2.0, 0.5]
 
 
 def test_top_k_is_in_order() -> None:
-    first, second, third = resolve("top3", SCORES, LABELS)
+    first, second, third = resolve("top3", SCORES, LABELS, numbers=LOGITS)
     assert [t.name for t in (first, second, third)] == ["top1", "top2", "top3"]
     assert [t.indices for t in (first, second, third)] == [(1, 3), (2, 2), (0, 0)]
     assert second.score(SCORES).tolist() == [2.0, 4.0]
@@ -170,12 +171,12 @@ def test_forms() -> None:
     assert scored("margin:0/2", None) == (SCORES[:, 0] - SCORES[:, 2]).tolist()
     assert scored("counterfactual:TIGER cat") == (-SCORES[:, 1]).tolist()
     assert scored("probability:crane") == SCORES.softmax(1)[:, 2].tolist()
-    assert resolve("margin:tabby/crane", SCORES, LABELS)[0].indices == (0, 0)
+    assert resolve("margin:tabby/crane", SCORES, LABELS, numbers=LOGITS)[0].indices == (0, 0)
     assert scored(Margin("crane", ("tabby", 1))) == [1.0, 6.0]
 
 
 def test_forms_take_what_plain_targets_take() -> None:
-    first, second = resolve("probability:top2", SCORES, LABELS)
+    first, second = resolve("probability:top2", SCORES, LABELS, numbers=LOGITS)
     assert [t.name for t in (first, second)] == ["probability(top1)", "probability(top2)"]
     assert [t.indices for t in (first, second)] == [(1, 3), (2, 2)]
     best = SCORES.softmax(1).topk(2, dim=1).values
@@ -183,20 +184,20 @@ def test_forms_take_what_plain_targets_take() -> None:
     assert scored("probability: top1") == scored("probability:top1") == best[:, 0].tolist()
     assert scored("probability:2") == scored("probability:crane") == SCORES.softmax(1)[:, 2].tolist()
     assert scored("counterfactual:top1") == (-SCORES.amax(1)).tolist()
-    (plain,) = resolve("logit:top1", SCORES, LABELS)
+    (plain,) = resolve("logit:top1", SCORES, LABELS, numbers=LOGITS)
     assert (plain.name, plain.score(SCORES).tolist()) == ("top1", [3.0, 4.5])
     with pytest.raises(TargetError, match="'top9' asks for 9 classes, the model has 4"):
-        resolve("probability:top9", SCORES, LABELS)
+        resolve("probability:top9", SCORES, LABELS, numbers=LOGITS)
 
 
 @pytest.mark.parametrize("target", ["probability:top1", "probability:tiger cat", "probability:1", Probability(1)])
 def test_of_several_labels_probabilities_are_sigmoids(target: Any) -> None:
-    (found,) = resolve(target, SCORES, LABELS, multi_label=True)
+    (found,) = resolve(target, SCORES, LABELS, numbers=Numbers("logits", multi_label=True))
     by_hand = [1 / (1 + math.exp(-float(SCORES[n, i]))) for n, i in enumerate(found.indices) if i is not None]
     close(found.score(SCORES), by_hand)
-    (again,) = resolve(found.score, SCORES)  # as metrics do that run a method again
+    (again,) = resolve(found.score, SCORES, numbers=LOGITS)  # as metrics do that run a method again
     close(again.score(SCORES), by_hand)
-    (plain,) = resolve(target, SCORES, LABELS)
+    (plain,) = resolve(target, SCORES, LABELS, numbers=LOGITS)
     assert found.name == plain.name
     close(plain.score(SCORES), [float(SCORES[n].softmax(0)[i]) for n, i in enumerate(plain.indices) if i is not None])
 
@@ -239,12 +240,12 @@ def test_types_that_are_none(target: Any) -> None:
     ("output", "says"),
     [
         (torch.zeros(2, 3, 4, 4), r"shape \(2, 3, 4, 4\).*SegmentationRegion"),
-        ({"boxes": 1}, r"is a dict, not a tensor"),
+        ({"boxes": 1}, r"is a dict, not one tensor"),
     ],
 )
 def test_outputs_without_classes(output: Any, says: str) -> None:
     with pytest.raises(TargetError, match=says):
-        resolve("top1", output)
+        resolve("top1", output, numbers=LOGITS)
     with pytest.raises(TargetError, match=says):
         Logit(0)(output)
 
@@ -256,14 +257,14 @@ def test_callables_keep_their_name_and_their_own_index() -> None:
         def __call__(self, output: Tensor) -> Tensor:
             return output[:, 0] * 2
 
-    (found,) = resolve(Custom(), SCORES, LABELS)
+    (found,) = resolve(Custom(), SCORES, LABELS, numbers=LOGITS)
     assert found.score(SCORES).tolist() == [2.0, 1.0]
     assert found.name == "Custom"
 
     def doubled(output: Tensor) -> Tensor:
         return output[:, 0] * 2
 
-    (found,) = resolve(doubled, SCORES, LABELS)
+    (found,) = resolve(doubled, SCORES, LABELS, numbers=LOGITS)
     assert found.name == "doubled"
     assert found.indices == (None, None)
 
@@ -280,7 +281,7 @@ def test_callables_keep_their_name_and_their_own_index() -> None:
     ],
 )
 def test_short_names(target: Any, name: str) -> None:
-    assert resolve(target, SCORES, LABELS)[0].name == name
+    assert resolve(target, SCORES, LABELS, numbers=LOGITS)[0].name == name
 
 
 def test_targets_pull_the_gradient_they_should() -> None:
@@ -302,4 +303,4 @@ def test_targets_pull_the_gradient_they_should() -> None:
 
 
 def test_probabilities_are_float32_whatever_the_model() -> None:
-    assert probabilities(SCORES.bfloat16()).dtype == torch.float32
+    assert LOGITS.probabilities(SCORES.bfloat16()).dtype == torch.float32

@@ -27,6 +27,7 @@ _BEYOND_DOUBT = 0.8  # no second order correlates so much
 CONFIRMED = 0.6  # correlation; other orders of the dimensions had at most .54 (docs/decisions.md)
 PLAUSIBLE = 0.4  # where the proportions are the image's too
 FEW = 9  # places: fewer say little
+_APART, _AUDIBLE = 0.2, 1e-3  # from token to token; of what all answer on average
 _FLAT = 0.1  # from place to place; those of pictures are .2 to .5 apart
 
 PICTURES: tuple[Kind, ...] = ("channels_first", "channels_last")
@@ -93,6 +94,18 @@ class _Answer:
     def layout(self) -> Layout | None:
         """None in an order that no layer has."""
         return next((Layout(kind, self.grid) for kind in PICTURES if AXES[kind][1:] == self.dims), None)
+
+
+def lie_apart(energy: Tensor) -> bool:
+    """Whether tokens that answer so much to each color (3, L) lie in several places, not alike as words and registers.
+
+    The shares of what knows the whole picture differ little from one token to another, whichever they are.
+    """
+    loud = energy[:, energy.sum(0) > _AUDIBLE * energy.sum(0).mean()]
+    if loud.shape[1] < FEW:
+        return False
+    share = loud / loud.sum(0)
+    return bool((share - share.mean(1, keepdim=True)).square().mean() > _APART**2)
 
 
 def pictures_in(shape: Sequence[int]) -> list[tuple[Kind, tuple[int, int]]]:

@@ -26,10 +26,11 @@ from ..layout import AXES, Kind, Layout, covers
 from ..outputs import LayerCall
 from .coding import Source, read_code
 from .experiment import FOLDED, Experiment, differs_anywhere
-from .grids import FEW, PICTURES, changed_pictures, flat_pictures, picture_of, pictures_in
+from .grids import FEW, PICTURES, changed_pictures, flat_pictures, lie_apart, picture_of, pictures_in
 
 _CODES = 4  # batches of an address code at most
 _MOST_OTHERS = 32  # tokens of no place, where nothing but their number says how many there are
+_SCALES = "beside those of one grid more of its tokens lie in the picture, as where several scales are in a row"
 _SAME = "its places answer alike to every part of the picture"
 _known: Remembered[Places] = Remembered()
 
@@ -129,6 +130,8 @@ class _Finder:
         self.layouts: dict[LayerCall, Layout] = {}
         self.answers: set[LayerCall] = set()  # what depends on the picture
         self.flat: dict[LayerCall, set[Kind]] = {}  # as which pictures it answers alike everywhere
+        self.energies: dict[LayerCall, tuple[Tensor, Tensor]] = {}  # how much each place of two dimensions answers
+        self.several_scales: set[LayerCall] = set()
 
     def find(self) -> Places:
         experiment = self.experiment
@@ -137,6 +140,7 @@ class _Finder:
         if experiment.together and self._lack_grids():
             self._look_one_by_one(pictures)
         self._look_for_addresses()
+        self._refuse_several_scales()
         for key in self.made:
             layout = self._as_neighbors(key) if key in self.flat and key not in self.layouts else None
             if layout:
@@ -167,6 +171,9 @@ class _Finder:
                 self.layouts[key] = layout
         if layout is None and rows.ndim == 4:
             self.flat[key] = flat_pictures(rows, row)
+        if rows.ndim == 3:
+            energy = (rows - row).float().square_()
+            self.energies[key] = energy.sum(2), energy.sum(1)
 
     def _look_for_addresses(self) -> None:
         """Until every layer with tokens has heard of a code; a network may look at the picture in several ways."""
@@ -207,6 +214,14 @@ class _Finder:
         finest = (next((g for g in large if 0 <= n - math.prod(g) <= _MOST_OTHERS), None) for n in shape)
         return sorted({grid for grid in finest if grid}, reverse=True)
 
+    def _refuse_several_scales(self) -> None:
+        for key, energies in self.energies.items():
+            layout = self.layouts.get(key)
+            energy = energies[layout is not None and layout.kind == "tokens_last"]  # (3, L)
+            if layout and lie_apart(energy[:, _other_tokens(layout, energy.shape[1])]):
+                self.several_scales.add(key)
+                del self.layouts[key]
+
     def _as_neighbors(self, key: LayerCall) -> Layout | None:
         """How a picture lies of which all places answer alike, or none: as one of its shape before it, or after it."""
         at = self.made.index(key)
@@ -224,13 +239,14 @@ class _Finder:
 
     def _told(self) -> Places:
         experiment = self.experiment
-        reasons = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
+        folded = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
+        scales = {key: _SCALES for key, maker in experiment.makers.items() if maker in self.several_scales}
         last = dict(sorted(experiment.makers))
         answering = [(key, maker in self.layouts) for key, maker in experiment.makers.items() if maker in self.answers]
         seen = {name: n for (name, n), _ in sorted(answering, key=lambda pair: pair[1])}  # pictures last
         shapes = {key: tuple(given.shape) for key, given in experiment.given.items()}
         names = _first_names(experiment.call.module)
-        return Places(self._all_layouts(), reasons, {**last, **seen}, shapes, names)
+        return Places(self._all_layouts(), {**folded, **scales}, {**last, **seen}, shapes, names)
 
     def _all_layouts(self) -> dict[LayerCall, Layout]:
         """Those of calls that hand on what another made, too, and of calls on other pictures of a layer that is one."""
@@ -242,6 +258,12 @@ class _Finder:
             if layout and experiment.makers[key] not in self.answers:
                 layouts.setdefault(key, layout)
         return layouts
+
+
+def _other_tokens(layout: Layout, count: int) -> list[int]:
+    """Those of so many tokens that are of no cell."""
+    cells = layout.order or range(layout.prefix, layout.prefix + math.prod(layout.grid))
+    return sorted(set(range(count)).difference(cells))
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:

@@ -17,9 +17,9 @@ from .classes import (
     Regression,
     ScoreFunction,
     class_scores,
-    probabilities,
 )
 from .detection import DetectionBox, DetectionSimilarity
+from .numbers import GIVES, Numbers, numbers_of
 from .regions import SegmentationRegion
 from .resolve import (
     ResolvedTarget,
@@ -36,6 +36,7 @@ from .rows import OneEach
 from .target import Target
 
 __all__ = [
+    "GIVES",
     "Binary",
     "ClassIndex",
     "Counterfactual",
@@ -44,6 +45,7 @@ __all__ = [
     "EmbeddingSimilarity",
     "Logit",
     "Margin",
+    "Numbers",
     "OneEach",
     "Probability",
     "Regression",
@@ -56,9 +58,9 @@ __all__ = [
     "check_one_each",
     "class_scores",
     "describe",
+    "numbers_of",
     "one_each",
     "part_of",
     "phrase",
-    "probabilities",
     "resolve",
 ]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ...errors import TargetError
+from ..answers import described
+from .numbers import Numbers, looks_like
 from .target import Target
 
 ScoreFunction = Callable[[Any], Tensor]
@@ -23,8 +25,13 @@ def class_scores(output: Any) -> Tensor:
     """Returns the output as (N, K) class scores, or says why it is none."""
     if not isinstance(output, Tensor):
         raise TargetError(
-            f"the model's output is a {type(output).__name__}, not a tensor (N, K) of class scores; give a callable "
-            "target, or pass output=, a function from the model's output to that tensor"
+            f"the model's output is {described(output)}, not one tensor (N, K) of class scores; say which is meant, "
+            "output='logits' or output=1 or a function of that output, or give a callable target"
+        )
+    if not output.is_floating_point():
+        raise TargetError(
+            f"the model's output is of {str(output.dtype).removeprefix('torch.')} numbers, names of classes and no "
+            "scores; give what returns scores (predict_proba), output= that makes counts floats, or a callable target"
         )
     if output.ndim == 1:
         return output[:, None]
@@ -66,17 +73,19 @@ class Logit(Target):
 
 @dataclass(frozen=True)
 class Probability(Target):
-    """The class's probability, in [0, 1]: softmax, or the sigmoid of a single column and with `multi_label`.
+    """The class's probability, in [0, 1], of what the model's numbers are (`Model.gives`).
 
-    Where a `Model` is explained, its own `multi_label` counts too.
+    Where no model says it, as where it is called on an answer, that answer itself is looked at.
     """
 
     index: ClassIndex
-    multi_label: bool = dataclasses.field(default=False, repr=False)
+    numbers: Numbers | None = dataclasses.field(default=None, repr=False)
     one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: Any) -> Tensor:
-        return _gather(probabilities(class_scores(output), multi_label=self.multi_label), self.index)
+        scores = class_scores(output)
+        numbers = self.numbers or Numbers(looks_like(scores))
+        return _gather(numbers.probabilities(scores), self.index)
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,3 @@ class EmbeddingSimilarity(Target):
             raise TargetError(f"EmbeddingSimilarity needs an output (N, {self.reference.shape[-1]}), got {shape}")
         self.check_images(len(output))
         return torch.cosine_similarity(output, self.reference.to(output).expand_as(output), dim=-1)
-
-
-def probabilities(scores: Tensor, *, multi_label: bool = False) -> Tensor:
-    """(N, K) scores to probabilities in float32: softmax, or sigmoids, of a single column and where labels are many."""
-    return scores.float().sigmoid() if multi_label or scores.shape[1] == 1 else scores.float().softmax(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import ArgumentTypeError, TargetError, did_you_mean
 from .classes import Counterfactual, Logit, Margin, Probability, ScoreFunction, class_scores
+from .numbers import Numbers, in_words
 from .rows import OneEach, row_of
 from .target import Target
 
@@ -22,11 +23,14 @@ TargetLike = int | str | Sequence[int | str | ScoreFunction] | Tensor | ScoreFun
 
 @dataclass(frozen=True, eq=False)
 class ResolvedTarget:
-    """A target of a batch: what to call it, its score function, and the class of each image where it has one."""
+    """A target of a batch: what to call it, its score function, the class of each image where it has one, and what the
+    numbers of the answer are.
+    """
 
     name: str
     score: ScoreFunction
     indices: tuple[int | None, ...]
+    numbers: Numbers
 
 
 _FORMS: dict[str, Callable[..., ScoreFunction]] = {
@@ -40,19 +44,24 @@ _TOP = re.compile(rf"(?:({_OF_ONE_CLASS}):\s*)?top(\d+)")
 
 
 def resolve(
-    target: TargetLike, output: Any, labels: Sequence[str] | None = None, *, multi_label: bool = False
+    target: TargetLike, output: Any, labels: Sequence[str] | None = None, *, numbers: Numbers
 ) -> list[ResolvedTarget]:
     """Turns what the user named into score functions for this output: one, or K for "topK".
 
-    With `multi_label` probabilities are sigmoids.
+    `numbers` says what the output's are.
 
     Raises:
         TargetError: a label, an index or a number of targets that the output does not have.
     """
+    if not callable(target) and numbers.gives in ("embedding", "records"):
+        raise TargetError(
+            f"the model gives {in_words(numbers.gives)}, which has no classes; give a callable target such as "
+            "seewhy.targets.EmbeddingSimilarity or DetectionBox"
+        )
     if isinstance(target, str) and (match := _TOP.fullmatch(target)):
-        return _top(int(match[2]), output, _FORMS[match[1] or "logit"], multi_label)
+        return _top(int(match[2]), output, _FORMS[match[1] or "logit"], numbers)
     if isinstance(target, str) and target.partition(":")[0] in _FORMS and ":" in target:
-        return resolve(_form(target), output, labels, multi_label=multi_label)
+        return resolve(_form(target), output, labels, numbers=numbers)
     if hasattr(target, "tolist"):  # a tensor, or numpy's integers and arrays
         target = target.tolist()
     if isinstance(target, bool) or target is None:
@@ -60,7 +69,7 @@ def resolve(
     if isinstance(target, int | str):
         target = Logit(target)
     elif isinstance(target, Sequence) and any(map(_is_more_than_a_class, target)):
-        return [_one_each(target, output, labels, multi_label)]
+        return [_one_each(target, output, labels, numbers)]
     elif isinstance(target, Sequence):
         each: list[Any] = list(target)
         target = Logit(tuple(each))
@@ -73,11 +82,11 @@ def resolve(
             "the model's output is one number for all images, as a loss is; give output=, a function from what the "
             "model returns to the tensor that is meant"
         )
-    scored = _settled(target, labels, multi_label)
+    scored = _settled(target, labels, numbers)
     index = getattr(scored, "index", None)
     n = len(output) if isinstance(output, Tensor) else None
     indices = index if isinstance(index, tuple) else (index,) * (n or 1)
-    return [ResolvedTarget(describe(target), scored, indices)]
+    return [ResolvedTarget(describe(target), scored, indices, numbers)]
 
 
 def _is_more_than_a_class(target: object) -> bool:
@@ -87,18 +96,18 @@ def _is_more_than_a_class(target: object) -> bool:
 
 
 def _one_each(
-    targets: Sequence[int | str | ScoreFunction], output: object, labels: Sequence[str] | None, multi_label: bool
+    targets: Sequence[int | str | ScoreFunction], output: object, labels: Sequence[str] | None, numbers: Numbers
 ) -> ResolvedTarget:
     """A list of one target for each image."""
     n = len(targets)
     if isinstance(output, Tensor):
         check_one_each(targets, len(output))
-    each = [resolve(t, row_of(output, i, n), labels, multi_label=multi_label) for i, t in enumerate(targets)]
+    each = [resolve(t, row_of(output, i, n), labels, numbers=numbers) for i, t in enumerate(targets)]
     for target, found in zip(targets, each, strict=True):
         if len(found) > 1:
             raise TargetError(f"target {target!r} is {len(found)} targets; a list has one for each image")
     score = OneEach(tuple(found[0].score for found in each))
-    return ResolvedTarget(describe(score), score, tuple(found[0].indices[0] for found in each))
+    return ResolvedTarget(describe(score), score, tuple(found[0].indices[0] for found in each), numbers)
 
 
 def _form(target: str) -> ScoreFunction:
@@ -112,18 +121,20 @@ def _form(target: str) -> ScoreFunction:
     return Margin(first, second)
 
 
-def _top(k: int, output: Any, form: Callable[..., ScoreFunction], multi_label: bool) -> list[ResolvedTarget]:
+def _top(k: int, output: Any, form: Callable[..., ScoreFunction], numbers: Numbers) -> list[ResolvedTarget]:
     scores = class_scores(output)
     if not (most := scores.shape[1]) >= k >= 1:
         raise TargetError(f"target 'top{k}' asks for {k} classes, the model has {most}; give 'top1' to 'top{most}'")
     best = scores.detach().topk(k, dim=1).indices.T.tolist()  # (k, N)
     return [
-        ResolvedTarget(describe(form(f"top{rank}")), _settled(form(tuple(indices)), None, multi_label), tuple(indices))
+        ResolvedTarget(
+            describe(form(f"top{rank}")), _settled(form(tuple(indices)), None, numbers), tuple(indices), numbers
+        )
         for rank, indices in enumerate(best, start=1)
     ]
 
 
-def _settled(target: ScoreFunction, labels: Sequence[str] | None, multi_label: bool) -> ScoreFunction:
+def _settled(target: ScoreFunction, labels: Sequence[str] | None, numbers: Numbers) -> ScoreFunction:
     """Replaces the label names in a target by class indices, and says of probabilities which they are."""
     if not dataclasses.is_dataclass(target):  # a callable may have an `index` of its own
         return target
@@ -133,8 +144,8 @@ def _settled(target: ScoreFunction, labels: Sequence[str] | None, multi_label: b
         for f, value in named.items()
         if isinstance(value, str | tuple)
     }
-    if multi_label and isinstance(target, Probability):
-        found["multi_label"] = True
+    if isinstance(target, Probability) and target.numbers is None:
+        found["numbers"] = numbers
     return dataclasses.replace(target, **found) if found else target
 
 
@@ -170,7 +181,7 @@ def phrase(target: ResolvedTarget, image: int, label: Callable[[int], str]) -> s
     score = target.score
     if isinstance(score, OneEach):
         own = score.targets[image]
-        return phrase(ResolvedTarget(describe(own), own, ()), 0, label)
+        return phrase(dataclasses.replace(target, name=describe(own), score=own), 0, label)
     if isinstance(score, Margin):
         return f"{name(score.index)} rather than {name(score.other)}"
     if isinstance(score, Counterfactual):

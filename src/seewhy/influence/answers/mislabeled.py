@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import InputError
 from ..index.building import Tell
 from ..index.index import InfluenceIndex
-from ..index.manifest import outputs_of
+from ..index.manifest import chances_of
 from ..index.questions import Suspect
 
 
@@ -34,7 +34,7 @@ def mislabelled(index: InfluenceIndex, top: int = 24, *, progress: Tell | None =
     found = []
     for place in own.argsort(descending=True, stable=True)[:top].tolist():
         at = int(index.ids[place])
-        chances = outputs_of(index.problem.call, index.data[at][0][None])[0].float().softmax(0)
+        chances = chances_of(index.problem.call, index.data[at][0][None])[0]
         says, label = int(chances.argmax()), labels[place]
         told = (at, names[place], label, index.classes[label], float(own[place]))
         found.append(Suspect(*told, predicted=index.classes[says], probability=float(chances[says])))

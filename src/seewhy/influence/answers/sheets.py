@@ -21,7 +21,7 @@ from ...render.overlay import attribution_picture, color_bar, seen_picture
 from ...render.sheet import captioned, grid
 from ..index.examples import shown
 from ..index.index import InfluenceIndex
-from ..index.manifest import outputs_of, preprocess_of
+from ..index.manifest import chances_of, outputs_of, preprocess_of
 from ..index.questions import InfluenceQuery, Influential, Suspect
 from ..solvers.solver import Solver, is_calibrated
 from .matching import Matches, match_regions
@@ -95,7 +95,7 @@ def influence_sheet(
     both = (*helpful, *harmful)
     matched = _maps(index, image, [e.index for e in both], label=label, target=target, layer=layer)
     sides, test = matched.carrying() if matched else None, _test_picture(index, image)
-    answers = _answers(_outputs(index, both)) if both else []
+    answers = _answers(index, [index.data[e.index][0][None] for e in both])
     columns = [_column(index, e, answers[i], i, test, sides) for i, e in enumerate(both)]
     cut, more = len(helpful), max(len(found.helpful), len(found.harmful)) > _MOST
     words = _words(index.solver, found.about)
@@ -103,7 +103,7 @@ def influence_sheet(
         _row(words.helpful, words.no_helpful, columns[:cut]),
         _row(words.harmful, words.no_harmful, columns[cut:]),
     ]
-    share = panels.percent(_answers(outputs_of(index.problem.call, index.inputs(image)))[0][1])
+    share = panels.percent(_answers(index, [index.inputs(image)])[0][1])
     says = (f"The model says: {found.predicted},", share, False)
     lines = [("The test picture", "", True), says, (f"Asked about: {found.about}", "", False)]
     left, right = _under(lines, test.draw(_TEST), _TEST), _stack(rows, 26)
@@ -157,10 +157,10 @@ def _outputs(index: InfluenceIndex, examples: Sequence[Influential]) -> Tensor:
     return torch.cat([outputs_of(index.problem.call, image).float() for image in each])
 
 
-def _answers(outputs: Tensor) -> list[tuple[int, float]]:
-    """The likeliest class of each, and its probability."""
-    best = outputs.float().softmax(1).max(1)
-    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+def _answers(index: InfluenceIndex, images: Sequence[Tensor]) -> list[tuple[int, float]]:
+    """The likeliest class of each picture (1, C, H, W), and its probability."""
+    best = [chances_of(index.problem.call, image)[0].max(0) for image in images]
+    return [(int(one.indices), float(one.values)) for one in best]
 
 
 def _says(index: InfluenceIndex, one: Influential, answer: tuple[int, float]) -> tuple[str, str, bool]:

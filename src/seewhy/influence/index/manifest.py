@@ -14,11 +14,12 @@ from ...data.images import read_image
 from ...data.preprocess import Preprocess
 from ...engine.call import Call, check_input
 from ...engine.targets.classes import class_scores
+from ...engine.targets.numbers import numbers_of
 from ...errors import InputError, SeewhyWarning
 from ...models.call import call_of
 from ...models.model import Model
 from ..gradients.losses import loss_values, same_values
-from ..problem import Loss
+from ..problem import Loss, cross_entropy
 from ..solvers.solver import Solver
 from . import fingerprint
 from .building import key_of
@@ -44,6 +45,12 @@ def modules_of(models: Sequence[ModelLike]) -> tuple[nn.Module, ...]:
 def outputs_of(call: Call, images: Tensor) -> Tensor:
     """The model's class scores (B, K), without a graph."""
     return class_scores(call.answer(images)).cpu()
+
+
+def chances_of(call: Call, images: Tensor) -> Tensor:
+    """The probabilities of the model's classes (B, K)."""
+    outputs = outputs_of(call, images)
+    return numbers_of(call, outputs).probabilities(outputs)
 
 
 def said_of_noise(calls: Sequence[Call], shape: Sequence[int]) -> list[list[float] | None]:
@@ -82,7 +89,10 @@ def describe_index(
     """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
     modules, call, model = modules_of(models), calls_of(models)[-1], models[-1]
     example = examples[0][0]
-    outputs = outputs_of(call, example[None]).shape[1]
+    said = outputs_of(call, example[None])
+    outputs = said.shape[1]
+    if loss is cross_entropy:
+        _check_logits(call, said)
     known = [names for names in (getattr(model, "labels", None), examples.classes) if names and len(names) == outputs]
     head: Head = {
         "seewhy": own_version(),
@@ -102,6 +112,17 @@ def describe_index(
         "shards": [],
     }
     return {**head, "curvature": curvature_key(head, solver)}
+
+
+def _check_logits(call: Call, outputs: Tensor) -> None:
+    """Refuses what the softmax cross entropy is not of: a second softmax would be another loss than was trained."""
+    gives = numbers_of(call, outputs).gives
+    if gives != "logits":
+        numbers = gives or "numbers in [0, 1], which may be probabilities"
+        raise InputError(
+            f"the model gives {numbers}, and the softmax cross entropy is of logits; give the part before its softmax, "
+            "output=lambda p: p.log() of probabilities, or loss= as it was trained"
+        )
 
 
 def curvature_key(head: Mapping[str, Any], solver: Solver) -> str:

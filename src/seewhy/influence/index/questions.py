@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...engine.targets.numbers import numbers_of
 from ...engine.targets.resolve import TargetLike, check_one_each, part_of, phrase, resolve
 from ...errors import InputError
 from ..problem import Problem, Rows, ScoreOrLoss
@@ -122,7 +123,7 @@ def questions(
         outputs = outputs_of(problem.call, part)
         answers = outputs.argmax(1)
         if target is not None:
-            found = resolve(part_of(target, [start]), outputs, classes, multi_label=problem.call.multi_label)
+            found = resolve(part_of(target, [start]), outputs, classes, numbers=numbers_of(problem.call, outputs))
             if len(found) > 1:
                 raise InputError(f"target={target!r} is {len(found)} targets; ask about one at a time")
             yield Question(part, found[0].score, [phrase(found[0], 0, classes.__getitem__)], answers.tolist())

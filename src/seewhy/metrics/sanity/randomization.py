@@ -15,6 +15,7 @@ from ...engine.batches import answers
 from ...engine.call import Call
 from ...engine.flow import LayerLike
 from ...engine.targets.classes import ScoreFunction
+from ...engine.targets.numbers import numbers_of
 from ...engine.targets.resolve import TargetLike, resolve
 from ...errors import TargetError
 from ...models.call import CallableModel, call_of, labels_of, wrapped
@@ -177,7 +178,8 @@ def _compare(
 def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
     """The one target's score, settled on the model as it is."""
     call = call_of(model)
-    resolved = resolve(target, answers(call, x), labels_of(model), multi_label=call.multi_label)
+    said = answers(call, x)
+    resolved = resolve(target, said, labels_of(model), numbers=numbers_of(call, said))
     if len(resolved) != 1:
         raise TargetError(f"target {target!r} is {len(resolved)} targets; give one")
     return resolved[0].score

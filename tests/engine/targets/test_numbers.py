@@ -1,0 +1,137 @@
+"""What an answer's numbers are: as is said, as they look, and what is not known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seewhy.engine.call import Call
+from seewhy.engine.targets.classes import Probability
+from seewhy.engine.targets.numbers import Numbers, looks_like, numbers_of, said_by
+from seewhy.errors import InputError, ModelError, TargetError
+from seewhy.models.model import wrap
+from tiny_models import Called, pictures
+
+SCORES = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0]])
+
+
+def test_probabilities_of_each_kind() -> None:
+    softmax, sigmoids = SCORES.softmax(1), SCORES.sigmoid()
+    for numbers, given, expected in (
+        (Numbers("logits"), SCORES, softmax),
+        (Numbers("logits"), softmax.log(), softmax),
+        (Numbers("probabilities"), softmax, softmax),
+        (Numbers("logits", multi_label=True), SCORES, sigmoids),
+        (Numbers("sigmoids", multi_label=True), sigmoids, sigmoids),
+        (Numbers("logits"), SCORES[:, :1], sigmoids[:, :1]),
+        (Numbers("sigmoids"), sigmoids[:, :1], sigmoids[:, :1]),
+    ):
+        torch.testing.assert_close(numbers.probabilities(given), expected)
+        torch.testing.assert_close(Probability(0, numbers)(given), expected[:, 0])
+    assert Numbers("probabilities").probabilities(softmax.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"), [("score", "a score"), ("embedding", "an embedding"), (None, r"in \[0, 1\]")]
+)
+def test_what_has_no_probability_says_so(gives: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=rf"{said}.*gives="):
+        Numbers(gives).probabilities(SCORES)
+
+
+@pytest.mark.parametrize(
+    ("scores", "gives"),
+    [
+        (SCORES, "logits"),
+        (SCORES[:, 0], "logits"),
+        (SCORES.softmax(1), "probabilities"),
+        (SCORES.half().softmax(1), "probabilities"),
+        (torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)).bfloat16().softmax(1), "probabilities"),
+        (torch.rand(2, 5, 4, 4).softmax(1), "probabilities"),
+        (SCORES.sigmoid(), None),
+        (SCORES.sigmoid()[:, :1], None),
+        (SCORES.sigmoid()[:, 0], None),
+        (torch.tensor([[0.5, 0.5], [0.5, 0.6]]), None),
+        (torch.tensor([[3, 4]]), None),
+        (torch.tensor([1.0 + 1e-3, 0.2])[None], "logits"),
+    ],
+)
+def test_what_numbers_look_like(scores: Tensor, gives: str | None) -> None:
+    assert looks_like(scores) == gives
+
+
+class Ended(nn.Module):
+    def __init__(self, last: nn.Module, **said: Any) -> None:
+        super().__init__()
+        self.fc, self.last = nn.Linear(3, 3), last
+        for name, value in said.items():
+            setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.fc(x.mean((2, 3))))
+
+
+def config(problem: str | None) -> SimpleNamespace:
+    return SimpleNamespace(problem_type=problem)
+
+
+@pytest.mark.parametrize(
+    ("module", "gives"),
+    [
+        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)), "probabilities"),
+        (nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Sigmoid()))), "sigmoids"),
+        (nn.Sequential(nn.Linear(3, 3), nn.LogSoftmax(1)), "logits"),
+        (nn.Sequential(nn.Sigmoid(), nn.Linear(3, 3)), "logits"),
+        (nn.Sequential(), None),
+        (Ended(nn.Softmax(1)), None),
+        (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=3), "logits"),
+        (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=0), "embedding"),
+        (Ended(nn.Identity(), config=config("regression")), "score"),
+        (Ended(nn.Identity(), config=config("single_label_classification")), "logits"),
+        (Ended(nn.Identity(), config=config(None)), None),
+    ],
+)
+def test_what_a_module_says_of_itself(module: nn.Module, gives: str | None) -> None:
+    assert said_by(module) == gives
+
+
+def test_several_labels_as_a_configuration_says() -> None:
+    assert wrap(Ended(nn.Identity(), config=config("multi_label_classification"))).multi_label
+    assert not wrap(Ended(nn.Identity(), config=config("single_label_classification"))).multi_label
+
+
+def test_the_first_answer_decides_and_is_remembered() -> None:
+    call = Call(Ended(nn.Softmax(1)))
+    assert numbers_of(call, SCORES.softmax(1)).gives == "probabilities"
+    assert numbers_of(call, SCORES.sigmoid()).gives == "probabilities"
+    other = Call(call.module, output=lambda said: said.log())
+    assert numbers_of(other, SCORES).gives == "logits"
+
+
+def test_what_is_said_comes_first_and_is_checked() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Softmax(1))
+    assert numbers_of(Call(module, gives="score"), SCORES).gives == "score"
+    with pytest.raises(
+        ModelError, match=r"gives='probabilities', but the model's numbers are -1 to 3, not in \[0, 1\]"
+    ):
+        numbers_of(Call(module, gives="probabilities"), SCORES)
+    with pytest.raises(ModelError, match=r"gives='probabilities', but a picture's sum to 1\.77; give 'sigmoids'"):
+        numbers_of(Call(module, gives="probabilities"), SCORES.sigmoid())
+    with pytest.raises(InputError, match="gives='percent' is not known; use 'logits', 'probabilities'"):
+        wrap(module, gives="percent")  # type: ignore[arg-type]
+
+
+def test_names_of_classes_are_no_scores() -> None:
+    with pytest.raises(TargetError, match="of int64 numbers, names of classes and no scores; give what returns scores"):
+        Probability(1)(torch.tensor([[1], [2]]))
+
+
+def test_an_answer_in_a_models_own_adapter_is_looked_at() -> None:
+    """What a module says of itself is not said of what a function makes of it."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    assert numbers_of(Call(module, output=lambda said: said.softmax(1)), SCORES.softmax(1)).gives == "probabilities"
+    assert numbers_of(Call(Called(module)), module(pictures(1, 2))).gives == "logits"
