@@ -16,7 +16,8 @@ from seewhy.engine.batches import answers, images_depend, joined
 from seewhy.engine.call import Call
 from seewhy.engine.masking.baselines import Several, Zeros
 from seewhy.engine.masking.masks import PatchMasks
-from seewhy.engine.masking.scoring import masked_scores
+from seewhy.engine.masking.running import Running
+from seewhy.engine.masking.scoring import masked_scores, settle
 from seewhy.engine.places.places import find_places
 from seewhy.engine.targets import EmbeddingSimilarity, Logit
 from seewhy.errors import SeewhyWarning
@@ -207,13 +208,16 @@ def test_what_it_costs() -> None:
     seen.clear()
     saliency(net, spread_out(4), 1)
     saliency(net, spread_out(3), 1)
-    assert seen == [4, 1, 1, 3]
+    assert seen == [4] * 4 + [3] * 4  # for each size of batch three more, once
+    saliency(net, spread_out(4), 1)
+    saliency(net, spread_out(3), 1)
+    assert seen[8:] == [4, 3]
     find_places(net, spread_out(3))
     seen.clear()
     grad_cam(net, spread_out(3), 1, layer="relu2")
     assert seen == [3]
     saliency(net, pictures(2, 24), 1)
-    assert seen[1:] == [2, 1, 1]
+    assert seen[1:] == [2] * 3
 
 
 def test_the_callers_random_state_is_not_moved() -> None:
@@ -230,11 +234,62 @@ def test_the_callers_random_state_is_not_moved() -> None:
     assert torch.equal(torch.rand(1), first)
 
 
-def test_equal_images_tell_nothing_and_are_not_remembered() -> None:
-    net, x = DEPENDENT["batch norm"](), spread_out()
-    alike = x[:1].expand(N, -1, -1, -1)
-    assert not images_depend(Call(net), alike, Call(net).answer(alike))
-    assert images_depend(Call(net), x, Call(net).answer(x))
+@pytest.mark.parametrize("kind", DEPENDENT)
+def test_equal_images_first_hide_nothing(kind: str) -> None:
+    net, x = DEPENDENT[kind](), spread_out()
+    for batch in (x[:1].expand(N, -1, -1, -1), x[:1] + 1e-4 * x, x):
+        assert images_depend(Call(net), batch, Call(net).answer(batch))
+
+
+def test_each_size_of_batch_is_tried() -> None:
+    net = randomised(OverTheBatch(lambda a: a - a.mean(0) if len(a) > 2 else a))
+    for n, expected in ((2, False), (3, True), (2, False), (5, True)):
+        x = spread_out(n)
+        assert images_depend(Call(net), x, Call(net).answer(x)) is expected
+    x = spread_out(5)
+    masks = [PatchMasks(torch.tensor([[0, 0, 8, 8]]), (SIZE, SIZE))] * 5
+    running = Running(batch_size=2, memory_format="contiguous")
+    with told(0):
+        list(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running))
+    running = Running(batch_size=3, memory_format="contiguous")
+    with told(1):
+        chunks = list(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running))
+    expected = [net(chunk.masks[:, None] * x[chunk.image])[:, 1].double() for chunk in chunks]
+    torch.testing.assert_close(torch.cat([c.scores[:, 0] for c in chunks]), torch.cat(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_last_batch_of_another_size_is_tried_too() -> None:
+    net = randomised(OverTheBatch(lambda a: a - a.mean(0) if len(a) == 2 else a))
+    masks = [PatchMasks(torch.tensor([[0, 0, 8, 8], [8, 8, 16, 16], [0, 8, 8, 16]] * 2), (SIZE, SIZE))]
+    running = Running(batch_size=4, memory_format="contiguous")
+    with told(1):
+        list(masked_scores(net, spread_out(1), masks, [Logit(1)], baseline=Zeros(), running=running))
+
+
+def test_weights_that_change_are_tried_anew() -> None:
+    class Mixing(OverTheBatch):
+        def __init__(self) -> None:
+            super().__init__(lambda a: a - self.share * a.mean(0))
+            self.share = nn.Parameter(torch.zeros(()))
+
+    net, x = Mixing().eval(), spread_out()
+    for share, expected in ((0.0, False), (0.5, True), (0.0, False)):
+        with torch.no_grad():
+            net.share.fill_(share)
+        with told(int(expected)):
+            find_method("saliency")(net, x, 1)
+
+
+def test_measuring_tries_one_size_alone() -> None:
+    seen: list[int] = []
+    net = randomised(TinyCNN())
+    net.conv1.register_forward_hook(lambda part, args, value: seen.append(len(value)))
+    masks = [PatchMasks(torch.tensor([[0, 0, 8, 8]] * 600), (SIZE, SIZE))]
+    running = Running(batch_size=50, memory_format="contiguous")
+    settle(net, spread_out(1), masks, [Logit(1)], baseline=Zeros(), running=running)
+    measured = len(seen)
+    list(masked_scores(net, spread_out(1), masks, [Logit(1)], baseline=Zeros(), running=running))
+    assert seen[measured:] == [50] * (12 + 3)
 
 
 def test_answers_are_joined_in_any_packing() -> None:

@@ -128,7 +128,7 @@ def test_batches_channels_and_sizes() -> None:
 
 def test_what_was_scored_before_a_failure_is_returned() -> None:
     net, x = randomised(TinyCNN()), pictures(2, 14)
-    left = 252  # two of them alone, to see whether they depend on each other
+    left = 280  # three batches of them, to see whether they depend on each other
 
     def fails(x: Tensor) -> Tensor:
         nonlocal left

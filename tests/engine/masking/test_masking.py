@@ -246,7 +246,7 @@ def test_several_images_share_a_batch() -> None:
     sources = [patches(n, (8, 8)) for n in (5, 1, 10, 3)]
     found = collected(masked_scores(net, pictures(4, 8), sources, [Logit(0)], baseline=Zeros(), running=PLAIN), 4)
     assert [len(scores) for scores in found] == [5, 1, 10, 3]
-    assert seen == [16, 1, 1, 3]  # two of the first batch alone, to see whether they depend on each other
+    assert seen == [16] * 4 + [3] * 4  # three more of each size, to see whether they depend on each other
 
 
 def test_several_baselines_are_averaged_and_images_may_have_their_own() -> None:
@@ -422,7 +422,7 @@ def fail(_: Tensor) -> Tensor:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_scorer_that_fails_amid_the_masks(then: Callable[[Tensor], Tensor], said: str, precision: Any) -> None:
     running = Running(batch_size=4, memory_format="contiguous", precision=precision)
-    net, found = Failing(4, then), []  # two batches, and two pictures alone
+    net, found = Failing(5, then), []  # two batches, and three that tell whether pictures depend on each other
     before = ModelState(net)
     with pytest.raises(ScorerError, match=rf"scoring stopped after 8 of 12 masked pictures: .*{said}") as caught:  # noqa: PT012
         for chunk in masked_scores(
@@ -579,7 +579,7 @@ def test_bfloat16_runs_the_model_under_autocast() -> None:
     running = Running(batch_size=8, precision="bfloat16", memory_format="contiguous")
     found = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running), 1)[0]
     before.assert_unchanged()
-    assert seen == [torch.bfloat16] * 3  # two pictures are run alone, to see whether they depend on each other
+    assert seen == [torch.bfloat16] * 4  # three more, to see whether pictures depend on each other
     torch.testing.assert_close(found, one_by_one(net, x, masks, 1)[0], rtol=0.05, atol=0.05)
 
 

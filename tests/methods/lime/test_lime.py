@@ -138,7 +138,7 @@ def test_every_coalition_runs_once() -> None:
     found = explain(model, x, superpixels=labels, samples=400, running=Running(batch_size=8))[0]
     assert found.facts[0]["samples"] == 400
     assert found.facts[0]["distinct"] == 16
-    assert model.seen == 16 + 2  # two alone, to see whether pictures of a batch depend on each other
+    assert model.seen == 16 + 3 * 8  # three batches, to see whether pictures depend on each other
     shown = PLAIN.draw(400, 4, torch.Generator().manual_seed(image_seed(x[0], 0)), begun=False)
     flat = x[0].flatten(1)
     mean = torch.stack([flat[:, labels.flatten() == k].mean(1) for k in range(4)], 1)  # (3, 4)
@@ -243,7 +243,7 @@ def test_what_was_scored_before_a_failure_is_returned(how: str, kernel: str) -> 
         "running": Running(batch_size=10, memory_format="contiguous"),
     }
     with pytest.warns(SeewhyWarning, match="partial: scoring stopped"):
-        found = explain(Fails(net, 99, how), x, samples=80, **options)[0]
+        found = explain(Fails(net, 99 + 30, how), x, samples=80, **options)[0]
     first, second = found.facts
     assert (first["samples"], first["partial"]) == (80, False)
     assert second["partial"] is True
@@ -254,7 +254,7 @@ def test_what_was_scored_before_a_failure_is_returned(how: str, kernel: str) -> 
         torch.testing.assert_close(found.map[1:], part.map, rtol=1e-5, atol=1e-5)
     assert found.map.isfinite().all()
     with pytest.warns(SeewhyWarning, match="partial"):
-        nothing = explain(Fails(net, 30, how), x, samples=30, **options)[0]
+        nothing = explain(Fails(net, 28 + 30, how), x, samples=30, **options)[0]
     assert nothing.map[1].isnan().all()
     assert nothing.facts[1]["samples"] == 0
     json.dumps(nothing.facts, allow_nan=False)

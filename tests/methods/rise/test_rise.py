@@ -31,7 +31,7 @@ PLAIN = Running(batch_size=64, memory_format="contiguous")
 FORMS = ("paper", "ratio", "centred", "adjusted")
 SCHEMES = ("iid", "antithetic", "sobol")
 
-TWO_ALONE = 2  # pictures by themselves say whether those of a batch depend on each other
+EXCHANGED = 3 * 64  # three batches say whether pictures depend on each other
 
 
 def estimates(net: Any, x: Tensor, scores: ScoreFunction | list[ScoreFunction], **options: Any) -> list[Estimate]:
@@ -385,7 +385,7 @@ def test_one_sample_answers_for_all_targets() -> None:
     passes: list[int] = []
     net.register_forward_hook(lambda module, args, value: passes.append(len(value)))
     both = estimates(net, x, [Logit(0), Probability((1, 3))])
-    assert sum(passes) == 2 * 96 + TWO_ALONE
+    assert sum(passes) == 2 * 96 + EXCHANGED
     for found, score in zip(both, (Logit(0), Probability((1, 3))), strict=True):
         alone = estimates(net, x, score)[0]
         torch.testing.assert_close(found.map, alone.map, rtol=0, atol=1e-6 * float(alone.map.abs().max()))
@@ -466,7 +466,7 @@ def test_an_interrupted_sample_goes_on_to_the_same_answer() -> None:
     passes: list[int] = []
     net.register_forward_hook(lambda module, args, value: passes.append(len(value)))
     rest = estimates(net, x, Logit(1), samples=150, state=state)[0]
-    assert sum(passes) == 120 + TWO_ALONE
+    assert sum(passes) == 120 + EXCHANGED + 3 * 56  # the last batch is another size
     for one, other in ((rest.map, whole.map), (rest.interval, whole.interval)):
         assert one is not None
         assert other is not None
@@ -511,7 +511,7 @@ def test_what_is_known_when_the_scorer_fails_is_returned(how: str) -> None:
     x = pictures(3, 12)
     running = Running(batch_size=10, memory_format="contiguous")
     with pytest.warns(SeewhyWarning, match=r"scoring stopped after 70 of 150 masked pictures.*estimate so far"):
-        found = estimates(Failing(70 + TWO_ALONE, how), x, Logit(1), samples=50, running=running)[0]
+        found = estimates(Failing(70 + EXCHANGED, how), x, Logit(1), samples=50, running=running)[0]
     assert [facts["samples"] for facts in found.facts] == [50, 20, 0]
     assert [facts["partial"] for facts in found.facts] == [False, True, True]
     assert [facts["stopped"] for facts in found.facts] == ["samples", "error", "error"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, ModelError, SeewhyError
-from ..batches import images_depend, tell, tells
+from ..batches import images_depend, tell
 from ..call import Call, as_call, check_input, evaluating, matching_input
 from ..targets.classes import ScoreFunction
 from ..targets.rows import ROWS_AS_INPUTS, rows_of
@@ -122,7 +122,8 @@ class MaskedForward:
         # what is black and alone has nothing to add
         self.baselines = [pictures if self.repeats > 1 or pictures.any() else None for pictures in hidden]
         self._fits = math.inf  # masks in a batch, for all that is known
-        self._tried, self._apart = False, False  # whether it was tried, and is so, that a batch must be of one picture
+        self._tried: set[int] = set()  # sizes of batch of which it is known whether their pictures depend on each other
+        self._apart, self._measuring = False, False  # a batch must be of one picture; only the time counts
 
     def settled(self, running: Running) -> Running:
         """How to run with nothing left to be found, by running some of the masks."""
@@ -140,7 +141,11 @@ class MaskedForward:
                 raise failure
             return torch.cat([scores for _, scores in finished])
 
-        return settled(running, measure, call=self.call, picture=self.x[0], total=total, step=self.repeats)
+        self._measuring = True
+        try:
+            return settled(running, measure, call=self.call, picture=self.x[0], total=total, step=self.repeats)
+        finally:
+            self._measuring = False
 
     def run(
         self, batches: Iterable[Sequence[Segment]], running: Running
@@ -211,14 +216,14 @@ class MaskedForward:
         return torch.stack([_checked(column, len(owners)) for column in columns], 1)
 
     def _depend(self, owners: Sequence[int], pictures: Tensor, output: object, running: Running) -> bool:
-        """Whether pictures of one batch depend on each other, as the first batch shows that can."""
-        if self._tried or not tells(pictures):
-            return self._apart
-        self._tried = True
-        with _autocast(pictures, running):
-            self._apart = images_depend(self.call.rows(owners), pictures, output)
-        if self._apart:
-            tell(self.call.module)
+        """Whether pictures of one batch depend on each other: tried for each size, in measuring for the first alone."""
+        size = len(pictures)
+        if not (size == 1 or size in self._tried or (self._measuring and self._tried)):
+            self._tried.add(size)
+            with _autocast(pictures, running):
+                self._apart = images_depend(self.call.rows(owners), pictures, output)
+            if self._apart:
+                tell(self.call.module)
         return self._apart
 
 
