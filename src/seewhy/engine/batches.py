@@ -25,7 +25,7 @@ ROUNDING, ROUNDING_OF_FAST_PRODUCTS = 1e-4, 1e-2
 STEPS = 8  # of the least precise type that may have been at work
 
 _known: Remembered[bool] = Remembered()
-_told: ContextVar[set[int] | None] = ContextVar("told", default=None)
+_told: ContextVar[set[str] | None] = ContextVar("told", default=None)
 
 
 def images_depend(call: Call, x: Tensor, answer: object) -> bool:
@@ -85,22 +85,25 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 def tell(module: nn.Module) -> None:
     """Warns that a model's images are run one by one; within `once`, once."""
+    say_once(
+        f"the images of a batch depend on each other in {type(module).__name__}, as by batch normalization without "
+        "running statistics or by scales of a whole batch: each picture is run by itself"
+    )
+
+
+def say_once(warning: str) -> None:
+    """Warns; within `once`, once of the same."""
     told = _told.get()
-    if told is not None and id(module) in told:
+    if told is not None and warning in told:
         return
     if told is not None:
-        told.add(id(module))
-    warnings.warn(
-        f"the images of a batch depend on each other in {type(module).__name__}, as by batch normalization without "
-        "running statistics or by scales of a whole batch: each picture is run by itself",
-        SeewhyWarning,
-        stacklevel=4,
-    )
+        told.add(warning)
+    warnings.warn(warning, SeewhyWarning, stacklevel=5)
 
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Within it `tell` warns once of a model."""
+    """Within it `say_once` says the same once."""
     if _told.get() is not None:
         yield
         return

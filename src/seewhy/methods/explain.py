@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.batches import once
 from ..engine.call import Call, check_input
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
@@ -71,24 +72,23 @@ def explain(
     Raises:
         SeewhyError: what cannot be used, in one line.
     """
-    parts = list(
-        explain_batches(
-            model,
-            images,
-            methods=methods,
-            targets=targets,
-            layers=layers,
-            batch_size=batch_size,
-            options=options,
-            args=args,
-            kwargs=kwargs,
-            inputs=inputs,
-            output=output,
-            ledger=ledger,
-            progress=progress,
-        )
+    parts = explain_batches(
+        model,
+        images,
+        methods=methods,
+        targets=targets,
+        layers=layers,
+        batch_size=batch_size,
+        options=options,
+        args=args,
+        kwargs=kwargs,
+        inputs=inputs,
+        output=output,
+        ledger=ledger,
+        progress=progress,
     )
-    return join(parts)
+    with once():
+        return join(list(parts))
 
 
 def explain_batches(
@@ -247,5 +247,7 @@ def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
         return of_map
     if "blown_up_by" in facts:
         return "blown_up"
+    if "extent" in facts:
+        return "misplaced"
     told: tuple[maps.Status, ...] = ("unbalanced", "withheld", "partial")
     return next((status for status in told if facts.get(status)), "ok")
