@@ -21,7 +21,7 @@ from .exchange import neighbors_matter
 from .keys import Remembered
 
 _known: Remembered[bool] = Remembered()
-_told: ContextVar[set[int] | None] = ContextVar("told", default=None)
+_told: ContextVar[set[str] | None] = ContextVar("told", default=None)
 
 
 def images_depend(call: Call, x: Tensor, answer: object) -> bool:
@@ -43,22 +43,25 @@ def images_depend(call: Call, x: Tensor, answer: object) -> bool:
 
 def tell(module: nn.Module) -> None:
     """Warns that a model's images are run one by one; within `once`, once."""
+    say_once(
+        f"the images of a batch depend on each other in {type(module).__name__}, as by batch normalization without "
+        "running statistics or by scales of a whole batch: each picture is run by itself"
+    )
+
+
+def say_once(warning: str) -> None:
+    """Warns; within `once`, once of the same."""
     told = _told.get()
-    if told is not None and id(module) in told:
+    if told is not None and warning in told:
         return
     if told is not None:
-        told.add(id(module))
-    warnings.warn(
-        f"the images of a batch depend on each other in {type(module).__name__}, as by batch normalization without "
-        "running statistics or by scales of a whole batch: each picture is run by itself",
-        SeewhyWarning,
-        stacklevel=4,
-    )
+        told.add(warning)
+    warnings.warn(warning, SeewhyWarning, stacklevel=5)
 
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Within it `tell` warns once of a model."""
+    """Within it `say_once` says the same once."""
     if _told.get() is not None:
         yield
         return

@@ -15,18 +15,19 @@ from torch import Tensor
 
 from ..errors import InputError
 
-Status = Literal["ok", "empty", "constant", "non_finite", "blown_up", "unbalanced", "withheld", "partial"]
+Status = Literal["ok", "empty", "constant", "non_finite", "blown_up", "misplaced", "unbalanced", "withheld", "partial"]
 STATUS_MEANINGS: dict[Status, str] = {
     "ok": "the map has positive evidence",
     "empty": "nothing in the map is positive: no place speaks for the target",
     "constant": "every place has the same value: the map does not localise",
     "non_finite": "the map holds NaN or infinity",
     "blown_up": "relevance far beyond the score: contributions that cancel were amplified",
+    "misplaced": "the model crops or pads the picture inside, and the map is laid over all of it",
     "unbalanced": "more than a tenth of the relevance was lost or made on its way",
     "withheld": "more than a tenth of the score lies with what is no place",
     "partial": "the model failed in the middle: the map rests on the passes made before",
 }
-READABLE: tuple[Status, ...] = ("ok", "unbalanced", "withheld", "partial")
+READABLE: tuple[Status, ...] = ("ok", "misplaced", "unbalanced", "withheld", "partial")
 
 
 def statuses(maps: Tensor) -> tuple[Status, ...]:

@@ -19,6 +19,7 @@ from ..engine.causes import check_differentiable
 from ..engine.flow import find_flow
 from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
+from ..engine.places.extent import Extent
 from ..engine.places.places import find_places, picture_layout
 from ..engine.rules.bias import BiasGradients
 from ..engine.rules.hidden import out_of_sight
@@ -217,16 +218,17 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     left_out = 0
     owners = {id(weight): name.rpartition(".")[0] for name, weight in call.module.named_parameters()}
 
-    def add(field: Tensor, layout: Layout | None) -> None:
+    def add(field: Tensor, layout: Layout | None, extent: Extent | None = None) -> None:
         nonlocal total
         if layout is not None:  # a dense layer after pooling has no place
-            total = total.to(field.device) + resize(_unit(layout.to_grid(field)).sum(1), size)
+            total = total.to(field.device) + _laid(_unit(layout.to_grid(field)).sum(1), size, extent)
 
     def add_bias(field: Tensor, weight: Tensor | None) -> None:
         nonlocal left_out
-        layout = places.layout_of(tuple(field.shape), owners.get(id(weight)))
+        owner = owners.get(id(weight))
+        layout = places.layout_of(tuple(field.shape), owner)
         left_out += layout is None and sum(size > 1 for size in field.shape[1:]) > 1  # else it has one place
-        add(field, layout)
+        add(field, layout, places.extent_of(owner))
 
     rules = BiasGradients(add_bias)
     with Trace(call, x, layers=[INPUT], rules=rules) as trace:
@@ -239,6 +241,14 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
         said = f"FullGrad leaves out {left_out} biases whose places in the picture are not known"
         warnings.warn(f"{said}{why_unheard(call.module)}", SeewhyWarning, stacklevel=2)
     return total
+
+
+def _laid(field: Tensor, size: tuple[int, int], extent: Extent | None) -> Tensor:
+    """A layer's map (N, h, w) where it lies in pictures of a size, zero elsewhere: (N, H, W)."""
+    if extent is None:
+        return resize(field, size)
+    x0, y0, x1, y1 = extent.box
+    return F.pad(resize(field, (y1 - y0, x1 - x0)), (x0, size[1] - x1, y0, size[0] - y1))  # what is negative cuts
 
 
 def _unit(field: Tensor) -> Tensor:

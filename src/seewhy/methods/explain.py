@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.answers import OutputLike
+from ..engine.batches import once
 from ..engine.call import Call, check_input
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
@@ -73,24 +74,23 @@ def explain(
     Raises:
         SeewhyError: what cannot be used, in one line.
     """
-    parts = list(
-        explain_batches(
-            model,
-            images,
-            methods=methods,
-            targets=targets,
-            layers=layers,
-            batch_size=batch_size,
-            options=options,
-            args=args,
-            kwargs=kwargs,
-            inputs=inputs,
-            output=output,
-            ledger=ledger,
-            progress=progress,
-        )
+    parts = explain_batches(
+        model,
+        images,
+        methods=methods,
+        targets=targets,
+        layers=layers,
+        batch_size=batch_size,
+        options=options,
+        args=args,
+        kwargs=kwargs,
+        inputs=inputs,
+        output=output,
+        ledger=ledger,
+        progress=progress,
     )
-    return join(parts)
+    with once():
+        return join(list(parts))
 
 
 def explain_batches(
@@ -261,5 +261,7 @@ def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
         return of_map
     if "blown_up_by" in facts:
         return "blown_up"
+    if "extent" in facts:
+        return "misplaced"
     told: tuple[maps.Status, ...] = ("unbalanced", "withheld", "partial")
     return next((status for status in told if facts.get(status)), "ok")

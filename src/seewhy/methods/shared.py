@@ -33,6 +33,8 @@ from .formula import Formula
 from .passes import GradientPass, RelevancePass, signals
 from .seeds import Seed
 
+Facts = tuple[Mapping[str, Any], ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -45,7 +47,7 @@ class Result:
     pixels: Tensor | None
     scores: Tensor  # (N,)
     interval: Tensor | None = None  # (N, h, w)
-    facts: tuple[Mapping[str, Any], ...] = ()  # one for each image, or none
+    facts: Facts = ()  # one for each image, or none
     ledger: Ledger | None = None
 
 
@@ -203,6 +205,18 @@ class _Plan:
         """How what a layer gave lies over the images."""
         return picture_layout(self._places, self.x, layer, activation)
 
+    def facts(self, method: Formula, layers: Sequence[str], found: Facts) -> Facts:
+        """What was found of each image, and the part of it that the map covers where that is not the whole."""
+        if method.at == "input":
+            return found
+        names = (None if layer == INPUT else layer for layer in layers)
+        extents = filter(None, map(self._places.extent_of, names))
+        extent = next(extents, None)
+        if extent is None:
+            return found
+        each = found or ({},) * len(self.x)
+        return tuple({**of_image, "extent": extent.box} for of_image in each)
+
     @cached_property
     def _places(self) -> Places:
         return self.flow.places if self.flow else find_places(self.call, self.x)
@@ -282,7 +296,8 @@ def _combine_group(
                     continue
                 with torch.inference_mode(False), torch.no_grad():
                     raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
-                estimate = Estimate(_fused_or_only(method, raw), facts=have.facts(method, layers))
+                facts = plan.facts(method, layers, have.facts(method, layers))
+                estimate = Estimate(_fused_or_only(method, raw), facts=facts)
                 done[method.name, label, t] = _result(method, label, target, estimate, scores, have.ledger(method))
 
 
@@ -301,7 +316,8 @@ def _run_apart(
             with torch.inference_mode(False), torch.no_grad():
                 said = check_scores(plan.call.module, asked(target.score, output, len(plan.x)), len(plan.x))
             of_layers = [estimates[t] for estimates in made]
-            estimate = replace(of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]))
+            facts = plan.facts(method, layers, of_layers[0].facts)
+            estimate = replace(of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]), facts=facts)
             done[method.name, label, t] = _result(method, label, target, estimate, said.float().cpu())
 
 

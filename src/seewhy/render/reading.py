@@ -63,7 +63,13 @@ def status_words(attribution: Attribution, index: int) -> str:
     status = attribution.status[index]
     if status == "ok":
         return ""
-    return STATUS_MEANINGS[status] + _cause(attribution, index)
+    why = _covered(attribution, index) if status == "misplaced" else _cause(attribution, index)
+    return STATUS_MEANINGS[status] + why
+
+
+def _covered(attribution: Attribution, index: int) -> str:
+    x0, y0, x1, y1 = attribution.facts[index]["extent"]
+    return f": it covers rows {y0} to {y1} and columns {x0} to {x1}"
 
 
 def _cause(attribution: Attribution, index: int) -> str:

@@ -213,17 +213,19 @@ def test_a_call_that_there_is_not() -> None:
 # ---------------------------------------------------------------- what it costs
 
 
-def test_a_grid_costs_four_passes_and_nothing_afterwards() -> None:
+def test_a_grid_costs_four_passes_and_the_first_layer_once_more_and_nothing_afterwards() -> None:
     net, x = randomised(TinyCNN()), pictures(3)
     counting = Called(net)
     counting.net = net
     ran: list[int] = []
     counting.register_forward_pre_hook(lambda module, args: ran.append(len(args[0])))
+    whole: list[int] = []
+    counting.register_forward_hook(lambda module, args, value: whole.append(len(value)))
     find_places(counting, x)
-    assert ran == [1, 3]
+    assert (ran, whole) == ([1, 3, 5], [1, 3])
     find_places(counting, pictures(2, seed=1))
     grad_cam(counting, x[:1], 0, layer="net.relu2")
-    assert ran == [1, 3, 1]
+    assert ran == [1, 3, 5, 1]
 
 
 def test_tokens_cost_one_batch_of_the_code() -> None:
@@ -231,7 +233,7 @@ def test_tokens_cost_one_batch_of_the_code() -> None:
     kept: list[int] = []
     net.patches.register_forward_hook(lambda module, args, value: kept.append(len(value)))
     find_places(net, pictures(5))
-    assert sum(kept) == 4 + 2 * (3 + 3)
+    assert sum(kept) == 4 + 2 * (3 + 3) + 5  # and the rims, as far as the patches
 
 
 # ---------------------------------------------------------------- models that are run in other ways

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..call import Call, evaluating, matching_input, uncompiled
-from ..outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
+from ..outputs import LayerCall, Listener, listening, memory_of, replace_first_tensor, tensors_in
 
 Disturb = Callable[[Tensor], Tensor]  # of a layer's output (rows first), each row in its own way
 Measure = Callable[[LayerCall, Tensor, Tensor], None]  # rows as disturbed (B, ...), the row as it was (1, ...)
@@ -110,13 +110,18 @@ class Experiment:
             new = read(key, tensors[0])
             return None if new is None else replace_first_tensor(value, new)
 
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(evaluating(self.call.module))
-            stack.enter_context(uncompiled())
-            stack.enter_context(listening(self.call.module, hear))
-            self.call.rows([0] * len(x)).run(x.clone())
+        run_heard(self.call, x, hear)
+
+
+def run_heard(call: Call, x: Tensor, told: Listener) -> None:
+    """Runs pictures (N, C, H, W) through a model as it was written, without a graph, and has each layer heard."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluating(call.module))
+        stack.enter_context(uncompiled())
+        stack.enter_context(listening(call.module, told))
+        call.rows([0] * len(x)).run(x.clone())
 
 
 def batch_dim(one: tuple[int, ...], many: tuple[int, ...], rows: int) -> int | str:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from ...errors import LayerError
+from ..batches import say_once
 from ..call import Call, as_call
 from ..keys import Remembered
 from ..layers import split_call
@@ -26,6 +27,7 @@ from ..layout import AXES, Kind, Layout, covers
 from ..outputs import LayerCall
 from .coding import Source, read_code
 from .experiment import FOLDED, Experiment, differs_anywhere
+from .extent import Extent, find_extents
 from .grids import FEW, PICTURES, changed_pictures, flat_pictures, lie_apart, picture_of, pictures_in
 
 _CODES = 4  # batches of an address code at most
@@ -45,6 +47,7 @@ class Places:
         seen: for each layer which of its calls its name means: the last that depends on the picture.
         shapes: for each call of a layer what it gives for one picture.
         first_names: for each name of a layer that has several the first.
+        extents: for each call of a layer that covers a part of the picture, or more than it, which.
     """
 
     layouts: Mapping[LayerCall, Layout]
@@ -52,6 +55,7 @@ class Places:
     seen: Mapping[str, int]
     shapes: Mapping[LayerCall, tuple[int, ...]]
     first_names: Mapping[str, str]
+    extents: Mapping[LayerCall, Extent] = field(default_factory=dict)
 
     def name(self, call: LayerCall) -> str:
         """What a call of a layer is named: as the layer, with "@k" where that means another of its calls."""
@@ -79,6 +83,12 @@ class Places:
             return alike.pop() if len(alike) == 1 else None
         return self._with_known_grid(shape) if len(shape) == 4 else None
 
+    def extent_of(self, layer: str | None) -> Extent | None:
+        """The part of the picture that a layer covers, or layers in general; None for all of it."""
+        if layer is not None and self.call(layer) in self.layouts:
+            return self.extents.get(self.call(layer))
+        return next(iter(self.extents.values()), None)
+
     def _with_known_grid(self, shape: tuple[int, ...]) -> Layout | None:
         """The layout of what has four dimensions, two of them the grid of a picture that a layer gives."""
         known = {layout.grid for layout in self.layouts.values() if layout.kind in PICTURES and layout.order is None}
@@ -97,7 +107,7 @@ def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
 
 
 def picture_layout(places: Places, x: Tensor, name: str, activation: Tensor) -> Layout:
-    """How what a layer gave for images x (N, C, H, W) lies over them.
+    """How what a layer gave for images x (N, C, H, W) lies over them; a warning says where it covers a part of them.
 
     Raises:
         LayerError: it does not, and why.
@@ -107,6 +117,8 @@ def picture_layout(places: Places, x: Tensor, name: str, activation: Tensor) -> 
     why = places.reasons.get(layer, _SAME if layer in places.shapes else "it gives no numbers for one of these images")
     if layout:
         if shape[layout.batch_dim] == len(x) and _without(shape, layout.batch_dim) == places.without_images(layer):
+            if layer in places.extents:
+                say_once(places.extents[layer].warning)
             return layout
         why = f"for the first of these images alone it gives {places.shapes[layer]}"
     raise LayerError(
@@ -119,7 +131,13 @@ def find_places(model: Call | nn.Module, x: Tensor) -> Places:
     """Finds where the layers' numbers lie in pictures of the size of x (N, C, H, W), with the first of these."""
     call = as_call(model)
     asked = (call.asked, tuple(x.shape[1:]))
-    return _known.get(call.module, asked, lambda: _Finder(call.rows([0]), x[:1]).find(), weights=True)
+    return _known.get(call.module, asked, lambda: _find(call.rows([0]), x[:1]), weights=True)
+
+
+def _find(call: Call, x: Tensor) -> Places:
+    places = _Finder(call, x).find()
+    pictures = {key: places.layouts[key] for key in places.shapes if key in places.layouts}
+    return replace(places, extents=find_extents(call, x, pictures, places.seen))
 
 
 class _Finder:
