@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -10,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.answers import OutputLike
-from ..engine.batches import once
+from ..engine.batches import once, say_once
 from ..engine.call import Call, check_input
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
 from ..engine.targets.numbers import Numbers
 from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, part_of, phrase
-from ..errors import ImageError, InputError, SeewhyWarning
+from ..errors import ImageError, InputError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from ..models.call import CallableModel, model_and_call
@@ -193,7 +192,7 @@ def _layer_names(
 def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
     numbers = done.results[0].target.numbers
     if numbers.gives is None and _has_classes(done.output):
-        warnings.warn(f"{numbers.why_no_probability()}; predictions are without", SeewhyWarning, stacklevel=4)
+        say_once(f"{numbers.why_no_probability()}; predictions are without")
     return Explanation(
         model=model.name,
         names=batch.names,
