@@ -61,7 +61,9 @@ class Cub(PictureFiles):
             labels = intake.shown(names[key], [bird])
             with intake.whole(names[key]):
                 if not labels:
-                    raise InputError(f"'{names[key]}' has class {label_of[key]}, which classes.txt has not; mend it")
+                    raise InputError(
+                        f"'{names[key]}' has the class {label_of[key]!r}, which classes.txt has not; mend it"
+                    )
                 pictures.append(Picture(names[key], path, labels))
                 self._birds.append(bird)
         titles = (name.split(".", 1)[-1].replace("_", " ") for name in classes.values())

@@ -32,9 +32,10 @@ def read_shape(shape: object, size: Size) -> Mask:
         raise InputError(f"its mask is {str(shape)[:60]!r}; give polygons or run lengths")
     from pycocotools import mask as coder
 
-    # The decoder, in C, hangs on NaN, takes two points for a box, and walks along edges of any length.
+    # It hangs on NaN, takes two points for a box, and walks along edges of any length.
     polygons = [_polygon(one, size) for one in shape]
-    return np.asarray(coder.decode(coder.merge(coder.frPyObjects(polygons, *size))), bool)
+    merged = coder.merge(coder.frPyObjects(polygons, *size))
+    return _of_run_lengths({"size": list(size), "counts": merged["counts"].decode("ascii")})
 
 
 def _polygon(said: object, size: Size) -> list[float]:
@@ -49,7 +50,7 @@ def _polygon(said: object, size: Size) -> list[float]:
 
 
 def _of_run_lengths(said: Mapping[str, object]) -> Mask:
-    """Runs of zeros and ones in turn, down each column after the other; the decoder in C believes their sum."""
+    """Runs of zeros and ones in turn, down one column after the other; where they fall short, pycocotools reads on."""
     size, counts = said.get("size"), said.get("counts")
     if not isinstance(size, list | tuple) or len(size) != 2:
         raise InputError(f"the size of its run lengths is {size!r}; give height and width")

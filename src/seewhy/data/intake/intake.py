@@ -58,13 +58,13 @@ class _Faults:
         self.notes.append(said)
 
     @contextmanager
-    def of(self, called: str) -> Iterator[None]:
-        """Makes whatever is raised inside a fault of the object that is called so, which is then left out."""
+    def of(self, called: str = "") -> Iterator[None]:
+        """Makes whatever is raised inside a fault of what is called so, or of the whole; it is then left out."""
         try:
             yield
         except Exception as error:  # what stands in a file of somebody else can be anything
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            self.add(f"{called}: {kind}{' '.join(str(error).split())}")
+            self.add(f"{called}{kind}{' '.join(str(error).split())}")
 
 
 class Intake:
@@ -96,7 +96,7 @@ class Intake:
         self._numbers: dict[int | str, int] = {}
         for label, said in enumerate(classes):
             if self._numbers.setdefault(as_id(said, "class"), label) != label:
-                raise InputError(f"two classes have the id {said!r}, and nobody knows which is meant; mend the list")
+                raise InputError(f"the class of id {said!r} is listed twice, and nobody knows which is meant; mend it")
 
     def fault(self, name: str, said: str) -> None:
         """Raises, or notes, what is wrong with the annotation of a picture before it is opened."""
@@ -139,7 +139,7 @@ class Intake:
         Overhang of up to a pixel is rounding, and clipped.
         """
         faults, annotation = _Faults(name, self.on_error), None
-        with faults.of("the whole of it"):
+        with faults.of():
             annotation = read()
             if annotation and annotation.size:
                 _check_size(annotation.size, size)
@@ -153,7 +153,7 @@ class Intake:
         masks = [one.mask for one, _ in single if one.mask is not None]
         ignore = [one.mask for one in placed if one.mask is not None and not one.box]
         if annotation.ignore:
-            with faults.of("its pixels to ignore"):
+            with faults.of("its pixels to ignore: "):
                 pixels = fitted_mask(annotation.ignore(size), size, scaled=annotation.scaled)
                 ignore.append(pixels & ~np.any(masks, axis=0) if masks else pixels)
         return Truth(
@@ -170,7 +170,7 @@ class Intake:
         found: list[_Placed] = []
         for one in annotation.objects:
             placed = None
-            with faults.of(one.called):
+            with faults.of(f"{one.called}: "):
                 placed = self._read(one, size, annotation.scaled)
             if placed and placed.overhang:
                 faults.add(f"{one.called}: {placed.overhang}")
