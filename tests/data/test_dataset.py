@@ -108,6 +108,47 @@ def test_a_list(tmp_path: Path) -> None:
     assert (val.names, val.labels) == (["pictures/2.png"], [(1,)])
 
 
+def test_boxes_in_the_columns_of_others(tmp_path: Path) -> None:
+    layouts.picture(tmp_path / "a.png")
+    lines = ["path,width,height,label,xmin,ymin,xmax,ymax,split", "a.png,30,20,cat,1,2,3.5,4,train"]
+    file = layouts.text(tmp_path / "list.csv", *lines)
+    truth = find_data(f"csv:{file}")[0].truth
+    assert truth is not None
+    assert truth.boxes.tolist() == [[1, 2, 3.5, 4]]
+    layouts.text(file, lines[0].replace("xmin,ymin,xmax,ymax", "x,y,w,h"), lines[1])
+    with pytest.warns(
+        SeewhyWarning, match=r"has the columns \['x', 'y', 'w', 'h'\], which are not read; \['path', .*xmin"
+    ):
+        assert find_data(f"csv:{file}")[0].truth is None
+
+
+def test_a_list_with_a_byte_order_mark(tmp_path: Path) -> None:
+    layouts.picture(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path,label,split\na.png,cat,train\n", encoding="utf-8-sig")
+    assert find_data(f"csv:{tmp_path / 'list.csv'}").classes == ("cat",)
+
+
+def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
+    names = [str(i) for i in range(12)]
+    for i, name in enumerate(names):
+        layouts.picture(tmp_path / "train" / name / "a.png", i)
+    file = layouts.text(tmp_path / "list.csv", "path,label,split", *(f"train/{i}/a.png,{i},train" for i in names))
+    for spec in (f"folder:{tmp_path}", f"csv:{file}"):
+        data = find_data(spec)
+        assert data.classes == tuple(names)
+        assert sorted((number_of(example.photo), *example.labels) for example in data) == [(i, i) for i in range(12)]
+    (tmp_path / "train/7").rename(tmp_path / "train/seven")
+    assert find_data(f"folder:{tmp_path}").classes == tuple(sorted([*names[:7], *names[8:], "seven"]))
+
+
+def test_a_folder_of_all_endings_loses_nothing(tmp_path: Path) -> None:
+    endings = ("JPEG", "jpeg", "jpg", "JPG", "png", "PNG", "bmp", "webp", "tif", "gif")
+    for i, ending in enumerate(endings):
+        layouts.picture(tmp_path / f"train/cat/{i}.{ending}")
+    data = find_data(f"folder:{tmp_path}").readable()
+    assert sorted(data.names) == sorted(f"train/cat/{i}.{ending}" for i, ending in enumerate(endings))
+
+
 def test_a_list_without_splits_is_divided_by_a_hash(tmp_path: Path) -> None:
     file = layouts.text(tmp_path / "list.csv", "label,path", *(f"{i % 2},{i}.png" for i in range(40)))
     data = [find_data(f"csv:{file}", split=split) for split in SPLITS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,61 @@ def test_coco_that_is_torn(tmp_path: Path) -> None:
     layouts.coco(tmp_path, told)
     with pytest.raises(InputError, match=r"of '000000000009.jpg': annotation 1: its run lengths are 7; give a list"):
         find_data(f"coco:{root}")[2]
+
+
+def test_coco_in_other_words(tmp_path: Path) -> None:
+    sound = [truth_of(example).boxes.tolist() for example in find_data(f"coco:{layouts.coco(tmp_path)}")]
+    told = layouts.coco_annotations()
+    for one in told["annotations"]:
+        one["image_id"], one["category_id"] = str(one["image_id"]), float(one["category_id"])
+        one["bbox"] = [str(number) for number in one["bbox"]]
+    for one in told["images"]:
+        one["height"] = str(one["height"])
+    del told["images"][1]["height"], told["images"][1]["width"]
+    root = layouts.coco(tmp_path, told)
+    file = root / "annotations/instances_train2017.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # a byte order mark
+    assert [truth_of(example).boxes.tolist() for example in find_data(f"coco:{root}")] == sound
+
+
+def test_coco_leaks_through_links(tmp_path: Path) -> None:
+    root = layouts.coco(tmp_path)
+    told = {**layouts.coco_annotations(), "annotations": []}
+    layouts.text(root / "annotations/instances_val2017.json", json.dumps(told))
+    (root / "val2017").mkdir()
+    for name in ("000000000009.jpg", "000000000004.jpg", "000000000005.jpg"):
+        (root / "val2017" / name).symlink_to(f"../train2017/{name}")
+    assert len(find_data(f"coco:{root}")) == 3
+    with pytest.raises(InputError, match=r"'000000000009.jpg', which is in train too, as .*held back"):
+        find_data(f"coco:{root}", split="val")
+
+
+def test_endings_of_pictures(tmp_path: Path) -> None:
+    inside = "ILSVRC/Data/CLS-LOC/train/n01440764"
+    root = layouts.imagenet(tmp_path)
+    for i, ending in enumerate(("jpeg", "jpg", "png", "JPG")):
+        layouts.picture(root / inside / f"n01440764_{i}.{ending}")
+    layouts.text(root / inside / "notes.txt", "no picture")
+    assert len(find_data(f"imagenet:{root}").readable()) == 2 + 4
+    val = root / "ILSVRC/Data/CLS-LOC/val"
+    (val / "ILSVRC2012_val_00000002.JPEG").rename(val / "ILSVRC2012_val_00000002.jpg")
+    assert len(find_data(f"imagenet:{root}", split="val").readable()) == 3
+    voc = layouts.voc(tmp_path) / "JPEGImages"
+    (voc / "000007.jpg").unlink()
+    layouts.picture(voc / "000007.PNG", 2)
+    assert [number_of(example.photo) for example in find_data(f"voc:{voc.parent}")] == [1, 2]
+
+
+def test_imagenet_whose_annotations_name_two_classes(tmp_path: Path) -> None:
+    root = layouts.imagenet(tmp_path)
+    (root / "LOC_val_solution.csv").unlink()
+    name = "ILSVRC2012_val_00000002"
+    boxes = [("n01440764", (2, 2, 10, 12), 0), ("n01443537", (1, 1, 2, 2), 0)]
+    layouts.xml(root / f"ILSVRC/Annotations/CLS-LOC/val/{name}.xml", boxes)
+    with pytest.raises(InputError, match=f"{name}.xml' has the classes"):
+        find_data(f"imagenet:{root}", split="val")
+    data = find_data(f"imagenet:{root}", split="val", on_error="skip")
+    assert (len(data), list(data.skipped)) == (2, [name])
 
 
 def test_imagenet(tmp_path: Path) -> None:

@@ -344,6 +344,14 @@ def _twice() -> Iterator[Fault]:
     ):
         split = "val" if "val/dog" in str(damage) else ""
         yield Fault(f"{what}, twice", kind, damage, (says,), listed=True, split=split)
+    other = partial(_append, "localization.txt", "val/0bt_c3/bb.jpg,val/0bt_c3/bb_m1.png,val/other.png")
+    says = (SOUND["openimages"].picture, "bb_m1.png")
+    yield Fault("pixels to ignore, twice", "openimages", other, says)
+    for name in (None, "", 7):
+        damage: Damage = partial(told, edit=lambda told, name=name: told["images"][1].update(file_name=name))
+        yield Fault(f"a file called {name!r}", "coco", damage, ("picture 4", "file_name"), listed=True)
+    nothing = partial(told, edit=lambda told: told["images"][1].update(file_name="a\0/b\0.jpg"))
+    yield Fault("a path that is none", "coco", nothing, ("a\0/b",))
     yield _of("coco", "an annotation's id, twice", partial(told, edit=lambda told: told["annotations"][1].update(id=1)))
 
 

@@ -48,17 +48,20 @@ class Coco(PictureFiles):
         categories.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]))
         intake = Intake((key for key, _ in categories), extent, on_error)
         images = ((as_id(_said(one, "id", file), "picture"), one) for one in told["images"])
-        # in the order of their ids, as texts where they are texts
         self._images = once_each(images, "the picture of id", file)
         self._ids = sorted(self._images, key=lambda key: (isinstance(key, str), key))
         self._objects = _followed(told["annotations"], self._images, intake)
         home = _pictures_of(file)
         pictures = []
         for key in self._ids:
-            name = str(_said(self._images[key], "file_name", file))
+            name = _file_name(self._images[key], file)
             pictures.append(Picture(name, home / name, intake.shown(name, self._marked(key))))
         names = [str(_said(one, "name", file)) for _, one in categories]
-        others = {path.stem: Elsewhere(partial(_files, path), _pictures_of(path)) for path in _others(folder, split)}
+        others = {
+            other: Elsewhere(partial(_files, path), _pictures_of(path))
+            for other in SPLITS
+            if other != split and (path := _known(folder, other))
+        }
         title = f"{folder.name}, {split}"
         super().__init__(title, names, pictures, intake, others=others, folder=home, multi_label=True)
 
@@ -110,24 +113,29 @@ def _said(one: Entry, key: str, file: Path) -> Any:
     return one[key]
 
 
+def _file_name(image: Entry, file: Path) -> str:
+    name = _said(image, "file_name", file)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"annotation '{file}' is torn: file_name {name!r} of picture {image.get('id')!r} is no text")
+    return name
+
+
 def _annotations(folder: Path, split: str) -> Path:
-    known = _known(folder, split)
-    for path in known:
-        if path.is_file():
-            return path
-    wanted = ", ".join(path.name for path in known)
+    found = _known(folder, split)
+    if found:
+        return found
+    wanted = ", ".join(_names(split))
     there = ", ".join(sorted(path.name for path in folder.glob("annotations/instances_*.json"))) or "none"
     raise InputError(f"'{folder / 'annotations'}' has no annotations of split '{split}' ({wanted}); there: {there}")
 
 
-def _known(folder: Path, split: str) -> list[Path]:
-    return [folder / "annotations" / f"instances_{split}{year}.json" for year in ("2017", "2014", "")]
+def _names(split: str) -> list[str]:
+    return [f"instances_{split}{year}.json" for year in ("2017", "2014", "")]
 
 
-def _others(folder: Path, split: str) -> list[Path]:
-    """The files of the other splits."""
-    found = (next((path for path in _known(folder, other) if path.is_file()), None) for other in SPLITS)
-    return [path for other, path in zip(SPLITS, found, strict=True) if path and other != split]
+def _known(folder: Path, split: str) -> Path | None:
+    paths = (folder / "annotations" / name for name in _names(split))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _pictures_of(file: Path) -> Path:
@@ -135,7 +143,7 @@ def _pictures_of(file: Path) -> Path:
 
 
 def _files(file: Path) -> list[Path]:
-    return [_pictures_of(file) / str(_said(one, "file_name", file)) for one in _load(file)["images"]]
+    return [_pictures_of(file) / _file_name(one, file) for one in _load(file)["images"]]
 
 
 def _load(file: Path) -> dict[str, list[Any]]:
@@ -145,7 +153,7 @@ def _load(file: Path) -> dict[str, list[Any]]:
         told = json.loads(file.read_bytes())
     except OSError as error:
         raise InputError(f"annotation '{file}' cannot be read ({error.strerror}); check the folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"annotation '{file}' is torn ({error}); get it anew") from error
     finally:
         if collects:

@@ -102,7 +102,7 @@ def read_rows(path: Path, what: str, columns: int, separator: str | None = None)
 
 def read_table(path: Path, what: str, separator: str | None = None) -> dict[str, str]:
     """What a text file says of each key, the first column; an InputError where it says two things of one."""
-    return once_each(((key, said) for key, said in read_rows(path, f"the list of {what}s", 2, separator)), what, path)
+    return once_each(((key, said) for key, said in read_rows(path, "the list", 2, separator)), what, path)
 
 
 def files_by_stem(folder: Path) -> dict[str, str]:

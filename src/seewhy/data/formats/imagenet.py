@@ -19,8 +19,8 @@ class ImageNet(PictureFiles):
 
     Files: LOC_synset_mapping.txt; ILSVRC/Data/CLS-LOC/train/SYNSET/*.JPEG and val/*.JPEG; ILSVRC/Annotations/CLS-LOC
     likewise with .xml; LOC_val_solution.csv with the labels of val. Without that file, val's annotations say them.
-    Pictures may have other endings.
-    Boxes are written from 0 with the last pixel inside, and become half-open. Test pictures have no public labels.
+    Pictures may have other endings. Boxes are written from 0 with the last pixel inside, and become half-open. Test
+    pictures have no public labels.
 
     Args:
         root: the folder with LOC_synset_mapping.txt.

@@ -49,6 +49,8 @@ class OpenImages(PictureFiles):
         for name, mask, ignored in read_rows(lists / "localization.txt", "the list of masks", 3, ","):
             if name not in listed:
                 intake.fault(name, f"mask '{mask}': its picture is not listed")
+            if ignored and self._ignored.get(name, ignored) not in ("", ignored):
+                intake.fault(name, f"mask '{mask}': its row names other pixels to ignore than the row before")
             self._masks.setdefault(name, []).append(mask)
             self._ignored[name] = ignored or self._ignored.get(name, "")
         pictures = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -157,12 +158,12 @@ class _RealFiles:
 
 
 def _names(folder: str) -> _Names:
-    real = os.path.realpath(folder)
-    try:
+    real, found = folder, {}
+    # What cannot be looked into, whoever reads the pictures in it will say; a path with a zero in it is a ValueError.
+    with suppress(OSError, ValueError):
+        real = os.path.realpath(folder)
         with os.scandir(real) as entries:
             found = {entry.name: entry.is_symlink() for entry in entries}
-    except OSError:  # whoever reads the pictures in it will say so
-        found = {}
     links = {name for name, is_link in found.items() if is_link}
     return _Names(real, set(found), links, {_plain(name): name for name in found})
 
