@@ -44,12 +44,7 @@ class Cub(PictureFiles):
             _of_pictures(folder / name, names, intake)
             for name in ("image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
         )
-        unknown = sorted(set(trained_on.values()) - {"0", "1"})
-        if unknown:
-            raise InputError(f"'{folder / 'train_test_split.txt'}' has {unknown[0]!r}; give 0 or 1 of each picture")
-        keys = [key for key in names if trained_on[key] == "1"]
-        held_out = hash_split([names[k] for k in keys], [label_of[k] for k in keys], seed=seed, shares=_HELD_OUT)
-        split_of = dict.fromkeys(names, "test") | dict(zip(keys, held_out, strict=True))
+        split_of = _splits(names, label_of, trained_on, seed)
         self._masks = folder / "segmentations"
         files = [folder / "images" / name for name in names.values()]
         self._birds: list[MarkedObject] = []
@@ -74,6 +69,16 @@ class Cub(PictureFiles):
         path = (self._masks / self.names[index]).with_suffix(".png")
         mask = partial(_half_of_the_votes, path) if path.exists() else None
         return Annotation([self._birds[index]._replace(mask=mask)], scaled=True)
+
+
+def _splits(names: dict[str, str], label_of: dict[str, str], trained_on: dict[str, str], seed: int) -> dict[str, str]:
+    """The split of each picture, in the order of their names."""
+    for key, said in trained_on.items():
+        if said not in ("0", "1"):
+            raise InputError(f"'train_test_split.txt' has {said!r} of picture {key}; give 0 or 1")
+    keys = [key for key in names if trained_on[key] == "1"]
+    held_out = hash_split([names[k] for k in keys], [label_of[k] for k in keys], seed=seed, shares=_HELD_OUT)
+    return dict.fromkeys(names, "test") | dict(zip(keys, held_out, strict=True))
 
 
 def _of_pictures(path: Path, names: dict[str, str], intake: Intake) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ...errors import ImageError, InputError
 from ..dataset import SPLITS, OnError, check_split
@@ -37,22 +38,36 @@ class PictureFolder(PictureFiles):
     def __init__(self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
         check_split(split)
         folder = existing_folder(root, "pictures by class")
-        others: dict[str, Elsewhere] = {}
-        home = folder
-        if (folder / "train").is_dir() and any(entry.is_dir() for entry in (folder / "train").iterdir()):
-            classes, home = _sub_folders(folder / "train"), _split_folder(folder, split)
-            pictures = _pictures(folder, home, classes)
-            there = {other: _there(folder, other) for other in SPLITS if other != split}
-            others = {other: Elsewhere(partial(_images, path), path) for other, path in there.items() if path}
-        else:
-            classes = _sub_folders(folder)
-            all_of_them = _pictures(folder, folder, classes)
-            names, groups = [p.name for p in all_of_them], [classes[p.labels[0]] for p in all_of_them]
-            assigned = hash_split(names, groups, seed=seed, shares=SHARES)
-            pictures = [p for p, its_split in zip(all_of_them, assigned, strict=True) if its_split == split]
-            others = elsewhere([p.path for p in all_of_them], assigned, split)
-        intake = Intake(classes, None, on_error)
-        super().__init__(f"{folder.name}, {split}", classes, pictures, intake, others=others, folder=home)
+        by_split = (folder / "train").is_dir() and any(entry.is_dir() for entry in (folder / "train").iterdir())
+        found = _in_split_folders(folder, split) if by_split else _divided(folder, split, seed)
+        intake = Intake(found.classes, None, on_error)
+        title = f"{folder.name}, {split}"
+        super().__init__(title, found.classes, found.pictures, intake, others=found.others, folder=found.home)
+
+
+class _Found(NamedTuple):
+    """The pictures of a split, the folder that they lie in, and the other splits."""
+
+    classes: list[str]
+    pictures: list[Picture]
+    others: dict[str, Elsewhere]
+    home: Path
+
+
+def _in_split_folders(folder: Path, split: str) -> _Found:
+    classes, home = _sub_folders(folder / "train"), _split_folder(folder, split)
+    there = {other: _there(folder, other) for other in SPLITS if other != split}
+    others = {other: Elsewhere(partial(_images, path), path) for other, path in there.items() if path}
+    return _Found(classes, _pictures(folder, home, classes), others, home)
+
+
+def _divided(folder: Path, split: str, seed: int) -> _Found:
+    classes = _sub_folders(folder)
+    pictures = _pictures(folder, folder, classes)
+    names, groups = [one.name for one in pictures], [classes[one.labels[0]] for one in pictures]
+    splits = hash_split(names, groups, seed=seed, shares=SHARES)
+    of_split = [one for one, its_split in zip(pictures, splits, strict=True) if its_split == split]
+    return _Found(classes, of_split, elsewhere([one.path for one in pictures], splits, split), folder)
 
 
 def _sub_folders(folder: Path) -> list[str]:

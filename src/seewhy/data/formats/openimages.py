@@ -41,18 +41,11 @@ class OpenImages(PictureFiles):
         classes = _classes(lists.parent)
         intake = Intake(range(len(classes)), None, on_error)
         self._pictures = _pictures(self.root, ids)
+        for name in sorted(numbers.keys() - set(ids)):
+            intake.fault(name, "label in class_labels.txt: its picture is not listed")
         self._masks: dict[str, list[str]] = {}
         self._ignored: dict[str, str] = {}
-        listed = set(ids)
-        for name in sorted(numbers.keys() - listed):
-            intake.fault(name, "label in class_labels.txt: its picture is not listed")
-        for name, mask, ignored in read_rows(lists / "localization.txt", "the list of masks", 3, ","):
-            if name not in listed:
-                intake.fault(name, f"mask '{mask}': its picture is not listed")
-            if ignored and self._ignored.get(name, ignored) not in ("", ignored):
-                intake.fault(name, f"mask '{mask}': its row names other pixels to ignore than the row before")
-            self._masks.setdefault(name, []).append(mask)
-            self._ignored[name] = ignored or self._ignored.get(name, "")
+        self._read_masks(lists / "localization.txt", set(ids), intake)
         pictures = []
         for name in ids:
             with intake.whole(name):
@@ -64,6 +57,15 @@ class OpenImages(PictureFiles):
             other: Elsewhere(partial(_files, self._pictures, path)) for other, path in there.items() if path.is_dir()
         }
         super().__init__(f"OpenImages, {split}", classes, pictures, intake, others=others)
+
+    def _read_masks(self, path: Path, listed: set[str], intake: Intake) -> None:
+        for name, mask, ignored in read_rows(path, "the list of masks", 3, ","):
+            if name not in listed:
+                intake.fault(name, f"mask '{mask}': its picture is not listed")
+            if ignored and self._ignored.get(name, ignored) not in ("", ignored):
+                intake.fault(name, f"mask '{mask}': its row names other pixels to ignore than the row before")
+            self._masks.setdefault(name, []).append(mask)
+            self._ignored[name] = ignored or self._ignored.get(name, "")
 
     def annotation(self, index: int) -> Annotation | None:
         name = self.names[index]

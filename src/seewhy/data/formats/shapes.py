@@ -51,16 +51,20 @@ def _polygon(said: object, size: Size) -> list[float]:
 
 def _of_run_lengths(said: Mapping[str, object]) -> Mask:
     """Runs of zeros and ones in turn, down one column after the other; where they fall short, pycocotools reads on."""
-    size, counts = said.get("size"), said.get("counts")
-    if not isinstance(size, list | tuple) or len(size) != 2:
-        raise InputError(f"the size of its run lengths is {size!r}; give height and width")
-    height, width = (whole_number(edge) for edge in size)
+    height, width = _edges(said.get("size"))
+    counts = said.get("counts")
     runs = _unpacked(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(type(run) is int and 0 <= run <= height * width for run in runs):
         raise InputError(f"its run lengths are {str(counts)[:60]}; give a list of whole numbers, or COCO's text")
-    if height < 1 or sum(runs) != height * width:
+    if sum(runs) != height * width:
         raise InputError(f"its run lengths have {sum(runs)} pixels, and their size {width} x {height}")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _edges(size: object) -> Size:
+    if not isinstance(size, list) or len(size) != 2 or min(map(whole_number, size)) < 1:
+        raise InputError(f"the size of its run lengths is {str(size)[:60]}; give height and width")
+    return whole_number(size[0]), whole_number(size[1])
 
 
 def _unpacked(text: str) -> list[int]:

@@ -100,17 +100,22 @@ def _read(file: Path, intake: Intake) -> dict[str, _Listed]:
         if "split" in row and (split not in SPLITS or split != one.split):
             way_out = "give 'train', 'val' or 'test', the same for all rows of a picture"
             raise InputError(f"'{file}', line {number}: split {split!r} of '{name}'; {way_out}")
-        if size != one.size:
+        if size == one.size:
+            _take_row(one, name, number, row, intake)
+        else:
             intake.fault(name, f"line {number}: width and height are not those of its other rows")
-            continue
-        labels = [label.strip() for label in row["label"].split("|") if label.strip()]
-        one.labels += labels
-        box = [row[column] for columns in _BOXES for column in columns if column in row]
-        if any(box) and len(labels) != 1:
-            intake.fault(name, f"line {number}: box with the labels {labels}; give it a row with one label")
-        elif any(box):
-            one.objects.append(MarkedObject(f"line {number}", labels[0], box))
     return found
+
+
+def _take_row(one: _Listed, name: str, number: int, row: Mapping[str, str], intake: Intake) -> None:
+    """Adds what a row says of its picture."""
+    labels = [label.strip() for label in row["label"].split("|") if label.strip()]
+    one.labels += labels
+    box = [row[column] for columns in _BOXES for column in columns if column in row]
+    if any(box) and len(labels) != 1:
+        intake.fault(name, f"line {number}: box with the labels {labels}; give it a row with one label")
+    elif any(box):
+        one.objects.append(MarkedObject(f"line {number}", labels[0], box))
 
 
 def _rows(file: Path, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -131,17 +136,15 @@ def _rows(file: Path, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]
 
 
 def _check_columns(file: Path, columns: Sequence[str]) -> None:
-    boxes = [names for names in _BOXES if set(names) & set(columns)]
-    known = {"path", "label", "split", *_SIZE, *(name for names in _BOXES for name in names)}
-    missing = {"path", "label", *(boxes[0] if boxes else ())} - set(columns)
-    if missing or len(boxes) > 1 or len(set(_SIZE) & set(columns)) == 1:
+    there = set(columns)
+    boxes = [names for names in _BOXES if there & set(names)]
+    needed = {"path", "label", *(boxes[0] if boxes else ()), *(_SIZE if there & set(_SIZE) else ())}
+    if needed - there or len(boxes) > 1:
         raise InputError(f"'{file}' has the columns {list(columns)}; {_NEEDED}")
-    if len(set(columns)) < len(columns):
+    if len(there) < len(columns):
         raise InputError(f"'{file}' has the columns {list(columns)}, one of them twice; rename or remove one")
-    unread = [name for name in columns if name not in known]
+    unread = sorted(there - needed - {"split"}, key=columns.index)
     if unread:
-        read = [name for name in columns if name in known]
-        said = (
-            f"'{file.name}' has the columns {unread}, which are not read; {read} are. {_NEEDED[0].upper()}{_NEEDED[1:]}"
-        )
+        read = sorted(there - set(unread), key=columns.index)
+        said = f"'{file.name}' has the columns {unread}, which are not read; {read} are. In a list, {_NEEDED}"
         warnings.warn(said, SeewhyWarning, stacklevel=6)

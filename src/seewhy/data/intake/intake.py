@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...errors import InputError
 from ..dataset import OnError, check_on_error
@@ -151,19 +152,13 @@ class Intake:
         placed = self._placed(annotation, size, faults)
         single = [(one, one.box) for one in placed if one.box]
         masks = [one.mask for one, _ in single if one.mask is not None]
-        ignore = [one.mask for one in placed if one.mask is not None and not one.box]
-        if annotation.ignore:
-            with faults.of("its pixels to ignore: "):
-                pixels = fitted_mask(annotation.ignore(size), size, scaled=annotation.scaled)
-                ignore.append(pixels & ~np.any(masks, axis=0) if masks else pixels)
-        return Truth(
-            size,
-            torch.tensor([box for _, box in single], dtype=torch.float32),
-            torch.tensor([one.label for one, _ in single], dtype=torch.long),
-            torch.from_numpy(np.stack(masks)) if masks and len(masks) == len(single) else None,
-            torch.tensor([one.difficult for one, _ in single], dtype=torch.bool),
-            torch.from_numpy(np.any(ignore, axis=0)) if ignore else None,
-        )
+        crowds = [one.mask for one in placed if one.mask is not None and not one.box]
+        with faults.of("its pixels to ignore: "):
+            crowds += _further(annotation, masks, size)
+        boxes = torch.tensor([box for _, box in single], dtype=torch.float32)
+        labels = torch.tensor([one.label for one, _ in single], dtype=torch.long)
+        difficult = torch.tensor([one.difficult for one, _ in single], dtype=torch.bool)
+        return Truth(size, boxes, labels, _stacked(masks, len(single)), difficult, _ignored(crowds, size))
 
     def _placed(self, annotation: Annotation, size: Size, faults: _Faults) -> list[_Placed]:
         """The objects that can be read, where they lie in the photo."""
@@ -200,6 +195,30 @@ class Intake:
             return self.corners(*_four_numbers(one.box))
         assert mask is not None
         return box_of(mask)
+
+
+def _union(masks: Sequence[Mask], size: Size) -> Mask:
+    found = np.zeros(size, bool)
+    for mask in masks:
+        found |= mask
+    return found
+
+
+def _further(annotation: Annotation, masks: Sequence[Mask], size: Size) -> list[Mask]:
+    """The pixels to ignore that an annotation names, less those of objects."""
+    if annotation.ignore is None:
+        return []
+    pixels = fitted_mask(annotation.ignore(size), size, scaled=annotation.scaled)
+    return [pixels & ~_union(masks, size)]
+
+
+def _stacked(masks: Sequence[Mask], count: int) -> Tensor | None:
+    """The masks of all objects; None where some have none."""
+    return torch.from_numpy(np.stack(masks)) if masks and len(masks) == count else None
+
+
+def _ignored(masks: Sequence[Mask], size: Size) -> Tensor | None:
+    return torch.from_numpy(_union(masks, size)) if masks else None
 
 
 def _four_numbers(box: object) -> tuple[float, float, float, float]:

@@ -105,18 +105,11 @@ def refuse_shared_files(
         InputError: two of them are one file.
     """
     real = _RealFiles()
-    seen: dict[str, str] = {}
-    for one in pictures:
-        file = real.of(one.path)
-        if file in seen:
-            also = "" if seen[file] == one.name else f", also as '{seen[file]}'"
-            raise InputError(f"{title} lists '{one.name}' twice{also}; leave one of the two out")
-        seen[file] = one.name
+    seen = _names_of_files(title, pictures, real)
     home = real.folder(folder) if folder else ""
     inside = bool(home) and all(file.startswith(home) for file in seen)
     for split, other in others.items():
-        theirs = real.folder(other.folder) if other.folder else ""
-        if inside and theirs and not theirs.startswith(home) and not home.startswith(theirs):
+        if inside and other.folder and _apart(home, real.folder(other.folder)):
             continue
         for path in other.files():
             if (file := real.of(path)) in seen:
@@ -124,6 +117,22 @@ def refuse_shared_files(
                     f"{title} has '{seen[file]}', which is in {split} too, as '{path}': what is held back would have "
                     "been learned from; leave one of them out"
                 )
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether neither of two real folders lies in the other."""
+    return not one.startswith(other) and not other.startswith(one)
+
+
+def _names_of_files(title: str, pictures: Sequence[Picture], real: _RealFiles) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in pictures:
+        file = real.of(one.path)
+        if file in found:
+            also = "" if found[file] == one.name else f", also as '{found[file]}'"
+            raise InputError(f"{title} lists '{one.name}' twice{also}; leave one of the two out")
+        found[file] = one.name
+    return found
 
 
 class _Names(NamedTuple):
