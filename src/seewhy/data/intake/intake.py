@@ -151,8 +151,8 @@ class Intake:
     def _truth(self, annotation: Annotation, size: Size, faults: _Faults) -> Truth:
         placed = self._placed(annotation, size, faults)
         single = [(one, one.box) for one in placed if one.box]
-        masks = [one.mask for one, _ in single if one.mask is not None]
-        crowds = [one.mask for one in placed if one.mask is not None and not one.box]
+        masks = _masks(one for one, _ in single)
+        crowds = _masks(one for one in placed if not one.box)
         with faults.of("its pixels to ignore: "):
             crowds += _further(annotation, masks, size)
         boxes = torch.tensor([box for _, box in single], dtype=torch.float32)
@@ -202,6 +202,10 @@ def _union(masks: Sequence[Mask], size: Size) -> Mask:
     for mask in masks:
         found |= mask
     return found
+
+
+def _masks(placed: Iterable[_Placed]) -> list[Mask]:
+    return [one.mask for one in placed if one.mask is not None]
 
 
 def _further(annotation: Annotation, masks: Sequence[Mask], size: Size) -> list[Mask]:
