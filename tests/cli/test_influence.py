@@ -247,6 +247,18 @@ def test_pictures_that_cannot_be_read_can_be_left_out(
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
+def test_annotations_that_were_left_out_stay_so(place: Path, tmp_path: Path) -> None:
+    rows = [f"{path},{path.parent.name},1,2,3,4" for path in sorted((place / "data").rglob("*.png"))]
+    file = tmp_path / "list.csv"
+    file.write_text("\n".join(["path,label,x0,y0,x1,y1", rows[0].replace("3,4", "3,"), *rows[1:]]))
+    options: dict[str, Any] = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "out": tmp_path / "index"}
+    with pytest.raises(InputError, match="line 2: box"):
+        influence.fit_index(f"csv:{file}", l2=0.1, **options)
+    assert influence.fit_index(f"csv:{file}", l2=0.1, on_error="skip", **options) == 0
+    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    assert len(opened.query([photo(place)], 2)[0].helpful) == 2
+
+
 def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path) -> None:
     first, other = photo(place), tmp_path / "other"
     shutil.copytree(place / "data", other)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.markup import escape
 
-from ..data.dataset import Example, LabelledImages
+from ..data.dataset import Example, LabelledImages, OnError
 from ..data.sources import find_data
 from ..data.store import Store
 from ..errors import InputError, ModelError
@@ -57,9 +57,10 @@ def model_and_data(
     """
     with console.status(f"Loading {escape(made_of['model'])}"):
         model = load_model(made_of["model"], labels=made_of.get("labels"), device=usable_device(device))
-        data = find_data(
-            made_of["data"], split=made_of.get("split", "train"), seed=made_of.get("seed", 0), on_error=on_error
-        )
+        # What was wrong with annotations was settled when the index was made.
+        lenient: OnError = "skip" if "skipped" in made_of else on_error
+        division = {"split": made_of.get("split", "train"), "seed": made_of.get("seed", 0)}
+        data = find_data(made_of["data"], **division, on_error=lenient)
     data = data.readable() if on_error == "skip" else data
     skipped = set(made_of.get("skipped", ()))
     if skipped:
