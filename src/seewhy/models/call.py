@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..engine.call import Call, OutputAdapter, as_call, with_inputs
+from ..engine.targets.names import ClassNames
 from .load import load_model
 from .model import Model, wrap
 
@@ -63,7 +64,7 @@ def model_and_call(
     return model, call
 
 
-def labels_of(model: CallableModel) -> tuple[str, ...] | None:
+def labels_of(model: CallableModel) -> ClassNames | None:
     """A name for each class, where the model has them."""
     return model.labels if isinstance(model, Model) else None
 
