@@ -66,6 +66,8 @@ class ClassNames(tuple[str, ...]):
     def columns(self, name: str) -> list[int]:
         """The columns that have this name: one where it says which, several, or none."""
         folded = name.strip().casefold()
+        if not folded:
+            return []
         written, whole, synonyms = self._by_name
         return written.get(name) or whole.get(folded) or synonyms.get(folded) or []
 
