@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.markup import escape
 
-from ..data.dataset import Example, LabelledImages, OnError
+from ..data.dataset import LabelledImages, OnError
 from ..data.sources import find_data
 from ..data.store import Store
 from ..errors import InputError, ModelError
 from ..influence import InfluenceIndex
-from ..models.classes import class_indices
+from ..models.classes import in_classes_of
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
 from .show import console
-
-
-class InClassesOf(LabelledImages):
-    """A data set whose labels are a model's.
-
-    Args:
-        data: the data set.
-        classes: the model's names.
-        numbers: for each class of the data the model's.
-    """
-
-    def __init__(self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]) -> None:
-        self.data, self.numbers = data, numbers
-        self.title, self.classes, self.multi_label = data.title, tuple(classes), data.multi_label
-        self.names, self.skipped, self.on_error = data.names, data.skipped, data.on_error
-        self.labels = [self._mapped(labels) for labels in data.labels]
-
-    def _mapped(self, labels: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self.numbers[label] for label in labels)
-
-    def __getitem__(self, index: int) -> Example:
-        example = self.data[index]
-        return replace(example, labels=self._mapped(example.labels))
 
 
 def model_and_data(
@@ -70,15 +46,12 @@ def model_and_data(
 
 def _in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
     try:
-        numbers = class_indices(model, data)
+        return in_classes_of(model, data)
     except ModelError as error:
         raise ModelError(
             f"{str(error).partition(';')[0]}; give a model that was trained on these classes ('seewhy train' makes "
             "one), or the names of its classes with --labels"
         ) from error
-    if model.labels is None or data.classes == model.labels:
-        return data
-    return InClassesOf(data, model.labels, numbers)
 
 
 def open_index(

@@ -49,7 +49,7 @@ class Method(Formula):
             model: a `Model`, any module that takes (N, C, H, W), or for methods that look from outside (RISE, LIME,
                 occlusion) any callable from pictures to scores (N, K).
             x: (N, C, H, W), preprocessed.
-            target: as in `seewhy.targets`; one for all images or a list with one for each.
+            target: as in `seewhy.targets`; one for all images, or a list, tuple, array or tensor with one for each.
             layer: a dotted name or module; None finds the last that is a picture. Methods at the input need none.
             channels: keep the colour channels of methods at the input: (N, C, H, W).
             args, kwargs: further inputs of the model, which go in as they are.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.preprocess import Preprocess
+from ..engine.targets.names import LabelsLike
 from ..errors import MissingExtraError, ModelError, did_you_mean
 from .model import Model, wrap
 from .networks.cards import WEIGHTS, card_preprocess, read_card
@@ -29,7 +30,7 @@ def load_model(
     spec: str = DEFAULT_MODEL,
     *,
     pretrained: bool = True,
-    labels: Sequence[str] | None = None,
+    labels: LabelsLike | None = None,
     preprocess: Preprocess | None = None,
     device: str | torch.device | None = None,
 ) -> Model:
@@ -41,7 +42,7 @@ def load_model(
             .pth or .safetensors file, and the number of classes follows from them. Or a folder that `seewhy train`
             wrote, or the weights in one.
         pretrained: False leaves the weights random: enough to list layers, needs no download.
-        labels: a name for each class, in place of the model's own.
+        labels: a name for each class, in place of the model's own, as in `wrap`.
         preprocess: in place of the model's own.
         device: where to put it; the CPU unless given.
 
@@ -75,7 +76,7 @@ def load_model(
         module,
         name=spec,
         preprocess=preprocess or own_preprocess,
-        labels=labels or own_labels,
+        labels=own_labels if labels is None else labels,
         multi_label=several,
     )
 

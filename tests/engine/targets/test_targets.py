@@ -104,7 +104,7 @@ def test_detection_box(form: Any) -> None:
     assert g.nonzero().tolist() == [[0, 0, 2], [0, 1, 2]]
     loose = float(scores.detach()[0, :3, 2] @ torch.tensor(overlaps[:3]))
     close(DetectionBox(boxes[0], 2, iou=0.1, form=form)((as_written, scores)).detach(), [loose])
-    with pytest.raises(TargetError, match="target 3 is not a class of the detector"):
+    with pytest.raises(TargetError, match="target 3 is not a class of the model, which has 3"):
         DetectionBox(boxes[0], 3)((as_written, scores))
     with pytest.raises(TargetError, match="needs the raw"):
         DetectionBox(boxes[0], 0)(SCORES)
