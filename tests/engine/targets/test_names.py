@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from seewhy.engine.targets import ClassNames, resolve
+from seewhy.engine.targets import ClassNames, Numbers, resolve
 from seewhy.errors import ArgumentTypeError, InputError, ModelError, TargetError
 
+LOGITS = Numbers("logits")
 SCORES = torch.tensor([[1.0, 3.0, 2.0], [0.5, -2.0, 4.0]])
 
 
@@ -106,26 +107,26 @@ def test_a_file_has_a_name_a_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_text_is_a_name_first(labels: list[str], name: str, column: int) -> None:
-    assert resolve(name, SCORES, labels)[0].indices == (column, column)
+    assert resolve(name, SCORES, labels, numbers=LOGITS)[0].indices == (column, column)
     if not name.startswith(("margin", "prob")):
         for form in ("probability", "counterfactual", "logit"):
-            assert resolve(f"{form}:{name}", SCORES, labels)[0].indices == (column, column)
-        assert resolve([name, 0], SCORES, labels)[0].indices == (column, 0)
+            assert resolve(f"{form}:{name}", SCORES, labels, numbers=LOGITS)[0].indices == (column, column)
+        assert resolve([name, 0], SCORES, labels, numbers=LOGITS)[0].indices == (column, 0)
 
 
 def test_a_whole_number_is_the_column_whatever_the_names() -> None:
     for number in (2, np.int64(2), torch.tensor(2)):
-        assert resolve(number, SCORES, ["1", "2", "3"])[0].indices == (2, 2)
+        assert resolve(number, SCORES, ["1", "2", "3"], numbers=LOGITS)[0].indices == (2, 2)
 
 
 def test_a_slash_in_a_name_is_no_end_of_it() -> None:
     labels = ["TV/monitor", "sofa", "a/b"]
-    found = resolve("margin:TV/monitor/sofa", SCORES, labels)[0].score
+    found = resolve("margin:TV/monitor/sofa", SCORES, labels, numbers=LOGITS)[0].score
     assert found(SCORES).tolist() == (SCORES[:, 0] - SCORES[:, 1]).tolist()
-    found = resolve("margin:2/TV/monitor", SCORES, labels)[0].score
+    found = resolve("margin:2/TV/monitor", SCORES, labels, numbers=LOGITS)[0].score
     assert found(SCORES).tolist() == (SCORES[:, 2] - SCORES[:, 0]).tolist()
     with pytest.raises(TargetError, match="can be read in 2 ways"):
-        resolve("margin:a/b/a", SCORES, ["a", "a/b", "b/a"])
+        resolve("margin:a/b/a", SCORES, ["a", "a/b", "b/a"], numbers=LOGITS)
 
 
 @pytest.mark.parametrize(
@@ -139,18 +140,18 @@ def test_a_slash_in_a_name_is_no_end_of_it() -> None:
 )
 def test_names_of_no_class_or_of_several(labels: list[str], name: str, says: str) -> None:
     with pytest.raises(TargetError, match=says):
-        resolve(name, SCORES, labels)[0].score(SCORES)
+        resolve(name, SCORES, labels, numbers=LOGITS)[0].score(SCORES)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
 def test_as_many_names_as_columns(columns: int) -> None:
     with pytest.raises(ModelError, match=rf"labels has 3 names, the model gives {columns} columns.*labels=\[\]"):
-        resolve("top1", torch.ones(2, columns), ["a", "b", "c"])
+        resolve("top1", torch.ones(2, columns), ["a", "b", "c"], numbers=LOGITS)
     with pytest.raises(ModelError, match=rf"has 3 names, the model gives {columns} "):
-        resolve(lambda o: o.mean((1, 2, 3)), torch.ones(2, columns, 4, 4), ["a", "b", "c"])
+        resolve(lambda o: o.mean((1, 2, 3)), torch.ones(2, columns, 4, 4), ["a", "b", "c"], numbers=LOGITS)
 
 
 def test_one_score_for_each_picture_is_one_column() -> None:
-    assert resolve("ill", torch.ones(2), ["ill"])[0].indices == (0, 0)
+    assert resolve("ill", torch.ones(2), ["ill"], numbers=LOGITS)[0].indices == (0, 0)
     with pytest.raises(ModelError, match="has 2 names, the model gives 1 columns; a single column has one name"):
-        resolve("top1", torch.ones(2), ["well", "ill"])
+        resolve("top1", torch.ones(2), ["well", "ill"], numbers=LOGITS)
