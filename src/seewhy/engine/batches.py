@@ -61,12 +61,12 @@ def _differs(call: Call, x: Tensor, image: int, answer: object) -> bool:
     alone, picture = call.rows([image]), x[image : image + 1]
     try:
         said = alone.answer(picture)
-        return not _alike(row_of(answer, image, len(x)), said) and _alike(alone.answer(picture), said)
+        return not alike(row_of(answer, image, len(x)), said) and alike(alone.answer(picture), said)
     except Exception:  # a model of a fixed batch size, or a service that is gone: what cannot be tried stays as it is
         return False
 
 
-def _alike(one: object, other: object) -> bool:
+def alike(one: object, other: object) -> bool:
     """Whether two answers about one image are the same up to rounding, as far as they can be compared."""
     pairs = zip(tree_leaves(one), tree_leaves(other), strict=False)
     return all(_near(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))

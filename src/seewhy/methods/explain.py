@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.call import Call, check_input
+from ..engine.call import Call
+from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
 from ..engine.targets.classes import probabilities
@@ -125,6 +126,7 @@ def explain_batches(
     call.check_rows(len(source))
     for target in wanted:
         check_one_each(target, len(source))
+    call = source.settled(call)
     if ledger:
         batch_size = 1  # an account is of one photo
     for start in range(0, len(source), batch_size):
@@ -132,24 +134,26 @@ def explain_batches(
         batch = source.batch(start, stop)
         if not batch.photos:
             continue
-        check_input(batch.x)
-        named, found = _layer_names(call.rows(batch.indices), batch.x, layers, chosen)
-        done = shared_pass(
-            call.rows(batch.indices),
-            batch.x,
-            methods=chosen,
-            targets=[part_of(target, batch.indices) for target in wanted],
-            layers=named,
-            flow=found,
-            labels=model.labels,
-            options=options,
-            ledger=ledger,
-        )
-        yield _explanation(model, batch, done, options or {})
+        with on_the_cpu():  # a generator must not hold that open
+            named, found = _layer_names(call.rows(batch.indices), batch.x, layers, chosen)
+            done = shared_pass(
+                call.rows(batch.indices),
+                batch.x,
+                methods=chosen,
+                targets=[part_of(target, batch.indices) for target in wanted],
+                layers=named,
+                flow=found,
+                labels=model.labels,
+                options=options,
+                ledger=ledger,
+            )
+            explained = _explanation(model, batch, done, options or {})
+        yield explained
         if progress:
             progress(stop, len(source))
 
 
+@on_the_cpu()
 def list_layers(
     model: ModelLike,
     x: Tensor | None = None,
@@ -171,7 +175,6 @@ def list_layers(
     if x is None:
         size = model.preprocess.size if model.preprocess else (224, 224)
         x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
-    check_input(x)
     return find_flow(call, x)
 
 

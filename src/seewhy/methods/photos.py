@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..data.images import find_images, read_image
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
-from ..engine.call import check_input
+from ..engine.call import Call, check_input
+from ..engine.inputs import settled_input, warn_of_range
 from ..errors import ImageError, InputError, ModelError
 from ..models.model import Model
 
@@ -52,6 +53,9 @@ class Source:
         self.first_error: ImageError | None = None  # of the pictures that were left out
         if self.tensor is not None:
             check_input(self.tensor)
+            warn_of_range(self.tensor, model.preprocess.bounds if model.preprocess else None)
+        elif isinstance(images, np.ndarray) and images.ndim == 4:
+            self._list(list(images))
         elif isinstance(images, str | PathLike | Image.Image | np.ndarray | Tensor):
             self._list([images])
         else:
@@ -63,6 +67,10 @@ class Source:
                 f"{model.name} does not say how photos become its input; wrap it: seewhy.wrap(module, "
                 "preprocess=seewhy.IMAGENET) if it was trained as ImageNet models are, or give a tensor (N, C, H, W)"
             )
+
+    def settled(self, call: Call) -> Call:
+        """The call of these pictures, which a tensor of whole numbers may leave open (`settled_input`)."""
+        return call if self.tensor is None else settled_input(call, self.tensor)[0]
 
     def _list(self, given: Iterable[ImageLike]) -> None:
         """Fills in the pictures, folders by what is in them, and what each is called."""
@@ -89,6 +97,7 @@ class Source:
         preprocess: Preprocess | None = self.model.preprocess
         if self.tensor is not None:
             x = self.tensor[start:stop]
+            x = x if x.is_floating_point() else x.float()
             photos = tensor_to_photos(x, preprocess)
             h, w = x.shape[2:]
             placements = [Placement((h, w), (0.0, 0.0, float(w), float(h)))] * len(x)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import ArgumentTypeError, TargetError, did_you_mean
 from .classes import Counterfactual, Logit, Margin, Probability, ScoreFunction, class_scores
+from .regions import SegmentationRegion
 from .rows import OneEach, row_of
 from .target import Target
 
@@ -133,7 +134,7 @@ def _settled(target: ScoreFunction, labels: Sequence[str] | None, multi_label: b
         for f, value in named.items()
         if isinstance(value, str | tuple)
     }
-    if multi_label and isinstance(target, Probability):
+    if multi_label and isinstance(target, Probability | SegmentationRegion):
         found["multi_label"] = True
     return dataclasses.replace(target, **found) if found else target
 
