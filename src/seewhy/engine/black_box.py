@@ -95,18 +95,18 @@ class BlackBox(nn.Module):
         pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
-    def _one_each(self, records: Sequence[Mapping[str, Any]], n: int) -> Sequence[Mapping[str, Any]]:
+    def _one_each(self, records: Sequence[Mapping[str, object]], n: int) -> Sequence[Mapping[str, object]]:
         if len(records) != n:
             raise ModelError(
                 f"the black box {self.name} gave {len(records)} records for {n} pictures; give one for each"
             )
         return records
 
-    def _record(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def _record(self, record: Mapping[str, object]) -> dict[str, object]:
         """A detector's record with its numbers as tensors on the CPU, of whatever kind they were; the rest as it is."""
         return {name: self._read(name, value) for name, value in record.items()}
 
-    def _read(self, name: str, value: Any) -> Any:
+    def _read(self, name: str, value: object) -> object:
         if isinstance(value, Tensor):
             return value.detach().cpu()
         if not isinstance(value, np.ndarray | list | tuple):
@@ -143,7 +143,7 @@ class BlackBox(nn.Module):
         return numbers.astype(np.float64)
 
 
-def _tensor_of(name: str, numbers: NDArray[Any]) -> Tensor:
+def _tensor_of(name: str, numbers: NDArray[np.generic]) -> Tensor:
     """What a record has under a name, in the type and shape that such things have: empty lists leave both open."""
     found = torch.from_numpy(np.ascontiguousarray(numbers))
     if name == "labels":

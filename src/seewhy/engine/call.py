@@ -123,6 +123,10 @@ def check_input(x: Tensor) -> None:
         if x.ndim == 3 and _channels_last(x):
             hint = "; a single image whose channels come last is x.permute(2, 0, 1)[None]"
         raise InputError(f"x has shape {tuple(x.shape)}, not (N, C, H, W){hint}")
+    _check_numbers(x)
+
+
+def _check_numbers(x: Tensor) -> None:
     if x.is_meta:
         raise InputError("x is on the meta device, which holds no data; make it on another, as torch.device('cpu')")
     if x.is_complex() or x.is_quantized:
@@ -266,8 +270,6 @@ class Call:
 
     def _told(self, error: Exception, x: Tensor) -> Exception | None:
         """What is wrong in the caller's words, where the cause is known."""
-        if any(p.is_inference() for p in self.module.parameters()):
-            return ModelError("the model was made under torch.inference_mode, which rules out gradients")
         reason = str(error).partition("\n")[0]
         if _channels_last(x):
             return InputError(
@@ -276,15 +278,11 @@ class Call:
             )
         if isinstance(error, SeewhyError):
             return None
-        if is_without_data(self.module) and "meta" in reason:
-            return ModelError(
-                "weights of the model are on the meta device, which holds no data, and no hook brings them; load them "
-                "first, or move the model with to_empty() and load_state_dict()"
-            )
-        if "nference tensor" in reason:
-            return _told_of_inference(self.module)
         if isinstance(error, TypeError):
             return self._told_of_arguments(error, reason)
+        return _told_of_weights(self.module, reason) or self._told_of_picture(error, reason, x)
+
+    def _told_of_picture(self, error: Exception, reason: str, x: Tensor) -> Exception | None:
         if "numpy() on Tensor that requires grad" in reason:
             return ModelError(
                 "the model hands a tensor to numpy, and no gradient passes that; use rise, lime or occlusion, which "
@@ -340,6 +338,18 @@ def _rounded(x: Tensor, whole: torch.dtype | None) -> Tensor:
         return x
     limits = torch.iinfo(whole)
     return x.detach().double().round().clamp(limits.min, limits.max).to(whole)
+
+
+def _told_of_weights(module: nn.Module, reason: str) -> ModelError | None:
+    """What keeps the tensors of a model from being reckoned with."""
+    if any(p.is_inference() for p in module.parameters()):
+        return ModelError("the model was made under torch.inference_mode, which rules out gradients")
+    if "meta" in reason and is_without_data(module):
+        return ModelError(
+            "weights of the model are on the meta device, which holds no data, and no hook brings them; load them "
+            "first, or move the model with to_empty() and load_state_dict()"
+        )
+    return _told_of_inference(module) if "nference tensor" in reason else None
 
 
 def _told_of_inference(module: nn.Module) -> ModelError:

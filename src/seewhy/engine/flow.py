@@ -124,7 +124,7 @@ class _FlowRecorder:
             raise LayerError(f"no layer can be found{unheard}")
         return choose(records, self.places.why_none())
 
-    def _hear(self, layer_call: LayerCall, module: nn.Module, value: Any) -> Any:
+    def _hear(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
         tensors = tensors_in(value)
         if tensors and self.leaf is None and tensors[0].is_floating_point():  # whole numbers have no gradient
             self.leaf = tensors[0].detach().requires_grad_()

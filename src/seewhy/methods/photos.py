@@ -54,12 +54,8 @@ class Source:
         if self.tensor is not None:
             check_input(self.tensor)
             warn_of_range(self.tensor, model.preprocess.bounds if model.preprocess else None)
-        elif isinstance(images, np.ndarray) and images.ndim == 4:
-            self._list(list(images))
-        elif isinstance(images, str | PathLike | Image.Image | np.ndarray | Tensor):
-            self._list([images])
         else:
-            self._list(images)
+            self._list(_each(images))
         if len(self) == 0:
             raise InputError("images is empty; give at least one photo")
         if self.items and model.preprocess is None:
@@ -122,6 +118,13 @@ class Source:
             x = torch.stack([x for x, _ in inputs]) if inputs else torch.empty(0)
             placements = [placement for _, placement in inputs]
         return Batch(tuple(indices), tuple(names), tuple(photos), tuple(placements), x)
+
+
+def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    """One picture, or several: an array (N, H, W, 3) is several."""
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    return [images] if isinstance(images, str | PathLike | Image.Image | Tensor) else images
 
 
 def _prepared(photo: Image.Image, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
