@@ -12,6 +12,7 @@ from ..errors import SeewhyWarning
 from .batches import alike
 from .black_box import BlackBox
 from .call import Bounds, Call, check_input
+from .weights import place_of_weights
 
 
 def settled_input(call: Call, x: Tensor) -> tuple[Call, Tensor]:
@@ -31,7 +32,8 @@ def settled_input(call: Call, x: Tensor) -> tuple[Call, Tensor]:
     image = int(floats.flatten(1).std(1, correction=0).argmax())
     one, picture = call.rows([image]), floats[image : image + 1]
     rounding = replace(one, whole_numbers=x.dtype)
-    with torch.random.fork_rng(devices=[]):
+    weights = place_of_weights(call.module)
+    with torch.random.fork_rng(devices=[weights[0]] if weights and weights[0].type == "cuda" else []):
         return (replace(call, whole_numbers=x.dtype) if _differ(one, rounding, picture) else call), floats
 
 

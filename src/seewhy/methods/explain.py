@@ -56,7 +56,8 @@ def explain(
 
     Args:
         model: a `Model`, any module that takes (N, C, H, W), a `Call`, or a spec for `load_model`.
-        images: paths (folders too), PIL pictures, arrays, or a tensor (N, C, H, W) that is already preprocessed.
+        images: paths (folders too), PIL pictures, arrays (H, W, 3) or (N, H, W, 3), or a tensor (N, C, H, W) that is
+            already preprocessed.
         methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME.
         targets: what to explain, one or several: "top1", "top3", a class, a label, a callable; an inner list is of
             one for each image (see `seewhy.targets`).

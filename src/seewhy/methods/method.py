@@ -51,7 +51,7 @@ class Method(Formula):
         Args:
             model: a `Model`, any module that takes (N, C, H, W), or for methods that look from outside (RISE, LIME,
                 occlusion) any callable from pictures to scores (N, K).
-            x: (N, C, H, W), preprocessed.
+            x: (N, C, H, W), preprocessed; whole numbers go in as floats where the model takes those.
             target: as in `seewhy.targets`; one for all images or a list with one for each.
             layer: a dotted name or module; None finds the last that is a picture. Methods at the input need none.
             channels: keep the colour channels of methods at the input: (N, C, H, W).
