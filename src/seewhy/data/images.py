@@ -183,6 +183,8 @@ def picture_of_tensor(tensor: Tensor) -> Image.Image:
     shape = tuple(tensor.shape)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
         hint = "; take one picture of a batch with [0]" if len(shape) == 4 else ""
+        if len(shape) == 3 and shape[2] in (1, 3):
+            hint = "; move channels first: .permute(2, 0, 1)"
         raise ImageError(f"image tensor has shape {shape}; accepted: (H, W), (1, H, W) or (3, H, W){hint}")
     # numpy knows no bfloat16
     values = (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()

@@ -98,6 +98,9 @@ class DetectionSimilarity(Target):
         return best
 
     def _of_record(self, record: Mapping[str, Tensor]) -> Tensor:
+        missing = [name for name in ("boxes", "labels", "scores") if not isinstance(record.get(name), Tensor)]
+        if missing:
+            raise TargetError(f"a detector's record has no tensor {', '.join(missing)}; give boxes, labels and scores")
         boxes, labels, scores = (record[name] for name in ("boxes", "labels", "scores"))
         if not len(boxes):
             return boxes.new_zeros(())

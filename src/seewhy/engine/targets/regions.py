@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...errors import TargetError
 from .classes import OfClasses, check_class
+from .numbers import Numbers, looks_like
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +19,14 @@ class SegmentationRegion(OfClasses):
 
     Args:
         index: the class, or its name.
-        region: (H, W) or (N, H, W), 1 inside; resized to the output. None: where the model predicts the class.
+        region: (H, W) or (N, H, W), 1 inside; resized to the output. None: where the model predicts the class, which is
+            where its score is the largest, or, where classes do not exclude each other, its probability above a half.
+        numbers: what the scores are; where no model says it the output itself is looked at.
     """
 
     index: int | str
     region: Tensor | None = None
+    numbers: Numbers | None = field(default=None, repr=False)
     one_each: ClassVar = {"region": 3}
 
     def __call__(self, output: Any) -> Tensor:
@@ -32,8 +36,17 @@ class SegmentationRegion(OfClasses):
         index = check_class(self.index, output.shape[1])
         self.check_images(len(output))
         if self.region is None:
-            inside = (output.argmax(1) == index).to(output.dtype)  # (N, H, W)
+            inside = self._predicted(output, index).to(output.dtype)  # (N, H, W)
         else:
             region = self.region.to(output).reshape(-1, 1, *self.region.shape[-2:])
             inside = torch.nn.functional.interpolate(region, output.shape[-2:], mode="nearest")[:, 0]
         return (output[:, index] * inside).flatten(1).sum(1)
+
+    def _predicted(self, output: Tensor, index: int) -> Tensor:
+        """Where the class is predicted, (N, H, W)."""
+        numbers = self.numbers or Numbers(looks_like(output))
+        if output.shape[1] > 1 and not numbers.multi_label and numbers.gives != "sigmoids":
+            inside = output.argmax(1) == index
+        else:
+            inside = numbers.probabilities(output)[:, index] > 0.5
+        return inside

@@ -15,6 +15,7 @@ from .classes import Counterfactual, Logit, Margin, Probability, ScoreFunction, 
 from .given import given_classes, given_target, given_targets
 from .names import ClassNames, as_number, column_of
 from .numbers import Numbers, in_words
+from .regions import SegmentationRegion
 from .rows import OneEach, row_of
 from .target import Target
 
@@ -152,7 +153,7 @@ def _settled(target: ScoreFunction, names: ClassNames | None, numbers: Numbers) 
             given = given_classes(value, f"{type(target).__name__}({name}=)")
             listed = isinstance(given, tuple)
             found[name] = tuple(column_of(v, names) for v in given) if listed else column_of(given, names)
-    if isinstance(target, Probability) and target.numbers is None:
+    if isinstance(target, Probability | SegmentationRegion) and target.numbers is None:
         found["numbers"] = numbers
     return dataclasses.replace(target, **found) if found else target
 

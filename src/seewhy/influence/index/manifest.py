@@ -61,7 +61,7 @@ def said_of_noise(calls: Sequence[Call], shape: Sequence[int]) -> list[list[floa
 
     None for a model that does not say the same twice, or no number.
     """
-    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32) - 0.5
     said = [[outputs_of(call, noise)[0].double() for _ in range(2)] for call in calls]
     return [once.tolist() if once.isfinite().all() and torch.equal(once, again) else None for once, again in said]
 
