@@ -129,7 +129,7 @@ def test_labels_from_a_file(cat: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_labels_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n", encoding="utf-8-sig")
-    assert label_names(tmp_path / "labels.txt") == ["cat", "dog"]
+    assert label_names(tmp_path / "labels.txt") == ("cat", "dog")
 
 
 @pytest.mark.parametrize(

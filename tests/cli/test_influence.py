@@ -257,10 +257,11 @@ def test_pictures_that_cannot_be_read_can_be_left_out(
 
 
 def test_annotations_that_were_left_out_stay_so(place: Path, tmp_path: Path) -> None:
-    rows = [f"{path},{path.parent.name},1,2,3,4" for path in sorted((place / "data").rglob("*.png"))]
+    rows = [f"{path},{path.parent.name},train,1,2,3,4" for path in sorted((place / "data").rglob("*.png"))]
     file = tmp_path / "list.csv"
-    file.write_text("\n".join(["path,label,x0,y0,x1,y1", rows[0].replace("3,4", "3,"), *rows[1:]]))
+    file.write_text("\n".join(["path,label,split,x0,y0,x1,y1", rows[0].replace("3,4", "3,"), *rows[1:]]))
     options: dict[str, Any] = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "out": tmp_path / "index"}
+    options["labels"] = place / "names.txt"
     with pytest.raises(InputError, match="line 2: box"):
         influence.fit_index(f"csv:{file}", l2=0.1, **options)
     assert influence.fit_index(f"csv:{file}", l2=0.1, on_error="skip", **options) == 0

@@ -56,7 +56,7 @@ class Marked(LabelledImages):
 
 
 def misnamed(module: Any) -> seewhy.Model:
-    preprocess = Preprocess((SIZE, SIZE), None, (0.0,) * 3, (1.0,) * 3, "bilinear")
+    preprocess = Preprocess((SIZE, SIZE), None, (0.5,) * 3, (0.1,) * 3, "bilinear")
     return seewhy.wrap(module, labels=["thing 1", "thing 2", "thing 3"], preprocess=preprocess)
 
 

@@ -136,10 +136,10 @@ def test_an_estimator_says_its_classes(classes: Any, expected: tuple[str, ...] |
 
 
 def test_a_class_of_an_estimator_is_the_column_of_its_name() -> None:
-    model, x = seewhy.wrap(Estimator(np.array([1, 2, 3]))), torch.rand(1, 3, 4, 4)
+    model, x = seewhy.wrap(Estimator(np.array([1, 2, 3])), takes="array"), torch.rand(1, 3, 4, 4)
     how: dict[str, Any] = {"methods": "occlusion", "options": {"occlusion": {"window": 2, "stride": 2}}}
     assert [a.labels[0] for a in seewhy.explain(model, x, targets=["2", 2, "top1"], **how)] == ["2", "3", "1"]
-    one = seewhy.wrap(Deciding())
+    one = seewhy.wrap(Deciding(), takes="array")
     assert one.labels == ("ill",)
     assert seewhy.explain(one, x, targets="ill", **how)[0].scores[0] == pytest.approx(float(x.mean()))
 

@@ -81,7 +81,7 @@ class Colours(nn.Module):
 
 
 def colours(labels: tuple[str, ...] = ("red", "green", "blue")) -> seewhy.Model:
-    return seewhy.wrap(Colours(), preprocess=PLAIN, labels=labels, name="colours")
+    return seewhy.wrap(Colours(), preprocess=PLAIN, labels=labels, name="colours", gives="score")
 
 
 ALL = {
