@@ -154,7 +154,7 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 def settings() -> tuple[Any, ...]:
     modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
-    return torch.get_default_dtype(), torch.get_default_device(), torch.are_deterministic_algorithms_enabled(), modes
+    return torch.get_default_dtype(), torch.empty(0).device, torch.are_deterministic_algorithms_enabled(), modes
 
 
 @cache
