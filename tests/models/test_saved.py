@@ -91,6 +91,14 @@ def test_all_that_wrap_was_told_comes_back(tmp_path: Path, preprocess: Any, labe
         assert torch.equal(x, y)
 
 
+def test_a_preprocess_of_lists_and_arrays_is_the_one_of_tuples(tmp_path: Path) -> None:
+    mean: Any = np.array([0.1, 0.2, 0.3])
+    size: Any = [24, 20]
+    preprocess = seewhy.Preprocess(size, size, mean, list(mean), "bilinear")  # type: ignore[arg-type]
+    assert preprocess == seewhy.Preprocess((24, 20), (24, 20), (0.1, 0.2, 0.3), (0.1, 0.2, 0.3), "bilinear")
+    check_equal(model := seewhy.wrap(randomised(Net()), preprocess=preprocess), load_again(model, tmp_path))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_keep_their_precision_and_the_model_is_only_borrowed(tmp_path: Path, dtype: torch.dtype) -> None:
     module = randomised(Net(), train=True).to(dtype)

@@ -96,6 +96,12 @@ class Preprocess:
     floor_crop: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # given as lists or arrays, too
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        for name in ("size", "resize", "fill"):
+            value = getattr(self, name)
+            if not isinstance(value, int | None):
+                object.__setattr__(self, name, tuple(map(int, value)))
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ImageError(f"mean {self.mean} and std {self.std}; accepted: one value each for 1 or 3 channels")
         edges = self.resize if isinstance(self.resize, tuple) else (self.resize,) if self.resize is not None else ()

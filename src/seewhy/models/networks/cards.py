@@ -21,7 +21,7 @@ _NEEDED = {
     TRAINED: {"architecture", "labels", "preprocess"},
     SAVED: {"source", "name", "labels", "preprocess", "output", "gives", "multi_label", "takes", "tensors"},
 }
-_BY = "give a folder that 'seewhy train' or model.save wrote"
+_BY = "give one that 'seewhy train' or model.save wrote"
 
 
 def keep(path: Path, data: bytes) -> None:
