@@ -162,7 +162,7 @@ def test_wrap_reads_what_models_say_of_themselves_and_checks_labels() -> None:
     assert model.preprocess is not None
     assert model.preprocess.size == tuple(module.pretrained_cfg["input_size"][1:])
     assert seewhy.wrap(model) is model
-    with pytest.raises(ModelError, match="labels has 2 names, the model has 3 classes"):
+    with pytest.raises(ModelError, match="labels has 2 names, the model gives 3 columns"):
         seewhy.wrap(module, labels=["a", "b"])
     with pytest.raises(ArgumentTypeError, match=r"model is a dict; give a torch\.nn\.Module"):
         seewhy.wrap(json.loads("{}"))

@@ -1,4 +1,4 @@
-"""What people type, read: targets, devices, label files, options of methods and metrics."""
+"""What people type, read: devices, label files, options of methods and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from ..data.labels_file import read_labels
+from ..engine.targets.names import ClassNames
 from ..errors import InputError
 from ..methods.catalog import find_method
 from ..models.devices import usable_device
@@ -18,19 +18,15 @@ from ..models.model import Model
 from .show import console
 
 
-def label_names(path: Path | None) -> list[str] | None:
+def label_names(path: Path | None) -> ClassNames | None:
     """The names in a file."""
-    return None if path is None else read_labels(path)
+    return None if path is None else ClassNames.read(path)
 
 
 def loaded_model(spec: str, *, labels: Path | None, device: str) -> Model:
     """The model of --model, with the names in a file, on a device."""
     with console.status(f"Loading {escape(spec)}"):
         return load_model(spec, labels=label_names(labels), device=usable_device(device))
-
-
-def target(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:

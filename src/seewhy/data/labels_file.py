@@ -16,8 +16,8 @@ _NUMBERED = re.compile(r"(\d+)\s*[,:;\t]\s*(.*\S)")
 _ACCEPTED = "give a text file with a name a line, or JSON: a list of names or {index: name}"
 
 
-def given_labels(labels: Sequence[str] | str | os.PathLike[str] | None) -> Sequence[str] | None:
-    """Labels as they are given: names in order, or the path of a file of them."""
+def given_labels(labels: object) -> object:
+    """Labels as they are given: names, or the path of a file of them."""
     return read_labels(labels) if isinstance(labels, str | os.PathLike) else labels
 
 

@@ -196,7 +196,8 @@ class Preprocess:
         return (pixels.flip(1) if self.bgr else pixels).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        return torch.tensor(self.mean).reshape(-1, 1, 1), torch.tensor(self.std).reshape(-1, 1, 1)
+        mean, std = (torch.tensor(v, dtype=torch.float32, device="cpu") for v in (self.mean, self.std))
+        return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if isinstance(self.resize, int):

@@ -98,7 +98,9 @@ def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[T
     ]
     scale = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
     for _ in range(samples):
-        drawn = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators])
+        drawn = torch.stack(
+            [torch.randn(x.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]
+        )
         yield x + scale * drawn.to(x)
 
 

@@ -5,7 +5,6 @@ Or "package.module:factory" for a model of one's own, or a folder that `seewhy t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
+from ..engine.targets.names import LabelsLike
 from ..errors import ArgumentTypeError, ModelError
 from .factory import FactorySpec, made_by, read_factory, warn_of_code
 from .families import DEFAULT_MODEL, load_family
@@ -32,7 +31,7 @@ def load_model(
     spec: str | PathLike[str] = DEFAULT_MODEL,
     *,
     pretrained: bool = True,
-    labels: Sequence[str] | str | PathLike[str] | None = None,
+    labels: LabelsLike | str | PathLike[str] | None = None,
     preprocess: Preprocess | None = None,
     device: str | torch.device | None = None,
 ) -> Model:
@@ -47,7 +46,7 @@ def load_model(
             runs. Or a folder that `seewhy train` or `Model.save` wrote, or the weights in one.
         pretrained: False leaves the weights random: enough to list layers, needs no download. Has no say where the
             weights are given or saved, or are a factory's.
-        labels: a name for each class, in place of the model's own; or a file of them (`data.labels_file`).
+        labels: a name for each class, in place of the model's own, as in `wrap`, or a file (`data.labels_file`).
         preprocess: in place of the model's own.
         device: where to put it; the CPU unless given.
 
@@ -57,7 +56,7 @@ def load_model(
     """
     model = _found(str(spec), pretrained)
     if labels is not None:  # checked against the module
-        model = replace(model, labels=wrap(model.module, labels=given_labels(labels)).labels or model.labels)
+        model = replace(model, labels=wrap(model.module, labels=labels).labels)
     model.module.eval()
     if device is not None:
         model.module.to(device)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +16,9 @@ from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
 from ..engine.answers import Gives, OutputLike
 from ..engine.black_box import BlackBox, Takes
+from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import check_gives, has_many_labels
-from ..errors import InputError, ModelError
+from ..errors import InputError
 from .saved import Source, save_module
 
 
@@ -28,7 +30,7 @@ class Model:
         module: takes (N, C, H, W).
         name: how reports call it, and what `load_model` was given.
         preprocess: photo -> tensor, and back; None where it is not known: then only tensors can be explained.
-        labels: a name for each class; None where they are not known.
+        labels: a name for each class; None where they are not known. Given as `ClassNames.of` takes them.
         output: takes what the module returns to what targets read, or the name or number of that part; None for
             `seewhy.engine.answers.main_output`.
         multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
@@ -40,11 +42,14 @@ class Model:
     module: nn.Module
     name: str
     preprocess: Preprocess | None = None
-    labels: tuple[str, ...] | None = None
+    labels: ClassNames | None = None
     output: OutputLike | None = None
     multi_label: bool = False
     gives: Gives | None = None
     source: Source | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", ClassNames.of(self.labels))
 
     @property
     def device(self) -> torch.device:
@@ -92,14 +97,14 @@ class Model:
 
     def label(self, index: int) -> str:
         """The name of a class, or "class 281" where there is none."""
-        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
+        return self.labels.label(index) if self.labels else f"class {index}"
 
 
 def wrap(
     module: nn.Module | Model | Callable[..., Any],
     *,
     preprocess: Preprocess | None = None,
-    labels: Sequence[str] | str | PathLike[str] | None = None,
+    labels: LabelsLike | str | PathLike[str] | None = None,
     name: str | None = None,
     output: OutputLike | None = None,
     takes: Takes | None = None,
@@ -112,7 +117,8 @@ def wrap(
         module: takes (N, C, H, W). What is no module becomes a `BlackBox`: any callable from pictures to scores, an
             ONNX Runtime session or a scikit-learn estimator.
         preprocess: how photos become inputs; `seewhy.IMAGENET` is the usual one of ImageNet models.
-        labels: a name for each class, in order; or a file of them, as `load_model` takes it.
+        labels: a name for each class, in order, or by column: {0: "cat", 1: "dog"}; [] for none; or a file of them, as
+            `load_model` takes it. Unless given, a transformers model's `id2label`, or an estimator's `classes_`.
         name: for reports; the class's name unless given.
         output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`: a
             function, or the name or number of a part, such as output=1.
@@ -124,13 +130,14 @@ def wrap(
             to 1 may be either, and have no probabilities before it is given.
 
     Raises:
-        ArgumentTypeError: `module` is nothing that can be called.
+        ArgumentTypeError: `module` is nothing that can be called, or the labels have no order.
         InputError: `takes` or `gives` is not known, or `takes` is given for a module.
-        ModelError: labels are fewer or more than the classes the module says it has.
+        ModelError: labels are fewer or more than the classes the module says it has, or leave a column out.
     """
     check_gives(gives)
     if isinstance(module, Model):
         return module
+    names = ClassNames.of(_own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
         name = module.name
@@ -141,13 +148,20 @@ def wrap(
         import timm.data
 
         preprocess = Preprocess.from_timm(timm.data.resolve_model_data_config(module))
-    names = getattr(getattr(module, "config", None), "id2label", None)
-    labels = given_labels(labels)
-    if labels is None and isinstance(names, dict):
-        labels = [str(names[i]) for i in sorted(names)]
     classes = getattr(module, "num_classes", None)
-    if labels is not None and isinstance(classes, int) and classes > 0 and len(labels) != classes:
-        raise ModelError(f"labels has {len(labels)} names, the model has {classes} classes; give one for each")
-    own = tuple(labels) if labels else None
+    if names and isinstance(classes, int) and classes > 0:
+        names.check_width(classes)
     several = multi_label or has_many_labels(module)
-    return Model(module, name or type(module).__name__, preprocess, own, output, several, gives)
+    return Model(module, name or type(module).__name__, preprocess, names, output, several, gives)
+
+
+def _own_names(model: object) -> object:
+    """What a transformers model or a scikit-learn estimator says that its columns are."""
+    if isinstance(model, nn.Module):
+        names = getattr(getattr(model, "config", None), "id2label", None)
+        return names if isinstance(names, Mapping) else None
+    classes = getattr(model, "classes_", None)
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+        return None
+    decides = hasattr(model, "decision_function") and not hasattr(model, "predict_proba")
+    return classes[1:] if decides and len(classes) == 2 else classes  # of two, one score: for the second

@@ -120,7 +120,7 @@ class Noise:
 
     def picture(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(image_seed(x, self.seed))
-        drawn = torch.rand(x.shape, generator=generator).to(x)
+        drawn = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
         low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
         return low + (high - low) * drawn
 
