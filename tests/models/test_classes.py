@@ -167,7 +167,7 @@ def test_a_module_that_says_how_many_classes_it_has() -> None:
         seewhy.wrap(module, labels=["a", "b"])
     with pytest.raises(SeewhyError, match="labels is a set"):
         seewhy.wrap(module, labels={"a", "b", "c"})
-    with pytest.raises(SeewhyError, match="labels is a str"):
+    with pytest.raises(SeewhyError, match="labels file 'abc' cannot be read"):
         seewhy.wrap(module, labels="abc")
     model = seewhy.wrap(module, labels=["a", "b", "c"])
     assert [model.label(i) for i in (0, 2, 3, -1)] == ["a", "c", "class 3", "class -1"]

@@ -19,12 +19,12 @@ from .show import console
 
 
 def label_names(path: Path | None) -> ClassNames | None:
-    """The names in a text file, one a line."""
+    """The names in a file."""
     return None if path is None else ClassNames.read(path)
 
 
 def loaded_model(spec: str, *, labels: Path | None, device: str) -> Model:
-    """The model of --model, with the names in a text file, on a device."""
+    """The model of --model, with the names in a file, on a device."""
     with console.status(f"Loading {escape(spec)}"):
         return load_model(spec, labels=label_names(labels), device=usable_device(device))
 

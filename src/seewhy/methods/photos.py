@@ -61,7 +61,8 @@ class Source:
         if self.items and model.preprocess is None:
             raise ModelError(
                 f"{model.name} does not say how photos become its input; wrap it: seewhy.wrap(module, "
-                "preprocess=seewhy.IMAGENET) if it was trained as ImageNet models are, or give a tensor (N, C, H, W)"
+                "preprocess=seewhy.IMAGENET) if it was trained as ImageNet models are (a factory of --model may return "
+                "that), or give a tensor (N, C, H, W)"
             )
 
     def settled(self, call: Call) -> Call:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
 from ..engine.answers import Gives, OutputLike
 from ..engine.black_box import BlackBox, Takes
 from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import check_gives, has_many_labels
 from ..errors import InputError
+from .saved import Source, save_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,7 @@ class Model:
         multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
         gives: what the numbers of its answer are; None where neither the model nor its user says it, and its first
             answer is looked at.
+        source: how `load_model` made the module, for `save`; None where it was made elsewhere.
     """
 
     module: nn.Module
@@ -41,6 +46,7 @@ class Model:
     output: OutputLike | None = None
     multi_label: bool = False
     gives: Gives | None = None
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", ClassNames.of(self.labels))
@@ -60,6 +66,35 @@ class Model:
         """Runs the module as it is."""
         return self.module(x)
 
+    def save(self, folder: str | PathLike[str], *, factory: str | None = None) -> Path:
+        """Writes the weights, and a card with all that `wrap` was told: `load_model` and --model take up the folder.
+
+        Args:
+            folder: made where it is not there; a model saved in it before is replaced.
+            factory: "package.module:factory" or "path/to/file.py:factory", a function or class without required
+                arguments that returns the network as it was built. Needed where the model is none that `load_model`
+                knows by name and its class has arguments, or is none of a file that can be imported.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ModelError: the network cannot be made again, or something of the model cannot be written down.
+            InputError: the folder cannot be written, or holds what `seewhy train` wrote.
+        """
+        return save_module(
+            self.module,
+            Path(folder),
+            source=self.source,
+            factory=factory,
+            preprocess=self.preprocess,
+            output=self.output,
+            name=self.name,
+            labels=None if self.labels is None else list(self.labels),
+            multi_label=self.multi_label,
+            gives=self.gives,
+        )
+
     def label(self, index: int) -> str:
         """The name of a class, or "class 281" where there is none."""
         return self.labels.label(index) if self.labels else f"class {index}"
@@ -69,7 +104,7 @@ def wrap(
     module: nn.Module | Model | Callable[..., Any],
     *,
     preprocess: Preprocess | None = None,
-    labels: LabelsLike | None = None,
+    labels: LabelsLike | str | PathLike[str] | None = None,
     name: str | None = None,
     output: OutputLike | None = None,
     takes: Takes | None = None,
@@ -82,8 +117,8 @@ def wrap(
         module: takes (N, C, H, W). What is no module becomes a `BlackBox`: any callable from pictures to scores, an
             ONNX Runtime session or a scikit-learn estimator.
         preprocess: how photos become inputs; `seewhy.IMAGENET` is the usual one of ImageNet models.
-        labels: a name for each class, in order, or by column: {0: "cat", 1: "dog"}; [] for none. Unless given, a
-            transformers model's `id2label`, or an estimator's `classes_`.
+        labels: a name for each class, in order, or by column: {0: "cat", 1: "dog"}; [] for none; or a file of them, as
+            `load_model` takes it. Unless given, a transformers model's `id2label`, or an estimator's `classes_`.
         name: for reports; the class's name unless given.
         output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`: a
             function, or the name or number of a part, such as output=1.
@@ -102,7 +137,7 @@ def wrap(
     check_gives(gives)
     if isinstance(module, Model):
         return module
-    names = ClassNames.of(_own_names(module) if labels is None else labels)
+    names = ClassNames.of(_own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
         name = module.name

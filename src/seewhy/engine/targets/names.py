@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from ...errors import ArgumentTypeError, InputError, ModelError, TargetError, did_you_mean
+from ...data.labels_file import read_labels
+from ...errors import ArgumentTypeError, ModelError, TargetError, did_you_mean
 
 LabelsLike = Iterable[object] | Mapping[int, str] | Mapping[str, str]
 _ACCEPTED = "give a list with a name for each column, in order, or {0: 'name', 1: ...}"
@@ -46,18 +47,12 @@ class ClassNames(tuple[str, ...]):
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The names in a text file, one a line; an empty line between them is a class without one.
+        """The names in a file, as `read_labels` reads it; an empty line of a text is a class without one.
 
         Raises:
             InputError: it cannot be read.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"labels file '{path}' cannot be read: {error}; give a text file with a name a line"
-            ) from error
-        return cls.of([line.strip() for line in text.rstrip().splitlines()])
+        return cls.of(read_labels(path))
 
     def label(self, column: int) -> str:
         """The name of a column, or "class 281" where it has none."""
