@@ -192,7 +192,7 @@ class Intake:
 
     def _box(self, one: MarkedObject, mask: Mask | None) -> Box:
         if self.corners:
-            return self.corners(*_four_numbers(one.box))
+            return self.corners(*_in_pixels(_four_numbers(one.box)))
         assert mask is not None
         return box_of(mask)
 
@@ -235,6 +235,13 @@ def _four_numbers(box: object) -> tuple[float, float, float, float]:
         if math.isfinite(a + b + c + d):
             return a, b, c, d
     raise InputError("it has no box" if box is None else f"box {str(box)[:80]}; give four numbers")
+
+
+def _in_pixels(box: Box) -> Box:
+    """The four numbers, unless they are shares of the picture's sides."""
+    if all(0 <= edge <= 1 for edge in box) and not all(map(float.is_integer, box)):
+        raise InputError(f"box {list(box)} is in shares of the picture's sides; give pixels")
+    return box
 
 
 def _clipped(box: Box, size: Size) -> tuple[Box, str]:
