@@ -15,6 +15,7 @@ from seewhy.engine.call import Call
 from seewhy.engine.targets.classes import Probability
 from seewhy.engine.targets.numbers import Numbers, looks_like, numbers_of, said_by
 from seewhy.errors import InputError, ModelError, TargetError
+from seewhy.methods.explain import explain
 from seewhy.models.model import wrap
 from tiny_models import Called, pictures
 
@@ -185,3 +186,16 @@ def test_an_answer_in_a_models_own_adapter_is_looked_at() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     assert numbers_of(Call(module, output=lambda said: said.softmax(1)), SCORES.softmax(1)).gives == "probabilities"
     assert numbers_of(Call(Called(module)), module(pictures(1, 2))).gives == "logits"
+
+
+def test_one_score_for_each_image_is_predicted_too() -> None:
+    class Single(nn.Module):
+        gives = "sigmoids"
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((1, 2, 3)).sigmoid()
+
+    x = pictures(2, 3)
+    found = explain(Single(), x, methods="saliency")
+    said = [float(prediction.probability or 0) for (prediction,) in found.predictions]
+    torch.testing.assert_close(torch.tensor(said), x.mean((1, 2, 3)).sigmoid())
