@@ -165,7 +165,9 @@ def evaluate(
         )
     from .evaluate import evaluate_photos
 
-    if task != "faithfulness" or not photos or data:
+    if task != "faithfulness":
+        raise typer.BadParameter("use 'faithfulness' or 'localisation'", param_hint="'--task'")
+    if not photos or data:
         raise typer.BadParameter(
             "give photos for --task faithfulness, or --data for --task localisation", param_hint="'PHOTOS'"
         )

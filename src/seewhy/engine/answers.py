@@ -24,7 +24,7 @@ def main_output(raw: Any) -> Any:
     read.
     """
     if isinstance(raw, Mapping):
-        if "boxes" in raw or "pred_boxes" in raw:
+        if has_boxes(raw):
             return raw
         for key in _KNOWN:
             if isinstance(raw.get(key), Tensor):
@@ -33,6 +33,12 @@ def main_output(raw: Any) -> Any:
     if isinstance(getattr(raw, "logits", None), Tensor):
         return raw.logits
     return _first_of_equals(list(raw), raw) if isinstance(raw, tuple | list) else raw
+
+
+def has_boxes(raw: object) -> bool:
+    """Whether an answer is a detector's: a record with boxes, or a list with one for each image."""
+    records = raw if isinstance(raw, tuple | list) and raw else [raw]
+    return all(isinstance(one, Mapping) and ("boxes" in one or "pred_boxes" in one) for one in records)
 
 
 def _only(parts: list[object], raw: object) -> object:

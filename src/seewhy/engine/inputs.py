@@ -60,7 +60,7 @@ def warn_of_range(x: Tensor, bounds: Bounds | None) -> None:
     """
     if bounds is None or not x.numel() or x.is_complex():
         return
-    given = float(x.min()), float(x.max())
+    given = float(x.detach().min()), float(x.detach().max())
     usual = float(bounds[0].min()), float(bounds[1].max())
     spread = usual[1] - usual[0]
     beyond = max(usual[0] - given[0], given[1] - usual[1])

@@ -194,16 +194,18 @@ def _layer_names(
 
 
 def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
-    numbers = done.results[0].target.numbers
-    if numbers.gives is None and _has_classes(done.output):
+    numbers, output = done.results[0].target.numbers, done.output
+    if isinstance(output, Tensor) and output.ndim == 1:  # one score for each image
+        output = output[:, None]
+    if numbers.gives is None and _has_classes(output):
         say_once(f"{numbers.why_no_probability()}; predictions are without")
     return Explanation(
         model=model.name,
         names=batch.names,
         photos=batch.photos,
         placements=batch.placements,
-        predictions=_predictions(done.output, model, numbers, len(batch.x)),
-        attributions=tuple(_attribution(r, done.output, model, numbers, batch.x, options) for r in done.results),
+        predictions=_predictions(output, model, numbers, len(batch.x)),
+        attributions=tuple(_attribution(r, output, model, numbers, batch.x, options) for r in done.results),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def wrap(
 
     Args:
         module: takes (N, C, H, W). What is no module becomes a `BlackBox`: any callable from pictures to scores, an
-            ONNX Runtime session or a scikit-learn estimator.
+            ONNX Runtime session or a scikit-learn estimator. Of a `Model`, what is given takes the place of its own.
         preprocess: how photos become inputs; `seewhy.IMAGENET` is the usual one of ImageNet models.
         labels: a name for each class, in order, or by column: {0: "cat", 1: "dog"}; [] for none; or a file of them, as
             `load_model` takes it. Unless given, a transformers model's `id2label`, or an estimator's `classes_`.
@@ -136,7 +136,12 @@ def wrap(
     """
     check_gives(gives)
     if isinstance(module, Model):
-        return module
+        said = {"preprocess": preprocess, "name": name, "output": output, "gives": gives}
+        return _said_anew(
+            module,
+            takes,
+            {**said, "labels": labels if labels is None else given_labels(labels), "multi_label": multi_label or None},
+        )
     names = ClassNames.of(_own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
@@ -153,6 +158,14 @@ def wrap(
         names.check_width(classes)
     several = multi_label or has_many_labels(module)
     return Model(module, name or type(module).__name__, preprocess, names, output, several, gives)
+
+
+def _said_anew(model: Model, takes: Takes | None, said: Mapping[str, Any]) -> Model:
+    """A model of which something else is said; what is not given stays."""
+    given = {name: value for name, value in said.items() if value is not None}
+    if takes is not None or (isinstance(model.module, BlackBox) and "preprocess" in given):
+        raise InputError("takes= and preprocess= are of a black box itself; wrap the function or session anew")
+    return replace(model, **given) if given else model
 
 
 def _own_names(model: object) -> object:

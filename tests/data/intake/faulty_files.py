@@ -260,6 +260,7 @@ def _shapes() -> Iterator[Fault]:
     ):
         yield _of("coco", what, partial(first, segmentation=shape))
     yield _of("coco", "a crowd without mask", partial(first, iscrowd=1, segmentation=[]))
+    yield _of("coco", "a crowd of neither 0 nor 1", partial(first, iscrowd="no"))
     half, junk = np.ones((20, 15)), b"no picture"
     voc, mask = "SegmentationObject/000005.png", "OpenImages/val/0bt_c3/bb_m0.png"
     numbers = np.array([[1, 2]])

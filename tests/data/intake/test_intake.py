@@ -37,6 +37,22 @@ def test_overhang_of_rounding_is_no_mistake() -> None:
     assert not truth.region().any()
 
 
+def test_a_crowd_may_be_written_as_text() -> None:
+    for said, boxes in (("0", 1), (0, 1), (None, 1), ("1", 0), (1, 0), (True, 0)):
+        mask = partial(mask_of, np.ones((20, 30), bool))
+        truth, _ = taken(Annotation([MarkedObject("object 1", 3, [1, 2, 9, 8], mask, crowd=said)]), (20, 30))
+        assert len(truth.boxes) == boxes
+
+
+def test_shares_of_the_sides_are_no_pixels() -> None:
+    for box in ([0.1, 0.1, 0.5, 0.5], ["0", "0", "1", "0.25"]):
+        said = r"object 1: box .* is in shares of the picture's sides; give pixels"
+        with pytest.raises(InputError, match=said):
+            taken(Annotation([MarkedObject("object 1", 3, box)]), (20, 30))
+    for box in ([0, 0, 1, 1], [0.5, 0.5, 1.5, 2]):
+        assert taken(Annotation([MarkedObject("object 1", 3, box)]), (20, 30))[0].boxes.tolist() == [box]
+
+
 def test_what_belongs_to_a_box_goes_with_it() -> None:
     pixels = np.zeros((3, 4, 5), bool)
     for i in range(3):

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from seewhy.engine.call import Call
 from seewhy.engine.targets.classes import Probability
 from seewhy.engine.targets.numbers import Numbers, looks_like, numbers_of, said_by
 from seewhy.errors import InputError, ModelError, TargetError
+from seewhy.methods.explain import explain
 from seewhy.models.model import wrap
 from tiny_models import Called, pictures
 
@@ -88,15 +91,63 @@ def config(problem: str | None) -> SimpleNamespace:
         (nn.Sequential(nn.Sigmoid(), nn.Linear(3, 3)), "logits"),
         (nn.Sequential(), None),
         (Ended(nn.Softmax(1)), None),
-        (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=3), "logits"),
+        (nn.Sequential(nn.Flatten(), Ended(nn.Softmax(1), pretrained_cfg={})), "probabilities"),
+        (Ended(nn.ReLU(), pretrained_cfg={"mean": 0}, num_classes=3), "logits"),
+        (Ended(nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()), pretrained_cfg={}, num_classes=3), "sigmoids"),
+        (Ended(nn.Sequential(nn.Linear(3, 1), nn.Dropout()), pretrained_cfg={}, num_classes=3), "logits"),
+        (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=3), "embedding"),
         (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=0), "embedding"),
         (Ended(nn.Identity(), config=config("regression")), "score"),
-        (Ended(nn.Identity(), config=config("single_label_classification")), "logits"),
+        (Ended(nn.ReLU(), config=config("single_label_classification")), "logits"),
+        (Ended(nn.Sigmoid(), config=config("multi_label_classification")), "sigmoids"),
         (Ended(nn.Identity(), config=config(None)), None),
     ],
 )
 def test_what_a_module_says_of_itself(module: nn.Module, gives: str | None) -> None:
     assert said_by(module) == gives
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("last", "gives"), [(None, "logits"), (nn.Softmax(1), "probabilities"), (nn.Sigmoid(), "sigmoids")]
+)
+def test_families_with_a_head_of_ones_own(name: str, last: nn.Module | None, gives: str) -> None:
+    for make in (torchvision.models.get_model, timm.create_model):
+        if make is timm.create_model and name != "resnet18":
+            continue
+        with torch.device("meta"):
+            module = make(name)
+        if last is not None:
+            head = "fc" if hasattr(module, "fc") else "classifier"
+            setattr(module, head, nn.Sequential(nn.Linear(512, 3), last))
+        assert said_by(module) == gives
+
+
+def test_a_familys_head_that_ends_in_a_function_is_looked_at() -> None:
+    """No logits of several classes sum to 1 in each row; what the user says is left alone."""
+    module = Ended(Called(nn.Linear(3, 3)), pretrained_cfg={})
+    assert numbers_of(Call(module), SCORES.softmax(1)).gives == "probabilities"
+    assert numbers_of(Call(module), SCORES).gives == "logits"
+    assert numbers_of(Call(module, gives="logits"), SCORES.softmax(1)).gives == "logits"
+
+
+def test_what_numbers_looked_like_is_taken_back_beyond_the_range_of_probabilities() -> None:
+    """Weights that were trained or loaded since may give logits, as those before them did unseen."""
+    for first in (SCORES.sigmoid(), SCORES.softmax(1)):
+        call = Call(Called(nn.Linear(3, 3)))
+        assert numbers_of(call, first).gives != "logits"
+        assert numbers_of(call, SCORES).gives == "logits"
+        assert numbers_of(call, first).gives == "logits"
+
+
+def test_more_is_said_of_a_wrapped_model() -> None:
+    model = wrap(nn.Linear(3, 3), labels=["a", "b", "c"])
+    assert wrap(model) is model
+    said = wrap(model, gives="score", multi_label=True)
+    assert (said.module, said.labels, said.gives, said.multi_label) == (model.module, model.labels, "score", True)
+    assert wrap(said, labels=[]).labels is None
+    with pytest.raises(InputError, match=r"wrap the function or session anew"):
+        wrap(wrap(lambda x: x), takes="array")
 
 
 def test_several_labels_as_a_configuration_says() -> None:
@@ -135,3 +186,16 @@ def test_an_answer_in_a_models_own_adapter_is_looked_at() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     assert numbers_of(Call(module, output=lambda said: said.softmax(1)), SCORES.softmax(1)).gives == "probabilities"
     assert numbers_of(Call(Called(module)), module(pictures(1, 2))).gives == "logits"
+
+
+def test_one_score_for_each_image_is_predicted_too() -> None:
+    class Single(nn.Module):
+        gives = "sigmoids"
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((1, 2, 3)).sigmoid()
+
+    x = pictures(2, 3)
+    found = explain(Single(), x, methods="saliency")
+    said = [float(prediction.probability or 0) for (prediction,) in found.predictions]
+    torch.testing.assert_close(torch.tensor(said), x.mean((1, 2, 3)).sigmoid())

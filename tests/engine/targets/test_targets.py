@@ -25,7 +25,7 @@ from seewhy.engine.targets.detection import DetectionBox
 from seewhy.engine.targets.numbers import Numbers
 from seewhy.engine.targets.regions import SegmentationRegion
 from seewhy.engine.targets.resolve import resolve
-from seewhy.errors import ArgumentTypeError, TargetError
+from seewhy.errors import ArgumentTypeError, ModelError, TargetError
 from tiny_models import TinyCNN, pictures, randomised
 
 LOGITS = Numbers("logits")
@@ -91,6 +91,8 @@ def test_where_a_segmentation_predicts_a_class() -> None:
     (settled,) = resolve(SegmentationRegion(1), many, numbers=several)
     close(settled.score(many), expected)
     assert settled.name == "segmentationregion(1)"
+    with pytest.raises(ModelError, match="gives="):  # of sigmoids or of scores: the class is elsewhere
+        SegmentationRegion(1)(many.sigmoid())
 
 
 @pytest.mark.parametrize("form", ["xyxy", "cxcywh"])
@@ -253,7 +255,9 @@ def test_types_that_are_none(target: Any) -> None:
     ("output", "says"),
     [
         (torch.zeros(2, 3, 4, 4), r"shape \(2, 3, 4, 4\).*SegmentationRegion"),
-        ({"boxes": 1}, r"is a dict, not one tensor"),
+        ({"features": 1}, r"is a dict, not one tensor"),
+        ({"boxes": 1}, r"a detector's records; .*DetectionBox"),
+        ([{"boxes": 1}, {"boxes": 2}], r"a detector's records; .*DetectionBox"),
     ],
 )
 def test_outputs_without_classes(output: Any, says: str) -> None:

@@ -78,7 +78,7 @@ class Coco(PictureFiles):
     def _marked(self, image: Key) -> list[MarkedObject]:
         """The objects of a picture, without their masks."""
         return [
-            MarkedObject(_called(one), one.get("category_id"), one.get("bbox"), crowd=bool(one.get("iscrowd")))
+            MarkedObject(_called(one), one.get("category_id"), one.get("bbox"), crowd=one.get("iscrowd"))
             for one in self._objects.get(image, ())
         ]
 

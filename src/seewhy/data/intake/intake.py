@@ -22,7 +22,7 @@ from .records import Annotation, Box, MarkedObject, Mask, Size
 Corners = Callable[[float, float, float, float], Box]
 
 _ROUNDING = 1.0  # pixels by which a box may overhang: coordinates are rounded in more ways than one
-_DIFFICULT = {None: False, "": False, "0": False, "1": True, False: False, True: True}
+_FLAGS: dict[str | int | None, bool] = {None: False, "": False, "0": False, "1": True, False: False, True: True}
 
 
 def corners(x0: float, y0: float, x1: float, y1: float) -> Box:
@@ -126,7 +126,7 @@ class Intake:
         for one in objects:
             try:
                 labels.add(self._label(one))
-                if boxes and not one.crowd:
+                if boxes and not _flag(one.crowd, "iscrowd"):
                     _four_numbers(one.box)
             except InputError as error:
                 _Faults(name, self.on_error).add(f"{one.called}: {error}")
@@ -174,15 +174,14 @@ class Intake:
 
     def _read(self, one: MarkedObject, size: Size, scaled: bool) -> _Placed:
         label = self._label(one)
-        if one.difficult not in _DIFFICULT:
-            raise InputError(f"difficult is {one.difficult!r}, neither 0 nor 1")
+        difficult = _flag(one.difficult, "difficult")
         mask = fitted_mask(one.mask(size), size, scaled=scaled) if one.mask else None
-        if one.crowd:
+        if _flag(one.crowd, "iscrowd"):
             if mask is None:
                 raise InputError("it is a crowd, and has no mask")
             return _Placed(label, None, mask, difficult=False)
         box, overhang = _clipped(self._box(one, mask), size)
-        return _Placed(label, box, mask, _DIFFICULT[one.difficult], overhang)
+        return _Placed(label, box, mask, difficult, overhang)
 
     def _label(self, one: MarkedObject) -> int:
         label = self._numbers.get(as_id(one.category, "class"))
@@ -192,9 +191,16 @@ class Intake:
 
     def _box(self, one: MarkedObject, mask: Mask | None) -> Box:
         if self.corners:
-            return self.corners(*_four_numbers(one.box))
+            return self.corners(*_in_pixels(_four_numbers(one.box)))
         assert mask is not None
         return box_of(mask)
+
+
+def _flag(said: object, what: str) -> bool:
+    """What a mark says that is 0 or 1, or its text."""
+    if not isinstance(said, str | int | None) or said not in _FLAGS:
+        raise InputError(f"{what} is {said!r}, neither 0 nor 1")
+    return _FLAGS[said]
 
 
 def _union(masks: Sequence[Mask], size: Size) -> Mask:
@@ -235,6 +241,13 @@ def _four_numbers(box: object) -> tuple[float, float, float, float]:
         if math.isfinite(a + b + c + d):
             return a, b, c, d
     raise InputError("it has no box" if box is None else f"box {str(box)[:80]}; give four numbers")
+
+
+def _in_pixels(box: Box) -> Box:
+    """The four numbers, unless they are shares of the picture's sides."""
+    if all(0 <= edge <= 1 for edge in box) and not all(map(float.is_integer, box)):
+        raise InputError(f"box {list(box)} is in shares of the picture's sides; give pixels")
+    return box
 
 
 def _clipped(box: Box, size: Size) -> tuple[Box, str]:

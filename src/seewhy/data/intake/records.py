@@ -37,7 +37,7 @@ class MarkedObject(NamedTuple):
         box: four numbers, in the reader's convention.
         mask: reads its mask, of whatever size it has; the size of the photo is given. None for none.
         difficult: "0" or "1", or a bool; None for no word on it.
-        crowd: its pixels count neither way, and it has no box.
+        crowd: likewise; the pixels of one count neither way, and it has no box.
     """
 
     called: str
@@ -45,7 +45,7 @@ class MarkedObject(NamedTuple):
     box: object = None
     mask: MaskReader | None = None
     difficult: object = None
-    crowd: bool = False
+    crowd: object = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import TargetError
-from ..answers import described
+from ..answers import described, has_boxes
 from .given import given_classes
 from .numbers import Numbers, looks_like
 from .target import Target
@@ -24,6 +24,10 @@ ClassIndex = int | str | tuple[int | str, ...]
 
 def class_scores(output: Any) -> Tensor:
     """Returns the output as (N, K) class scores, or says why it is none."""
+    if has_boxes(output):
+        raise TargetError(
+            "the model's output is a detector's records; give a callable target such as seewhy.targets.DetectionBox"
+        )
     if not isinstance(output, Tensor):
         raise TargetError(
             f"the model's output is {described(output)}, not one tensor (N, K) of class scores; say which is meant, "

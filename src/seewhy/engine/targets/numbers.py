@@ -25,14 +25,11 @@ _OF_HEADS: tuple[tuple[type[nn.Module], Gives], ...] = (
     (nn.LogSoftmax, "logits"),
     (nn.Linear, "logits"),
 )
-_OF_PROBLEMS: dict[str, Gives] = {  # as transformers' configurations have them
-    "single_label_classification": "logits",
-    "multi_label_classification": "logits",
-    "regression": "score",
-}
+_OF_PROBLEMS = ("single_label_classification", "multi_label_classification")  # as transformers' configurations say
 _CLASSIFIERS = ("ForImageClassification", "ForSemanticSegmentation")  # as transformers calls them
+_PASSED_BY = (nn.Identity, nn.Dropout, nn.Flatten)
 _PARTS_OF_ROUNDING = 16  # of one, in the answer's own precision, for each class
-_seen: Remembered[tuple[Gives | None]] = Remembered()
+_seen: Remembered[list[Gives | None]] = Remembered()
 
 
 @dataclass(frozen=True)
@@ -96,11 +93,20 @@ def numbers_of(call: Call, output: object) -> Numbers:
     said = call.gives or (said_by(call.module) if call.output is main_output else None)
     table = output if isinstance(output, Tensor) and output.numel() else None
     if said is None and table is not None:
-        (gives,) = _seen.get(call.module, call.asked, lambda: (looks_like(table),))
-        return Numbers(gives, call.multi_label)
+        return Numbers(_seen_in(call, table), call.multi_label)
     if said in ("probabilities", "sigmoids") and table is not None and table.is_floating_point():
         _check_chances(table, said)
+    if said == "logits" != call.gives and table is not None and looks_like(table) == "probabilities":
+        said = "probabilities"  # a family's classifier with a head of somebody's own
     return Numbers(said or "logits", call.multi_label)
+
+
+def _seen_in(call: Call, table: Tensor) -> Gives | None:
+    """What the first answer looked like, unless another lies beyond [0, 1]: no probability does."""
+    seen = _seen.get(call.module, call.asked, lambda: [looks_like(table)])
+    if seen[0] != "logits" and looks_like(table) == "logits":
+        seen[0] = "logits"
+    return seen[0]
 
 
 def said_by(module: nn.Module) -> Gives | None:
@@ -109,15 +115,41 @@ def said_by(module: nn.Module) -> Gives | None:
     if own in GIVES:
         return next(each for each in GIVES if each == own)
     problem = getattr(getattr(module, "config", None), "problem_type", None)
-    if problem in _OF_PROBLEMS:
-        return _OF_PROBLEMS[problem]
+    if problem == "regression":
+        return "score"
+    if isinstance(getattr(module, "pretrained_cfg", None), dict) and getattr(module, "num_classes", None) == 0:
+        return "embedding"
+    if problem in _OF_PROBLEMS or _is_classifier(module):
+        return _end_of(_head_of(module)) or "logits"
+    if isinstance(module, nn.Sequential) and len(module):
+        return said_by(module[-1])
+    return _kind_of(module)
+
+
+def _is_classifier(module: nn.Module) -> bool:
+    """Whether it is a classifier of timm, transformers or torchvision, whose own heads give logits."""
     if isinstance(getattr(module, "pretrained_cfg", None), dict):  # timm's
-        return "embedding" if getattr(module, "num_classes", None) == 0 else "logits"
-    if type(module).__name__.endswith(_CLASSIFIERS) or _is_of_torchvision(module):
-        return "logits"
-    last = module
-    while isinstance(last, nn.Sequential) and len(last):
-        last = last[-1]
+        return True
+    return type(module).__name__.endswith(_CLASSIFIERS) or _is_of_torchvision(module)
+
+
+def _head_of(module: nn.Module) -> nn.Module:
+    """The last part of a classifier, which people exchange for one of their own."""
+    try:
+        own: object = getattr(module, "get_classifier", None)
+        head = own() if callable(own) else None
+    except AttributeError:  # timm's looks for what has been exchanged
+        head = None
+    return head if isinstance(head, nn.Module) else next(reversed([module, *module.children()]))
+
+
+def _end_of(head: nn.Module) -> Gives | None:
+    """What a head gives by how it ends; of one that only passes on what it is given, an embedding."""
+    parts = [part for part in head.modules() if not part._modules and not isinstance(part, _PASSED_BY)]
+    return _kind_of(parts[-1]) if parts else "embedding"
+
+
+def _kind_of(last: nn.Module) -> Gives | None:
     return next((gives for kind, gives in _OF_HEADS if isinstance(last, kind)), None)
 
 

@@ -45,7 +45,7 @@ class SegmentationRegion(OfClasses):
     def _predicted(self, output: Tensor, index: int) -> Tensor:
         """Where the class is predicted, (N, H, W)."""
         numbers = self.numbers or Numbers(looks_like(output))
-        if output.shape[1] > 1 and not numbers.multi_label and numbers.gives != "sigmoids":
+        if output.shape[1] > 1 and not numbers.multi_label and numbers.gives not in ("sigmoids", None):
             inside = output.argmax(1) == index
         else:
             inside = numbers.probabilities(output)[:, index] > 0.5
