@@ -255,6 +255,16 @@ def test_eigen_cam_of_any_shape(shape: tuple[int, ...]) -> None:
     close(_first_component(a), np.stack([oracles.eigen_cam(one) for one in a.double().numpy()]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("places", [1, 2, 3])
+def test_eigen_cam_where_few_places_speak(places: int) -> None:
+    """The search ends where the space it can reach does, and takes no rounding for a direction."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.zeros(4, 8, 4, 4)
+    alike = torch.randn(4, 8, 1, generator=generator)
+    a[:, :, 0, :places] = alike * (1 + torch.arange(places)) + 0.1 * torch.randn(4, 8, places, generator=generator)
+    close(_first_component(a), np.stack([oracles.eigen_cam(one) for one in a.double().numpy()]), rtol=1e-4, atol=1e-4)
+
+
 def test_the_sign_shows_the_object() -> None:
     """A bright blob is bright in every sample, where an arbitrary sign and a ReLU blank it."""
     for seed in range(6):

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..engine.call import Call
+from ..engine.weights import is_without_data
 from ..errors import InputError, ModelError, SeewhyWarning, did_you_mean
 from ..models.call import call_of
 from ..models.model import Model
@@ -51,6 +52,24 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels, reduction="none")
 
 
+def check_weights(modules: Sequence[nn.Module]) -> None:
+    """Says what keeps the weights of modules from having gradients.
+
+    Raises:
+        ModelError: they were made under torch.inference_mode, or wait on the meta device.
+    """
+    if any(map(made_in_inference_mode, modules)):
+        raise ModelError(
+            "the model was made under torch.inference_mode, which rules out gradients; make it outside, or give "
+            "seewhy.influence.modes.ordinary(model), a copy"
+        )
+    if any(map(is_without_data, modules)):
+        raise ModelError(
+            "the model's weights wait on the meta device, and influence goes through all of them; load the model on "
+            "one device, without offloading"
+        )
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
     """A model with the objective it was trained on; see the top of this file.
@@ -69,7 +88,7 @@ class Problem:
     Raises:
         InputError: no module, no parameter of a name, checkpoints that differ in shape, a count or an l2 out of range,
             batch norm without running statistics.
-        ModelError: a module made under torch.inference_mode.
+        ModelError: a module made under torch.inference_mode, or whose weights are offloaded.
     """
 
     modules: tuple[nn.Module | Call | Model, ...]
@@ -96,11 +115,7 @@ class Problem:
             raise InputError("the model has no parameters, so no training example has any influence through them")
         self._check_rates()
         self._check_statistics()
-        if any(map(made_in_inference_mode, self._own_modules)):
-            raise ModelError(
-                "the model was made under torch.inference_mode, which rules out gradients; make it outside, or give "
-                "seewhy.influence.modes.ordinary(model), a copy"
-            )
+        check_weights(self._own_modules)
         self._tell_mode()
 
     def _check_rates(self) -> None:

@@ -120,9 +120,13 @@ def _top_singular(m: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     most = min(_KRYLOV_STEPS, m.shape[2])
     basis, made = m.new_empty(len(m), most, m.shape[2]), []
     vector = image = direction
+    reached = m.new_zeros(len(m), 1, 1)  # no more than the largest singular value squared
     for step in range(most):
+        reached = direction.norm(dim=2, keepdim=True).clamp(min=reached) if step else reached
         for _ in range(2 if step else 0):  # once more: rounding leaves the first result aslant
             direction = torch.baddbmm(direction, direction @ basis[:, :step].mT, basis[:, :step], alpha=-1)
+        spent = direction.norm(dim=2, keepdim=True) <= _KRYLOV_TOLERANCE * reached  # of low rank: the rest is rounding
+        direction = direction.masked_fill(spent, 0.0)
         basis[:, step : step + 1] = F.normalize(direction, dim=2, eps=1e-30)
         made.append(basis[:, step : step + 1] @ m.mT)
         direction = made[-1] @ m

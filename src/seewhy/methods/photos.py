@@ -53,6 +53,7 @@ class Source:
         self.first_error: ImageError | None = None  # of the pictures that were left out
         if self.tensor is not None:
             check_input(self.tensor)
+            _check_channels(self.tensor, model.preprocess)
             warn_of_range(self.tensor, model.preprocess.bounds if model.preprocess else None)
         else:
             self._list(_each(images))
@@ -119,6 +120,17 @@ class Source:
             x = torch.stack([x for x, _ in inputs]) if inputs else torch.empty(0)
             placements = [placement for _, placement in inputs]
         return Batch(tuple(indices), tuple(names), tuple(photos), tuple(placements), x)
+
+
+def _check_channels(x: Tensor, preprocess: Preprocess | None) -> None:
+    """Says of inputs (N, C, H, W) that they have not the channels of what the preprocessing gives."""
+    if preprocess is None or x.shape[1] == len(preprocess.mean):
+        return
+    last = x.shape[3] == len(preprocess.mean)
+    raise InputError(
+        f"images has shape {tuple(x.shape)}, not (N, {len(preprocess.mean)}, H, W)"
+        + ("; its channels seem to come last: give images.permute(0, 3, 1, 2)" if last else "")
+    )
 
 
 def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

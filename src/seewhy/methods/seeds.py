@@ -89,4 +89,4 @@ def starting_relevance(score: ScoreFunction, output: Any) -> Tensor:
     """Relevance of the output, (N, K): for each image what is then shared out."""
     if not isinstance(output, Tensor):
         return score(output).detach().float()[:, None]
-    return (output * _slopes(score, output)).detach().float().flatten(1)
+    return (output * _slopes(score, output)).detach().float().reshape(len(output), -1)

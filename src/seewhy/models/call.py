@@ -12,7 +12,7 @@ from ..engine.answers import OutputLike
 from ..engine.call import Call, as_call, with_inputs
 from ..engine.targets.names import ClassNames
 from .load import load_model
-from .model import Model, wrap
+from .model import Model, own_names, wrap
 
 CallableModel = Model | nn.Module | Call | Callable[..., Any]
 
@@ -66,8 +66,10 @@ def model_and_call(
 
 
 def labels_of(model: CallableModel) -> ClassNames | None:
-    """A name for each class, where the model has them."""
-    return model.labels if isinstance(model, Model) else None
+    """A name for each class, where the model has them or says them of itself."""
+    if isinstance(model, Model):
+        return model.labels
+    return ClassNames.of(own_names(model.module if isinstance(model, Call) else model))
 
 
 def wrapped(model: CallableModel) -> Model | Call:

@@ -18,8 +18,11 @@ from ..engine.answers import Gives, OutputLike
 from ..engine.black_box import BlackBox, Takes
 from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import check_gives, has_many_labels
+from ..engine.weights import place_of_weights
 from ..errors import InputError
 from .saved import Source, save_module
+
+_NOBODY_SAID = {0: "LABEL_0", 1: "LABEL_1"}  # of transformers' configurations, of embeddings too
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +56,9 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; the CPU for a module without any."""
-        weight = next(self.module.parameters(), None)
-        return torch.device("cpu") if weight is None else weight.device
+        """Where the weights are, or where a hook brings them; the CPU for a module without any."""
+        weights = place_of_weights(self.module)
+        return torch.device("cpu") if weights is None else weights[0]
 
     def to(self, *args: Any, **kwargs: Any) -> Model:
         """Moves the module as `nn.Module.to` does, and returns this model."""
@@ -136,13 +139,10 @@ def wrap(
     """
     check_gives(gives)
     if isinstance(module, Model):
-        said = {"preprocess": preprocess, "name": name, "output": output, "gives": gives}
-        return _said_anew(
-            module,
-            takes,
-            {**said, "labels": labels if labels is None else given_labels(labels), "multi_label": multi_label or None},
-        )
-    names = ClassNames.of(_own_names(module) if labels is None else given_labels(labels))
+        names = labels if labels is None else given_labels(labels)
+        said = {"preprocess": preprocess, "name": name, "output": output, "gives": gives, "labels": names}
+        return _said_anew(module, takes, {**said, "multi_label": multi_label or None})
+    names = ClassNames.of(own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
         name = module.name
@@ -168,11 +168,11 @@ def _said_anew(model: Model, takes: Takes | None, said: Mapping[str, Any]) -> Mo
     return replace(model, **given) if given else model
 
 
-def _own_names(model: object) -> object:
+def own_names(model: object) -> object:
     """What a transformers model or a scikit-learn estimator says that its columns are."""
     if isinstance(model, nn.Module):
         names = getattr(getattr(model, "config", None), "id2label", None)
-        return names if isinstance(names, Mapping) else None
+        return names if isinstance(names, Mapping) and dict(names) != _NOBODY_SAID else None
     classes = getattr(model, "classes_", None)
     if not isinstance(classes, np.ndarray) or classes.ndim != 1:
         return None

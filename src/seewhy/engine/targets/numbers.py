@@ -6,13 +6,14 @@ scores into probabilities takes a `Numbers`, which is settled once for each mode
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, ModelError
+from ...errors import InputError, ModelError, SeewhyWarning
 from ..answers import Gives, main_output
 from ..call import Call
 from ..keys import Remembered
@@ -91,14 +92,23 @@ def numbers_of(call: Call, output: object) -> Numbers:
         ModelError: they are not what they are said to be.
     """
     said = call.gives or (said_by(call.module) if call.output is main_output else None)
+    several = call.multi_label or has_many_labels(call.module)
     table = output if isinstance(output, Tensor) and output.numel() else None
     if said is None and table is not None:
-        return Numbers(_seen_in(call, table), call.multi_label)
+        return Numbers(_seen_in(call, table), several)
     if said in ("probabilities", "sigmoids") and table is not None and table.is_floating_point():
         _check_chances(table, said)
-    if said == "logits" != call.gives and table is not None and looks_like(table) == "probabilities":
-        said = "probabilities"  # a family's classifier with a head of somebody's own
-    return Numbers(said or "logits", call.multi_label)
+    if said == "logits" and table is not None and looks_like(table) == "probabilities":
+        if call.gives == said:
+            warnings.warn(
+                "gives='logits', but the model's numbers lie in [0, 1] and sum to 1, as probabilities do: a softmax of "
+                "those is none; say gives='probabilities'",
+                SeewhyWarning,
+                stacklevel=2,
+            )
+        else:
+            said = "probabilities"  # a family's classifier with a head of somebody's own
+    return Numbers(said or "logits", several)
 
 
 def _seen_in(call: Call, table: Tensor) -> Gives | None:
