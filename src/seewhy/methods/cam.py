@@ -101,6 +101,7 @@ def _first_component(a: Tensor) -> Tensor:
     m = m / scale
     whole = m.sum(1, keepdim=True)  # (N, 1, P)
     strongest = m.take_along_dim(m.norm(dim=2, keepdim=True).argmax(1, keepdim=True), 1)  # (N, 1, P)
+    strongest = torch.where((whole * strongest).sum(2, keepdim=True) < 0, -strongest, strongest)  # they may cancel
     start = F.normalize(whole, dim=2) + F.normalize(strongest, dim=2)
     if m.shape[1] < m.shape[2]:  # by the shorter side
         first = _top_singular(m.mT, start @ m.mT)[1]
