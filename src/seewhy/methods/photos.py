@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..data.images import find_images, read_image
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
-from ..engine.call import check_input
+from ..engine.call import check_input, is_volume
 from ..errors import ImageError, InputError, ModelError
 from ..models.model import Model
+from ..render.frames import frames_shown, side_by_side
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
     photos: tuple[Image.Image, ...]
     placements: tuple[Placement, ...]
-    x: Tensor  # (N, C, H, W)
+    x: Tensor  # (N, C, H, W), or (N, C, D, H, W) of volumes, whose photos are of some frames side by side
 
 
 class Source:
@@ -89,9 +90,11 @@ class Source:
         preprocess: Preprocess | None = self.model.preprocess
         if self.tensor is not None:
             x = self.tensor[start:stop]
-            photos = tensor_to_photos(x, preprocess)
-            h, w = x.shape[2:]
-            placements = [Placement((h, w), (0.0, 0.0, float(w), float(h)))] * len(x)
+            frames = frames_shown(x.shape[2]) if is_volume(x) else ()
+            shown = side_by_side(x[:, :, list(frames)]) if frames else x
+            photos = tensor_to_photos(shown, preprocess)
+            h, w = shown.shape[2:]
+            placements = [Placement((h, w), (0.0, 0.0, float(w), float(h)), frames)] * len(x)
             names = [f"image {i}" for i in range(start, stop)]
             indices = list(range(start, stop))
         else:
