@@ -73,8 +73,10 @@ def covers(grid: Grid, image_size: Grid, *, cells: int = 1) -> bool:
 
     The depth of a volume has no proportion to keep: networks thin out time and space apart.
     """
-    if math.prod(grid) <= 1 or any(n > side for n, side in zip(grid, image_size, strict=True)):
+    is_finer = any(n > side for n, side in zip(grid, image_size, strict=True))
+    if is_finer or math.prod(grid) <= 1:
         return False
-    (h, w), (height, width) = grid[-2:], image_size[-2:]
+    h, w = grid[-2:]
+    height, width = image_size[-2:]
     # h = H / stride up to less than these cells, and w likewise
     return abs(h * width - w * height) < cells * max(height, width)

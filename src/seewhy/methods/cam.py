@@ -209,7 +209,8 @@ def _readings(a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module)
         ):
             yield F.linear(pooled, weight, bias), layer, weight
         project = F.conv2d if layer.ndim == 4 else F.conv3d
-        maps = project(layer, weight.view(*weight.shape, *[1] * (layer.ndim - 2)), bias)  # as Oquab et al. do
+        kernel = weight.view(*weight.shape, *[1] * (layer.ndim - 2))
+        maps = project(layer, kernel, bias)  # pooled class by class, as Oquab et al. do
         yield maps.amax(places(maps)), maps, torch.eye(len(weight)).to(maps)
 
 
@@ -254,8 +255,10 @@ def _laid(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
     if extent is None:
         return resize(field, size)
     laid = resize(field, [stop - start for start, stop in extent.spans])
-    around = [(start, side - stop) for (start, stop), side in zip(extent.spans, size, strict=True)]
-    return F.pad(laid, [n for both in reversed(around) for n in both])  # what is negative cuts
+    around: list[int] = []  # of the last axis first
+    for (start, stop), side in zip(extent.spans[::-1], size[::-1], strict=True):
+        around += [start, side - stop]
+    return F.pad(laid, around)  # what is negative cuts
 
 
 def _unit(field: Tensor) -> Tensor:

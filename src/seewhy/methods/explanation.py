@@ -302,8 +302,10 @@ def _peak(a: Attribution, explanation: Explanation, i: int) -> list[float] | Non
         return None
     if a.map.ndim == 4:
         place = torch.unravel_index(a.map[i].argmax(), a.map.shape[1:])
-        per_axis = zip(place, a.map.shape[1:], a.image_size, strict=True)
-        return [round((int(at) + 0.5) / cells * side, 1) for at, cells, side in per_axis][::-1]
+        peak = []
+        for at, cells, side in zip(place, a.map.shape[1:], a.image_size, strict=True):
+            peak.append(round((int(at) + 0.5) / cells * side, 1))
+        return peak[::-1]
     h, w = a.map.shape[1:]
     y, x = divmod(int(a.map[i].argmax()), w)
     x0, y0, x1, y1 = explanation.placements[i].box

@@ -42,7 +42,9 @@ def windows(size: Grid, window: Edges | None = None, stride: Edges | None = None
 
 
 def _edges(name: str, given: Edges | None, default: Grid) -> Grid:
-    each = default if given is None else (given,) * len(default) if isinstance(given, int) else tuple(given)
+    if isinstance(given, int):
+        given = (given,) * len(default)
+    each = default if given is None else tuple(given)
     if len(each) != len(default) or min(each) < 1:
         order = "(down, across)" if len(default) == 2 else "(deep, down, across)"
         raise InputError(f"{name}={given!r} cannot be used; give pixels, one number or {order}, at least 1")
@@ -100,7 +102,8 @@ def _occlusion(
     """
     size: Grid = tuple(x.shape[2:])
     boxes = windows(size, window, stride)
-    masks = PatchMasks(torch.cat([torch.zeros_like(boxes[:1]), boxes]), size)  # first nothing is hidden
+    nothing = torch.zeros_like(boxes[:1])
+    masks = PatchMasks(torch.cat([nothing, boxes]), size)
     said = [torch.empty(0, len(scores), dtype=torch.float64) for _ in x]
     passes = masked_scores(
         call,

@@ -90,11 +90,8 @@ class Source:
         preprocess: Preprocess | None = self.model.preprocess
         if self.tensor is not None:
             x = self.tensor[start:stop]
-            frames = frames_shown(x.shape[2]) if is_volume(x) else ()
-            shown = side_by_side(x[:, :, list(frames)]) if frames else x
-            photos = tensor_to_photos(shown, preprocess)
-            h, w = shown.shape[2:]
-            placements = [Placement((h, w), (0.0, 0.0, float(w), float(h)), frames)] * len(x)
+            photos, placement = _photos_of(x, preprocess)
+            placements = [placement] * len(x)
             names = [f"image {i}" for i in range(start, stop)]
             indices = list(range(start, stop))
         else:
@@ -116,6 +113,16 @@ class Source:
             x = torch.stack([x for x, _ in inputs]) if inputs else torch.empty(0)
             placements = [placement for _, placement in inputs]
         return Batch(tuple(indices), tuple(names), tuple(photos), tuple(placements), x)
+
+
+def _photos_of(x: Tensor, preprocess: Preprocess | None) -> tuple[list[Image.Image], Placement]:
+    """What inputs look like, and where on that the model looks."""
+    frames = frames_shown(x.shape[2]) if is_volume(x) else ()
+    shown = side_by_side(x[:, :, list(frames)]) if frames else x
+    h, w = shown.shape[2:]
+    whole = (0.0, 0.0, float(w), float(h))
+    photos = tensor_to_photos(shown, preprocess)
+    return photos, Placement((h, w), whole, frames)
 
 
 def _prepared(photo: Image.Image, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:

@@ -60,7 +60,9 @@ def _before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str
 def _agreed(fields: Sequence[Tensor]) -> Tensor:
     """The geometric mean of the positive parts; the mean where they agree nowhere."""
     agreed, either = maps.fuse(fields, how="product"), maps.fuse(fields, how="mean")
-    return torch.where(agreed.amax(tuple(range(1, agreed.ndim)), keepdim=True) > 0, agreed, either)
+    dims = tuple(range(1, agreed.ndim))
+    anywhere = agreed.amax(dims, keepdim=True) > 0
+    return torch.where(anywhere, agreed, either)
 
 
 def _relevance_cam(activation: Tensor, relevance: Tensor) -> Tensor:

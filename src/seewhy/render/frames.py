@@ -35,7 +35,8 @@ def frames_of(field: Tensor, image_size: tuple[int, ...], *, fine: bool) -> Tens
 
 def side_by_side(frames: Tensor) -> Tensor:
     """Lays frames (..., n, h, w) out row by row, (..., rows h, columns w)."""
-    tiles = frames.reshape(*frames.shape[:-3], -1, _columns(frames.shape[-3]), *frames.shape[-2:])
+    *before, count, h, w = frames.shape
+    tiles = frames.reshape(*before, -1, _columns(count), h, w)
     return tiles.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
 
 
@@ -52,8 +53,9 @@ def number_frames(picture: Image.Image, numbers: Sequence[int]) -> None:
             draw.line((left, top, left, round(top + high)), fill=drawing.PAPER)
         if row:
             draw.line((left, top, round(left + wide), top), fill=drawing.PAPER)
-        tag = (left, top, left + round(face.getlength(str(number))) + 5, top + drawing.line_height(face))
-        draw.rectangle(tag, fill=drawing.INK)
+        right = left + round(face.getlength(str(number))) + 5
+        bottom = top + drawing.line_height(face)
+        draw.rectangle((left, top, right, bottom), fill=drawing.INK)
         draw.text((left + 3, top), str(number), font=face, fill=drawing.PAPER)
 
 

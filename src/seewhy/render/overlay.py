@@ -226,7 +226,8 @@ def _values(attribution: Attribution, index: int, placement: Placement, style: s
         placed = _nearest(side_by_side(frames).numpy(), placement)
         half = 0.5 * _share(placed) + 0.5 if signed else _share(placed)
         return np.asarray(half, np.float32)
-    return _share(placement.place(side_by_side(_readable(frames, attribution.image_size)).numpy()))
+    drawn = side_by_side(_readable(frames, attribution.image_size))
+    return _share(placement.place(drawn.numpy()))
 
 
 def _share(placed: Array) -> Array:
@@ -259,7 +260,10 @@ def _pixel_values(attribution: Attribution, index: int, placement: Placement) ->
     source = (
         attribution.pixels[index] if attribution.pixels is not None and has_pixels else attribution.map[index][None]
     )
-    each = [side_by_side(frames_of(one, attribution.image_size, fine=True)) for one in source]
+    each = []
+    for one in source:
+        frames = frames_of(one, attribution.image_size, fine=True)
+        each.append(side_by_side(frames))
     channels = np.nan_to_num(torch.stack(each).detach().float().cpu().numpy(), posinf=0.0, neginf=0.0)  # (1 or 3, h, w)
     scaled = np.clip(channels / _percentile(channels), -1, 1)
     placed = [placement.place(channel) for channel in scaled]

@@ -48,8 +48,10 @@ class GridMasks:
     def render(self, start: int, stop: int, device: torch.device) -> Tensor:
         cells = self.cells[start:stop].to(device, torch.float32)  # (B, s, s)
         shifts = self.shifts[start:stop].to(device, torch.long).unbind(1)
-        axes = zip(self.size, cells.shape[1:], shifts, strict=True)
-        return along_axes(cells, [crops(length, count, device)[shift] for length, count, shift in axes])
+        weights = []
+        for length, count, shift in zip(self.size, cells.shape[1:], shifts, strict=True):
+            weights.append(crops(length, count, device)[shift])
+        return along_axes(cells, weights)
 
 
 def along_axes(cells: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -110,7 +112,8 @@ class PatchMasks:
         return len(self.boxes)
 
     def render(self, start: int, stop: int, device: torch.device) -> Tensor:
-        first, last = self.boxes[start:stop].to(device)[:, :, None].flip(1).chunk(2, 1)[::-1]  # z, y, x as the size
+        boxes = self.boxes[start:stop].to(device)
+        last, first = boxes[:, :, None].flip(1).chunk(2, 1)  # of each axis, in the order of the size
         hidden = torch.ones(len(first), dtype=torch.bool, device=device)
         for axis, length in enumerate(self.size):
             place = torch.arange(length, device=device)

@@ -194,7 +194,8 @@ class MaskedForward:
         pictures = parts[0] if len(parts) == 1 else torch.cat(parts)
         if running.memory_format != "channels_last":
             return pictures.contiguous()
-        return pictures.contiguous(memory_format=torch.channels_last_3d if is_volume(pictures) else torch.channels_last)
+        last = torch.channels_last_3d if is_volume(pictures) else torch.channels_last
+        return pictures.contiguous(memory_format=last)
 
     def _scores(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
         """(rows, T), a row for each mask under each of several baselines."""

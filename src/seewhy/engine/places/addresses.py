@@ -74,8 +74,10 @@ class Code:
         if len(self.grid) == 2:
             yield from ((level, level) for level in range(_LEVELS))
             return
-        pairs = product(range(min(_LEVELS, self._digits[0] + 1)), range(_LEVELS))
-        yield from ((deep, level, level) for deep, level in sorted(pairs, key=lambda pair: pair[0] + 2 * pair[1]))
+        of_depth = range(min(_LEVELS, self._digits[0] + 1))
+        pairs = product(of_depth, range(_LEVELS))
+        for deep, level in sorted(pairs, key=lambda pair: pair[0] + 2 * pair[1]):
+            yield deep, level, level
 
     def _coarser(self, levels: Grid) -> Iterator[Grid]:
         """The grids of every 2^level-th row and column, with and without what is left at the border."""
@@ -86,8 +88,9 @@ class Code:
     def _signs(self, levels: Grid, grid: Grid) -> tuple[list[int], Tensor]:
         """Which digits count at a level, and for each cell of its grid 1 where it has one, else -1: (cells, digits)."""
         firsts = accumulate(self._digits, initial=0)
+        axes = zip(firsts, self._digits, levels, _numbers(grid), strict=False)
         digits, signs = [], []
-        for first, count, level, numbers in zip(firsts, self._digits, levels, _numbers(grid), strict=False):
+        for first, count, level, numbers in axes:
             for digit in range(level, count):
                 digits.append(first + digit)
                 signs.append((numbers.flatten() >> (digit - level) & 1) * 2 - 1)

@@ -62,7 +62,8 @@ class Extent:
 
     def _what_it_does(self) -> str:
         read, added = [], []
-        for name, (a, b), side in zip(_AXES[-len(self.size) :], self.spans, self.size, strict=True):
+        names = _AXES[-len(self.size) :]
+        for name, (a, b), side in zip(names, self.spans, self.size, strict=True):
             before, after = max(-a, 0), max(b - side, 0)
             added.append(f"{before} and {after} {name}")
             if a > 0 or b < side:
@@ -79,7 +80,8 @@ class Extent:
     @property
     def pads(self) -> bool:
         """Whether the grids reach beyond the picture."""
-        return any(a < 0 or b > side for (a, b), side in zip(self.spans, self.size, strict=True))
+        spans = zip(self.spans, self.size, strict=True)
+        return any(a < 0 or b > side for (a, b), side in spans)
 
 
 def find_extents(
@@ -126,7 +128,8 @@ class _Probe:
             thick = math.ceil(_SHARE * side)
             rims += [self._rim(axis, thick, far) for far in (False, True)]
         answers = self._answers(torch.stack(rims))
-        spans = tuple(self._span(axis, both) for axis, both in enumerate(torch.split(answers, 2)))
+        of_axes = enumerate(torch.split(answers, 2))
+        spans = tuple(self._span(axis, both) for axis, both in of_axes)
         whole = tuple((0, side) for side in self.size)
         return None if spans == whole else Extent(spans, self.size)
 

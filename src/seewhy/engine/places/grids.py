@@ -103,7 +103,8 @@ class _Answer:
     def layout(self) -> Layout | None:
         """None in an order that no layer has."""
         ndim = len(self.dims) + 1
-        return next((Layout(kind, self.grid) for kind in PICTURES if axes(kind, ndim)[1:] == self.dims), None)
+        kinds = (kind for kind in PICTURES if axes(kind, ndim)[1:] == self.dims)
+        return next((Layout(kind, self.grid) for kind in kinds), None)
 
 
 def lie_apart(energy: Tensor) -> bool:
@@ -135,13 +136,15 @@ def _off_mean(share: Tensor) -> Tensor:
 def flat_pictures(rows: Tensor, row: Tensor) -> set[Kind]:
     """As which kinds of picture all places of a layer answer to each color as much as the others, or not at all."""
     shares = {kind: _shares(rows, row, axes(kind, rows.ndim)[1:]) for kind in PICTURES}
-    return {kind for kind, share in shares.items() if _off_mean(share).square().mean() < _FLAT**2}
+    unlike = {kind: _off_mean(share).square().mean() for kind, share in shares.items()}
+    return {kind for kind, variance in unlike.items() if variance < _FLAT**2}
 
 
 def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: Grid) -> float:
     """How well the answers to each color, of these dimensions as channels, rows and columns, are where it is."""
     grid = _grid(rows, dims)
-    if math.prod(grid) < 2 or any(n > side for n, side in zip(grid, size, strict=True)):
+    is_finer = any(n > side for n, side in zip(grid, size, strict=True))
+    if is_finer or math.prod(grid) < 2:
         return -1.0
     share = _shares(rows, row, dims)
     expected = _expected(grid, size, _steps(grid)).to(share.device)
@@ -153,7 +156,8 @@ def _shares(rows: Tensor, row: Tensor, dims: tuple[int, ...]) -> Tensor:
     steps = _steps(_grid(rows, dims))
     channels = -(-row.numel() // (_NUMBERS_READ * math.prod(steps)))
     by_dim = dict(zip(dims, (channels, *steps), strict=True))
-    sample = (slice(None), *(slice(None, None, by_dim[dim]) for dim in range(1, rows.ndim)))
+    every = [slice(None, None, by_dim[dim]) for dim in range(1, rows.ndim)]
+    sample = (slice(None), *every)
     energy = (rows[sample] - row[sample]).float().square_().sum(dims[0], keepdim=True)
     energy = energy.permute(0, *dims)[:, 0]  # (3, h, w)
     return energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)
@@ -172,5 +176,6 @@ def _expected(grid: Grid, size: Grid, steps: Grid) -> Tensor:
 
 def _colored(size: Grid, device: torch.device) -> Tensor:
     """For each color where it is, (3, H, W)."""
-    one_hot = F.one_hot(_PATTERN if len(size) == 2 else _OF_VOLUMES, 3).movedim(-1, 0)[None].float()
+    parts = _PATTERN if len(size) == 2 else _OF_VOLUMES
+    one_hot = F.one_hot(parts, 3).movedim(-1, 0)[None].float()
     return F.interpolate(one_hot, size=size, mode="nearest")[0].to(device)

@@ -121,8 +121,9 @@ def picture_layout(places: Places, x: Tensor, name: str, activation: Tensor) -> 
                 say_once(places.extents[layer].warning)
             return layout
         why = f"for the first of these images alone it gives {places.shapes[layer]}"
+    size = " x ".join(map(str, x.shape[2:]))
     raise LayerError(
-        f"layer {name!r} gives {shape} for images of {' x '.join(map(str, x.shape[2:]))}, which is no picture: {why}; "
+        f"layer {name!r} gives {shape} for images of {size}, which is no picture: {why}; "
         "'seewhy layers MODEL' or seewhy.list_layers(model) lists those that are"
     )
 
@@ -234,13 +235,12 @@ class _Finder:
 
     def _patches(self, shape: Sequence[int]) -> list[Grid]:
         """For each dimension of a shape the finest grids of patches that it may hold, beside a few others."""
-        *depth, height, width = self.size
-        slices: list[Grid] = [(n // t,) for n in depth for t in range(1, n + 1) if n % t == 0] or [()]
-        sides = range(2, min(height, width) + 1)
-        patches = dict.fromkeys((*deep, height // p, width // p) for p in sides for deep in slices)
-        large = [grid for grid in patches if math.prod(grid) >= FEW]
-        fitting = [[grid for grid in large if 0 <= n - math.prod(grid) <= _MOST_OTHERS] for n in shape]
-        finest = {grid for grids in fitting for grid in grids if math.prod(grid) == max(map(math.prod, grids))}
+        large = [grid for grid in _patch_grids(self.size) if math.prod(grid) >= FEW]
+        finest: set[Grid] = set()
+        for n in shape:
+            fitting = [grid for grid in large if 0 <= n - math.prod(grid) <= _MOST_OTHERS]
+            most = max(map(math.prod, fitting), default=0)
+            finest.update(grid for grid in fitting if math.prod(grid) == most)
         return sorted(finest, reverse=True)
 
     def _refuse_several_scales(self) -> None:
@@ -287,6 +287,14 @@ class _Finder:
             if layout and experiment.makers[key] not in self.answers:
                 layouts.setdefault(key, layout)
         return layouts
+
+
+def _patch_grids(size: Grid) -> set[Grid]:
+    """Of all square patches; of a volume those that as many slices make in each."""
+    *depth, height, width = size
+    slices: list[Grid] = [(n // t,) for n in depth for t in range(1, n + 1) if n % t == 0]
+    sides = range(2, min(height, width) + 1)
+    return {(*deep, height // p, width // p) for p in sides for deep in slices or [()]}
 
 
 def _other_tokens(layout: Layout, count: int) -> list[int]:

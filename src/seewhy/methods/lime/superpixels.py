@@ -120,27 +120,32 @@ def segment(
     """
     if isinstance(superpixels, Tensor | np.ndarray):
         return _own_labels(x, superpixels)
-    if not callable(superpixels):
-        if not isinstance(superpixels, str):
-            kind = type(superpixels).__name__
-            raise ArgumentTypeError(f"superpixels is a {kind}; give a name, integer labels (H, W) or a function")
-        if superpixels not in SEGMENTATIONS:
-            known = ", ".join(map(repr, SEGMENTATIONS))
-            hint = did_you_mean(superpixels, SEGMENTATIONS)
-            raise InputError(f"superpixels={superpixels!r} is not known{hint}; use {known}, or labels (H, W)")
-        superpixels = SEGMENTATIONS[superpixels]
     if is_volume(x):
         raise InputError(f"superpixels are of pictures, and x is volumes {tuple(x.shape)}; give labels (D, H, W)")
-    found = []
+    divide, found = _segmentation(superpixels), []
     for picture in display_pictures(x, bounds):
         try:
-            labels = superpixels(picture, **(options or {}))
+            labels = divide(picture, **(options or {}))
         except InputError:
             raise
         except (TypeError, ValueError) as error:
             raise InputError(f"superpixels cannot be made with the options {dict(options or {})}: {error}") from error
         found += _own_labels(x[:1], labels)
     return found
+
+
+def _segmentation(superpixels: str | Segmentation) -> Segmentation:
+    """The function that was given, or the one of that name."""
+    if callable(superpixels):
+        return superpixels
+    if not isinstance(superpixels, str):
+        kind = type(superpixels).__name__
+        raise ArgumentTypeError(f"superpixels is a {kind}; give a name, integer labels (H, W) or a function")
+    if superpixels not in SEGMENTATIONS:
+        known = ", ".join(map(repr, SEGMENTATIONS))
+        hint = did_you_mean(superpixels, SEGMENTATIONS)
+        raise InputError(f"superpixels={superpixels!r} is not known{hint}; use {known}, or labels (H, W)")
+    return SEGMENTATIONS[superpixels]
 
 
 def _own_labels(x: Tensor, labels: Tensor | npt.NDArray[Any]) -> list[Tensor]:

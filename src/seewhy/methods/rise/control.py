@@ -44,7 +44,8 @@ def fit_control(grids: GridMasks, scores: Tensor, members: Tensor, p: float) -> 
         members: (blocks, n), 0 or 1.
         p: the mean of the masks.
     """
-    edges = [_Edge.of(length, count) for length, count in zip(grids.size, grids.cells.shape[1:], strict=True)]
+    counts = grids.cells.shape[1:]
+    edges = list(map(_Edge.of, grids.size, counts))
     tiles = _tiles(grids, len(scores), edges).sub_(p)
     others = _Others.of(tiles, scores, members)
     fitted = [others.fit(ridge) for ridge in RIDGES]  # (blocks, q r, T) each

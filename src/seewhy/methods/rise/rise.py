@@ -168,7 +168,8 @@ def sure(estimate: Estimate, *, above: Literal["mean", "zero"] = "mean") -> Tens
     """
     if estimate.interval is None:
         raise InputError("the estimate has no interval; methods such as rise give one")
-    level = estimate.map.mean(tuple(range(1, estimate.map.ndim)), keepdim=True) if above == "mean" else 0.0
+    dims = tuple(range(1, estimate.map.ndim))
+    level = estimate.map.mean(dims, keepdim=True) if above == "mean" else 0.0
     return estimate.map - estimate.interval > level
 
 

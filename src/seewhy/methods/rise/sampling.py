@@ -29,9 +29,8 @@ def draw_grids(scheme: Scheme, samples: int, *, cells: int, p: float, blocks: in
     if scheme not in get_args(Scheme):
         raise InputError(f"masks={scheme!r} is not known; use {', '.join(map(repr, get_args(Scheme)))}")
     counts = (*(min(cells, depth) for depth in size[:-2]), cells, cells)
-    # what cannot be shifted takes no number, so that masks of one slice are those of the picture
     pitches = torch.tensor([-(-side // count) for side, count in zip(size, counts, strict=True)])
-    moving = [axis for axis, pitch in enumerate(pitches) if pitch > 1 or axis >= len(size) - 2]
+    moving = _shifted_axes(pitches)
     numbers = math.prod(counts) + len(moving)
     if scheme == "sobol" and numbers > torch.quasirandom.SobolEngine.MAXDIM:
         most = 145 if len(size) == 2 else 27
@@ -44,9 +43,15 @@ def draw_grids(scheme: Scheme, samples: int, *, cells: int, p: float, blocks: in
         places = slice(start, None, blocks if scheme == "sobol" else 1)
         count = len(range(samples)[places])
         drawn = _uniform(scheme, count, numbers, len(moving), generator)
-        found.cells[places] = (drawn[:, : -len(moving)] < p).view(-1, *counts)
-        found.shifts[places, moving] = (drawn[:, -len(moving) :] * pitches[moving]).to(torch.int16)
+        kept, shifts = drawn.tensor_split([-len(moving)], 1)
+        found.cells[places] = (kept < p).view(-1, *counts)
+        found.shifts[places, moving] = (shifts * pitches[moving]).to(torch.int16)
     return found
+
+
+def _shifted_axes(pitches: Tensor) -> list[int]:
+    """A depth that cannot be shifted takes no random number: masks of one slice are those of the picture."""
+    return [axis for axis, pitch in enumerate(pitches) if pitch > 1 or axis >= len(pitches) - 2]
 
 
 def _uniform(scheme: Scheme, count: int, numbers: int, shifts: int, generator: torch.Generator) -> Tensor:
