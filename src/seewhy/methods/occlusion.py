@@ -43,8 +43,9 @@ def windows(size: Grid, window: Edges | None = None, stride: Edges | None = None
 
 def _edges(name: str, given: Edges | None, default: Grid) -> Grid:
     if isinstance(given, int):
-        given = (given,) * len(default)
-    each = default if given is None else tuple(given)
+        each: Grid = (given,) * len(default)
+    else:
+        each = default if given is None else tuple(given)
     if len(each) != len(default) or min(each) < 1:
         order = "(down, across)" if len(default) == 2 else "(deep, down, across)"
         raise InputError(f"{name}={given!r} cannot be used; give pixels, one number or {order}, at least 1")
