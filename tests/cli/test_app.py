@@ -12,6 +12,7 @@ import skimage.data
 from PIL import Image
 
 from seewhy.cli import run
+from seewhy.cli.parsing import label_names
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,11 @@ def test_labels_from_a_file(cat: Path, tmp_path: Path, capsys: pytest.CaptureFix
     names.write_text("\n".join(f"thing {i}" for i in range(1000)))
     assert run(["explain", str(cat), "--labels", str(names), "-t", "thing 281", "-o", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"][0]["attributions"][0]["label"] == "thing 281"
+
+
+def test_a_labels_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n", encoding="utf-8-sig")
+    assert label_names(tmp_path / "labels.txt") == ("cat", "dog")
 
 
 @pytest.mark.parametrize(

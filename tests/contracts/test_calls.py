@@ -75,7 +75,7 @@ class WithRows(nn.Module):
 
 
 def prepared(module: nn.Module, head: str | None = None) -> seewhy.Model:
-    how = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    how = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.1,) * 3, "bilinear")
     read = None if head is None else lambda answer: answer[head]
     return seewhy.wrap(module, preprocess=how, output=read, labels=list("abcd"))
 

@@ -217,3 +217,46 @@ def test_words_of_each_image() -> None:
         seewhy.explain(model, pictures(2, SIZE), targets=[["top2", lambda o: o[:, 2]]])
     with pytest.raises(TargetError, match=r"gave \(1, 5\)"):
         seewhy.explain(model, pictures(2, SIZE), targets=[[lambda o: o, lambda o: o[:, 2]]])
+
+
+WITHOUT_GRADIENT: dict[str, Callable[[Tensor], Any]] = {
+    "argmax": lambda o: o.argmax(1),
+    "comparison": lambda o: o[:, 0] > o[:, 1],
+    "whole numbers": lambda o: (10 * o[:, 0]).long(),
+    "constant": lambda o: torch.ones(len(o)),
+    "numpy": lambda o: torch.from_numpy(o[:, 0].numpy()),
+}
+
+
+@pytest.mark.parametrize("said", WITHOUT_GRADIENT)
+def test_a_callable_without_a_gradient(said: str) -> None:
+    """Methods that go back say so; those that look from outside may follow it."""
+    x, target = pictures(2, SIZE), WITHOUT_GRADIENT[said]
+    for name in ("saliency", "grad_cam", "lrp", "integrated_gradients", "guided_backprop"):
+        for run in (find_method(name), lambda *of, name=name: seewhy.explain(*of[:2], methods=name, targets=of[2])):
+            with pytest.raises(TargetError, match="no gradient") as raised:
+                run(net_of("classes"), x, target)
+            assert "\n" not in str(raised.value)
+    assert explained("classes", "occlusion", x, target).shape == (2, SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [
+        (lambda o: o, r"\(2, 5\)"),
+        (lambda o: o[:, :1], r"\(2, 1\)"),
+        (lambda o: o.sum(), r"\(\)"),
+        (lambda o: o[0], r"\(5,\)"),
+        (lambda o: None, "NoneType"),
+        (lambda o: [1.0, 2.0], "list"),
+        (lambda o: o[:, 0].detach().numpy(), "ndarray"),
+    ],
+)
+def test_a_callable_gives_one_score_for_each_image(target: Any, shape: str) -> None:
+    x = pictures(2, SIZE)
+    for name in ("guided_backprop", "grad_cam", "occlusion", "score_cam"):
+        with pytest.raises(TargetError, match=rf"the target gave {shape}, not one score for each of the 2 images"):
+            explained("classes", name, x, target)
+    metric = seewhy.metrics.Deletion(step=128, output="logit")
+    with pytest.raises(TargetError, match=f"the target gave {shape}"):
+        metric.update(torch.rand(2, SIZE, SIZE), net_of("classes"), x, target)

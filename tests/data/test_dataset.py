@@ -18,7 +18,7 @@ import seewhy
 from data_layouts import number_of
 from seewhy.data import SOURCES, Scenes, check_splits
 from seewhy.data.formats.files import hash_split
-from seewhy.data.formats.marks import Marks, box_of, read_mask
+from seewhy.data.intake.masks import box_of, read_mask, scaled_mask
 from seewhy.data.sources import find_data
 from seewhy.errors import ImageError, InputError, MissingExtraError, SeewhyWarning
 
@@ -108,6 +108,47 @@ def test_a_list(tmp_path: Path) -> None:
     assert (val.names, val.labels) == (["pictures/2.png"], [(1,)])
 
 
+def test_boxes_in_the_columns_of_others(tmp_path: Path) -> None:
+    layouts.picture(tmp_path / "a.png")
+    lines = ["path,width,height,label,xmin,ymin,xmax,ymax,split", "a.png,30,20,cat,1,2,3.5,4,train"]
+    file = layouts.text(tmp_path / "list.csv", *lines)
+    truth = find_data(f"csv:{file}")[0].truth
+    assert truth is not None
+    assert truth.boxes.tolist() == [[1, 2, 3.5, 4]]
+    layouts.text(file, lines[0].replace("xmin,ymin,xmax,ymax", "x,y,w,h"), lines[1])
+    with pytest.warns(
+        SeewhyWarning, match=r"has the columns \['x', 'y', 'w', 'h'\], which are not read; \['path', .*xmin"
+    ):
+        assert find_data(f"csv:{file}")[0].truth is None
+
+
+def test_a_list_with_a_byte_order_mark(tmp_path: Path) -> None:
+    layouts.picture(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path,label,split\na.png,cat,train\n", encoding="utf-8-sig")
+    assert find_data(f"csv:{tmp_path / 'list.csv'}").classes == ("cat",)
+
+
+def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
+    names = [str(i) for i in range(12)]
+    for i, name in enumerate(names):
+        layouts.picture(tmp_path / "train" / name / "a.png", i)
+    file = layouts.text(tmp_path / "list.csv", "path,label,split", *(f"train/{i}/a.png,{i},train" for i in names))
+    for spec in (f"folder:{tmp_path}", f"csv:{file}"):
+        data = find_data(spec)
+        assert data.classes == tuple(names)
+        assert sorted((number_of(example.photo), *example.labels) for example in data) == [(i, i) for i in range(12)]
+    (tmp_path / "train/7").rename(tmp_path / "train/seven")
+    assert find_data(f"folder:{tmp_path}").classes == tuple(sorted([*names[:7], *names[8:], "seven"]))
+
+
+def test_a_folder_of_all_endings_loses_nothing(tmp_path: Path) -> None:
+    endings = ("JPEG", "jpeg", "jpg", "JPG", "png", "PNG", "bmp", "webp", "tif", "gif")
+    for i, ending in enumerate(endings):
+        layouts.picture(tmp_path / f"train/cat/{i}.{ending}")
+    data = find_data(f"folder:{tmp_path}").readable()
+    assert sorted(data.names) == sorted(f"train/cat/{i}.{ending}" for i, ending in enumerate(endings))
+
+
 def test_a_list_without_splits_is_divided_by_a_hash(tmp_path: Path) -> None:
     file = layouts.text(tmp_path / "list.csv", "label,path", *(f"{i % 2},{i}.png" for i in range(40)))
     data = [find_data(f"csv:{file}", split=split) for split in SPLITS]
@@ -123,7 +164,10 @@ def test_a_list_without_splits_is_divided_by_a_hash(tmp_path: Path) -> None:
         (["path,label,x0,y0,x1", "a.png,cat,1,2,3"], "for boxes, x0, y0, x1, y1"),
         (["path,label", "a.png,cat", ",dog"], "line 3: no path"),
         (["path,label,split", "a.png,cat,training"], "line 2: split 'training'"),
-        (["path,label,split", "a.png,cat,val", "a.png,dog,train"], "line 3: split 'train'; .*the same for all rows"),
+        (
+            ["path,label,split", "a.png,cat,val", "a.png,dog,train"],
+            "line 3: split 'train' of 'a.png'; .*the same for all rows",
+        ),
         (["path,label,x0,y0,x1,y1", "a.png,cat,1,2,3,"], "line 2: box .*; give four numbers"),
         (["path,label,x0,y0,x1,y1", "a.png,cat|dog,1,2,3,4"], "line 2: box with the labels"),
         (["path,label,x0,y0,x1,y1", "a.png,,1,2,3,4"], "line 2: box with the labels"),
@@ -144,7 +188,7 @@ def test_lists_that_are_wrong(tmp_path: Path, lines: list[str], said: str) -> No
         ((31, 2, 40, 9), None, "reaches beyond"),
         ((3, 4, 3, 9), None, r"box \[3.0, 4.0, 3.0, 9.0\] has no area"),
         ((9, 4, 3, 9), None, "has no area"),
-        ((float("nan"), 4, 3, 9), None, "has no area"),
+        ((float("nan"), 4, 3, 9), None, r"box \['nan', '4', '3', '9'\]; give four numbers"),
     ],
 )
 def test_boxes_that_are_wrong(tmp_path: Path, box: Any, mended: list[int] | None, said: str) -> None:
@@ -167,46 +211,21 @@ def test_boxes_that_are_wrong(tmp_path: Path, box: Any, mended: list[int] | None
     assert truth.boxes.tolist() == ([mended] if mended else []) + [[1, 1, 2, 2]]
 
 
-def test_overhang_of_rounding_is_no_mistake() -> None:
-    truth, notes = Marks([(-0.5, 0, 31, 20.4)], [3]).truth((20, 30), "a", "raise")
-    assert truth is not None
-    assert (truth.boxes.tolist(), notes) == ([[0, 0, 30, 20]], ())
-    assert "31.1" in Marks([(0, 0, 31.1, 20)], [3]).truth((20, 30), "a", "skip")[1][0]
-    truth, _ = Marks([], []).truth((20, 30), "a", "raise")
-    assert truth is not None
-    assert not truth.region().any()
-
-
-def test_what_belongs_to_a_box_goes_with_it() -> None:
-    masks = np.zeros((3, 4, 5), bool)
-    for i in range(3):
-        masks[i, i, i] = True
-    marks = Marks([(0, 0, 1, 1), (2, 2, 2, 2), (2, 2, 3, 3)], [7, 8, 9], masks, [False, True, True], masks[0])
-    truth, notes = marks.truth((4, 5), "a", "skip")
-    assert truth is not None
-    assert truth.labels.tolist() == [7, 9]
-    assert np.array_equal(truth.masks, masks[[0, 2]])  # type: ignore[arg-type]
-    assert truth.difficult.tolist() == [False, True]  # type: ignore[union-attr]
-    assert notes == ("box [2.0, 2.0, 2.0, 2.0] has no area in the picture",)
-    assert box_of(masks[1]) == (1, 1, 2, 2)
-    assert box_of(masks[1] & False) == (0, 0, 0, 0)
-
-
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
     values = np.zeros((40, 60))
     values[10:20, 30:60] = 200
     path = layouts.grey(tmp_path / "mask.png", values)
-    assert box_of(read_mask(path, (40, 60))) == (30, 10, 60, 20)
-    assert box_of(read_mask(path, (20, 30))) == (15, 5, 30, 10)
-    assert box_of(read_mask(path, (80, 120))) == (60, 20, 120, 40)
-    assert not read_mask(path, (20, 30), above=200).any()
+    assert box_of(read_mask(path)) == (30, 10, 60, 20)
+    assert box_of(scaled_mask(read_mask(path), (20, 30))) == (15, 5, 30, 10)
+    assert box_of(scaled_mask(read_mask(path), (80, 120))) == (60, 20, 120, 40)
+    assert not read_mask(path, above=200).any()
     for row in range(6):  # a single pixel is never lost
         dot = np.zeros((40, 60))
         dot[row, 7] = 1
-        assert box_of(read_mask(layouts.grey(path, dot), (10, 12)))[3] == row // 4 + 1
+        assert box_of(scaled_mask(read_mask(layouts.grey(path, dot)), (10, 12)))[3] == row // 4 + 1
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"mask '.*mask.png' cannot be read"):
-        read_mask(path, (20, 30))
+        read_mask(path)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -311,7 +330,7 @@ def test_a_folder_without_classes_or_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "kind", "extra"), [("sklearn.datasets", "scenes", "train"), ("pycocotools.coco", "coco", "coco")]
+    ("module", "kind", "extra"), [("sklearn.datasets", "scenes", "train"), ("pycocotools.mask", "coco", "coco")]
 )
 def test_an_extra_that_is_missing_is_named(
     module: str, kind: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

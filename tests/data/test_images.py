@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +82,39 @@ def test_reading_twice_does_not_turn_twice(tmp_path: Path) -> None:
     exif[0x0112] = 6
     corners().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
     assert_corners(read_image(read_image(tmp_path / "a.png")))
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+@pytest.mark.parametrize(
+    "other",
+    [
+        (0x100, 7, 4, b"abcd"),  # ImageWidth as bytes
+        (0x11A, 2, 4, b"72\0\0"),  # XResolution as text
+        (0x128, 5, 1, b"\xff\xff\xff\x7f"),  # ResolutionUnit as a fraction that lies beyond the data
+        (0x10F, 13, 1, b"abcd"),  # Make of a type that is none
+        (0x8769, 4, 1, b"\xff\xff\0\0"),  # further data beyond these
+    ],
+)
+def test_one_tag_turns_whatever_the_others_are(
+    tmp_path: Path, orientation: int, other: tuple[int, int, int, bytes]
+) -> None:
+    turn = (0x112, 3, 1, struct.pack("<HH", orientation, 0))
+    entries = b"".join(struct.pack("<HHL", *one[:3]) + one[3] for one in sorted((turn, other)))
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + b"\0\0\0\0"
+    how = STORED_AS[orientation]
+    stored = corners() if how is None else corners().transpose(how)
+    stored.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    assert_corners(read_image(tmp_path / "photo.jpg"), tolerance=12)
+
+
+@pytest.mark.parametrize(
+    "turn", [(3, struct.pack("<HH", 9, 0)), (3, struct.pack("<HH", 0, 0)), (2, b"six\0"), (7, b"\6\0\0\0")]
+)
+def test_a_tag_that_is_no_orientation_turns_nothing(tmp_path: Path, turn: tuple[int, bytes]) -> None:
+    entry = struct.pack("<HHL", 0x112, turn[0], 1 if turn[0] == 3 else 4) + turn[1]
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + b"\0\0\0\0"
+    corners().save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    assert_corners(read_image(tmp_path / "photo.jpg"), tolerance=12)
 
 
 def test_a_pil_picture_is_not_changed() -> None:

@@ -16,7 +16,7 @@ from seewhy.data.preprocess import Preprocess
 from seewhy.engine.black_box import BlackBox
 from seewhy.engine.layers import unwrap
 from seewhy.engine.trace import Trace
-from seewhy.errors import ArgumentTypeError, InputError, ModelError
+from seewhy.errors import ArgumentTypeError, InputError, ModelError, TargetError
 from seewhy.methods.ablation import ablation_cam, score_cam
 from seewhy.methods.catalog import METHODS
 from seewhy.methods.occlusion import occlusion
@@ -62,10 +62,47 @@ def test_one_score_for_each_picture_is_a_column(n: int) -> None:
 
 
 def test_detectors_records_are_for_targets_to_read() -> None:
-    records = [{"boxes": torch.zeros(1, 4), "scores": torch.ones(1)}] * 2
-    assert BlackBox(lambda x: records)(pictures(2, 8)) is records
+    record = {"boxes": torch.zeros(1, 4), "scores": torch.ones(1), "image_id": "a"}
+    read = BlackBox(lambda x: [record] * 2)(pictures(2, 8))
+    assert [one.pop("image_id") for one in read] == ["a", "a"]
+    torch.testing.assert_close(read, [{"boxes": torch.zeros(1, 4), "scores": torch.ones(1)}] * 2)
     whole = {"boxes": torch.zeros(2, 1, 4), "scores": torch.ones(2, 1, 3)}
-    assert BlackBox(lambda x: whole)(pictures(2, 8)) is whole
+    torch.testing.assert_close(BlackBox(lambda x: whole)(pictures(2, 8)), whole)
+
+
+def found_by(kind: Callable[[Any], Any], *, empty: bool = False) -> dict[str, Any]:
+    boxes = np.zeros((0, 4)) if empty else np.array([[4.0, 4, 8, 8], [0, 0, 2, 2]])
+    return {"boxes": kind(boxes), "labels": kind(np.arange(len(boxes))), "scores": kind(np.full(len(boxes), 0.5))}
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda a: a, np.ndarray.tolist, torch.from_numpy, lambda a: a.astype(object).tolist()]
+)
+def test_records_of_arrays_and_lists_are_read(kind: Callable[[Any], Any]) -> None:
+    said = BlackBox(lambda x: [found_by(kind), found_by(kind, empty=True)])(pictures(2, 8))
+    for record, n in zip(said, (2, 0), strict=True):
+        assert record["boxes"].shape == (n, 4)
+        assert record["labels"].dtype == torch.long
+    similarity = seewhy.methods.DetectionSimilarity((4, 4, 8, 8), 0)
+    torch.testing.assert_close(similarity(said).double(), torch.tensor([0.5, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([{"boxes": [[0, 0, 1, 1]], "labels": ["cat"], "scores": [0.5]}] * 2, "'labels' as a list of no numbers"),
+        ([{"boxes": [[0, 0, 1, 1], [0]], "labels": [0], "scores": [0.5]}] * 2, "'boxes' as a list of no numbers"),
+        ([{"boxes": [[0, 0, 1, 1]]}], "gave 1 records for 2 pictures"),
+    ],
+)
+def test_records_that_cannot_be_read(said: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        BlackBox(lambda x: said)(pictures(2, 8))
+
+
+def test_records_that_lack_what_the_target_reads() -> None:
+    with pytest.raises(TargetError, match="no tensor labels, scores"):
+        seewhy.methods.DetectionSimilarity((4, 4, 8, 8), 0)([{"boxes": torch.zeros(1, 4)}])
 
 
 def test_what_a_function_takes() -> None:

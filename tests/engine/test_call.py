@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.engine.call import Call
-from seewhy.errors import ArgumentTypeError, InputError
+from seewhy.errors import ArgumentTypeError, InputError, ModelError
 from seewhy.influence import InfluenceIndex, Problem
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -41,8 +41,9 @@ WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("kwargs of a tensor", {"kwargs": torch.ones(2)}, ArgumentTypeError, r"kwargs is a Tensor; give a mapping"),
     ("inputs of a tensor", {"inputs": torch.ones(2)}, ArgumentTypeError, r"inputs is a Tensor; give a mapping"),
     ("inputs by number", {"inputs": {0: torch.ones(2)}}, ArgumentTypeError, r"inputs is .*; give a mapping of names"),
-    ("output of a name", {"output": "logits"}, ArgumentTypeError, r"output='logits' cannot be called"),
-    ("output of nothing", {"output": 0}, ArgumentTypeError, r"output=0 cannot be called"),
+    ("output of a name", {"output": "logits"}, ModelError, r"output='logits' is no part of what the model returns"),
+    ("output of a number", {"output": 3}, ModelError, r"output=3 is no part of what the model returns"),
+    ("output of nothing", {"output": True}, ArgumentTypeError, r"output=True cannot be called"),
     ("too many", {"args": (1, 2)}, InputError, r"TinyCNN cannot be called so: .*forward\(\) takes"),
     ("unknown", {"kwargs": {"meta": 1}}, InputError, r"TinyCNN cannot be called so: .*'meta'"),
 ]

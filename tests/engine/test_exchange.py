@@ -70,7 +70,7 @@ TAKEN: dict[str, Take] = {
     "last of most": last_takes(lambda a: a.max()),
     "last of first": last_takes(lambda a: a[0]),
     "first of last": lambda a: torch.cat([a[:1] + a[-1:], a[1:]]),
-    "scalar beside": lambda a: {"a": a, "b": a.mean()},
+    "scalar beside": lambda a: {"boxes": a, "b": a.mean()},
     "rows cut": lambda a: [{"boxes": row[row < a.mean()]} for row in a],
 }
 

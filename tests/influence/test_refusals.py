@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from influence_cases import NOT_TRAINED, N, fit, gradient, held_back, network, training
-from seewhy.cli.influence import _class_index
 from seewhy.errors import InputError, ModelError, SeewhyWarning
 from seewhy.influence import SOLVERS, InfluenceIndex, Problem, find_solver, match_regions, mislabelled
 from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
@@ -184,11 +183,6 @@ def test_networks_that_are_refused() -> None:
     norm = nn.BatchNorm2d(3, track_running_stats=False)
     with pytest.raises(InputError, match="'0' has no running statistics"):
         Problem(modules=(nn.Sequential(norm),), count=1)
-
-
-def test_a_class_is_named_before_it_is_counted() -> None:
-    assert _class_index(("2", "1", "0"), "2") == 0
-    assert _class_index(("a", "b"), "1") == 1
 
 
 def test_an_index_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:

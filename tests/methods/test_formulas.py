@@ -172,6 +172,44 @@ def test_cam_of_other_pools(pool: str) -> None:
     assert torch.equal(methods.cam(plain, pictures(), 1), methods.cam(pooled, pictures(), 1))
 
 
+class AtEveryPlace(nn.Module):
+    """A classifier that is applied at every place, and whose answers are pooled."""
+
+    def __init__(self, head: nn.Module, pool: Callable[[Tensor], Tensor], *, rectified: bool, tokens: bool) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1))
+        self.last = nn.ReLU() if rectified else nn.Identity()
+        self.norm, self.head, self.pool, self.tokens = nn.LayerNorm(12), head, pool, tokens
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, K, h, w)."""
+        a = self.last(self.stem(x))
+        if isinstance(self.head, nn.Conv2d):
+            return self.head(a)
+        if not self.tokens:
+            return self.head(self.norm(a.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        said = self.head(self.norm(a.flatten(2).mT))  # (N, h w, K)
+        return said.mT.unflatten(2, a.shape[2:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.logits(x))
+
+
+@pytest.mark.parametrize("pool", [lambda a: a.mean((2, 3)), lambda a: a.sum((2, 3)), lambda a: a.amax((2, 3))])
+@pytest.mark.parametrize("rectified", [True, False])
+@pytest.mark.parametrize("classes", [5, 12, 1])
+def test_cam_of_a_classifier_at_every_place_is_its_own_map(
+    pool: Callable[[Tensor], Tensor], rectified: bool, classes: int
+) -> None:
+    for head, tokens in (
+        (nn.Linear(12, classes), False),
+        (nn.Linear(12, classes), True),
+        (nn.Conv2d(12, classes, 1), False),
+    ):
+        net = randomised(AtEveryPlace(head, pool, rectified=rectified, tokens=tokens))
+        close(methods.cam(net, pictures(), 0), net.logits(pictures())[:, 0].detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_cam_of_a_probability_weighs_the_classes() -> None:
     net, x = randomised(TinyCNN()), pictures(1)
     p = net(x).softmax(1).detach()[0]

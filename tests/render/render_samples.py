@@ -12,7 +12,11 @@ from seewhy.data.preprocess import Placement
 from seewhy.maps import values as maps
 from seewhy.maps.attribution import Attribution, Prediction
 
-PREDICTIONS = [Prediction(281, "tabby cat", 0.43), Prediction(285, "Egyptian cat", 0.31), Prediction(1, "fish", 0.001)]
+PREDICTIONS = [
+    Prediction(281, "tabby cat", 0.43, 5.2),
+    Prediction(285, "Egyptian cat", 0.31, 4.9),
+    Prediction(1, "fish", 0.001, -0.9),
+]
 LONG = "a label with, as ImageNet has them, a great many synonyms, one after the other, without any end in sight"
 
 

@@ -55,7 +55,7 @@ def test_sheets_of_any_shape(size: tuple[int, int], targets: int) -> None:
         for a in many()
         for t in range(targets)
     ]
-    answers = [Prediction(i, LONG, 0.3) for i in range(5)]
+    answers = [Prediction(i, LONG, 0.3, 1.0) for i in range(5)]
     sheet = explanation_sheet(picture, whole(picture), answers, found, 0, title=LONG * 3)
     assert max(sheet.size) < 3600
     pixels = numbers(sheet)

@@ -12,7 +12,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="efficientnet_lite0, timm:NAME, torchvision:NAME, hf:NAME, @FILE for weights; or what train wrote.",
+        help="efficientnet_lite0, timm:NAME, torchvision:NAME, hf:NAME, or your package.module:factory, whose code "
+        "runs; each with @FILE for weights; or a folder that train or model.save wrote.",
     ),
 ]
 PhotosArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)]
@@ -38,7 +39,7 @@ MethodOptions = Annotated[
     typer.Option("--option", "-O", help="METHOD.OPTION=VALUE, as rise.samples=2000; 'seewhy methods' lists them."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ...")]
-LabelsOption = Annotated[Path | None, typer.Option("--labels", help="A text file with a class name a line.")]
+LabelsOption = Annotated[Path | None, typer.Option("--labels", help="A file of class names: one a line, JSON or CSV.")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Photos in one pass.")]
 DATA_OPTION = typer.Option(
     "--data", "-d", help="scenes, folder:PATH, csv:, voc:, coco:, imagenet:, cub:, openimages:, stl10: ..."

@@ -50,7 +50,7 @@ def evaluate_photos(
             photos,
             methods=methods,
             metrics=chosen,
-            targets=[parsing.target(t) for t in targets],
+            targets=list(targets),
             layers=parsing.layers(layers),
             chance=CHANCES if chance else (),
             batch_size=batch_size,

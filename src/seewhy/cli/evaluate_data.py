@@ -47,7 +47,7 @@ def evaluate_data(
     other = None
     if validation is not None:
         other = _some(find_data(data, split=validation, seed=seed, on_error="skip"), count)
-    unreadable: dict[str, str] = {}
+    unreadable = dict(found.skipped)
     writable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device)
     with progress("Evaluating", len(found)) as show:
@@ -68,16 +68,16 @@ def evaluate_data(
             on_part=lambda part: part.save(out),
         )
     path = study.save(out)
+    mended = {name: list(notes) for name, notes in {**found.notes, **study.notes}.items()}
     skipped = [{"name": name, "error": said} for name, said in unreadable.items()]
     if as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
-        mended = {name: list(notes) for name, notes in study.notes.items()}
         print(json.dumps({**told, "data": data, "split": split, "out": str(out), "skipped": skipped, "mended": mended}))
     else:
         _tell(study, out)
     tell_skipped(unreadable.values())
-    for notes in study.notes.values():
-        console.print(f"[yellow]mended[/yellow] {escape('; '.join(notes))}", soft_wrap=True)
+    for name, notes in mended.items():
+        console.print(f"[yellow]mended[/yellow] {escape(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
     return 1 if skipped else 0
 
 

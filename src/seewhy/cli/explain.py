@@ -64,7 +64,7 @@ def explain_photos(
             loaded,
             photos,
             methods=methods,
-            targets=[parsing.target(t) for t in targets],
+            targets=list(targets),
             layers=parsing.layers(layers),
             batch_size=batch_size,
             ledger=ledger,

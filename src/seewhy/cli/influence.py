@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ..data.disk import writable_folder, write_json
 from ..data.images import find_images, read_image
 from ..engine.spread import world
-from ..errors import ImageError, InputError, did_you_mean
+from ..errors import ImageError, InputError
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
 from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
 from ..influence.solvers.solver import is_calibrated
@@ -116,8 +116,7 @@ def query_photos(
     first, paths = _first_of_all(), find_images(photos)
     writable_folder(out)
     opened = open_index(index, model=model, data=data, device=device)
-    wanted = None if label is None else _class_index(opened.classes, label)
-    asked = None if target is None else parsing.target(target)
+    wanted = None if label is None else opened.classes.column(label, asked="label")
     queries: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     told = {**_told(opened), "queries": queries, "skipped": skipped}
@@ -128,14 +127,14 @@ def query_photos(
             except ImageError as error:
                 skipped.append({"photo": str(path), "error": str(error)})
                 continue
-            (found,) = opened.query([photo], k, labels=None if wanted is None else [wanted], target=asked)
+            (found,) = opened.query([photo], k, labels=None if wanted is None else [wanted], target=target)
             picture = influence_sheet(
                 opened,
                 [photo],
                 found,
                 title=f"What taught this answer: {path.name}",
                 label=wanted,
-                target=asked,
+                target=target,
                 layer=layer,
             )
             sheet = _free(out, path.stem, queries)
@@ -244,14 +243,6 @@ def _forecasting(show: Shown) -> Callable[[int, int], None]:
                 )
 
     return told
-
-
-def _class_index(classes: Sequence[str], label: str) -> int:
-    if label in classes:
-        return classes.index(label)
-    if label.isdecimal():
-        return int(label)
-    raise InputError(f"label {label!r} is no class of the index{did_you_mean(label, classes)}")
 
 
 def _free(out: Path, stem: str, taken: Sequence[dict[str, Any]]) -> Path:

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.markup import escape
 
-from ..data.dataset import Example, LabelledImages
+from ..data.dataset import LabelledImages, OnError
 from ..data.sources import find_data
 from ..data.store import Store
 from ..errors import InputError, ModelError
 from ..influence import InfluenceIndex
-from ..models.classes import class_indices
+from ..models.classes import in_classes_of
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
 from .show import console
-
-
-class InClassesOf(LabelledImages):
-    """A data set whose labels are a model's.
-
-    Args:
-        data: the data set.
-        classes: the model's names.
-        numbers: for each class of the data the model's.
-    """
-
-    def __init__(self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]) -> None:
-        self.data, self.numbers = data, numbers
-        self.title, self.classes, self.multi_label = data.title, tuple(classes), data.multi_label
-        self.names, self.skipped, self.on_error = data.names, data.skipped, data.on_error
-        self.labels = [self._mapped(labels) for labels in data.labels]
-
-    def _mapped(self, labels: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self.numbers[label] for label in labels)
-
-    def __getitem__(self, index: int) -> Example:
-        example = self.data[index]
-        return replace(example, labels=self._mapped(example.labels))
 
 
 def model_and_data(
@@ -57,9 +33,10 @@ def model_and_data(
     """
     with console.status(f"Loading {escape(made_of['model'])}"):
         model = load_model(made_of["model"], labels=made_of.get("labels"), device=usable_device(device))
-        data = find_data(
-            made_of["data"], split=made_of.get("split", "train"), seed=made_of.get("seed", 0), on_error=on_error
-        )
+        # What was wrong with annotations was settled when the index was made.
+        lenient: OnError = "skip" if "skipped" in made_of else on_error
+        division = {"split": made_of.get("split", "train"), "seed": made_of.get("seed", 0)}
+        data = find_data(made_of["data"], **division, on_error=lenient)
     data = data.readable() if on_error == "skip" else data
     skipped = set(made_of.get("skipped", ()))
     if skipped:
@@ -69,15 +46,12 @@ def model_and_data(
 
 def _in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
     try:
-        numbers = class_indices(model, data)
+        return in_classes_of(model, data)
     except ModelError as error:
         raise ModelError(
             f"{str(error).partition(';')[0]}; give a model that was trained on these classes ('seewhy train' makes "
             "one), or the names of its classes with --labels"
         ) from error
-    if model.labels is None or data.classes == model.labels:
-        return data
-    return InClassesOf(data, model.labels, numbers)
 
 
 def open_index(

@@ -66,7 +66,7 @@ def localize_photos(
             loaded,
             photos,
             methods=methods,
-            targets=[parsing.target(t) for t in targets],
+            targets=list(targets),
             layers=parsing.layers(layers),
             batch_size=batch_size,
             options=parsing.options(options),

@@ -1,4 +1,4 @@
-"""What people type, read: targets, devices, label files, options of methods and metrics."""
+"""What people type, read: devices, label files, options of methods and metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from ..engine.targets.names import ClassNames
 from ..errors import InputError
 from ..methods.catalog import find_method
 from ..models.devices import usable_device
@@ -17,26 +18,15 @@ from ..models.model import Model
 from .show import console
 
 
-def label_names(path: Path | None) -> list[str] | None:
-    """The names in a text file, one a line."""
-    if path is None:
-        return None
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"labels file '{path}' cannot be read: {error}; give a text file with a name a line"
-        ) from error
+def label_names(path: Path | None) -> ClassNames | None:
+    """The names in a file."""
+    return None if path is None else ClassNames.read(path)
 
 
 def loaded_model(spec: str, *, labels: Path | None, device: str) -> Model:
-    """The model of --model, with the names in a text file, on a device."""
+    """The model of --model, with the names in a file, on a device."""
     with console.status(f"Loading {escape(spec)}"):
         return load_model(spec, labels=label_names(labels), device=usable_device(device))
-
-
-def target(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:

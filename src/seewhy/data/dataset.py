@@ -46,9 +46,10 @@ class LabelledImages(Dataset[Example]):
         multi_label: whether a picture may show several classes, or none.
         names: of the pictures, in order.
         labels: of the pictures, known without opening them.
-        on_error: "raise" at what cannot be used; or "skip": boxes are mended, and `readable` leaves pictures out.
-        skipped: the pictures that `readable` left out, and why.
-        notes: the pictures whose annotations `readable` saw mended, and how.
+        on_error: "raise" at what cannot be used; or "skip": marked objects that cannot be used are left out and boxes
+            that reach beyond the photo are clipped, with a note, and `readable` leaves pictures out.
+        skipped: the pictures that are left out, and why; `readable` adds to them.
+        notes: the annotations that were mended, and how, by the picture's name, or what they say is one; likewise.
         checked: whether every picture was opened by `readable`.
     """
 
@@ -94,7 +95,7 @@ class LabelledImages(Dataset[Example]):
         """
         kept: list[int] = []
         skipped: dict[str, str] = {}
-        notes: dict[str, tuple[str, ...]] = {}
+        notes = dict(self.notes)
         for index, name in enumerate(self.names):
             try:
                 said = self[index].notes
@@ -192,17 +193,13 @@ def _quoted(names: Sequence[str], most: int = 5) -> str:
 
 
 def check_listed(data: LabelledImages) -> None:
-    """Checks a data set's lists as they came from files: some pictures, no name twice; warns of empty classes.
+    """Checks that a data set has pictures, and warns of classes without any.
 
     Raises:
-        InputError: there is no picture, or two have one name.
+        InputError: there is no picture.
     """
     if not data.names:
         raise InputError(f"{data.title} has no picture; give another path or split")
-    if len(set(data.names)) < len(data.names):
-        seen: set[str] = set()
-        twice = next(name for name in data.names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise InputError(f"{data.title} lists '{twice}' twice; leave one of the two out")
     empty = [name for name, count in zip(data.classes, data.class_counts(), strict=True) if not count]
     if empty:
         said = f"{data.title} has no picture of {_quoted(empty)}; add some, or leave the class out"

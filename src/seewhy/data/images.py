@@ -5,18 +5,30 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import ArgumentTypeError, ImageError, did_you_mean
 
 # Pillow recognises these containers and has no pixels of them to give.
 _NO_PIXELS = {"BUFR", "GRIB", "HDF5", "MPEG"}
+_ORIENTATION = 0x112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SAYS_HOW_TO_TURN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 _OURS = ("maps.npz", "boxes.json", "evaluation.json")  # beside pictures that seewhy wrote
 
 
@@ -48,7 +60,7 @@ def read_image(source: str | os.PathLike[str] | Image.Image | npt.NDArray[Any] |
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Lists files as given, and of folders all images, sorted, less the hidden and our own; none is an ImageError."""
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-    known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN.keys() - _NO_PIXELS}
+    known = picture_endings()
     found: list[Path] = []
     for path in given:
         inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in known and file.is_file()]
@@ -59,6 +71,29 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
         where = ", ".join(f"'{path}'" for path in given) or "an empty list of paths"
         raise ImageError(f"no image in {where}; accepted: image files such as .jpg or .png, and folders with some")
     return found
+
+
+@cache
+def picture_endings() -> frozenset[str]:
+    """The endings of files, with the dot and in small letters, that Pillow reads pixels from."""
+    return frozenset(
+        end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN.keys() - _NO_PIXELS
+    )
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF data say, of which one tag is read; what else they hold may be of any type.
+
+    Pillow's own `exif_transpose` writes all of them anew, and fails on tags of other types than it knows.
+    """
+    picture.load()  # some formats turn themselves, and drop the tag
+    turn = picture.getexif().get(_ORIENTATION)
+    if type(turn) is not int or turn not in _TURNS:
+        return picture
+    turned = picture.transpose(_TURNS[turn])
+    for name in _SAYS_HOW_TO_TURN:
+        turned.info.pop(name, None)
+    return turned
 
 
 def _from_file(name: str) -> Image.Image:
@@ -89,13 +124,14 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     if 0 in picture.size:
         raise ImageError(f"{name} has no pixels: {picture.width} x {picture.height}; accepted: at least 1 x 1")
     try:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-            return Image.fromarray(eight_bit_grey(np.asarray(upright), name)).convert("RGB")
-        if not upright.has_transparency_data:
-            return upright.convert("RGB")
+        turned = upright(picture)
+        if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
+            return Image.fromarray(eight_bit_grey(np.asarray(turned), name)).convert("RGB")
+        if not turned.has_transparency_data:
+            # a copy, also where there is nothing to convert
+            return turned.convert("RGB")
         # Pillow converts premultiplied grey to nothing but LA.
-        layer = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
+        layer = (turned.convert("LA") if turned.mode == "La" else turned).convert("RGBA")
     except ImageError:
         raise
     except Exception as error:  # as above
@@ -147,6 +183,8 @@ def picture_of_tensor(tensor: Tensor) -> Image.Image:
     shape = tuple(tensor.shape)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
         hint = "; take one picture of a batch with [0]" if len(shape) == 4 else ""
+        if len(shape) == 3 and shape[2] in (1, 3):
+            hint = "; move channels first: .permute(2, 0, 1)"
         raise ImageError(f"image tensor has shape {shape}; accepted: (H, W), (1, H, W) or (3, H, W){hint}")
     # numpy knows no bfloat16
     values = (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()

@@ -98,6 +98,7 @@ class Preprocess:
     floor_crop: bool = False
 
     def __post_init__(self) -> None:
+        self._make_tuples()
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ImageError(f"mean {self.mean} and std {self.std}; accepted: one value each for 1 or 3 channels")
         edges = self.resize if isinstance(self.resize, tuple) else (self.resize,) if self.resize is not None else ()
@@ -106,6 +107,13 @@ class Preprocess:
         for name, known in (("interpolation", _RESAMPLINGS), ("fit", ("stretch", "cover", "contain"))):
             if getattr(self, name) not in known:
                 raise ImageError(f"{name} '{getattr(self, name)}' is unknown; accepted: {', '.join(known)}")
+
+    def _make_tuples(self) -> None:
+        """Of what is given as lists or arrays, so that equal ones are equal, and are written down as they are."""
+        for name, kind in (("mean", float), ("std", float), ("size", int), ("resize", int), ("fill", int)):
+            value = getattr(self, name)
+            if not isinstance(value, int | None):
+                object.__setattr__(self, name, tuple(map(kind, value)))
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocess:
@@ -190,7 +198,8 @@ class Preprocess:
         return (pixels.flip(1) if self.bgr else pixels).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        return torch.tensor(self.mean).reshape(-1, 1, 1), torch.tensor(self.std).reshape(-1, 1, 1)
+        mean, std = (torch.tensor(v, dtype=torch.float32, device="cpu") for v in (self.mean, self.std))
+        return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if isinstance(self.resize, int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, Literal, get_args
@@ -88,8 +88,11 @@ class BlackBox(nn.Module):
             reason = str(error).partition("\n")[0]
             what = f"raised {type(error).__name__} on {self.takes} {tuple(given.shape)}"
             raise ModelError(f"the black box {self.name} {what}: {reason}") from error
-        records = isinstance(said, list | tuple) and said and isinstance(said[0], Mapping)
-        return said if records or isinstance(said, Mapping) else self._scores(said, len(x))
+        if isinstance(said, Mapping):
+            return self._record(said)
+        if isinstance(said, list | tuple) and said and all(isinstance(record, Mapping) for record in said):
+            return [self._record(record) for record in self._one_each(said, len(x))]
+        return self._scores(said, len(x))
 
     def _given(self, x: Tensor) -> Any:
         """What the function is called with; an estimator's are flat."""
@@ -119,6 +122,33 @@ class BlackBox(nn.Module):
         pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
+    def _one_each(self, records: Sequence[Mapping[str, object]], n: int) -> Sequence[Mapping[str, object]]:
+        if len(records) != n:
+            raise ModelError(
+                f"the black box {self.name} gave {len(records)} records for {n} pictures; give one for each"
+            )
+        return records
+
+    def _record(self, record: Mapping[str, object]) -> dict[str, object]:
+        """A detector's record with its numbers as tensors on the CPU, of whatever kind they were; the rest as it is."""
+        return {name: self._read(name, value) for name, value in record.items()}
+
+    def _read(self, name: str, value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.detach().cpu()
+        if not isinstance(value, np.ndarray | list | tuple):
+            return value
+        try:
+            numbers = np.asarray(value)
+        except (RuntimeError, TypeError, ValueError):  # rows of different lengths, or tensors on another device
+            numbers = np.asarray(None)
+        if numbers.dtype.kind not in "biuf":
+            raise ModelError(
+                f"the black box {self.name} gave {name!r} as a {type(value).__name__} of no numbers; give an array "
+                "or a tensor: boxes (A, 4), labels (A,) as indices, scores (A,)"
+            )
+        return _tensor_of(name, numbers)
+
     def _scores(self, said: Any, n: int) -> Tensor:
         if isinstance(said, list | tuple) and len(said) == 1 and getattr(said[0], "ndim", 0) == 2:
             said = said[0]  # a session's list of outputs
@@ -139,6 +169,15 @@ class BlackBox(nn.Module):
         if numbers.dtype.kind not in "biuf":
             raise ModelError(f"the black box {self.name} gave a {type(said).__name__}; give scores (N, K)")
         return numbers.astype(np.float64) if numbers.dtype.kind == "f" else numbers.astype(np.int64)
+
+
+def _tensor_of(name: str, numbers: NDArray[np.generic]) -> Tensor:
+    """What a record has under a name, in the type and shape that such things have: empty lists leave both open."""
+    found = torch.from_numpy(np.ascontiguousarray(numbers))
+    if name == "labels":
+        return found.long()
+    found = found.float() if name in ("boxes", "scores") or found.is_floating_point() else found
+    return found.reshape(-1, 4) if name == "boxes" and not found.numel() else found
 
 
 @dataclass(frozen=True)

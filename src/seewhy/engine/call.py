@@ -19,11 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
-from ..errors import ArgumentTypeError, InputError, ModelError
+from ..errors import ArgumentTypeError, InputError, ModelError, SeewhyError
 from .answers import Gives, OutputLike, as_adapter, main_output
+from .defaults import as_the_caller
 from .keys import key_of
 from .layers import unwrap
+from .weights import is_without_data, place_of_weights
 
 Bounds = tuple[Tensor, Tensor]  # the lowest and the highest value of each channel of the input, (C, 1, 1) each
 
@@ -81,11 +84,13 @@ def uncompiled() -> Iterator[None]:
 
 
 def matching_input(module: nn.Module, x: Tensor) -> Tensor:
-    """The input on the model's device and in its precision, free of the caller's graph and inference mode."""
-    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    """The input as floats on the model's device and in its precision, free of the caller's graph and inference mode."""
+    weights = place_of_weights(module)
     x = x.detach()
-    if weight is not None and x.is_floating_point():
-        x = x.to(weight.device, weight.dtype)
+    if weights is not None:
+        x = x.to(*weights)
+    elif not x.is_floating_point():
+        x = x.float()
     return x.clone() if x.is_inference() else x
 
 
@@ -106,12 +111,27 @@ def check_input(x: Tensor) -> None:
         raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor (N, C, H, W)")
     if x.ndim not in (4, 5):
         hint = f"; {_THREE_DIMENSIONS}" if x.ndim == 3 else ""
+        if x.ndim == 3 and _channels_last(x):
+            hint = "; a single image whose channels come last is x.permute(2, 0, 1)[None]"
         raise InputError(f"x has shape {tuple(x.shape)}, not (N, C, H, W), or (N, C, D, H, W) of volumes{hint}")
+    _check_numbers(x)
+
+
+def _check_numbers(x: Tensor) -> None:
+    if x.is_meta:
+        raise InputError("x is on the meta device, which holds no data; make it on another, as torch.device('cpu')")
+    if x.is_complex() or x.is_quantized:
+        raise InputError(f"x is {x.dtype}; give floats, or whole numbers, which go in as floats")
     if 0 in x.shape:
         raise InputError(f"x has shape {tuple(x.shape)}: the batch is empty; give at least one image")
     if not x.isfinite().all():
         bad = [i for i, image in enumerate(x) if not image.isfinite().all()]
         raise InputError(f"x has NaN or infinite values in image {', '.join(map(str, bad))}; look at its preprocessing")
+
+
+def _channels_last(x: Tensor) -> bool:
+    """Whether x (..., ?, ?, ?) looks as if its channels came last."""
+    return x.shape[-1] in (1, 3, 4) and x.shape[-3] not in (1, 3, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +153,7 @@ class Call:
         bounds: the range of the input, for rules that need one.
         gives: what the answer's numbers are, where the module does not say it (`seewhy.engine.targets.numbers`).
         multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
+        whole_numbers: the type of pictures for a model that takes no floats; what goes in is rounded to it.
 
     Raises:
         InputError: a name is in `inputs` and in `kwargs`.
@@ -147,6 +168,7 @@ class Call:
     bounds: Bounds | None = None
     gives: Gives | None = None
     multi_label: bool = False
+    whole_numbers: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -184,7 +206,7 @@ class Call:
     def asked(self) -> Hashable:
         """Equal for calls that ask the same of a model; of `inputs`, which differ by image, only the kind counts."""
         rows = tuple((name, type(v), tuple(getattr(v, "shape", ())[1:])) for name, v in self.inputs.items())
-        return key_of(self.args), key_of(self.kwargs), rows, key_of(self.output)
+        return key_of(self.args), key_of(self.kwargs), rows, key_of(self.output), self.whole_numbers
 
     def check_rows(self, n: int) -> None:
         """Says which of `inputs` has not one row for each of n images."""
@@ -221,11 +243,13 @@ class Call:
         args = [_ordinary(value) for value in self.args]
         given = {name: _ordinary(value) for name, value in self.kwargs.items()}
         given |= {name: _ordinary(_on_device(value, x)) for name, value in self.inputs.items()}
+        x = _rounded(x, self.whole_numbers)
         try:
-            if weights is None:
-                return self.module(x, *args, **given)
-            return functional_call(self.module, dict(weights), (x, *args), given)
-        except (RuntimeError, AssertionError, TypeError) as error:
+            with as_the_caller():
+                if weights is None:
+                    return self.module(x, *args, **given)
+                return functional_call(self.module, dict(weights), (x, *args), given)
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             told = self._told(error, x)
             if told is None:
                 raise
@@ -238,11 +262,19 @@ class Call:
 
     def _told(self, error: Exception, x: Tensor) -> Exception | None:
         """What is wrong in the caller's words, where the cause is known."""
-        if any(p.is_inference() for p in self.module.parameters()):
-            return ModelError("the model was made under torch.inference_mode, which rules out gradients")
         reason = str(error).partition("\n")[0]
+        if _channels_last(x):
+            return InputError(
+                f"x has shape {tuple(x.shape)}, and its channels seem to come last: give x.permute(0, 3, 1, 2). The "
+                f"model says: {reason}"
+            )
+        if isinstance(error, SeewhyError):
+            return None
         if isinstance(error, TypeError):
             return self._told_of_arguments(error, reason)
+        return _told_of_weights(self.module, reason) or self._told_of_picture(error, reason, x)
+
+    def _told_of_picture(self, error: Exception, reason: str, x: Tensor) -> Exception | None:
         if "numpy() on Tensor that requires grad" in reason:
             return ModelError(
                 "the model hands a tensor to numpy, and no gradient passes that; use rise, lime or occlusion, which "
@@ -253,7 +285,7 @@ class Call:
                 f"x of shape {tuple(x.shape)} is not what the model was exported for ({reason}); export it with "
                 "dynamic_shapes, which lets images come in any number, or give the nn.Module itself"
             )
-        misfit = any(said in reason for said in ("channels", "must match", "mat1 and mat2"))
+        misfit = any(said in reason for said in ("channel", "must match", "mat1 and mat2"))
         if misfit or isinstance(error, AssertionError):
             beside = f" with {', '.join(self.inputs)}" if self.inputs else ""
             return InputError(f"x of shape {tuple(x.shape)}{beside} does not fit the model: {reason}")
@@ -290,6 +322,41 @@ def with_inputs(
     given: dict[str, Any] = {"kwargs": kwargs, "inputs": inputs, "output": output}
     given["args"] = None if isinstance(args, tuple | list) and not args else args
     return replace(as_call(model), **{name: value for name, value in given.items() if value is not None})
+
+
+def _rounded(x: Tensor, whole: torch.dtype | None) -> Tensor:
+    """Pictures as whole numbers of a type, for models that take no floats."""
+    if whole is None:
+        return x
+    limits = torch.iinfo(whole)
+    return x.detach().double().round().clamp(limits.min, limits.max).to(whole)
+
+
+def _told_of_weights(module: nn.Module, reason: str) -> ModelError | None:
+    """What keeps the tensors of a model from being reckoned with."""
+    if any(p.is_inference() for p in module.parameters()):
+        return ModelError("the model was made under torch.inference_mode, which rules out gradients")
+    if "meta" in reason and is_without_data(module):
+        return ModelError(
+            "weights of the model are on the meta device, which holds no data, and no hook brings them; load them "
+            "first, or move the model with to_empty() and load_state_dict()"
+        )
+    return _told_of_inference(module) if "nference tensor" in reason else None
+
+
+def _told_of_inference(module: nn.Module) -> ModelError:
+    """What to do where a model keeps a tensor made under inference mode, with its name where it is an attribute."""
+    kept = [
+        f"{name}.{attribute}".lstrip(".")
+        for name, part in module.named_modules()
+        for attribute, value in {**part._buffers, **vars(part)}.items()
+        if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in tree_leaves(value))
+    ]
+    listed = f" ({', '.join(kept[:3])})" if kept else ""
+    return ModelError(
+        f"the model keeps a tensor from an earlier call under torch.inference_mode{listed}, which rules out gradients; "
+        "clear what it keeps or make the model anew, and predict under torch.no_grad() before it is explained"
+    )
 
 
 def _rows(value: Any, images: Sequence[int]) -> Any:

@@ -30,5 +30,8 @@ def uniforms(images: Tensor, seed: int) -> Tensor:
 
 def normals(images: Tensor, seed: int, dim: int) -> Tensor:
     """Standard normal numbers for each image, (B, dim)."""
-    each = [torch.randn(dim, generator=torch.Generator().manual_seed(key >> 1)) for key in keys(images, seed)]
+    each = [
+        torch.randn(dim, generator=torch.Generator().manual_seed(key >> 1), dtype=torch.float32)
+        for key in keys(images, seed)
+    ]
     return torch.stack(each)

@@ -148,6 +148,12 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
                     tensor.resize_(was.shape).copy_(was)
 
 
+def said_alike(one: object, other: object) -> bool:
+    """Whether two answers are the same up to rounding."""
+    tensors = [[leaf.detach() for leaf in tree_leaves(said) if isinstance(leaf, Tensor)] for said in (one, other)]
+    return _alike(tensors[:1], tensors[1:], NEARLY)
+
+
 def _alike(rows: _Rows, others: _Rows, slack: int) -> bool:
     """Whether what is said of images is the same, as far as it can be compared."""
     return all(

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..errors import LayerError
-from .call import Call, as_call, check_input, evaluating, matching_input, uncompiled
+from .call import Call, as_call, evaluating, matching_input, uncompiled
 from .causes import gradients
+from .defaults import on_the_cpu
 from .graph import children_first, name_of
+from .inputs import settled_input
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
-from .outputs import LayerCall, listening, memory_of, tensors_in
+from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
 from .places.places import Places, find_places
 
 _known: Remembered[Flow] = Remembered()
@@ -48,6 +50,7 @@ class Flow:
         return alike or [chosen]
 
 
+@on_the_cpu()
 def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
     """Traces one image of x (N, C, H, W) through the model; the answer is remembered.
 
@@ -57,8 +60,7 @@ def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
         LayerError: no layer's output is a picture.
         InputError: x is no batch of pictures, or does not fit the model.
     """
-    check_input(x)
-    call = as_call(model)
+    call, x = settled_input(as_call(model), x)
     call.check_rows(len(x))
     asked = (call.asked, tuple(x.shape[1:]))
 
@@ -88,6 +90,7 @@ class _FlowRecorder:
         self.seen: dict[str, _Seen] = {}
         self.by_memory: dict[Hashable, str] = {}  # (storage, version) -> layer
         self.evidence: set[str] = set()
+        self.leaf: Tensor | None = None  # where the way back ends
 
     def record(self) -> Flow:
         with ExitStack() as stack:
@@ -96,17 +99,19 @@ class _FlowRecorder:
             stack.enter_context(evaluating(self.module))
             stack.enter_context(uncompiled())
             stack.enter_context(listening(self.module, self._hear))
-            leaf = matching_input(self.module, self.x).requires_grad_()
-            x = leaf.clone()
+            x = matching_input(self.module, self.x)
+            if self.call.whole_numbers is None:
+                self.leaf = x.requires_grad_()
+                x = x.clone()
             self.by_memory[memory_of(x)] = INPUT  # what is handed on as it came is no layer's
             score = _any_score(self.call.run(x))
-            if score is not None:
-                self._find_trunk(score, leaf)
-                self._find_evidence(score, leaf)
-                self._find_what_is_read_by_places(score)
+            if score is None or self.leaf is None:
+                return Flow(self._records(), tuple(record.name for record in self._choose()), self.places)
+            self._find_trunk(score, self.leaf)
+            self._find_evidence(score, self.leaf)
+            self._find_what_is_read_by_places(score)
             chosen = self._choose()
-            if score is not None:
-                chosen[-1] = self._nearer_the_output(chosen[-1], score, leaf)
+            chosen[-1] = self._nearer_the_output(chosen[-1], score, self.leaf)
         return Flow(self._records(), tuple(record.name for record in chosen), self.places)
 
     def _records(self) -> tuple[LayerRecord, ...]:
@@ -119,10 +124,15 @@ class _FlowRecorder:
             raise LayerError(f"no layer can be found{unheard}")
         return choose(records, self.places.why_none())
 
-    def _hear(self, layer_call: LayerCall, module: nn.Module, value: Any) -> None:
+    def _hear(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
         tensors = tensors_in(value)
+        if tensors and self.leaf is None and tensors[0].is_floating_point():  # whole numbers have no gradient
+            self.leaf = tensors[0].detach().requires_grad_()
+            value = replace_first_tensor(value, self.leaf.clone())
+            tensors = tensors_in(value)
         if tensors:
             self._note(layer_call, module, tensors[0], alone=len(tensors) == 1)
+        return value
 
     def _note(self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool) -> None:
         key = memory_of(tensor)

@@ -292,5 +292,5 @@ def _learn_changing(module: nn.Module, before: Structure, after: Structure) -> N
     """Notes which settings differ after the module has run; parameters are written by somebody else, who may go on."""
     had, has = before.settings(), after.settings()
     written = {place for place in had.keys() | has.keys() if had.get(place) != has.get(place)}
-    written -= {(id(part), name) for part in _parts(module) for name in part._parameters}
+    written -= {(id(part), name) for part in _parts(module) for name in part._parameters.keys()}  # noqa: SIM118 - a script's has no iterator
     _changing[module] = _changing.get(module, frozenset()) | written

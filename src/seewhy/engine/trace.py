@@ -22,8 +22,10 @@ from torch.utils._pytree import tree_leaves
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
 from .answers import OutputLike
-from .call import Call, check_input, evaluating, matching_input, uncompiled, with_inputs
-from .causes import Witness, check_differentiable, gradients
+from .call import Call, evaluating, matching_input, uncompiled, with_inputs
+from .causes import WITHOUT_GRADIENTS, Witness, check_differentiable, gradients
+from .defaults import on_the_cpu
+from .inputs import settled_input
 from .layers import INPUT, part_to_hear, resolve_layer, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
@@ -72,13 +74,11 @@ class Trace:
         output: OutputLike | None = None,
         grad: bool = True,
     ) -> None:
-        check_input(x)
-        self.call = with_inputs(module, args, kwargs, inputs, output)
+        self.call, self._x = settled_input(with_inputs(module, args, kwargs, inputs, output), x)
         self.call.check_rows(len(x))
         self.module = self.call.module
         self.layers = [resolve_layer(self.module, layer) for layer in layers]
         self.rules, self.grad = rules, grad
-        self._x = x
         self._tapped: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._calls = Counter[str]()  # of each layer
@@ -86,6 +86,7 @@ class Trace:
         self._output: Any = None
         self._open = False
 
+    @on_the_cpu()
     def __enter__(self) -> Trace:
         with ExitStack() as unless_open:
             unless_open.callback(self._close)
@@ -126,6 +127,7 @@ class Trace:
                 if name != INPUT:
                     stack.callback(self._hook(name, stack).remove)
             if INPUT in self.layers:
+                self._check_input_has_gradient()
                 x = self._tap(INPUT, x, stack)
             self._output = self.call.run(x)
             if isinstance(self.rules, SeeingMode):
@@ -134,6 +136,13 @@ class Trace:
         if missing:
             said = f"layer {', '.join(missing)} did not run in the forward pass"
             raise LayerError(said + (why_unheard(self.module) or "; choose one that does"))
+
+    def _check_input_has_gradient(self) -> None:
+        if self.call.whole_numbers is not None and self.grad:
+            raise LayerError(
+                f"layer 'input' has no gradient: {type(self.module).__name__} takes {self.call.whole_numbers}, and "
+                f"says something else, or nothing, of floats; name a layer, or use {WITHOUT_GRADIENTS}"
+            )
 
     def _pin_calls(self) -> bool:
         """Looks which calls are meant of layers that are called several times; whether it is not the last of one."""
@@ -200,6 +209,7 @@ class Trace:
         """For each layer what it gave, as it gave it, in the order in which the layers were asked for."""
         return {name: self._tapped[name].detach() for name in self.layers}
 
+    @on_the_cpu()
     def scores(self, target: TargetLike) -> Tensor:
         """Returns the target's score for each image, (N,)."""
         return self._scores(target).detach()
@@ -216,6 +226,7 @@ class Trace:
             raise TargetError(f"target {target!r} is {len(resolved)} targets; signal() answers for one")
         return resolved[0].score
 
+    @on_the_cpu()
     def signal(self, target: TargetLike, *, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Carries the target back to the layers, under the rules: for each a tensor of its activation's shape.
 

@@ -7,7 +7,7 @@ have a depth too. Maps of more than one sign say so (`signed`); a ReLU is where 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..engine.call import Call
 from ..engine.causes import check_differentiable
 from ..engine.flow import find_flow
-from ..engine.layers import INPUT, why_unheard
+from ..engine.layers import INPUT, LayerRecord, why_unheard
 from ..engine.layout import Grid, Layout
 from ..engine.places.extent import Extent
 from ..engine.places.places import find_places, picture_layout
@@ -30,6 +30,7 @@ from ..maps.values import resize
 from ..models.networks.heads import LogSumExpPool2d
 from .method import Method
 
+_LAST: tuple[Callable[[LayerRecord], bool], ...] = (lambda record: record.pools, lambda record: record.projects)
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
 
 
@@ -152,11 +153,14 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
 
     Exact, or an error: the head found in the model must give the model's output from the pooled channels. The score has
     to be linear in the classes' scores, as a logit or a margin is; its class weights are its gradient there. Where the
-    head pools each class's own map (Oquab et al., CVPR 2015), that map is the answer, bias included.
+    head pools each class's own map (Oquab et al., CVPR 2015), as one that is applied at every place does, that map is
+    the answer, bias included.
     """
     flow = find_flow(call, x)
-    # what a network pools may be the picture that another pooling left, as in VGG without its dense layers
-    names = list(dict.fromkeys([flow.chosen[-1], *[r.name for r in flow.records if r.pools and r.layout][-1:]]))
+    # what a network pools may be the picture that another pooling left, as in VGG without its dense layers, or the
+    # classes' own maps, which a layer makes at every place
+    pooled, projected = ([r.name for r in flow.records if r.layout and kind(r)][-1:] for kind in _LAST)
+    names = list(dict.fromkeys([*projected, flow.chosen[-1], *pooled]))
     with Trace(call, x, layers=names, grad=False) as trace:
         raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)
@@ -172,7 +176,11 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
 def _pooled_head(call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The picture that is pooled (N, C, h, w) and the weights (K, C) on it that fit the model's own output best."""
     module, records = call.module, find_flow(call, x).records
-    heads = [module.get_submodule(r.maker) for r in records if r.projects and r.shape[1] == output.shape[1]]
+    heads = [
+        module.get_submodule(r.maker) for r in records if r.projects and output.shape[1] in (r.channels, r.shape[1])
+    ]
+    if any(head.weight.is_meta for head in heads):
+        raise ModelError("cam reads the head's weights, which wait on the meta device; load them, or use grad_cam")
     fits: list[tuple[float, Tensor, Tensor]] = []
     with torch.no_grad():
         for a in pictures:
@@ -187,14 +195,19 @@ def _pooled_head(call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tens
                 if said.shape == output.shape
             ]
     tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
-    if fits:
-        error, layer, weights = min(fits, key=lambda fit: fit[0])
-        if error <= tolerance * output.abs().amax():
-            return layer, weights
+    near = [fit for fit in fits if fit[0] <= tolerance * output.abs().amax()]
+    if near:
+        own_maps = [fit for fit in near if fit[1].shape[1] == output.shape[1] and _is_identity(fit[2])]
+        _, layer, weights = min(own_maps or near, key=lambda fit: fit[0])
+        return layer, weights
     raise ModelError(
         f"cam needs a network that pools its last layer into one linear layer, and {type(module).__name__} does not; "
         "use Grad-CAM ('grad_cam'), which is the same where CAM exists and works on any network"
     )
+
+
+def _is_identity(weights: Tensor) -> bool:
+    return torch.equal(weights, torch.eye(len(weights)).to(weights))
 
 
 def _readings(a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module) -> Iterator[tuple[Tensor, ...]]:

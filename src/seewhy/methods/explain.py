@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..engine.answers import OutputLike
 from ..engine.batches import once, say_once
-from ..engine.call import Call, check_input
+from ..engine.call import Call
+from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
 from ..engine.targets.numbers import Numbers
@@ -57,10 +58,11 @@ def explain(
 
     Args:
         model: a `Model`, any module that takes (N, C, H, W), a `Call`, or a spec for `load_model`.
-        images: paths (folders too), PIL pictures, arrays, or a tensor (N, C, H, W) that is already preprocessed.
+        images: paths (folders too), PIL pictures, arrays (H, W, 3) or (N, H, W, 3), or a tensor (N, C, H, W) that is
+            already preprocessed.
         methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME.
-        targets: what to explain, one or several: "top1", "top3", a class, a label, a callable; an inner list is of
-            one for each image (see `seewhy.targets`).
+        targets: what to explain, one or several: "top1", "top3", a class, a label, a callable. A list, tuple, array or
+            tensor is of several, each for all images; one inside it is of one for each image (see `seewhy.targets`).
         layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.
         batch_size: photos in one pass. Changes speed and memory, not the answer.
         options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}.
@@ -126,6 +128,7 @@ def explain_batches(
     call.check_rows(len(source))
     for target in wanted:
         check_one_each(target, len(source))
+    call = source.settled(call)
     if ledger:
         batch_size = 1  # an account is of one photo
     for start in range(0, len(source), batch_size):
@@ -133,24 +136,26 @@ def explain_batches(
         batch = source.batch(start, stop)
         if not batch.photos:
             continue
-        check_input(batch.x)
-        named, found = _layer_names(call.rows(batch.indices), batch.x, layers, chosen)
-        done = shared_pass(
-            call.rows(batch.indices),
-            batch.x,
-            methods=chosen,
-            targets=[part_of(target, batch.indices) for target in wanted],
-            layers=named,
-            flow=found,
-            labels=model.labels,
-            options=options,
-            ledger=ledger,
-        )
-        yield _explanation(model, batch, done, options or {})
+        with on_the_cpu():  # a generator must not hold that open
+            named, found = _layer_names(call.rows(batch.indices), batch.x, layers, chosen)
+            done = shared_pass(
+                call.rows(batch.indices),
+                batch.x,
+                methods=chosen,
+                targets=[part_of(target, batch.indices) for target in wanted],
+                layers=named,
+                flow=found,
+                labels=model.labels,
+                options=options,
+                ledger=ledger,
+            )
+            explained = _explanation(model, batch, done, options or {})
+        yield explained
         if progress:
             progress(stop, len(source))
 
 
+@on_the_cpu()
 def list_layers(
     model: ModelLike,
     x: Tensor | None = None,
@@ -172,7 +177,6 @@ def list_layers(
     if x is None:
         size = model.preprocess.size if model.preprocess else (224, 224)
         x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
-    check_input(x)
     return find_flow(call, x)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..data.disk import number, own_version, writable_folder, write_json
 from ..data.preprocess import Placement
+from ..engine.targets.given import given_class
 from ..errors import InputError, TargetError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
@@ -61,6 +62,7 @@ class Explanation:
     ) -> list[Attribution]:
         """The attributions of a method, a layer and a target: its name ("top1"), or its place among the targets."""
         names = list(dict.fromkeys(a.target for a in self))
+        target = None if target is None else given_class(target, "target")
         if isinstance(target, int):
             if not 0 <= target < len(names):
                 raise TargetError(f"target={target}: the explanation has {len(names)} targets: {', '.join(names)}")

@@ -99,7 +99,9 @@ def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[T
     dims = tuple(range(1, x.ndim))
     scale = noise * (x.amax(dims, keepdim=True) - x.amin(dims, keepdim=True))
     for _ in range(samples):
-        drawn = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators])
+        drawn = torch.stack(
+            [torch.randn(x.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]
+        )
         yield x + scale * drawn.to(x)
 
 

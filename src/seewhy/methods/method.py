@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..engine.answers import OutputLike
+from ..engine.defaults import on_the_cpu
 from ..engine.flow import LayerLike, find_flow
+from ..engine.inputs import settled_input, warn_of_range
 from ..engine.layers import resolve_layer
 from ..engine.targets.resolve import TargetLike
 from ..errors import InputError
@@ -29,6 +31,7 @@ class Method(Formula):
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
 
+    @on_the_cpu()
     def __call__(
         self,
         model: Model | nn.Module | Callable[..., Any],
@@ -48,8 +51,8 @@ class Method(Formula):
         Args:
             model: a `Model`, any module that takes (N, C, H, W), or for methods that look from outside (RISE, LIME,
                 occlusion) any callable from pictures to scores (N, K).
-            x: (N, C, H, W), preprocessed.
-            target: as in `seewhy.targets`; one for all images or a list with one for each.
+            x: (N, C, H, W), preprocessed; whole numbers go in as floats where the model takes those.
+            target: as in `seewhy.targets`; one for all images, or a list, tuple, array or tensor with one for each.
             layer: a dotted name or module; None finds the last that is a picture. Methods at the input need none.
             channels: keep the colour channels of methods at the input: (N, C, H, W).
             args, kwargs: further inputs of the model, which go in as they are.
@@ -57,7 +60,8 @@ class Method(Formula):
             output: takes what the model returns to (N, K) scores.
             options: the method's own, `options` lists them.
         """
-        call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
+        call, x = settled_input(call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output), x)
+        warn_of_range(x, call.bounds)
         flow = find_flow(call, x) if layer is None and self.at == "layer" else None
         done = shared_pass(
             call,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..data.images import find_images, read_image
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
-from ..engine.call import check_input, is_volume
+from ..engine.call import Call, check_input, is_volume
+from ..engine.inputs import settled_input, warn_of_range
 from ..errors import ImageError, InputError, ModelError
 from ..models.model import Model
 from ..render.frames import frames_shown, side_by_side
@@ -53,17 +54,21 @@ class Source:
         self.first_error: ImageError | None = None  # of the pictures that were left out
         if self.tensor is not None:
             check_input(self.tensor)
-        elif isinstance(images, str | PathLike | Image.Image | np.ndarray | Tensor):
-            self._list([images])
+            warn_of_range(self.tensor, model.preprocess.bounds if model.preprocess else None)
         else:
-            self._list(images)
+            self._list(_each(images))
         if len(self) == 0:
             raise InputError("images is empty; give at least one photo")
         if self.items and model.preprocess is None:
             raise ModelError(
                 f"{model.name} does not say how photos become its input; wrap it: seewhy.wrap(module, "
-                "preprocess=seewhy.IMAGENET) if it was trained as ImageNet models are, or give a tensor (N, C, H, W)"
+                "preprocess=seewhy.IMAGENET) if it was trained as ImageNet models are (a factory of --model may return "
+                "that), or give a tensor (N, C, H, W)"
             )
+
+    def settled(self, call: Call) -> Call:
+        """The call of these pictures, which a tensor of whole numbers may leave open (`settled_input`)."""
+        return call if self.tensor is None else settled_input(call, self.tensor)[0]
 
     def _list(self, given: Iterable[ImageLike]) -> None:
         """Fills in the pictures, folders by what is in them, and what each is called."""
@@ -90,6 +95,7 @@ class Source:
         preprocess: Preprocess | None = self.model.preprocess
         if self.tensor is not None:
             x = self.tensor[start:stop]
+            x = x if x.is_floating_point() else x.float()
             photos, placement = _photos_of(x, preprocess)
             placements = [placement] * len(x)
             names = [f"image {i}" for i in range(start, stop)]
@@ -123,6 +129,13 @@ def _photos_of(x: Tensor, preprocess: Preprocess | None) -> tuple[list[Image.Ima
     whole = (0.0, 0.0, float(w), float(h))
     photos = tensor_to_photos(shown, preprocess)
     return photos, Placement((h, w), whole, frames)
+
+
+def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+    """One picture, or several: an array (N, H, W, 3) is several."""
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    return [images] if isinstance(images, str | PathLike | Image.Image | Tensor) else images
 
 
 def _prepared(photo: Image.Image, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:

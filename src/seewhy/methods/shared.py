@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..engine.batches import images_depend, joined, once, tell
 from ..engine.call import Call
+from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow
+from ..engine.inputs import settled_input
 from ..engine.keys import Identity
 from ..engine.layers import INPUT
 from ..engine.layout import Layout
@@ -57,6 +59,7 @@ class SharedPass:
     results: list[Result]
 
 
+@on_the_cpu()
 def shared_pass(
     call: Call,
     x: Tensor,
@@ -75,6 +78,7 @@ def shared_pass(
     own may make it. `ledger` has relevance accounted for. Where the images of a batch depend on each other, each is run
     by itself, and a warning says so.
     """
+    call, x = settled_input(call, x)
     asked = _Asked(methods, targets, layers, flow, labels, options or {}, ledger)
     with once():
         done = _together(call, x, asked)

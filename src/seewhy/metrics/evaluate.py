@@ -11,6 +11,7 @@ from torch import Tensor
 from ..engine.answers import OutputLike
 from ..engine.batches import answers
 from ..engine.call import Call
+from ..engine.defaults import on_the_cpu
 from ..engine.flow import find_flow
 from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import (
@@ -40,6 +41,7 @@ from .sanity.rerun import BoundMethod, MethodMetric, bind
 MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
 
 
+@on_the_cpu()
 def evaluate(
     model: ModelLike = DEFAULT_MODEL,
     images: ImageLike | Iterable[ImageLike] = (),
@@ -80,6 +82,7 @@ def evaluate(
     board = _Board(chosen, _named(metrics), chance, seed, layers, options or {})
     source, wanted = Source(images, model, on_bad_image), as_targets(targets)
     call.check_rows(len(source))
+    call = source.settled(call)
     for target in wanted:
         check_one_each(target, len(source))
     if batch_size < 1:

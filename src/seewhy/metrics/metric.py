@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..engine.batches import answers
-from ..engine.call import Call, check_input, is_volume
+from ..engine.call import Call, is_volume
+from ..engine.defaults import on_the_cpu
+from ..engine.inputs import settled_input
 from ..engine.masking.baselines import AnyBaseline, image_seed
 from ..engine.masking.masks import Masks
 from ..engine.masking.running import Running
@@ -101,6 +103,7 @@ class ExplanationMetric(ImageMetric):
         check_output((settings or {}).get("output", "logit"))
         super().__init__(settings=settings, **options)
 
+    @on_the_cpu()
     def update(
         self,
         maps: Tensor,
@@ -155,12 +158,11 @@ class ExplanationMetric(ImageMetric):
     def _case(self, maps: Tensor, model: CallableModel | None, x: Tensor | None, target: TargetLike) -> Case:
         if model is None or x is None:
             raise InputError(f"{self.name} runs the model: call update(maps, model, x, target)")
-        check_input(x)
+        call, x = settled_input(call_of(model), x)
         if is_volume(x):
             raise InputError(f"x has shape {tuple(x.shape)}: metrics are of pictures (N, C, H, W), not of volumes")
         if len(maps) != len(x):
             raise InputError(f"maps has {len(maps)} maps for {len(x)} images; give one for each")
-        call = call_of(model)
         output = answers(call, x)
         numbers = numbers_of(call, output)
         resolved = resolve(target, output, labels_of(model), numbers=numbers)
@@ -168,7 +170,7 @@ class ExplanationMetric(ImageMetric):
             raise TargetError(f"target {target!r} is {len(resolved)} targets; a metric judges maps of one")
         score = read_as(resolved[0].score, self.settings.get("output", "logit"), numbers=numbers)
         clean = _read(call, output, score, len(x))
-        return Case(maps, wrapped(model), x.detach(), score, clean, call)
+        return Case(maps, wrapped(model if call.whole_numbers is None else call), x, score, clean, call)
 
 
 def _read(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..engine.answers import OutputLike
 from ..engine.call import Call, as_call, with_inputs
+from ..engine.targets.names import ClassNames
 from .load import load_model
 from .model import Model, wrap
 
@@ -64,7 +65,7 @@ def model_and_call(
     return model, call
 
 
-def labels_of(model: CallableModel) -> tuple[str, ...] | None:
+def labels_of(model: CallableModel) -> ClassNames | None:
     """A name for each class, where the model has them."""
     return model.labels if isinstance(model, Model) else None
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
 from ..engine.answers import Gives, OutputLike
 from ..engine.black_box import BlackBox, Takes
+from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import check_gives, has_many_labels
-from ..errors import InputError, ModelError
+from ..errors import InputError
+from .saved import Source, save_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,21 +30,26 @@ class Model:
         module: takes (N, C, H, W).
         name: how reports call it, and what `load_model` was given.
         preprocess: photo -> tensor, and back; None where it is not known: then only tensors can be explained.
-        labels: a name for each class; None where they are not known.
+        labels: a name for each class; None where they are not known. Given as `ClassNames.of` takes them.
         output: takes what the module returns to what targets read, or the name or number of that part; None for
             `seewhy.engine.answers.main_output`.
         multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
         gives: what the numbers of its answer are; None where neither the model nor its user says it, and its first
             answer is looked at.
+        source: how `load_model` made the module, for `save`; None where it was made elsewhere.
     """
 
     module: nn.Module
     name: str
     preprocess: Preprocess | None = None
-    labels: tuple[str, ...] | None = None
+    labels: ClassNames | None = None
     output: OutputLike | None = None
     multi_label: bool = False
     gives: Gives | None = None
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", ClassNames.of(self.labels))
 
     @property
     def device(self) -> torch.device:
@@ -55,16 +66,45 @@ class Model:
         """Runs the module as it is."""
         return self.module(x)
 
+    def save(self, folder: str | PathLike[str], *, factory: str | None = None) -> Path:
+        """Writes the weights, and a card with all that `wrap` was told: `load_model` and --model take up the folder.
+
+        Args:
+            folder: made where it is not there; a model saved in it before is replaced.
+            factory: "package.module:factory" or "path/to/file.py:factory", a function or class without required
+                arguments that returns the network as it was built. Needed where the model is none that `load_model`
+                knows by name and its class has arguments, or is none of a file that can be imported.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ModelError: the network cannot be made again, or something of the model cannot be written down.
+            InputError: the folder cannot be written, or holds what `seewhy train` wrote.
+        """
+        return save_module(
+            self.module,
+            Path(folder),
+            source=self.source,
+            factory=factory,
+            preprocess=self.preprocess,
+            output=self.output,
+            name=self.name,
+            labels=None if self.labels is None else list(self.labels),
+            multi_label=self.multi_label,
+            gives=self.gives,
+        )
+
     def label(self, index: int) -> str:
         """The name of a class, or "class 281" where there is none."""
-        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
+        return self.labels.label(index) if self.labels else f"class {index}"
 
 
 def wrap(
     module: nn.Module | Model | Callable[..., Any],
     *,
     preprocess: Preprocess | None = None,
-    labels: Sequence[str] | None = None,
+    labels: LabelsLike | str | PathLike[str] | None = None,
     name: str | None = None,
     output: OutputLike | None = None,
     takes: Takes | None = None,
@@ -77,7 +117,8 @@ def wrap(
         module: takes (N, C, H, W). What is no module becomes a `BlackBox`: any callable from pictures to scores, an
             ONNX Runtime session or a scikit-learn estimator.
         preprocess: how photos become inputs; `seewhy.IMAGENET` is the usual one of ImageNet models.
-        labels: a name for each class, in order.
+        labels: a name for each class, in order, or by column: {0: "cat", 1: "dog"}; [] for none; or a file of them, as
+            `load_model` takes it. Unless given, a transformers model's `id2label`, or an estimator's `classes_`.
         name: for reports; the class's name unless given.
         output: takes what the module returns to (N, K) scores, where that is neither the whole nor `.logits`: a
             function, or the name or number of a part, such as output=1.
@@ -89,13 +130,14 @@ def wrap(
             to 1 may be either, and have no probabilities before it is given.
 
     Raises:
-        ArgumentTypeError: `module` is nothing that can be called.
+        ArgumentTypeError: `module` is nothing that can be called, or the labels have no order.
         InputError: `takes` or `gives` is not known, or `takes` is given for a module.
-        ModelError: labels are fewer or more than the classes the module says it has.
+        ModelError: labels are fewer or more than the classes the module says it has, or leave a column out.
     """
     check_gives(gives)
     if isinstance(module, Model):
         return module
+    names = ClassNames.of(_own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
         name = module.name
@@ -106,12 +148,20 @@ def wrap(
         import timm.data
 
         preprocess = Preprocess.from_timm(timm.data.resolve_model_data_config(module))
-    names = getattr(getattr(module, "config", None), "id2label", None)
-    if labels is None and isinstance(names, dict):
-        labels = [str(names[i]) for i in sorted(names)]
     classes = getattr(module, "num_classes", None)
-    if labels is not None and isinstance(classes, int) and classes > 0 and len(labels) != classes:
-        raise ModelError(f"labels has {len(labels)} names, the model has {classes} classes; give one for each")
-    own = tuple(labels) if labels else None
+    if names and isinstance(classes, int) and classes > 0:
+        names.check_width(classes)
     several = multi_label or has_many_labels(module)
-    return Model(module, name or type(module).__name__, preprocess, own, output, several, gives)
+    return Model(module, name or type(module).__name__, preprocess, names, output, several, gives)
+
+
+def _own_names(model: object) -> object:
+    """What a transformers model or a scikit-learn estimator says that its columns are."""
+    if isinstance(model, nn.Module):
+        names = getattr(getattr(model, "config", None), "id2label", None)
+        return names if isinstance(names, Mapping) else None
+    classes = getattr(model, "classes_", None)
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+        return None
+    decides = hasattr(model, "decision_function") and not hasattr(model, "predict_proba")
+    return classes[1:] if decides and len(classes) == 2 else classes  # of two, one score: for the second

@@ -86,13 +86,17 @@ def _page(page: ReportPage, style: str | None) -> dict[str, Any]:
         "size": size,
         "cell": max(170, round(0.5 * size[0])),  # CSS pixels that a panel needs at least
         "predictions": [
-            {"label": p.label, "percent": panels.sureness(p), "share": round(100 * (p.probability or 0), 1)}
-            for p in page.predictions
+            {"label": p.label, "percent": panels.sureness(p), "share": _share(p)} for p in page.predictions
         ],
         "cells": cells,
         "columns": len(cells[0]) if cells else 0,
         "kinds": _kinds(page, style),
     }
+
+
+def _share(prediction: Prediction) -> float | None:
+    """A probability's length in percent."""
+    return None if prediction.probability is None else round(100 * prediction.probability, 1)
 
 
 def _cell(

@@ -164,11 +164,16 @@ def _sidebar(photo: Image.Image, placement: Placement, predictions: Sequence[Pre
         right = bars - face.getlength(share)
         draw.text((0, y), drawing.shorten(prediction.label, face, right - 12), font=face, fill=drawing.INK)
         draw.text((right, y), share, font=face, fill=drawing.INK)
-        draw.rectangle((0, y + 20, bars - 1, y + 26), fill=drawing.RULE)
-        filled = round(bars * min(1.0, max(0.0, prediction.probability or 0.0)))
-        if filled:
-            draw.rectangle((0, y + 20, filled - 1, y + 26), fill=drawing.ACCENT)
+        if prediction.probability is not None:
+            _bar(draw, y + 20, bars, min(1.0, max(0.0, prediction.probability)))
     return side
+
+
+def _bar(draw: ImageDraw.ImageDraw, y: int, width: int, share: float) -> None:
+    draw.rectangle((0, y, width - 1, y + 6), fill=drawing.RULE)
+    filled = round(width * share)
+    if filled:
+        draw.rectangle((0, y, filled - 1, y + 6), fill=drawing.ACCENT)
 
 
 def _styles(attributions: Sequence[Attribution], index: int, style: str | None) -> list[str]:

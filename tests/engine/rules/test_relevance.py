@@ -320,10 +320,15 @@ class Cancelling(nn.Module):
 
 
 def test_a_blow_up_is_a_status_that_names_the_operation() -> None:
-    net, x = Cancelling().double(), pictures(2).double().abs() + 0.1
+    net, x = seewhy.wrap(Cancelling().double(), gives="score"), pictures(2).double().abs() + 0.1
     options = {"lrp": {"composite": uniform_epsilon(1e-12)}, "layer_relevance": {"composite": uniform_epsilon(1e-12)}}
     ex = seewhy.explain(
-        net, x, methods=["lrp", "layer_relevance"], layers=["squash", "first"], targets=[1, 2], options=options
+        seewhy.wrap(net, gives="score"),
+        x,
+        methods=["lrp", "layer_relevance"],
+        layers=["squash", "first"],
+        targets=[1, 2],
+        options=options,
     )
     assert [a.status for a in ex.select(layer="squash")] == [("ok", "ok")] * 2
     assert [a.status for a in ex.select(method="lrp")] == [("ok", "ok")] * 2  # the parts cancel again on their way

@@ -80,6 +80,19 @@ def test_segmentation_region() -> None:
         SegmentationRegion(3)(output)
 
 
+def test_where_a_segmentation_predicts_a_class() -> None:
+    one, many = torch.randn(2, 1, 4, 6), torch.randn(2, 3, 4, 6)
+    close(SegmentationRegion(0)(one), one.clamp(min=0).sum((1, 2, 3)).tolist())
+    chance = one.sigmoid()
+    close(SegmentationRegion(0, numbers=Numbers("sigmoids"))(chance), (chance * (one > 0)).sum((1, 2, 3)).tolist())
+    expected = many[:, 1].clamp(min=0).sum((1, 2)).tolist()
+    several = Numbers("logits", multi_label=True)
+    close(SegmentationRegion(1, numbers=several)(many), expected)
+    (settled,) = resolve(SegmentationRegion(1), many, numbers=several)
+    close(settled.score(many), expected)
+    assert settled.name == "segmentationregion(1)"
+
+
 @pytest.mark.parametrize("form", ["xyxy", "cxcywh"])
 def test_detection_box(form: Any) -> None:
     boxes = [(0.0, 0.0, 10.0, 10.0), (1.0, 0.0, 11.0, 10.0), (4.0, 0.0, 14.0, 10.0), (50.0, 50.0, 60.0, 60.0)]
@@ -104,7 +117,7 @@ def test_detection_box(form: Any) -> None:
     assert g.nonzero().tolist() == [[0, 0, 2], [0, 1, 2]]
     loose = float(scores.detach()[0, :3, 2] @ torch.tensor(overlaps[:3]))
     close(DetectionBox(boxes[0], 2, iou=0.1, form=form)((as_written, scores)).detach(), [loose])
-    with pytest.raises(TargetError, match="target 3 is not a class of the detector"):
+    with pytest.raises(TargetError, match="target 3 is not a class of the model, which has 3"):
         DetectionBox(boxes[0], 3)((as_written, scores))
     with pytest.raises(TargetError, match="needs the raw"):
         DetectionBox(boxes[0], 0)(SCORES)

@@ -228,12 +228,24 @@ def test_checkpoints_add_up(net: TinyCNN, data: Any, tested: Any) -> None:
     torch.testing.assert_close(index.scores(*tested).double(), slow, rtol=1e-5, atol=1e-8)
 
 
-def test_classes_that_are_empty_or_named_otherwise_are_told(net: TinyCNN, data: Any, photos: Photos) -> None:
-    with pytest.warns(SeewhyWarning, match="class 2 is 'c' in the training data and 'C' in the model"):
-        fit(prepared(net, labels=["a", "b", "C", "d", "E"]), photos)
+def test_classes_that_are_empty_or_none_of_the_models_are_told(net: TinyCNN, data: Any, photos: Photos) -> None:
+    with pytest.raises(ModelError, match=r"has no class 'c' of .*; give the names of its columns"):
+        fit(prepared(net, labels=["a", "b", "x", "d", "e"]), photos)
+    with pytest.raises(ModelError, match="labels has 3 names, the model gives 5 columns"):
+        fit(prepared(net, labels=["a", "b", "c"]), data)
     few = data[1] % 3
     with pytest.warns(SeewhyWarning, match="2 of the model's 5 classes have no training example: class 3, class 4;"):
         fit(net, (data[0], few))
+
+
+def test_classes_are_matched_by_name(net: TinyCNN, photos: Photos) -> None:
+    """The labels of an index are the model's, whatever the order in which the data list theirs."""
+    turned = fit(prepared(net, labels=["E", "d", "c", "b", "a"]), photos)
+    assert turned.labels.tolist() == [4 - label for (label,) in photos.labels]
+    assert turned.classes == ("E", "d", "c", "b", "a")
+    numbered = Photos(photos.photos, [label for (label,) in photos.labels])
+    numbered.classes = ("4", "3", "2", "1", "0")
+    assert fit(prepared(net), numbered).labels.tolist() == [4 - label for (label,) in photos.labels]
 
 
 def test_a_model_that_a_solver_cannot_do_with_is_told_before_any_estimate(data: Any) -> None:

@@ -511,7 +511,7 @@ def test_what_is_known_when_the_scorer_fails_is_returned(how: str) -> None:
     x = pictures(3, 12)
     running = Running(batch_size=10, memory_format="contiguous")
     with pytest.warns(SeewhyWarning, match=r"scoring stopped after 70 of 150 masked pictures.*estimate so far"):
-        found = estimates(Failing(70 + EXCHANGED, how), x, Logit(1), samples=50, running=running)[0]
+        found = estimates(Failing(70 + 3 * 10, how), x, Logit(1), samples=50, running=running)[0]
     assert [facts["samples"] for facts in found.facts] == [50, 20, 0]
     assert [facts["partial"] for facts in found.facts] == [False, True, True]
     assert [facts["stopped"] for facts in found.facts] == ["samples", "error", "error"]

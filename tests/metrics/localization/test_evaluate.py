@@ -22,13 +22,12 @@ from seewhy.cli import run
 from seewhy.data.dataset import Example, LabelledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.data.truth import Truth
-from seewhy.errors import ImageError, InputError, ModelError
+from seewhy.errors import ImageError, InputError
 from seewhy.maps.boxes import boxes
 from seewhy.metrics import LocationAveragePrecision, MaxBoxAccuracy, PointingGame, TopKLocalization, chance_maps
 from seewhy.metrics.localization.evaluate import evaluate_localisation
 from seewhy.metrics.localization.evaluation import LocalisationEvaluation
 from seewhy.metrics.localization.marked import read_marked
-from seewhy.models.classes import class_indices
 from tiny_models import ModelState
 
 SIDE = 24
@@ -82,7 +81,7 @@ class Colours(nn.Module):
 
 
 def colours(labels: tuple[str, ...] = ("red", "green", "blue")) -> seewhy.Model:
-    return seewhy.wrap(Colours(), preprocess=PLAIN, labels=labels, name="colours")
+    return seewhy.wrap(Colours(), preprocess=PLAIN, labels=labels, name="colours", gives="score")
 
 
 ALL = {
@@ -301,18 +300,6 @@ def test_twice_the_same_method_counts_once() -> None:
     )
     assert len(once) == len(twice) == 1
     assert once[0].result.n == twice[0].result.n == 4
-
-
-def test_classes_are_matched_by_name_or_by_order() -> None:
-    data = Squares(3)
-    assert class_indices(colours(), data) == (0, 1, 2)
-    assert class_indices(colours(("blue", "Red", "green, lime")), data) == (1, 2, 0)
-    assert class_indices(colours(("red", "blue", "green")), data) == (0, 2, 1)
-    assert class_indices(colours(("red", "green", "azure")), data) == (0, 1, 2)
-    assert class_indices(seewhy.wrap(Colours(), preprocess=PLAIN), data) == (0, 1, 2)
-    assert class_indices(colours(("a", "b", "c")), data, {"red": 2, "green": 0, "blue": 1}) == (2, 0, 1)
-    with pytest.raises(ModelError, match="has no class 'red' of squares"):
-        class_indices(colours(("a", "green", "c")), data)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_what_is_damaged_is_said_in_one_line(left_alone: Path, tmp_path: Path) -
     (no_weights / "model.safetensors").unlink()
     for folder, said in (
         (str(empty / "model.safetensors"), "has no card.json"),
-        (str(empty), "has no card.json; give one that 'seewhy train' wrote"),
+        (str(empty), "has no card.json; give one that 'seewhy train' or model.save wrote"),
         (broken("newer", version=2), "has version 2; this seewhy reads 1: update it"),
         (broken("format", format="else"), "is not of the format"),
         (broken("labels", labels=None), "lacks labels"),

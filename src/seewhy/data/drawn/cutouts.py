@@ -22,8 +22,9 @@ from ..dataset import (
 )
 from ..formats.files import existing_folder, hash_split
 from ..formats.folder import SHARES
-from ..formats.marks import box_of
-from ..images import find_images, read_image
+from ..images import find_images, read_image, upright
+from ..intake.listing import in_class_order
+from ..intake.masks import box_of
 from ..truth import Truth
 
 _OPAQUE = 127  # alpha above it belongs to the object
@@ -72,7 +73,7 @@ class Cutouts(LabelledImages):
         for path in find_images(folder):
             of_class = path.stem if path.parent == folder else path.relative_to(folder).parts[0]
             by_class.setdefault(of_class, []).append(path)
-        self.classes = tuple(sorted(by_class))
+        self.classes = tuple(in_class_order(by_class))
         self._stamps = [_of_split(by_class[name], split, seed) for name in self.classes]
         below = find_images(existing_folder(backgrounds, "backgrounds"))
         self._backgrounds = _of_split(below, split, seed)
@@ -122,7 +123,7 @@ def _read_stamp(path: Path) -> Image.Image:
     """A cut-out (RGBA), cropped to what is opaque."""
     try:
         with Image.open(path) as picture:
-            stamp = ImageOps.exif_transpose(picture).convert("RGBA")
+            stamp = upright(picture).convert("RGBA")
     except Exception as error:  # decoders meet damage with whatever their parsing trips over
         raise ImageError(f"cut-out '{path}' cannot be read ({error}); get it anew, or move it away") from error
     opaque = np.asarray(stamp)[:, :, 3] > _OPAQUE

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 from ...errors import InputError
-from .marks import Box
+from ..intake.records import Annotation, MarkedObject
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-@dataclass(frozen=True)
-class Marked:
-    """One object: its class's name, xmin, ymin, xmax, ymax as they are written, and whether it is difficult."""
-
-    name: str
-    corners: Box
-    difficult: bool
-
-
-def read_objects(path: Path) -> list[Marked]:
-    """The objects of one annotation.
+def read_annotation(path: Path) -> Annotation:
+    """One annotation, without masks.
 
     Raises:
-        InputError: the file is missing or torn, or an object has no name or no box.
+        InputError: the file is missing or torn.
     """
     try:
-        objects = ElementTree.parse(path).getroot().findall("object")
-        return [
-            Marked(
-                str(one.findtext("name")).strip(),
-                (_corner(one, "xmin"), _corner(one, "ymin"), _corner(one, "xmax"), _corner(one, "ymax")),
-                (one.findtext("difficult") or "0").strip() == "1",
-            )
-            for one in objects
-        ]
+        root = ElementTree.parse(path).getroot()
     except OSError as error:
         raise InputError(f"annotation '{path}' cannot be read ({error.strerror}); check the folder") from error
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: an encoding that is not known
         raise InputError(f"annotation '{path}' is torn ({error}); get it anew") from error
+    stated = root.find("size")
+    return Annotation(
+        [_object(place, one) for place, one in enumerate(root.findall("object"), 1)],
+        None if stated is None else (stated.findtext("height"), stated.findtext("width")),
+    )
 
 
-def _corner(one: ElementTree.Element, name: str) -> float:
-    text = one.findtext(f"bndbox/{name}")
-    if text is None or one.findtext("name") is None:
-        raise ValueError(f"an object without name or bndbox/{name}")
-    return float(text)
+def _object(place: int, one: ElementTree.Element) -> MarkedObject:
+    name = (one.findtext("name") or "").strip()
+    box = one.find("bndbox")
+    return MarkedObject(
+        f"object {place} ('{name}')",
+        name,
+        None if box is None else [box.findtext(corner) for corner in _CORNERS],
+        difficult=(one.findtext("difficult") or "").strip(),
+    )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import gc
+import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from ...errors import InputError
+from ..dataset import SPLITS, OnError, check_split
+from ..intake.intake import Intake, extent
+from ..intake.listing import Elsewhere, as_id, once_each
+from ..intake.records import Annotation, MarkedObject, Picture
+from .files import PictureFiles, existing_folder
+from .shapes import check_decoder, read_shape
 
-from ...errors import InputError, MissingExtraError
-from ..dataset import OnError, check_split
-from .files import Picture, PictureFiles, existing_folder
-from .marks import Marks
+Key = int | str
+Entry = Mapping[str, Any]  # of the JSON: an image, an annotation or a category
 
 
 class Coco(PictureFiles):
@@ -34,73 +40,125 @@ class Coco(PictureFiles):
 
     def __init__(self, root: str | Path, *, split: str = "train", on_error: OnError = "raise") -> None:
         check_split(split)
+        check_decoder()
         folder = existing_folder(root, "COCO, with 'annotations' in it")
         file = _annotations(folder, split)
-        self._coco = _load(file)
-        pictures_of = folder / file.stem.removeprefix("instances_")
+        told = _load(file)
+        categories = [(as_id(_said(one, "id", file), "category"), one) for one in told["categories"]]
+        categories.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]))
+        intake = Intake((key for key, _ in categories), extent, on_error)
+        images = ((as_id(_said(one, "id", file), "picture"), one) for one in told["images"])
+        self._images = once_each(images, "the picture of id", file)
+        self._ids = sorted(self._images, key=lambda key: (isinstance(key, str), key))
+        self._objects = _followed(told["annotations"], self._images, intake)
+        home = _pictures_of(file)
+        pictures = []
+        for key in self._ids:
+            name = _file_name(self._images[key], file)
+            pictures.append(Picture(name, home / name, intake.shown(name, self._marked(key))))
+        names = [str(_said(one, "name", file)) for _, one in categories]
+        others = {
+            other: Elsewhere(partial(_files, path), _pictures_of(path))
+            for other in SPLITS
+            if other != split and (path := _known(folder, other))
+        }
+        title = f"{folder.name}, {split}"
+        super().__init__(title, names, pictures, intake, others=others, folder=home, multi_label=True)
+
+    def annotation(self, index: int) -> Annotation:
+        key = self._ids[index]
+        height, width = (self._images[key].get(edge) for edge in ("height", "width"))
+        shapes = (one.get("segmentation") for one in self._objects.get(key, ()))
+        objects = [
+            one._replace(mask=partial(read_shape, shape)) if shape else one
+            for one, shape in zip(self._marked(key), shapes, strict=True)
+        ]
+        return Annotation(objects, None if height is None is width else (height, width))
+
+    def _marked(self, image: Key) -> list[MarkedObject]:
+        """The objects of a picture, without their masks."""
+        return [
+            MarkedObject(_called(one), one.get("category_id"), one.get("bbox"), crowd=bool(one.get("iscrowd")))
+            for one in self._objects.get(image, ())
+        ]
+
+
+def _called(one: Entry) -> str:
+    return f"annotation {one['id']!r}" if "id" in one else f"annotation without id, of class {one.get('category_id')!r}"
+
+
+def _followed(told: list[Any], images: Mapping[Key, Entry], intake: Intake) -> dict[Key, list[Entry]]:
+    """The annotations of each picture, less those that are of none, and those with the id of another."""
+    found: dict[Key, list[Entry]] = {}
+    seen: set[object] = set()
+    for place, one in enumerate(told, 1):
         try:
-            categories = sorted(self._coco.cats.values(), key=lambda category: category["id"])
-            self._number = {category["id"]: label for label, category in enumerate(categories)}
-            # Not getImgIds, which has the order of a set.
-            self._ids = sorted(self._coco.imgs)
-            pictures = [
-                Picture(self._coco.imgs[i]["file_name"], pictures_of / self._coco.imgs[i]["file_name"], self._shown(i))
-                for i in self._ids
-            ]
-        except KeyError as error:
-            raise InputError(f"annotation '{file}' is torn: {error} is not there; get it anew") from error
-        names = [category["name"] for category in categories]
-        super().__init__(f"{folder.name}, {split}", names, pictures, multi_label=True, on_error=on_error)
+            image, own = as_id(one["image_id"], "picture"), as_id(one.get("id", f"no. {place}"), "annotation")
+        except (InputError, KeyError, TypeError, AttributeError):
+            intake.fault(f"entry {place}", f"{str(one)[:60]} has no image_id, or an id that is none")
+            continue
+        if image not in images:
+            intake.fault(f"picture {one['image_id']!r}", f"{_called(one)}: its picture is not listed")
+        elif own in seen:
+            intake.fault(str(images[image].get("file_name")), f"{_called(one)}: another one has its id")
+        else:
+            seen.add(own)
+            found.setdefault(image, []).append(one)
+    return found
 
-    def _shown(self, image: int) -> tuple[int, ...]:
-        return tuple(sorted({self._number[one["category_id"]] for one in self._coco.imgToAnns[image]}))
 
-    def marks(self, index: int, size: tuple[int, int]) -> Marks:
-        image = self._coco.imgs[self._ids[index]]
-        try:
-            return self._marks(image, size)
-        except KeyError as error:
-            raise InputError(f"the annotation of '{self.names[index]}' lacks {error}; mend it") from error
+def _said(one: Entry, key: str, file: Path) -> Any:
+    if not isinstance(one, dict) or key not in one:
+        raise InputError(f"annotation '{file}' is torn: {key!r} is not there in {str(one)[:60]}; get it anew")
+    return one[key]
 
-    def _marks(self, image: dict[str, Any], size: tuple[int, int]) -> Marks:
-        said = (image["height"], image["width"])
-        objects = self._coco.imgToAnns[image["id"]] if said == size else []  # of another picture nothing is decoded
-        single = [one for one in objects if not one.get("iscrowd")]
-        crowds = [self._mask(one, said) for one in objects if one.get("iscrowd")]
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in (one["bbox"] for one in single)]
-        masks = [self._mask(one, said) for one in single if one.get("segmentation")]
-        return Marks(
-            boxes,
-            [self._number[one["category_id"]] for one in single],
-            np.stack(masks) if masks and len(masks) == len(single) else None,
-            ignore=np.any(crowds, axis=0) if crowds else None,
-            size=said,
-        )
 
-    def _mask(self, one: dict[str, Any], size: tuple[int, int]) -> Any:
-        try:
-            return self._coco.annToMask(one).astype(bool)
-        except Exception as error:  # the decoder, in C, raises whatever it trips over
-            raise InputError(f"the mask of annotation {one['id']} cannot be decoded ({error}); mend it") from error
+def _file_name(image: Entry, file: Path) -> str:
+    name = _said(image, "file_name", file)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"annotation '{file}' is torn: file_name {name!r} of picture {image.get('id')!r} is no text")
+    return name
 
 
 def _annotations(folder: Path, split: str) -> Path:
-    known = [folder / "annotations" / f"instances_{split}{year}.json" for year in ("2017", "2014", "")]
-    for path in known:
-        if path.is_file():
-            return path
-    wanted = ", ".join(path.name for path in known)
+    found = _known(folder, split)
+    if found:
+        return found
+    wanted = ", ".join(_names(split))
     there = ", ".join(sorted(path.name for path in folder.glob("annotations/instances_*.json"))) or "none"
     raise InputError(f"'{folder / 'annotations'}' has no annotations of split '{split}' ({wanted}); there: {there}")
 
 
-def _load(file: Path) -> Any:
+def _names(split: str) -> list[str]:
+    return [f"instances_{split}{year}.json" for year in ("2017", "2014", "")]
+
+
+def _known(folder: Path, split: str) -> Path | None:
+    paths = (folder / "annotations" / name for name in _names(split))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _pictures_of(file: Path) -> Path:
+    return file.parent.parent / file.stem.removeprefix("instances_")
+
+
+def _files(file: Path) -> list[Path]:
+    return [_pictures_of(file) / _file_name(one, file) for one in _load(file)["images"]]
+
+
+def _load(file: Path) -> dict[str, list[Any]]:
+    collects = gc.isenabled()
+    gc.disable()  # it would go through the millions of lists again and again, a fifth of the time
     try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise MissingExtraError("the data set 'coco'", "coco") from error
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
-            return COCO(str(file))
-    except Exception as error:  # of JSON, or of whatever its index trips over
+        told = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"annotation '{file}' cannot be read ({error.strerror}); check the folder") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"annotation '{file}' is torn ({error}); get it anew") from error
+    finally:
+        if collects:
+            gc.enable()
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(told, dict) or not isinstance(told.get(key), list):
+            raise InputError(f"annotation '{file}' is torn: it has no list of {key!r}; get it anew")
+    return {key: told[key] for key in ("images", "annotations", "categories")}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ...errors import InputError
 from ..dataset import OnError, check_split
-from .files import Picture, PictureFiles, existing_folder, hash_split, read_rows
-from .marks import Box, Marks, read_mask
+from ..intake.intake import Intake, extent
+from ..intake.listing import elsewhere
+from ..intake.masks import read_mask
+from ..intake.records import Annotation, MarkedObject, Mask, Picture, Size
+from .files import PictureFiles, existing_folder, hash_split, read_table
 
 _HELD_OUT = {"val": 0.1}
 
@@ -33,44 +37,60 @@ class Cub(PictureFiles):
     def __init__(self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
         check_split(split)
         folder = existing_folder(root, "CUB-200-2011: CUB_200_2011")
-        names = self._table(folder / "images.txt")
-        classes = self._table(folder / "classes.txt")
-        number = {key: label for label, key in enumerate(classes)}
-        label_of = self._table(folder / "image_class_labels.txt", known=names)
-        trained_on = self._table(folder / "train_test_split.txt", known=names)
-        unknown = sorted(set(label_of.values()) - set(number))
-        if unknown:
-            raise InputError(f"'{folder / 'image_class_labels.txt'}' has class {unknown[0]}, which classes.txt has not")
-        keys = [key for key in names if trained_on[key] == "1"]
-        held_out = hash_split([names[k] for k in keys], [label_of[k] for k in keys], seed=seed, shares=_HELD_OUT)
-        split_of = dict.fromkeys(names, "test") | dict(zip(keys, held_out, strict=True))
-        chosen = [key for key in names if split_of[key] == split]
-        boxes = self._table(folder / "bounding_boxes.txt", known=names)
-        self._boxes = [_half_open(boxes[key], folder / "bounding_boxes.txt") for key in chosen]
-        masks = [folder / "segmentations" / Path(names[key]).with_suffix(".png") for key in chosen]
-        self._masks = [path if path.exists() else None for path in masks]
-        pictures = [Picture(names[k], folder / "images" / names[k], (number[label_of[k]],)) for k in chosen]
+        names = read_table(folder / "images.txt", "picture")
+        classes = read_table(folder / "classes.txt", "class")
+        intake = Intake(classes, extent, on_error)
+        label_of, trained_on, boxes = (
+            _of_pictures(folder / name, names, intake)
+            for name in ("image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
+        )
+        split_of = _splits(names, label_of, trained_on, seed)
+        self._masks = folder / "segmentations"
+        files = [folder / "images" / name for name in names.values()]
+        self._birds: list[MarkedObject] = []
+        pictures = []
+        for key, path in zip(names, files, strict=True):
+            if split_of[key] != split:
+                continue
+            bird = MarkedObject(f"bird {key}", label_of[key], boxes[key].split())
+            labels = intake.shown(names[key], [bird])
+            with intake.whole(names[key]):
+                if not labels:
+                    raise InputError(
+                        f"'{names[key]}' has the class {label_of[key]!r}, which classes.txt has not; mend it"
+                    )
+                pictures.append(Picture(names[key], path, labels))
+                self._birds.append(bird)
         titles = (name.split(".", 1)[-1].replace("_", " ") for name in classes.values())
-        super().__init__(f"CUB-200-2011, {split}", titles, pictures, on_error=on_error)
+        others = elsewhere(files, list(split_of.values()), split)
+        super().__init__(f"CUB-200-2011, {split}", titles, pictures, intake, others=others)
 
-    @staticmethod
-    def _table(path: Path, known: dict[str, str] | None = None) -> dict[str, str]:
-        """What a file says of each key; an InputError where it leaves out one that is known."""
-        found = dict(read_rows(path, "the list", 2))
-        missing = [key for key in known or () if key not in found]
-        if missing:
-            raise InputError(f"'{path}' says nothing of picture {missing[0]}, which images.txt has; get it anew")
-        return found
-
-    def marks(self, index: int, size: tuple[int, int]) -> Marks:
-        path = self._masks[index]
-        masks = None if path is None else read_mask(path, size, above=127)[None]
-        return Marks([self._boxes[index]], self.labels[index], masks)
+    def annotation(self, index: int) -> Annotation:
+        path = (self._masks / self.names[index]).with_suffix(".png")
+        mask = partial(_half_of_the_votes, path) if path.exists() else None
+        return Annotation([self._birds[index]._replace(mask=mask)], scaled=True)
 
 
-def _half_open(text: str, path: Path) -> Box:
-    try:
-        x, y, width, height = (float(number) for number in text.split())
-    except ValueError as error:
-        raise InputError(f"'{path}' is torn: box {text!r}, expected x, y, width and height; get it anew") from error
-    return x, y, x + width, y + height
+def _splits(names: dict[str, str], label_of: dict[str, str], trained_on: dict[str, str], seed: int) -> dict[str, str]:
+    """The split of each picture, in the order of their names."""
+    for key, said in trained_on.items():
+        if said not in ("0", "1"):
+            raise InputError(f"'train_test_split.txt' has {said!r} of picture {key}; give 0 or 1")
+    keys = [key for key in names if trained_on[key] == "1"]
+    held_out = hash_split([names[k] for k in keys], [label_of[k] for k in keys], seed=seed, shares=_HELD_OUT)
+    return dict.fromkeys(names, "test") | dict(zip(keys, held_out, strict=True))
+
+
+def _of_pictures(path: Path, names: dict[str, str], intake: Intake) -> dict[str, str]:
+    """What a file says of each picture; of one that is not listed, a fault."""
+    found = read_table(path, "picture")
+    for key in names:
+        if key not in found:
+            raise InputError(f"'{path}' says nothing of picture {key}, which images.txt has; get it anew")
+    for key in found.keys() - names.keys():
+        intake.fault(f"picture {key}", f"'{path.name}': its picture is not listed")
+    return found
+
+
+def _half_of_the_votes(path: Path, size: Size) -> Mask:
+    return read_mask(path, above=127)

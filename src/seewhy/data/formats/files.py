@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ...errors import InputError, did_you_mean
-from ..dataset import Example, LabelledImages, OnError, check_listed, check_on_error
-from ..images import read_image
-from .marks import Marks
-
-
-class Picture(NamedTuple):
-    """One line of a data set: a file and what it shows."""
-
-    name: str
-    path: Path
-    labels: tuple[int, ...]
+from ..dataset import Example, LabelledImages, check_listed
+from ..images import picture_endings, read_image
+from ..intake.intake import Intake
+from ..intake.listing import Elsewhere, once_each, refuse_shared_files
+from ..intake.records import Annotation, Picture
 
 
 class PictureFiles(LabelledImages):
-    """Pictures in files; a subclass says how their objects are marked.
+    """Pictures in files; a subclass says what their annotations hold.
+
+    Args:
+        title: as in `LabelledImages`.
+        classes: likewise.
+        pictures: in order.
+        intake: what annotations go through.
+        others: the files of the other splits.
+        folder: where the pictures lie, if nowhere else but through links.
+        multi_label: as in `LabelledImages`.
 
     Raises:
-        InputError: no picture, or one name for two.
+        InputError: no picture, one name for two, or one file for two, over all splits.
     """
 
     def __init__(
@@ -33,27 +36,29 @@ class PictureFiles(LabelledImages):
         title: str,
         classes: Iterable[str],
         pictures: Sequence[Picture],
+        intake: Intake,
         *,
+        others: Mapping[str, Elsewhere] | None = None,
+        folder: Path | None = None,
         multi_label: bool = False,
-        on_error: OnError = "raise",
     ) -> None:
-        check_on_error(on_error)
-        self.title, self.classes, self.multi_label, self.on_error = title, tuple(classes), multi_label, on_error
+        self.title, self.classes, self.multi_label = title, tuple(classes), multi_label
+        self.intake, self.on_error = intake, intake.on_error
+        self.notes, self.skipped = intake.notes, intake.skipped
         self.names = [picture.name for picture in pictures]
         self.paths = [picture.path for picture in pictures]
         self.labels = [picture.labels for picture in pictures]
+        refuse_shared_files(title, pictures, others or {}, folder)
         check_listed(self)
 
     def __getitem__(self, index: int) -> Example:
         name, labels = self.names[index], self.labels[index]
         photo = read_image(self.paths[index])
-        size = (photo.height, photo.width)
-        marks = self.marks(index, size)
-        truth, notes = (None, ()) if marks is None else marks.truth(size, name, self.on_error)
-        return Example(name, photo, labels, truth, notes)
+        truth, notes = self.intake.truth(name, lambda: self.annotation(index), (photo.height, photo.width))
+        return Example(name, photo, labels, truth, (*self.notes.get(name, ()), *notes))
 
-    def marks(self, index: int, size: tuple[int, int]) -> Marks | None:
-        """Where the objects of a picture of size (H, W) are; None where nobody marked them."""
+    def annotation(self, index: int) -> Annotation | None:
+        """What is marked in a picture; None where nobody marked it. An InputError where it cannot be read."""
         return None
 
 
@@ -93,6 +98,27 @@ def read_rows(path: Path, what: str, columns: int, separator: str | None = None)
             raise torn(path, what, number, line, f"{columns} columns")
         rows.append(cells)
     return rows
+
+
+def read_table(path: Path, what: str, separator: str | None = None) -> dict[str, str]:
+    """What a text file says of each key, the first column; an InputError where it says two things of one."""
+    return once_each(((key, said) for key, said in read_rows(path, "the list", 2, separator)), what, path)
+
+
+def files_by_stem(folder: Path) -> dict[str, str]:
+    """The names of the pictures in a folder, whatever their endings, by their names without these.
+
+    Raises:
+        InputError: two pictures differ in their endings alone.
+    """
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    parts = ((os.path.splitext(name), name) for name in names)
+    return once_each(
+        ((stem, name) for (stem, end), name in parts if end.lower() in picture_endings()), "the picture", folder
+    )
 
 
 def torn(path: Path, what: str, number: int, line: str, expected: str) -> InputError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import InputError
-from ..dataset import OnError, check_split
-from .files import Picture, PictureFiles, existing_folder, read_rows
-from .marks import Marks, box_of, read_mask
+from ..dataset import SPLITS, OnError, check_split
+from ..intake.intake import Intake
+from ..intake.listing import Elsewhere
+from ..intake.masks import read_mask
+from ..intake.records import Annotation, MarkedObject, Mask, Picture, Size
+from .files import PictureFiles, existing_folder, read_rows, read_table
 
 _FOLDERS = ("", "OpenImages", "dataset/OpenImages")
 
@@ -34,30 +36,60 @@ class OpenImages(PictureFiles):
         check_split(split)
         self.root = existing_folder(root, "OpenImages, with 'metadata' in it")
         lists = _metadata(self.root, split)
-        ids = [row[0] for row in read_rows(lists / "image_ids.txt", "the list of pictures", 1)]
-        numbers = dict(read_rows(lists / "class_labels.txt", "the list of labels", 2, ","))
-        missing = [name for name in ids if not numbers.get(name, "").isdecimal()]
-        if missing:
-            raise InputError(f"'{lists / 'class_labels.txt'}' has no label of '{missing[0]}'; get it anew")
+        ids = _ids(lists)
+        numbers = read_table(lists / "class_labels.txt", "picture", ",")
+        classes = _classes(lists.parent)
+        intake = Intake(range(len(classes)), None, on_error)
         self._pictures = _pictures(self.root, ids)
+        for name in sorted(numbers.keys() - set(ids)):
+            intake.fault(name, "label in class_labels.txt: its picture is not listed")
         self._masks: dict[str, list[str]] = {}
         self._ignored: dict[str, str] = {}
-        for name, mask, ignored in read_rows(lists / "localization.txt", "the list of masks", 3, ","):
+        self._read_masks(lists / "localization.txt", set(ids), intake)
+        pictures = []
+        for name in ids:
+            with intake.whole(name):
+                if not numbers.get(name, "").isdecimal():
+                    raise InputError(f"'{lists / 'class_labels.txt'}' has no label of '{name}'; get it anew")
+                pictures.append(Picture(name, self._pictures / name, (int(numbers[name]),)))
+        there = {other: lists.with_name(other) for other in SPLITS if other != split}
+        others = {
+            other: Elsewhere(partial(_files, self._pictures, path)) for other, path in there.items() if path.is_dir()
+        }
+        super().__init__(f"OpenImages, {split}", classes, pictures, intake, others=others)
+
+    def _read_masks(self, path: Path, listed: set[str], intake: Intake) -> None:
+        for name, mask, ignored in read_rows(path, "the list of masks", 3, ","):
+            if name not in listed:
+                intake.fault(name, f"mask '{mask}': its picture is not listed")
+            if ignored and self._ignored.get(name, ignored) not in ("", ignored):
+                intake.fault(name, f"mask '{mask}': its row names other pixels to ignore than the row before")
             self._masks.setdefault(name, []).append(mask)
             self._ignored[name] = ignored or self._ignored.get(name, "")
-        classes = _classes(lists.parent)
-        pictures = [Picture(name, self._pictures / name, (int(numbers[name]),)) for name in ids]
-        super().__init__(f"OpenImages, {split}", classes, pictures, on_error=on_error)
 
-    def marks(self, index: int, size: tuple[int, int]) -> Marks | None:
+    def annotation(self, index: int) -> Annotation | None:
         name = self.names[index]
         if name not in self._masks:
             return None
-        masks = np.stack([read_mask(self._pictures / mask, size) for mask in self._masks[name]])
-        ignore = None
-        if self._ignored[name]:
-            ignore = read_mask(self._pictures / self._ignored[name], size) & ~masks.any(0)
-        return Marks([box_of(mask) for mask in masks], list(self.labels[index]) * len(masks), masks, ignore=ignore)
+        (label,), ignored = self.labels[index], self._ignored[name]
+        objects = [
+            MarkedObject(f"mask '{file}'", label, mask=partial(_mask, self._pictures / file))
+            for file in self._masks[name]
+        ]
+        ignore = partial(_mask, self._pictures / ignored) if ignored else None
+        return Annotation(objects, ignore=ignore, scaled=True)
+
+
+def _mask(path: Path, size: Size) -> Mask:
+    return read_mask(path)
+
+
+def _ids(lists: Path) -> list[str]:
+    return [row[0] for row in read_rows(lists / "image_ids.txt", "the list of pictures", 1)]
+
+
+def _files(folder: Path, lists: Path) -> list[Path]:
+    return [folder / name for name in _ids(lists)]
 
 
 def _classes(metadata: Path) -> list[str]:

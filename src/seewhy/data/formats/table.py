@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import csv
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
-from ...errors import InputError
+from ...errors import InputError, SeewhyWarning
 from ..dataset import SPLITS, OnError, check_split
-from .files import Picture, PictureFiles, hash_split, read_text
+from ..intake.intake import Intake, corners
+from ..intake.listing import elsewhere, in_class_order
+from ..intake.records import Annotation, MarkedObject, Picture
+from .files import PictureFiles, hash_split, read_text
 from .folder import SHARES
-from .marks import Box, Marks
 
-_BOX = ("x0", "y0", "x1", "y1")
+_BOXES = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"))
+_SIZE = ("height", "width")
+_NEEDED = (
+    "it needs path, label and, for boxes, x0, y0, x1, y1 or xmin, ymin, xmax, ymax; split is read too, and width with "
+    "height"
+)
 
 
 @dataclass
 class _Listed:
     """What the rows of one picture say."""
 
+    split: str
+    size: tuple[str, str]
     labels: list[str] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
-    box_labels: list[str] = field(default_factory=list)
-    split: str = ""
+    objects: list[MarkedObject] = field(default_factory=list)
+
+    def annotation(self) -> Annotation | None:
+        return Annotation(self.objects, self.size if any(self.size) else None) if self.objects else None
 
 
 class PictureTable(PictureFiles):
-    """A CSV file with the columns path, label and perhaps x0, y0, x1, y1 and split.
+    """A CSV file with the columns path, label and perhaps x0, y0, x1, y1, split, width and height.
 
     A picture may have several rows: one for each box, which is in half-open pixels, or for each label. Without a box,
     labels may share a cell, separated by "|"; an empty one shows no class. Paths are relative to the file. Without a
     column "split", 70 % of the pictures of each first label are to train and 15 % each to validate and to test, by a
-    hash of their paths.
+    hash of their paths. Boxes may stand in xmin, ymin, xmax, ymax as well; width and height are those of the picture
+    that was marked. Classes that are all numbers are in their order, others in that of texts. Warns of other columns.
 
     Args:
         path: the file, UTF-8, with the names of its columns in the first line.
@@ -47,60 +59,92 @@ class PictureTable(PictureFiles):
     def __init__(self, path: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
         check_split(split)
         file = Path(path).expanduser()
-        listed = _read(file)
+        intake = Intake((), corners, on_error)
+        listed = _read(file, intake)
         names = list(listed)
         if any(one.split for one in listed.values()):
             splits = [one.split for one in listed.values()]
         else:
             groups = [one.labels[0] if one.labels else "" for one in listed.values()]
             splits = hash_split(names, groups, seed=seed, shares=SHARES)
-        classes = sorted({label for one in listed.values() for label in one.labels})
+        classes = in_class_order(label for one in listed.values() for label in one.labels)
+        intake.know(classes)
         number = {name: label for label, name in enumerate(classes)}
         of_split = {name: listed[name] for name, its_split in zip(names, splits, strict=True) if its_split == split}
-        self._marks = [Marks(one.boxes, [number[label] for label in one.box_labels]) for one in of_split.values()]
+        for name, one in of_split.items():
+            intake.shown(name, one.objects)
+        self._annotations = [one.annotation() for one in of_split.values()]
         pictures = [
             Picture(name, file.parent / name, tuple(sorted({number[label] for label in one.labels})))
             for name, one in of_split.items()
         ]
         multi_label = any(len(set(one.labels)) != 1 for one in listed.values())
-        super().__init__(f"{file.name}, {split}", classes, pictures, multi_label=multi_label, on_error=on_error)
+        others = elsewhere([file.parent / name for name in names], splits, split)
+        title = f"{file.name}, {split}"
+        super().__init__(title, classes, pictures, intake, others=others, multi_label=multi_label)
 
-    def marks(self, index: int, size: tuple[int, int]) -> Marks | None:
-        return self._marks[index] if self._marks[index].boxes else None
+    def annotation(self, index: int) -> Annotation | None:
+        return self._annotations[index]
 
 
-def _read(file: Path) -> dict[str, _Listed]:
+def _read(file: Path, intake: Intake) -> dict[str, _Listed]:
     """What each picture's rows say, in the order of the file."""
-    reader = csv.DictReader(read_text(file, "the list").splitlines(), skipinitialspace=True)
-    columns = reader.fieldnames or ()
-    missing = [name for name in ("path", "label") if name not in columns]
-    if missing or 0 < len(set(_BOX) & set(columns)) < 4:
-        raise InputError(
-            f"'{file}' has the columns {list(columns)}; it needs path, label and, for boxes, x0, y0, x1, y1"
-        )
     found: dict[str, _Listed] = {}
-
-    def wrong(said: str) -> NoReturn:
-        raise InputError(f"'{file}', line {reader.line_num}: {said}")
-
-    for row in reader:
-        cells = {name: (cell or "").strip() for name, cell in row.items() if name and not isinstance(cell, list)}
-        if not cells["path"]:
-            wrong("no path; give the picture's, relative to the list")
-        one = found.setdefault(cells["path"], _Listed(split=cells.get("split", "")))
-        if "split" in columns and (cells["split"] not in SPLITS or cells["split"] != one.split):
-            wrong(f"split {cells['split']!r}; give 'train', 'val' or 'test', the same for all rows of a picture")
-        labels = [label.strip() for label in cells["label"].split("|") if label.strip()]
-        one.labels += labels
-        given = [cells.get(name, "") for name in _BOX]
-        if not any(given):
+    for number, row in _rows(file, intake):
+        name, split = row["path"], row.get("split", "")
+        if not name:
+            intake.fault(file.name, f"line {number}: no path; give the picture's, relative to the list")
             continue
-        try:
-            x0, y0, x1, y1 = (float(cell) for cell in given)
-        except ValueError:
-            wrong(f"box {given}; give four numbers, or none")
-        if len(labels) != 1:
-            wrong(f"box with the labels {labels}; give it a row with one label")
-        one.boxes.append((x0, y0, x1, y1))
-        one.box_labels += labels
+        size = row.get("height", ""), row.get("width", "")
+        one = found.setdefault(name, _Listed(split, size))
+        if "split" in row and (split not in SPLITS or split != one.split):
+            way_out = "give 'train', 'val' or 'test', the same for all rows of a picture"
+            raise InputError(f"'{file}', line {number}: split {split!r} of '{name}'; {way_out}")
+        if size == one.size:
+            _take_row(one, name, number, row, intake)
+        else:
+            intake.fault(name, f"line {number}: width and height are not those of its other rows")
     return found
+
+
+def _take_row(one: _Listed, name: str, number: int, row: Mapping[str, str], intake: Intake) -> None:
+    """Adds what a row says of its picture."""
+    labels = [label.strip() for label in row["label"].split("|") if label.strip()]
+    one.labels += labels
+    box = [row[column] for columns in _BOXES for column in columns if column in row]
+    if any(box) and len(labels) != 1:
+        intake.fault(name, f"line {number}: box with the labels {labels}; give it a row with one label")
+    elif any(box):
+        one.objects.append(MarkedObject(f"line {number}", labels[0], box))
+
+
+def _rows(file: Path, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The number of each line, and its cells by their columns."""
+    lines = csv.reader(read_text(file, "the list").splitlines(), skipinitialspace=True)
+    try:
+        columns = [name.strip() for name in next(lines, [])]
+        _check_columns(file, columns)
+        for cells in lines:
+            if len(cells) > len(columns):
+                said = f"line {lines.line_num}: {len(cells)} cells for {len(columns)} columns; quote commas"
+                intake.fault(cells[columns.index("path")], said)
+            elif cells:
+                texts = [cell.strip() for cell in cells] + [""] * (len(columns) - len(cells))
+                yield lines.line_num, dict(zip(columns, texts, strict=True))
+    except csv.Error as error:
+        raise InputError(f"'{file}', line {lines.line_num}: it does not read ({error}); mend it") from error
+
+
+def _check_columns(file: Path, columns: Sequence[str]) -> None:
+    there = set(columns)
+    boxes = [names for names in _BOXES if there & set(names)]
+    needed = {"path", "label", *(boxes[0] if boxes else ()), *(_SIZE if there & set(_SIZE) else ())}
+    if needed - there or len(boxes) > 1:
+        raise InputError(f"'{file}' has the columns {list(columns)}; {_NEEDED}")
+    if len(there) < len(columns):
+        raise InputError(f"'{file}' has the columns {list(columns)}, one of them twice; rename or remove one")
+    unread = sorted(there - needed - {"split"}, key=columns.index)
+    if unread:
+        read = sorted(there - set(unread), key=columns.index)
+        said = f"'{file.name}' has the columns {unread}, which are not read; {read} are. In a list, {_NEEDED}"
+        warnings.warn(said, SeewhyWarning, stacklevel=6)

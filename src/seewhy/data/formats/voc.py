@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from ...errors import InputError
-from ..dataset import OnError, check_split
-from .annotation_xml import read_objects
-from .files import Picture, PictureFiles, existing_folder, read_rows
-from .marks import Marks
+from ..dataset import SPLITS, OnError, check_split
+from ..intake.intake import Intake
+from ..intake.listing import Elsewhere, in_class_order
+from ..intake.records import Annotation, Box, Mask, Picture, Size
+from .annotation_xml import read_annotation
+from .files import PictureFiles, existing_folder, files_by_stem, read_rows
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle",
@@ -27,7 +33,8 @@ class PascalVOC(PictureFiles):
 
     Files: ImageSets/Main/{train,val,test}.txt, JPEGImages/*.jpg, Annotations/*.xml, SegmentationObject/*.png. Boxes are
     written with the first pixel as 1 and the last one inside, and become half-open from 0. Classes are VOC's twenty;
-    where others occur, all names of the annotations, sorted. Difficult objects count as labels.
+    where others occur, all names of the annotations, sorted. Difficult objects count as labels. Pictures may have
+    other endings than .jpg.
 
     Args:
         root: VOCdevkit/VOC2007, VOCdevkit/VOC2012 or alike.
@@ -41,44 +48,79 @@ class PascalVOC(PictureFiles):
     def __init__(self, root: str | Path, *, split: str = "train", on_error: OnError = "raise") -> None:
         check_split(split)
         self.root = existing_folder(root, "VOC: VOCdevkit/VOC2007 or alike")
-        rows = read_rows(self.root / "ImageSets" / "Main" / f"{split}.txt", "the list of pictures", 1)
-        ids = [row[0].split()[0] for row in rows]
-        objects = [read_objects(self._annotation(name)) for name in ids]
-        shown = {one.name for each in objects for one in each}
-        classes: tuple[str, ...] = CLASSES
-        if not shown <= set(CLASSES):
-            every = sorted((self.root / "Annotations").glob("*.xml"))
-            classes = tuple(sorted({one.name for path in every for one in read_objects(path)}))
-        self._number = {name: label for label, name in enumerate(classes)}
+        self._files = files_by_stem(self.root / "JPEGImages")
+        intake = Intake((), _from_one, on_error)
+        annotations: dict[str, Annotation] = {}
+        ids = self._ids(split)
+        for name in ids:
+            with intake.whole(name):
+                annotations[name] = read_annotation(self._annotation(name))
+        classes = self._classes(annotations, on_error)
+        intake.know(classes)
         pictures = [
-            Picture(name, self.root / "JPEGImages" / f"{name}.jpg", tuple(sorted({self._number[o.name] for o in each})))
-            for name, each in zip(ids, objects, strict=True)
+            Picture(name, self._photo(name), intake.shown(name, annotations[name].objects))
+            for name in ids
+            if name in annotations
         ]
-        super().__init__(f"{self.root.name}, {split}", classes, pictures, multi_label=True, on_error=on_error)
+        lists = {other: self._list(other) for other in SPLITS if other != split}
+        others = {other: Elsewhere(partial(self._photos, other)) for other, path in lists.items() if path.exists()}
+        super().__init__(f"{self.root.name}, {split}", classes, pictures, intake, others=others, multi_label=True)
+
+    def _list(self, split: str) -> Path:
+        return self.root / "ImageSets" / "Main" / f"{split}.txt"
+
+    def _ids(self, split: str) -> list[str]:
+        return [row[0].split()[0] for row in read_rows(self._list(split), "the list of pictures", 1)]
+
+    def _photo(self, name: str) -> Path:
+        return self.root / "JPEGImages" / self._files.get(name, f"{name}.jpg")
+
+    def _photos(self, split: str) -> list[Path]:
+        return [self._photo(name) for name in self._ids(split)]
 
     def _annotation(self, name: str) -> Path:
         return self.root / "Annotations" / f"{name}.xml"
 
-    def marks(self, index: int, size: tuple[int, int]) -> Marks:
+    def _classes(self, annotations: dict[str, Annotation], on_error: OnError) -> Sequence[str]:
+        """VOC's twenty, or all that any annotation names, also one of another split."""
+        if _named(annotations.values()) <= set(CLASSES):
+            return CLASSES
+        every = []
+        for path in sorted((self.root / "Annotations").glob("*.xml")):
+            try:
+                every.append(read_annotation(path))
+            except InputError:  # whoever reads its split is told
+                if on_error == "raise":
+                    raise
+        return in_class_order(_named(every))
+
+    def annotation(self, index: int) -> Annotation:
         name = self.names[index]
-        objects = read_objects(self._annotation(name))
-        boxes = [(x0 - 1, y0 - 1, x1, y1) for x0, y0, x1, y1 in (one.corners for one in objects)]
-        marks = Marks(boxes, [self._number[one.name] for one in objects], difficult=[one.difficult for one in objects])
+        found = read_annotation(self._annotation(name))
         path = self.root / "SegmentationObject" / f"{name}.png"
         if not path.exists():
-            return marks
-        numbers = _object_numbers(path)
-        if numbers.shape != size:
-            raise InputError(f"masks '{path}' have shape {numbers.shape}, the picture {size}; get them anew")
-        masks = numbers[None] == np.arange(1, len(objects) + 1)[:, None, None]
+            return found
+        numbers, count = _object_numbers(path), len(found.objects)
         # A few pictures have objects in one file only; then nobody knows which mask is whose.
-        whole = bool(masks.any((1, 2)).all()) and set(np.unique(numbers)) <= {0, *range(1, len(objects) + 1), _BORDER}
-        return Marks(
-            marks.boxes, marks.labels, masks if whole else None, marks.difficult, numbers == _BORDER if whole else None
-        )
+        if set(np.unique(numbers)) - {0, _BORDER} != set(range(1, count + 1)):
+            return found
+        objects = [one._replace(mask=partial(_pixels, numbers, i)) for i, one in enumerate(found.objects, 1)]
+        return replace(found, objects=objects, ignore=partial(_pixels, numbers, _BORDER))
 
 
-def _object_numbers(path: Path) -> np.ndarray:
+def _from_one(x0: float, y0: float, x1: float, y1: float) -> Box:
+    return x0 - 1, y0 - 1, x1, y1
+
+
+def _named(annotations: Iterable[Annotation]) -> set[str]:
+    return {str(one.category) for each in annotations for one in each.objects} - {""}
+
+
+def _pixels(numbers: npt.NDArray[np.uint8], number: int, size: Size) -> Mask:
+    return np.equal(numbers, number)
+
+
+def _object_numbers(path: Path) -> npt.NDArray[np.uint8]:
     """The palette indices (H, W) of a SegmentationObject: objects from 1 in the annotation's order, 255 borders."""
     try:
         with Image.open(path) as picture:

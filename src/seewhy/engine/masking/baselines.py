@@ -126,7 +126,7 @@ class Noise:
 
     def picture(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(image_seed(x, self.seed))
-        drawn = torch.rand(x.shape, generator=generator).to(x)
+        drawn = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
         low, high = x.amin(_places(x), keepdim=True), x.amax(_places(x), keepdim=True)
         return low + (high - low) * drawn
 

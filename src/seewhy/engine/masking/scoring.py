@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ...errors import InputError, ModelError, SeewhyError
 from ..batches import images_depend, tell
-from ..call import Call, as_call, check_input, evaluating, is_volume, matching_input
+from ..call import Call, as_call, evaluating, is_volume, matching_input
+from ..inputs import settled_input
 from ..targets.classes import ScoreFunction
 from ..targets.rows import ROWS_AS_INPUTS, rows_of
 from .baselines import AnyBaseline, Several
@@ -105,8 +106,7 @@ class MaskedForward:
         *,
         baseline: AnyBaseline | Sequence[AnyBaseline],
     ) -> None:
-        check_input(x)
-        self.call = as_call(model)
+        self.call, x = settled_input(as_call(model), x)
         self.call.check_rows(len(x))
         self.x = matching_input(self.call.module, x)
         self.masks, self.scores = masks, scores

@@ -54,7 +54,7 @@ def noise_like(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return torch.randint(1, 128, x.shape[1:], generator=generator).to(x)
     spread = float(x[:1].float().std()) if x[0].numel() > 1 else 0.0
-    return torch.randn(x.shape[1:], generator=generator).to(x) * max(spread / 2, 0.1)
+    return torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x) * max(spread / 2, 0.1)
 
 
 def picture_of(rows: Tensor, row: Tensor, size: Grid) -> Layout | None:

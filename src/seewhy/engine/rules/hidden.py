@@ -198,6 +198,6 @@ def _height_by_place(x: Tensor, y: Tensor) -> float | None:
 
 def _by_place(x: Tensor, y: Tensor) -> bool:
     """Whether each place of y depends on the same place of x alone: then its derivative is a product with a field."""
-    drawn = torch.rand(y.shape, generator=torch.Generator().manual_seed(0)).to(y) - 0.5
+    drawn = torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(y) - 0.5
     back = [torch.autograd.grad(y, x, v, retain_graph=True, allow_unused=True)[0] for v in (torch.ones_like(y), drawn)]
     return back[0] is not None and back[1] is not None and torch.allclose(back[0] * drawn, back[1], rtol=1e-3)

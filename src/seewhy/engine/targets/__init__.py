@@ -2,7 +2,14 @@
 
 A target is an int (class), a str (a label's name, "top1" .. "topK", or "probability:tabby", "probability:top1",
 "margin:tabby/tiger cat", "counterfactual:tabby"), one of the classes here, any callable `output -> (N,)`, or a list of
-these with one for each image. What a target holds for each image goes with it through every batch: a callable of your
+these with one for each image. An int is always the column. A text is a name first (in any case, or one of several
+between commas), and a number where no class has that name. Lists, tuples, arrays and tensors mean the same, and so do
+numpy's and torch's numbers and Python's; floats, bools, None, bytes, sets and mappings are no targets.
+
+`target=` of methods and metrics is one target: a list has one for each image. `targets=` of `explain` and `evaluate` is
+one or a list of several, each for all images; a list in that list, or a row of an array, has one for each image.
+
+What a target holds for each image goes with it through every batch: a callable of your
 own is a `Target`, or has a method `rows(images)` that gives the target of these images.
 """
 
@@ -19,6 +26,7 @@ from .classes import (
     class_scores,
 )
 from .detection import DetectionBox, DetectionSimilarity
+from .names import ClassNames, LabelsLike
 from .numbers import GIVES, Numbers, numbers_of
 from .regions import SegmentationRegion
 from .resolve import (
@@ -39,10 +47,12 @@ __all__ = [
     "GIVES",
     "Binary",
     "ClassIndex",
+    "ClassNames",
     "Counterfactual",
     "DetectionBox",
     "DetectionSimilarity",
     "EmbeddingSimilarity",
+    "LabelsLike",
     "Logit",
     "Margin",
     "Numbers",

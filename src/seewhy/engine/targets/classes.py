@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...errors import TargetError
 from ..answers import described
+from .given import given_classes
 from .numbers import Numbers, looks_like
 from .target import Target
 
@@ -50,18 +51,37 @@ def _gather(output: Any, index: ClassIndex) -> Tensor:
     wanted = list(index) if isinstance(index, tuple) else [index] * n
     if len(wanted) != n:
         raise TargetError(f"target names {len(wanted)} classes for {n} images; give one class, or one for each image")
-    for i in wanted:
-        if isinstance(i, str):
-            raise TargetError(
-                f"target {i!r} is a name, and the model has no labels; give the class's index, or labels="
-            )
-        if not 0 <= i < k:
-            raise TargetError(f"target {i} is not a class of the model, which has {k}: 0 to {k - 1}")
-    return scores.gather(1, torch.tensor(wanted, device=scores.device)[:, None])[:, 0]
+    columns = [check_class(i, k) for i in wanted]
+    return scores.gather(1, torch.tensor(columns, device=scores.device)[:, None])[:, 0]
+
+
+def check_class(index: int | str, k: int) -> int:
+    """Returns the column if it is one of k, or says what it is."""
+    if isinstance(index, str):
+        raise TargetError(
+            f"target {index!r} is a name, and the model has no labels; give the class's index, or labels="
+        )
+    if not 0 <= index < k:
+        raise TargetError(f"target {index} is not a class of the model, which has {k}: 0 to {k - 1}")
+    return index
+
+
+class OfClasses(Target):
+    """A target of classes by `index`, and perhaps by `other`: in any container, a class or one for each image.
+
+    Raises:
+        ArgumentTypeError: one of them is no class.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("index", "other"):
+            if hasattr(self, name):
+                classes = given_classes(getattr(self, name), f"{type(self).__name__}({name}=)")
+                object.__setattr__(self, name, classes)
 
 
 @dataclass(frozen=True)
-class Logit(Target):
+class Logit(OfClasses):
     """The class's score as the model gives it, (N, K) -> (N,); `index` is a class, or a tuple: one for each image."""
 
     index: ClassIndex
@@ -72,7 +92,7 @@ class Logit(Target):
 
 
 @dataclass(frozen=True)
-class Probability(Target):
+class Probability(OfClasses):
     """The class's probability, in [0, 1], of what the model's numbers are (`Model.gives`).
 
     Where no model says it, as where it is called on an answer, that answer itself is looked at.
@@ -89,7 +109,7 @@ class Probability(Target):
 
 
 @dataclass(frozen=True)
-class Margin(Target):
+class Margin(OfClasses):
     """The score of one class less that of another: what speaks for `index` rather than for `other`."""
 
     index: ClassIndex
@@ -101,7 +121,7 @@ class Margin(Target):
 
 
 @dataclass(frozen=True)
-class Counterfactual(Target):
+class Counterfactual(OfClasses):
     """The negated score (Grad-CAM, section 3.3): what would have to go for the class to lose its score."""
 
     index: ClassIndex
@@ -112,10 +132,10 @@ class Counterfactual(Target):
 
 
 @dataclass(frozen=True)
-class Regression(Target):
+class Regression(OfClasses):
     """One number of a regression's output, (N,) or (N, K); with `value`, minus the squared distance to that value."""
 
-    index: int = 0
+    index: ClassIndex = 0
     value: float | None = None
     one_each: ClassVar = {"index": 1}
 

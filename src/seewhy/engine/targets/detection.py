@@ -11,11 +11,12 @@ from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from ...errors import TargetError
+from .classes import OfClasses, check_class
 from .target import Target
 
 
 @dataclass(frozen=True)
-class DetectionBox(Target):
+class DetectionBox(OfClasses):
     """A detector's score for a class around a box, before non-maximum suppression, where it is still differentiable.
 
     Every raw prediction whose box overlaps `box` with an IoU of at least `iou` adds its class score, weighted by that
@@ -23,26 +24,25 @@ class DetectionBox(Target):
 
     Args:
         box: (x0, y0, x1, y1) in the units of the model's boxes.
-        index: the class.
+        index: the class, or its name.
         iou: overlap below which a prediction does not count, in [0, 1].
         form: how the model writes boxes.
     """
 
     box: tuple[float, float, float, float]
-    index: int
+    index: int | str
     iou: float = 0.5
     form: Literal["xyxy", "cxcywh"] = "xyxy"
 
     def __call__(self, output: Any) -> Tensor:
         boxes, scores = _boxes_and_scores(output)
-        if not 0 <= self.index < scores.shape[-1]:
-            raise TargetError(f"target {self.index} is not a class of the detector, which has {scores.shape[-1]}")
+        index = check_class(self.index, scores.shape[-1])
         boxes = boxes.detach()
         if self.form == "cxcywh":
             center, half = boxes[..., :2], boxes[..., 2:] / 2
             boxes = torch.cat([center - half, center + half], -1)
         overlap = _iou(boxes, boxes.new_tensor(self.box))  # (N, A)
-        return (scores[..., self.index] * overlap * (overlap >= self.iou)).sum(1)
+        return (scores[..., index] * overlap * (overlap >= self.iou)).sum(1)
 
 
 def _boxes_and_scores(output: Any) -> tuple[Tensor, Tensor]:
@@ -98,6 +98,9 @@ class DetectionSimilarity(Target):
         return best
 
     def _of_record(self, record: Mapping[str, Tensor]) -> Tensor:
+        missing = [name for name in ("boxes", "labels", "scores") if not isinstance(record.get(name), Tensor)]
+        if missing:
+            raise TargetError(f"a detector's record has no tensor {', '.join(missing)}; give boxes, labels and scores")
         boxes, labels, scores = (record[name] for name in ("boxes", "labels", "scores"))
         if not len(boxes):
             return boxes.new_zeros(())

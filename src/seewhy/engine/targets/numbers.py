@@ -30,8 +30,9 @@ _OF_PROBLEMS: dict[str, Gives] = {  # as transformers' configurations have them
     "multi_label_classification": "logits",
     "regression": "score",
 }
+_CLASSIFIERS = ("ForImageClassification", "ForSemanticSegmentation")  # as transformers calls them
 _PARTS_OF_ROUNDING = 16  # of one, in the answer's own precision, for each class
-_seen: Remembered[Numbers] = Remembered()
+_seen: Remembered[tuple[Gives | None]] = Remembered()
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def numbers_of(call: Call, output: object) -> Numbers:
     said = call.gives or (said_by(call.module) if call.output is main_output else None)
     table = output if isinstance(output, Tensor) and output.numel() else None
     if said is None and table is not None:
-        return _seen.get(call.module, call.asked, lambda: Numbers(looks_like(table), call.multi_label))
+        (gives,) = _seen.get(call.module, call.asked, lambda: (looks_like(table),))
+        return Numbers(gives, call.multi_label)
     if said in ("probabilities", "sigmoids") and table is not None and table.is_floating_point():
         _check_chances(table, said)
     return Numbers(said or "logits", call.multi_label)
@@ -111,10 +113,18 @@ def said_by(module: nn.Module) -> Gives | None:
         return _OF_PROBLEMS[problem]
     if isinstance(getattr(module, "pretrained_cfg", None), dict):  # timm's
         return "embedding" if getattr(module, "num_classes", None) == 0 else "logits"
+    if type(module).__name__.endswith(_CLASSIFIERS) or _is_of_torchvision(module):
+        return "logits"
     last = module
     while isinstance(last, nn.Sequential) and len(last):
         last = last[-1]
     return next((gives for kind, gives in _OF_HEADS if isinstance(last, kind)), None)
+
+
+def _is_of_torchvision(module: nn.Module) -> bool:
+    """Whether it is a network of torchvision's that classifies pictures, or their places."""
+    where = type(module).__module__
+    return where.startswith("torchvision.models.") and "detection" not in where
 
 
 def has_many_labels(module: nn.Module) -> bool:

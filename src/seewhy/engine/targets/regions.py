@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...errors import TargetError
-from .target import Target
+from .classes import OfClasses, check_class
+from .numbers import Numbers, looks_like
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationRegion(Target):
+class SegmentationRegion(OfClasses):
     """The class's scores summed over a region, (N, K, H, W) -> (N,).
 
     Args:
-        index: the class.
-        region: (H, W) or (N, H, W), 1 inside; resized to the output. None: where the model predicts the class.
+        index: the class, or its name.
+        region: (H, W) or (N, H, W), 1 inside; resized to the output. None: where the model predicts the class, which is
+            where its score is the largest, or, where classes do not exclude each other, its probability above a half.
+        numbers: what the scores are; where no model says it the output itself is looked at.
     """
 
-    index: int
+    index: int | str
     region: Tensor | None = None
+    numbers: Numbers | None = field(default=None, repr=False)
     one_each: ClassVar = {"region": 3}
 
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise TargetError(f"SegmentationRegion needs an output (N, K, H, W), got {shape}; pass output= to pick it")
-        if not 0 <= self.index < output.shape[1]:
-            raise TargetError(f"target {self.index} is not a class of the model, which has {output.shape[1]}")
+        index = check_class(self.index, output.shape[1])
         self.check_images(len(output))
         if self.region is None:
-            inside = (output.argmax(1) == self.index).to(output.dtype)  # (N, H, W)
+            inside = self._predicted(output, index).to(output.dtype)  # (N, H, W)
         else:
             region = self.region.to(output).reshape(-1, 1, *self.region.shape[-2:])
             inside = torch.nn.functional.interpolate(region, output.shape[-2:], mode="nearest")[:, 0]
-        return (output[:, self.index] * inside).flatten(1).sum(1)
+        return (output[:, index] * inside).flatten(1).sum(1)
+
+    def _predicted(self, output: Tensor, index: int) -> Tensor:
+        """Where the class is predicted, (N, H, W)."""
+        numbers = self.numbers or Numbers(looks_like(output))
+        if output.shape[1] > 1 and not numbers.multi_label and numbers.gives != "sigmoids":
+            inside = output.argmax(1) == index
+        else:
+            inside = numbers.probabilities(output)[:, index] > 0.5
+        return inside

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import ArgumentTypeError, TargetError, did_you_mean
+from ...errors import TargetError
 from .classes import Counterfactual, Logit, Margin, Probability, ScoreFunction, class_scores
+from .given import given_classes, given_target, given_targets
+from .names import ClassNames, as_number, column_of
 from .numbers import Numbers, in_words
+from .regions import SegmentationRegion
 from .rows import OneEach, row_of
 from .target import Target
 
@@ -48,55 +50,56 @@ def resolve(
 ) -> list[ResolvedTarget]:
     """Turns what the user named into score functions for this output: one, or K for "topK".
 
-    `numbers` says what the output's are.
+    `labels` are the names of its columns, a text is a name first; `numbers` says what the output's are.
 
     Raises:
+        ArgumentTypeError: what is no target.
+        ModelError: there are more names than columns, or fewer.
         TargetError: a label, an index or a number of targets that the output does not have.
     """
-    if not callable(target) and numbers.gives in ("embedding", "records"):
+    names = ClassNames.of(labels)
+    if names is not None:
+        names.check_output(output)
+    given = given_target(target)
+    if not callable(given) and numbers.gives in ("embedding", "records"):
         raise TargetError(
             f"the model gives {in_words(numbers.gives)}, which has no classes; give a callable target such as "
             "seewhy.targets.EmbeddingSimilarity or DetectionBox"
         )
-    if isinstance(target, str) and (match := _TOP.fullmatch(target)):
+    if isinstance(given, list) and any(map(_is_more_than_a_class, given)):
+        return [_one_each(given, output, names, numbers)]
+    if isinstance(given, list):
+        given = Logit(tuple(each for each in given if isinstance(each, int | str)))
+    elif isinstance(given, str) and (match := _TOP.fullmatch(given)):
         return _top(int(match[2]), output, _FORMS[match[1] or "logit"], numbers)
-    if isinstance(target, str) and target.partition(":")[0] in _FORMS and ":" in target:
-        return resolve(_form(target), output, labels, numbers=numbers)
-    if hasattr(target, "tolist"):  # a tensor, or numpy's integers and arrays
-        target = target.tolist()
-    if isinstance(target, bool) or target is None:
-        raise ArgumentTypeError(f"target={target!r} is no target; give a class index, a label, 'top1' or a callable")
-    if isinstance(target, int | str):
-        target = Logit(target)
-    elif isinstance(target, Sequence) and any(map(_is_more_than_a_class, target)):
-        return [_one_each(target, output, labels, numbers)]
-    elif isinstance(target, Sequence):
-        each: list[Any] = list(target)
-        target = Logit(tuple(each))
-    if not callable(target):
-        raise ArgumentTypeError(
-            f"target={target!r} is no target; give a class index, a label, 'topK', a list of those, or a callable"
-        )
+    elif isinstance(given, str) and _has_form(given) and not (names and names.columns(given)):
+        given = _form(given, names)
+    elif isinstance(given, int | str):
+        given = Logit(given)
     if isinstance(output, Tensor) and not output.ndim:
         raise TargetError(
             "the model's output is one number for all images, as a loss is; give output=, a function from what the "
             "model returns to the tensor that is meant"
         )
-    scored = _settled(target, labels, numbers)
+    scored = _settled(given, names, numbers)
     index = getattr(scored, "index", None)
     n = len(output) if isinstance(output, Tensor) else None
     indices = index if isinstance(index, tuple) else (index,) * (n or 1)
-    return [ResolvedTarget(describe(target), scored, indices, numbers)]
+    return [ResolvedTarget(describe(given), scored, indices, numbers)]
 
 
 def _is_more_than_a_class(target: object) -> bool:
     if isinstance(target, str):
-        return bool(_TOP.fullmatch(target)) or (target.partition(":")[0] in _FORMS and ":" in target)
+        return bool(_TOP.fullmatch(target)) or _has_form(target)
     return callable(target)
 
 
+def _has_form(target: str) -> bool:
+    return ":" in target and target.partition(":")[0] in _FORMS
+
+
 def _one_each(
-    targets: Sequence[int | str | ScoreFunction], output: object, labels: Sequence[str] | None, numbers: Numbers
+    targets: Sequence[int | str | ScoreFunction], output: object, labels: ClassNames | None, numbers: Numbers
 ) -> ResolvedTarget:
     """A list of one target for each image."""
     n = len(targets)
@@ -110,15 +113,20 @@ def _one_each(
     return ResolvedTarget(describe(score), score, tuple(found[0].indices[0] for found in each), numbers)
 
 
-def _form(target: str) -> ScoreFunction:
+def _form(target: str, names: ClassNames | None) -> ScoreFunction:
     """The target that "probability:tabby" or "margin:tabby/tiger cat" names."""
     form, _, name = target.partition(":")
     if form != "margin":
         return _FORMS[form](name)
-    first, _, second = name.partition("/")
-    if not first or not second:
-        raise TargetError(f"target {target!r} needs two classes: 'margin:tabby/tiger cat' or 'margin:281/282'")
-    return Margin(first, second)
+    parts = name.split("/")
+    cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
+    both = [cut for cut in cuts if all(cut)]
+    known = [cut for cut in both if names and all(names.columns(side) or as_number(side) is not None for side in cut)]
+    if not both or len(known) > 1:  # a name may have a slash of its own
+        several = f", and can be read in {len(known)} ways" if known else ""
+        way_out = "'margin:tabby/tiger cat' or 'margin:281/282'"
+        raise TargetError(f"target {target!r} needs two classes{several}: {way_out}")
+    return Margin(*(known or both)[0])
 
 
 def _top(k: int, output: Any, form: Callable[..., ScoreFunction], numbers: Numbers) -> list[ResolvedTarget]:
@@ -134,41 +142,20 @@ def _top(k: int, output: Any, form: Callable[..., ScoreFunction], numbers: Numbe
     ]
 
 
-def _settled(target: ScoreFunction, labels: Sequence[str] | None, numbers: Numbers) -> ScoreFunction:
+def _settled(target: ScoreFunction, names: ClassNames | None, numbers: Numbers) -> ScoreFunction:
     """Replaces the label names in a target by class indices, and says of probabilities which they are."""
     if not dataclasses.is_dataclass(target):  # a callable may have an `index` of its own
         return target
-    named = {f: getattr(target, f, None) for f in ("index", "other")}
-    found: dict[str, Any] = {
-        f: tuple(_index(v, labels) for v in value) if isinstance(value, tuple) else _index(value, labels)
-        for f, value in named.items()
-        if isinstance(value, str | tuple)
-    }
-    if isinstance(target, Probability) and target.numbers is None:
+    found: dict[str, Any] = {}
+    for name in ("index", "other"):
+        value = getattr(target, name, None)
+        if isinstance(value, str | tuple):
+            given = given_classes(value, f"{type(target).__name__}({name}=)")
+            listed = isinstance(given, tuple)
+            found[name] = tuple(column_of(v, names) for v in given) if listed else column_of(given, names)
+    if isinstance(target, Probability | SegmentationRegion) and target.numbers is None:
         found["numbers"] = numbers
     return dataclasses.replace(target, **found) if found else target
-
-
-def _index(name: int | str, labels: Sequence[str] | None) -> int | str:
-    """The index of a label: the whole name, or the one label that has it among its comma-separated synonyms."""
-    if not isinstance(name, str):
-        if isinstance(name, bool) or not hasattr(name, "__index__"):
-            raise ArgumentTypeError(f"target has {name!r} in its list, which is no class; give indices or labels")
-        return operator.index(name)
-    if name.isdecimal():
-        return int(name)
-    if labels is None:
-        return name
-    wanted = name.strip().lower()
-    exact = [i for i, label in enumerate(labels) if label.lower() == wanted]
-    partial = [i for i, label in enumerate(labels) if wanted in [part.strip().lower() for part in label.split(",")]]
-    found = exact or partial
-    if len(found) == 1:
-        return found[0]
-    if found:
-        several = ", ".join(f"{i} ({labels[i]})" for i in found[:4])  # ImageNet has two cranes
-        raise TargetError(f"target {name!r} is the name of several classes: {several}; give the index")
-    raise TargetError(f"target {name!r} is not a label of the model{did_you_mean(name, labels)}")
 
 
 def phrase(target: ResolvedTarget, image: int, label: Callable[[int], str]) -> str:
@@ -203,12 +190,12 @@ def describe(target: Any) -> str:
 
 
 def as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
-    """One target or several as a list."""
-    if isinstance(targets, str | int | Tensor) or callable(targets):
-        return [targets]
-    if not isinstance(targets, Iterable):
-        raise ArgumentTypeError(f"targets={targets!r} is no target; give a class, a label, 'topK' or a callable")
-    return list(targets)
+    """One target, or several in any container, as a list.
+
+    Raises:
+        ArgumentTypeError: what is no target, or has no order.
+    """
+    return [*given_targets(targets)]
 
 
 def check_one_each(target: TargetLike, n: int) -> None:
@@ -233,9 +220,8 @@ def one_each(target: TargetLike) -> int | None:
 
 def _listed(target: TargetLike) -> list[int | str | ScoreFunction] | None:
     """A list of targets, one for each image, in any container."""
-    if hasattr(target, "tolist"):
-        target = target.tolist()
-    return list(target) if isinstance(target, Sequence) and not isinstance(target, str) else None
+    given = given_target(target)
+    return given if isinstance(given, list) else None
 
 
 def part_of(target: TargetLike, images: Sequence[int]) -> TargetLike:

@@ -83,6 +83,10 @@ def asked(score: ScoreFunction, output: object, n: int) -> Tensor:
         return score(output)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
+        if "numpy() on Tensor that requires grad" in reason:
+            raise TargetError(
+                "the target hands a tensor to numpy, and no gradient passes that; give one that computes in torch"
+            ) from error
         if not any(said in reason for said in ("must match", "expanded size", "is invalid for input")):
             raise
         raise TargetError(

@@ -36,7 +36,7 @@ def check_cross_entropy(problem: Problem, classes: int, solver: str, *, values: 
         slopes = torch.autograd.grad(losses.sum(), leaf, create_graph=True)[0] + 0 * leaf
         atol = 1e-6 if outputs.dtype == torch.float64 else 1e-3
         for _ in range(_DIRECTIONS):
-            v = torch.randn(outputs.shape, generator=generator).to(outputs)
+            v = torch.randn(outputs.shape, generator=generator, dtype=torch.float32).to(outputs)
             moved = torch.autograd.grad(slopes, leaf, v, retain_graph=True)[0]
             if not torch.allclose(moved, p * v - p * (p * v).sum(1, keepdim=True), atol=atol):
                 return True

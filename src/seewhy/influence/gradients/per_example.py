@@ -117,7 +117,9 @@ def _found_unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[st
         some = images[torch.arange(count) % len(images)]
         with Taps(layers) as taps:
             outputs = run(call, {}, some)
-            weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(count)).to(outputs)
+            weights = torch.randn(
+                outputs.shape, generator=torch.Generator().manual_seed(count), dtype=torch.float32
+            ).to(outputs)
             signals = taps.gradients(outputs, weights)
         parts = {n: w.new_empty(count, w.numel()) for n, w in problem.weights(call.module).items()}
         written, strange = _by_layer(taps, signals, parts)

@@ -48,7 +48,9 @@ class Projection:
             return self._kept[index]
         generator = torch.Generator().manual_seed((self._key + index) % 2**63)
         size = rows, self.dim
-        block = torch.randn(size, generator=generator) if self._normal else _signs(*size, generator)
+        block = (
+            torch.randn(size, generator=generator, dtype=torch.float32) if self._normal else _signs(*size, generator)
+        )
         if (len(self._kept) + 1) * _BLOCK * self.dim * block.element_size() <= _KEPT:
             self._kept[index] = block
         return block

@@ -22,7 +22,7 @@ from ..solvers.catalog import find_solver, own_solver
 from ..solvers.solver import Solver
 from . import fingerprint, manifest
 from .building import Building, Cost, Tell, key_of
-from .examples import Absent, Joined, TrainData, as_examples
+from .examples import Absent, Joined, TrainData
 from .manifest import Head, ModelLike
 from .questions import Asked, InfluenceQuery, asked, questions
 from .ranking import TopK, rank_ends
@@ -111,7 +111,7 @@ class InfluenceIndex:
         """
         manifest.check_options(dtype, batch_size, shard_rows)
         models, shared = manifest.listed(model), world()
-        examples, made = as_examples(train_data, manifest.preprocess_of(models[-1])), own_solver(find_solver(solver))
+        examples, made = manifest.examples_of(train_data, models[-1]), own_solver(find_solver(solver))
         settings = {
             "l2": l2,
             "parameters": None if parameters is None else list(parameters),
@@ -121,7 +121,7 @@ class InfluenceIndex:
             "about": dict(about or {}),
         }
         head = manifest.describe_index(models, examples, made, loss, settings)
-        manifest.tell_classes(examples, models[-1], head)
+        manifest.tell_classes(examples, head)
         temporary = tempfile.TemporaryDirectory(prefix="seewhy-") if out is None and shared.rank == 0 else None
         store = Store(shared.gather(temporary.name if temporary else out or "")[0], writer=shared.rank)
         if store.load() and (store.head["complete"] or store.files):  # else nothing was done: begun anew
@@ -281,7 +281,7 @@ class InfluenceIndex:
                 index that `fit` gives of all; "keep" leaves it as it is. It matters to solvers that have passes.
             progress: as in `fit`.
         """
-        examples = as_examples(data, manifest.preprocess_of(self.model))
+        examples = manifest.examples_of(data, self.model)
         head = {**self._head, "data": [*self._head["data"], examples.fingerprint()]}
         self._change(head, Joined([*self.data.parts, examples]), curvature, progress)
 
@@ -317,7 +317,7 @@ class InfluenceIndex:
     def _take(self, head: Head, data: Joined) -> None:
         """Makes this index one of these examples."""
         self._head, self.data = head, data
-        self.classes = tuple(head["classes"] or [f"class {i}" for i in range(head["outputs"])])
+        self.classes = manifest.class_names(head)
         removed = set(head["removed"])
         self.ids = torch.tensor([i for i in range(len(data)) if i not in removed])
         self.problem = Problem(

@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...data.dataset import LabelledImages
 from ...data.disk import own_version
 from ...data.images import read_image
 from ...data.preprocess import Preprocess
 from ...engine.call import Call, check_input
 from ...engine.targets.classes import class_scores
+from ...engine.targets.names import ClassNames, as_number
 from ...engine.targets.numbers import numbers_of
-from ...errors import InputError, SeewhyWarning
-from ...models.call import call_of
+from ...errors import InputError, ModelError, SeewhyWarning
+from ...models.call import call_of, labels_of
+from ...models.classes import in_classes_of
 from ...models.model import Model
 from ..gradients.losses import loss_values, same_values
 from ..problem import Loss, cross_entropy
@@ -58,7 +61,7 @@ def said_of_noise(calls: Sequence[Call], shape: Sequence[int]) -> list[list[floa
 
     None for a model that does not say the same twice, or no number.
     """
-    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32) - 0.5
     said = [[outputs_of(call, noise)[0].double() for _ in range(2)] for call in calls]
     return [once.tolist() if once.isfinite().all() and torch.equal(once, again) else None for once, again in said]
 
@@ -93,7 +96,10 @@ def describe_index(
     outputs = said.shape[1]
     if loss is cross_entropy:
         _check_logits(call, said)
-    known = [names for names in (getattr(model, "labels", None), examples.classes) if names and len(names) == outputs]
+    own = labels_of(model)
+    if own is not None:
+        own.check_width(outputs)
+    known = [names for names in (own, examples.classes) if names and len(names) == outputs]
     head: Head = {
         "seewhy": own_version(),
         "solver": solver.name,
@@ -213,9 +219,14 @@ def same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) ->
     return {**stored, "about": given["about"] or stored["about"]}
 
 
-def tell_classes(examples: Examples, model: ModelLike, head: Mapping[str, Any]) -> None:
-    """Warns of classes without any training example, and of those that the data and the model name differently."""
-    names = head["classes"] or [f"class {i}" for i in range(head["outputs"])]
+def class_names(head: Head) -> ClassNames:
+    """A name for each of the model's outputs."""
+    return ClassNames.of(head["classes"]) or ClassNames(f"class {i}" for i in range(head["outputs"]))
+
+
+def tell_classes(examples: Examples, head: Head) -> None:
+    """Warns of classes without any training example."""
+    names = class_names(head)
     empty = [] if examples.labels is None else sorted(set(range(head["outputs"])) - set(examples.labels))
     if empty:
         told = ", ".join(names[i] for i in empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
@@ -225,16 +236,6 @@ def tell_classes(examples: Examples, model: ModelLike, head: Mapping[str, Any]) 
             SeewhyWarning,
             stacklevel=3,
         )
-    pairs = enumerate(zip(examples.classes or (), getattr(model, "labels", None) or (), strict=False))
-    for i, (ours, theirs) in pairs:
-        if ours != theirs:
-            warnings.warn(
-                f"class {i} is {ours!r} in the training data and {theirs!r} in the model; labels are taken by number: "
-                "check that they mean the same",
-                SeewhyWarning,
-                stacklevel=3,
-            )
-            break
 
 
 def listed(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
@@ -250,6 +251,23 @@ def preprocess_of(model: ModelLike) -> Preprocess | None:
     return model.preprocess if isinstance(model, Model) else None
 
 
+def examples_of(data: TrainData, model: ModelLike) -> Examples:
+    """Training data as a model takes them, with its classes for labels: of those that both have names for, by name.
+
+    Raises:
+        ModelError: a class of the data is none of the model's.
+    """
+    numbered = isinstance(data, LabelledImages) and all(as_number(name) is not None for name in data.classes)
+    if isinstance(model, Model) and isinstance(data, LabelledImages) and (model.labels or numbered):
+        try:
+            data = in_classes_of(model, data)
+        except ModelError as error:
+            raise ModelError(
+                f"{str(error).partition(';')[0]}; give the names of its columns: seewhy.wrap(module, labels=...)"
+            ) from error
+    return as_examples(data, preprocess_of(model))
+
+
 def opened_data(given: Sequence[TrainData], model: ModelLike, head: Head, folder: object) -> Joined:
     """The data sets that an index was made of, checked; places for them where none were given."""
     if not given:
@@ -259,7 +277,7 @@ def opened_data(given: Sequence[TrainData], model: ModelLike, head: Head, folder
             f"the index in '{folder}' is of {len(head['data'])} data sets, {len(given)} were given; data= takes the "
             "first, and added= a list of those that were added"
         )
-    parts = [as_examples(data, preprocess_of(model)) for data in given]
+    parts = [examples_of(data, model) for data in given]
     for stored, part in zip(head["data"], parts, strict=True):
         fingerprint.check_data(stored, part.fingerprint(), folder)
     return Joined(parts)

@@ -59,7 +59,7 @@ class Arnoldi(GradientSolver):
         options = {"kind": self.settings["curvature"], "damping": self.settings["damping"]}
         curvature = Curvature(problem, batches, **options, reduce=reduce, progress=progress)
         size = problem.flat().numel()
-        start = torch.randn(size, generator=torch.Generator().manual_seed(self.settings["seed"]))
+        start = torch.randn(size, generator=torch.Generator().manual_seed(self.settings["seed"]), dtype=torch.float32)
         values, vectors = lanczos(curvature, in_double(start.to(problem.device)), min(self.settings["krylov"], size))
         values, vectors = values.flip(0)[: self.settings["rank"]], vectors.flip(0)[: self.settings["rank"]]
         positive = values > 1e-6 * values[0].abs()

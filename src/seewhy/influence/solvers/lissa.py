@@ -70,7 +70,9 @@ class LiSSA(Streaming):
         super().fit(problem, batches, reduce=reduce, progress=progress)
         if self._scale is None:
             size = problem.flat().numel()
-            start = torch.randn(size, generator=torch.Generator().manual_seed(self.settings["seed"]))
+            start = torch.randn(
+                size, generator=torch.Generator().manual_seed(self.settings["seed"]), dtype=torch.float32
+            )
             largest = largest_curvature(self.curvature(), in_double(start.to(problem.device)), self.passes, progress)
             self._scale = torch.tensor(1.1 * largest, dtype=torch.float64)
 

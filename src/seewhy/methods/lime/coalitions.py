@@ -51,7 +51,7 @@ class LimeKernel:
     block: ClassVar[int] = 1
 
     def draw(self, n: int, d: int, generator: torch.Generator, *, begun: bool) -> Tensor:
-        shown = torch.rand(n, d, generator=generator) < 0.5
+        shown = torch.rand(n, d, generator=generator, dtype=torch.float32) < 0.5
         if not begun:
             shown[:1] = True
         return shown
@@ -138,7 +138,7 @@ def _drawn_pairs(pairs: int, d: int, generator: torch.Generator) -> Tensor:
     if not pairs:
         return torch.empty(0, d, dtype=torch.bool)
     sizes = 1 + torch.multinomial(_of_size(d), pairs, replacement=True, generator=generator)
-    places = torch.rand(pairs, d, generator=generator).argsort(1).argsort(1)
+    places = torch.rand(pairs, d, generator=generator, dtype=torch.float32).argsort(1).argsort(1)
     shown = places < sizes[:, None]
     return torch.stack([shown, ~shown], 1).flatten(0, 1)
 

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ...engine.call import Call, check_input
+from ...engine.call import Call
+from ...engine.inputs import settled_input
 from ...engine.masking.baselines import AnyBaseline, BaselineLike, find_baseline
 from ...engine.masking.masks import GridMasks
 from ...engine.masking.running import Running
@@ -74,7 +75,7 @@ def _rise(
         InputError: an option cannot be used.
         ScorerError: the model or a target failed before anything was scored; later, what is known is returned.
     """
-    check_input(x)
+    call, x = settled_input(call, x)
     if samples < 2:
         raise InputError(f"samples={samples} is too few; RISE needs at least 2, usually 4000")
     if form not in get_args(Form):

@@ -60,9 +60,12 @@ def _uniform(scheme: Scheme, count: int, numbers: int, shifts: int, generator: t
         own = int(torch.randint(1 << 62, (), generator=generator))
         engine = torch.quasirandom.SobolEngine(numbers, scramble=True, seed=own)  # type: ignore[no-untyped-call]
         drawn: Tensor = engine.draw(count, dtype=torch.float64)
+        drawn[:1] = (engine.shift.double() / 2**engine.MAXBIT).float()  # which torch keeps in its default type
         return drawn
     if scheme == "iid":
-        return torch.rand(count, numbers, generator=generator)
-    drawn = torch.rand(-(-count // 2), numbers, generator=generator).repeat_interleave(2, 0)[:count]
+        return torch.rand(count, numbers, generator=generator, dtype=torch.float32)
+    drawn = torch.rand(-(-count // 2), numbers, generator=generator, dtype=torch.float32).repeat_interleave(2, 0)[
+        :count
+    ]
     drawn[1::2, :-shifts] = 1 - drawn[1::2, :-shifts]  # the shift stays
     return drawn

@@ -46,7 +46,10 @@ class _Road(ExplanationMetric):
         ranks = pixel_ranks(case.fields, case.x, self.seed)
         pixels = ranks[0].numel()
         # the same noise at every share and in both orders: what differs is what was removed
-        drawn = [torch.randn(image.shape, generator=image_generator(image, self.seed)) for image in case.x]
+        drawn = [
+            torch.randn(image.shape, generator=image_generator(image, self.seed), dtype=torch.float32)
+            for image in case.x
+        ]
         found = []
         for share in self.shares:
             count = removed(share, pixels)

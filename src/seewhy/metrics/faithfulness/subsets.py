@@ -117,7 +117,7 @@ class Infidelity(_Additive):
         generator = image_generator(image, self.seed)
         lengths = torch.tensor([max(1, round(side * min(height, width))) for side in self.sides])
         side = lengths[torch.randint(len(lengths), (self.samples,), generator=generator)]
-        drawn = torch.rand(2, self.samples, generator=generator)
+        drawn = torch.rand(2, self.samples, generator=generator, dtype=torch.float32)
         left, top = ((drawn[i] * (length - side + 1)).long() for i, length in enumerate((width, height)))
         return PatchMasks(torch.stack([left, top, left + side, top + side], 1), (height, width))
 
@@ -194,7 +194,7 @@ class SubsetMasks:
         return len(self.counts)
 
     def render(self, start: int, stop: int, device: torch.device) -> Tensor:
-        kept = torch.ones(stop - start, int(self.labels.max()) + 1)
+        kept = torch.ones(stop - start, int(self.labels.max()) + 1, dtype=torch.float32)
         for row, i in zip(kept, range(start, stop), strict=True):
             generator = torch.Generator().manual_seed(self.seed + i)
             row[torch.randperm(len(row), generator=generator)[: self.counts[i]]] = 0

@@ -56,7 +56,7 @@ def evaluate_localisation(
     layers: LayersLike = None,
     validation: LabelledImages | None = None,
     rule: RuleLike = "cam2016",
-    classes: Mapping[str, int] | None = None,
+    classes: Mapping[str, int | str] | None = None,
     chance: Sequence[Chance] = CHANCES,
     cases: int = 4,
     seed: int = 0,
@@ -75,7 +75,7 @@ def evaluate_localisation(
         metrics: names from `seewhy.metrics.LOCALIZATION`, or metrics with settings of their own; a mapping names them.
         validation: other pictures, on which `max_box_accuracy` fits the threshold of its figure "validation".
         rule: how maps become the guesses of `topk_localization`, and the boxes that are drawn.
-        classes: the model's class for names of the data's classes; by name or by order unless given.
+        classes: the model's class for names of the data's classes; found by name unless given (`class_indices`).
         chance: maps that know nothing of the model, scored beside the methods.
         cases: how many of the best and of the worst maps of each method are kept to look at.
         seed: of the random chance map.

@@ -50,7 +50,7 @@ class MaxSensitivity(MethodMetric):
         generators = [image_generator(image, self.seed) for image in case.x]
         most = torch.zeros(len(case.x), dtype=torch.float64)
         for _ in range(self.samples):
-            drawn = torch.stack([torch.rand(case.x.shape[1:], generator=g) for g in generators])
+            drawn = torch.stack([torch.rand(case.x.shape[1:], generator=g, dtype=torch.float32) for g in generators])
             copies = case.x + ((2 * drawn - 1) * self.radius).to(case.x)
             most = torch.maximum(most, self._change(case.maps, explain(case.model, copies, case.score)))
         return Measured(most)

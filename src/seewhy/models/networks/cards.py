@@ -1,4 +1,4 @@
-"""What a training leaves: weights and the card that says what they are, each written whole or not at all."""
+"""What a training or `Model.save` leaves: weights and the card that says what they are, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from ...data.disk import own_version, write_whole
 from ...data.preprocess import Preprocess
 from ...errors import ModelError, TrainingError
 
-FORMAT, VERSION = "seewhy-localisation", 1
+TRAINED, SAVED, VERSION = "seewhy-localisation", "seewhy-model", 1
 CARD, WEIGHTS, STATE, HISTORY, CURVES = "card.json", "model.safetensors", "last.ckpt", "history.json", "learning.png"
+Card = Mapping[str, Any]
+_NEEDED = {
+    TRAINED: {"architecture", "labels", "preprocess"},
+    SAVED: {"source", "name", "labels", "preprocess", "output", "gives", "multi_label", "takes", "tensors"},
+}
+_BY = "give one that 'seewhy train' or model.save wrote"
 
 
 def keep(path: Path, data: bytes) -> None:
@@ -37,17 +43,18 @@ def keep(path: Path, data: bytes) -> None:
         raise TrainingError(f"'{path}' cannot be written: {why}; {stays}") from error
 
 
-def make_card(preprocess: Preprocess, **entries: Any) -> dict[str, Any]:
+def make_card(preprocess: Preprocess | None, *, form: str = TRAINED, **entries: Any) -> dict[str, Any]:
     """A card of this version, with the versions of what made it."""
     import timm
     import torch
 
     versions = {"seewhy": own_version(), "torch": torch.__version__, "timm": timm.__version__}
-    return {"format": FORMAT, "version": VERSION, **entries, "preprocess": asdict(preprocess), "versions": versions}
+    said = None if preprocess is None else asdict(preprocess)
+    return {"format": form, "version": VERSION, **entries, "preprocess": said, "versions": versions}
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Reads the card of a trained model.
+    """Reads the card of a trained or saved model; its "format" says which.
 
     Raises:
         ModelError: there is none, it is damaged, or a newer version wrote it.
@@ -56,24 +63,25 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"folder '{folder}' has no {CARD}; give one that 'seewhy train' wrote") from error
+        raise ModelError(f"folder '{folder}' has no {CARD}; {_BY}") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"card '{path}' cannot be read: {str(error).splitlines()[0]}; train again") from error
-    if not isinstance(card, Mapping) or card.get("format") != FORMAT:
-        raise ModelError(f"card '{path}' is not of the format '{FORMAT}'; give a folder that 'seewhy train' wrote")
+        raise ModelError(f"card '{path}' cannot be read: {str(error).splitlines()[0]}; make it again") from error
+    form = card.get("format") if isinstance(card, Mapping) else None
+    if form not in _NEEDED:
+        raise ModelError(f"card '{path}' is not of the format {' or '.join(map(repr, _NEEDED))}; {_BY}")
     if not isinstance(card.get("version"), int) or card["version"] > VERSION:
         raise ModelError(f"card '{path}' has version {card.get('version')}; this seewhy reads {VERSION}: update it")
-    missing = {"architecture", "labels", "preprocess"} - card.keys()
+    missing = _NEEDED[form] - card.keys()
     if missing:
-        raise ModelError(f"card '{path}' lacks {', '.join(sorted(missing))}; train again")
+        raise ModelError(f"card '{path}' lacks {', '.join(sorted(missing))}; make it again")
     return dict(card)
 
 
-def card_preprocess(card: Mapping[str, Any]) -> Preprocess:
+def card_preprocess(card: Card) -> Preprocess:
     """How photos become inputs, as a card says it."""
     said = card["preprocess"]
     try:
         entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
         return Preprocess(**entries)
-    except (AttributeError, TypeError) as error:
-        raise ModelError(f"the card's preprocess {said!r} is none of this version; train again") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"the card's preprocess {said!r} is none of this version; make it again") from error

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...data.dataset import LabelledImages
 from ...engine.flow import find_flow
 from ...engine.heads import linear_heads
+from ...engine.targets.names import ClassNames
 from ...errors import InputError, MissingExtraError, ModelError
 from ..call import call_of
 from ..model import Model
@@ -73,7 +74,7 @@ def with_head(model: Model, weight: Tensor, bias: Tensor, labels: Sequence[str])
     if hasattr(module, "num_classes"):  # what timm's models say of themselves
         module.num_classes = len(weight)  # type: ignore[assignment]
     return replace(
-        model, module=module, labels=tuple(labels), name=f"{model.name} with another head", multi_label=False
+        model, module=module, labels=ClassNames.of(labels), name=f"{model.name} with another head", multi_label=False
     )
 
 

@@ -1,0 +1,74 @@
+"""The numbers of pictures as a model takes them: floats wherever it can, which have gradients and do not round."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..errors import SeewhyWarning
+from .black_box import BlackBox
+from .call import Bounds, Call, check_input
+from .exchange import said_alike
+from .weights import place_of_weights
+
+
+def settled_input(call: Call, x: Tensor) -> tuple[Call, Tensor]:
+    """The call, and the pictures (N, C, H, W) as floats free of the caller's graph; what is settled stays as it is.
+
+    Whole numbers go in as floats: noise and masks are then not rounded. Where the model takes whole numbers alone, or
+    says something else of the floats (it may scale whole numbers by itself), the call rounds what goes in.
+
+    Raises:
+        InputError: x is no batch of pictures.
+    """
+    check_input(x)
+    floats = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    if x.is_floating_point() or x.dtype == torch.bool or isinstance(call.module, BlackBox):
+        return call, floats
+    call.check_rows(len(x))
+    image = int(floats.flatten(1).std(1, correction=0).argmax())
+    one, picture = call.rows([image]), floats[image : image + 1]
+    rounding = replace(one, whole_numbers=x.dtype)
+    weights = place_of_weights(call.module)
+    with torch.random.fork_rng(devices=[weights[0]] if weights and weights[0].type == "cuda" else []):
+        return (replace(call, whole_numbers=x.dtype) if _differ(one, rounding, picture) else call), floats
+
+
+def _differ(floats: Call, rounding: Call, picture: Tensor) -> bool:
+    """Whether the model takes the picture's whole numbers, and not the same numbers as floats."""
+    try:
+        said = rounding.answer(picture)
+    except Exception:  # what whole numbers are nothing for fails with whatever it likes
+        return False
+    try:
+        return not said_alike(floats.answer(picture), said) and said_alike(rounding.answer(picture), said)
+    except Exception:  # the same
+        return True
+
+
+def warn_of_range(x: Tensor, bounds: Bounds | None) -> None:
+    """Warns of pictures whose numbers cannot have come from the preprocessing that the model has.
+
+    That is sure where they reach beyond its range by more than the range, or lie within one of the 256 levels of it.
+
+    Args:
+        x: (N, C, H, W).
+        bounds: of what the preprocessing gives; None where that is not known.
+    """
+    if bounds is None or not x.numel() or x.is_complex():
+        return
+    given = float(x.min()), float(x.max())
+    usual = float(bounds[0].min()), float(bounds[1].max())
+    spread = usual[1] - usual[0]
+    beyond = max(usual[0] - given[0], given[1] - usual[1])
+    if beyond > spread or 0 < given[1] - given[0] <= spread / 255:
+        warnings.warn(
+            f"x ranges from {given[0]:.3g} to {given[1]:.3g}, and the model's preprocessing gives {usual[0]:.3g} to "
+            f"{usual[1]:.3g}: give pictures or paths to seewhy.explain, which prepares them, or a tensor that is "
+            "scaled and normalised as the model's preprocess does",
+            SeewhyWarning,
+            stacklevel=3,
+        )

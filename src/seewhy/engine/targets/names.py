@@ -1,0 +1,169 @@
+"""Whose names the columns of a model's answer have: the only way from a name to a column and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from torch import Tensor
+
+from ...data.labels_file import read_labels
+from ...errors import ArgumentTypeError, ModelError, TargetError, did_you_mean
+
+LabelsLike = Iterable[object] | Mapping[int, str] | Mapping[str, str]
+_ACCEPTED = "give a list with a name for each column, in order, or {0: 'name', 1: ...}"
+_SHOWN = 4  # of several classes of one name
+
+
+class ClassNames(tuple[str, ...]):
+    """A name for each column of a model's answer, in order; `of` makes them from whatever says them.
+
+    A text is a name first: the whole of one as it is written, else whatever its case, else one of its comma-separated
+    synonyms. A whole number that is no name is the column, unless all names are numbers.
+    """
+
+    @classmethod
+    def of(cls, given: object) -> Self | None:
+        """The names in a sequence, an array or a mapping from columns (`id2label`, with text for numbers too).
+
+        Numbers become text. None, and what is empty, are no names.
+
+        Raises:
+            ArgumentTypeError: it has no order (a set), is one text, or holds what is no name.
+            ModelError: a mapping leaves a column out.
+        """
+        if given is None or isinstance(given, cls):
+            return given
+        if isinstance(given, Mapping):
+            return cls.of(_in_order(given))
+        listed = given.tolist() if isinstance(given, np.ndarray | Tensor) else given
+        if isinstance(listed, str | bytes | set | frozenset) or not isinstance(listed, Iterable):
+            raise ArgumentTypeError(f"labels is a {type(given).__name__}, {_brief(given)}; {_ACCEPTED}")
+        names = cls(_name(item, place) for place, item in enumerate(listed))
+        return names or None
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The names in a file, as `read_labels` reads it; an empty line of a text is a class without one.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return cls.of(read_labels(path))
+
+    def label(self, column: int) -> str:
+        """The name of a column, or "class 281" where it has none."""
+        return (self[column] if 0 <= column < len(self) else "") or f"class {column}"
+
+    def columns(self, name: str) -> list[int]:
+        """The columns that have this name: one where it says which, several, or none."""
+        folded = name.strip().casefold()
+        if not folded:
+            return []
+        written, whole, synonyms = self._by_name
+        return written.get(name) or whole.get(folded) or synonyms.get(folded) or []
+
+    def column(self, name: str, *, asked: str = "target") -> int:
+        """The column that a text names, or the number it is.
+
+        Raises:
+            TargetError: no class or several have this name.
+        """
+        found = self.columns(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(f"{i} ({self[i]})" for i in found[:_SHOWN])  # ImageNet has two cranes
+            raise TargetError(f"{asked} {name!r} is the name of several classes: {several}; give the index")
+        number = as_number(name)
+        if number is not None and not self._all_numbers:
+            return number
+        hint = did_you_mean(name, self)
+        if number is not None:
+            hint = f", whose classes have numbers for names: {self[0]} to {self[-1]}; a whole number is the column"
+        raise TargetError(f"{asked} {name!r} is not a label of the model{hint}")
+
+    def check_width(self, columns: int) -> None:
+        """Says that there are more names than columns, or fewer: those of a background class, or of another model.
+
+        Raises:
+            ModelError: there are.
+        """
+        if len(self) == columns:
+            return
+        one = "; a single column has one name, of what a high score speaks for" if columns == 1 else ""
+        raise ModelError(
+            f"labels has {len(self)} names, the model gives {columns} columns{one}; give labels= with a name for each "
+            "column, in order, or labels=[] for none"
+        )
+
+    def check_output(self, output: object) -> None:
+        """The same of a model's answer, where that has a column for each class: (N,), (N, K) or (N, K, H, W)."""
+        if isinstance(output, Tensor) and output.ndim in (1, 2, 4):
+            self.check_width(output.shape[1] if output.ndim > 1 else 1)
+
+    @cached_property
+    def _by_name(self) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
+        """Columns by the name as it is written, by the whole of it in any case, and by each synonym."""
+        written: dict[str, list[int]] = {}
+        whole: dict[str, list[int]] = {}
+        synonyms: dict[str, list[int]] = {}
+        for i, label in enumerate(self):
+            written.setdefault(label, []).append(i)
+            whole.setdefault(label.strip().casefold(), []).append(i)
+            for part in {part.strip().casefold() for part in label.split(",")}:
+                synonyms.setdefault(part, []).append(i)
+        return written, whole, synonyms
+
+    @cached_property
+    def _all_numbers(self) -> bool:
+        return all(as_number(label) is not None for label in self)
+
+
+def as_number(text: str) -> int | None:
+    """The whole number that a text is, None where it is none."""
+    text = text.strip()
+    return int(text) if text.removeprefix("-").isdecimal() else None
+
+
+def column_of(name: int | str, names: ClassNames | None) -> int | str:
+    """The column of a class; a name stays one where the model has none."""
+    if isinstance(name, int):
+        return name
+    if names is not None:
+        return names.column(name)
+    number = as_number(name)
+    return name if number is None else number
+
+
+def _in_order(given: Mapping[object, object]) -> list[object]:
+    """The values of a mapping from columns."""
+    named: dict[int, object] = {}
+    for key, value in given.items():
+        number = as_number(key) if isinstance(key, str) else int(key) if isinstance(key, int | np.integer) else None
+        if number is None or isinstance(key, bool):
+            raise ModelError(f"labels has the key {key!r}, which is no column; {_ACCEPTED}")
+        if number in named:
+            raise ModelError(f"labels has column {number} twice, {named[number]!r} and {value!r}; {_ACCEPTED}")
+        named[number] = value
+    hole = next((i for i in range(len(named)) if i not in named), None)
+    if hole is not None:
+        raise ModelError(
+            f"labels names {len(named)} columns, up to {max(named)}, and leaves out column {hole}; give labels= with a "
+            f"name for each of 0 to {max(named)}"
+        )
+    return [named[i] for i in range(len(named))]
+
+
+def _name(item: object, place: int) -> str:
+    value = item.tolist() if isinstance(item, np.generic | Tensor) else item
+    if not isinstance(value, str | int | float):
+        raise ArgumentTypeError(f"labels[{place}] is {_brief(item)}, which is no name; {_ACCEPTED}")
+    return str(value)
+
+
+def _brief(value: object) -> str:
+    return " ".join(repr(value).split())[:80]

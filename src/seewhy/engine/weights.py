@@ -1,0 +1,41 @@
+"""Where a module's weights are when it runs, and in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+
+def place_of_weights(module: nn.Module) -> tuple[torch.device, torch.dtype] | None:
+    """The device and the type of what a module reckons with; None for one without weights.
+
+    Weights that wait on the meta device for a hook to bring them, as accelerate's do, are where that hook says, or
+    where other tensors of the module are, or on the CPU.
+    """
+    weight = next(_floating(module.parameters()), None)
+    if weight is None:
+        return None
+    return (_brought_to(module) if weight.is_meta else weight.device), weight.dtype
+
+
+def _brought_to(module: nn.Module) -> torch.device:
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for each in (hook, *getattr(hook, "hooks", ())):
+            device = getattr(each, "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+    tensors = _floating(chain(module.parameters(), module.buffers()))
+    return next((tensor.device for tensor in tensors if not tensor.is_meta), torch.device("cpu"))
+
+
+def _floating(tensors: Iterator[Tensor]) -> Iterator[Tensor]:
+    return (tensor for tensor in tensors if tensor.is_floating_point())
+
+
+def is_without_data(module: nn.Module) -> bool:
+    """Whether weights of a module wait on the meta device."""
+    return any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers()))

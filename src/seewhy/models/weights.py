@@ -1,0 +1,101 @@
+"""Weights from files into modules: state dicts, and nothing that runs code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """A state dict from a .safetensors file, or from a .pt file that holds tensors and nothing that runs code."""
+    if not path.is_file():
+        raise ModelError(f"weights file '{path}' does not exist; give a .pt, .pth or .safetensors file after the '@'")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ModelError(f"weights file '{path}' cannot be read as a state dict: {reason}") from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    listed = state.items() if isinstance(state, Mapping) else ()
+    tensors = {str(key): value for key, value in listed if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(
+            f"weights file '{path}' holds no tensors; it should be what torch.save(model.state_dict()) writes"
+        )
+    return tensors
+
+
+def head_of(module: nn.Module) -> str:
+    """The name of the classifier's weight: the model's last matrix. Files may list tensors in any order."""
+    return [name for name, tensor in module.state_dict().items() if tensor.ndim >= 2][-1]
+
+
+def with_weights(make: Callable[[int], nn.Module], weights: Mapping[str, Tensor], module: nn.Module) -> nn.Module:
+    """The module with these weights; made anew where they are for another number of classes."""
+    head, weights = head_of(module), _in_names_of(module, weights)
+    if head in weights and len(weights[head]) != len(module.state_dict()[head]):
+        module = make(len(weights[head]))
+    load_state(module, weights)
+    return module
+
+
+def load_state(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Puts weights into a module, all of them.
+
+    Raises:
+        ModelError: some are missing, not the module's, or of another shape; the first are named.
+    """
+    weights = _in_names_of(module, weights)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        why = _misfit(module.state_dict(), weights)
+        why = why or str(error).splitlines()[-1].strip()
+        raise ModelError(f"the weights do not fit {type(module).__name__}: {why}") from error
+
+
+def _misfit(own: Mapping[str, object], weights: Mapping[str, Tensor]) -> str:
+    """Which tensors are not those of the module, the first by name; "" where that is not the fault."""
+    missing, extra = sorted(own.keys() - weights), sorted(weights.keys() - own)
+    said = []
+    if missing:
+        said.append(f"{len(missing)} are missing ({_first(missing)})")
+    if extra:
+        said.append(f"{len(extra)} are not the model's ({_first(extra)})")
+    common = [name for name in own if name in weights]
+    other = [n for n in common if _shape(weights[n]) != _shape(own[n])]
+    if other:
+        theirs, mine = (_shape(each[other[0]]) for each in (weights, own))
+        shapes = f"{other[0]} is {theirs}, the model's {mine}"
+        said.append(f"{len(other)} have another shape ({shapes})")
+    return f"of its tensors {' and '.join(said)}" if said else ""
+
+
+def _in_names_of(module: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights without what DataParallel and torch.compile put before each name, where the module has it not."""
+    for prefix in _PREFIXES:
+        own = any(name.startswith(prefix) for name in module.state_dict())
+        if not own and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def _shape(tensor: object) -> tuple[int, ...] | None:
+    return tuple(tensor.shape) if isinstance(tensor, Tensor) else None
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
