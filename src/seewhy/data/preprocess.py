@@ -29,10 +29,12 @@ class Placement:
     Attributes:
         photo_size: (height, width) of the photo in pixels.
         box: (x0, y0, x1, y1) in photo pixels, half-open; it may reach beyond the photo where the input was padded.
+        frames: of a volume or video, which stands as a photo of some of its frames side by side, their numbers.
     """
 
     photo_size: tuple[int, int]
     box: tuple[float, float, float, float]
+    frames: tuple[int, ...] = ()
 
     def place(self, field: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Lays a field over the model's input onto the photo, bilinearly.

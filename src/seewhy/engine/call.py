@@ -94,15 +94,26 @@ def matching_input(module: nn.Module, x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x
 
 
+_THREE_DIMENSIONS = (
+    "a single image is x[None], and a series (N, C, L) goes as pictures of one row, x[:, :, None], into a module that "
+    "takes the row out again"
+)
+
+
+def is_volume(x: Tensor) -> bool:
+    """Whether a batch is of volumes or videos, (N, C, D, H, W)."""
+    return x.ndim == 5
+
+
 def check_input(x: Tensor) -> None:
-    """Says what is wrong with a batch (N, C, H, W) before a model fails on it with less clear words."""
+    """Says what is wrong with a batch (N, C, H, W), or (N, C, D, H, W), before a model fails on it less clearly."""
     if not isinstance(x, Tensor):
         raise ArgumentTypeError(f"x is a {type(x).__name__}; give a tensor (N, C, H, W)")
-    if x.ndim != 4:
-        hint = "; a single image is x[None]" if x.ndim == 3 else ""
+    if x.ndim not in (4, 5):
+        hint = f"; {_THREE_DIMENSIONS}" if x.ndim == 3 else ""
         if x.ndim == 3 and _channels_last(x):
             hint = "; a single image whose channels come last is x.permute(2, 0, 1)[None]"
-        raise InputError(f"x has shape {tuple(x.shape)}, not (N, C, H, W){hint}")
+        raise InputError(f"x has shape {tuple(x.shape)}, not (N, C, H, W), or (N, C, D, H, W) of volumes{hint}")
     _check_numbers(x)
 
 

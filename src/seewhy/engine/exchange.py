@@ -73,7 +73,9 @@ def _others(x: Tensor, low: float, high: float, loud: Tensor) -> Tensor:
     coin = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(0)) < 0.5
     quiet = min(max(0.0, low), high)
     strength = (1 - torch.arange(len(x)) / (2 * len(x))) * loud
-    return (quiet + strength.view(-1, 1, 1, 1) * (torch.where(coin, high, low) - quiet)).to(x)
+    of_each = strength.view(-1, *[1] * (x.ndim - 1))
+    loudest = torch.where(coin, high, low) - quiet
+    return (quiet + of_each * loudest).to(x)
 
 
 class _Experiment:

@@ -7,6 +7,7 @@ output (after the last attention of a ViT only the class token does).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ class LayerRecord:
 
     @property
     def cells(self) -> int:
-        return self.layout.grid[0] * self.layout.grid[1] if self.layout else 0
+        return math.prod(self.layout.grid) if self.layout else 0
 
     @property
     def channels(self) -> int:

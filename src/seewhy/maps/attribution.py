@@ -53,12 +53,13 @@ class Attribution:
     """One method's maps of a batch of N images, for one layer and one target.
 
     Attributes:
-        map: (N, h, w) float32 on the CPU: the paper's map, signed where the paper's is, not normalised, not resized.
+        map: (N, h, w) float32 on the CPU: the paper's map, signed where the paper's is, not normalised, not resized; of
+            volumes (N, d, h, w), and all else likewise.
         status: for each image "ok", or what is wrong with its map (`seewhy.maps.STATUS_MEANINGS`).
         labels: for each image the name of what is explained.
         scores: for each image the target's score.
         probabilities: for each image the class's probability, None where the target is no class.
-        image_size: (H, W) of the model's input.
+        image_size: (H, W) of the model's input, or (D, H, W).
         pixels: (N, C, H, W), the attribution of each colour channel where a method gives one; else None.
         interval: (N, h, w), the half-width of the 95 % interval of each place, where the method has one.
         facts: for each image what else the method found, as JSON values; () where there is nothing.
@@ -77,7 +78,7 @@ class Attribution:
     labels: tuple[str, ...]
     scores: tuple[float, ...]
     probabilities: tuple[float | None, ...]
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
     signed: bool = False
     pixels: Tensor | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

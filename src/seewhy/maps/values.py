@@ -1,6 +1,7 @@
 """Map to map: statuses, normalising, resizing, smoothing, fusing. The only place where any of these is done.
 
-A map is (N, h, w): one number for each place of each image. A heatmap is a map in [0, 1] at the input's size.
+A map is (N, h, w): one number for each place of each image, of volumes (N, d, h, w). A heatmap is a map in [0, 1] at
+the input's size.
 """
 
 from __future__ import annotations
@@ -48,11 +49,22 @@ def statuses(maps: Tensor) -> tuple[Status, ...]:
     return tuple(found)
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes (N, h, w) to (N, H, W): bilinear on half-pixel centres, with antialiasing where it shrinks."""
-    if maps.shape[-2:] == tuple(size):
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes (N, h, w) to (N, H, W): bilinear on half-pixel centres, with antialiasing where it shrinks.
+
+    Of volumes (N, d, h, w) to (N, D, H, W): trilinear, slice by slice and then along the depth.
+    """
+    size = tuple(size)
+    if maps.shape[1:] == size:
         return maps
-    return F.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+    if len(size) == 2:
+        return _bilinear(maps[:, None].float(), size)[:, 0]
+    slices = _bilinear(maps.float(), size[1:]).flatten(2)  # (N, d, H W)
+    return _bilinear(slices[:, None], (size[0], slices.shape[2])).view(len(maps), *size)
+
+
+def _bilinear(fields: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(fields, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def normalize(maps: Tensor, *, how: Literal["max", "minmax", "absmax", "rank"] = "max") -> Tensor:
@@ -108,8 +120,8 @@ def fuse(
     """
     if not maps:
         raise InputError("fuse() got no maps; give it at least one")
-    h, w = max((tuple(m.shape[-2:]) for m in maps), key=lambda size: size[0] * size[1])
-    stack = torch.stack([resize(normalize(m, how=normalize_by), (h, w)) for m in maps])  # (maps, N, h, w)
+    finest = max((m.shape[1:] for m in maps), key=math.prod)
+    stack = torch.stack([resize(normalize(m, how=normalize_by), finest) for m in maps])  # (maps, N, h, w)
     if how == "mean":
         return stack.mean(0)
     if how == "max":

@@ -122,7 +122,7 @@ def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[
 
 def _weighted(weights: Tensor, a: Tensor) -> Tensor:
     """ReLU(sum_k w_k A_k) for weights (C, T) and channels (C, h, w): (T, h, w)."""
-    return torch.einsum("ct,chw->thw", weights, a.to("cpu", torch.float64)).clamp(min=0).float()
+    return torch.einsum("ct,c...->t...", weights, a.to("cpu", torch.float64)).clamp(min=0).float()
 
 
 def _warn(error: Exception) -> None:
@@ -164,7 +164,7 @@ def _score_cam(
         a = picture_layout(find_places(call, x), x, layer, given).to_grid(given).float()
     chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
     shown = [_distinct(one) for one in chosen]
-    size = (x.shape[2], x.shape[3])
+    size = tuple(x.shape[2:])
     masks = [FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown]
     said = _scores_shown(call, x, masks, scores, running)
     maps, facts = [], []
@@ -204,7 +204,8 @@ def _most_varied(a: Tensor, most: int | None) -> Tensor:
 
 def _distinct(a: Tensor) -> tuple[Tensor, Tensor]:
     """The channels (C, h, w), each in [0, 1] and constant ones zero, without repetition; and which of them each is."""
-    low, high = a.amin((1, 2), keepdim=True), a.amax((1, 2), keepdim=True)
+    dims = tuple(range(1, a.ndim))
+    low, high = a.amin(dims, keepdim=True), a.amax(dims, keepdim=True)
     fields, index = torch.unique((a - low) / torch.where(high > low, high - low, 1), dim=0, return_inverse=True)
     return fields, index.cpu()
 

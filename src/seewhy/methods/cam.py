@@ -1,7 +1,7 @@
 """Class activation maps: weighted sums of a layer's channels.
 
-`a` is the activation and `g` the gradient of the target there, both (N, C, h, w); a map is (N, h, w). Maps of more than
-one sign say so (`signed`); a ReLU is where the paper has it.
+`a` is the activation and `g` the gradient of the target there, both (N, C, h, w); a map is (N, h, w). Of volumes they
+have a depth too. Maps of more than one sign say so (`signed`); a ReLU is where the paper has it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..engine.call import Call
 from ..engine.causes import check_differentiable
 from ..engine.flow import find_flow
 from ..engine.layers import INPUT, LayerRecord, why_unheard
-from ..engine.layout import Layout
+from ..engine.layout import Grid, Layout
 from ..engine.places.extent import Extent
 from ..engine.places.places import find_places, picture_layout
 from ..engine.rules.bias import BiasGradients
@@ -39,9 +39,14 @@ def _weighted(weights: Tensor, a: Tensor) -> Tensor:
     return torch.bmm(weights[:, None], a.flatten(2)).view(len(a), *a.shape[2:])
 
 
+def places(a: Tensor) -> tuple[int, ...]:
+    """The dimensions of (N, C, h, w), or (N, C, d, h, w), that are places."""
+    return tuple(range(2, a.ndim))
+
+
 def _grad_cam(a: Tensor, g: Tensor) -> Tensor:
     """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1-2): ReLU of the channels, each weighted by its mean gradient."""
-    return F.relu(_weighted(g.mean((2, 3)), a))
+    return F.relu(_weighted(g.mean(places(g)), a))
 
 
 def _grad_cam_pp(a: Tensor, g: Tensor) -> Tensor:
@@ -51,15 +56,15 @@ def _grad_cam_pp(a: Tensor, g: Tensor) -> Tensor:
     """
     # divided by g^2, which underflows where gradients are small: alpha = 1 / (2 + g sum A)
     rising = F.relu(g)
-    denominator = (rising * a.sum((2, 3), keepdim=True)).add_(2)
+    denominator = (rising * a.sum(places(a), keepdim=True)).add_(2)
     alpha_g = (rising / denominator).nan_to_num_(nan=torch.nan, posinf=0.0, neginf=0.0)  # alpha is 0 at its pole
-    return F.relu(_weighted(alpha_g.sum((2, 3)), a))
+    return F.relu(_weighted(alpha_g.sum(places(a)), a))
 
 
 def _xgrad_cam(a: Tensor, g: Tensor) -> Tensor:
     """XGrad-CAM (Fu et al., BMVC 2020, eq. 8): the gradients of a channel are averaged by its activation."""
-    total = a.sum((2, 3))
-    weights = (g * a).sum((2, 3)) / torch.where(total != 0, total, 1)
+    total = a.sum(places(a))
+    weights = (g * a).sum(places(a)) / torch.where(total != 0, total, 1)
     return F.relu(_weighted(torch.where(total != 0, weights, 0), a))
 
 
@@ -143,8 +148,8 @@ def _top_singular(m: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
 
 def _fem(a: Tensor) -> Tensor:
     """FEM (Fuad et al., IPTA 2020): channels' unusually strong places, weighted by their means; knows no class."""
-    mean = a.mean((2, 3), keepdim=True)
-    std = (a - mean).square_().mean((2, 3), keepdim=True).sqrt()  # a.std() takes five times as long
+    mean = a.mean(places(a), keepdim=True)
+    std = (a - mean).square_().mean(places(a), keepdim=True).sqrt()  # a.std() takes five times as long
     return _weighted(mean.flatten(1), (a > mean + 2 * std).to(a))
 
 
@@ -215,14 +220,16 @@ def _readings(a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module)
     soft = [part for part in module.modules() if isinstance(part, LogSumExpPool2d)]
     for layer in (a, F.relu(a)):  # some models rectify by a function after the last layer
         for pooled in (
-            layer.mean((2, 3)),
-            layer.amax((2, 3)),
-            layer.sum((2, 3)),
+            layer.mean(places(layer)),
+            layer.amax(places(layer)),
+            layer.sum(places(layer)),
             *(pool(layer).flatten(1) for pool in soft),
         ):
             yield F.linear(pooled, weight, bias), layer, weight
-        maps = F.conv2d(layer, weight[:, :, None, None], bias)  # pooled class by class, as Oquab et al. do
-        yield maps.amax((2, 3)), maps, torch.eye(len(weight)).to(maps)
+        project = F.conv2d if layer.ndim == 4 else F.conv3d
+        kernel = weight.view(*weight.shape, *[1] * (layer.ndim - 2))
+        maps = project(layer, kernel, bias)  # pooled class by class, as Oquab et al. do
+        yield maps.amax(places(maps)), maps, torch.eye(len(weight)).to(maps)
 
 
 def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> Tensor:
@@ -230,7 +237,7 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
 
     Each layer's magnitudes are scaled onto [0, 1], summed over channels and brought to the input's size; >= 0.
     """
-    size, places = (x.shape[2], x.shape[3]), find_places(call, x)
+    size, found = tuple(x.shape[2:]), find_places(call, x)
     total = torch.zeros(len(x), *size, device=x.device)
 
     left_out = 0
@@ -244,9 +251,9 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     def add_bias(field: Tensor, weight: Tensor | None) -> None:
         nonlocal left_out
         owner = owners.get(id(weight))
-        layout = places.layout_of(tuple(field.shape), owner)
+        layout = found.layout_of(tuple(field.shape), owner)
         left_out += layout is None and sum(size > 1 for size in field.shape[1:]) > 1  # else it has one place
-        add(field, layout, places.extent_of(owner))
+        add(field, layout, found.extent_of(owner))
 
     rules = BiasGradients(add_bias)
     with Trace(call, x, layers=[INPUT], rules=rules) as trace:
@@ -261,12 +268,15 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     return total
 
 
-def _laid(field: Tensor, size: tuple[int, int], extent: Extent | None) -> Tensor:
+def _laid(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
     """A layer's map (N, h, w) where it lies in pictures of a size, zero elsewhere: (N, H, W)."""
     if extent is None:
         return resize(field, size)
-    x0, y0, x1, y1 = extent.box
-    return F.pad(resize(field, (y1 - y0, x1 - x0)), (x0, size[1] - x1, y0, size[0] - y1))  # what is negative cuts
+    laid = resize(field, [stop - start for start, stop in extent.spans])
+    around: list[int] = []  # of the last axis first
+    for (start, stop), side in zip(extent.spans[::-1], size[::-1], strict=True):
+        around += [start, side - stop]
+    return F.pad(laid, around)  # what is negative cuts
 
 
 def _unit(field: Tensor) -> Tensor:

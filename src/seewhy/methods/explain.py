@@ -249,7 +249,7 @@ def _attribution(
         labels=tuple(phrase(result.target, n, model.label) for n in range(len(x))),
         scores=tuple(result.scores.tolist()),
         probabilities=tuple(chances),
-        image_size=(x.shape[2], x.shape[3]),
+        image_size=tuple(x.shape[2:]),
         signed=method.signed,
         pixels=result.pixels,
         options={name: value for name, value in settings.items() if name not in HOW_IT_RUNS},

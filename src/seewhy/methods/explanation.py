@@ -180,7 +180,8 @@ class ExplanationWriter:
     ```
 
     For a photo cat.jpg: cat/sheet.png, cat/METHOD.LAYER.TARGET.png, and cat/maps.npz with the maps as the paper has
-    them (float32, h x w), under the same names; NAME.interval holds the half-width of the 95 % interval of each place.
+    them (float32, h x w, or d x h x w), under the same names; NAME.interval holds the half-width of the 95 % interval
+    of each place.
 
     Args:
         folder: made if it does not exist; files of the same names in it are replaced.
@@ -266,7 +267,8 @@ def image_entry(explanation: Explanation, i: int) -> dict[str, Any]:
     placement = explanation.placements[i]
     return {
         "name": explanation.names[i],
-        "size": list(placement.photo_size),
+        "size": list(explanation[0].image_size if placement.frames else placement.photo_size),
+        **({"frames": list(placement.frames)} if placement.frames else {}),
         "seen_box": [round(v, 2) for v in placement.box],
         "predictions": [
             {"index": p.index, "label": p.label, "probability": number(p.probability), "score": number(p.score)}
@@ -297,9 +299,15 @@ def _attribution_entry(a: Attribution, explanation: Explanation, i: int) -> dict
 
 
 def _peak(a: Attribution, explanation: Explanation, i: int) -> list[float] | None:
-    """The photo's pixel (x, y) under the centre of the map's strongest place."""
+    """The photo's pixel (x, y) under the centre of the map's strongest place; of a volume (x, y, z), of the input."""
     if a.status[i] not in maps.READABLE:
         return None
+    if a.map.ndim == 4:
+        place = torch.unravel_index(a.map[i].argmax(), a.map.shape[1:])
+        peak = []
+        for at, cells, side in zip(place, a.map.shape[1:], a.image_size, strict=True):
+            peak.append(round((int(at) + 0.5) / cells * side, 1))
+        return peak[::-1]
     h, w = a.map.shape[1:]
     y, x = divmod(int(a.map[i].argmax()), w)
     x0, y0, x1, y1 = explanation.placements[i].box

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..engine.call import Call
 from ..engine.layers import INPUT
+from ..engine.masking.masks import linear
 from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
 from ..errors import InputError
@@ -57,7 +57,7 @@ def _guided_grad_cam(a: Tensor, g: Tensor, guided: Tensor) -> Tensor:
     bilinearly; signed."""
     assert grad_cam.combine is not None
     coarse = grad_cam.combine(a, g)[:, None]  # (N, 1, h, w)
-    return guided * F.interpolate(coarse, guided.shape[2:], mode="bilinear", align_corners=False)
+    return guided * linear(coarse, guided.shape[2:])
 
 
 def _integrated_gradients(
@@ -96,7 +96,8 @@ def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[T
     generators = [
         torch.Generator().manual_seed(zlib.crc32(image.detach().float().cpu().numpy().tobytes(), seed)) for image in x
     ]
-    scale = noise * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
+    dims = tuple(range(1, x.ndim))
+    scale = noise * (x.amax(dims, keepdim=True) - x.amin(dims, keepdim=True))
     for _ in range(samples):
         drawn = torch.stack(
             [torch.randn(x.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]

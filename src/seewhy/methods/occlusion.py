@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from ..engine.call import Call
+from ..engine.layout import Grid
 from ..engine.masking.baselines import BaselineLike, find_baseline
 from ..engine.masking.masks import PatchMasks
 from ..engine.masking.running import Running
@@ -19,32 +21,35 @@ from ..errors import InputError, SeewhyWarning
 from ..maps.attribution import Estimate
 from .method import Method
 
-Pair = int | tuple[int, int]
+Edges = int | tuple[int, ...]
 
 
-def windows(size: tuple[int, int], window: Pair | None = None, stride: Pair | None = None) -> Tensor:
+def windows(size: Grid, window: Edges | None = None, stride: Edges | None = None) -> Tensor:
     """Boxes (n, 4), x0, y0, x1, y1, that slide over (H, W) row by row; the last of a row or column ends at the border.
 
     Args:
-        size: (H, W).
+        size: (H, W); of a volume (D, H, W), and the boxes are (n, 6), x0, y0, z0, x1, y1, z1.
         window: its height and width; None is a seventh of each edge, rounded up. At most the picture's.
         stride: down and across; None is half of the window, at least 1.
     """
-    tall, wide = _pair("window", window, (math.ceil(size[0] / 7), math.ceil(size[1] / 7)))
-    down, across = _pair("stride", stride, (max(1, tall // 2), max(1, wide // 2)))
-    if down > tall or across > wide:
-        raise InputError(f"stride={stride} is larger than the window {(tall, wide)}: pixels would never be hidden")
-    tall, wide = min(tall, size[0]), min(wide, size[1])
-    y, x = _starts(size[0], tall, down), _starts(size[1], wide, across)
-    corners = torch.cartesian_prod(y, x)
-    return torch.stack([corners[:, 1], corners[:, 0], corners[:, 1] + wide, corners[:, 0] + tall], 1)
+    edges = _edges("window", window, tuple(math.ceil(side / 7) for side in size))
+    steps = _edges("stride", stride, tuple(max(1, edge // 2) for edge in edges))
+    if any(step > edge for step, edge in zip(steps, edges, strict=True)):
+        raise InputError(f"stride={stride} is larger than the window {edges}: pixels would never be hidden")
+    edges = tuple(map(min, edges, size))
+    starts = torch.cartesian_prod(*map(_starts, size, edges, steps))  # (n, axes)
+    return torch.cat([starts.flip(1), (starts + torch.tensor(edges)).flip(1)], 1)
 
 
-def _pair(name: str, given: Pair | None, default: tuple[int, int]) -> tuple[int, int]:
-    both = default if given is None else (given, given) if isinstance(given, int) else tuple(given)
-    if len(both) != 2 or min(both) < 1:
-        raise InputError(f"{name}={given!r} cannot be used; give pixels, one number or (down, across), at least 1")
-    return both
+def _edges(name: str, given: Edges | None, default: Grid) -> Grid:
+    if isinstance(given, int):
+        each: Grid = (given,) * len(default)
+    else:
+        each = default if given is None else tuple(given)
+    if len(each) != len(default) or min(each) < 1:
+        order = "(down, across)" if len(default) == 2 else "(deep, down, across)"
+        raise InputError(f"{name}={given!r} cannot be used; give pixels, one number or {order}, at least 1")
+    return each
 
 
 def _starts(length: int, window: int, stride: int) -> Tensor:
@@ -52,14 +57,18 @@ def _starts(length: int, window: int, stride: int) -> Tensor:
     return starts if starts[-1] == length - window else torch.cat([starts, torch.tensor([length - window])])
 
 
-def spread(boxes: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Adds up over each pixel the values (n, T) of the boxes (n, 4) that cover it: (T, H, W) float64."""
-    corners = torch.zeros(values.shape[1], size[0] + 1, size[1] + 1, dtype=torch.float64)
-    x0, y0, x1, y1 = boxes.unbind(1)
-    for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
-        flat = y * (size[1] + 1) + x
-        corners.flatten(1).index_add_(1, flat, sign * values.T.double())
-    return corners.cumsum(1).cumsum(2)[:, :-1, :-1]
+def spread(boxes: Tensor, values: Tensor, size: Grid) -> Tensor:
+    """Adds up over each pixel the values (n, T) of the boxes that cover it: (T, H, W) or (T, D, H, W) float64."""
+    total = torch.zeros(values.shape[1], *(side + 1 for side in size), dtype=torch.float64)
+    ends = boxes.view(len(boxes), 2, len(size)).flip(2)  # first and last, of each axis
+    for corner in product((0, 1), repeat=len(size)):
+        flat = torch.zeros(len(boxes), dtype=boxes.dtype)
+        for axis, end in enumerate(corner):
+            flat = flat * (size[axis] + 1) + ends[:, end, axis]
+        total.flatten(1).index_add_(1, flat, (-1) ** sum(corner) * values.T.double())
+    for axis in range(len(size)):
+        total = total.cumsum(axis + 1)
+    return total[:, *(slice(-1) for _ in size)]
 
 
 def _occlusion(
@@ -68,8 +77,8 @@ def _occlusion(
     scores: Sequence[ScoreFunction],
     *,
     layer: str | None,
-    window: Pair | None,
-    stride: Pair | None,
+    window: Edges | None,
+    stride: Edges | None,
     baseline: BaselineLike,
     seed: int,
     running: Running | None,
@@ -80,7 +89,8 @@ def _occlusion(
     the score. Signed: where hiding raises the score, the map is negative.
 
     Args:
-        window: pixels, one number or (height, width); None is a seventh of each edge.
+        window: pixels, one number or (height, width), in volumes (depth, height, width); None is a seventh of each
+            edge.
         stride: likewise; None is half of the window. The last window of a row or column ends at the border.
         baseline: what is shown in the window; "zeros" is for usual preprocessing the mean colour, as in the paper.
         seed: of the baseline "noise".
@@ -91,9 +101,10 @@ def _occlusion(
         ScorerError: the model failed before any window was scored. Later failures leave a partial map, with zeros where
             no window came.
     """
-    size = (x.shape[2], x.shape[3])
+    size: Grid = tuple(x.shape[2:])
     boxes = windows(size, window, stride)
-    masks = PatchMasks(torch.cat([torch.zeros(1, 4, dtype=boxes.dtype), boxes]), size)  # first nothing is hidden
+    nothing = torch.zeros_like(boxes[:1])
+    masks = PatchMasks(torch.cat([nothing, boxes]), size)
     said = [torch.empty(0, len(scores), dtype=torch.float64) for _ in x]
     passes = masked_scores(
         call,
@@ -116,7 +127,7 @@ def _occlusion(
     return [Estimate(one.float(), facts=facts) for one in maps]
 
 
-def _mean_drop(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
+def _mean_drop(boxes: Tensor, scores: Tensor, size: Grid) -> Tensor:
     """For each pixel the mean drop over the boxes (n, 4) that cover it, from scores (1 + n, T): (T, H, W)."""
     drop = spread(boxes, scores[:1] - scores[1:], size)
     covered = spread(boxes, torch.ones(len(boxes), 1), size).round()

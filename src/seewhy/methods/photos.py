@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..data.images import find_images, read_image
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
-from ..engine.call import Call, check_input
+from ..engine.call import Call, check_input, is_volume
 from ..engine.inputs import settled_input, warn_of_range
 from ..errors import ImageError, InputError, ModelError
 from ..models.model import Model
+from ..render.frames import frames_shown, side_by_side
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 
@@ -30,7 +31,7 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
     photos: tuple[Image.Image, ...]
     placements: tuple[Placement, ...]
-    x: Tensor  # (N, C, H, W)
+    x: Tensor  # (N, C, H, W), or (N, C, D, H, W) of volumes, whose photos are of some frames side by side
 
 
 class Source:
@@ -96,9 +97,8 @@ class Source:
         if self.tensor is not None:
             x = self.tensor[start:stop]
             x = x if x.is_floating_point() else x.float()
-            photos = tensor_to_photos(x, preprocess)
-            h, w = x.shape[2:]
-            placements = [Placement((h, w), (0.0, 0.0, float(w), float(h)))] * len(x)
+            photos, placement = _photos_of(x, preprocess)
+            placements = [placement] * len(x)
             names = [f"image {i}" for i in range(start, stop)]
             indices = list(range(start, stop))
         else:
@@ -126,11 +126,21 @@ def _check_channels(x: Tensor, preprocess: Preprocess | None) -> None:
     """Says of inputs (N, C, H, W) that they have not the channels of what the preprocessing gives."""
     if preprocess is None or x.shape[1] == len(preprocess.mean):
         return
-    last = x.shape[3] == len(preprocess.mean)
+    last = x.shape[-1] == len(preprocess.mean)
     raise InputError(
         f"images has shape {tuple(x.shape)}, not (N, {len(preprocess.mean)}, H, W)"
         + ("; its channels seem to come last: give images.permute(0, 3, 1, 2)" if last else "")
     )
+
+
+def _photos_of(x: Tensor, preprocess: Preprocess | None) -> tuple[list[Image.Image], Placement]:
+    """What inputs look like, and where on that the model looks."""
+    frames = frames_shown(x.shape[2]) if is_volume(x) else ()
+    shown = side_by_side(x[:, :, list(frames)]) if frames else x
+    h, w = shown.shape[2:]
+    whole = (0.0, 0.0, float(w), float(h))
+    photos = tensor_to_photos(shown, preprocess)
+    return photos, Placement((h, w), whole, frames)
 
 
 def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..engine.flow import Flow
 from ..maps import values as maps
+from .cam import places
 from .formula import Need
 from .gradient import channel_sum
 from .method import Method
@@ -37,7 +38,7 @@ def _clrp_two_pass(target: Tensor, others: Tensor) -> Tensor:
 
     Each of the two maps is divided by its sum first, and what is negative in the difference is dropped.
     """
-    shares = [r / r.sum((1, 2, 3), keepdim=True) for r in (target, others)]
+    shares = [r / r.sum(tuple(range(1, r.ndim)), keepdim=True) for r in (target, others)]
     return torch.relu(torch.nan_to_num(shares[0] - shares[1]))
 
 
@@ -59,7 +60,9 @@ def _before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str
 def _agreed(fields: Sequence[Tensor]) -> Tensor:
     """The geometric mean of the positive parts; the mean where they agree nowhere."""
     agreed, either = maps.fuse(fields, how="product"), maps.fuse(fields, how="mean")
-    return torch.where(agreed.amax((1, 2), keepdim=True) > 0, agreed, either)
+    dims = tuple(range(1, agreed.ndim))
+    anywhere = agreed.amax(dims, keepdim=True) > 0
+    return torch.where(anywhere, agreed, either)
 
 
 def _relevance_cam(activation: Tensor, relevance: Tensor) -> Tensor:
@@ -72,8 +75,8 @@ def _relevance_cam(activation: Tensor, relevance: Tensor) -> Tensor:
     Without a layer the channels are those of all layers of the last resolution that a 1 x 1 convolution reads: a weight
     for a whole channel says something of its places only where they are read one by one.
     """
-    field = torch.einsum("nc,nchw->nhw", relevance.mean((2, 3)), activation)
-    return field - field.mean((1, 2), keepdim=True)
+    field = torch.einsum("nc,nc...->n...", relevance.mean(places(relevance)), activation)
+    return field - field.mean(tuple(range(1, field.ndim)), keepdim=True)
 
 
 def _read_by_places(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]]:

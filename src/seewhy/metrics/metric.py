@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..engine.batches import answers
-from ..engine.call import Call
+from ..engine.call import Call, is_volume
 from ..engine.defaults import on_the_cpu
 from ..engine.inputs import settled_input
 from ..engine.masking.baselines import AnyBaseline, image_seed
@@ -151,14 +151,16 @@ class ExplanationMetric(ImageMetric):
             raise ArgumentTypeError(f"maps is a {type(maps).__name__}; give a tensor (N, h, w)")
         if not (maps.ndim == 3 or (self.takes_colours and maps.ndim == 4)) or 0 in maps.shape:
             accepted = "(N, h, w) or (N, C, H, W)" if self.takes_colours else "(N, h, w)"
-            hint = "; the map of a single image is map[None]" if maps.ndim == 2 else ""
-            raise InputError(f"maps has shape {tuple(maps.shape)}, not {accepted}{hint}")
+            hint = {2: "; the map of a single image is map[None]", 4: "; of volumes judge one slice, maps[:, k]"}
+            raise InputError(f"maps has shape {tuple(maps.shape)}, not {accepted}{hint.get(maps.ndim, '')}")
         return maps.detach().float().cpu()
 
     def _case(self, maps: Tensor, model: CallableModel | None, x: Tensor | None, target: TargetLike) -> Case:
         if model is None or x is None:
             raise InputError(f"{self.name} runs the model: call update(maps, model, x, target)")
         call, x = settled_input(call_of(model), x)
+        if is_volume(x):
+            raise InputError(f"x has shape {tuple(x.shape)}: metrics are of pictures (N, C, H, W), not of volumes")
         if len(maps) != len(x):
             raise InputError(f"maps has {len(maps)} maps for {len(x)} images; give one for each")
         output = answers(call, x)

@@ -16,6 +16,7 @@ from ..errors import InputError, did_you_mean
 from ..maps import values as maps
 from ..maps.attribution import Attribution
 from . import drawing, reading
+from .frames import frames_of, number_frames, side_by_side
 from .superpixels import outline_top
 
 Array = npt.NDArray[np.float32]
@@ -35,6 +36,7 @@ WORDS = {
 _TABLES = {"heatmap": "inferno", "jet": "jet", "map": "inferno", "signed": "RdBu_r", "grey": "gray", "mask": "gray"}
 _TABLES |= {"sure": "gray", "superpixels": "RdYlGn"}
 _WITHOUT_ZERO = ("grey", "map", "sure", "superpixels")  # styles in which a map of zeros can be read
+_IN_TILES = ("map", "sure", "superpixels")  # styles that show the places as they are
 _REGIONS = 2000  # more are no superpixels
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -74,6 +76,8 @@ def attribution_picture(
     - "map": the map alone, one flat tile for each of its places.
     - "sure": white where the 95 % interval lies above zero, else black; for maps with an interval.
     - "superpixels": the five that weigh most, outlined, green for the target and red against it; for LIME's maps.
+
+    A volume's or video's photo is of some of its frames side by side, each with its number, and so is its map.
 
     In every style heat is the positive part over its maximum on the photo. What the model did not see is grey and dim,
     behind a dashed line. A map as fine as the input in which pixel noise dominates (more than a quarter of its variance
@@ -207,21 +211,23 @@ def _values(attribution: Attribution, index: int, placement: Placement, style: s
     if style == "grey":
         return _pixel_values(attribution, index, placement)
     field = attribution.map[index].detach().float().cpu()
-    if style == "superpixels":
-        return _nearest(field.numpy(), placement)
     if style == "sure":
         interval = attribution.interval
         if interval is None:
             raise InputError(f"style 'sure' needs a map with an interval, as of rise; {attribution.title} has none")
-        return _nearest((field > interval[index]).float().numpy(), placement)
+        field = (field > interval[index]).float()
+    frames = frames_of(field, attribution.image_size, fine=style not in _IN_TILES)  # (n, h, w), of a picture one
+    if style in ("superpixels", "sure"):
+        return _nearest(side_by_side(frames).numpy(), placement)
     signed = style == "signed" or (style == "map" and _sided_style(attribution, index) == "signed")
     if not signed:
-        field = field.clamp(min=0)
+        frames = frames.clamp(min=0)
     if style == "map":
-        placed = _nearest(field.numpy(), placement)
+        placed = _nearest(side_by_side(frames).numpy(), placement)
         half = 0.5 * _share(placed) + 0.5 if signed else _share(placed)
         return np.asarray(half, np.float32)
-    return _share(placement.place(_readable(field, attribution.image_size)))
+    drawn = side_by_side(_readable(frames, attribution.image_size))
+    return _share(placement.place(drawn.numpy()))
 
 
 def _share(placed: Array) -> Array:
@@ -230,15 +236,16 @@ def _share(placed: Array) -> Array:
     return placed / np.float32(largest) if largest > 0 else placed
 
 
-def _readable(field: torch.Tensor, image_size: tuple[int, int]) -> Array:
-    """Blurs and clips (h, w) for display where it is as fine as the input and pixel noise dominates."""
-    plain: Array = np.asarray(field.numpy(), np.float32)
-    if min(plain.shape) >= 16 and 2 * plain.shape[0] >= image_size[0] and 2 * plain.shape[1] >= image_size[1]:
-        smooth = np.asarray(maps.smooth(field[None], 0.012 * max(plain.shape))[0].numpy(), np.float32)
+def _readable(frames: torch.Tensor, image_size: tuple[int, ...]) -> torch.Tensor:
+    """Blurs and clips (n, h, w) for display where it is as fine as the input and pixel noise dominates."""
+    plain: Array = np.asarray(frames.numpy(), np.float32)
+    (h, w), (height, width) = plain.shape[1:], image_size[-2:]
+    if min(h, w) >= 16 and 2 * h >= height and 2 * w >= width:
+        smooth = np.asarray(maps.smooth(frames, 0.012 * max(h, w)).numpy(), np.float32)
         if (plain - smooth).var() > 0.25 * plain.var():
             limit = _percentile(smooth)
-            return np.clip(smooth, -limit, limit)
-    return plain
+            return torch.from_numpy(np.clip(smooth, -limit, limit))
+    return frames
 
 
 def _percentile(values: npt.NDArray[Any]) -> float:
@@ -253,7 +260,11 @@ def _pixel_values(attribution: Attribution, index: int, placement: Placement) ->
     source = (
         attribution.pixels[index] if attribution.pixels is not None and has_pixels else attribution.map[index][None]
     )
-    channels = np.nan_to_num(source.detach().float().cpu().numpy(), posinf=0.0, neginf=0.0)  # (1 or 3, h, w)
+    each = []
+    for one in source:
+        frames = frames_of(one, attribution.image_size, fine=True)
+        each.append(side_by_side(frames))
+    channels = np.nan_to_num(torch.stack(each).detach().float().cpu().numpy(), posinf=0.0, neginf=0.0)  # (1 or 3, h, w)
     scaled = np.clip(channels / _percentile(channels), -1, 1)
     placed = [placement.place(channel) for channel in scaled]
     return placed[0] if len(placed) == 1 else np.stack(placed, axis=2)
@@ -369,4 +380,6 @@ def _finish(painted: Array, pixels: Array, placement: Placement) -> Image.Image:
     picture = Image.fromarray(_bytes(np.asarray(done, np.float32)))
     if not whole:
         drawing.dashed_frame(picture, placement.box)
+    if placement.frames:
+        number_frames(picture, placement.frames)
     return picture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 from ..maps.attribution import Attribution, Family
 from ..maps.values import STATUS_MEANINGS
 
@@ -68,8 +70,11 @@ def status_words(attribution: Attribution, index: int) -> str:
 
 
 def _covered(attribution: Attribution, index: int) -> str:
-    x0, y0, x1, y1 = attribution.facts[index]["extent"]
-    return f": it covers rows {y0} to {y1} and columns {x0} to {x1}"
+    extent = attribution.facts[index]["extent"]
+    first, last = extent[: len(extent) // 2], extent[len(extent) // 2 :]
+    columns, rows, *slices = (f"{a} to {b}" for a, b in zip(first, last, strict=True))
+    of_depth = f"slices {slices[0]}, " if slices else ""
+    return f": it covers {of_depth}rows {rows} and columns {columns}"
 
 
 def _cause(attribution: Attribution, index: int) -> str:
@@ -115,8 +120,16 @@ def trust_words(attribution: Attribution, index: int) -> str:
 
 
 def where_words(attribution: Attribution, index: int) -> str:
-    """Where the peak lies in what the model saw, such as "upper left" or "centre"."""
+    """Where the peak lies in what the model saw, such as "upper left" or "centre"; "upper left of frame 3"."""
     field = attribution.map[index]
+    if field.ndim == 3:
+        deep = int(field.nan_to_num().flatten(1).amax(1).argmax())
+        frame = int((deep + 0.5) / len(field) * attribution.image_size[0])
+        return f"{_side_words(field[deep])} of frame {frame}"
+    return _side_words(field)
+
+
+def _side_words(field: Tensor) -> str:
     row, column = divmod(int(field.nan_to_num().argmax()), field.shape[1])
     down = ("upper", "", "lower")[min(2, int(3 * (row + 0.5) / field.shape[0]))]
     across = ("left", "", "right")[min(2, int(3 * (column + 0.5) / field.shape[1]))]

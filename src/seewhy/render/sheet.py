@@ -152,6 +152,7 @@ def _sidebar(photo: Image.Image, placement: Placement, predictions: Sequence[Pre
     """The photo with what the model saw, and below it a bar for each prediction."""
     width, step = max(photo.width, _SIDEBAR), 38
     caption = "The model saw the framed part" if panels.is_cut(placement) else "What the model saw"
+    caption = "Frames of what the model saw" if placement.frames else caption
     top = captioned(seen_picture(photo, placement), [(caption, "", False)], width)
     bars = min(width, 320)
     side = Image.new("RGB", (width, top.height + 18 + step * len(predictions)), drawing.PAPER)

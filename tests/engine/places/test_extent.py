@@ -133,7 +133,7 @@ def test_layers_before_the_crop_cover_the_picture() -> None:
     before = randomised(nn.Sequential(nn.BatchNorm2d(3), net))
     places = find_places(before, x)
     assert places.extent_of("0") is None
-    assert places.extent_of("1.1.1.2") == Extent((8, 56), (8, 56), (64, 64))
+    assert places.extent_of("1.1.1.2") == Extent(((8, 56), (8, 56)), (64, 64))
     with warnings.catch_warnings():
         warnings.simplefilter("error", SeewhyWarning)
         seewhy.methods.grad_cam(before, x, 1, layer="0")

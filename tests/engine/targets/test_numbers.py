@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seewhy.engine.call import Call
 from seewhy.engine.targets.classes import Probability
 from seewhy.engine.targets.numbers import Numbers, looks_like, numbers_of, said_by
-from seewhy.errors import InputError, ModelError, TargetError
+from seewhy.errors import InputError, ModelError, SeewhyWarning, TargetError
 from seewhy.methods.explain import explain
 from seewhy.models.model import wrap
 from tiny_models import Called, pictures
@@ -124,11 +124,12 @@ def test_families_with_a_head_of_ones_own(name: str, last: nn.Module | None, giv
 
 
 def test_a_familys_head_that_ends_in_a_function_is_looked_at() -> None:
-    """No logits of several classes sum to 1 in each row; what the user says is left alone."""
+    """No logits of several classes sum to 1 in each row; what the user says is believed, with a remark."""
     module = Ended(Called(nn.Linear(3, 3)), pretrained_cfg={})
     assert numbers_of(Call(module), SCORES.softmax(1)).gives == "probabilities"
     assert numbers_of(Call(module), SCORES).gives == "logits"
-    assert numbers_of(Call(module, gives="logits"), SCORES.softmax(1)).gives == "logits"
+    with pytest.warns(SeewhyWarning, match="gives='logits', but .* sum to 1, as probabilities do"):
+        assert numbers_of(Call(module, gives="logits"), SCORES.softmax(1)).gives == "logits"
 
 
 def test_what_numbers_looked_like_is_taken_back_beyond_the_range_of_probabilities() -> None:

@@ -23,13 +23,18 @@ class Baseline(Protocol):
     def name(self) -> str: ...
 
     def picture(self, x: Tensor) -> Tensor:
-        """Returns what is shown in place of an image, (C, H, W) -> (C, H, W)."""
+        """Returns what is shown in place of an image, (C, H, W) -> (C, H, W); of a volume likewise."""
         ...
 
 
 def image_seed(image: Tensor, seed: int) -> int:
     """A seed of an image's own: by its bytes and the user's seed, whatever its place in a batch."""
     return zlib.crc32(image.detach().float().cpu().contiguous().numpy().tobytes(), seed)
+
+
+def _places(image: Tensor) -> tuple[int, ...]:
+    """The dimensions of an image (C, H, W), or a volume, that are not its channels."""
+    return tuple(range(1, image.ndim))
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class MeanColour:
     name: str = "mean"
 
     def picture(self, x: Tensor) -> Tensor:
-        return x.mean((1, 2), keepdim=True).expand_as(x)
+        return x.mean(_places(x), keepdim=True).expand_as(x)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Blur:
     """The image, blurred as in the authors' code of RISE's metrics.
 
     The kernel is what a Gaussian filter of width `sigma` leaves of a point in a window of `kernel` pixels whose
-    borders reflect; beyond the image lie zeros.
+    borders reflect; beyond the image lie zeros. Of a volume each slice is blurred by itself.
 
     Args:
         kernel: pixels, odd.
@@ -75,9 +80,10 @@ class Blur:
     def picture(self, x: Tensor) -> Tensor:
         line = torch.as_tensor(self._line(), dtype=x.dtype, device=x.device)
         half, channels = self.kernel // 2, len(x)
-        down = F.conv2d(x[None], line.view(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(half, 0), groups=channels)
+        pictures = x[None] if x.ndim == 3 else x.transpose(0, 1)  # (D, C, H, W)
+        down = F.conv2d(pictures, line.view(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(half, 0), groups=channels)
         across = F.conv2d(down, line.view(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, half), groups=channels)
-        return across[0]
+        return across[0] if x.ndim == 3 else across.transpose(0, 1)
 
     def _line(self) -> npt.NDArray[np.float64]:
         """A Gaussian, folded into the window: what leaves it at one border comes back from there."""
@@ -121,7 +127,7 @@ class Noise:
     def picture(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(image_seed(x, self.seed))
         drawn = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
-        low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+        low, high = x.amin(_places(x), keepdim=True), x.amax(_places(x), keepdim=True)
         return low + (high - low) * drawn
 
 

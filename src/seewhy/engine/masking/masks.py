@@ -1,4 +1,4 @@
-"""Masks, described small and rendered a few at a time: (B, H, W) float32 in [0, 1], 1 keeps."""
+"""Masks, described small and rendered a few at a time: (B, H, W), or (B, D, H, W), float32 in [0, 1], 1 keeps."""
 
 from __future__ import annotations
 
@@ -29,27 +29,38 @@ class GridMasks:
     """RISE's masks: coarse grids, upsampled bilinearly to one cell more than the image and cropped at a shift.
 
     As the authors' code does it (scikit-image's `resize`, order 1, mode "reflect"): s x s cells become
-    (s + 1) ceil(H / s) x (s + 1) ceil(W / s) pixels, on half-pixel centres, mirrored about the outermost centres.
+    (s + 1) ceil(H / s) x (s + 1) ceil(W / s) pixels, on half-pixel centres, mirrored about the outermost centres. In a
+    volume the same is done along its depth.
 
     Args:
-        cells: (n, s, s), 1 keeps; bool takes least memory.
-        shifts: (n, 2) integers, down and right, from 0 to ceil(H / s) - 1 and ceil(W / s) - 1.
-        size: (H, W).
+        cells: (n, s, s), 1 keeps; bool takes least memory. Of volumes (n, t, s, s).
+        shifts: (n, 2) integers, down and right, from 0 to ceil(H / s) - 1 and ceil(W / s) - 1; of volumes (n, 3).
+        size: (H, W), or (D, H, W).
     """
 
     cells: Tensor
     shifts: Tensor
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.cells)
 
     def render(self, start: int, stop: int, device: torch.device) -> Tensor:
         cells = self.cells[start:stop].to(device, torch.float32)  # (B, s, s)
-        down, right = self.shifts[start:stop].to(device, torch.long).unbind(1)
-        rows = crops(self.size[0], cells.shape[1], device)[down]  # (B, s, H)
-        columns = crops(self.size[1], cells.shape[2], device)[right]  # (B, s, W)
-        return torch.bmm(torch.bmm(rows.transpose(1, 2), cells), columns)
+        shifts = self.shifts[start:stop].to(device, torch.long).unbind(1)
+        weights = []
+        for length, count, shift in zip(self.size, cells.shape[1:], shifts, strict=True):
+            weights.append(crops(length, count, device)[shift])
+        return along_axes(cells, weights)
+
+
+def along_axes(cells: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Sums of cells (B, s, ...) by weights of each axis, (B, s, L) or (s, L): (B, L, ...)."""
+    *depth, rows, columns = weights
+    for slices in depth:
+        cells = (slices.mT @ cells.flatten(2)).view(len(cells), -1, *cells.shape[2:])
+        rows, columns = rows.unsqueeze(-3), columns.unsqueeze(-3)
+    return rows.mT @ cells @ columns
 
 
 @lru_cache(maxsize=16)
@@ -89,21 +100,26 @@ class PatchMasks:
     """Each mask hides one box and keeps the rest.
 
     Args:
-        boxes: (n, 4) integers (x0, y0, x1, y1), half-open; what lies outside the image hides nothing.
-        size: (H, W).
+        boxes: (n, 4) integers (x0, y0, x1, y1), half-open; what lies outside the image hides nothing. Of volumes
+            (n, 6), (x0, y0, z0, x1, y1, z1).
+        size: (H, W), or (D, H, W).
     """
 
     boxes: Tensor
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def render(self, start: int, stop: int, device: torch.device) -> Tensor:
-        x0, y0, x1, y1 = self.boxes[start:stop].to(device)[:, :, None].unbind(1)  # (B, 1) each
-        rows, columns = (torch.arange(length, device=device) for length in self.size)
-        down, across = (rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1)
-        return (~(down[:, :, None] & across[:, None, :])).to(torch.float32)
+        boxes = self.boxes[start:stop].to(device)
+        last, first = boxes[:, :, None].flip(1).chunk(2, 1)  # of each axis, in the order of the size
+        hidden = torch.ones(len(first), dtype=torch.bool, device=device)
+        for axis, length in enumerate(self.size):
+            place = torch.arange(length, device=device)
+            within = (place >= first[:, axis]) & (place < last[:, axis])  # (B, L)
+            hidden = hidden[..., None] & within.view(len(first), *[1] * axis, length)
+        return (~hidden).to(torch.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,15 +127,15 @@ class FieldMasks:
     """Low-resolution masks, upsampled bilinearly; Score-CAM's are activations.
 
     Args:
-        fields: (n, h, w).
-        size: (H, W).
+        fields: (n, h, w), or (n, d, h, w).
+        size: (H, W), or (D, H, W): upsampled trilinearly.
         align_corners: as in `torch.nn.functional.interpolate`.
         normalize: each upsampled mask is brought to [0, 1] by its minimum and maximum; a constant one hides all.
             Without, the fields lie in [0, 1].
     """
 
     fields: Tensor
-    size: tuple[int, int]
+    size: tuple[int, ...]
     align_corners: bool = False
     normalize: bool = False
 
@@ -128,11 +144,18 @@ class FieldMasks:
 
     def render(self, start: int, stop: int, device: torch.device) -> Tensor:
         fields = self.fields[start:stop, None].to(device, torch.float32)
-        masks = F.interpolate(fields, self.size, mode="bilinear", align_corners=self.align_corners)[:, 0]
+        masks = linear(fields, self.size, align_corners=self.align_corners)[:, 0]
         if not self.normalize:
             return masks
-        low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+        places = tuple(range(1, masks.ndim))
+        low, high = masks.amin(places, keepdim=True), masks.amax(places, keepdim=True)
         return (masks - low) / torch.where(high > low, high - low, 1)
+
+
+def linear(fields: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
+    """(N, C, h, w) bilinearly to (N, C, H, W), or of volumes trilinearly, without antialiasing."""
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(fields, tuple(size), mode=mode, align_corners=align_corners)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError, ModelError, SeewhyError
 from ..batches import images_depend, tell
-from ..call import Call, as_call, evaluating, matching_input
+from ..call import Call, as_call, evaluating, is_volume, matching_input
 from ..inputs import settled_input
 from ..targets.classes import ScoreFunction
 from ..targets.rows import ROWS_AS_INPUTS, rows_of
@@ -192,8 +192,10 @@ class MaskedForward:
                 shown = ((1 - kept)[:, None] * hidden).add_(shown[:, None]).flatten(0, 1)
             parts.append(shown)
         pictures = parts[0] if len(parts) == 1 else torch.cat(parts)
-        last = running.memory_format == "channels_last"
-        return pictures.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        if running.memory_format != "channels_last":
+            return pictures.contiguous()
+        last = torch.channels_last_3d if is_volume(pictures) else torch.channels_last
+        return pictures.contiguous(memory_format=last)
 
     def _scores(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
         """(rows, T), a row for each mask under each of several baselines."""

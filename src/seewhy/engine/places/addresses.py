@@ -1,9 +1,11 @@
 """Where each token of a layer lies in the picture: an address by code.
 
-Cells of a grid have numbers, their row's and their column's. For each binary digit of these the cells that have it are
-changed in one pass, and all others in another. A token answers more to the pass that changes its own cell, digit by
-digit, wherever it stands in the layer, and however many others it has heard of; one that never answers is of no cell.
-Coarser grids, of every second row and column, are read from the leading digits.
+Cells of a grid have numbers, their row's and their column's, and in a volume their slice's. For each binary digit of
+these the cells that have it are changed in one pass, and all others in another. A token answers more to the pass that
+changes its own cell, digit by digit, wherever it stands in the layer, and however many others it has heard of; one that
+never answers is of no cell.
+Coarser grids, of every second row and column, are read from the leading digits; a volume's slices may be thinned out
+less, or not.
 """
 
 from __future__ import annotations
@@ -11,10 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..layout import Grid
 
 _LEVELS = 6
 _AGREED = 0.3  # of -1 to 1; true ones have more but where attention averages
@@ -29,7 +34,7 @@ _MOST_OTHERS = 32  # tokens of no place among those of an order of their own: of
 class Address:
     """The tokens of a grid: in a row after so many others, or each by its number."""
 
-    grid: tuple[int, int]
+    grid: Grid
     prefix: int
     order: tuple[int, ...] | None = None
 
@@ -37,14 +42,13 @@ class Address:
 class Code:
     """The passes that tell the cells of a grid apart."""
 
-    def __init__(self, grid: tuple[int, int]) -> None:
+    def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self._digits = tuple((n - 1).bit_length() for n in grid)
 
     def masks(self) -> Tensor:
         """Which cells each pass changes, (P, h, w): those with a digit, then those without it."""
-        rows, columns = (torch.arange(n) for n in self.grid)
-        numbers = [rows[:, None].expand(self.grid), columns[None].expand(self.grid)]
+        numbers = _numbers(self.grid)
         digits = [(n >> d & 1).bool() for n, count in zip(numbers, self._digits, strict=True) for d in range(count)]
         return torch.stack([mask for digit in digits for mask in (digit, ~digit)])
 
@@ -56,36 +60,49 @@ class Code:
         """
         contrast = _contrast(energy).T.cpu()  # (L, digits)
         orders = [address for address in known if address.order]
-        for level in range(_LEVELS):
-            for grid in self._coarser(level):
-                if grid[0] * grid[1] <= len(contrast):
-                    digits, signs = self._signs(level, grid)
+        for levels in self._levels():
+            for grid in self._coarser(levels):
+                if math.prod(grid) <= len(contrast):
+                    digits, signs = self._signs(levels, grid)
                     found = _read(contrast[:, digits], signs, grid, [a for a in orders if a.grid == grid])
                     if found:
                         return found
         return None
 
-    def _coarser(self, level: int) -> Iterator[tuple[int, int]]:
-        """The grids of every 2^level-th row and column, with and without what is left at the border."""
-        up, down = (
-            (-(-self.grid[0] >> level), -(-self.grid[1] >> level)),
-            (self.grid[0] >> level, self.grid[1] >> level),
-        )
-        yield from (grid for grid in dict.fromkeys((up, down)) if grid[0] * grid[1] > 1)
+    def _levels(self) -> Iterator[Grid]:
+        """From which digit on each axis is read, from fine to coarse."""
+        if len(self.grid) == 2:
+            yield from ((level, level) for level in range(_LEVELS))
+            return
+        of_depth = range(min(_LEVELS, self._digits[0] + 1))
+        pairs = product(of_depth, range(_LEVELS))
+        for deep, level in sorted(pairs, key=lambda pair: pair[0] + 2 * pair[1]):
+            yield deep, level, level
 
-    def _signs(self, level: int, grid: tuple[int, int]) -> tuple[list[int], Tensor]:
+    def _coarser(self, levels: Grid) -> Iterator[Grid]:
+        """The grids of every 2^level-th row and column, with and without what is left at the border."""
+        up = tuple(-(-n >> level) for n, level in zip(self.grid, levels, strict=True))
+        down = tuple(n >> level for n, level in zip(self.grid, levels, strict=True))
+        yield from (grid for grid in dict.fromkeys((up, down)) if math.prod(grid) > 1)
+
+    def _signs(self, levels: Grid, grid: Grid) -> tuple[list[int], Tensor]:
         """Which digits count at a level, and for each cell of its grid 1 where it has one, else -1: (cells, digits)."""
-        rows = torch.arange(grid[0]).repeat_interleave(grid[1])
-        columns = torch.arange(grid[1]).repeat(grid[0])
+        firsts = accumulate(self._digits, initial=0)
+        axes = zip(firsts, self._digits, levels, _numbers(grid), strict=False)
         digits, signs = [], []
-        for first, count, numbers in ((0, self._digits[0], rows), (self._digits[0], self._digits[1], columns)):
+        for first, count, level, numbers in axes:
             for digit in range(level, count):
                 digits.append(first + digit)
-                signs.append((numbers >> (digit - level) & 1) * 2 - 1)
+                signs.append((numbers.flatten() >> (digit - level) & 1) * 2 - 1)
         return digits, torch.stack(signs, 1).float()
 
 
-def _read(heard: Tensor, signs: Tensor, grid: tuple[int, int], known: Sequence[Address]) -> Address | None:
+def _numbers(grid: Grid) -> Sequence[Tensor]:
+    """For each axis the number of every cell on it."""
+    return torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+
+
+def _read(heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]) -> Address | None:
     """The address of tokens that heard so much of each digit (L, digits), in a grid of cells that have these."""
     cells, others = len(signs), len(heard) - len(signs)
     if cells < _FEWEST:
@@ -97,7 +114,7 @@ def _read(heard: Tensor, signs: Tensor, grid: tuple[int, int], known: Sequence[A
     return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
 
 
-def _likeliest(heard: Tensor, signs: Tensor, grid: tuple[int, int], known: Sequence[Address]) -> Address | None:
+def _likeliest(heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]) -> Address | None:
     """The run of tokens, or the known order, that agrees with the cells' digits by more than chance, on each digit."""
     cells = len(signs)
     runs = _agreement(heard, signs)

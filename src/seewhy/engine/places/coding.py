@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import AXES, Kind, Layout
+from ..layout import Kind, Layout, axes
 from ..outputs import LayerCall
 from .addresses import Address, Code, loudness
 from .experiment import ROWS, Disturb, Experiment, differs
@@ -58,8 +58,8 @@ def _energies(
             return
         answered, energy = differs(rows, row), (rows - row).float().square_()
         for kind in _kinds(experiment, key):
-            latest[key, kind] = energy.sum(_channels(kind))
-            if answered.any(_channels(kind)).flatten(1).any(0).sum() > _ONE_OR_TWO:
+            latest[key, kind] = energy.sum(_channels(kind, rows.ndim))
+            if answered.any(_channels(kind, rows.ndim)).flatten(1).any(0).sum() > _ONE_OR_TWO:
                 heard.add(key)
 
     for masks in torch.split(passes, ROWS):
@@ -84,17 +84,18 @@ def _as_many(energies: Mapping[_Place, Tensor], place: _Place, energy: Tensor) -
 def _kinds(experiment: Experiment, key: LayerCall) -> list[Kind]:
     """In which ways a layer's dimensions, of which one is that of images, may be places."""
     ndim, batch = experiment.given[key].ndim, experiment.batch_dims[key]
-    return [kind for kind in (PICTURES if ndim == 4 else TOKENS) if AXES[kind][0] == batch]
+    kinds = PICTURES if ndim == experiment.x.ndim else TOKENS
+    return [kind for kind in kinds if axes(kind, ndim)[0] == batch]
 
 
-def _channels(kind: Kind) -> int:
+def _channels(kind: Kind, ndim: int) -> int:
     """The dimension of channels once rows are first."""
-    batch, channels = AXES[kind][:2]
+    batch, channels = axes(kind, ndim)[:2]
     return channels + 1 if channels < batch else channels
 
 
 def _disturbing(masks: Tensor, layout: Layout) -> Disturb:
-    """Changes in each row the cells (B, h, w) of a picture with channels first or last."""
+    """Changes in each row the cells (B, *grid) of a picture with channels first or last."""
     cells = masks.unsqueeze(layout.channel_dim)
 
     def disturb(rows: Tensor) -> Tensor:

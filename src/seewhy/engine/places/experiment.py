@@ -30,7 +30,7 @@ class Experiment:
 
     Args:
         call: how the model is called, for one image.
-        x: the image (1, C, H, W).
+        x: the image (1, C, H, W), or the volume (1, C, D, H, W).
     """
 
     def __init__(self, call: Call, x: Tensor) -> None:

@@ -1,8 +1,9 @@
 """Over which part of the picture a model's layers lie: what a model crops or pads by itself, they do not tell.
 
-The rims of the picture are changed, one in each of four pictures of a batch that runs as far as the first layer with
-weights. Where that answers to every rim with its own outermost places, it covers the picture. Else the edges of what it
-reads, or of what single lines of its grid read, are sought by halving; that costs more, for these models alone.
+The rims of the picture are changed, one in each of four pictures of a batch (six of a volume) that runs as far as the
+first layer with weights. Where that answers to every rim with its own outermost places, it covers the picture. Else the
+edges of what it reads, or of what single lines of its grid read, are sought by halving; that costs more, for these
+models alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import LayerError
 from ..call import Call, matching_input
-from ..layout import Layout
+from ..layout import Grid, Layout
 from ..outputs import LayerCall, tensors_in
 from .experiment import ROWS, differs, run_heard
 from .grids import noise_like
@@ -26,9 +27,11 @@ _FEWEST = 2  # pixels of padding: a convolution that pads by one more than usual
 _EVEN = 2  # pixels by which what single lines read may differ in length
 
 _WARNING = (
-    "the model {} the {} x {} picture before its first layer, and a map of a layer is laid over the whole picture, so "
+    "the model {} the {} picture before its first layer, and a map of a layer is laid over the whole picture, so "
     "it is out of place: put this crop or padding into wrap(net, preprocess=...) and explain the inner network"
 )
+
+_AXES = ("slices", "rows", "columns")
 
 Span = tuple[int, int]
 
@@ -38,30 +41,29 @@ class Extent:
     """The part of the picture, in pixels of the model's input, that the layers' grids cover.
 
     Attributes:
-        rows, columns: from the first to before the last; beyond the picture where the model pads it.
+        spans: of rows and columns, in a volume of slices before them: from the first to before the last; beyond the
+            picture where the model pads it.
         size: (H, W) of the picture.
     """
 
-    rows: Span
-    columns: Span
-    size: tuple[int, int]
+    spans: tuple[Span, ...]
+    size: Grid
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
-        """(x0, y0, x1, y1)."""
-        return self.columns[0], self.rows[0], self.columns[1], self.rows[1]
+    def box(self) -> tuple[int, ...]:
+        """(x0, y0, x1, y1); of a volume (x0, y0, z0, x1, y1, z1)."""
+        first, last = zip(*self.spans[::-1], strict=True)
+        return (*first, *last)
 
     @property
     def warning(self) -> str:
         """What to know of maps of these layers."""
-        height, width = self.size
-        return _WARNING.format(self._what_it_does(), height, width)
+        return _WARNING.format(self._what_it_does(), " x ".join(map(str, self.size)))
 
     def _what_it_does(self) -> str:
-        height, width = self.size
-        axes = (("rows", self.rows, height), ("columns", self.columns, width))
         read, added = [], []
-        for name, (a, b), side in axes:
+        names = _AXES[-len(self.size) :]
+        for name, (a, b), side in zip(names, self.spans, self.size, strict=True):
             before, after = max(-a, 0), max(b - side, 0)
             added.append(f"{before} and {after} {name}")
             if a > 0 or b < side:
@@ -78,8 +80,8 @@ class Extent:
     @property
     def pads(self) -> bool:
         """Whether the grids reach beyond the picture."""
-        (top, bottom), (left, right) = self.rows, self.columns
-        return min(top, left) < 0 or bottom > self.size[0] or right > self.size[1]
+        spans = zip(self.spans, self.size, strict=True)
+        return any(a < 0 or b > side for (a, b), side in spans)
 
 
 def find_extents(
@@ -89,7 +91,7 @@ def find_extents(
 
     Args:
         call: how the model is called, for one image.
-        x: the image (1, C, H, W).
+        x: the image (1, C, H, W), or the volume (1, C, D, H, W).
         layouts: for each call of a layer that is a picture, in the order in which they ran, how it lies.
         seen: for each layer the last of its calls that depends on the picture.
     """
@@ -110,13 +112,13 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 class _Probe:
-    """A layer, and which of its lines (rows or columns of its grid) read which lines of the picture."""
+    """A layer, and which of its lines (rows, columns or slices of its grid) read which lines of the picture."""
 
     def __init__(self, call: Call, x: Tensor, layer: LayerCall, layout: Layout) -> None:
         self.call, self.layer, self.layout = call, layer, layout
         self.x = matching_input(call.module, x)
         self.changed = self.x + noise_like(self.x)
-        self.size = (x.shape[2], x.shape[3])
+        self.size: Grid = tuple(x.shape[2:])
         self.together = True
 
     def extent(self) -> Extent | None:
@@ -126,16 +128,15 @@ class _Probe:
             thick = math.ceil(_SHARE * side)
             rims += [self._rim(axis, thick, far) for far in (False, True)]
         answers = self._answers(torch.stack(rims))
-        rows = self._span(0, answers[:2])
-        columns = self._span(1, answers[2:])
-        whole = Extent((0, self.size[0]), (0, self.size[1]), self.size)
-        found = Extent(rows, columns, self.size)
-        return None if found == whole else found
+        of_axes = enumerate(torch.split(answers, 2))
+        spans = tuple(self._span(axis, both) for axis, both in of_axes)
+        whole = tuple((0, side) for side in self.size)
+        return None if spans == whole else Extent(spans, self.size)
 
     def _span(self, axis: int, answers: Tensor) -> Span:
-        """The rows (axis 0) or columns that the grid covers, from its answers (2, h, w) to both rims."""
+        """The lines of an axis that the grid covers, from its answers (2, *grid) to both rims."""
         side, lines = self.size[axis], self.layout.grid[axis]
-        near, far = answers.any(2 - axis)  # of each line
+        near, far = answers.movedim(axis + 1, 1).flatten(2).any(2)  # of each line
         span: tuple[float, float] = (0, side)
         if not near.any() or not far.any():
             span = self._what_is_read(axis)
@@ -176,11 +177,11 @@ class _Probe:
         return low, low + cell * lines
 
     def _field(self, axis: int, lines: slice) -> Span:
-        """From the first row or column of the picture that some lines of the grid read to before the last."""
+        """From the first line of the picture that some lines of the grid read to before the last."""
         return self._unread(axis, lines, far=False), self.size[axis] - self._unread(axis, lines, far=True)
 
     def _unread(self, axis: int, lines: slice, *, far: bool) -> int:
-        """How many rows or columns of the picture, from one side, some lines of the grid do not read."""
+        """How many lines of the picture, from one side, some lines of the grid do not read."""
         low, high = 0, self.size[axis]
         while high - low > 1:
             steps = {low + (high - low) * k // ROWS for k in range(1, ROWS)}
@@ -194,14 +195,14 @@ class _Probe:
         return low
 
     def _rim(self, axis: int, thick: int, far: bool) -> Tensor:
-        """Which pixels (H, W) are the first, or last, rows or columns."""
+        """Which pixels (H, W) are the first, or last, lines of an axis."""
         rim = torch.zeros(self.size, dtype=torch.bool, device=self.x.device)
         along = rim.movedim(axis, 0)
         along[self.size[axis] - thick if far else 0 :][:thick] = True
         return rim
 
     def _answers(self, where: Tensor) -> Tensor:
-        """Which places (B, h, w) differ when the picture is changed in some pixels (B, H, W)."""
+        """Which places (B, *grid) differ when the picture is changed in some pixels (B, H, W)."""
         changed = torch.where(where[:, None], self.changed, self.x)
         pictures = torch.cat([self.x, changed])
         if self.together:
@@ -216,7 +217,7 @@ class _Probe:
         return differs(given[1:], given[:1]).any(1)
 
     def _given(self, pictures: Tensor) -> Tensor:
-        """What the layer gives, (N, C, h, w); the model runs no further."""
+        """What the layer gives, (N, C, *grid); the model runs no further."""
         kept: list[Tensor] = []
 
         def hear(key: LayerCall, module: nn.Module, value: object) -> None:

@@ -2,7 +2,7 @@
 
 The picture is divided into 4 x 4 parts of three colors, and in three passes the parts of one color are changed. Where a
 layer's output answers most to the changes of a color, that color should be: the correlation over all places is 1 for a
-picture, and near 0 for dimensions that are none.
+picture, and near 0 for dimensions that are none. In the middle of a volume's depth some parts change their color.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layout import AXES, Kind, Layout, covers
+from ..layout import Grid, Kind, Layout, axes, covers
 
 _PATTERN = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2], [2, 2, 2, 0], [2, 1, 1, 0]])  # of no symmetry
+# behind the middle of a volume's depth: alike enough that what sees all of the depth still shows rows and columns;
+# turned or mirrored the whole agrees with itself by at most .53
+_BEHIND = torch.tensor([[0, 1, 1, 1], [2, 2, 1, 1], [2, 2, 2, 0], [2, 2, 1, 0]])
+_OF_VOLUMES = torch.stack([_PATTERN, _PATTERN, _BEHIND, _BEHIND])
 _LINES_READ, _NUMBERS_READ = 14, 2**16  # of a layer's rows and columns, and of all of it: more say the same
-_USUAL = ((1, 2, 3), (3, 1, 2))  # channels, rows and columns of a picture
-_ORDERS = (*_USUAL, *(dims for dims in permutations((1, 2, 3)) if dims not in _USUAL))
 _BEYOND_DOUBT = 0.8  # no second order correlates so much
 CONFIRMED = 0.6  # correlation; other orders of the dimensions had at most .54 (docs/decisions.md)
 PLAUSIBLE = 0.4  # where the proportions are the image's too
@@ -33,9 +35,16 @@ _FLAT = 0.1  # from place to place; those of pictures are .2 to .5 apart
 PICTURES: tuple[Kind, ...] = ("channels_first", "channels_last")
 
 
+@lru_cache(maxsize=4)
+def _orders(ndim: int) -> list[tuple[int, ...]]:
+    """Dimensions but that of images as channels and places, in every order, those of pictures first."""
+    usual = [axes(kind, ndim)[1:] for kind in PICTURES]
+    return [*usual, *(dims for dims in permutations(range(1, ndim)) if dims not in usual)]
+
+
 def changed_pictures(x: Tensor) -> Tensor:
     """(1, C, H, W) to (3, C, H, W): for each color the picture with noise in the parts of that color."""
-    parts = _colored(x.shape[2], x.shape[3], x.device)[:, None]  # (3, 1, H, W)
+    parts = _colored(tuple(x.shape[2:]), x.device)[:, None]  # (3, 1, H, W)
     return torch.where(parts > 0, x + noise_like(x), x)
 
 
@@ -48,14 +57,14 @@ def noise_like(x: Tensor) -> Tensor:
     return torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x) * max(spread / 2, 0.1)
 
 
-def picture_of(rows: Tensor, row: Tensor, size: tuple[int, int]) -> Layout | None:
+def picture_of(rows: Tensor, row: Tensor, size: Grid) -> Layout | None:
     """The layout of a layer that gives rows (3, a, b, c) for changed pictures and a row for theirs, if it has one.
 
     What answers clearly is a picture whatever its proportions. What answers less clearly needs the image's proportions
-    too, and of fewer than nine places, which say little, these alone count.
+    too, and of fewer than nine places (in a slice), which say little, these alone count.
     """
     answers: list[_Answer] = []
-    for dims in _ORDERS:
+    for dims in _orders(rows.ndim):
         answers.append(_Answer(dims, _grid(rows, dims), _correlation(rows, row, dims, size)))
         if answers[-1].is_clear(_BEYOND_DOUBT):
             break
@@ -65,10 +74,10 @@ def picture_of(rows: Tensor, row: Tensor, size: tuple[int, int]) -> Layout | Non
 
 @dataclass(frozen=True)
 class _Answer:
-    """Three dimensions read as channels, rows and columns, and how well they answer as such."""
+    """Dimensions read as channels, rows and columns, and how well they answer as such."""
 
     dims: tuple[int, ...]
-    grid: tuple[int, int]
+    grid: Grid
     sure: float
 
     @property
@@ -78,22 +87,24 @@ class _Answer:
     def is_clear(self, enough: float) -> bool:
         return self.cells >= FEW and self.sure >= enough
 
-    def belief(self, size: tuple[int, int]) -> int:
+    def belief(self, size: Grid) -> int:
         """3 for a clear answer, 2 for one with the image's proportions, 1 for these alone, 0 for too little."""
         if self.is_clear(CONFIRMED):
             return 3
         if not self.fits(size):
             return 0
-        return 2 if self.sure >= PLAUSIBLE else int(self.cells < FEW)
+        return 2 if self.sure >= PLAUSIBLE else int(math.prod(self.grid[-2:]) < FEW)
 
-    def fits(self, size: tuple[int, int]) -> bool:
+    def fits(self, size: Grid) -> bool:
         """Whether it is in an order that pictures have, and has the image's proportions."""
-        cells = 2 if min(self.grid) > 2 else 1  # convolutions without padding lose a rim
+        cells = 2 if min(self.grid[-2:]) > 2 else 1  # convolutions without padding lose a rim
         return self.layout() is not None and covers(self.grid, size, cells=cells)
 
     def layout(self) -> Layout | None:
         """None in an order that no layer has."""
-        return next((Layout(kind, self.grid) for kind in PICTURES if AXES[kind][1:] == self.dims), None)
+        ndim = len(self.dims) + 1
+        kinds = (kind for kind in PICTURES if axes(kind, ndim)[1:] == self.dims)
+        return next((Layout(kind, self.grid) for kind in kinds), None)
 
 
 def lie_apart(energy: Tensor) -> bool:
@@ -108,29 +119,36 @@ def lie_apart(energy: Tensor) -> bool:
     return bool((share - share.mean(1, keepdim=True)).square().mean() > _APART**2)
 
 
-def pictures_in(shape: Sequence[int]) -> list[tuple[Kind, tuple[int, int]]]:
-    """What a tensor of four dimensions may be, and its grid."""
-    return [(kind, (shape[AXES[kind][2]], shape[AXES[kind][3]])) for kind in PICTURES]
+def pictures_in(shape: Sequence[int]) -> list[tuple[Kind, Grid]]:
+    """What a tensor of four dimensions, or of a volume's five, may be, and its grid."""
+    return [(kind, tuple(shape[dim] for dim in axes(kind, len(shape))[2:])) for kind in PICTURES]
 
 
-def _grid(changes: Tensor, dims: tuple[int, ...]) -> tuple[int, int]:
-    return changes.shape[dims[1]], changes.shape[dims[2]]
+def _grid(changes: Tensor, dims: tuple[int, ...]) -> Grid:
+    return tuple(changes.shape[dim] for dim in dims[1:])
+
+
+def _off_mean(share: Tensor) -> Tensor:
+    """Less each color's mean over the places."""
+    return share - share.mean(tuple(range(1, share.ndim)), keepdim=True)
 
 
 def flat_pictures(rows: Tensor, row: Tensor) -> set[Kind]:
     """As which kinds of picture all places of a layer answer to each color as much as the others, or not at all."""
-    shares = {kind: _shares(rows, row, AXES[kind][1:]) for kind in PICTURES}
-    return {kind for kind, share in shares.items() if (share - share.mean((1, 2), True)).square().mean() < _FLAT**2}
+    shares = {kind: _shares(rows, row, axes(kind, rows.ndim)[1:]) for kind in PICTURES}
+    unlike = {kind: _off_mean(share).square().mean() for kind, share in shares.items()}
+    return {kind for kind, variance in unlike.items() if variance < _FLAT**2}
 
 
-def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: tuple[int, int]) -> float:
+def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: Grid) -> float:
     """How well the answers to each color, of these dimensions as channels, rows and columns, are where it is."""
     grid = _grid(rows, dims)
-    if math.prod(grid) < 2 or grid[0] > size[0] or grid[1] > size[1]:
+    is_finer = any(n > side for n, side in zip(grid, size, strict=True))
+    if is_finer or math.prod(grid) < 2:
         return -1.0
     share = _shares(rows, row, dims)
     expected = _expected(grid, size, _steps(grid)).to(share.device)
-    return float(torch.cosine_similarity((share - share.mean((1, 2), keepdim=True)).flatten(), expected, dim=0))
+    return float(torch.cosine_similarity(_off_mean(share).flatten(), expected, dim=0))
 
 
 def _shares(rows: Tensor, row: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -138,24 +156,26 @@ def _shares(rows: Tensor, row: Tensor, dims: tuple[int, ...]) -> Tensor:
     steps = _steps(_grid(rows, dims))
     channels = -(-row.numel() // (_NUMBERS_READ * math.prod(steps)))
     by_dim = dict(zip(dims, (channels, *steps), strict=True))
-    sample = (slice(None), *(slice(None, None, by_dim[dim]) for dim in (1, 2, 3)))
-    energy = (rows[sample] - row[sample]).float().square_().sum(dims[0])  # (3, h, w), or (3, w, h)
-    energy = energy if dims[1] < dims[2] else energy.mT
+    every = [slice(None, None, by_dim[dim]) for dim in range(1, rows.ndim)]
+    sample = (slice(None), *every)
+    energy = (rows[sample] - row[sample]).float().square_().sum(dims[0], keepdim=True)
+    energy = energy.permute(0, *dims)[:, 0]  # (3, h, w)
     return energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)
 
 
-def _steps(grid: tuple[int, int]) -> tuple[int, int]:
-    return -(-grid[0] // _LINES_READ), -(-grid[1] // _LINES_READ)
+def _steps(grid: Grid) -> Grid:
+    return tuple(-(-n // _LINES_READ) for n in grid)
 
 
 @lru_cache(maxsize=256)
-def _expected(grid: tuple[int, int], size: tuple[int, int], steps: tuple[int, int]) -> Tensor:
+def _expected(grid: Grid, size: Grid, steps: Grid) -> Tensor:
     """How much of each color is in each place that is read, less the mean over places; flat."""
-    share = F.adaptive_avg_pool2d(_colored(*size, torch.device("cpu")), grid)[:, :: steps[0], :: steps[1]]
-    return (share - share.mean((1, 2), keepdim=True)).flatten()
+    share = F.interpolate(_colored(size, torch.device("cpu"))[None], grid, mode="area")[0]
+    return _off_mean(share[:, *(slice(None, None, step) for step in steps)]).flatten()
 
 
-def _colored(height: int, width: int, device: torch.device) -> Tensor:
+def _colored(size: Grid, device: torch.device) -> Tensor:
     """For each color where it is, (3, H, W)."""
-    one_hot = F.one_hot(_PATTERN, 3).permute(2, 0, 1)[None].float()
-    return F.interpolate(one_hot, size=(height, width), mode="nearest")[0].to(device)
+    parts = _PATTERN if len(size) == 2 else _OF_VOLUMES
+    one_hot = F.one_hot(parts, 3).movedim(-1, 0)[None].float()
+    return F.interpolate(one_hot, size=size, mode="nearest")[0].to(device)

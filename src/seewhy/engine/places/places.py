@@ -23,7 +23,7 @@ from ..batches import say_once
 from ..call import Call, as_call
 from ..keys import Remembered
 from ..layers import split_call
-from ..layout import AXES, Kind, Layout, covers
+from ..layout import Grid, Kind, Layout, covers
 from ..outputs import LayerCall
 from .coding import Source, read_code
 from .experiment import FOLDED, Experiment, differs_anywhere
@@ -81,7 +81,7 @@ class Places:
         alike = {self.layouts[key] for key in self.layouts if self._is_alike(key, shape)}
         if alike:
             return alike.pop() if len(alike) == 1 else None
-        return self._with_known_grid(shape) if len(shape) == 4 else None
+        return self._with_known_grid(shape) if len(shape) >= 4 else None
 
     def extent_of(self, layer: str | None) -> Extent | None:
         """The part of the picture that a layer covers, or layers in general; None for all of it."""
@@ -90,7 +90,7 @@ class Places:
         return next(iter(self.extents.values()), None)
 
     def _with_known_grid(self, shape: tuple[int, ...]) -> Layout | None:
-        """The layout of what has four dimensions, two of them the grid of a picture that a layer gives."""
+        """The layout of what has the grid of a picture that a layer gives, beside images and channels."""
         known = {layout.grid for layout in self.layouts.values() if layout.kind in PICTURES and layout.order is None}
         return next((Layout(kind, grid) for kind, grid in pictures_in(shape) if grid in known), None)
 
@@ -121,8 +121,9 @@ def picture_layout(places: Places, x: Tensor, name: str, activation: Tensor) -> 
                 say_once(places.extents[layer].warning)
             return layout
         why = f"for the first of these images alone it gives {places.shapes[layer]}"
+    size = " x ".join(map(str, x.shape[2:]))
     raise LayerError(
-        f"layer {name!r} gives {shape} for images of {x.shape[2]} x {x.shape[3]}, which is no picture: {why}; "
+        f"layer {name!r} gives {shape} for images of {size}, which is no picture: {why}; "
         "'seewhy layers MODEL' or seewhy.list_layers(model) lists those that are"
     )
 
@@ -144,7 +145,7 @@ class _Finder:
     def __init__(self, call: Call, x: Tensor) -> None:
         self.experiment = Experiment(call, x)
         self.made = [key for key, maker in self.experiment.makers.items() if key == maker]
-        self.size = (x.shape[2], x.shape[3])
+        self.size: Grid = tuple(x.shape[2:])
         self.layouts: dict[LayerCall, Layout] = {}
         self.answers: set[LayerCall] = set()  # what depends on the picture
         self.flat: dict[LayerCall, set[Kind]] = {}  # as which pictures it answers alike everywhere
@@ -170,9 +171,13 @@ class _Finder:
         return not self.layouts or any(
             key not in self.layouts and covers(grid, self.size)
             for key in self.made
-            if self.experiment.given[key].ndim == 4 and isinstance(self.experiment.batch_dims.get(key), int)
+            if self._may_be_picture(self.experiment.given[key]) and isinstance(self.experiment.batch_dims.get(key), int)
             for _, grid in pictures_in(self.experiment.given[key].shape)
         )
+
+    def _may_be_picture(self, given: Tensor) -> bool:
+        """Whether it has as many dimensions as the image."""
+        return given.ndim == 2 + len(self.size)
 
     def _look_one_by_one(self, pictures: Tensor) -> None:
         """Images of a batch may depend on each other; if it is not that, they run together again."""
@@ -182,12 +187,13 @@ class _Finder:
         self.experiment.together = len(self.layouts) == found
 
     def _look_for_grids(self, key: LayerCall, rows: Tensor, row: Tensor) -> None:
-        layout = picture_of(rows, row, self.size) if rows.ndim == 4 else None
+        is_picture = self._may_be_picture(rows)
+        layout = picture_of(rows, row, self.size) if is_picture else None
         if (layout and math.prod(layout.grid) >= FEW) or differs_anywhere(rows, row):
             self.answers.add(key)
             if layout:
                 self.layouts[key] = layout
-        if layout is None and rows.ndim == 4:
+        if layout is None and is_picture:
             self.flat[key] = flat_pictures(rows, row)
         if rows.ndim == 3:
             energy = (rows - row).float().square_()
@@ -209,11 +215,13 @@ class _Finder:
                     break
             asked.add(waiting[0])
 
-    def _may_have_tokens(self, key: LayerCall, known: Set[tuple[int, int]]) -> bool:
+    def _may_have_tokens(self, key: LayerCall, known: Set[Grid]) -> bool:
         given, dim = self.experiment.given[key], self.experiment.batch_dims.get(key)
         if key in self.layouts or key not in self.answers or not isinstance(dim, int):
             return False
-        return given.ndim == 3 or (given.ndim == 4 and any(grid in known for _, grid in pictures_in(given.shape)))
+        if self._may_be_picture(given):
+            return any(grid in known for _, grid in pictures_in(given.shape))
+        return given.ndim == 3
 
     def _sources(self, key: LayerCall) -> list[Source]:
         """The nearest picture before a layer; else the image itself, in patches as many as its tokens may be."""
@@ -225,12 +233,15 @@ class _Finder:
             Source(None, Layout("channels_first", grid)) for grid in self._patches(self.experiment.given[key].shape)
         ]
 
-    def _patches(self, shape: Sequence[int]) -> list[tuple[int, int]]:
-        """For each dimension of a shape the finest grid of patches that it may hold, beside a few others."""
-        patches = dict.fromkeys((self.size[0] // p, self.size[1] // p) for p in range(2, min(self.size) + 1))
-        large = [grid for grid in patches if math.prod(grid) >= FEW]
-        finest = (next((g for g in large if 0 <= n - math.prod(g) <= _MOST_OTHERS), None) for n in shape)
-        return sorted({grid for grid in finest if grid}, reverse=True)
+    def _patches(self, shape: Sequence[int]) -> list[Grid]:
+        """For each dimension of a shape the finest grids of patches that it may hold, beside a few others."""
+        large = [grid for grid in _patch_grids(self.size) if math.prod(grid) >= FEW]
+        finest: set[Grid] = set()
+        for n in shape:
+            fitting = [grid for grid in large if 0 <= n - math.prod(grid) <= _MOST_OTHERS]
+            most = max(map(math.prod, fitting), default=0)
+            finest.update(grid for grid in fitting if math.prod(grid) == most)
+        return sorted(finest, reverse=True)
 
     def _refuse_several_scales(self) -> None:
         for key, energies in self.energies.items():
@@ -253,7 +264,7 @@ class _Finder:
         mine, theirs = experiment.given[key].shape, experiment.given[other].shape
         if layout is None or len(mine) != len(theirs) or experiment.batch_dims.get(key) != layout.batch_dim:
             return None
-        return layout if all(mine[d] == theirs[d] for d in AXES[layout.kind][2:]) else None
+        return layout if all(mine[d] == theirs[d] for d in layout.axes[2:]) else None
 
     def _told(self) -> Places:
         experiment = self.experiment
@@ -276,6 +287,14 @@ class _Finder:
             if layout and experiment.makers[key] not in self.answers:
                 layouts.setdefault(key, layout)
         return layouts
+
+
+def _patch_grids(size: Grid) -> set[Grid]:
+    """Of all square patches; of a volume those that as many slices make in each."""
+    *depth, height, width = size
+    slices: list[Grid] = [(n // t,) for n in depth for t in range(1, n + 1) if n % t == 0]
+    sides = range(2, min(height, width) + 1)
+    return {(*deep, height // p, width // p) for p in sides for deep in slices or [()]}
 
 
 def _other_tokens(layout: Layout, count: int) -> list[int]:

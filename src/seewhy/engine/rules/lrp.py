@@ -287,7 +287,9 @@ def _rescued(
 
 
 def _box(rule: Rule, box: tuple[Tensor, Tensor], m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None) -> Tensor:
-    low, high = (bound.to(x).expand_as(x) for bound in box)
+    # (C, 1, 1) has one dimension less than a volume's (C, D, H, W)
+    deep = (bound.to(x)[..., *[None] * (x.ndim - 1 - bound.ndim)] for bound in box)
+    low, high = (bound.expand_as(x) for bound in deep)
     up, down = m.weight.clamp(min=0), m.weight.clamp(max=0)
     q = m.apply(x, m.weight) - m.apply(low, up) - m.apply(high, down)
     s = _share(r, q, rule.epsilon, tally)

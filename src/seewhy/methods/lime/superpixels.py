@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...data.preprocess import tensor_to_photos
+from ...engine.call import is_volume
 from ...errors import ArgumentTypeError, InputError, did_you_mean
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -106,7 +107,7 @@ def segment(
     Args:
         x: (N, C, H, W), preprocessed.
         superpixels: "quickshift", "slic", "felzenszwalb", "grid"; a function from a picture uint8 (H, W, 3) to labels
-            (H, W); or labels, (H, W) for all images or (N, H, W), any integers.
+            (H, W); or labels, (H, W) for all images or (N, H, W), any integers. Volumes need labels, (D, H, W).
         options: of the segmentation, in place of its defaults; scikit-image's, and `cells` of "grid".
         bounds: the range of the model's input, where it is known.
 
@@ -119,25 +120,32 @@ def segment(
     """
     if isinstance(superpixels, Tensor | np.ndarray):
         return _own_labels(x, superpixels)
-    if not callable(superpixels):
-        if not isinstance(superpixels, str):
-            kind = type(superpixels).__name__
-            raise ArgumentTypeError(f"superpixels is a {kind}; give a name, integer labels (H, W) or a function")
-        if superpixels not in SEGMENTATIONS:
-            known = ", ".join(map(repr, SEGMENTATIONS))
-            hint = did_you_mean(superpixels, SEGMENTATIONS)
-            raise InputError(f"superpixels={superpixels!r} is not known{hint}; use {known}, or labels (H, W)")
-        superpixels = SEGMENTATIONS[superpixels]
-    found = []
+    if is_volume(x):
+        raise InputError(f"superpixels are of pictures, and x is volumes {tuple(x.shape)}; give labels (D, H, W)")
+    divide, found = _segmentation(superpixels), []
     for picture in display_pictures(x, bounds):
         try:
-            labels = superpixels(picture, **(options or {}))
+            labels = divide(picture, **(options or {}))
         except InputError:
             raise
         except (TypeError, ValueError) as error:
             raise InputError(f"superpixels cannot be made with the options {dict(options or {})}: {error}") from error
         found += _own_labels(x[:1], labels)
     return found
+
+
+def _segmentation(superpixels: str | Segmentation) -> Segmentation:
+    """The function that was given, or the one of that name."""
+    if callable(superpixels):
+        return superpixels
+    if not isinstance(superpixels, str):
+        kind = type(superpixels).__name__
+        raise ArgumentTypeError(f"superpixels is a {kind}; give a name, integer labels (H, W) or a function")
+    if superpixels not in SEGMENTATIONS:
+        known = ", ".join(map(repr, SEGMENTATIONS))
+        hint = did_you_mean(superpixels, SEGMENTATIONS)
+        raise InputError(f"superpixels={superpixels!r} is not known{hint}; use {known}, or labels (H, W)")
+    return SEGMENTATIONS[superpixels]
 
 
 def _own_labels(x: Tensor, labels: Tensor | npt.NDArray[Any]) -> list[Tensor]:
@@ -149,7 +157,7 @@ def _own_labels(x: Tensor, labels: Tensor | npt.NDArray[Any]) -> list[Tensor]:
         raise InputError(f"superpixels has shape {given.shape}, the input needs labels of shape {accepted}")
     if given.dtype.kind not in "iub":
         raise InputError(f"superpixels holds {given.dtype}; give integer labels, one for each superpixel")
-    each = [given] * n if given.ndim == 2 else list(given)
+    each = [given] * n if given.shape == size else list(given)
     return [torch.from_numpy(np.unique(one, return_inverse=True)[1].reshape(size)) for one in each]
 
 
@@ -159,8 +167,7 @@ def sizes(labels: Tensor) -> Tensor:
 
 
 def centres(labels: Tensor) -> Tensor:
-    """The mean (row, column) of each superpixel's pixels: (d, 2) float64."""
-    h, w = labels.shape
-    rows, cols = torch.meshgrid(torch.arange(h).double(), torch.arange(w).double(), indexing="ij")
-    total = [torch.bincount(labels.flatten(), weights=place.flatten()) for place in (rows, cols)]
+    """The mean (row, column) of each superpixel's pixels: (d, 2) float64; of volumes (slice, row, column)."""
+    places = torch.meshgrid(*(torch.arange(n).double() for n in labels.shape), indexing="ij")
+    total = [torch.bincount(labels.flatten(), weights=place.flatten()) for place in places]
     return torch.stack(total, 1) / sizes(labels)[:, None]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ...engine.masking.masks import GridMasks, crops
+from ...engine.masking.masks import GridMasks, along_axes, crops
 
 RIDGES = (0.1, 1.0, 10.0, math.inf)  # over the mean variance of a feature; infinite is no model but the mean
 
@@ -20,17 +21,17 @@ class Control:
     Attributes:
         residual: (n, T) float64, each score less what the model of its block says.
         coefficients: (T, blocks, q, r), of the mean of the mask over each of q x r tiles of the picture.
-        down, across: (q, H) and (r, W), how the tiles' rows and columns vary together with the pixels'.
+        shared: for each axis (q, L), how the tiles' lines vary together with the pixels', the first
+            times the variance of a cell.
     """
 
     residual: Tensor
     coefficients: Tensor
-    down: Tensor
-    across: Tensor
+    shared: Sequence[Tensor]
 
     def expected(self, target: int) -> Tensor:
         """The covariance of each block's model with the mask at each pixel: (blocks, H W) float64."""
-        return (self.down.T @ self.coefficients[target] @ self.across).flatten(1)
+        return along_axes(self.coefficients[target], self.shared).flatten(1)
 
 
 def fit_control(grids: GridMasks, scores: Tensor, members: Tensor, p: float) -> Control:
@@ -43,8 +44,9 @@ def fit_control(grids: GridMasks, scores: Tensor, members: Tensor, p: float) -> 
         members: (blocks, n), 0 or 1.
         p: the mean of the masks.
     """
-    rows, columns = (_Edge.of(length, grids.cells.shape[1]) for length in grids.size)
-    tiles = _tiles(grids, len(scores), rows, columns).sub_(p)
+    counts = grids.cells.shape[1:]
+    edges = list(map(_Edge.of, grids.size, counts))
+    tiles = _tiles(grids, len(scores), edges).sub_(p)
     others = _Others.of(tiles, scores, members)
     fitted = [others.fit(ridge) for ridge in RIDGES]  # (blocks, q r, T) each
     residuals = [others.residual(tiles, scores, members.argmax(0), coefficients) for coefficients in fitted]
@@ -52,9 +54,8 @@ def fit_control(grids: GridMasks, scores: Tensor, members: Tensor, p: float) -> 
     chosen = torch.stack([fitted[k][:, :, t] for t, k in enumerate(best)])  # (T, blocks, q r)
     return Control(
         torch.stack([residuals[k][:, t] for t, k in enumerate(best)], 1),
-        chosen.view(*chosen.shape[:2], len(rows.shared), len(columns.shared)),
-        p * (1 - p) * rows.shared,
-        columns.shared,
+        chosen.view(*chosen.shape[:2], *(len(edge.shared) for edge in edges)),
+        [p * (1 - p) * edges[0].shared, *(edge.shared for edge in edges[1:])],
     )
 
 
@@ -75,13 +76,14 @@ class _Edge:
         return cls(tiles, torch.einsum("zcq,zch->qh", tiles, pixels) / len(pixels))
 
 
-def _tiles(grids: GridMasks, n: int, rows: _Edge, columns: _Edge) -> Tensor:
+def _tiles(grids: GridMasks, n: int, edges: Sequence[_Edge]) -> Tensor:
     """The mean of each of n masks over each tile, (n, q r) float64."""
-    found = torch.empty(n, rows.tiles.shape[2], columns.tiles.shape[2], dtype=torch.float64)
+    found = torch.empty(n, *(edge.tiles.shape[2] for edge in edges), dtype=torch.float64)
     for start in range(0, n, 1024):
         part = slice(start, min(n, start + 1024))
-        down, right = grids.shifts[part].long().unbind(1)
-        found[part] = rows.tiles[down].mT @ grids.cells[part].double() @ columns.tiles[right]
+        shifts = grids.shifts[part].long().unbind(1)
+        weights = [edge.tiles[shift] for edge, shift in zip(edges, shifts, strict=True)]
+        found[part] = along_axes(grids.cells[part].double(), weights)
     return found.flatten(1)
 
 

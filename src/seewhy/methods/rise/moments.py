@@ -43,8 +43,8 @@ class Found:
     """What is known of one target's map.
 
     Attributes:
-        map: (H, W) float64.
-        interval: (H, W), half-width; infinite where there are too few samples.
+        map: (H, W) float64, or (D, H, W).
+        interval: as the map, half-width; infinite where there are too few samples.
         relative_error: the expected squared error of the map over its squared signal, both about their mean over the
             picture; infinite where there is no signal.
         bound: what this map's relative error is below, with the confidence asked for.
@@ -116,7 +116,7 @@ class _Sums:
         if design.independent:
             weights["ggm"] = g.square()
             squares = {"mm": torch.ones(1, self.n, dtype=torch.float64), "gmm": g, "ggmm": g.square()}
-        pixels = grids.size[0] * grids.size[1]
+        pixels = math.prod(grids.size)
         self.sums = {
             name: torch.zeros(len(rows), pixels, dtype=torch.float64) for name, rows in {**weights, **squares}.items()
         }

@@ -53,7 +53,7 @@ def _rise(
 
     Args:
         samples: masks for each image, at most.
-        cells: of the masks, along each edge.
+        cells: of the masks, along each edge, and along the depth of a volume if it has as many slices.
         p: probability that a cell is shown.
         masks: "sobol": `blocks` separately scrambled Sobol' sequences; "iid": the paper's; "antithetic": pairs.
         form: "paper"; "ratio": sum f M / sum M; "centred": 1 / (N p) sum (f - mean f) M, usually with half the error of
@@ -169,7 +169,8 @@ def sure(estimate: Estimate, *, above: Literal["mean", "zero"] = "mean") -> Tens
     """
     if estimate.interval is None:
         raise InputError("the estimate has no interval; methods such as rise give one")
-    level = estimate.map.mean((1, 2), keepdim=True) if above == "mean" else 0.0
+    dims = tuple(range(1, estimate.map.ndim))
+    level = estimate.map.mean(dims, keepdim=True) if above == "mean" else 0.0
     return estimate.map - estimate.interval > level
 
 

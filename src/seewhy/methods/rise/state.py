@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engine.layout import Grid
 from ...engine.masking.baselines import image_seed
 from ...engine.masking.masks import GridMasks
 from ...errors import InputError
@@ -51,7 +52,7 @@ class RiseState:
     """
 
     setting: RiseSetting | None = None
-    size: tuple[int, int] = (0, 0)
+    size: Grid = (0, 0)
     seeds: list[int] = field(default_factory=list)  # of each image
     samples: list[int] = field(default_factory=list)  # how many masks of each image have scores
     scores: list[Tensor] = field(default_factory=list)  # of each image, (n, T) float64, with room for more
@@ -59,7 +60,7 @@ class RiseState:
 
     def begin(self, setting: RiseSetting, x: Tensor, samples: int) -> None:
         """Makes room for so many samples of each image, and sees to it that what goes on is the same."""
-        size, seeds = (x.shape[2], x.shape[3]), [image_seed(image, setting.seed) for image in x]
+        size, seeds = tuple(x.shape[2:]), [image_seed(image, setting.seed) for image in x]
         if self.setting is None:
             self.setting, self.size, self.seeds = setting, size, seeds
             self.samples, self.scores = [0] * len(x), [torch.empty(0, setting.targets).double()] * len(x)

@@ -6,7 +6,7 @@ A network's maker knows what it gives but for its order of dimensions; where som
 
 from __future__ import annotations
 
-from ...engine.layout import AXES, Kind, Layout, covers
+from ...engine.layout import Kind, Layout, axes, covers
 
 MOST_PREFIX_TOKENS = 32
 MOST_USUAL_PREFIX_TOKENS = 8  # a class token, a distillation token and four registers are 6
@@ -40,7 +40,7 @@ def _token_layout(shape: tuple[int, ...], batch: int, image_size: tuple[int, int
     """Of features with one dimension of places, after that of images or before it."""
     kinds: tuple[Kind, ...] = ("tokens", "tokens_first")
     for kind in kinds:
-        images, _, places = AXES[kind]
+        images, _, places = axes(kind)
         if shape[images] == batch and (found := _token_grid(shape[places], image_size)):
             return Layout(kind, *found)
     return None
