@@ -52,17 +52,12 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels, reduction="none")
 
 
-def check_weights(modules: Sequence[nn.Module]) -> None:
-    """Says what keeps the weights of modules from having gradients.
+def check_loaded(modules: Sequence[nn.Module]) -> None:
+    """Says that weights wait on the meta device.
 
     Raises:
-        ModelError: they were made under torch.inference_mode, or wait on the meta device.
+        ModelError: they do.
     """
-    if any(map(made_in_inference_mode, modules)):
-        raise ModelError(
-            "the model was made under torch.inference_mode, which rules out gradients; make it outside, or give "
-            "seewhy.influence.modes.ordinary(model), a copy"
-        )
     if any(map(is_without_data, modules)):
         raise ModelError(
             "the model's weights wait on the meta device, and influence goes through all of them; load the model on "
@@ -115,7 +110,12 @@ class Problem:
             raise InputError("the model has no parameters, so no training example has any influence through them")
         self._check_rates()
         self._check_statistics()
-        check_weights(self._own_modules)
+        check_loaded(self._own_modules)
+        if any(map(made_in_inference_mode, self._own_modules)):
+            raise ModelError(
+                "the model was made under torch.inference_mode, which rules out gradients; make it outside, or give "
+                "seewhy.influence.modes.ordinary(model), a copy"
+            )
         self._tell_mode()
 
     def _check_rates(self) -> None:

@@ -22,7 +22,7 @@ from ...models.call import call_of, labels_of
 from ...models.classes import in_classes_of
 from ...models.model import Model
 from ..gradients.losses import loss_values, same_values
-from ..problem import Loss, check_weights, cross_entropy
+from ..problem import Loss, check_loaded, cross_entropy
 from ..solvers.solver import Solver
 from . import fingerprint
 from .building import key_of
@@ -91,7 +91,7 @@ def describe_index(
 ) -> Head:
     """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
     modules, call, model = modules_of(models), calls_of(models)[-1], models[-1]
-    check_weights(modules)
+    check_loaded(modules)
     example = examples[0][0]
     said = outputs_of(call, example[None])
     outputs = said.shape[1]
