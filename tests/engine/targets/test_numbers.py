@@ -98,6 +98,7 @@ def config(problem: str | None) -> SimpleNamespace:
         (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=3), "embedding"),
         (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=0), "embedding"),
         (Ended(nn.Identity(), config=config("regression")), "score"),
+        (Ended(nn.Identity(), config=SimpleNamespace(problem_type=None, num_labels=1)), "score"),
         (Ended(nn.ReLU(), config=config("single_label_classification")), "logits"),
         (Ended(nn.Sigmoid(), config=config("multi_label_classification")), "sigmoids"),
         (Ended(nn.Identity(), config=config(None)), None),

@@ -124,8 +124,9 @@ def said_by(module: nn.Module) -> Gives | None:
     own: object = getattr(module, "gives", None)
     if own in GIVES:
         return next(each for each in GIVES if each == own)
-    problem = getattr(getattr(module, "config", None), "problem_type", None)
-    if problem == "regression":
+    config = getattr(module, "config", None)
+    problem = getattr(config, "problem_type", None)
+    if problem == "regression" or (problem is None and getattr(config, "num_labels", None) == 1):  # as transformers do
         return "score"
     if isinstance(getattr(module, "pretrained_cfg", None), dict) and getattr(module, "num_classes", None) == 0:
         return "embedding"
