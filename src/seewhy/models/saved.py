@@ -136,7 +136,11 @@ def _of_transformers(source: Source) -> nn.Module:
     import transformers
 
     kind = getattr(transformers, source["transformers"])
-    module: nn.Module = kind(kind.config_class.from_dict(dict(source["config"])))
+    config = kind.config_class.from_dict(dict(source["config"]))
+    if source.get("attention") is None:
+        module: nn.Module = kind(config)
+    else:  # older versions have another class for each implementation, and none in the configuration
+        module = kind._from_config(config, attn_implementation=source["attention"])
     return module
 
 
@@ -159,7 +163,12 @@ def _source(module: nn.Module, known: Source | None, factory: str | None) -> Sou
         return known
     kind, config = type(module), getattr(module, "config", None)
     if kind.__module__.startswith("transformers.") and config is not None:
-        return {"transformers": kind.__name__, "config": json.loads(config.to_json_string(use_diff=False))}
+        kept = json.loads(config.to_json_string(use_diff=False))
+        return {
+            "transformers": kind.__name__,
+            "config": kept,
+            "attention": getattr(config, "_attn_implementation", None),
+        }
     named = getattr(module, "pretrained_cfg", None)
     if isinstance(named, dict) and named.get("architecture"):
         return {"spec": f"timm:{named['architecture']}"}
