@@ -345,7 +345,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--task", "localisation", "photo.jpg"], "takes no photos"),
         (["--task", "localisation", "-d", "scene"], "did you mean 'scenes'"),
         (["--task", "localisation"], "has no class '0' of scenes"),
-        (["--task", "localise", "photo.jpg"], "--task localisation"),
+        (["--task", "localise", "photo.jpg"], "use 'faithfulness' or 'localisation'"),
         ([], "give photos"),
     ],
 )
