@@ -198,3 +198,15 @@ class ModelState:
         assert self._hooks() == self.hooks
         assert [sorted(vars(part)) for part in module.modules()] == self.keys
         assert torch.overrides._get_current_function_mode_stack() == []
+
+
+def offloaded(module: nn.Module) -> nn.Module:
+    """The module with its weights on the meta device, which hooks bring for each call of a part, as accelerate's do."""
+    for part in module.modules():
+        own = dict(part._parameters)
+        away = {name: None if p is None else nn.Parameter(p.detach().to("meta")) for name, p in own.items()}
+        if own:
+            part.register_forward_pre_hook(lambda p, args, own=own: p._parameters.update(own))
+            part.register_forward_hook(lambda p, args, said, away=away: p._parameters.update(away))
+            part._parameters.update(away)
+    return module

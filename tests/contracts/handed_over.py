@@ -128,19 +128,6 @@ def kept_from_inference() -> nn.Module:
     return net
 
 
-def offloaded() -> nn.Module:
-    """Weights on the meta device, which hooks bring for each call of a part."""
-    net = plain()
-    for part in net.modules():
-        own = dict(part._parameters)
-        away = {name: None if p is None else nn.Parameter(p.detach().to("meta")) for name, p in own.items()}
-        if own:
-            part.register_forward_pre_hook(lambda p, args, own=own: p._parameters.update(own))
-            part.register_forward_hook(lambda p, args, said, away=away: p._parameters.update(away))
-            part._parameters.update(away)
-    return net
-
-
 def configured(names: Mapping[Any, str]) -> nn.Module:
     """Says its names as transformers' models do."""
     return Ended(lambda logits: SimpleNamespace(logits=logits), config=SimpleNamespace(id2label=names))

@@ -38,13 +38,12 @@ from handed_over import (
     kept_from_inference,
     linear,
     of_arrays,
-    offloaded,
     plain,
 )
 from seewhy.errors import SeewhyError, SeewhyWarning
 from seewhy.influence import InfluenceIndex
 from seewhy.methods.catalog import METHODS
-from tiny_models import Called, pictures, randomised
+from tiny_models import Called, offloaded, pictures, randomised
 
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
@@ -251,7 +250,9 @@ INPUTS: dict[str, Handed] = {
         words=r"takes torch\.uint8", x=whole_pictures, right=all_but(*NEED_THE_INPUT),
         rooms=("evaluating",),  # photos become floats, and so do the pictures of an index
     ),
-    "weights that hooks bring": Handed(offloaded, words="meta", right=all_but("cam"), no_loss="meta device"),
+    "weights that hooks bring": Handed(
+        lambda: offloaded(plain()), words="meta", right=all_but("cam"), no_loss="meta device"
+    ),
     "tensors kept from inference mode": Handed(
         kept_from_inference, lambda: randomised(Keeping()), words="inference_mode", no_loss="inference_mode"
     ),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import seewhy
 from seewhy.errors import InputError, LayerError, ModelError, SeewhyError, SeewhyWarning
 from seewhy.methods.catalog import METHODS, find_method
-from tiny_models import TinyCNN, pictures, randomised, tiny_vit
+from tiny_models import TinyCNN, offloaded, pictures, randomised, tiny_vit
 
 pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models
 
@@ -215,18 +215,6 @@ def test_a_model_runs_under_the_callers_default_device() -> None:
         with default_device("meta"):
             run(name, model, x)
         assert model.made == "meta"
-
-
-def offloaded(module: nn.Module) -> nn.Module:
-    """The module with its weights on the meta device, which hooks bring for each call of a part, as accelerate's do."""
-    for part in module.modules():
-        own = dict(part._parameters)
-        away = {name: None if p is None else nn.Parameter(p.detach().to("meta")) for name, p in own.items()}
-        if own:
-            part.register_forward_pre_hook(lambda p, args, own=own: p._parameters.update(own))
-            part.register_forward_hook(lambda p, args, said, away=away: p._parameters.update(away))
-            part._parameters.update(away)
-    return module
 
 
 @pytest.mark.parametrize("name", METHODS)

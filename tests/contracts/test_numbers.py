@@ -212,6 +212,8 @@ def test_names_of_classes_are_refused_as_scores() -> None:
     vote = ensemble.VotingClassifier([("one", linear_model.LogisticRegression())], voting="hard").fit(rows, labels)
     with pytest.raises(ModelError, match=r"VotingClassifier that has only predict\(\), names of classes"):
         seewhy.wrap(vote)
+    with pytest.raises(ModelError, match=r"VotingClassifier that has only predict\(\), names of classes"):
+        seewhy.wrap(vote.predict, takes="array")
 
     def predicted(x: Tensor) -> Any:
         return vote.predict(x.flatten(1).numpy())

@@ -258,6 +258,14 @@ def test_a_scikit_learn_pipeline_on_features() -> None:
     torch.testing.assert_close(wrap(numbers)(images[:5])[:, 0], torch.tensor(numbers.predict(features[:5])).float())
 
 
+def test_volumes_for_what_takes_rows_or_pictures() -> None:
+    x = torch.rand(2, 3, 4, 5, 6)
+    rows = BlackBox(lambda given: given, takes="rows")
+    assert torch.equal(rows(x), x.permute(0, 2, 3, 4, 1).flatten(1))
+    with pytest.raises(ModelError, match=r"is for pictures, x has shape \(2, 3, 4, 5, 6\); give takes='array'"):
+        BlackBox(brightness, takes="pictures")(x)
+
+
 class Session:
     """What of an ONNX Runtime session is used, with a graph for so many pictures."""
 

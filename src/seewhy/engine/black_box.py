@@ -104,13 +104,15 @@ class BlackBox(nn.Module):
         if self.takes == "tensor":
             return x.flatten(1) if self.flat else x
         if self.takes == "rows":
-            return x.permute(0, 2, 3, 1).flatten(1).numpy()
+            return x.movedim(1, -1).flatten(1).numpy()
         if self.takes == "pictures":
             pictures = self._pictures(x)
             return pictures.reshape(len(pictures), -1) if self.flat else pictures
         return x.flatten(1).numpy() if self.flat else x.numpy()
 
     def _pictures(self, x: Tensor) -> NDArray[np.uint8]:
+        if x.ndim != 4:
+            raise ModelError(f"takes='pictures' is for pictures, x has shape {tuple(x.shape)}; give takes='array'")
         if self.preprocess is not None:
             return self.preprocess.invert(x)
         low, high = float(x.min()), float(x.max())
@@ -193,6 +195,7 @@ class _Source:
 def _as_source(source: Any) -> _Source:
     method = _method_of_estimator(source)
     if method:
+        _check_scores(source.__self__, method)
         return _Source(source, None, flat=True, gives=_OF_METHODS[method])
     if callable(source) and not isinstance(source, type):
         return _Source(source, "tensor")

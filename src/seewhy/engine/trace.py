@@ -32,7 +32,7 @@ from .places.places import find_places
 from .rules.checkpoints import Uncheckpointed
 from .rules.hidden import SeeingMode
 from .targets.numbers import numbers_of
-from .targets.resolve import TargetLike, resolve
+from .targets.resolve import TargetLike, is_settled, resolve
 from .targets.rows import ROWS_AS_INPUTS, asked
 
 
@@ -215,7 +215,7 @@ class Trace:
         return self._scores(target).detach()
 
     def _scores(self, target: TargetLike) -> Tensor:
-        score = self._single(target)
+        score = target if callable(target) and is_settled(target) else self._single(target)
         with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
             value = asked(score, self._output, len(self._x))
         return check_scores(self.module, value, len(self._x))

@@ -14,7 +14,6 @@ from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
-from ..engine.targets.numbers import Numbers
 from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, part_of, phrase
 from ..errors import ImageError, InputError
 from ..maps import values as maps
@@ -199,29 +198,29 @@ def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[
         output = output[:, None]
     if numbers.gives is None and _has_classes(output):
         say_once(f"{numbers.why_no_probability()}; predictions are without")
+    known = _has_classes(output) and numbers.have_probabilities
+    chances = numbers.probabilities(output) if known else None
+    scores = None if numbers.gives in ("embedding", "records") or not _has_classes(output) else output.float()
     return Explanation(
         model=model.name,
         names=batch.names,
         photos=batch.photos,
         placements=batch.placements,
-        predictions=_predictions(output, model, numbers, len(batch.x)),
-        attributions=tuple(_attribution(r, output, model, numbers, batch.x, options) for r in done.results),
+        predictions=((),) * len(batch.x) if scores is None else _predictions(scores, chances, model),
+        attributions=tuple(_attribution(r, chances, model, batch.x, options) for r in done.results),
     )
 
 
-def _predictions(output: Any, model: Model, numbers: Numbers, n: int) -> tuple[tuple[Prediction, ...], ...]:
-    """The best answers of each image; of what has no classes there are none."""
-    if not _has_classes(output) or numbers.gives in ("embedding", "records"):
-        return ((),) * n
-    scores = output.float()
-    chances = numbers.probabilities(output) if numbers.have_probabilities else None
-    best = scores.topk(min(PREDICTIONS, output.shape[1]), dim=1).indices
-
-    def prediction(image: int, index: int) -> Prediction:
-        chance = None if chances is None else float(chances[image, index])
-        return Prediction(index, model.label(index), chance, float(scores[image, index]))
-
-    return tuple(tuple(prediction(image, i) for i in indices) for image, indices in enumerate(best.tolist()))
+def _predictions(scores: Tensor, chances: Tensor | None, model: Model) -> tuple[tuple[Prediction, ...], ...]:
+    """The best answers of each image, from its scores and, where there are any, its probabilities, both (N, K)."""
+    best = scores.topk(min(PREDICTIONS, scores.shape[1]), dim=1)
+    indices, values = best.indices.tolist(), best.values.tolist()
+    if chances is None:
+        known: list[list[float | None]] = [[None] * len(row) for row in indices]
+    else:
+        known = chances.gather(1, best.indices).tolist()
+    each = (zip(*rows, strict=True) for rows in zip(indices, known, values, strict=True))
+    return tuple(tuple(Prediction(i, model.label(i), p, score) for i, p, score in row) for row in each)
 
 
 def _has_classes(output: object) -> TypeGuard[Tensor]:
@@ -229,13 +228,12 @@ def _has_classes(output: object) -> TypeGuard[Tensor]:
 
 
 def _attribution(
-    result: Result, output: Any, model: Model, numbers: Numbers, x: Tensor, options: Mapping[str, Mapping[str, Any]]
+    result: Result, table: Tensor | None, model: Model, x: Tensor, options: Mapping[str, Mapping[str, Any]]
 ) -> Attribution:
     indices = [i if isinstance(i, int) else None for i in result.target.indices]
     indices = indices if len(indices) == len(x) else [None] * len(x)
     chances: list[float | None] = [None] * len(x)
-    if _has_classes(output) and numbers.have_probabilities:
-        table = numbers.probabilities(output)
+    if table is not None:
         chances = [None if i is None else float(table[n, i]) for n, i in enumerate(indices)]
     method = result.method
     settings = {**method.options, **options.get(method.name, {})}

@@ -88,6 +88,11 @@ def resolve(
     return [ResolvedTarget(describe(given), scored, indices, numbers)]
 
 
+def is_settled(target: object) -> bool:
+    """Whether a target is a function that knows what the output's numbers are, or need not."""
+    return callable(target) and getattr(target, "numbers", target) is not None
+
+
 def _is_more_than_a_class(target: object) -> bool:
     if isinstance(target, str):
         return bool(_TOP.fullmatch(target)) or _has_form(target)
