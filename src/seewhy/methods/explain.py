@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -193,14 +193,10 @@ def _layer_names(
 
 
 def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
-    numbers, output = done.results[0].target.numbers, done.output
-    if isinstance(output, Tensor) and output.ndim == 1:  # one score for each image
-        output = output[:, None]
-    if numbers.gives is None and _has_classes(output):
+    numbers, scores = done.results[0].target.numbers, _scores_of_classes(done)
+    if numbers.gives is None and scores is not None:
         say_once(f"{numbers.why_no_probability()}; predictions are without")
-    known = _has_classes(output) and numbers.have_probabilities
-    chances = numbers.probabilities(output) if known else None
-    scores = None if numbers.gives in ("embedding", "records") or not _has_classes(output) else output.float()
+    chances = None if scores is None or not numbers.have_probabilities else numbers.probabilities(scores)
     return Explanation(
         model=model.name,
         names=batch.names,
@@ -223,8 +219,13 @@ def _predictions(scores: Tensor, chances: Tensor | None, model: Model) -> tuple[
     return tuple(tuple(Prediction(i, model.label(i), p, score) for i, p, score in row) for row in each)
 
 
-def _has_classes(output: object) -> TypeGuard[Tensor]:
-    return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()
+def _scores_of_classes(done: SharedPass) -> Tensor | None:
+    """What the model says of each image, (N, K) float32; None for what is no classifier."""
+    output, gives = done.output, done.results[0].target.numbers.gives
+    if not isinstance(output, Tensor) or not output.is_floating_point() or gives in ("embedding", "records"):
+        return None
+    table = output[:, None] if output.ndim == 1 else output  # one score for each image
+    return table.float() if table.ndim == 2 else None
 
 
 def _attribution(
