@@ -4,7 +4,7 @@ For every layer that seewhy reads: each cell of the layer's grid is hidden in th
 the layer is laid out as was found, and the place that changes most, against what it usually does, has to be the hidden
 cell. The oracle knows nothing of how layouts are found. Nets whose tokens lie in a planted order have an exact truth.
 
-    python benchmarks/places.py [--only REGEX] [--sizes 3] [--cells 49] [--seconds 300] [--results FILE] [--out FILE]
+    python benchmarks/places.py [--only REGEX] [--sizes 3] [--cells 25] [--seconds 300] [--results FILE] [--out FILE]
         [--part K/N] [--device cuda]
 
 With `--results` each model's lines are kept in a file as they are done, and a later run goes on behind them.
@@ -43,7 +43,7 @@ import seewhy
 from seewhy.engine.answers import main_output
 from seewhy.engine.layers import LayerRecord
 
-BATCH, LAYERS = 8, 32  # at once: outputs of both stand in memory
+BATCH, NUMBERS = 8, 2**27  # pictures at once, and numbers of all layers that stand in memory
 NEAR = 0.8  # of the cells answer where they are hidden or beside, or their places are in order by so much
 MOST_TOKENS = 64  # a batch of as many images as tokens is tried up to here
 HEAD = [
@@ -170,19 +170,50 @@ def look(line: Line, module: nn.Module, x: Tensor, most: int) -> None:
     """Fills in a line."""
     runs: list[int] = []
     handle = module.register_forward_pre_hook(lambda _, args: runs.append(len(args[0])))
-    records = [r for r in seewhy.list_layers(module, x).records if r.layout]
+    flow = seewhy.list_layers(module, x)
+    records = [r for r in flow.records if r.layout]
     handle.remove()
     line.passes, line.read = sum(runs), len(records)
-    chosen = seewhy.list_layers(module, x).chosen[-1]
-    line.batches = batches(module, x, next(r for r in records if r.name == chosen))
-    copy = deepcopy(module.train()).double().eval()  # train() empties the caches of tensors that some models keep
-    records.sort(key=lambda r: r.layout.grid if r.layout else (0, 0))
-    for grid, group in groupby(records, key=lambda r: r.layout.grid if r.layout else (0, 0)):
+    line.batches = batches(module, x, next(r for r in records if r.name == flow.chosen[-1]))
+    copy = deepcopy(module.train()).eval()  # train() empties the caches of tensors that some models keep
+    unsure = []
+    for record, found in verdicts(copy, x, records, most):
+        if found is None or max(found) < NEAR:
+            unsure.append(record)  # rounding may hide an answer, and few cells may miss the order
+        else:
+            judge(line, record, found)
+    for record, found in verdicts(copy.double(), x.double(), unsure, 2 * most):
+        judge(line, record, found)
+
+
+def verdicts(
+    module: nn.Module, x: Tensor, records: list[LayerRecord], most: int
+) -> Iterator[tuple[LayerRecord, tuple[float, float] | None]]:
+    """Each layer with what comes out for it, those of one grid together."""
+    records = sorted(records, key=grid_of)
+    for grid, group in groupby(records, key=grid_of):
         alike, cells = list(group), hidden_cells(grid, most)
-        for start in range(0, len(alike), LAYERS):
-            part = alike[start : start + LAYERS]
-            for record, answer in zip(part, answers(copy, x.double(), part, cells), strict=True):
-                judge(line, record, verdict(answer, cells))
+        for part in parts(alike):
+            for record, answer in zip(part, answers(module, x, part, cells), strict=True):
+                yield record, verdict(answer, cells)
+
+
+def grid_of(record: LayerRecord) -> tuple[int, ...]:
+    return record.layout.grid if record.layout else ()
+
+
+def parts(records: list[LayerRecord]) -> Iterator[list[LayerRecord]]:
+    """The layers in parts whose outputs can stand in memory together."""
+    part: list[LayerRecord] = []
+    held = 0
+    for record in records:
+        size = BATCH * math.prod(record.shape[1:])
+        if part and held + size > NUMBERS:
+            yield part
+            part, held = [], 0
+        part, held = [*part, record], held + size
+    if part:
+        yield part
 
 
 def judge(line: Line, record: LayerRecord, found: tuple[float, float] | None) -> None:
@@ -351,7 +382,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="families whose 'library family' this expression finds")
     parser.add_argument("--sizes", type=int, default=3, choices=(1, 2, 3), help="how many sizes of each model")
-    parser.add_argument("--cells", type=int, default=49, help="cells hidden in each grid, all where there are no more")
+    parser.add_argument(
+        "--cells", type=int, default=25, help="cells hidden in each grid; twice as many where they do not agree"
+    )
     parser.add_argument("--seconds", type=int, default=300, help="of the processor, for one model at one size")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no model after so many")
     parser.add_argument("--planted", type=int, default=24, help="nets of planted orders")

@@ -62,6 +62,7 @@ OF_ONE_CLASS = ("clrp", "clrp_two_pass", "sglrp")
 RELEVANCE = tuple(name for name, method in METHODS.items() if method.family == "relevance")
 NAMES = ("first", "second", "third", "fourth")
 UNIT = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear")
+PIXELS = replace(UNIT, mean=(0.0,) * 3, std=(1 / 255,) * 3)
 REFERENCE = torch.randn(CLASSES, generator=torch.Generator().manual_seed(2))
 
 
@@ -83,6 +84,7 @@ class Handed:
         no_place: what localisation has to name where what it marks has no class.
         names, columns: of the data's classes, and which they are of the plain network's.
         x: what is explained.
+        preprocess: how photos become inputs.
         rooms: where it is tried beside the methods.
     """
 
@@ -102,6 +104,7 @@ class Handed:
     names: tuple[str, ...] = ("0", "1", "2", "3")
     columns: tuple[int, ...] = (0, 1, 2, 3)
     x: Callable[[], Tensor] = lambda: two_pictures()
+    preprocess: seewhy.Preprocess = UNIT
     rooms: tuple[str, ...] = ("evaluating", "localizing", "influence")
 
     def of_column(self, column: int) -> Any:
@@ -118,6 +121,10 @@ class Handed:
 
 def softmax(logits: Tensor) -> Tensor:
     return logits.softmax(1)
+
+
+def percentages(logits: Tensor) -> Tensor:
+    return 100 * logits.softmax(1)
 
 
 @cache
@@ -139,7 +146,10 @@ def of_second_segment(logits: Tensor) -> Tensor:
 
 
 def one() -> nn.Module:
-    return plain(1)
+    """Of one column, which it says is a logit."""
+    net = plain(1)
+    net.gives = "logits"
+    return net
 
 
 def all_but(*names: str) -> tuple[str, ...]:
@@ -151,6 +161,7 @@ SOFTMAX = {"end": softmax, "gives": "probabilities", "no_loss": "gives probabili
 NO_CHANCE = "gives a score, which has no probability"
 NO_SCORE = {"words": NO_CHANCE, "right": all_but("sglrp"), "no_chance": NO_CHANCE, "no_loss": "gives score"}
 NOT_TOLD = "may be probabilities.*gives="
+OF_ONE_NUMBER = dict.fromkeys(("words", "no_chance", "no_loss"), "may be a logit or the value of a regression")
 NO_CLASS = {"words": "needs one class as the target", "right": all_but("cam", *OF_ONE_CLASS)}
 NO_TABLE = {
     "words": r"not \(N, K\) class scores", "right": all_but("cam", *OF_ONE_CLASS, "relevance_cam"),
@@ -172,6 +183,14 @@ NUMBERS: dict[str, Handed] = {
         lambda: nn.Sequential(plain(), nn.LogSoftmax(1)), end=lambda logits: logits.log_softmax(1), gives="logits"
     ),
     "one sigmoid": Handed(lambda: nn.Sequential(one(), nn.Sigmoid()), **ONE, **SIGMOIDS),
+    "percentages": Handed(
+        lambda: Ended(percentages), end=percentages, words="may be percentages", right=all_but("sglrp"),
+        no_chance="may be percentages", no_loss="may be percentages",
+    ),
+    "percentages, told": Handed(
+        lambda: seewhy.wrap(Ended(percentages), output=lambda p: p / 100, gives="probabilities"), **SOFTMAX
+    ),
+    "one number, not told": Handed(lambda: plain(1), **ONE, **{**NO_SCORE, **OF_ONE_NUMBER}),
     "several labels": Handed(
         lambda: seewhy.wrap(plain(), multi_label=True), target="probability:1", **NO_CLASS,
         score=lambda logits: logits[:, 1].sigmoid(), numbers={"multi_label": True},
@@ -229,9 +248,9 @@ OUTPUTS: dict[str, Handed] = {
     "features before logits, output told": Handed(lambda: seewhy.wrap(randomised(Beside()), output=1)),
     "a loss before logits": Handed(lambda: randomised(WithLoss())),
     "a squeezed score of one picture": Handed(
-        lambda: Ended(lambda logits: logits.squeeze(), 1), **ONE, x=lambda: two_pictures()[:1]
+        lambda: Ended(lambda logits: logits.squeeze(), 1, gives="logits"), **ONE, x=lambda: two_pictures()[:1]
     ),
-    "a squeezed score of each": Handed(lambda: Ended(lambda logits: logits.squeeze(), 1), **ONE),
+    "a squeezed score of each": Handed(lambda: Ended(lambda logits: logits.squeeze(), 1, gives="logits"), **ONE),
     "a score of each": Handed(lambda: seewhy.wrap(Ended(lambda logits: logits[:, 0], 1), gives="logits"), **ONE),
     "a head at every place": Handed(lambda: randomised(AtEveryPlace()), lambda: randomised(OnTokens())),
     "a segmentation of one channel": Handed(
@@ -248,7 +267,7 @@ INPUTS: dict[str, Handed] = {
     "whole numbers alone": Handed(
         lambda: randomised(WholeNumbers(floats=False)), lambda: randomised(WholeNumbers(floats=True)),
         words=r"takes torch\.uint8", x=whole_pictures, right=all_but(*NEED_THE_INPUT),
-        rooms=("evaluating",),  # photos become floats, and so do the pictures of an index
+        preprocess=PIXELS,
     ),
     "weights that hooks bring": Handed(
         lambda: offloaded(plain()), words="meta", right=all_but("cam"), no_loss="meta device"
@@ -399,14 +418,14 @@ def test_localizing(kind: str) -> None:
     case, data = ZOO[kind], Drawn(ZOO[kind].names)
 
     def found() -> float:
-        model = replace(seewhy.wrap(model_of(kind)), preprocess=UNIT)
+        model = replace(seewhy.wrap(model_of(kind)), preprocess=case.preprocess)
         asked: dict[str, Any] = {"methods": "occlusion", "metrics": "energy_pointing", "chance": (), "cases": 0}
         return float(seewhy.evaluate_localisation(model, data, options=FAST, **asked).rows[0].result.mean)
 
     def wanted() -> float:
         metric = seewhy.metrics.EnergyPointing()
         for example in data:
-            x = UNIT(example.photo)[0][None]
+            x = case.preprocess(example.photo)[0][None]
             metric.update(expected(case, "occlusion", x, case.columns[example.labels[0]]), [example.truth])
         return float(metric.compute().mean)
 

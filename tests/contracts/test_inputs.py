@@ -107,6 +107,31 @@ def test_explaining_and_evaluating_whole_numbers(floats: str) -> None:
         assert a.result.mean == pytest.approx(b.result.mean, rel=1e-4)
 
 
+def test_photos_become_whole_numbers_where_the_model_takes_those_alone() -> None:
+    pixels = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.0,) * 3, (1 / 255,) * 3, "bilinear")
+    photo = Image.fromarray(whole_pictures(1)[0].permute(1, 2, 0).numpy())
+    found, plain = (
+        seewhy.explain(seewhy.wrap(Scaling(floats), preprocess=pixels), photo, methods=["grad_cam", "rise"], targets=1)
+        for floats in ("refused", "rounded")
+    )
+    for a, b in zip(found, plain, strict=True):
+        close(a.map, b.map)
+    scaled = seewhy.wrap(Scaling("refused"), preprocess=seewhy.IMAGENET)
+    with pytest.raises(InputError, match=r"takes torch\.uint8.*\(expected pixels\).*std is 1/255"):
+        seewhy.explain(scaled, photo)
+
+
+def test_floats_are_asked_for_once() -> None:
+    model, x, given = Scaling("refused"), whole_pictures().float(), []
+    handle = model.register_forward_pre_hook(lambda _, args: given.append(args[0].dtype))
+    run("grad_cam", model, x)
+    assert torch.float32 in given
+    given.clear()
+    run("grad_cam", model, x)
+    handle.remove()
+    assert given == [torch.uint8]
+
+
 def test_numbers_that_are_no_pictures() -> None:
     with pytest.raises(InputError, match=r"x is torch\.complex64; give floats"):
         run("saliency", TinyCNN(), torch.zeros(1, 3, SIZE, SIZE, dtype=torch.complex64))

@@ -419,3 +419,15 @@ def test_metrics_are_of_pictures() -> None:
         seewhy.metrics.Complexity().update(torch.rand(2, *SIZE))
     with pytest.raises(InputError, match=r"give \(N, h, w\)"):
         seewhy.localize.boxes(torch.rand(2, *SIZE))
+
+
+def test_influence_of_volumes() -> None:
+    """The gradient product of every pair, by autograd."""
+    net, x, labels = randomised(net_of("resnet")), volumes(5, SIZE), torch.arange(5)
+    index = seewhy.influence.InfluenceIndex.fit(net, (x, labels), solver="gradient_dot")
+    slopes = []
+    for one, label in zip(x, labels, strict=True):
+        loss = F.cross_entropy(net(one[None]), label[None])
+        slopes.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))]))
+    gradients = torch.stack(slopes)
+    close(index.scores(x[:2], labels[:2]), gradients[:2] @ gradients.T / len(x))

@@ -160,6 +160,8 @@ def test_a_list_without_splits_is_divided_by_a_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        (["path;label;split", "a.png;cat;test"], r"'path;label;split'\]; save it with commas.*, not semicolons"),
+        (["path\tlabel", "a.png\tcat"], "not tabs"),
         (["path,name", "a.png,cat"], r"has the columns \['path', 'name'\]; it needs path, label"),
         (["path,label,x0,y0,x1", "a.png,cat,1,2,3"], "for boxes, x0, y0, x1, y1"),
         (["path,label", "a.png,cat", ",dog"], "line 3: no path"),

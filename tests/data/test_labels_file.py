@@ -36,6 +36,11 @@ def test_every_usual_form_gives_the_names_in_the_order_of_the_classes(tmp_path: 
         assert read_labels(tmp_path / name) == ["cat", "dog, hound"]
 
 
+def test_a_line_break_in_a_quoted_name_stays(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text('0,cat\n1,"dog\nhound"\n')
+    assert read_labels(tmp_path / "names.csv") == ["cat", "dog\nhound"]
+
+
 def test_an_empty_line_is_a_class_without_a_name_and_numbers_are_names(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\n\ndog\n")
     assert read_labels(tmp_path / "names.txt") == ["cat", "", "dog"]

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 from ..errors import InputError
@@ -68,8 +69,7 @@ def _of_table(delimiter: str, text: str) -> list[str]:
 
 
 def _rows(delimiter: str, text: str) -> list[list[str]]:
-    lines = text.splitlines()
-    read = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    read = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     return [[cell.strip() for cell in row] for row in read if any(row)]
 
 

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import ArgumentTypeError, InputError, ModelError, SeewhyError
 from .answers import Gives, OutputLike, as_adapter, main_output
+from .black_box import BlackBox
 from .defaults import as_the_caller
 from .keys import key_of
 from .layers import unwrap
@@ -271,8 +272,24 @@ class Call:
         if isinstance(error, SeewhyError):
             return None
         if isinstance(error, TypeError):
-            return self._told_of_arguments(error, reason)
-        return _told_of_weights(self.module, reason) or self._told_of_picture(error, reason, x)
+            told = self._told_of_arguments(error, reason)
+        else:
+            told = _told_of_weights(self.module, reason) or self._told_of_picture(error, reason, x)
+        return told or self._told_of_whole_numbers(reason, x)
+
+    def _told_of_whole_numbers(self, reason: str, x: Tensor) -> InputError | None:
+        """That the model takes whole numbers where it was given floats, if that is so."""
+        if not x.is_floating_point() or isinstance(self.module, BlackBox):
+            return None
+        try:
+            with torch.no_grad():
+                self.module(_rounded(x, torch.uint8), *self.args, **self.kwargs, **self.inputs)
+        except Exception:  # then that was not why
+            return None
+        return InputError(
+            f"the model takes torch.uint8, and no floats ({reason}); give pixel values: a tensor of whole numbers 0 to "
+            "255, or for photos a preprocess whose mean is 0 and whose std is 1/255"
+        )
 
     def _told_of_picture(self, error: Exception, reason: str, x: Tensor) -> Exception | None:
         if "numpy() on Tensor that requires grad" in reason:

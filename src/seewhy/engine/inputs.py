@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -12,29 +13,73 @@ from ..errors import SeewhyWarning
 from .black_box import BlackBox
 from .call import Bounds, Call, check_input
 from .exchange import said_alike
+from .keys import Remembered
 from .weights import place_of_weights
+
+_WHOLE = 0.01  # how far from whole the numbers of a picture may be that was scaled and scaled back
+_refusing: Remembered[list[bool]] = Remembered()
 
 
 def settled_input(call: Call, x: Tensor) -> tuple[Call, Tensor]:
     """The call, and the pictures (N, C, H, W) as floats free of the caller's graph; what is settled stays as it is.
 
     Whole numbers go in as floats: noise and masks are then not rounded. Where the model takes whole numbers alone, or
-    says something else of the floats (it may scale whole numbers by itself), the call rounds what goes in.
+    says something else of the floats (it may scale whole numbers by itself), the call rounds what goes in. So it does
+    with floats that are pixel values, 0 to 255, where the model takes no floats.
 
     Raises:
         InputError: x is no batch of pictures.
     """
     check_input(x)
     floats = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
-    if x.is_floating_point() or x.dtype == torch.bool or isinstance(call.module, BlackBox):
+    if call.whole_numbers or x.dtype == torch.bool or isinstance(call.module, BlackBox):
         return call, floats
     call.check_rows(len(x))
+    if x.is_floating_point():
+        rounds, whole = _are_pixels(floats[0]) and _refuses_floats(call, floats), torch.uint8
+    else:
+        rounds, whole = _tells_whole(call, floats, x.dtype), x.dtype
+    return (replace(call, whole_numbers=whole) if rounds else call), floats
+
+
+def _tells_whole(call: Call, floats: Tensor, whole: torch.dtype) -> bool:
+    """Whether the model says something else of the most varied picture's whole numbers than of them as floats."""
     image = int(floats.flatten(1).std(1, correction=0).argmax())
     one, picture = call.rows([image]), floats[image : image + 1]
-    rounding = replace(one, whole_numbers=x.dtype)
+    with _same_draws(call):
+        return _differ(one, replace(one, whole_numbers=whole), picture)
+
+
+def _are_pixels(picture: Tensor) -> bool:
+    """Whether floats (C, ...) are pixel values as a file holds them: whole, 0 to 255, some above 1."""
+    low, high = float(picture.min()), float(picture.max())
+    in_range = low > -_WHOLE and 1 < high < 255 + _WHOLE
+    return in_range and bool((picture - picture.round()).abs().max() < _WHOLE)
+
+
+def _refuses_floats(call: Call, floats: Tensor) -> bool:
+    """Whether the model takes the first picture's values as whole numbers alone; asked once."""
+
+    def ask() -> list[bool]:
+        one, picture = call.rows([0]), floats[:1]
+        with _same_draws(call):
+            return [not _takes(one, picture) and _takes(replace(one, whole_numbers=torch.uint8), picture)]
+
+    return _refusing.get(call.module, call.asked, ask)[0]
+
+
+def _takes(call: Call, picture: Tensor) -> bool:
+    try:
+        call.answer(picture)
+    except Exception:  # what a model is not made for fails with whatever it likes
+        return False
+    return True
+
+
+def _same_draws(call: Call) -> AbstractContextManager[None]:
+    """Leaves the random states as they are, whatever the model draws."""
     weights = place_of_weights(call.module)
-    with torch.random.fork_rng(devices=[weights[0]] if weights and weights[0].type == "cuda" else []):
-        return (replace(call, whole_numbers=x.dtype) if _differ(one, rounding, picture) else call), floats
+    return torch.random.fork_rng(devices=[weights[0]] if weights and weights[0].type == "cuda" else [])
 
 
 def _differ(floats: Call, rounding: Call, picture: Tensor) -> bool:

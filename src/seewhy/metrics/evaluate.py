@@ -13,6 +13,7 @@ from ..engine.batches import answers
 from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import find_flow
+from ..engine.inputs import settled_input
 from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import (
     OWN,
@@ -97,7 +98,7 @@ def evaluate(
         stop = min(start + batch_size, len(source))
         batch = source.batch(start, stop)
         if batch.names:
-            x, called = batch.x, call.rows(batch.indices)
+            called, x = settled_input(call.rows(batch.indices), batch.x)
             resolved = _resolved(called, x, wanted, batch.indices, model.labels)
             explained = explain(
                 called,

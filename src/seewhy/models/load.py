@@ -15,6 +15,7 @@ from torch import nn
 
 from ..data.preprocess import Preprocess
 from ..engine.targets.names import LabelsLike
+from ..engine.weights import is_without_data
 from ..errors import ArgumentTypeError, ModelError
 from .factory import FactorySpec, made_by, read_factory, warn_of_code
 from .families import DEFAULT_MODEL, load_family
@@ -58,7 +59,7 @@ def load_model(
     if labels is not None:  # checked against the module
         model = replace(model, labels=wrap(model.module, labels=labels).labels)
     model.module.eval()
-    if device is not None:
+    if device is not None and not is_without_data(model.module):  # what hooks bring, they bring to their own
         model.module.to(device)
     return replace(model, preprocess=preprocess or model.preprocess)
 

@@ -50,7 +50,12 @@ def test_what_has_no_probability_says_so(gives: Any, said: str) -> None:
     ("scores", "gives"),
     [
         (SCORES, "logits"),
-        (SCORES[:, 0], "logits"),
+        (SCORES[:, 0], None),
+        (SCORES[:, :1], None),
+        (SCORES.softmax(1) * 100, None),
+        (SCORES.softmax(1) * 90, "logits"),
+        (torch.tensor([[3.0, 0.0, 2.0]]), None),
+        (torch.tensor([[3.0, 0.0, -2.0]]), "logits"),
         (SCORES.softmax(1), "probabilities"),
         (SCORES.half().softmax(1), "probabilities"),
         (torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)).bfloat16().softmax(1), "probabilities"),
@@ -106,6 +111,39 @@ def config(problem: str | None) -> SimpleNamespace:
 )
 def test_what_a_module_says_of_itself(module: nn.Module, gives: str | None) -> None:
     assert said_by(module) == gives
+
+
+@pytest.mark.parametrize(
+    ("scores", "doubt"),
+    [
+        (SCORES.sigmoid(), r"lie in \[0, 1\], and may be probabilities or scores"),
+        (SCORES[:, :1], "are one for each picture, and may be a logit or the value of a regression"),
+        (SCORES.softmax(1) * 100, "sum to 100, and may be percentages: say output=lambda p: p / 100"),
+        (torch.tensor([[3.0, 0.0, 2.0]]), "are whole numbers, and may be counts"),
+        (torch.tensor([[3, 4]]), "are whole numbers, and may be classes or counts"),
+    ],
+)
+def test_doubtful_numbers_are_asked_about(scores: Tensor, doubt: str) -> None:
+    numbers = numbers_of(Call(Called(nn.Linear(3, 3))), scores)
+    with pytest.raises(ModelError, match=f"the model's numbers {doubt}.*gives="):
+        numbers.probabilities(scores.float())
+
+
+def test_a_head_of_one_column_is_asked_about_unless_somebody_says_it() -> None:
+    head = nn.Sequential(nn.Flatten(), nn.Linear(3, 1))
+    assert numbers_of(Call(head), SCORES[:, :1]).gives is None
+    assert numbers_of(Call(head, gives="logits"), SCORES[:, :1]).gives == "logits"
+    head.gives = "logits"
+    assert numbers_of(Call(head), SCORES[:, :1]).gives == "logits"
+    assert numbers_of(Call(nn.Sequential(head, nn.Sigmoid())), SCORES[:, :1].sigmoid()).gives == "sigmoids"
+
+
+def test_a_familys_head_of_ones_own_class_is_looked_at() -> None:
+    """Its `forward` may end in a sigmoid that is no part of it."""
+    module = torchvision.models.squeezenet1_1(num_classes=3)
+    module.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Called(nn.Linear(512, 3)))
+    assert numbers_of(Call(module), SCORES.sigmoid()).gives is None
+    assert numbers_of(Call(module), SCORES).gives == "logits"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2"])

@@ -55,7 +55,7 @@ def test_one_column_models() -> None:
         close(Binary()(output), [2, -1])
         close(Binary(positive=False)(output), [-2, 1])
         close(Logit(0)(output), [2, -1])
-        close(Probability(0)(output), [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
+        close(Probability(0, LOGITS)(output), [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
         close(Regression(value=1.0)(output), [-1, -4])
         assert resolve("top1", output, numbers=LOGITS)[0].indices == (0, 0)
     with pytest.raises(TargetError, match="the model has 4"):

@@ -6,6 +6,7 @@ import csv
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from ...errors import InputError, SeewhyWarning
@@ -18,6 +19,7 @@ from .folder import SHARES
 
 _BOXES = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"))
 _SIZE = ("height", "width")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _NEEDED = (
     "it needs path, label and, for boxes, x0, y0, x1, y1 or xmin, ymin, xmax, ymax; split is read too, and width with "
     "height"
@@ -120,7 +122,7 @@ def _take_row(one: _Listed, name: str, number: int, row: Mapping[str, str], inta
 
 def _rows(file: Path, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The number of each line, and its cells by their columns."""
-    lines = csv.reader(read_text(file, "the list").splitlines(), skipinitialspace=True)
+    lines = csv.reader(StringIO(read_text(file, "the list"), newline=""), skipinitialspace=True)
     try:
         columns = [name.strip() for name in next(lines, [])]
         _check_columns(file, columns)
@@ -140,7 +142,9 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
     boxes = [names for names in _BOXES if there & set(names)]
     needed = {"path", "label", *(boxes[0] if boxes else ()), *(_SIZE if there & set(_SIZE) else ())}
     if needed - there or len(boxes) > 1:
-        raise InputError(f"'{file}' has the columns {list(columns)}; {_NEEDED}")
+        other = next((mark for mark in _SEPARATORS if len(columns) == 1 and mark in columns[0]), None)
+        way_out = f"save it with commas between its cells, not {_SEPARATORS[other]}" if other else _NEEDED
+        raise InputError(f"'{file}' has the columns {list(columns)}; {way_out}")
     if len(there) < len(columns):
         raise InputError(f"'{file}' has the columns {list(columns)}, one of them twice; rename or remove one")
     unread = sorted(there - needed - {"split"}, key=columns.index)

@@ -27,7 +27,7 @@ class ClassNames(tuple[str, ...]):
 
     @classmethod
     def of(cls, given: object) -> Self | None:
-        """The names in a sequence, an array or a mapping from columns (`id2label`, with text for numbers too).
+        """The names in a sequence, an array or a mapping: from columns (`id2label`, with text for numbers too), or to.
 
         Numbers become text. None, and what is empty, are no names.
 
@@ -140,9 +140,12 @@ def column_of(name: int | str, names: ClassNames | None) -> int | str:
 
 
 def _in_order(given: Mapping[object, object]) -> list[object]:
-    """The values of a mapping from columns."""
+    """The values of a mapping from columns, or the keys of one to columns, as torchvision's `class_to_idx` is."""
     named: dict[int, object] = {}
-    for key, value in given.items():
+    items: Iterable[tuple[object, object]] = given.items()
+    if all(isinstance(name, str) and as_number(name) is None and type(at) is int for name, at in given.items()):
+        items = ((at, name) for name, at in given.items())
+    for key, value in items:
         number = as_number(key) if isinstance(key, str) else int(key) if isinstance(key, int | np.integer) else None
         if number is None or isinstance(key, bool):
             raise ModelError(f"labels has the key {key!r}, which is no column; {_ACCEPTED}")

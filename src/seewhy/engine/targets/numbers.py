@@ -29,6 +29,8 @@ _OF_HEADS: tuple[tuple[type[nn.Module], Gives], ...] = (
 _OF_PROBLEMS = ("single_label_classification", "multi_label_classification")  # as transformers' configurations say
 _CLASSIFIERS = ("ForImageClassification", "ForSemanticSegmentation")  # as transformers calls them
 _PASSED_BY = (nn.Identity, nn.Dropout, nn.Flatten)
+_LIBRARIES = ("torch", "timm", "torchvision", "transformers")
+_HUNDRED = 100.0
 _PARTS_OF_ROUNDING = 16  # of one, in the answer's own precision, for each class
 _seen: Remembered[list[Gives | None]] = Remembered()
 
@@ -40,12 +42,14 @@ class Numbers:
     Attributes:
         gives: "logits", whose softmax are probabilities; "probabilities" of one class, which sum to 1; "sigmoids", a
             probability for each class by itself; "score", as of a regression or a margin; an "embedding"; a detector's
-            "records"; None where they lie in [0, 1] and nothing says what they are.
+            "records"; None where they may be two things and nothing says which.
         multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
+        doubt: where nothing says what they are, how they look, and what they may be.
     """
 
     gives: Gives | None
     multi_label: bool = False
+    doubt: str = "lie in [0, 1], and may be probabilities or scores"
 
     @property
     def have_probabilities(self) -> bool:
@@ -66,7 +70,7 @@ class Numbers:
     def why_no_probability(self) -> str:
         """Why there is none, and what to do."""
         if self.gives is None:
-            return f"the model's numbers lie in [0, 1], and may be probabilities or scores; {_WAY_OUT}"
+            return f"the model's numbers {self.doubt}; {_WAY_OUT}"
         return f"the model gives {in_words(self.gives)}, which has no probability; {_WAY_OUT}"
 
 
@@ -91,24 +95,48 @@ def numbers_of(call: Call, output: object) -> Numbers:
     Raises:
         ModelError: they are not what they are said to be.
     """
-    said = call.gives or (said_by(call.module) if call.output is main_output else None)
     several = call.multi_label or has_many_labels(call.module)
     table = output if isinstance(output, Tensor) and output.numel() else None
-    if said is None and table is not None:
-        return Numbers(_seen_in(call, table), several)
-    if said in ("probabilities", "sigmoids") and table is not None and table.is_floating_point():
+    said = _said_of(call, table)
+    if table is None:
+        return Numbers(said or "logits", several)
+    if said is None:
+        return Numbers(_seen_in(call, table), several, _doubt(table))
+    return Numbers(_agreeing(call, said, table), several)
+
+
+def _said_of(call: Call, table: Tensor | None) -> Gives | None:
+    """What the call or the module says that the numbers are."""
+    if call.gives is not None or call.output is not main_output:
+        return call.gives
+    said = own_gives(call.module)
+    if said is not None:
+        return said
+    said = said_by(call.module)
+    if said == "logits" and table is not None and _is_one_number(table):
+        return None  # a head of one column is a regression's as often as a classifier's
+    return said
+
+
+def _agreeing(call: Call, said: Gives, table: Tensor) -> Gives:
+    """What is said of the numbers, if they may be that; of a family's classifier what its user's own head gives.
+
+    Raises:
+        ModelError: they are not what they are said to be.
+    """
+    if said in ("probabilities", "sigmoids") and table.is_floating_point():
         _check_chances(table, said)
-    if said == "logits" and table is not None and looks_like(table) == "probabilities":
-        if call.gives == said:
-            warnings.warn(
-                "gives='logits', but the model's numbers lie in [0, 1] and sum to 1, as probabilities do: a softmax of "
-                "those is none; say gives='probabilities'",
-                SeewhyWarning,
-                stacklevel=2,
-            )
-        else:
-            said = "probabilities"  # a family's classifier with a head of somebody's own
-    return Numbers(said or "logits", several)
+    if said != "logits" or looks_like(table) != "probabilities":
+        return said
+    if call.gives != said:
+        return "probabilities"
+    warnings.warn(
+        "gives='logits', but the model's numbers lie in [0, 1] and sum to 1, as probabilities do: a softmax of those "
+        "is none; say gives='probabilities'",
+        SeewhyWarning,
+        stacklevel=2,
+    )
+    return said
 
 
 def _seen_in(call: Call, table: Tensor) -> Gives | None:
@@ -121,9 +149,9 @@ def _seen_in(call: Call, table: Tensor) -> Gives | None:
 
 def said_by(module: nn.Module) -> Gives | None:
     """What a module says of its numbers: by itself, by its configuration, or by how it ends."""
-    own: object = getattr(module, "gives", None)
-    if own in GIVES:
-        return next(each for each in GIVES if each == own)
+    own = own_gives(module)
+    if own is not None:
+        return own
     config = getattr(module, "config", None)
     problem = getattr(config, "problem_type", None)
     if problem == "regression" or (problem is None and getattr(config, "num_labels", None) == 1):  # as transformers do
@@ -131,10 +159,17 @@ def said_by(module: nn.Module) -> Gives | None:
     if isinstance(getattr(module, "pretrained_cfg", None), dict) and getattr(module, "num_classes", None) == 0:
         return "embedding"
     if problem in _OF_PROBLEMS or _is_classifier(module):
-        return _end_of(_head_of(module)) or "logits"
+        head = _head_of(module)
+        return _end_of(head) or (None if _is_of_somebody(head) else "logits")
     if isinstance(module, nn.Sequential) and len(module):
         return said_by(module[-1])
     return _kind_of(module)
+
+
+def own_gives(module: nn.Module) -> Gives | None:
+    """The attribute in which a module of somebody's own may say it."""
+    own: object = getattr(module, "gives", None)
+    return next((each for each in GIVES if each == own), None)
 
 
 def _is_classifier(module: nn.Module) -> bool:
@@ -154,8 +189,20 @@ def _head_of(module: nn.Module) -> nn.Module:
     return head if isinstance(head, nn.Module) else next(reversed([module, *module.children()]))
 
 
+def _is_of_somebody(head: nn.Module) -> bool:
+    """Whether a head ends in a class of its user's, whose `forward` may end in anything."""
+    if isinstance(head, nn.Sequential) and len(head):
+        return _is_of_somebody(head[-1])
+    return type(head).__module__.partition(".")[0] not in _LIBRARIES
+
+
 def _end_of(head: nn.Module) -> Gives | None:
-    """What a head gives by how it ends; of one that only passes on what it is given, an embedding."""
+    """What a head gives by how it ends; of one that only passes on what it is given, an embedding.
+
+    None where that is open.
+    """
+    if _is_of_somebody(head):
+        return None
     parts = [part for part in head.modules() if not part._modules and not isinstance(part, _PASSED_BY)]
     return _kind_of(parts[-1]) if parts else "embedding"
 
@@ -181,8 +228,30 @@ def looks_like(scores: Tensor) -> Gives | None:
     if not scores.is_floating_point():
         return None
     if not _within(scores):
-        return "logits"
+        return None if _doubt_beyond(scores) else "logits"
     return "probabilities" if _has_columns(scores) and _sum_to_one(scores) else None
+
+
+def _doubt(scores: Tensor) -> str:
+    """What numbers of which nothing is said may be."""
+    if not scores.is_floating_point():
+        return "are whole numbers, and may be classes or counts"
+    return "lie in [0, 1], and may be probabilities or scores" if _within(scores) else _doubt_beyond(scores)
+
+
+def _doubt_beyond(scores: Tensor) -> str:
+    """The same of numbers that are not all in [0, 1]; nothing where they can only be logits."""
+    if _is_one_number(scores):
+        return "are one for each picture, and may be a logit or the value of a regression"
+    if bool((scores < 0).any()) or not _has_columns(scores):
+        return ""
+    if bool(((scores.float().sum(1) - _HUNDRED).abs() <= _HUNDRED * _rounding(scores)).all()):
+        return "sum to 100, and may be percentages: say output=lambda p: p / 100 with gives='probabilities'"
+    return "are whole numbers, and may be counts" if bool((scores == scores.round()).all()) else ""
+
+
+def _is_one_number(scores: Tensor) -> bool:
+    return scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1)
 
 
 def _check_chances(scores: Tensor, gives: Gives) -> None:

@@ -37,5 +37,5 @@ def mislabelled(index: InfluenceIndex, top: int = 24, *, progress: Tell | None =
         chances = chances_of(index.problem.call, index.data[at][0][None])[0]
         says, label = int(chances.argmax()), labels[place]
         told = (at, names[place], label, index.classes[label], float(own[place]))
-        found.append(Suspect(*told, predicted=index.classes[says], probability=float(chances[says])))
+        found.append(Suspect(*told, index.classes[says], says, probability=float(chances[says])))
     return found

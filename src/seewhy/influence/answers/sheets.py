@@ -132,7 +132,7 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
         raise InputError("suspects is empty; seewhy.influence.mislabelled(index) lists some")
     cells, pictures = [], [_Shown(*index.data.photo(one.index)) for one in suspects]
     for one, loss, picture in zip(suspects, own_losses(index, suspects), pictures, strict=True):
-        says = _says(index, one, (index.classes.index(one.predicted), one.probability))
+        says = _says(index, one, (one.predicted_label, one.probability))
         score = (f"self-influence {one.score:.2g}", "", False)
         lines = [(f"labelled {one.label_name}", "", True), says, score, (f"loss {loss:.2g}", "", False)]
         cells.append(_under([*lines, (_called(one), "", False)], picture.draw(_SIDE), _SIDE))

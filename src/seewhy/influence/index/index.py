@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from ...data.store import Store
 from ...engine.spread import world
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
-from ..modes import ordinary, with_gradients
+from ..modes import with_gradients
 from ..problem import Loss, Problem, cross_entropy
 from ..solvers.catalog import find_solver, own_solver
 from ..solvers.solver import Solver
@@ -57,7 +56,7 @@ class InfluenceIndex:
         temporary: Any = None,
     ) -> None:
         self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
-        self._calls = tuple(replace(call, module=ordinary(call.module)) for call in manifest.calls_of(models))
+        self._calls = manifest.trained_calls(models, head)
         self._batch_size, self._workers, self._temporary = batch_size, workers, temporary
         self._take(head, data)
         self.watch = fingerprint.Watched(manifest.modules_of(models), head["model"], store.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ...data.disk import own_version
 from ...data.images import read_image
 from ...data.preprocess import Preprocess
 from ...engine.call import Call, check_input
+from ...engine.inputs import settled_input
 from ...engine.targets.classes import class_scores
 from ...engine.targets.names import ClassNames, as_number
 from ...engine.targets.numbers import numbers_of
@@ -22,6 +24,7 @@ from ...models.call import call_of, labels_of
 from ...models.classes import in_classes_of
 from ...models.model import Model
 from ..gradients.losses import loss_values, same_values
+from ..modes import ordinary
 from ..problem import Loss, check_loaded, cross_entropy
 from ..solvers.solver import Solver
 from . import fingerprint
@@ -35,9 +38,16 @@ _SHOWN = 3
 _SAME_ANSWER = 0.02  # of the largest score: what another device or precision may change
 
 
-def calls_of(models: Sequence[ModelLike]) -> tuple[Call, ...]:
-    """How models or modules are called."""
-    return tuple(map(call_of, models))
+def calls_of(models: Sequence[ModelLike], whole_numbers: str | None = None) -> tuple[Call, ...]:
+    """How models or modules are called; `whole_numbers` is the type that they take alone, as a manifest has it."""
+    whole = None if whole_numbers is None else getattr(torch, whole_numbers)
+    return tuple(replace(call, whole_numbers=whole) for call in map(call_of, models))
+
+
+def trained_calls(models: Sequence[ModelLike], head: Head) -> tuple[Call, ...]:
+    """The same of the models of an index, with weights that gradients can use."""
+    calls = calls_of(models, head.get("whole_numbers"))
+    return tuple(replace(call, module=ordinary(call.module)) for call in calls)
 
 
 def modules_of(models: Sequence[ModelLike]) -> tuple[nn.Module, ...]:
@@ -61,8 +71,9 @@ def said_of_noise(calls: Sequence[Call], shape: Sequence[int]) -> list[list[floa
 
     None for a model that does not say the same twice, or no number.
     """
-    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32) - 0.5
-    said = [[outputs_of(call, noise)[0].double() for _ in range(2)] for call in calls]
+    drawn = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    pixels, noise = (drawn * 255).round(), drawn - 0.5
+    said = [[outputs_of(call, pixels if call.whole_numbers else noise)[0].double() for _ in range(2)] for call in calls]
     return [once.tolist() if once.isfinite().all() and torch.equal(once, again) else None for once, again in said]
 
 
@@ -90,9 +101,12 @@ def describe_index(
     models: Sequence[ModelLike], examples: Examples, solver: Solver, loss: Loss, settings: Mapping[str, Any]
 ) -> Head:
     """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
-    modules, call, model = modules_of(models), calls_of(models)[-1], models[-1]
+    modules, model = modules_of(models), models[-1]
     check_loaded(modules)
     example = examples[0][0]
+    whole_numbers = _whole_numbers(calls_of(models)[-1], example)
+    calls = calls_of(models, whole_numbers)
+    call = calls[-1]
     said = outputs_of(call, example[None])
     outputs = said.shape[1]
     if loss is cross_entropy:
@@ -112,7 +126,8 @@ def describe_index(
         "model": fingerprint.of_modules(modules),
         "outputs": outputs,
         "shape": list(example.shape),
-        "said_of_noise": said_of_noise(calls_of(models), example.shape),
+        "said_of_noise": said_of_noise(calls, example.shape),
+        "whole_numbers": whole_numbers,
         "classes": list(known[0]) if known else None,
         "data": [examples.fingerprint()],
         "removed": [],
@@ -121,11 +136,17 @@ def describe_index(
     return {**head, "curvature": curvature_key(head, solver)}
 
 
+def _whole_numbers(call: Call, example: Tensor) -> str | None:
+    """The type of numbers that the model takes alone, where a picture (C, H, W) shows it."""
+    whole = settled_input(call, example[None])[0].whole_numbers
+    return None if whole is None else str(whole).removeprefix("torch.")
+
+
 def _check_logits(call: Call, outputs: Tensor) -> None:
     """Refuses what the softmax cross entropy is not of: a second softmax would be another loss than was trained."""
-    gives = numbers_of(call, outputs).gives
-    if gives != "logits":
-        numbers = gives or "numbers in [0, 1], which may be probabilities"
+    found = numbers_of(call, outputs)
+    if found.gives != "logits":
+        numbers = found.gives or f"numbers that {found.doubt}"
         raise InputError(
             f"the model gives {numbers}, and the softmax cross entropy is of logits; give the part before its softmax, "
             "output=lambda p: p.log() of probabilities, or loss= as it was trained"
@@ -151,7 +172,7 @@ def loss_name(loss: Loss) -> str:
 def check_models(head: Head, models: Sequence[ModelLike], loss: Loss, folder: object) -> None:
     """Refuses models, an output of theirs or a loss that are not those of the index."""
     fingerprint.check_model(head["model"], fingerprint.of_modules(modules_of(models)), folder)
-    check_said(head, said_of_noise(calls_of(models), head["shape"]), folder)
+    check_said(head, said_of_noise(calls_of(models, head.get("whole_numbers")), head["shape"]), folder)
     check_loss(head, loss, modules_of(models)[-1], folder)
 
 

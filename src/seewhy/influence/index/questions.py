@@ -42,10 +42,12 @@ class Suspect(Influential):
 
     Attributes:
         predicted: what the model says of it.
+        predicted_label: that class.
         probability: of that, in [0, 1].
     """
 
     predicted: str
+    predicted_label: int
     probability: float
 
 
