@@ -125,10 +125,12 @@ def laid_out(module: nn.Module, x: Tensor, records: list[LayerRecord]) -> list[T
         return [r.layout.to_grid(trace.activations[r.name]) for r in records if r.layout]
 
 
-def answers(module: nn.Module, x: Tensor, records: list[LayerRecord], cells: list[tuple[int, int]]) -> list[Tensor]:
+def answers(
+    module: nn.Module, x: Tensor, records: list[LayerRecord], cells: list[tuple[int, int]], seed: int
+) -> list[Tensor]:
     """For each layer (cells hidden, cells looked at): how much the latter changes against what it usually does."""
     grid = records[0].layout.grid if records[0].layout else (0, 0)
-    noise = picture((x.shape[2], x.shape[3]), seed=1).to(x) * 3
+    noise = picture((x.shape[2], x.shape[3]), seed=seed).to(x) * 3
     at = torch.tensor([i * grid[1] + j for i, j in cells])
     before = laid_out(module, x, records)
     changes: list[list[Tensor]] = [[] for _ in records]
@@ -140,16 +142,19 @@ def answers(module: nn.Module, x: Tensor, records: list[LayerRecord], cells: lis
     return [change / change.mean(0).clamp(min=1e-12 * float(change.max()) + 1e-300) for change in found]
 
 
-def verdict(answer: Tensor, cells: list[tuple[int, int]]) -> tuple[float, float] | None:
+def verdict(found: list[Tensor], cells: list[tuple[int, int]]) -> tuple[float, float] | None:
     """The share of cells that answer in place (or beside, in grids of more than 4), and how far they are in order.
 
-    None where nothing answers.
+    None where nothing answers, or another to each noise that hides the same cell.
     """
+    answer, places = found[0], [each.argmax(1) for each in found]
     heard = answer.amax(1) > 1.0  # a cell that nobody hears, or all alike, tells nothing
+    for place in places[1:]:
+        heard &= place == places[0]
     if heard.sum() < max(2, len(cells) // 4):
         return None
     true = torch.tensor(cells)[heard]
-    said = torch.tensor(cells)[answer[heard].argmax(1)]
+    said = torch.tensor(cells)[places[0][heard]]
     beside = int(min(max(cell) for cell in zip(*cells, strict=True)) >= 4)
     share = ((true - said).abs().amax(1) <= beside).double().mean()
     order = min(spearman(true[:, axis], said[:, axis]) for axis in (0, 1))
@@ -179,23 +184,25 @@ def look(line: Line, module: nn.Module, x: Tensor, most: int) -> None:
     unsure = []
     for record, found in verdicts(copy, x, records, most):
         if found is None or max(found) < NEAR:
-            unsure.append(record)  # rounding may hide an answer, and few cells may miss the order
+            unsure.append(record)
         else:
             judge(line, record, found)
-    for record, found in verdicts(copy.double(), x.double(), unsure, 2 * most):
+    # rounding may hide an answer, few cells may miss the order, and one noise may wake a place by chance
+    for record, found in verdicts(copy.double(), x.double(), unsure, 2 * most, noises=2):
         judge(line, record, found)
 
 
 def verdicts(
-    module: nn.Module, x: Tensor, records: list[LayerRecord], most: int
+    module: nn.Module, x: Tensor, records: list[LayerRecord], most: int, noises: int = 1
 ) -> Iterator[tuple[LayerRecord, tuple[float, float] | None]]:
     """Each layer with what comes out for it, those of one grid together."""
     records = sorted(records, key=grid_of)
     for grid, group in groupby(records, key=grid_of):
         alike, cells = list(group), hidden_cells(grid, most)
         for part in parts(alike):
-            for record, answer in zip(part, answers(module, x, part, cells), strict=True):
-                yield record, verdict(answer, cells)
+            found = [answers(module, x, part, cells, seed) for seed in range(1, noises + 1)]
+            for record, *each in zip(part, *found, strict=True):
+                yield record, verdict(each, cells)
 
 
 def grid_of(record: LayerRecord) -> tuple[int, ...]:
@@ -275,11 +282,12 @@ def check(candidate: Candidate, size: tuple[int, int], most: int, seconds: int, 
             line.note = enliven(module.to(device))
             x = picture(size).to(device)
             look(line, module, x, most)
-            if not line.good and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+            silent = not line.good or line.answered < NEAR * line.read
+            if silent and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
                 settle(module, x)
                 again = empty(candidate, size)
                 look(again, module, x, most)
-                line = again if again.right > line.right or again.good else line
+                line = again if (again.good, again.right) > (line.good, line.right) else line
                 line.note += "BatchNorm of noise;" if line is again else ""
     except Exception as error:
         line.note += f" WRONG {type(error).__name__}: {str(error).splitlines()[0][:140] if str(error) else ''}"
