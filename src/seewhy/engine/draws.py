@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+@contextmanager
+def same_random_states() -> Iterator[None]:
+    """Leaves the random states of torch, NumPy and Python as they were, whatever is drawn or seeded within."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002 - the same
 
 
 def keys(images: Tensor, seed: int) -> list[int]:

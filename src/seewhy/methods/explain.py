@@ -175,7 +175,8 @@ def list_layers(
     model, call = model_and_call(model, pretrained=own_weights, args=args, kwargs=kwargs, inputs=inputs, output=output)
     if x is None:
         size = model.preprocess.size if model.preprocess else (224, 224)
-        x = torch.rand(1, len(model.preprocess.mean) if model.preprocess else 3, *size) - 0.5
+        channels = len(model.preprocess.mean) if model.preprocess else 3
+        x = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0)) - 0.5
     return find_flow(call, x)
 
 

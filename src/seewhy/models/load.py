@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..data.preprocess import Preprocess
+from ..engine.draws import same_random_states
 from ..engine.targets.names import LabelsLike
 from ..engine.weights import is_without_data
 from ..errors import ArgumentTypeError, ModelError
@@ -55,7 +56,8 @@ def load_model(
         ModelError: the model is unknown, or its weights cannot be had or do not fit; the message is one line.
         MissingExtraError: "hf:" without transformers.
     """
-    model = _found(str(spec), pretrained)
+    with same_random_states():  # weights are drawn before they are loaded
+        model = _found(str(spec), pretrained)
     if labels is not None:  # checked against the module
         model = replace(model, labels=wrap(model.module, labels=labels).labels)
     model.module.eval()
