@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..arguments import checked_class
 from ..errors import ArgumentTypeError, ImageError
 from .images import eight_bit_grey, picture_of_tensor
 
@@ -69,6 +70,7 @@ def _overlap(start: float, stop: float, pixels: int, cells: int) -> tuple[range,
     return inside, (inside.start - start) * per_pixel, (inside.stop - start) * per_pixel
 
 
+@checked_class
 @dataclass(frozen=True)
 class Preprocess:
     """Turns photos into a model's input as the library that trained it does, and back.

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..errors import ArgumentTypeError, ModelError
+from ..arguments import brief
+from ..errors import ArgumentTypeError, ModelError, SeewhyError
 
 Gives = Literal["logits", "probabilities", "sigmoids", "score", "embedding", "records"]  # what its numbers are
 OutputAdapter = Callable[[Any], Any]
@@ -71,6 +72,24 @@ def as_adapter(output: OutputLike) -> OutputAdapter:
             f"output={given} cannot be called; give a function of the model's output, or the name or number of a part"
         )
     return output
+
+
+def taken_out(output: OutputLike, raw: object) -> Any:
+    """The part of what a model returned that is meant.
+
+    Raises:
+        ModelError: there is none, or the user's function fails on it.
+    """
+    adapter = as_adapter(output)
+    try:
+        return adapter(raw)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        if isinstance(error, SeewhyError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"output={brief(output)} raised {type(error).__name__}: {reason}; it is called with what the model returns"
+        ) from error
 
 
 def _part(which: str | int, raw: Any) -> Any:

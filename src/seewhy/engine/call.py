@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from ..arguments import brief
 from ..errors import ArgumentTypeError, InputError, ModelError, SeewhyError
-from .answers import Gives, OutputLike, as_adapter, main_output
+from .answers import Gives, OutputLike, as_adapter, main_output, taken_out
 from .black_box import BlackBox
 from .defaults import as_the_caller
 from .keys import key_of
@@ -119,6 +120,8 @@ def check_input(x: Tensor) -> None:
 
 
 def _check_numbers(x: Tensor) -> None:
+    if x.layout is not torch.strided:
+        raise InputError(f"x is {x.layout}; give a dense tensor, x.to_dense()")
     if x.is_meta:
         raise InputError("x is on the meta device, which holds no data; make it on another, as torch.device('cpu')")
     if x.is_complex() or x.is_quantized:
@@ -186,11 +189,11 @@ class Call:
                 f"module is a {kind}; give its module, {kind}.module, or the {kind} itself to explain"
             )
         if not isinstance(self.args, tuple | list):
-            raise ArgumentTypeError(f"args is {_brief(self.args)}; give a tuple of further inputs: args=(value,)")
+            raise ArgumentTypeError(f"args is {brief(self.args)}; give a tuple of further inputs: args=(value,)")
         for name in ("kwargs", "inputs"):
             given = getattr(self, name)
             if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-                raise ArgumentTypeError(f"{name} is {_brief(given)}; give a mapping of names: {name}={{'name': value}}")
+                raise ArgumentTypeError(f"{name} is {brief(given)}; give a mapping of names: {name}={{'name': value}}")
         as_adapter(self.output)
 
     def _check_inputs(self) -> None:
@@ -235,7 +238,7 @@ class Call:
             InputError: x or a further input does not fit the model.
             ModelError: the model was made under torch.inference_mode.
         """
-        said = as_adapter(self.output)(self._raw(x, weights))
+        said = taken_out(self.output, self._raw(x, weights))
         alone = len(x) == 1 and isinstance(said, Tensor) and not said.ndim  # its dimension of images was squeezed away
         return said[None] if alone else said
 
@@ -390,7 +393,3 @@ def _ordinary(value: Any) -> Any:
     """A further input, copied where it was made under inference mode, which rules out gradients."""
     made_so = isinstance(value, Tensor) and value.is_inference() and not torch.is_inference_mode_enabled()
     return value.clone() if made_so else value
-
-
-def _brief(value: Any) -> str:
-    return f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)[:80]

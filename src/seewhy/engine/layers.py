@@ -17,6 +17,7 @@ from torch import nn
 from torch.jit._script import RecursiveScriptModule
 from torch.nn.modules import pooling
 
+from ..arguments import brief
 from ..errors import ArgumentTypeError, LayerError, did_you_mean
 from .black_box import BlackBox
 from .layout import Layout
@@ -179,7 +180,7 @@ def resolve_layer(module: nn.Module, layer: str | nn.Module) -> str:
             f"layer {type(layer).__name__} is not a part of {type(module).__name__}; give one of its modules"
         )
     if not isinstance(layer, str):
-        raise ArgumentTypeError(f"layer={layer!r} is no layer; give a dotted name or a module")
+        raise ArgumentTypeError(f"layer={brief(layer)} is no layer; give a dotted name or a module")
     known = dict(module.named_modules(remove_duplicate=False))
     if layer != INPUT and layer not in known and split_call(layer)[0] not in known:
         raise LayerError(

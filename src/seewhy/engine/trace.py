@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from ..arguments import checked
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
 from .answers import OutputLike
@@ -61,6 +62,7 @@ class Trace:
         ModelError: the output is not finite.
     """
 
+    @checked
     def __init__(
         self,
         module: nn.Module | Call,

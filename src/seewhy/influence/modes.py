@@ -10,15 +10,21 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_arguments
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with gradients on; tensors of inference mode, which no gradient can use, are copied on entry."""
+    """A way in: with its arguments checked, and with gradients on.
+
+    Tensors of inference mode, which no gradient can use, are copied on entry.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_arguments(function, args, kwargs)
         with torch.inference_mode(False), torch.enable_grad():
             own: Any = [_usable(value) for value in args]
             named: Any = {key: _usable(value) for key, value in kwargs.items()}

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..data.preprocess import Placement
 from ..errors import ArgumentTypeError, InputError, did_you_mean
 from . import values as map_tools
@@ -128,6 +129,7 @@ def find_rule(rule: RuleLike, **changes: Any) -> BoxRule:
     return dataclasses.replace(rule, **{name: value for name, value in changes.items() if value is not None})
 
 
+@checked
 def boxes(
     maps: Tensor | Sequence[Tensor],
     *,

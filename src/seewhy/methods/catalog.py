@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import InputError, did_you_mean
+from ..arguments import brief
+from ..errors import ArgumentTypeError, InputError, did_you_mean
 from .ablation import ablation_cam, score_cam
 from .cam import (
     cam,
@@ -77,6 +78,8 @@ def find_method(name: str | Method) -> Method:
     """
     if isinstance(name, Method):
         return name
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"method {brief(name)} is of type {type(name).__name__}; give a name, or a Method")
     if name.startswith("smooth:"):
         return smoothed(find_method(name.removeprefix("smooth:")))
     if name not in METHODS:

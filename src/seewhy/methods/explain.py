@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..engine.answers import OutputLike
 from ..engine.batches import once, say_once
 from ..engine.call import Call
@@ -15,7 +16,7 @@ from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow, find_flow
 from ..engine.layers import resolve_layer
 from ..engine.targets.resolve import TargetLike, as_targets, check_one_each, part_of, phrase
-from ..errors import ImageError, InputError
+from ..errors import ImageError, InputError, LayerError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from ..models.call import CallableModel, model_and_call
@@ -37,6 +38,7 @@ BATCH_SIZE = 8
 PREDICTIONS = 5
 
 
+@checked
 def explain(
     model: ModelLike = DEFAULT_MODEL,
     images: ImageLike | Iterable[ImageLike] = (),
@@ -93,6 +95,7 @@ def explain(
         return join(list(parts))
 
 
+@checked
 def explain_batches(
     model: ModelLike,
     images: ImageLike | Iterable[ImageLike],
@@ -154,6 +157,7 @@ def explain_batches(
             progress(stop, len(source))
 
 
+@checked
 @on_the_cpu()
 def list_layers(
     model: ModelLike,
@@ -186,10 +190,13 @@ def _layer_names(
     """The layers to read, and, where nobody named any, what is known of all."""
     if all(method.at != "layer" for method in methods):
         return (), None
-    if layers is None or layers == ALL_STAGES:
+    every = isinstance(layers, str) and layers == ALL_STAGES
+    if layers is None or every:
         flow = find_flow(call, x)
-        return (flow.chosen if layers else flow.chosen[-1:]), flow
-    given = [layers] if isinstance(layers, str | nn.Module) else layers
+        return (flow.chosen if every else flow.chosen[-1:]), flow
+    given = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    if not given:
+        raise LayerError(f"layers={layers!r} names no layer; give names, 'all-stages', or None for the last")
     return tuple(dict.fromkeys(resolve_layer(call.module, layer) for layer in given)), None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..engine.answers import OutputLike
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import LayerLike, find_flow
@@ -31,6 +32,7 @@ class Method(Formula):
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
 
+    @checked
     @on_the_cpu()
     def __call__(
         self,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..arguments import checked_class
 from ..errors import InputError
 from ..maps import values as map_tools
 from .intervals import Interval, interval_of
@@ -129,6 +130,11 @@ class ImageMetric(Metric):
     codes: list[Tensor]
     curves: list[Tensor]
     lengths: list[Tensor]
+
+    def __init_subclass__(cls, **named: object) -> None:
+        super().__init_subclass__(**named)
+        if "__init__" in vars(cls):
+            checked_class(cls)
 
     def __init__(
         self,

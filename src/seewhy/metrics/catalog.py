@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar, overload
 
-from ..errors import InputError, did_you_mean
+from ..arguments import brief
+from ..errors import ArgumentTypeError, InputError, did_you_mean
 from .base import ImageMetric
 from .complexity import Complexity, Sparsity
 from .faithfulness.curves import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
@@ -82,6 +83,8 @@ def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMe
     if isinstance(name, str) and name not in known:
         raise InputError(f"metric {name!r} is unknown{did_you_mean(name, wanted)}; accepted: {', '.join(wanted)}")
     found = known[name]() if isinstance(name, str) else name
+    if not isinstance(found, ImageMetric):
+        raise ArgumentTypeError(f"metric {brief(name)} is of type {type(name).__name__}; give a name, or a metric")
     if not isinstance(found, kind):
         needs = "compares with true boxes" if found.name in LOCALIZATION else "asks the model"
         raise InputError(f"metric {found.name!r} {needs} and cannot be used here; accepted: {', '.join(wanted)}")

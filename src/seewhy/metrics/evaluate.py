@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..arguments import checked
 from ..engine.answers import OutputLike
 from ..engine.batches import answers
 from ..engine.call import Call
@@ -42,6 +43,7 @@ from .sanity.rerun import BoundMethod, MethodMetric, bind
 MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
 
 
+@checked
 @on_the_cpu()
 def evaluate(
     model: ModelLike = DEFAULT_MODEL,

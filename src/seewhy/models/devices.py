@@ -14,7 +14,7 @@ def usable_device(name: str) -> str:
         InputError: it cannot; the message is one line.
     """
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).item()  # the meta device has no numbers
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can") from error
     return name

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import checked
 from ..data.preprocess import Preprocess
 from ..engine.draws import same_random_states
 from ..engine.targets.names import LabelsLike
 from ..engine.weights import is_without_data
 from ..errors import ArgumentTypeError, ModelError
+from .devices import usable_device
 from .factory import FactorySpec, made_by, read_factory, warn_of_code
 from .families import DEFAULT_MODEL, load_family
 from .model import Model, wrap
@@ -29,6 +31,7 @@ from .weights import load_state, read_weights
 __all__ = ["DEFAULT_MODEL", "load_model"]
 
 
+@checked
 def load_model(
     spec: str | PathLike[str] = DEFAULT_MODEL,
     *,
@@ -62,7 +65,7 @@ def load_model(
         model = replace(model, labels=wrap(model.module, labels=labels).labels)
     model.module.eval()
     if device is not None and not is_without_data(model.module):  # what hooks bring, they bring to their own
-        model.module.to(device)
+        model.module.to(usable_device(str(device)))
     return replace(model, preprocess=preprocess or model.preprocess)
 
 

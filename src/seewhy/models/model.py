@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked
 from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
 from ..engine.answers import Gives, OutputLike
@@ -69,6 +70,7 @@ class Model:
         """Runs the module as it is."""
         return self.module(x)
 
+    @checked
     def save(self, folder: str | PathLike[str], *, factory: str | None = None) -> Path:
         """Writes the weights, and a card with all that `wrap` was told: `load_model` and --model take up the folder.
 
@@ -103,6 +105,7 @@ class Model:
         return self.labels.label(index) if self.labels else f"class {index}"
 
 
+@checked
 def wrap(
     module: nn.Module | Model | Callable[..., Any],
     *,

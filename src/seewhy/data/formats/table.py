@@ -137,14 +137,18 @@ def _rows(file: Path, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]
         raise InputError(f"'{file}', line {lines.line_num}: it does not read ({error}); mend it") from error
 
 
+def _other_separator(columns: Sequence[str]) -> str:
+    """What to do where what was read as one column seems to be several; nothing where it does not."""
+    marks = [name for mark, name in _SEPARATORS.items() if mark in columns[0]] if len(columns) == 1 else []
+    return f"save it with commas between its cells, not {marks[0]}" if marks else ""
+
+
 def _check_columns(file: Path, columns: Sequence[str]) -> None:
     there = set(columns)
     boxes = [names for names in _BOXES if there & set(names)]
     needed = {"path", "label", *(boxes[0] if boxes else ()), *(_SIZE if there & set(_SIZE) else ())}
     if needed - there or len(boxes) > 1:
-        other = next((mark for mark in _SEPARATORS if len(columns) == 1 and mark in columns[0]), None)
-        way_out = f"save it with commas between its cells, not {_SEPARATORS[other]}" if other else _NEEDED
-        raise InputError(f"'{file}' has the columns {list(columns)}; {way_out}")
+        raise InputError(f"'{file}' has the columns {list(columns)}; {_other_separator(columns) or _NEEDED}")
     if len(there) < len(columns):
         raise InputError(f"'{file}' has the columns {list(columns)}, one of them twice; rename or remove one")
     unread = sorted(there - needed - {"split"}, key=columns.index)

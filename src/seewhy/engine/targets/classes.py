@@ -78,6 +78,7 @@ class OfClasses(Target):
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("index", "other"):
             if hasattr(self, name):
                 classes = given_classes(getattr(self, name), f"{type(self).__name__}({name}=)")

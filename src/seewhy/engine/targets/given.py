@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import TypeGuard
 
-from torch import Tensor
+from torch import Tensor, strided
 
+from ...arguments import brief
 from ...errors import ArgumentTypeError
 
 Single = int | str | Callable[..., Tensor]  # a class, what is written, or a function of the output
@@ -55,6 +56,8 @@ def _plain(given: object) -> object:
     if isinstance(given, str):
         return str(given)
     listed = getattr(given, "tolist", None)
+    if isinstance(given, Tensor) and (given.is_meta or given.layout is not strided):
+        return given  # which has no values to list
     return listed() if callable(listed) and not isinstance(given, type) else given
 
 
@@ -82,7 +85,7 @@ def given_class(given: object, argument: str) -> int | str:
 
 
 def _refusal(given: object, argument: str) -> ArgumentTypeError:
-    shown, way_out = " ".join(repr(given).split())[:80], _ACCEPTED
+    shown, way_out = brief(given), _ACCEPTED
     if isinstance(given, type):
         shown, way_out = f"the class {given.__name__}", f"give one of its objects, {given.__name__}(...)"
     elif isinstance(given, Set | Mapping):

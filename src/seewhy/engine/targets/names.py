@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, strided
 
+from ...arguments import brief
 from ...data.labels_file import read_labels
 from ...errors import ArgumentTypeError, ModelError, TargetError, did_you_mean
 
@@ -39,9 +40,9 @@ class ClassNames(tuple[str, ...]):
             return given
         if isinstance(given, Mapping):
             return cls.of(_in_order(given))
-        listed = given.tolist() if isinstance(given, np.ndarray | Tensor) else given
+        listed = _listed(given)
         if isinstance(listed, str | bytes | set | frozenset) or not isinstance(listed, Iterable):
-            raise ArgumentTypeError(f"labels is a {type(given).__name__}, {_brief(given)}; {_ACCEPTED}")
+            raise ArgumentTypeError(f"labels is a {type(given).__name__}, {brief(given)}; {_ACCEPTED}")
         names = cls(_name(item, place) for place, item in enumerate(listed))
         return names or None
 
@@ -139,6 +140,13 @@ def column_of(name: int | str, names: ClassNames | None) -> int | str:
     return name if number is None else number
 
 
+def _listed(given: object) -> object:
+    """What an array or a tensor holds; None for a tensor that holds nothing here."""
+    if isinstance(given, Tensor) and (given.is_meta or given.layout is not strided):
+        return None
+    return given.tolist() if isinstance(given, np.ndarray | Tensor) else given
+
+
 def _in_order(given: Mapping[object, object]) -> list[object]:
     """The values of a mapping from columns, or the keys of one to columns, as torchvision's `class_to_idx` is."""
     named: dict[int, object] = {}
@@ -164,9 +172,5 @@ def _in_order(given: Mapping[object, object]) -> list[object]:
 def _name(item: object, place: int) -> str:
     value = item.tolist() if isinstance(item, np.generic | Tensor) else item
     if not isinstance(value, str | int | float):
-        raise ArgumentTypeError(f"labels[{place}] is {_brief(item)}, which is no name; {_ACCEPTED}")
+        raise ArgumentTypeError(f"labels[{place}] is {brief(item)}, which is no name; {_ACCEPTED}")
     return str(value)
-
-
-def _brief(value: object) -> str:
-    return " ".join(repr(value).split())[:80]

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...errors import TargetError
+from ...arguments import brief
+from ...errors import SeewhyError, TargetError
 from .classes import ScoreFunction
 from .target import Target
 
@@ -36,6 +37,10 @@ class OneEach(Target):
 
     targets: tuple[ScoreFunction, ...]
     one_each: ClassVar = {"targets": 1}
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise TargetError(f"targets={brief(self.targets)} is empty; give one for each image")
 
     def __call__(self, output: object) -> Tensor:
         n = len(self.targets)
@@ -92,4 +97,12 @@ def asked(score: ScoreFunction, output: object, n: int) -> Tensor:
         raise TargetError(
             f"the target does not fit an output of {n} images: {reason}; one that holds something for each image has a "
             "method rows(images), which gives those of a batch, as seewhy.targets have; or give a list of one for each"
+        ) from error
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        if isinstance(error, SeewhyError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise TargetError(
+            f"the target raised {type(error).__name__}: {reason}; it is called with what the model gives, and returns "
+            "one score for each image, (N,)"
         ) from error

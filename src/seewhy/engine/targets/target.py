@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from ...arguments import check_arguments
 from ...errors import TargetError
 
 
@@ -21,6 +22,11 @@ class Target:
 
     one_each: ClassVar[Mapping[str, int]] = {}
     rowwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        fields: Mapping[str, object] = vars(self)
+        others = {name: value for name, value in fields.items() if name not in ("index", "other")}  # read by their own
+        check_arguments(type(self).__init__, (), others)
 
     @property
     def images(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...arguments import checked
 from ...errors import InputError
 from ..index.building import Tell
 from ..index.index import InfluenceIndex
@@ -9,6 +10,7 @@ from ..index.manifest import chances_of
 from ..index.questions import Suspect
 
 
+@checked
 def mislabelled(index: InfluenceIndex, top: int = 24, *, progress: Tell | None = None) -> list[Suspect]:
     """The examples with the largest self-influence, largest first (Koh and Liang, ICML 2017, section 5.4).
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...arguments import checked
 from ...data.dataset import LabelledImages
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
@@ -47,6 +48,7 @@ _Place = tuple[str, str | None]  # a method and its layer
 _Pair = tuple[int, int]  # a picture of the batch or the data, and a class of the data
 
 
+@checked
 def evaluate_localisation(
     model: ModelLike = DEFAULT_MODEL,
     data: LabelledImages | None = None,

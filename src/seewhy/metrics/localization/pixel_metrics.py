@@ -21,9 +21,14 @@ from .metric import Array, Item, LocalizationMetric, Resampled
 THRESHOLDS = 1000
 
 
+_MOST_THRESHOLDS = 2**20  # more than float32 tells apart
+
+
 def check_thresholds(thresholds: int) -> int:
     if thresholds < 1:
         raise InputError(f"thresholds={thresholds} is too few; give at least 1, officially 1000")
+    if thresholds > _MOST_THRESHOLDS:
+        raise InputError(f"thresholds={thresholds} is too many; give at most {_MOST_THRESHOLDS}, officially 1000")
     return thresholds
 
 

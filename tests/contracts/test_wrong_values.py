@@ -1,0 +1,196 @@
+"""The same wrong values for every argument of every public function: right, or one line; nothing raw.
+
+What a function of the user's raises where it is only told something (`progress`, `announce`) is the user's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import seewhy
+from seewhy.errors import SeewhyError
+from seewhy.influence import InfluenceIndex
+from seewhy.metrics.catalog import LOCALIZATION, METRICS
+from tiny_models import TinyCNN, pictures, randomised
+
+SIZE = 16
+UNIT = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear")
+WRONG: dict[str, Callable[[], Any]] = {
+    "None": lambda: None,
+    "True": lambda: True,
+    "-1": lambda: -1,
+    "5": lambda: 5,
+    "1.5": lambda: 1.5,
+    "1e12": lambda: 10**12,
+    "nan": lambda: float("nan"),
+    "inf": lambda: float("inf"),
+    "empty text": lambda: "",
+    "text": lambda: "nothing",
+    "digits": lambda: "8",
+    "bytes": lambda: b"x",
+    "empty list": list,
+    "list of None": lambda: [None],
+    "list of lists": lambda: [[1]],
+    "list of texts": lambda: ["nothing"],
+    "set": lambda: {1},
+    "mapping": lambda: {"a": 1},
+    "generator": lambda: (i for i in ()),
+    "object": object,
+    "class": lambda: int,
+    "path": lambda: Path("nowhere"),
+    "empty tensor": lambda: torch.zeros(0),
+    "flat tensor": lambda: torch.zeros(4),
+    "sparse tensor": lambda: torch.zeros(2, 3, SIZE, SIZE).to_sparse(),
+    "meta tensor": lambda: torch.zeros(2, 3, SIZE, SIZE, device="meta"),
+    "complex tensor": lambda: torch.zeros(2, 3, SIZE, SIZE, dtype=torch.complex64),
+    "integer tensor": lambda: torch.zeros(2, 3, SIZE, SIZE, dtype=torch.long),
+    "tensor of NaN": lambda: torch.full((2, 3, SIZE, SIZE), float("nan")),
+    "empty array": lambda: np.array([]),
+    "array of objects": lambda: np.array([object()]),
+    "array of text": lambda: np.array("a"),
+}
+ARE_TOLD = ("progress", "announce", "on_bad_image", "on_part")  # with functions of the user's
+
+
+@cache
+def model() -> seewhy.Model:
+    return seewhy.wrap(randomised(TinyCNN()), preprocess=UNIT)
+
+
+@cache
+def x() -> torch.Tensor:
+    return pictures(2, SIZE).clamp(-1, 1)
+
+
+@cache
+def explanation() -> seewhy.Explanation:
+    return seewhy.explain(model(), x())
+
+
+@cache
+def index() -> InfluenceIndex:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return InfluenceIndex.fit(model(), data(), solver="gradient_dot")
+
+
+@cache
+def data() -> Any:
+    return pictures(5, SIZE), torch.arange(5)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A public function: what it is called with, and which of its arguments are not tried."""
+
+    function: Callable[[], Callable[..., Any]]
+    given: Callable[[], dict[str, Any]] = dict
+    but: tuple[str, ...] = ()
+    only: tuple[str, ...] = field(default=())
+
+    def arguments(self) -> Iterator[str]:
+        for name, parameter in inspect.signature(self.function()).parameters.items():
+            single = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if single and name not in ("self", *self.but) and (not self.only or name in self.only):
+                yield name
+
+
+def traced(**given: Any) -> Any:
+    with seewhy.Trace(**given) as trace:
+        return trace.signal(1)
+
+
+traced.__signature__ = inspect.signature(seewhy.Trace)  # type: ignore[attr-defined]
+
+
+def photo() -> dict[str, Any]:
+    return {"model": model(), "images": x()}
+
+
+def fitted(**given: Any) -> Any:
+    return InfluenceIndex.fit(**given)
+
+
+fitted.__signature__ = inspect.signature(InfluenceIndex.fit)  # type: ignore[attr-defined]
+
+FUNCTIONS: dict[str, Asked] = {
+    "explain": Asked(lambda: seewhy.explain, lambda: {**photo(), "methods": "grad_cam"}),
+    "explain_batches": Asked(
+        lambda: lambda **given: list(seewhy.explain_batches(**given)), photo, only=("on_bad_image", "batch_size")
+    ),
+    "evaluate": Asked(
+        lambda: seewhy.evaluate, lambda: {**photo(), "metrics": "sparseness", "chance": ()}, but=("model", "inputs")
+    ),
+    "list_layers": Asked(lambda: seewhy.list_layers, lambda: {"model": model(), "x": x()}),
+    "load_model": Asked(lambda: seewhy.load_model, lambda: {"spec": "timm:resnet10t", "pretrained": False}),
+    "wrap": Asked(lambda: seewhy.wrap, lambda: {"module": model().module}),
+    "grad_cam": Asked(lambda: seewhy.METHODS["grad_cam"].__call__, lambda: {"model": model(), "x": x(), "target": 1}),
+    "Trace": Asked(lambda: traced, lambda: {"module": model().module, "x": x(), "layers": ["input"]}),
+    "Preprocess": Asked(
+        lambda: seewhy.Preprocess,
+        lambda: {"size": (8, 8), "resize": 8, "mean": (0.5,), "std": (0.5,), "interpolation": "bilinear"},
+    ),
+    "boxes": Asked(lambda: seewhy.localize.boxes, lambda: {"maps": torch.rand(1, 8, 8)}),
+    "select": Asked(lambda: explanation().select),
+    "fuse": Asked(lambda: explanation().fuse),
+    "picture": Asked(lambda: explanation().picture, lambda: {"attribution": explanation()[0]}),
+    "sheet": Asked(lambda: explanation().sheet),
+    "save": Asked(lambda: explanation().save, lambda: {"folder": "out"}),
+    "report": Asked(lambda: explanation().report, lambda: {"path": "page.html"}),
+    "read_image": Asked(lambda: seewhy.images.read_image),
+    "find_images": Asked(lambda: seewhy.images.find_images),
+    "InfluenceIndex.fit": Asked(
+        lambda: fitted, lambda: {"model": model(), "train_data": data(), "solver": "gradient_dot"}, but=("workers",)
+    ),
+    "query": Asked(lambda: index().query, lambda: {"images": data()[0][:1]}),
+    "scores": Asked(lambda: index().scores, lambda: {"images": data()[0][:1]}),
+    "remove": Asked(lambda: index().remove, lambda: {"ids": [99]}),
+    "mislabelled": Asked(lambda: seewhy.influence.mislabelled, lambda: {"index": index()}),
+    "match_regions": Asked(
+        lambda: seewhy.influence.match_regions, lambda: {"index": index(), "image": data()[0][:1], "ids": [0]}
+    ),
+    **{name: Asked(partial(lambda kind: kind, kind)) for name, kind in {**METRICS, **LOCALIZATION}.items()},
+}
+
+
+def said_of(ask: Callable[[], object]) -> str:
+    """What an error says, nothing where there is none.
+
+    Raises:
+        Exception: what is raised is not ours.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ask()
+        except SeewhyError as error:
+            assert "\n" not in str(error)
+            assert len(str(error)) < 1500
+            return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_wrong_values(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (SIZE, SIZE)).save("photo.png")
+    asked, raw = FUNCTIONS[name], []
+    for argument in asked.arguments():
+        for kind, make in WRONG.items():
+            try:
+                said_of(lambda: asked.function()(**{**asked.given(), argument: make()}))  # noqa: B023 - called at once
+            except Exception as error:
+                if argument not in ARE_TOLD:
+                    raw.append(f"{argument}={kind}: {type(error).__name__}: {str(error).splitlines()[:1]}")
+    assert raw == []
