@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from ..data import LabelledImages
 from ..data.disk import writable_folder
+from ..data.opened import MAX_PIXELS
 from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
 from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisation
@@ -39,14 +40,16 @@ def evaluate_data(
     options: Sequence[str] = (),
     batch_size: int = 8,
     seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> int:
     """Scores methods on a data set and writes what came out; returns 1 where some picture was unreadable."""
     chosen = {text: metric_of(text, ImageMetric) for text in metrics or METRICS}  # type: ignore[type-abstract]
-    found = _some(find_data(data, split=split, seed=seed, on_error="skip"), count)
+    asked: dict[str, Any] = {"seed": seed, "on_error": "skip", "max_pixels": max_pixels}
+    found = _some(find_data(data, split=split, **asked), count)
     other = None
     if validation is not None:
-        other = _some(find_data(data, split=validation, seed=seed, on_error="skip"), count)
+        other = _some(find_data(data, split=validation, **asked), count)
     unreadable = dict(found.skipped)
     writable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.disk import writable_folder
 from ..data.images import find_images
+from ..data.opened import MAX_PIXELS
 from ..engine.masking import Running, keep_allocator_memory
 from ..errors import ImageError, InputError
 from ..methods.catalog import find_method
@@ -49,6 +50,7 @@ def explain_photos(
     labels: Path | None = None,
     options: Sequence[str] = (),
     batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> int:
     """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
@@ -67,6 +69,7 @@ def explain_photos(
             targets=list(targets),
             layers=parsing.layers(layers),
             batch_size=batch_size,
+            max_pixels=max_pixels,
             ledger=ledger,
             options=_with_progress(methods, parsing.options(options), show.within),
             progress=show,

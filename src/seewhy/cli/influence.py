@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data.disk import writable_folder, write_json
-from ..data.images import find_images, read_image
+from ..data.images import find_images
+from ..data.opened import MAX_PIXELS
 from ..engine.spread import world
 from ..errors import ImageError, InputError
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
 from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
+from ..influence.index.manifest import model_photo
 from ..influence.solvers.solver import is_calibrated
 from ..models.load import DEFAULT_MODEL
 from . import parsing
@@ -45,6 +47,7 @@ def fit_index(
     workers: int = 0,
     dtype: str | None = None,
     self_influence: bool = False,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> int:
     """Makes the index of a training set; goes on where an earlier run stopped.
@@ -63,7 +66,7 @@ def fit_index(
     names = parsing.label_names(labels)
     made_of: dict[str, Any] = {"model": model, "data": data, "split": split, "seed": seed}
     made_of |= {} if names is None else {"labels": names}
-    loaded, examples = model_and_data(made_of, device=device, on_error=on_error)
+    loaded, examples = model_and_data(made_of, device=device, on_error=on_error, max_pixels=max_pixels)
     made_of["skipped"] = list(examples.skipped)
     writable_folder(out)
     with progress("Indexing", len(examples)) as show:
@@ -107,6 +110,7 @@ def query_photos(
     layer: str | None = None,
     out: Path,
     device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> int:
     """Finds for each photo the training pictures that helped and harmed most, and draws them.
@@ -115,7 +119,7 @@ def query_photos(
     """
     first, paths = _first_of_all(), find_images(photos)
     writable_folder(out)
-    opened = open_index(index, model=model, data=data, device=device)
+    opened = open_index(index, model=model, data=data, device=device, max_pixels=max_pixels)
     wanted = None if label is None else opened.classes.column(label, asked="label")
     queries: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
@@ -123,7 +127,7 @@ def query_photos(
     with progress("Asking", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
             try:
-                photo = read_image(path)
+                photo, _ = model_photo(opened.model, path, max_pixels=max_pixels)
             except ImageError as error:
                 skipped.append({"photo": str(path), "error": str(error)})
                 continue
@@ -164,6 +168,7 @@ def list_mislabelled(
     out: Path,
     device: str = "cpu",
     batch_size: int = 32,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> int:
     """Lists and draws the training pictures with the largest influence on themselves: wrong labels come first.
@@ -173,7 +178,7 @@ def list_mislabelled(
     """
     first = _first_of_all()
     writable_folder(out)
-    opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size)
+    opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size, max_pixels=max_pixels)
     with progress("Self-influence", len(opened)) as show:
         suspects = mislabelled(opened, top, progress=_forecasting(show))
     sheet = out / f"{MISLABELLED_NAME}.png"

@@ -13,6 +13,7 @@ from .arguments import (
     DeviceOption,
     JsonOption,
     LabelsOption,
+    MaxPixelsOption,
     ModelOption,
     PhotosArgument,
     SeedOption,
@@ -33,6 +34,10 @@ OtherDataOption = Annotated[
     typer.Option(
         "--data", "-d", help="Where the index's data are now.", show_default="the data that the index was made of"
     ),
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option("--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"),
 ]
 SheetsOption = Annotated[Path, typer.Option("--out", "-o", help="Where the sheets and a JSON file go.")]
 _SOLVERS = (
@@ -83,6 +88,7 @@ def influence_fit(
     batch_size: BatchOption = 64,
     device: DeviceOption = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the index goes.")] = Path("seewhy-index"),
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Indexes a training set, once; killed, it goes on with the same command."""
@@ -105,6 +111,7 @@ def influence_fit(
         workers=workers,
         dtype=dtype,
         self_influence=self_influence,
+        max_pixels=max_pixels,
         as_json=as_json,
     )
 
@@ -124,14 +131,12 @@ def influence_query(
             help="Ask about the loss of this class, a name or a number.", show_default="the class that the model says"
         ),
     ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option("--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"),
-    ] = None,
+    layer: LayerOption = None,
     model: OtherModelOption = None,
     data: OtherDataOption = None,
     device: DeviceOption = "cpu",
     out: SheetsOption = Path("seewhy-out"),
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Draws the training pictures that helped and harmed most what a model says of your photos."""
@@ -148,6 +153,7 @@ def influence_query(
         layer=layer,
         out=out,
         device=device,
+        max_pixels=max_pixels,
         as_json=as_json,
     )
 
@@ -161,6 +167,7 @@ def influence_mislabelled(
     batch_size: BatchOption = 32,
     device: DeviceOption = "cpu",
     out: SheetsOption = Path("seewhy-out"),
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
@@ -174,5 +181,6 @@ def influence_mislabelled(
         out=out,
         device=device,
         batch_size=batch_size,
+        max_pixels=max_pixels,
         as_json=as_json,
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.markup import escape
 
 from ..data.dataset import LabelledImages, OnError
+from ..data.opened import MAX_PIXELS
 from ..data.sources import find_data
 from ..data.store import Store
 from ..errors import InputError, ModelError
@@ -21,7 +22,11 @@ from .show import console
 
 
 def model_and_data(
-    made_of: Mapping[str, Any], *, device: str, on_error: Literal["raise", "skip"] = "raise"
+    made_of: Mapping[str, Any],
+    *,
+    device: str,
+    on_error: Literal["raise", "skip"] = "raise",
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Model, LabelledImages]:
     """What an index is made of, from what its manifest says: model, labels, data, split, seed, skipped.
 
@@ -36,7 +41,7 @@ def model_and_data(
         # What was wrong with annotations was settled when the index was made.
         lenient: OnError = "skip" if "skipped" in made_of else on_error
         division = {"split": made_of.get("split", "train"), "seed": made_of.get("seed", 0)}
-        data = find_data(made_of["data"], **division, on_error=lenient)
+        data = find_data(made_of["data"], **division, on_error=lenient, max_pixels=max_pixels)
     data = data.readable() if on_error == "skip" else data
     skipped = set(made_of.get("skipped", ()))
     if skipped:
@@ -55,7 +60,13 @@ def _in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
 
 
 def open_index(
-    folder: Path, *, model: str | None, data: str | None, device: str, batch_size: int = 64
+    folder: Path,
+    *,
+    model: str | None,
+    data: str | None,
+    device: str,
+    batch_size: int = 64,
+    max_pixels: int = MAX_PIXELS,
 ) -> InfluenceIndex:
     """Opens an index with the model and the data that it says it was made of, or with those given.
 
@@ -75,7 +86,7 @@ def open_index(
         )
     usable = usable_device(device)
     try:
-        loaded, examples = model_and_data(made_of, device=usable)
+        loaded, examples = model_and_data(made_of, device=usable, max_pixels=max_pixels)
     except InputError as error:
         if len(given) == 2:
             raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..data.disk import writable_folder, write_json
 from ..data.images import find_images
+from ..data.opened import MAX_PIXELS
 from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError
 from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
@@ -39,6 +40,7 @@ def localize_photos(
     labels: Path | None = None,
     options: Sequence[str] = (),
     batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> int:
     """Boxes what maps of photos mark, and writes pictures and boxes.json, which is complete after every batch.
@@ -69,6 +71,7 @@ def localize_photos(
             targets=list(targets),
             layers=parsing.layers(layers),
             batch_size=batch_size,
+            max_pixels=max_pixels,
             options=parsing.options(options),
             progress=show,
             on_bad_image=skip,
@@ -95,13 +98,14 @@ def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *,
 
 def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: int) -> dict[str, Any]:
     """Draws the boxes of one photo, and says of each map what they are; a share is of the photo's pixels."""
-    placement = part.placements[i]
+    placement, photo = part.placements[i], part.photos[i]
+    shown = placement.scaled(photo.size[::-1])
     stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_")[:80] or "image"
     found = []
     for attribution, key in zip(part, file_keys(part), strict=True):
-        boxes = boxes_on_photo(attribution.map[i], placement, rule=rule)
+        boxes = boxes_on_photo(attribution.map[i], shown, rule=rule)
         picture = f"{number + 1:03d}-{stem}.{key}.png"
-        boxes_picture(attribution, i, part.photos[i], placement, boxes).save(out / picture)
+        boxes_picture(attribution, i, photo, shown, boxes).save(out / picture)
         probability = attribution.probabilities[i]
         found.append(
             {
@@ -111,7 +115,7 @@ def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: in
                 "label": attribution.labels[i],
                 "probability": None if probability is None else round(probability, 6),
                 "status": attribution.status[i] if boxes.status == "ok" else boxes.status,
-                "boxes": _box_entries(boxes),
+                "boxes": _box_entries(boxes.scaled(placement.photo_size)),
                 "picture": picture,
             }
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 
+from ..data.opened import MAX_PIXELS
 from ..engine.masking import keep_allocator_memory
 from ..models.devices import usable_device
 from ..models.networks.cards import CURVES, HISTORY
@@ -42,6 +43,7 @@ def train_model(
     device: str = "cpu",
     devices: int = 1,
     resume: bool = True,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> int:
     """Trains and writes what came out; returns the exit status, 130 where it was interrupted.
@@ -54,7 +56,7 @@ def train_model(
     from ..models.training import train
 
     usable = usable_device(device)  # before pictures are opened
-    pictures, held_back, skipped = _find(data, val, seed, on_error)
+    pictures, held_back, skipped = _find(data, val, seed, on_error, max_pixels)
     keep_allocator_memory()
     rows: list[Mapping[str, float]] = []
 
@@ -101,7 +103,7 @@ def _results(trained: Trained) -> dict[str, Any]:
 
 
 def _find(
-    data: str, val: str | None, seed: int, on_error: Literal["raise", "skip"]
+    data: str, val: str | None, seed: int, on_error: Literal["raise", "skip"], max_pixels: int
 ) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
     from ..data.sources import find_data
@@ -109,7 +111,7 @@ def _find(
     specs = {"train": data, "val": val or data}
     with console.status(f"Finding {escape(data)}"):
         found = {
-            split: find_data(spec, split=split, seed=seed, on_error=on_error)
+            split: find_data(spec, split=split, seed=seed, on_error=on_error, max_pixels=max_pixels)
             for split, spec in specs.items()
             if spec != NO_VAL
         }

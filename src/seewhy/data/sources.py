@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError, did_you_mean
 from .dataset import LabelledImages, OnError, check_on_error, check_split
+from .opened import MAX_PIXELS
 
 
 class _Source(NamedTuple):
@@ -37,7 +38,13 @@ _CLASSES = {source.name: source.module for source in SOURCES.values()}
 
 
 def find_data(
-    spec: str, *, split: str = "train", seed: int = 0, on_error: OnError = "raise", **options: Any
+    spec: str,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    on_error: OnError = "raise",
+    max_pixels: int = MAX_PIXELS,
+    **options: Any,
 ) -> LabelledImages:
     """The data set that a spec names.
 
@@ -47,6 +54,7 @@ def find_data(
         split: "train", "val" or "test".
         seed: of what is drawn, or divided into splits by a hash; "seed=" in the spec goes before it.
         on_error: "raise" at what cannot be used; or "skip", as in `LabelledImages`.
+        max_pixels: a picture of more is refused, as in `seewhy.images.read_image`.
         **options: of the kind, as in its class.
 
     Raises:
@@ -70,6 +78,7 @@ def find_data(
         raise InputError(
             f"data {spec!r} cannot be made: {said}; 'seewhy.data.{source.name}' says what it takes"
         ) from error
+    data.max_pixels = max_pixels
     return data
 
 

@@ -36,7 +36,8 @@ class Explanation:
     Attributes:
         attributions: in the order methods x layers x targets; also by index and iteration.
         predictions: for each photo the model's best answers, best first; empty for what is no classifier.
-        photos, names, placements: for each photo the picture, what to call it, and which part of it the model saw.
+        photos: for each photo the picture, of 2,048 pixels at most along either side; a larger one is reduced.
+        names, placements: what to call each, and which part of it the model saw, in the photo's own pixels.
         model: the model's name.
     """
 
@@ -83,8 +84,10 @@ class Explanation:
         return dataclasses.replace(self, attributions=(*self.attributions, *fused))
 
     def picture(self, attribution: Attribution, index: int = 0, *, style: str | None = None) -> Image.Image:
-        """Draws one attribution over its photo, at the photo's own size."""
-        return attribution_picture(attribution, index, self.photos[index], self.placements[index], style=style)
+        """Draws one attribution over its photo, at the size of that in `photos`."""
+        photo = self.photos[index]
+        placement = self.placements[index].scaled(photo.size[::-1])
+        return attribution_picture(attribution, index, photo, placement, style=style)
 
     def sheet(self, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws all attributions of one photo side by side, with what the model said."""

@@ -53,7 +53,7 @@ class PictureFiles(LabelledImages):
 
     def __getitem__(self, index: int) -> Example:
         name, labels = self.names[index], self.labels[index]
-        photo = read_image(self.paths[index])
+        photo = read_image(self.paths[index], max_pixels=self.max_pixels)
         truth, notes = self.intake.truth(name, lambda: self.annotation(index), (photo.height, photo.width))
         return Example(name, photo, labels, truth, (*self.notes.get(name, ()), *notes))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
 from ..intake.intake import Intake
 from ..intake.listing import Elsewhere, in_class_order
 from ..intake.records import Annotation, Box, Mask, Picture, Size
+from ..opened import load_whole, opened
 from .annotation_xml import read_annotation
 from .files import PictureFiles, existing_folder, files_by_stem, read_rows
 
@@ -122,8 +122,6 @@ def _pixels(numbers: npt.NDArray[np.uint8], number: int, size: Size) -> Mask:
 
 def _object_numbers(path: Path) -> npt.NDArray[np.uint8]:
     """The palette indices (H, W) of a SegmentationObject: objects from 1 in the annotation's order, 255 borders."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture)
-    except Exception as error:  # decoders meet damage with whatever their parsing trips over
-        raise InputError(f"masks '{path}' are damaged ({error}); get them anew") from error
+    with opened(path, "masks") as picture:
+        load_whole(picture, f"masks '{path}'")
+        return np.asarray(picture)
