@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from ..data import LabelledImages
 from ..data.disk import writable_folder
 from ..data.opened import MAX_PIXELS
@@ -19,7 +17,7 @@ from ..metrics.localization.evaluation import CASES_NAME, LocalisationEvaluation
 from ..models.load import DEFAULT_MODEL
 from . import parsing
 from .evaluate import metric_of
-from .show import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, said, table, tell_skipped
 
 
 def evaluate_data(
@@ -80,7 +78,7 @@ def evaluate_data(
         _tell(study, out)
     tell_skipped(unreadable.values())
     for name, notes in mended.items():
-        console.print(f"[yellow]mended[/yellow] {escape(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
+        console.print(f"[yellow]mended[/yellow] {said(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
     return 1 if skipped else 0
 
 

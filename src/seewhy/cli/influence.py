@@ -21,6 +21,7 @@ from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_l
 from ..influence.index.manifest import model_photo
 from ..influence.solvers.solver import is_calibrated
 from ..models.load import DEFAULT_MODEL
+from ..names import file_stem
 from . import parsing
 from .influence_data import model_and_data, open_index
 from .show import Shown, bold, console, progress, table, tell_skipped
@@ -141,7 +142,7 @@ def query_photos(
                 target=target,
                 layer=layer,
             )
-            sheet = _free(out, path.stem, queries)
+            sheet = _free(out, file_stem(path.stem), queries)
             queries.append({"photo": str(path), **asdict(found), "sheet": str(sheet)})
             if first:
                 picture.save(sheet)

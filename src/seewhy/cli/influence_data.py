@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.markup import escape
-
 from ..data.dataset import LabelledImages, OnError
 from ..data.opened import MAX_PIXELS
 from ..data.sources import find_data
@@ -18,7 +16,7 @@ from ..models.classes import in_classes_of
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
-from .show import console
+from .show import console, said
 
 
 def model_and_data(
@@ -36,7 +34,7 @@ def model_and_data(
     Raises:
         ModelError: a class of the data is none of the model's.
     """
-    with console.status(f"Loading {escape(made_of['model'])}"):
+    with console.status(f"Loading {said(made_of['model'])}"):
         model = load_model(made_of["model"], labels=made_of.get("labels"), device=usable_device(device))
         # What was wrong with annotations was settled when the index was made.
         lenient: OnError = "skip" if "skipped" in made_of else on_error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
 from ..methods.explain import explain_batches
 from ..methods.explanation import Explanation, file_keys
 from ..models.load import DEFAULT_MODEL
+from ..names import file_stem
 from ..render.boxes import boxes_picture
 from . import parsing
 from .show import bold, console, progress, table, tell_skipped
@@ -100,7 +100,7 @@ def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: in
     """Draws the boxes of one photo, and says of each map what they are; a share is of the photo's pixels."""
     placement, photo = part.placements[i], part.photos[i]
     shown = placement.scaled(photo.size[::-1])
-    stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_")[:80] or "image"
+    stem = file_stem(Path(part.names[i]).stem, 60)
     found = []
     for attribution, key in zip(part, file_keys(part), strict=True):
         boxes = boxes_on_photo(attribution.map[i], shown, rule=rule)

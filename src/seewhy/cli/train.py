@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.markup import escape
-
 from ..data.opened import MAX_PIXELS
 from ..engine.masking import keep_allocator_memory
 from ..models.devices import usable_device
 from ..models.networks.cards import CURVES, HISTORY
-from .show import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, said, table, tell_skipped
 
 if TYPE_CHECKING:
     from ..data.dataset import LabelledImages
@@ -109,7 +107,7 @@ def _find(
     from ..data.sources import find_data
 
     specs = {"train": data, "val": val or data}
-    with console.status(f"Finding {escape(data)}"):
+    with console.status(f"Finding {said(data)}"):
         found = {
             split: find_data(spec, split=split, seed=seed, on_error=on_error, max_pixels=max_pixels)
             for split, spec in specs.items()
@@ -145,5 +143,5 @@ def _tell(trained: Trained, pooling: str, backbone: str, seconds: float | None) 
     table("Trained", [row])
     console.print(f"\nThe network, its card and its learning curves are in {bold(trained.folder)}")
     console.print(f"Look at {bold(trained.folder / CURVES)} first")
-    command = f"seewhy explain PHOTO --method cam --model {escape(str(trained.folder))}"
+    command = f"seewhy explain PHOTO --method cam --model {said(str(trained.folder))}"
     console.print(f"Then at what it looks at: {command}", soft_wrap=True)

@@ -47,10 +47,13 @@ def _sync_folder(folder: Path) -> None:
 def json_bytes(content: Any) -> bytes:
     """JSON as it is written to files: indented, in UTF-8, and never NaN or infinity.
 
+    What of a name is no UTF-8, which Python holds as lone surrogates, is written as JSON's own escapes.
+
     Raises:
         ValueError: a number is not finite (`number` makes it None).
     """
-    return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

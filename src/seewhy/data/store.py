@@ -191,7 +191,7 @@ class Store:
     def _write_manifest(self) -> None:
         files = {name: asdict(entry) for name, entry in sorted(self.files.items())}
         text = json.dumps({"format": FORMAT, **self.head, "files": files}, indent=1, ensure_ascii=False)
-        write_whole(self.folder / MANIFEST, (text + "\n").encode())
+        write_whole(self.folder / MANIFEST, (text + "\n").encode(errors="backslashreplace"))
 
 
 def _read_journal(path: Path) -> list[tuple[int, str, Entry]]:

@@ -1,7 +1,7 @@
 """Names, whatever characters are in them: as people see them, as files are called after them, and in spreadsheets.
 
-In JSON a name stays what it is (`disk.json_bytes`): bytes that are no UTF-8, which Python holds as lone surrogates, are
-written as JSON's own escapes (`\\udcff`), and read back as the same name.
+In JSON a name stays what it is (`data.disk.json_bytes`): bytes that are no UTF-8, which Python holds as lone
+surrogates, are written as JSON's own escapes (`\\udcff`), and read back as the same name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ _NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u206
 _LINE_ENDS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, on Windows
 _OURS = re.compile(r".*\.(part|lock|jsonl?|npz|html|csv|parquet|png)", re.IGNORECASE)  # what we write beside
-_STEM_BYTES = 120  # endings and numbers follow, and a name has 255 at most
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -40,14 +39,22 @@ def _escape(found: re.Match[str]) -> str:
     return _LINE_ENDS.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
-def file_stem(name: str) -> str:
+def file_stem(name: str, most: int = 120) -> str:
     """What files or a folder can be called after a name, on every system: letters, digits, and `_.-`.
 
     It is no device of Windows, and looks like no file that we write ourselves.
+
+    Args:
+        name: any text.
+        most: bytes at most; endings and numbers follow, and a file's name has 255 at most.
     """
-    stem = re.sub(r"[^\w.-]+", "_", name)
-    stem = stem.encode()[:_STEM_BYTES].decode(errors="ignore").strip(".") or "image"
+    stem = within_bytes(re.sub(r"[^\w.-]+", "_", name), most).strip(".") or "image"
     return f"{stem}_" if _RESERVED.fullmatch(stem) or _OURS.fullmatch(stem) else stem
+
+
+def within_bytes(text: str, most: int) -> str:
+    """As much of the beginning of a text as has so many bytes in UTF-8."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
 
 
 def cell(value: Any) -> Any:
