@@ -27,6 +27,7 @@ from .arguments import (
     SeedOption,
     StyleOption,
     TargetsOption,
+    TrustPathsOption,
 )
 from .influence_app import influence
 
@@ -75,6 +76,7 @@ def explain(
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
     batch_size: BatchOption = 8,
+    trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
@@ -96,6 +98,7 @@ def explain(
         labels=labels,
         options=option or [],
         batch_size=batch_size,
+        trust_paths=trust_paths,
         max_pixels=max_pixels,
         as_json=as_json,
     )
@@ -135,6 +138,7 @@ def evaluate(
     labels: LabelsOption = None,
     batch_size: BatchOption = 8,
     seed: SeedOption = 0,
+    trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
@@ -149,6 +153,7 @@ def evaluate(
         "device": device,
         "labels": labels,
         "batch_size": batch_size,
+        "trust_paths": trust_paths,
         "max_pixels": max_pixels,
         "as_json": as_json,
     }
@@ -195,6 +200,7 @@ def localize(
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
     batch_size: BatchOption = 8,
+    trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
@@ -215,6 +221,7 @@ def localize(
         labels=labels,
         options=option or [],
         batch_size=batch_size,
+        trust_paths=trust_paths,
         max_pixels=max_pixels,
         as_json=as_json,
     )
@@ -249,6 +256,7 @@ def train(
     device: DeviceOption = "cpu",
     devices: Annotated[int, typer.Option(min=1)] = 1,
     resume: Annotated[bool, typer.Option(help="Go on with a training that was stopped.")] = True,
+    trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
@@ -273,6 +281,7 @@ def train(
         device=device,
         devices=devices,
         resume=resume,
+        trust_paths=trust_paths,
         max_pixels=max_pixels,
         as_json=as_json,
     )

@@ -38,6 +38,7 @@ def evaluate_photos(
     options: Sequence[str] = (),
     batch_size: int = 8,
     max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Scores methods on photos and writes what came out; returns the exit status, 1 where some photo was unreadable."""
@@ -45,7 +46,7 @@ def evaluate_photos(
     chosen = {text: parse_metric(text) for text in metrics}
     unreadable: dict[Path, str] = {}
     writable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     with progress("Evaluating", len(paths)) as show:
         found = evaluate(
             loaded,

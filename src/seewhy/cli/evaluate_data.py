@@ -39,18 +39,19 @@ def evaluate_data(
     batch_size: int = 8,
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Scores methods on a data set and writes what came out; returns 1 where some picture was unreadable."""
     chosen = {text: metric_of(text, ImageMetric) for text in metrics or METRICS}  # type: ignore[type-abstract]
-    asked: dict[str, Any] = {"seed": seed, "on_error": "skip", "max_pixels": max_pixels}
+    asked: dict[str, Any] = {"seed": seed, "on_error": "skip", "max_pixels": max_pixels, "trust_paths": trust_paths}
     found = _some(find_data(data, split=split, **asked), count)
     other = None
     if validation is not None:
         other = _some(find_data(data, split=validation, **asked), count)
     unreadable = dict(found.skipped)
     writable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     with progress("Evaluating", len(found)) as show:
         study = evaluate_localisation(
             loaded,

@@ -51,6 +51,7 @@ def explain_photos(
     options: Sequence[str] = (),
     batch_size: int = 8,
     max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
@@ -58,7 +59,7 @@ def explain_photos(
         raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     kept: list[Explanation] = []
     keep_allocator_memory()
     with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths)) as show:

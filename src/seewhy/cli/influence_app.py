@@ -17,6 +17,7 @@ from .arguments import (
     ModelOption,
     PhotosArgument,
     SeedOption,
+    TrustPathsOption,
 )
 
 influence = typer.Typer(help="Finds the training pictures that taught a model its answers.", no_args_is_help=True)
@@ -88,6 +89,7 @@ def influence_fit(
     batch_size: BatchOption = 64,
     device: DeviceOption = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the index goes.")] = Path("seewhy-index"),
+    trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
@@ -111,6 +113,7 @@ def influence_fit(
         workers=workers,
         dtype=dtype,
         self_influence=self_influence,
+        trust_paths=trust_paths,
         max_pixels=max_pixels,
         as_json=as_json,
     )
@@ -136,6 +139,7 @@ def influence_query(
     data: OtherDataOption = None,
     device: DeviceOption = "cpu",
     out: SheetsOption = Path("seewhy-out"),
+    trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
@@ -153,6 +157,7 @@ def influence_query(
         layer=layer,
         out=out,
         device=device,
+        trust_paths=trust_paths,
         max_pixels=max_pixels,
         as_json=as_json,
     )
@@ -167,6 +172,7 @@ def influence_mislabelled(
     batch_size: BatchOption = 32,
     device: DeviceOption = "cpu",
     out: SheetsOption = Path("seewhy-out"),
+    trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
@@ -181,6 +187,7 @@ def influence_mislabelled(
         out=out,
         device=device,
         batch_size=batch_size,
+        trust_paths=trust_paths,
         max_pixels=max_pixels,
         as_json=as_json,
     )

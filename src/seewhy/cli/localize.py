@@ -41,6 +41,7 @@ def localize_photos(
     options: Sequence[str] = (),
     batch_size: int = 8,
     max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Boxes what maps of photos mark, and writes pictures and boxes.json, which is complete after every batch.
@@ -58,7 +59,7 @@ def localize_photos(
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
     writable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     keep_allocator_memory()
     told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
     entries: list[dict[str, Any]] = []

@@ -42,6 +42,7 @@ def train_model(
     devices: int = 1,
     resume: bool = True,
     max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Trains and writes what came out; returns the exit status, 130 where it was interrupted.
@@ -54,7 +55,9 @@ def train_model(
     from ..models.training import train
 
     usable = usable_device(device)  # before pictures are opened
-    pictures, held_back, skipped = _find(data, val, seed, on_error, max_pixels)
+    pictures, held_back, skipped = _find(
+        data, val, seed=seed, on_error=on_error, max_pixels=max_pixels, trust_paths=trust_paths
+    )
     keep_allocator_memory()
     rows: list[Mapping[str, float]] = []
 
@@ -100,20 +103,14 @@ def _results(trained: Trained) -> dict[str, Any]:
     return {"scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
 
 
-def _find(
-    data: str, val: str | None, seed: int, on_error: Literal["raise", "skip"], max_pixels: int
-) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
+def _find(data: str, val: str | None, **asked: Any) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
     from ..data.sources import find_data
 
     specs = {"train": data, "val": val or data}
     with console.status(f"Finding {said(data)}"):
-        found = {
-            split: find_data(spec, split=split, seed=seed, on_error=on_error, max_pixels=max_pixels)
-            for split, spec in specs.items()
-            if spec != NO_VAL
-        }
-        if on_error == "skip":
+        found = {split: find_data(spec, split=split, **asked) for split, spec in specs.items() if spec != NO_VAL}
+        if asked["on_error"] == "skip":
             found = {split: one.readable() for split, one in found.items()}
     skipped = {name: said for one in found.values() for name, said in one.skipped.items()}
     return found["train"], found.get("val"), skipped

@@ -53,6 +53,7 @@ class LabelledImages(Dataset[Example]):
         notes: the annotations that were mended, and how, by the picture's name, or what they say is one; likewise.
         checked: whether every picture was opened by `readable`.
         max_pixels: a picture of more is refused.
+        trust_paths: whether lists and annotations may name pictures outside the data set's folder.
     """
 
     title: str
@@ -65,6 +66,7 @@ class LabelledImages(Dataset[Example]):
     notes: Mapping[str, tuple[str, ...]] = {}
     checked: bool = False
     max_pixels: int = MAX_PIXELS
+    trust_paths: bool = False
 
     def __len__(self) -> int:
         return len(self.names)

@@ -56,6 +56,22 @@ def json_bytes(content: Any) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is torn, nested deeper than can be read, or no object; in one line.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    return found
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON as `write_whole` does."""
     write_whole(path, json_bytes(content))

@@ -44,6 +44,7 @@ def find_data(
     seed: int = 0,
     on_error: OnError = "raise",
     max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     **options: Any,
 ) -> LabelledImages:
     """The data set that a spec names.
@@ -55,6 +56,7 @@ def find_data(
         seed: of what is drawn, or divided into splits by a hash; "seed=" in the spec goes before it.
         on_error: "raise" at what cannot be used; or "skip", as in `LabelledImages`.
         max_pixels: a picture of more is refused, as in `seewhy.images.read_image`.
+        trust_paths: whether lists and annotations may name pictures outside the data set's folder.
         **options: of the kind, as in its class.
 
     Raises:
@@ -78,8 +80,18 @@ def find_data(
         raise InputError(
             f"data {spec!r} cannot be made: {said}; 'seewhy.data.{source.name}' says what it takes"
         ) from error
-    data.max_pixels = max_pixels
+    data.max_pixels, data.trust_paths = max_pixels, trust_paths
     return data
+
+
+def data_paths(spec: str) -> list[str]:
+    """The paths that a spec names.
+
+    Raises:
+        InputError: as `find_data`.
+    """
+    kind, rest = _kind(spec)
+    return _parts(spec, rest, SOURCES[kind].paths)[0]
 
 
 def _kind(spec: str) -> tuple[str, str]:

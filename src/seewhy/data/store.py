@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .disk import write_whole
+from .disk import read_json, write_whole
+from .paths import is_plain
 
 MANIFEST, FORMAT = "manifest.json", 4
 _OURS = re.compile(r"(journal-\d+\.jsonl|[a-z]+-[0-9a-f]{12}(-\d+)?\.safetensors)(\.part)?|manifest\.json\.part")
@@ -66,13 +67,18 @@ class Store:
         if not path.is_file():
             return False
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            found = {name: Entry(**entry) for name, entry in told.pop("files").items()}
+            told = read_json(path)
             given = told.pop("format")
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            found = {name: Entry(**entry) for name, entry in told.pop("files").items()}
+        except KeyError as error:
+            raise InputError(f"index manifest '{path}' does not say its {error}; fit the index again") from error
+        except (ValueError, TypeError, AttributeError, OSError) as error:
             raise InputError(f"index manifest '{path}' cannot be read: {error}; fit the index again") from error
         if given != FORMAT:
             raise InputError(f"index '{self.folder}' has format {given}, this seewhy reads {FORMAT}; fit it again")
+        outside = next((name for name in found if not is_plain(name)), None)
+        if outside is not None:
+            raise InputError(f"index manifest '{path}' names {outside!r}, which is no file of its folder; fit it again")
         self.head, self.files = told, found
         lines = [line for journal in self.folder.glob("journal-*.jsonl") for line in _read_journal(journal)]
         self.files |= {name: entry for _, name, entry in sorted(lines, key=lambda line: line[0])}
@@ -127,9 +133,11 @@ class Store:
         """Takes files away, whatever a journal says of them.
 
         Raises:
-            InputError: a file cannot be removed.
+            InputError: a file cannot be removed, or is none of the folder.
         """
         for name in names:
+            if not is_plain(name):
+                raise InputError(f"{name!r} is no file of '{self.folder}', and is not removed; fit the index anew")
             self.files.pop(name, None)
             self._sound.discard(name)
             path = self.folder / name
@@ -200,8 +208,9 @@ def _read_journal(path: Path) -> list[tuple[int, str, Entry]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             told = json.loads(line)
-            found.append((told.pop("at"), told.pop("file"), Entry(**told)))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            at, name = told.pop("at"), told.pop("file")
+            found += [(at, name, Entry(**told))] if is_plain(name) else []
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return found
 

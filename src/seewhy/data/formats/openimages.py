@@ -56,7 +56,7 @@ class OpenImages(PictureFiles):
         others = {
             other: Elsewhere(partial(_files, self._pictures, path)) for other, path in there.items() if path.is_dir()
         }
-        super().__init__(f"OpenImages, {split}", classes, pictures, intake, others=others)
+        super().__init__(f"OpenImages, {split}", classes, pictures, intake, within=self.root, others=others)
 
     def _read_masks(self, path: Path, listed: set[str], intake: Intake) -> None:
         for name, mask, ignored in read_rows(path, "the list of masks", 3, ","):

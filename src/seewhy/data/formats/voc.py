@@ -64,7 +64,9 @@ class PascalVOC(PictureFiles):
         ]
         lists = {other: self._list(other) for other in SPLITS if other != split}
         others = {other: Elsewhere(partial(self._photos, other)) for other, path in lists.items() if path.exists()}
-        super().__init__(f"{self.root.name}, {split}", classes, pictures, intake, others=others, multi_label=True)
+        super().__init__(
+            f"{self.root.name}, {split}", classes, pictures, intake, within=self.root, others=others, multi_label=True
+        )
 
     def _list(self, split: str) -> Path:
         return self.root / "ImageSets" / "Main" / f"{split}.txt"
