@@ -7,7 +7,6 @@ surrogates, are written as JSON's own escapes (`\\udcff`), and read back as the 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 # What moves a cursor, breaks a line or turns the direction of what follows; and bytes that are no UTF-8.
 _NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -57,7 +56,7 @@ def within_bytes(text: str, most: int) -> str:
     return text.encode(errors="replace")[:most].decode(errors="ignore")
 
 
-def cell(value: Any) -> Any:
+def cell(value: object) -> object:
     """A cell of a CSV file: a text that a spreadsheet would run as a formula has an apostrophe before it."""
     if not isinstance(value, str):
         return value

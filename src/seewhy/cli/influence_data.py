@@ -67,12 +67,12 @@ def _in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
         ) from error
 
 
-def trust_hint(made_of: Mapping[str, Any], folder: Path) -> str:
+def trust_hint(made_of: Mapping[str, object], folder: Path) -> str:
     """The option without which an index that was made of this is not opened by what it says."""
     return " --trust-paths" if any(_leading_out(made_of, folder)) else ""
 
 
-def _leading_out(about: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+def _leading_out(about: Mapping[str, object], folder: Path) -> Iterator[tuple[str, str]]:
     """Which entries of what an index is made of name files outside its folder, or code; and what they name."""
     model, data, labels = (about.get(key) for key in ("model", "data", "labels"))
     factory = read_factory(str(model))
@@ -82,6 +82,30 @@ def _leading_out(about: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, 
     named += [("data", path) for path in data_paths(str(data))] if data else []
     named += [("labels", labels)] if isinstance(labels, str) else []
     yield from ((key, path) for key, path in named if leads_out(path, folder))
+
+
+def _made_of(store: Store, given: Mapping[str, str], limits: Limits) -> Mapping[str, Any]:
+    """What an index was made of, as its manifest says, but for what is given.
+
+    Raises:
+        InputError: it does not say it, or names what lies elsewhere and is not trusted.
+    """
+    about, folder = store.head.get("about"), store.folder
+    if not isinstance(about, dict):
+        raise InputError(f"the manifest in '{folder}' does not say what the index is of (about); fit it again")
+    made_of = {**about, **given}
+    missing = [name for name in ("model", "data") if made_of.get(name) is None]
+    if missing:
+        raise InputError(
+            f"the index in '{folder}' does not say what it was made of; give {' and '.join(f'--{m}' for m in missing)}"
+        )
+    own = {key: about.get(key) for key in about.keys() - given}
+    for key, path in () if limits.trust_paths else _leading_out(own, folder):
+        raise InputError(
+            f"the index in '{folder}' says that its {key} is '{shown(path)}', which is outside of it; {TRUST}, or "
+            "--model and --data say where they are"
+        )
+    return made_of
 
 
 def open_index(
@@ -101,22 +125,8 @@ def open_index(
     store = Store(folder)
     if not store.load():
         raise InputError(f"'{folder}' holds no influence index; 'seewhy influence fit' makes one")
-    about = store.head.get("about")
-    if not isinstance(about, dict):
-        raise InputError(f"the manifest in '{folder}' does not say what the index is of (about); fit it again")
     given = {name: value for name, value in (("model", model), ("data", data)) if value is not None}
-    made_of = {**about, **given}
-    missing = [name for name in ("model", "data") if made_of.get(name) is None]
-    if missing:
-        raise InputError(
-            f"the index in '{folder}' does not say what it was made of; give {' and '.join(f'--{m}' for m in missing)}"
-        )
-    outside = () if limits.trust_paths else _leading_out({key: about.get(key) for key in about.keys() - given}, folder)
-    for key, path in outside:
-        raise InputError(
-            f"the index in '{folder}' says that its {key} is '{shown(path)}', which is outside of it; {TRUST}, or "
-            "--model and --data say where they are"
-        )
+    made_of = _made_of(store, given, limits)
     usable = usable_device(device)
     try:
         loaded, examples = model_and_data(made_of, limits, device=usable)

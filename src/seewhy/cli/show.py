@@ -35,7 +35,7 @@ def table(
     console.print(drawn)
 
 
-def _cell(column: str, value: Any) -> str:
+def _cell(column: str, value: object) -> str:
     """A value as markup; a file's name leaves the other columns their room."""
     if value is True:
         return "yes"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,12 @@ from torch import Tensor
 from ..errors import ArgumentTypeError, ImageError
 from ..names import shown
 from .opened import MAX_PIXELS, NO_PIXELS, check_pixels, load_whole, opened
-from .rgb import turned_size, upright_rgb
+from .rgb import Array, turned_size, upright_rgb
 
 _OURS = ("maps.npz", "boxes.json", "evaluation.json")  # beside pictures that seewhy wrote
 LARGE = 50_000_000  # pixels: a photo of more is reduced before a model's input is made of it
 SHOWN_SIDE = 2048  # the most along either side of a photo that is drawn
-ImageLike = str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Tensor
+ImageLike = str | os.PathLike[str] | Image.Image | Array | Tensor
 Least = Callable[[int, int], tuple[int, int]]
 
 
@@ -154,7 +154,7 @@ def _plain_copy(picture: Image.Image, source: object) -> Image.Image:
     return picture.copy() if picture is source or type(picture) is not Image.Image else picture
 
 
-def _eight_bit(values: npt.NDArray[Any], kind: str) -> npt.NDArray[np.uint8]:
+def _eight_bit(values: Array, kind: str) -> npt.NDArray[np.uint8]:
     if values.size == 0:
         raise ImageError(f"image {kind} has no pixels: shape {values.shape}; accepted: at least 1 x 1")
     if values.dtype == np.uint8:
@@ -175,7 +175,7 @@ def _eight_bit(values: npt.NDArray[Any], kind: str) -> npt.NDArray[np.uint8]:
     return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
 
 
-def _of_array(array: npt.NDArray[Any], kind: str = "array") -> Image.Image:
+def _of_array(array: Array, kind: str = "array") -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         hint = "; move channels last: .transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
         raise ImageError(f"image array has shape {array.shape}; accepted: (H, W) and (H, W, 1 or 3 or 4){hint}")

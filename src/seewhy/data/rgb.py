@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import ImageError
 
+Array = npt.NDArray[Any]
 _BAND = 4_000_000  # pixels that are converted at once
 _ORIENTATION = 0x112
 _TURNS = {
@@ -66,7 +67,7 @@ def turned_size(picture: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
     return size[::-1] if turn in _ON_ITS_SIDE else size
 
 
-def eight_bit_grey(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+def eight_bit_grey(values: Array, name: str) -> npt.NDArray[np.uint8]:
     """Brings 16-bit, 32-bit or float grey (H, W) to 8 bit: by its usual range, or else from least to most."""
     return _scaled_grey(values, _grey_range([values], name))
 
@@ -132,7 +133,7 @@ def _bands(picture: Image.Image, rows: int) -> Iterator[tuple[tuple[int, int], I
         yield (top, bottom), picture.crop(part)
 
 
-def _grey_range(bands: Iterable[npt.NDArray[Any]], name: str) -> tuple[float, float]:
+def _grey_range(bands: Iterable[Array], name: str) -> tuple[float, float]:
     """The values of black and white of grey that comes in parts: the usual ones of its type, or least and most."""
     low, high, kind = math.inf, -math.inf, ""
     for values in bands:
@@ -144,6 +145,6 @@ def _grey_range(bands: Iterable[npt.NDArray[Any]], name: str) -> tuple[float, fl
     return (0.0, usual[0]) if usual else (low, high)
 
 
-def _scaled_grey(values: npt.NDArray[Any], ends: tuple[float, float]) -> npt.NDArray[np.uint8]:
+def _scaled_grey(values: Array, ends: tuple[float, float]) -> npt.NDArray[np.uint8]:
     floor, top = ends
     return np.rint((values.astype(np.float64) - floor) * (255 / ((top - floor) or 1))).astype(np.uint8)

@@ -66,19 +66,9 @@ class Store:
         path = self.folder / MANIFEST
         if not path.is_file():
             return False
-        try:
-            told = read_json(path)
-            given = told.pop("format")
-            found = {name: Entry(**entry) for name, entry in told.pop("files").items()}
-        except KeyError as error:
-            raise InputError(f"index manifest '{path}' does not say its {error}; fit the index again") from error
-        except (ValueError, TypeError, AttributeError, OSError) as error:
-            raise InputError(f"index manifest '{path}' cannot be read: {error}; fit the index again") from error
+        given, told, found = _read_manifest(path)
         if given != FORMAT:
             raise InputError(f"index '{self.folder}' has format {given}, this seewhy reads {FORMAT}; fit it again")
-        outside = next((name for name in found if not is_plain(name)), None)
-        if outside is not None:
-            raise InputError(f"index manifest '{path}' names {outside!r}, which is no file of its folder; fit it again")
         self.head, self.files = told, found
         lines = [line for journal in self.folder.glob("journal-*.jsonl") for line in _read_journal(journal)]
         self.files |= {name: entry for _, name, entry in sorted(lines, key=lambda line: line[0])}
@@ -202,6 +192,22 @@ class Store:
         write_whole(self.folder / MANIFEST, (text + "\n").encode(errors="backslashreplace"))
 
 
+def _read_manifest(path: Path) -> tuple[object, dict[str, Any], dict[str, Entry]]:
+    """What a manifest says: its format, what stands at its head, and its files, all of its own folder."""
+    try:
+        told = read_json(path)
+        given = told.pop("format")
+        found = {name: Entry(**entry) for name, entry in told.pop("files").items()}
+    except KeyError as error:
+        raise InputError(f"index manifest '{path}' does not say its {error}; fit the index again") from error
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise InputError(f"index manifest '{path}' cannot be read: {error}; fit the index again") from error
+    outside = next((name for name in found if not is_plain(name)), None)
+    if outside is not None:
+        raise InputError(f"index manifest '{path}' names {outside!r}, which is no file of its folder; fit it again")
+    return given, told, found
+
+
 def _read_journal(path: Path) -> list[tuple[int, str, Entry]]:
     """When and for what a journal vouches; a line that was torn by a crash vouches for nothing."""
     found: list[tuple[int, str, Entry]] = []
@@ -209,7 +215,7 @@ def _read_journal(path: Path) -> list[tuple[int, str, Entry]]:
         try:
             told = json.loads(line)
             at, name = told.pop("at"), told.pop("file")
-            found += [(at, name, Entry(**told))] if is_plain(name) else []
+            found += [(int(at), name, Entry(**told))] if is_plain(name) else []
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return found
