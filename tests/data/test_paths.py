@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy.data.paths import is_plain, leads_out
+from seewhy.data.paths import is_plain, kept_inside, leads_out
 from seewhy.data.sources import find_data
 from seewhy.data.store import FORMAT, MANIFEST, Store
 from seewhy.errors import ImageError, InputError
@@ -82,6 +82,21 @@ def test_annotations_of_coco_name_pictures_of_its_folder(tmp_path: Path) -> None
     (tmp_path / "coco/annotations/instances_train2017.json").write_text(json.dumps(told))
     with pytest.raises(ImageError, match=r"secret.png' of coco, train is outside of .*--trust-paths"):
         find_data(f"coco:{tmp_path / 'coco'}")[0]
+
+
+def test_a_file_of_a_layout_lies_in_its_folder(tmp_path: Path) -> None:
+    assert kept_inside(tmp_path / "Annotations/a.xml", tmp_path) == tmp_path / "Annotations/a.xml"
+    with pytest.raises(InputError, match=r"a.xml' is outside of"):
+        kept_inside(tmp_path / "Annotations/../../a.xml", tmp_path)
+
+
+def test_the_list_of_voc_names_no_annotation_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "voc/JPEGImages").mkdir()
+    (tmp_path / "voc/ImageSets/Main/train.txt").write_text("../../secret\n")
+    (tmp_path / "secret.xml").write_text("<annotation/>")
+    with pytest.raises(InputError, match=r"secret.xml' is outside of"):
+        find_data(f"voc:{tmp_path / 'voc'}")
 
 
 def written(folder: Path) -> Store:

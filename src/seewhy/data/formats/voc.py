@@ -16,6 +16,7 @@ from ..intake.intake import Intake
 from ..intake.listing import Elsewhere, in_class_order
 from ..intake.records import Annotation, Box, Mask, Picture, Size
 from ..opened import load_whole, opened
+from ..paths import kept_inside
 from .annotation_xml import read_annotation
 from .files import PictureFiles, existing_folder, files_by_stem, read_rows
 
@@ -54,7 +55,7 @@ class PascalVOC(PictureFiles):
         ids = self._ids(split)
         for name in ids:
             with intake.whole(name):
-                annotations[name] = read_annotation(self._annotation(name))
+                annotations[name] = read_annotation(kept_inside(self._annotation(name), self.root))
         classes = self._classes(annotations, on_error)
         intake.know(classes)
         pictures = [
