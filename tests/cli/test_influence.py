@@ -18,7 +18,7 @@ from PIL import Image
 
 from influence_cases import NOT_TRAINED, one_thread
 from seewhy.cli import influence, run
-from seewhy.cli.influence_data import model_and_data
+from seewhy.cli.influence_data import AS_USUAL, Limits, model_and_data
 from seewhy.cli.show import console, progress
 from seewhy.data.sources import find_data
 from seewhy.engine.spread import World
@@ -37,6 +37,8 @@ from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
 from seewhy.models.load import load_model
 from seewhy.render import drawing
 from tiny_models import TinyCNN, pictures, randomised
+
+TRUSTED = Limits(trust_paths=True)  # the data lie beside the index
 
 CLASSES = ("blue", "green", "red")
 pytestmark = NOT_TRAINED
@@ -94,13 +96,13 @@ def test_fit_tells_the_estimate_and_what_to_ask(
     said = capsys.readouterr()
     assert said.out == ""
     assert "15 examples: about" in said.err
-    assert f"seewhy influence mislabelled --index {tmp_path}  # computes self-influence first" in said.err
+    assert f"seewhy influence mislabelled --index {tmp_path} --trust-paths  # computes self-influence first" in said.err
     assert not list(tmp_path.glob("self-*"))
     assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", as_json=True, **options) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["examples"], told["self_influence"]) == (15, False)
     assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", self_influence=True, **options) == 0
-    assert capsys.readouterr().err.rstrip().endswith(f"seewhy influence mislabelled --index {tmp_path}")
+    assert capsys.readouterr().err.rstrip().endswith(f"seewhy influence mislabelled --index {tmp_path} --trust-paths")
     assert list(tmp_path.glob("self-*"))
     for wrong, reason in (
         ({"options": ["damping"]}, "is not NAME=VALUE"),
@@ -114,13 +116,13 @@ def test_fit_tells_the_estimate_and_what_to_ask(
 
 def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = photo(place)
-    assert influence.query_photos([first, first], index=index, k=2, out=tmp_path, as_json=True) == 0
+    assert influence.query_photos([first, first], index=index, trust_paths=True, k=2, out=tmp_path, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "influence.json").read_text())
     assert (told["solver"], told["calibrated"]) == ("last_layer", True)
     sheets = [query["sheet"] for query in told["queries"]]
     assert sheets == [str(tmp_path / "00.influence.png"), str(tmp_path / "00-2.influence.png")]
-    opened = influence.open_index(index, model=None, data=None, device="cpu")
+    opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
     (found,) = opened.query([first], 2)
     query = told["queries"][0]
     assert query["predicted"] in CLASSES
@@ -132,20 +134,22 @@ def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys:
         with Image.open(sheet) as picture:
             assert picture.width > 600
             assert len(picture.getcolors(maxcolors=10**6) or []) > 500  # photos with maps
-    assert influence.query_photos([first], index=index, target="probability:red", out=tmp_path) == 0
+    assert influence.query_photos([first], index=index, trust_paths=True, target="probability:red", out=tmp_path) == 0
     said = capsys.readouterr()
     assert said.out == ""
     assert "helpful" in said.err
-    assert influence.query_photos([first], index=index, label="green", out=tmp_path, as_json=True) == 0
+    assert (
+        influence.query_photos([first], index=index, trust_paths=True, label="green", out=tmp_path, as_json=True) == 0
+    )
     assert json.loads(capsys.readouterr().out)["queries"][0]["about"] == "the loss of green"
 
 
 def test_mislabelled_lists_and_draws(
     place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert influence.list_mislabelled(index=index, top=4, out=tmp_path, as_json=True) == 0
+    assert influence.list_mislabelled(index=index, trust_paths=True, top=4, out=tmp_path, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
-    opened = influence.open_index(index, model=None, data=None, device="cpu")
+    opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
     own = opened.self_influence()
     assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:4].tolist()
     assert [one["score"] for one in told["examples"]] == pytest.approx(own.sort(descending=True).values[:4].tolist())
@@ -156,7 +160,7 @@ def test_mislabelled_lists_and_draws(
         else:
             assert one["loss"] > -math.log(one["probability"])
     assert (tmp_path / "mislabelled.png").is_file()
-    assert influence.list_mislabelled(index=index, top=3, out=tmp_path) == 0
+    assert influence.list_mislabelled(index=index, trust_paths=True, top=3, out=tmp_path) == 0
     assert "Labels to check first, of 15" in capsys.readouterr().err
 
 
@@ -175,7 +179,17 @@ def test_self_influence_that_was_interrupted_goes_on(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(influence, "_telling", lambda show: interrupted)
-    command = ["influence", "mislabelled", "--index", str(folder), "--top", "3", "--out", str(tmp_path)]
+    command = [
+        "influence",
+        "mislabelled",
+        "--index",
+        str(folder),
+        "--top",
+        "3",
+        "--out",
+        str(tmp_path),
+        "--trust-paths",
+    ]
     assert run(command) == 130
     assert seen == [(4, 15), (8, 15), (12, 15)]
     assert len(list(folder.glob("self-*.safetensors"))) == 2
@@ -223,7 +237,7 @@ def test_solvers_that_read_the_data_again(
     )
     (expected,) = index.query([photo(place)], 2)
     command = ["influence", "query", str(photo(place)), "--index", str(tmp_path / "index"), "-k", "2", "--json"]
-    assert run([*command, "--out", str(tmp_path)]) == 0
+    assert run([*command, "--out", str(tmp_path), "--trust-paths"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["queries"]
     assert [one["score"] for one in found["helpful"]] == pytest.approx([one.score for one in expected.helpful])
     opened = InfluenceIndex.open(tmp_path / "index", model)
@@ -252,7 +266,7 @@ def test_pictures_that_cannot_be_read_can_be_left_out(
     assert "skipped" in said.err
     told = json.loads(said.out)
     assert (told["examples"], told["skipped"]) == (15, ["train/red/broken.png"])
-    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED)
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
@@ -261,11 +275,11 @@ def test_annotations_that_were_left_out_stay_so(place: Path, tmp_path: Path) -> 
     file = tmp_path / "list.csv"
     file.write_text("\n".join(["path,label,split,x0,y0,x1,y1", rows[0].replace("3,4", "3,"), *rows[1:]]))
     options: dict[str, Any] = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "out": tmp_path / "index"}
-    options["labels"] = place / "names.txt"
+    options |= {"labels": place / "names.txt", "trust_paths": True}
     with pytest.raises(InputError, match="line 2: box"):
         influence.fit_index(f"csv:{file}", l2=0.1, **options)
     assert influence.fit_index(f"csv:{file}", l2=0.1, on_error="skip", **options) == 0
-    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED)
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
@@ -287,15 +301,15 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
         ({"out": first}, "cannot be made a folder"),
     ):
         with pytest.raises(InputError, match=said):
-            influence.query_photos([first], **{**ask, **options})
+            influence.query_photos([first], trust_paths=True, **{**ask, **options})
     with pytest.raises(InputError, match="top=0 cannot be listed"):
-        influence.list_mislabelled(top=0, **ask)
+        influence.list_mislabelled(top=0, trust_paths=True, **ask)
     told = json.loads((index / "manifest.json").read_text())
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "manifest.json").write_text(json.dumps({**told, "about": {}}))
     with pytest.raises(InputError, match="does not say what it was made of; give --model and --data"):
-        influence.query_photos([first], index=bare, out=tmp_path)
+        influence.query_photos([first], index=bare, trust_paths=True, out=tmp_path)
 
 
 def _other_weights(folder: Path) -> Path:
@@ -331,7 +345,7 @@ def test_a_photo_that_cannot_be_read_is_left_out(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     command = ["influence", "query", str(broken), str(photo(place)), "-k", "1", "--index", str(index), "--json"]
-    assert run([*command, "--out", str(tmp_path)]) == 1
+    assert run([*command, "--out", str(tmp_path), "--trust-paths"]) == 1
     said = capsys.readouterr()
     told = json.loads(said.out)
     assert told == json.loads((tmp_path / "influence.json").read_text())
@@ -339,7 +353,7 @@ def test_a_photo_that_cannot_be_read_is_left_out(
     assert [one["photo"] for one in told["skipped"]] == [str(broken)]
     assert "skipped" in said.err
     with pytest.raises(ImageError, match=r"none of the 1 pictures can be read; the first: .*broken"):
-        influence.query_photos([broken], index=index, out=tmp_path)
+        influence.query_photos([broken], index=index, trust_paths=True, out=tmp_path)
 
 
 def test_classes_are_matched_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -347,14 +361,14 @@ def test_classes_are_matched_by_name(place: Path, tmp_path: Path, capsys: pytest
     names = tmp_path / "names.txt"
     names.write_text("red\nblue\ngreen\n")
     made_of = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "data": f"folder:{place / 'data'}"}
-    model, data = model_and_data({**made_of, "labels": ["red", "blue", "green"]}, device="cpu")
+    model, data = model_and_data({**made_of, "labels": ["red", "blue", "green"]}, AS_USUAL, device="cpu")
     assert data.classes == model.labels == ("red", "blue", "green")
     for example, name in zip(data, data.names, strict=True):
         assert name.split("/")[1] == data.classes[example.labels[0]]
     options: dict[str, Any] = {"model": made_of["model"], "l2": 0.1, "out": tmp_path / "index", "as_json": True}
     assert influence.fit_index(made_of["data"], labels=names, **options) == 0
     capsys.readouterr()
-    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu")
+    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED)
     assert [opened.classes[i] for i in opened.labels.tolist()] == [name.split("/")[1] for name in opened.names]
     names.write_text("red\nblue\nyellow\n")
     with pytest.raises(ModelError, match=r"has no class 'green' of .*; give a model that was trained on these classes"):
@@ -393,7 +407,7 @@ def test_a_sheet_of_many_stays_small() -> None:
 
 
 def test_a_map_without_any_place_says_so(place: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = influence.open_index(index, model=None, data=None, device="cpu")
+    opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
     (found,) = opened.query([photo(place)], 1)
     matched = match_regions(opened, [photo(place)], [one.index for one in (*found.helpful, *found.harmful)])
     nowhere = dataclasses.replace(matched.test, map=-matched.test.map.abs(), status=("empty",) * len(matched.scores))
@@ -412,7 +426,12 @@ def test_of_several_processes_the_first_alone_speaks(
     monkeypatch.setattr(influence, "world", lambda: World(1, 2))
     with warnings.catch_warnings():
         for as_json in (True, False):
-            assert influence.query_photos([photo(place)], index=index, k=1, out=tmp_path, as_json=as_json) == 0
-            assert influence.list_mislabelled(index=index, top=2, out=tmp_path, as_json=as_json) == 0
+            assert (
+                influence.query_photos(
+                    [photo(place)], index=index, trust_paths=True, k=1, out=tmp_path, as_json=as_json
+                )
+                == 0
+            )
+            assert influence.list_mislabelled(index=index, trust_paths=True, top=2, out=tmp_path, as_json=as_json) == 0
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())

@@ -226,7 +226,7 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
         dot[row, 7] = 1
         assert box_of(scaled_mask(read_mask(layouts.grey(path, dot)), (10, 12)))[3] == row // 4 + 1
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"mask '.*mask.png' cannot be read"):
+    with pytest.raises(InputError, match=r"mask '.*mask.png' is empty"):
         read_mask(path)
 
 

@@ -353,3 +353,13 @@ def test_the_command_tells_mistakes(tmp_path: Path) -> None:
         localize_photos([tmp_path / "file"], out=tmp_path / "file", **settings)
     with pytest.raises(ImageError, match="not an image"):
         localize_photos([tmp_path / "file"], out=tmp_path / "out", **settings)
+
+
+def test_boxes_on_a_reduced_picture_are_scaled_to_the_photos_own_pixels() -> None:
+    field = torch.zeros(1, 20, 30)
+    field[0, 5:10, 6:9] = 1
+    (found,) = boxes(field)
+    scaled = found.scaled((40, 90))
+    assert scaled.boxes.tolist() == [[18, 10, 27, 20]]
+    assert (scaled.areas.tolist(), scaled.size) == ([9 * 10], (40, 90))
+    assert scaled.peaks.tolist() == found.peaks.tolist()

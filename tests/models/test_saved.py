@@ -285,3 +285,42 @@ def test_a_script_saves_its_own_model_without_running_again(tmp_path: Path) -> N
     assert done.stdout.splitlines().count("runs") == 1
     assert "Net cannot be saved: its class is of the script that runs" in done.stdout
     assert read_card(tmp_path / "mine")["source"] == {"factory": "script:Net", "file": str(tmp_path / "script.py")}
+
+
+def card_with(folder: Path, **entries: Any) -> Path:
+    """A saved model whose card somebody has written into."""
+    seewhy.wrap(seewhy.load_model("timm:test_resnet", pretrained=False)).save(folder)
+    told = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**told, **entries}))
+    return folder
+
+
+def test_a_card_names_no_code_outside_its_folder_unless_trusted(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.py").write_text("raise RuntimeError('it ran')\n")
+    for named in (f"{tmp_path}/elsewhere.py:make", f"{tmp_path}/mine/../elsewhere.py:make"):
+        folder = card_with(tmp_path / "mine", source={"factory": named, "file": None})
+        with pytest.raises(ModelError, match=r"names '.*elsewhere.py', which is outside of it; --trust-paths"):
+            seewhy.load_model(folder)
+        with pytest.raises(ModelError, match="it ran"), pytest.warns(SeewhyWarning, match="runs the code"):
+            seewhy.load_model(folder, trust_paths=True)
+    folder = card_with(tmp_path / "other", output={"function": f"{tmp_path}/elsewhere.py:make"})
+    with pytest.raises(ModelError, match=r"is outside of it; --trust-paths"):
+        seewhy.load_model(folder)
+
+
+def test_a_card_names_no_folder_of_a_family_outside_its_own(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    folder = card_with(tmp_path / "mine", source={"spec": f"hf:{tmp_path / 'config'}"})
+    with pytest.raises(ModelError, match=r"names '.*config', which is outside of it; --trust-paths"):
+        seewhy.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[" * 100_000, "nested too deep"), ("[]", "holds a list"), ('{"a', "cannot be read"), ("{}", "format")],
+)
+def test_a_card_that_does_not_read(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(ModelError, match=said) as error:
+        seewhy.load_model(tmp_path)
+    assert "\n" not in str(error.value)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from typing import Any
 
+from ..names import shown
 from .app import app
 
 
@@ -55,7 +56,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
 
 
 def _tell_warning(message: Warning | str, *where: Any) -> None:
-    print(f"seewhy: {message}", file=sys.stderr)
+    for line in str(message).splitlines():
+        print(f"seewhy: {shown(line)}", file=sys.stderr)
 
 
 def _interrupted(arguments: list[str]) -> int:
@@ -64,5 +66,5 @@ def _interrupted(arguments: list[str]) -> int:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    print(f"seewhy: {message}", file=sys.stderr)
+    print(f"seewhy: {shown(message)}", file=sys.stderr)
     return status

@@ -12,9 +12,12 @@ from .arguments import (
     DATA_OPTION,
     BatchOption,
     DeviceOption,
+    FuseOption,
     JsonOption,
     LabelsOption,
     LayersOption,
+    LedgerOption,
+    MaxPixelsOption,
     MethodOptions,
     MethodsOption,
     ModelOption,
@@ -22,7 +25,9 @@ from .arguments import (
     PhotosArgument,
     RuleOption,
     SeedOption,
+    StyleOption,
     TargetsOption,
+    TrustPathsOption,
 )
 from .influence_app import influence
 
@@ -62,19 +67,17 @@ def explain(
     method: MethodsOption = None,
     target: TargetsOption = None,
     layer: LayersOption = None,
-    fuse: Annotated[str | None, typer.Option(help="Fuse maps over 'layer' or 'method' as well.")] = None,
-    style: Annotated[
-        str | None, typer.Option(help="How to draw: heatmap, jet, signed, grey, mask, map, sure or superpixels.")
-    ] = None,
+    fuse: FuseOption = None,
+    style: StyleOption = None,
     out: OutOption = Path("seewhy-out"),
     report: Annotated[bool, typer.Option("--report", help="Also write report.html, one page to look at.")] = False,
-    ledger: Annotated[
-        bool, typer.Option("--ledger", help="Print where relevance went, operation by operation.")
-    ] = False,
+    ledger: LedgerOption = False,
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
     batch_size: BatchOption = 8,
+    trust_paths: TrustPathsOption = False,
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Explains what a model says of your photos."""
@@ -95,6 +98,8 @@ def explain(
         labels=labels,
         options=option or [],
         batch_size=batch_size,
+        trust_paths=trust_paths,
+        max_pixels=max_pixels,
         as_json=as_json,
     )
 
@@ -133,6 +138,8 @@ def evaluate(
     labels: LabelsOption = None,
     batch_size: BatchOption = 8,
     seed: SeedOption = 0,
+    trust_paths: TrustPathsOption = False,
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Scores how faithful methods' maps are, or how well they localise, beside maps that know nothing of the model."""
@@ -146,6 +153,8 @@ def evaluate(
         "device": device,
         "labels": labels,
         "batch_size": batch_size,
+        "trust_paths": trust_paths,
+        "max_pixels": max_pixels,
         "as_json": as_json,
     }
     if task in ("localisation", "localization"):
@@ -191,6 +200,8 @@ def localize(
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
     batch_size: BatchOption = 8,
+    trust_paths: TrustPathsOption = False,
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Draws and prints boxes around what a map marks."""
@@ -210,6 +221,8 @@ def localize(
         labels=labels,
         options=option or [],
         batch_size=batch_size,
+        trust_paths=trust_paths,
+        max_pixels=max_pixels,
         as_json=as_json,
     )
 
@@ -243,6 +256,8 @@ def train(
     device: DeviceOption = "cpu",
     devices: Annotated[int, typer.Option(min=1)] = 1,
     resume: Annotated[bool, typer.Option(help="Go on with a training that was stopped.")] = True,
+    trust_paths: TrustPathsOption = False,
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Trains a network on image labels that knows where things are; killed, it goes on with the same command."""
@@ -266,6 +281,8 @@ def train(
         device=device,
         devices=devices,
         resume=resume,
+        trust_paths=trust_paths,
+        max_pixels=max_pixels,
         as_json=as_json,
     )
 

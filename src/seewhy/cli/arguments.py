@@ -47,6 +47,19 @@ DATA_OPTION = typer.Option(
 RuleOption = Annotated[
     str, typer.Option(help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1 or wsol_v2.")
 ]
+FuseOption = Annotated[str | None, typer.Option(help="Fuse maps over 'layer' or 'method' as well.")]
+StyleOption = Annotated[
+    str | None, typer.Option(help="How to draw: heatmap, jet, signed, grey, mask, map, sure or superpixels.")
+]
+LedgerOption = Annotated[bool, typer.Option("--ledger", help="Print where relevance went, operation by operation.")]
+MaxPixelsOption = Annotated[
+    int,
+    typer.Option("--max-pixels", min=1, help="A picture of more pixels is refused.", show_default="200 million"),
+]
+TrustPathsOption = Annotated[
+    bool,
+    typer.Option("--trust-paths", help="Follow paths in lists, manifests and cards that lead out of their folders."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of all that is drawn.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, and nothing else there.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures, maps and explanation.json.")]

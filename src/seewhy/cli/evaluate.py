@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..data.disk import writable_folder
 from ..data.images import find_images
+from ..data.opened import MAX_PIXELS
 from ..errors import InputError
 from ..metrics import CHANCES, ExplanationMetric, ImageMetric
 from ..metrics.catalog import find_metric
@@ -36,6 +37,8 @@ def evaluate_photos(
     labels: Path | None = None,
     options: Sequence[str] = (),
     batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Scores methods on photos and writes what came out; returns the exit status, 1 where some photo was unreadable."""
@@ -43,7 +46,7 @@ def evaluate_photos(
     chosen = {text: parse_metric(text) for text in metrics}
     unreadable: dict[Path, str] = {}
     writable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     with progress("Evaluating", len(paths)) as show:
         found = evaluate(
             loaded,
@@ -54,6 +57,7 @@ def evaluate_photos(
             layers=parsing.layers(layers),
             chance=CHANCES if chance else (),
             batch_size=batch_size,
+            max_pixels=max_pixels,
             options=parsing.options(options),
             progress=show,
             on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from ..data import LabelledImages
 from ..data.disk import writable_folder
+from ..data.opened import MAX_PIXELS
 from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
 from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisation
@@ -18,7 +17,7 @@ from ..metrics.localization.evaluation import CASES_NAME, LocalisationEvaluation
 from ..models.load import DEFAULT_MODEL
 from . import parsing
 from .evaluate import metric_of
-from .show import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, said, table, tell_skipped
 
 
 def evaluate_data(
@@ -39,17 +38,20 @@ def evaluate_data(
     options: Sequence[str] = (),
     batch_size: int = 8,
     seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Scores methods on a data set and writes what came out; returns 1 where some picture was unreadable."""
     chosen = {text: metric_of(text, ImageMetric) for text in metrics or METRICS}  # type: ignore[type-abstract]
-    found = _some(find_data(data, split=split, seed=seed, on_error="skip"), count)
+    asked: dict[str, Any] = {"seed": seed, "on_error": "skip", "max_pixels": max_pixels, "trust_paths": trust_paths}
+    found = _some(find_data(data, split=split, **asked), count)
     other = None
     if validation is not None:
-        other = _some(find_data(data, split=validation, seed=seed, on_error="skip"), count)
+        other = _some(find_data(data, split=validation, **asked), count)
     unreadable = dict(found.skipped)
     writable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     with progress("Evaluating", len(found)) as show:
         study = evaluate_localisation(
             loaded,
@@ -77,7 +79,7 @@ def evaluate_data(
         _tell(study, out)
     tell_skipped(unreadable.values())
     for name, notes in mended.items():
-        console.print(f"[yellow]mended[/yellow] {escape(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
+        console.print(f"[yellow]mended[/yellow] {said(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
     return 1 if skipped else 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.disk import writable_folder
 from ..data.images import find_images
+from ..data.opened import MAX_PIXELS
 from ..engine.masking import Running, keep_allocator_memory
 from ..errors import ImageError, InputError
 from ..methods.catalog import find_method
@@ -49,6 +50,8 @@ def explain_photos(
     labels: Path | None = None,
     options: Sequence[str] = (),
     batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
@@ -56,7 +59,7 @@ def explain_photos(
         raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     kept: list[Explanation] = []
     keep_allocator_memory()
     with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths)) as show:
@@ -67,6 +70,7 @@ def explain_photos(
             targets=list(targets),
             layers=parsing.layers(layers),
             batch_size=batch_size,
+            max_pixels=max_pixels,
             ledger=ledger,
             options=_with_progress(methods, parsing.options(options), show.within),
             progress=show,

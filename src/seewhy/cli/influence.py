@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data.disk import writable_folder, write_json
-from ..data.images import find_images, read_image
+from ..data.images import find_images
+from ..data.opened import MAX_PIXELS
 from ..engine.spread import world
 from ..errors import ImageError, InputError
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
 from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
+from ..influence.index.manifest import model_photo
 from ..influence.solvers.solver import is_calibrated
 from ..models.load import DEFAULT_MODEL
+from ..names import file_stem, shown
 from . import parsing
-from .influence_data import model_and_data, open_index
+from .influence_data import Limits, model_and_data, open_index, trust_hint
 from .show import Shown, bold, console, progress, table, tell_skipped
 
 QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
@@ -45,6 +48,8 @@ def fit_index(
     workers: int = 0,
     dtype: str | None = None,
     self_influence: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Makes the index of a training set; goes on where an earlier run stopped.
@@ -63,7 +68,8 @@ def fit_index(
     names = parsing.label_names(labels)
     made_of: dict[str, Any] = {"model": model, "data": data, "split": split, "seed": seed}
     made_of |= {} if names is None else {"labels": names}
-    loaded, examples = model_and_data(made_of, device=device, on_error=on_error)
+    limits = Limits(max_pixels, trust_paths=trust_paths)
+    loaded, examples = model_and_data(made_of, limits, device=device, on_error=on_error)
     made_of["skipped"] = list(examples.skipped)
     writable_folder(out)
     with progress("Indexing", len(examples)) as show:
@@ -90,7 +96,8 @@ def fit_index(
     elif not as_json:
         once = "" if self_influence else "  # computes self-influence first, once"
         console.print(f"The index of {len(index):,} examples is in {bold(out)}. Ask it:")
-        for line in (f"query PHOTO --index {out}", f"mislabelled --index {out}{once}"):
+        index_of = f"--index {shown(out)}{trust_hint(made_of, out)}"
+        for line in (f"query PHOTO {index_of}", f"mislabelled {index_of}{once}"):
             console.print(f"seewhy influence {line}", soft_wrap=True, markup=False)
     return 0
 
@@ -107,6 +114,8 @@ def query_photos(
     layer: str | None = None,
     out: Path,
     device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Finds for each photo the training pictures that helped and harmed most, and draws them.
@@ -115,7 +124,8 @@ def query_photos(
     """
     first, paths = _first_of_all(), find_images(photos)
     writable_folder(out)
-    opened = open_index(index, model=model, data=data, device=device)
+    limits = Limits(max_pixels, trust_paths=trust_paths)
+    opened = open_index(index, model=model, data=data, device=device, limits=limits)
     wanted = None if label is None else opened.classes.column(label, asked="label")
     queries: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
@@ -123,7 +133,7 @@ def query_photos(
     with progress("Asking", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
             try:
-                photo = read_image(path)
+                photo, _ = model_photo(opened.model, path, max_pixels=max_pixels)
             except ImageError as error:
                 skipped.append({"photo": str(path), "error": str(error)})
                 continue
@@ -137,7 +147,7 @@ def query_photos(
                 target=target,
                 layer=layer,
             )
-            sheet = _free(out, path.stem, queries)
+            sheet = _free(out, file_stem(path.stem), queries)
             queries.append({"photo": str(path), **asdict(found), "sheet": str(sheet)})
             if first:
                 picture.save(sheet)
@@ -164,6 +174,8 @@ def list_mislabelled(
     out: Path,
     device: str = "cpu",
     batch_size: int = 32,
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Lists and draws the training pictures with the largest influence on themselves: wrong labels come first.
@@ -173,7 +185,8 @@ def list_mislabelled(
     """
     first = _first_of_all()
     writable_folder(out)
-    opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size)
+    limits = Limits(max_pixels, trust_paths=trust_paths)
+    opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size, limits=limits)
     with progress("Self-influence", len(opened)) as show:
         suspects = mislabelled(opened, top, progress=_forecasting(show))
     sheet = out / f"{MISLABELLED_NAME}.png"

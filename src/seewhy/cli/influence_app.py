@@ -13,9 +13,11 @@ from .arguments import (
     DeviceOption,
     JsonOption,
     LabelsOption,
+    MaxPixelsOption,
     ModelOption,
     PhotosArgument,
     SeedOption,
+    TrustPathsOption,
 )
 
 influence = typer.Typer(help="Finds the training pictures that taught a model its answers.", no_args_is_help=True)
@@ -33,6 +35,10 @@ OtherDataOption = Annotated[
     typer.Option(
         "--data", "-d", help="Where the index's data are now.", show_default="the data that the index was made of"
     ),
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option("--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"),
 ]
 SheetsOption = Annotated[Path, typer.Option("--out", "-o", help="Where the sheets and a JSON file go.")]
 _SOLVERS = (
@@ -83,6 +89,8 @@ def influence_fit(
     batch_size: BatchOption = 64,
     device: DeviceOption = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the index goes.")] = Path("seewhy-index"),
+    trust_paths: TrustPathsOption = False,
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Indexes a training set, once; killed, it goes on with the same command."""
@@ -105,6 +113,8 @@ def influence_fit(
         workers=workers,
         dtype=dtype,
         self_influence=self_influence,
+        trust_paths=trust_paths,
+        max_pixels=max_pixels,
         as_json=as_json,
     )
 
@@ -124,14 +134,13 @@ def influence_query(
             help="Ask about the loss of this class, a name or a number.", show_default="the class that the model says"
         ),
     ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option("--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"),
-    ] = None,
+    layer: LayerOption = None,
     model: OtherModelOption = None,
     data: OtherDataOption = None,
     device: DeviceOption = "cpu",
     out: SheetsOption = Path("seewhy-out"),
+    trust_paths: TrustPathsOption = False,
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Draws the training pictures that helped and harmed most what a model says of your photos."""
@@ -148,6 +157,8 @@ def influence_query(
         layer=layer,
         out=out,
         device=device,
+        trust_paths=trust_paths,
+        max_pixels=max_pixels,
         as_json=as_json,
     )
 
@@ -161,6 +172,8 @@ def influence_mislabelled(
     batch_size: BatchOption = 32,
     device: DeviceOption = "cpu",
     out: SheetsOption = Path("seewhy-out"),
+    trust_paths: TrustPathsOption = False,
+    max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
@@ -174,5 +187,7 @@ def influence_mislabelled(
         out=out,
         device=device,
         batch_size=batch_size,
+        trust_paths=trust_paths,
+        max_pixels=max_pixels,
         as_json=as_json,
     )

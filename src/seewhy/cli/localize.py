@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.disk import writable_folder, write_json
 from ..data.images import find_images
+from ..data.opened import MAX_PIXELS
 from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError
 from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
 from ..methods.explain import explain_batches
 from ..methods.explanation import Explanation, file_keys
 from ..models.load import DEFAULT_MODEL
+from ..names import file_stem
 from ..render.boxes import boxes_picture
 from . import parsing
 from .show import bold, console, progress, table, tell_skipped
@@ -39,6 +40,8 @@ def localize_photos(
     labels: Path | None = None,
     options: Sequence[str] = (),
     batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Boxes what maps of photos mark, and writes pictures and boxes.json, which is complete after every batch.
@@ -56,7 +59,7 @@ def localize_photos(
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
     writable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device)
+    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     keep_allocator_memory()
     told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
     entries: list[dict[str, Any]] = []
@@ -69,6 +72,7 @@ def localize_photos(
             targets=list(targets),
             layers=parsing.layers(layers),
             batch_size=batch_size,
+            max_pixels=max_pixels,
             options=parsing.options(options),
             progress=show,
             on_bad_image=skip,
@@ -95,13 +99,14 @@ def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *,
 
 def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: int) -> dict[str, Any]:
     """Draws the boxes of one photo, and says of each map what they are; a share is of the photo's pixels."""
-    placement = part.placements[i]
-    stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_")[:80] or "image"
+    placement, photo = part.placements[i], part.photos[i]
+    shown = placement.scaled(photo.size[::-1])
+    stem = file_stem(Path(part.names[i]).stem, 60)
     found = []
     for attribution, key in zip(part, file_keys(part), strict=True):
-        boxes = boxes_on_photo(attribution.map[i], placement, rule=rule)
+        boxes = boxes_on_photo(attribution.map[i], shown, rule=rule)
         picture = f"{number + 1:03d}-{stem}.{key}.png"
-        boxes_picture(attribution, i, part.photos[i], placement, boxes).save(out / picture)
+        boxes_picture(attribution, i, photo, shown, boxes).save(out / picture)
         probability = attribution.probabilities[i]
         found.append(
             {
@@ -111,7 +116,7 @@ def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: in
                 "label": attribution.labels[i],
                 "probability": None if probability is None else round(probability, 6),
                 "status": attribution.status[i] if boxes.status == "ok" else boxes.status,
-                "boxes": _box_entries(boxes),
+                "boxes": _box_entries(boxes.scaled(placement.photo_size)),
                 "picture": picture,
             }
         )

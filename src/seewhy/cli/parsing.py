@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from ..engine.targets.names import ClassNames
 from ..errors import InputError
 from ..methods.catalog import find_method
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
-from .show import console
+from .show import console, said
 
 
 def label_names(path: Path | None) -> ClassNames | None:
@@ -23,10 +21,10 @@ def label_names(path: Path | None) -> ClassNames | None:
     return None if path is None else ClassNames.read(path)
 
 
-def loaded_model(spec: str, *, labels: Path | None, device: str) -> Model:
+def loaded_model(spec: str, *, labels: Path | None, device: str, trust_paths: bool = False) -> Model:
     """The model of --model, with the names in a file, on a device."""
-    with console.status(f"Loading {escape(spec)}"):
-        return load_model(spec, labels=label_names(labels), device=usable_device(device))
+    with console.status(f"Loading {said(spec)}"):
+        return load_model(spec, labels=label_names(labels), device=usable_device(device), trust_paths=trust_paths)
 
 
 def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:

@@ -11,30 +11,45 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..names import shown
+
 console = Console(stderr=True, highlight=False)
 if not console.is_terminal:  # a log file has no width to keep to
     console.width = 160
 
 NARROW = ("name", "photo", "probability", "status", "shape", "grid", "chosen", "layer", "method", "layout")
+NAMES = ("name", "photo", "example", "training picture")
 
 
 def table(
     title: str, rows: Sequence[Mapping[str, Any]], *, highlight: Callable[[Mapping[str, Any]], bool] | None = None
 ) -> None:
     """Prints rows of equal keys as a table."""
-    shown = Table(title=escape(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    drawn = Table(title=said(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
     columns = [name for name in (rows[0] if rows else {}) if any(row[name] not in ("", None, 0) for row in rows)]
     for name in columns:
-        shown.add_column(name, overflow="fold", no_wrap=name in NARROW)
+        drawn.add_column(name, overflow="fold", no_wrap=name in NARROW)
     for row in rows:
-        cells = [{True: "yes", False: ""}.get(row[name], escape(str(row[name]))) for name in columns]
-        shown.add_row(*cells, style="bold green" if highlight and highlight(row) else None)
-    console.print(shown)
+        cells = [_cell(name, row[name]) for name in columns]
+        drawn.add_row(*cells, style="bold green" if highlight and highlight(row) else None)
+    console.print(drawn)
+
+
+def _cell(column: str, value: object) -> str:
+    """A value as markup; a file's name leaves the other columns their room."""
+    if value is True:
+        return "yes"
+    return said(value, max(16, console.width // 3) if column in NAMES else None) if value else ""
+
+
+def said(text: object, most: int | None = None) -> str:
+    """A text as markup, whatever brackets are in it, and whatever of it would act on a terminal (`names.shown`)."""
+    return escape(shown(text, most))
 
 
 def bold(path: object) -> str:
-    """A path as markup, whatever brackets are in it."""
-    return f"[bold]{escape(str(path))}[/bold]"
+    """A path as markup."""
+    return f"[bold]{said(path)}[/bold]"
 
 
 class Shown:
@@ -64,8 +79,8 @@ def progress(what: str, total: int) -> Iterator[Shown]:
 
 def tell_skipped(errors: Iterable[str]) -> None:
     """Prints why what was left out was."""
-    for said in errors:
-        console.print(f"[red]skipped[/red] {escape(said)}", soft_wrap=True)
+    for error in errors:
+        console.print(f"[red]skipped[/red] {said(error)}", soft_wrap=True)
 
 
 def tell_ledgers(entry: Mapping[str, Any]) -> None:

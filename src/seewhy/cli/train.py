@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.markup import escape
-
+from ..data.opened import MAX_PIXELS
 from ..engine.masking import keep_allocator_memory
 from ..models.devices import usable_device
 from ..models.networks.cards import CURVES, HISTORY
-from .show import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, said, table, tell_skipped
 
 if TYPE_CHECKING:
     from ..data.dataset import LabelledImages
@@ -42,6 +41,8 @@ def train_model(
     device: str = "cpu",
     devices: int = 1,
     resume: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
     """Trains and writes what came out; returns the exit status, 130 where it was interrupted.
@@ -54,7 +55,9 @@ def train_model(
     from ..models.training import train
 
     usable = usable_device(device)  # before pictures are opened
-    pictures, held_back, skipped = _find(data, val, seed, on_error)
+    pictures, held_back, skipped = _find(
+        data, val, seed=seed, on_error=on_error, max_pixels=max_pixels, trust_paths=trust_paths
+    )
     keep_allocator_memory()
     rows: list[Mapping[str, float]] = []
 
@@ -100,20 +103,14 @@ def _results(trained: Trained) -> dict[str, Any]:
     return {"scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
 
 
-def _find(
-    data: str, val: str | None, seed: int, on_error: Literal["raise", "skip"]
-) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
+def _find(data: str, val: str | None, **asked: Any) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
     from ..data.sources import find_data
 
     specs = {"train": data, "val": val or data}
-    with console.status(f"Finding {escape(data)}"):
-        found = {
-            split: find_data(spec, split=split, seed=seed, on_error=on_error)
-            for split, spec in specs.items()
-            if spec != NO_VAL
-        }
-        if on_error == "skip":
+    with console.status(f"Finding {said(data)}"):
+        found = {split: find_data(spec, split=split, **asked) for split, spec in specs.items() if spec != NO_VAL}
+        if asked["on_error"] == "skip":
             found = {split: one.readable() for split, one in found.items()}
     skipped = {name: said for one in found.values() for name, said in one.skipped.items()}
     return found["train"], found.get("val"), skipped
@@ -143,5 +140,5 @@ def _tell(trained: Trained, pooling: str, backbone: str, seconds: float | None) 
     table("Trained", [row])
     console.print(f"\nThe network, its card and its learning curves are in {bold(trained.folder)}")
     console.print(f"Look at {bold(trained.folder / CURVES)} first")
-    command = f"seewhy explain PHOTO --method cam --model {escape(str(trained.folder))}"
+    command = f"seewhy explain PHOTO --method cam --model {said(str(trained.folder))}"
     console.print(f"Then at what it looks at: {command}", soft_wrap=True)

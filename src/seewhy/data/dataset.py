@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..errors import InputError, SeewhyWarning, did_you_mean
+from .opened import MAX_PIXELS
 from .truth import Truth
 
 SPLITS = ("train", "val", "test")
@@ -51,6 +52,8 @@ class LabelledImages(Dataset[Example]):
         skipped: the pictures that are left out, and why; `readable` adds to them.
         notes: the annotations that were mended, and how, by the picture's name, or what they say is one; likewise.
         checked: whether every picture was opened by `readable`.
+        max_pixels: a picture of more is refused.
+        trust_paths: whether lists and annotations may name pictures outside the data set's folder.
     """
 
     title: str
@@ -62,6 +65,8 @@ class LabelledImages(Dataset[Example]):
     skipped: Mapping[str, str] = {}
     notes: Mapping[str, tuple[str, ...]] = {}
     checked: bool = False
+    max_pixels: int = MAX_PIXELS
+    trust_paths: bool = False
 
     def __len__(self) -> int:
         return len(self.names)

@@ -47,10 +47,29 @@ def _sync_folder(folder: Path) -> None:
 def json_bytes(content: Any) -> bytes:
     """JSON as it is written to files: indented, in UTF-8, and never NaN or infinity.
 
+    What of a name is no UTF-8, which Python holds as lone surrogates, is written as JSON's own escapes.
+
     Raises:
         ValueError: a number is not finite (`number` makes it None).
     """
-    return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is torn, nested deeper than can be read, or no object; in one line.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    return found
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

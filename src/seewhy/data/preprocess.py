@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ..arguments import checked_class
 from ..errors import ArgumentTypeError, ImageError
-from .images import eight_bit_grey, picture_of_tensor
+from .images import picture_of_tensor
+from .rgb import eight_bit_grey
 
+_REDUCING_GAP = 3  # Pillow's documents call a resize after a reduction to so much nearly as good as one without
 _BY_HAND = "write out seewhy.Preprocess(size, resize, mean, std, interpolation) instead"
 
 
@@ -36,6 +38,12 @@ class Placement:
     photo_size: tuple[int, int]
     box: tuple[float, float, float, float]
     frames: tuple[int, ...] = ()
+
+    def scaled(self, size: tuple[int, int]) -> Placement:
+        """The same place on the photo at another (height, width)."""
+        down, across = size[0] / self.photo_size[0], size[1] / self.photo_size[1]
+        x0, y0, x1, y1 = self.box
+        return replace(self, photo_size=size, box=(x0 * across, y0 * down, x1 * across, y1 * down))
 
     def place(self, field: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Lays a field over the model's input onto the photo, bilinearly.
@@ -165,13 +173,19 @@ class Preprocess:
         mean, std = self._statistics()
         return (0 - mean) / std, (255 * self.scale - mean) / std
 
+    def enough(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that a reduced photo has at least, so that what is made of it is nearly the same."""
+        rows, columns = self._resized(height, width)
+        return _REDUCING_GAP * rows, _REDUCING_GAP * columns
+
     def __call__(self, photo: Image.Image) -> tuple[Tensor, Placement]:
         """Prepares one photo: the input (C, H, W) float32, and its box on the photo. ImageError if too elongated."""
         mode = "L" if len(self.mean) == 1 else "RGB"
         wide, high = self._resized(photo.height, photo.width)[::-1]
         if wide * high > 4 * max(photo.width * photo.height, 64_000_000):
             raise ImageError(f"photo of {photo.width} x {photo.height} is too elongated to resize; crop it first")
-        resized = photo.convert(mode).resize((wide, high), _RESAMPLINGS[self.interpolation])
+        plain = photo if photo.mode == mode else photo.convert(mode)
+        resized = plain.resize((wide, high), _RESAMPLINGS[self.interpolation])
         left, top = self._offset(wide, self.size[1]), self._offset(high, self.size[0])
         seen = Image.new(mode, self.size[::-1], self.fill[0] if mode == "L" else self.fill)
         seen.paste(resized, (-left, -top))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError, did_you_mean
 from .dataset import LabelledImages, OnError, check_on_error, check_split
+from .opened import MAX_PIXELS
 
 
 class _Source(NamedTuple):
@@ -37,7 +38,14 @@ _CLASSES = {source.name: source.module for source in SOURCES.values()}
 
 
 def find_data(
-    spec: str, *, split: str = "train", seed: int = 0, on_error: OnError = "raise", **options: Any
+    spec: str,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    on_error: OnError = "raise",
+    max_pixels: int = MAX_PIXELS,
+    trust_paths: bool = False,
+    **options: Any,
 ) -> LabelledImages:
     """The data set that a spec names.
 
@@ -47,6 +55,8 @@ def find_data(
         split: "train", "val" or "test".
         seed: of what is drawn, or divided into splits by a hash; "seed=" in the spec goes before it.
         on_error: "raise" at what cannot be used; or "skip", as in `LabelledImages`.
+        max_pixels: a picture of more is refused, as in `seewhy.images.read_image`.
+        trust_paths: whether lists and annotations may name pictures outside the data set's folder.
         **options: of the kind, as in its class.
 
     Raises:
@@ -70,7 +80,18 @@ def find_data(
         raise InputError(
             f"data {spec!r} cannot be made: {said}; 'seewhy.data.{source.name}' says what it takes"
         ) from error
+    data.max_pixels, data.trust_paths = max_pixels, trust_paths
     return data
+
+
+def data_paths(spec: str) -> list[str]:
+    """The paths that a spec names.
+
+    Raises:
+        InputError: as `find_data`.
+    """
+    kind, rest = _kind(spec)
+    return _parts(spec, rest, SOURCES[kind].paths)[0]
 
 
 def _kind(spec: str) -> tuple[str, str]:

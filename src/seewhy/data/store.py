@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .disk import write_whole
+from .disk import read_json, write_whole
+from .paths import is_plain
 
 MANIFEST, FORMAT = "manifest.json", 4
 _OURS = re.compile(r"(journal-\d+\.jsonl|[a-z]+-[0-9a-f]{12}(-\d+)?\.safetensors)(\.part)?|manifest\.json\.part")
@@ -65,12 +66,7 @@ class Store:
         path = self.folder / MANIFEST
         if not path.is_file():
             return False
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            found = {name: Entry(**entry) for name, entry in told.pop("files").items()}
-            given = told.pop("format")
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise InputError(f"index manifest '{path}' cannot be read: {error}; fit the index again") from error
+        given, told, found = _read_manifest(path)
         if given != FORMAT:
             raise InputError(f"index '{self.folder}' has format {given}, this seewhy reads {FORMAT}; fit it again")
         self.head, self.files = told, found
@@ -127,9 +123,11 @@ class Store:
         """Takes files away, whatever a journal says of them.
 
         Raises:
-            InputError: a file cannot be removed.
+            InputError: a file cannot be removed, or is none of the folder.
         """
         for name in names:
+            if not is_plain(name):
+                raise InputError(f"{name!r} is no file of '{self.folder}', and is not removed; fit the index anew")
             self.files.pop(name, None)
             self._sound.discard(name)
             path = self.folder / name
@@ -191,7 +189,23 @@ class Store:
     def _write_manifest(self) -> None:
         files = {name: asdict(entry) for name, entry in sorted(self.files.items())}
         text = json.dumps({"format": FORMAT, **self.head, "files": files}, indent=1, ensure_ascii=False)
-        write_whole(self.folder / MANIFEST, (text + "\n").encode())
+        write_whole(self.folder / MANIFEST, (text + "\n").encode(errors="backslashreplace"))
+
+
+def _read_manifest(path: Path) -> tuple[object, dict[str, Any], dict[str, Entry]]:
+    """What a manifest says: its format, what stands at its head, and its files, all of its own folder."""
+    try:
+        told = read_json(path)
+        given = told.pop("format")
+        found = {name: Entry(**entry) for name, entry in told.pop("files").items()}
+    except KeyError as error:
+        raise InputError(f"index manifest '{path}' does not say its {error}; fit the index again") from error
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise InputError(f"index manifest '{path}' cannot be read: {error}; fit the index again") from error
+    outside = next((name for name in found if not is_plain(name)), None)
+    if outside is not None:
+        raise InputError(f"index manifest '{path}' names {outside!r}, which is no file of its folder; fit it again")
+    return given, told, found
 
 
 def _read_journal(path: Path) -> list[tuple[int, str, Entry]]:
@@ -200,8 +214,9 @@ def _read_journal(path: Path) -> list[tuple[int, str, Entry]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             told = json.loads(line)
-            found.append((told.pop("at"), told.pop("file"), Entry(**told)))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            at, name = told.pop("at"), told.pop("file")
+            found += [(int(at), name, Entry(**told))] if is_plain(name) else []
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return found
 

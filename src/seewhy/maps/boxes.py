@@ -101,6 +101,13 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def scaled(self, size: tuple[int, int]) -> Boxes:
+        """The same boxes on a picture of another (height, width), to the nearest pixels."""
+        down, across = size[0] / self.size[0], size[1] / self.size[1]
+        corners = (self.boxes * torch.tensor([across, down, across, down], dtype=torch.float64)).round().long()
+        areas = (self.areas.double() * (down * across)).round().long()
+        return dataclasses.replace(self, boxes=corners, areas=areas, size=size)
+
 
 @dataclass(frozen=True, eq=False)
 class Peaks:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import checked
+from ..data.opened import MAX_PIXELS
 from ..engine.answers import OutputLike
 from ..engine.batches import once, say_once
 from ..engine.call import Call
@@ -53,6 +54,7 @@ def explain(
     inputs: Mapping[str, Any] | None = None,
     output: OutputLike | None = None,
     ledger: bool = False,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Explanation:
     """Explains what a model says of photos, with one forward pass for all methods, layers and targets of one rule set.
@@ -71,6 +73,7 @@ def explain(
         inputs: further inputs by name that have a row for each photo: {"meta": tensor}; cut with the photos.
         output: takes the model's answer to (N, K) scores.
         ledger: keep account of where relevance goes, operation by operation (`Attribution.ledgers`).
+        max_pixels: a photo of more is refused, as in `seewhy.images.read_image`.
         progress: called with the number of photos done and of all.
 
     Raises:
@@ -89,6 +92,7 @@ def explain(
         inputs=inputs,
         output=output,
         ledger=ledger,
+        max_pixels=max_pixels,
         progress=progress,
     )
     with once():
@@ -110,6 +114,7 @@ def explain_batches(
     inputs: Mapping[str, Any] | None = None,
     output: OutputLike | None = None,
     ledger: bool = False,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
 ) -> Iterator[Explanation]:
@@ -122,7 +127,7 @@ def explain_batches(
     model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
     wanted = as_targets(targets)
-    source = Source(images, model, on_bad_image)
+    source = Source(images, model, on_bad_image, max_pixels)
     if not chosen or not wanted:
         raise InputError("nothing to explain: give at least one method and one target")
     if batch_size < 1:

@@ -22,6 +22,7 @@ from ..engine.targets.given import given_class
 from ..errors import InputError, TargetError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
+from ..names import file_stem, shown, within_bytes
 from ..render.overlay import attribution_picture
 from ..render.report import ReportPage, html_report
 from ..render.sheet import explanation_sheet
@@ -36,7 +37,8 @@ class Explanation:
     Attributes:
         attributions: in the order methods x layers x targets; also by index and iteration.
         predictions: for each photo the model's best answers, best first; empty for what is no classifier.
-        photos, names, placements: for each photo the picture, what to call it, and which part of it the model saw.
+        photos: for each photo the picture, of 2,048 pixels at most along either side; a larger one is reduced.
+        names, placements: what to call each, and which part of it the model saw, in the photo's own pixels.
         model: the model's name.
     """
 
@@ -83,8 +85,10 @@ class Explanation:
         return dataclasses.replace(self, attributions=(*self.attributions, *fused))
 
     def picture(self, attribution: Attribution, index: int = 0, *, style: str | None = None) -> Image.Image:
-        """Draws one attribution over its photo, at the photo's own size."""
-        return attribution_picture(attribution, index, self.photos[index], self.placements[index], style=style)
+        """Draws one attribution over its photo, at the size of that in `photos`."""
+        photo = self.photos[index]
+        placement = self.placements[index].scaled(photo.size[::-1])
+        return attribution_picture(attribution, index, photo, placement, style=style)
 
     def sheet(self, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws all attributions of one photo side by side, with what the model said."""
@@ -94,7 +98,7 @@ class Explanation:
             self.predictions[index],
             self.attributions,
             index,
-            title=f"{self.names[index]} · {self.model}",
+            title=f"{shown(self.names[index], 60)} · {self.model}",
             style=style,
         )
 
@@ -229,7 +233,7 @@ class ExplanationWriter:
 
     def _free_stem(self, stem: str) -> str:
         """A folder name that no other photo of this explanation has."""
-        return _free(re.sub(r"[^\w.-]+", "_", stem).strip(".") or "image", self._taken)
+        return _free(file_stem(stem), self._taken)
 
     def _write_json(self) -> None:
         write_json(self.json_path, {**self._head, "images": self.entries})
@@ -239,8 +243,8 @@ def file_keys(attributions: Iterable[Attribution]) -> list[str]:
     """METHOD.LAYER.TARGET for each, of characters that every file system takes; no two are the same."""
     taken: set[str] = set()
     named = [(a.method, a.layer, a.target) for a in attributions]
-    keys = [".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part)[:180] for parts in named]
-    return [_free(key, taken) for key in keys]
+    keys = [".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part) for parts in named]
+    return [_free(within_bytes(key, 180), taken) for key in keys]
 
 
 def _free(name: str, taken: set[str]) -> str:

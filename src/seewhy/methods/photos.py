@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import find_images, read_image
+from ..data.images import Photo, drawn_photo, find_images, read_photo
+from ..data.opened import MAX_PIXELS
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
 from ..engine.call import Call, check_input, is_volume
 from ..engine.inputs import settled_input, warn_of_range
@@ -25,7 +26,10 @@ ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
 
 
 class Batch(NamedTuple):
-    """The photos of one pass that could be read: which of all, what they are called, themselves, and as inputs."""
+    """The photos of one pass that could be read: which of all, what they are called, themselves, and as inputs.
+
+    The photos are as large as they are drawn; placements are in their own pixels.
+    """
 
     indices: tuple[int, ...]
     names: tuple[str, ...]
@@ -46,8 +50,9 @@ class Source:
         images: ImageLike | Iterable[ImageLike],
         model: Model,
         on_bad_image: Callable[[Any, ImageError], None] | None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.model, self.on_bad_image = model, on_bad_image
+        self.model, self.on_bad_image, self.max_pixels = model, on_bad_image, max_pixels
         self.tensor = images if isinstance(images, Tensor) and images.ndim != 3 else None
         self.items: list[ImageLike] = []
         self.names: list[str] = []
@@ -107,9 +112,10 @@ class Source:
             for index in range(start, stop):
                 item, name = self.items[index], self.names[index]
                 try:
-                    photo = read_image(item)
+                    photo = read_photo(item, max_pixels=self.max_pixels, least=preprocess.enough)
                     inputs.append(_prepared(photo, name, preprocess))
-                    photos.append(photo)
+                    photos.append(drawn_photo(photo.picture))
+                    del photo  # two never stand in memory whole
                     names.append(name)
                     indices.append(index)
                 except ImageError as error:
@@ -150,9 +156,11 @@ def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     return [images] if isinstance(images, str | PathLike | Image.Image | Tensor) else images
 
 
-def _prepared(photo: Image.Image, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
+def _prepared(photo: Photo, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
+    """The input, and which part of the photo it is of, in the photo's own pixels."""
     try:
-        return preprocess(photo)
+        x, placement = preprocess(photo.picture)
+        return x, placement.scaled(photo.size)
     except ImageError as error:
         raise ImageError(f"image '{name}': {error}") from error
 

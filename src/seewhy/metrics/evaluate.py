@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..arguments import checked
+from ..data.opened import MAX_PIXELS
 from ..engine.answers import OutputLike
 from ..engine.batches import answers
 from ..engine.call import Call
@@ -61,6 +62,7 @@ def evaluate(
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
     output: OutputLike | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
     on_part: Callable[[Evaluation], object] | None = None,
@@ -73,6 +75,7 @@ def evaluate(
         chance: the chance maps that each metric also scores; () leaves them out, which saves their forward passes.
         seed: of the random chance map.
         batch_size: photos in one pass. Changes speed and memory, not the answer.
+        max_pixels: as in `seewhy.explain`.
         progress: called with the number of photos done and of all.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out.
         on_part: called every half minute with the evaluation of the photos so far, to be saved or shown.
@@ -83,7 +86,7 @@ def evaluate(
     model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
     board = _Board(chosen, _named(metrics), chance, seed, layers, options or {})
-    source, wanted = Source(images, model, on_bad_image), as_targets(targets)
+    source, wanted = Source(images, model, on_bad_image, max_pixels), as_targets(targets)
     call.check_rows(len(source))
     call = source.settled(call)
     for target in wanted:

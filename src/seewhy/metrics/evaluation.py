@@ -16,6 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from ..data.disk import number, writable_folder, write_json
+from ..names import cell, shown
 from ..render.curves import Panel, Scored, curves_picture
 from .base import Figure, MetricResult
 from .baselines import Chance
@@ -116,8 +117,11 @@ class Evaluation:
         with (folder / CSV_NAME).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(table[0]))
             writer.writeheader()
-            writer.writerows(table)
-        parquet.write_table(pyarrow.Table.from_pylist(table), folder / PARQUET_NAME)
+            writer.writerows({key: cell(value) for key, value in row.items()} for row in table)
+        plain = [
+            {key: shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in table
+        ]
+        parquet.write_table(pyarrow.Table.from_pylist(plain), folder / PARQUET_NAME)
         rows = [{**row.cells(), **_details(row)} for row in self.rows]
         told = {"schema": SCHEMA, "model": self.model, "finished": self.finished, "images": list(self.names)}
         path = folder / JSON_NAME

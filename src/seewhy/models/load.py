@@ -5,6 +5,7 @@ Or "package.module:factory" for a model of one's own, or a folder that `seewhy t
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -39,6 +40,7 @@ def load_model(
     labels: LabelsLike | str | PathLike[str] | None = None,
     preprocess: Preprocess | None = None,
     device: str | torch.device | None = None,
+    trust_paths: bool = False,
 ) -> Model:
     """Loads a classifier, in evaluation mode, with its preprocessing and its labels.
 
@@ -54,13 +56,14 @@ def load_model(
         labels: a name for each class, in place of the model's own, as in `wrap`, or a file (`data.labels_file`).
         preprocess: in place of the model's own.
         device: where to put it; the CPU unless given.
+        trust_paths: whether the card of a saved model may name files outside its folder.
 
     Raises:
         ModelError: the model is unknown, or its weights cannot be had or do not fit; the message is one line.
         MissingExtraError: "hf:" without transformers.
     """
     with same_random_states():  # weights are drawn before they are loaded
-        model = _found(str(spec), pretrained)
+        model = _found(str(spec), pretrained, trust_paths=trust_paths)
     if labels is not None:  # checked against the module
         model = replace(model, labels=wrap(model.module, labels=labels).labels)
     model.module.eval()
@@ -69,10 +72,17 @@ def load_model(
     return replace(model, preprocess=preprocess or model.preprocess)
 
 
-def _found(spec: str, pretrained: bool) -> Model:
+def model_files(spec: str) -> list[str]:
+    """The files that a spec names: weights after an "@", or the folder of a model, or of a family's."""
+    name, _, weights = spec.partition("@")
+    folders = [path for path in (name, name.partition(":")[2]) if path and os.path.exists(path)]
+    return [*folders, *([weights] if weights else [])] if spec != DEFAULT_MODEL else []
+
+
+def _found(spec: str, pretrained: bool, *, trust_paths: bool) -> Model:
     path, factory = Path(spec), read_factory(spec)
     if spec != DEFAULT_MODEL and (path.is_dir() or path.name == WEIGHTS):
-        return _from_folder(path, pretrained)
+        return _from_folder(path, pretrained, trust_paths=trust_paths)
     if factory is not None:
         return _own(factory, spec)
     name, _, file = spec.partition("@")
@@ -82,12 +92,12 @@ def _found(spec: str, pretrained: bool) -> Model:
     return model if name.startswith("hf:") else replace(model, source={"spec": name})  # those are known by their class
 
 
-def _from_folder(path: Path, pretrained: bool) -> Model:
+def _from_folder(path: Path, pretrained: bool, *, trust_paths: bool) -> Model:
     """What `seewhy train` or `Model.save` wrote, from its folder or its weights."""
     folder, file = (path, path / WEIGHTS) if path.is_dir() else (path.parent, path)
     card = read_card(folder)
     if card["format"] == SAVED:
-        return Model(**load_saved(folder, card, file))
+        return Model(**load_saved(folder, card, file, trust_paths=trust_paths))
     module = build(card["architecture"])
     if pretrained:
         load_state(module, read_weights(file))

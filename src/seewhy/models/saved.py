@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..data.disk import json_bytes, write_whole
+from ..data.paths import TRUST, leads_out
 from ..data.preprocess import Preprocess
 from ..engine.answers import OutputLike
 from ..engine.black_box import BlackBox
@@ -70,8 +72,12 @@ def save_module(
     return folder
 
 
-def load_saved(folder: Path, card: Card, file: Path) -> dict[str, Any]:
+def load_saved(folder: Path, card: Card, file: Path, *, trust_paths: bool = False) -> dict[str, Any]:
     """The fields of the `Model` that was saved, its weights in the precision that they had.
+
+    Args:
+        folder, card, file: where it is, what its card says, and its weights.
+        trust_paths: whether the card may name files outside its folder.
 
     Raises:
         ModelError: it cannot be made any more, or its weights are not those that were saved.
@@ -79,6 +85,8 @@ def load_saved(folder: Path, card: Card, file: Path) -> dict[str, Any]:
     source: Source = card["source"]
     output = card["output"]
     runs = [source.get("factory"), output["function"] if isinstance(output, Mapping) else None]
+    if not trust_paths:
+        _refuse_files_elsewhere(folder, [*runs, source.get("spec")])
     weights = read_weights(file) if card["tensors"] else {}
     if len(weights) != card["tensors"]:
         raise ModelError(f"'{file}' has {len(weights)} tensors, its card says {card['tensors']}; save the model again")
@@ -95,6 +103,15 @@ def load_saved(folder: Path, card: Card, file: Path) -> dict[str, Any]:
     fields = {key: card[key] for key in ("name", "multi_label", "gives", "source")}
     labels = card["labels"] and tuple(card["labels"])
     return {**fields, "module": module, "output": output, "preprocess": _preprocess(card), "labels": labels}
+
+
+def _refuse_files_elsewhere(folder: Path, named: Sequence[object]) -> None:
+    """Refuses a card that names a file of code, or a folder of a family's, outside its own."""
+    for text in filter(None, named):
+        place, _, rest = str(text).partition(":")
+        file = place if place.endswith(".py") else rest.partition("@")[2] or rest
+        if (place.endswith(".py") or os.path.exists(file)) and leads_out(file, folder):
+            raise ModelError(f"the card in '{folder}' names '{file}', which is outside of it; {TRUST}")
 
 
 def factory_source(factory: FactorySpec) -> Source:

@@ -24,7 +24,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = _why_unreadable(path, error)
         raise ModelError(f"weights file '{path}' cannot be read as a state dict: {reason}") from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -32,10 +32,22 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     listed = state.items() if isinstance(state, Mapping) else ()
     tensors = {str(key): value for key, value in listed if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError(
-            f"weights file '{path}' holds no tensors; it should be what torch.save(model.state_dict()) writes"
-        )
+        held = "no tensors" if isinstance(state, Mapping) else f"a {type(state).__name__}, not tensors by name"
+        raise ModelError(f"weights file '{path}' holds {held}; it should be what torch.save(model.state_dict()) writes")
+    imaginary = next((name for name, tensor in tensors.items() if tensor.is_complex()), None)
+    if imaginary is not None:
+        raise ModelError(f"weights file '{path}' holds complex numbers ('{imaginary}'); give real ones")
     return tensors
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file of weights, in words."""
+    with path.open("rb") as file:
+        beginning = file.read(8)
+    zipped, pickled = b"PK", b"\x80"  # as torch writes them, now and before 1.6
+    if path.suffix != ".safetensors" and not beginning.startswith((zipped, pickled)):
+        return "it is no file that torch.save wrote"
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def head_of(module: nn.Module) -> str:

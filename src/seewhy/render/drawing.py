@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..names import shown
+
 Font = ImageFont.FreeTypeFont
 
 INK = (28, 32, 38)
@@ -33,7 +35,7 @@ def line_height(face: Font) -> int:
 
 def shorten(text: str, face: Font, width: float) -> str:
     """Cuts one line of text to `width` pixels, with an ellipsis where something is lost; "" where nothing fits."""
-    line = " ".join(text.split())
+    line = shown(" ".join(text.split()))
     if face.getlength(line) <= width:
         return line
     fits, too_long = -1, len(line)
@@ -49,7 +51,7 @@ def shorten(text: str, face: Font, width: float) -> str:
 def wrap(text: str, face: Font, width: float) -> list[str]:
     """Breaks text into lines of at most `width` pixels; a word that is longer is shortened."""
     lines: list[str] = []
-    for word in text.split():
+    for word in map(shown, text.split()):
         joined = f"{lines[-1]} {word}" if lines else word
         if lines and face.getlength(joined) <= width:
             lines[-1] = joined

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from PIL import Image
 
@@ -26,10 +25,8 @@ def panel_size(photo_size: tuple[int, int], side: int, *, longest: int) -> tuple
 
 def resized(photo: Image.Image, placement: Placement, size: tuple[int, int]) -> tuple[Image.Image, Placement]:
     """The photo at (width, height), and where the model looked on it."""
-    across, down = size[0] / photo.width, size[1] / photo.height
-    x0, y0, x1, y1 = placement.box
-    placed = replace(placement, photo_size=size[::-1], box=(x0 * across, y0 * down, x1 * across, y1 * down))
-    return photo.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3), placed
+    shown = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
+    return shown, placement.scaled(size[::-1])
 
 
 def arrange(attributions: Sequence[Attribution], index: int) -> list[Row]:

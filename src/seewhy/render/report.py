@@ -15,6 +15,7 @@ from PIL import Image
 from ..data.preprocess import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
+from ..names import shown
 from . import panels, reading
 from .overlay import WORDS, attribution_picture, bar_picture, default_style, seen_picture
 
@@ -65,11 +66,20 @@ def html_report(
     return _template().render(title=title, model_name=model_name, notes=notes, pages=shown, footer=footer)
 
 
+def _shown_text(value: object) -> object:
+    return shown(value) if type(value) is str else value
+
+
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("seewhy.render", "")
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=loader,
+        autoescape=True,
+        finalize=_shown_text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html.j2")
 

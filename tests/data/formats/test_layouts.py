@@ -369,7 +369,7 @@ def test_cutouts_that_cannot_be_used(tmp_path: Path) -> None:
         find_data(spec)[1]
     assert len(find_data(spec, on_error="skip").readable().skipped) == 6
     (tmp_path / "stamps/disc.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"disc.png' cannot be read"):
+    with pytest.raises(ImageError, match=r"disc.png' is not an image"):
         find_data(spec)[1]
     with pytest.raises(InputError, match=r"scale=\(0.9, 1.5\)"):
         find_data(spec.replace("0.4-0.6", "0.9-1.5"))

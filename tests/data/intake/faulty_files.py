@@ -352,7 +352,7 @@ def _twice() -> Iterator[Fault]:
         damage: Damage = partial(told, edit=lambda told, name=name: told["images"][1].update(file_name=name))
         yield Fault(f"a file called {name!r}", "coco", damage, ("picture 4", "file_name"), listed=True)
     nothing = partial(told, edit=lambda told: told["images"][1].update(file_name="a\0/b\0.jpg"))
-    yield Fault("a path that is none", "coco", nothing, ("a\0/b",))
+    yield Fault("a path that is none", "coco", nothing, (r"a\x00/b",))
     yield _of("coco", "an annotation's id, twice", partial(told, edit=lambda told: told["annotations"][1].update(id=1)))
 
 

@@ -22,9 +22,11 @@ from ..dataset import (
 )
 from ..formats.files import existing_folder, hash_split
 from ..formats.folder import SHARES
-from ..images import find_images, read_image, upright
+from ..images import find_images, read_image
 from ..intake.listing import in_class_order
 from ..intake.masks import box_of
+from ..opened import load_whole, opened
+from ..rgb import upright
 from ..truth import Truth
 
 _OPAQUE = 127  # alpha above it belongs to the object
@@ -93,8 +95,9 @@ class Cutouts(LabelledImages):
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), range(len(self))[index]))
         stamps = self._stamps[labels[0]]
         path = stamps[rng.integers(len(stamps))]
-        stamp = _read_stamp(path)
-        background = read_image(self._backgrounds[rng.integers(len(self._backgrounds))])
+        stamp = _read_stamp(path, self.max_pixels)
+        behind = self._backgrounds[rng.integers(len(self._backgrounds))]
+        background = read_image(behind, max_pixels=self.max_pixels)
         size = (self.size, self.size)
         photo = ImageOps.fit(background, size, Image.Resampling.BICUBIC, centering=(rng.random(), rng.random()))
         factor = rng.uniform(*self.scale) * self.size / max(stamp.size)
@@ -119,13 +122,11 @@ def _of_split(paths: list[Path], split: str, seed: int) -> list[Path]:
     return [path for path, its_split in zip(paths, splits, strict=True) if its_split == split] or paths
 
 
-def _read_stamp(path: Path) -> Image.Image:
+def _read_stamp(path: Path, max_pixels: int) -> Image.Image:
     """A cut-out (RGBA), cropped to what is opaque."""
-    try:
-        with Image.open(path) as picture:
-            stamp = upright(picture).convert("RGBA")
-    except Exception as error:  # decoders meet damage with whatever their parsing trips over
-        raise ImageError(f"cut-out '{path}' cannot be read ({error}); get it anew, or move it away") from error
+    with opened(path, "cut-out", max_pixels=max_pixels) as picture:
+        load_whole(picture, f"cut-out '{path}'")
+        stamp = upright(picture).convert("RGBA")
     opaque = np.asarray(stamp)[:, :, 3] > _OPAQUE
     if opaque.all() or not opaque.any():
         what = "no transparency" if opaque.all() else "nothing opaque"

@@ -63,7 +63,7 @@ class Coco(PictureFiles):
             if other != split and (path := _known(folder, other))
         }
         title = f"{folder.name}, {split}"
-        super().__init__(title, names, pictures, intake, others=others, folder=home, multi_label=True)
+        super().__init__(title, names, pictures, intake, within=folder, others=others, folder=home, multi_label=True)
 
     def annotation(self, index: int) -> Annotation:
         key = self._ids[index]

@@ -63,7 +63,7 @@ class Cub(PictureFiles):
                 self._birds.append(bird)
         titles = (name.split(".", 1)[-1].replace("_", " ") for name in classes.values())
         others = elsewhere(files, list(split_of.values()), split)
-        super().__init__(f"CUB-200-2011, {split}", titles, pictures, intake, others=others)
+        super().__init__(f"CUB-200-2011, {split}", titles, pictures, intake, within=folder, others=others)
 
     def annotation(self, index: int) -> Annotation:
         path = (self._masks / self.names[index]).with_suffix(".png")

@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ...errors import InputError, did_you_mean
+from ...errors import ImageError, InputError, did_you_mean
+from ...names import shown
 from ..dataset import Example, LabelledImages, check_listed
 from ..images import picture_endings, read_image
 from ..intake.intake import Intake
 from ..intake.listing import Elsewhere, once_each, refuse_shared_files
 from ..intake.records import Annotation, Picture
+from ..paths import TRUST, leads_out
 
 
 class PictureFiles(LabelledImages):
@@ -23,6 +25,7 @@ class PictureFiles(LabelledImages):
         classes: likewise.
         pictures: in order.
         intake: what annotations go through.
+        within: the folder that all of it lies in.
         others: the files of the other splits.
         folder: where the pictures lie, if nowhere else but through links.
         multi_label: as in `LabelledImages`.
@@ -38,12 +41,13 @@ class PictureFiles(LabelledImages):
         pictures: Sequence[Picture],
         intake: Intake,
         *,
+        within: Path,
         others: Mapping[str, Elsewhere] | None = None,
         folder: Path | None = None,
         multi_label: bool = False,
     ) -> None:
         self.title, self.classes, self.multi_label = title, tuple(classes), multi_label
-        self.intake, self.on_error = intake, intake.on_error
+        self.intake, self.on_error, self.within = intake, intake.on_error, within
         self.notes, self.skipped = intake.notes, intake.skipped
         self.names = [picture.name for picture in pictures]
         self.paths = [picture.path for picture in pictures]
@@ -53,7 +57,9 @@ class PictureFiles(LabelledImages):
 
     def __getitem__(self, index: int) -> Example:
         name, labels = self.names[index], self.labels[index]
-        photo = read_image(self.paths[index])
+        if not self.trust_paths and leads_out(self.paths[index], self.within):
+            raise ImageError(f"image '{shown(name)}' of {self.title} is outside of '{self.within}'; {TRUST}")
+        photo = read_image(self.paths[index], max_pixels=self.max_pixels)
         truth, notes = self.intake.truth(name, lambda: self.annotation(index), (photo.height, photo.width))
         return Example(name, photo, labels, truth, (*self.notes.get(name, ()), *notes))
 

@@ -42,7 +42,9 @@ class PictureFolder(PictureFiles):
         found = _in_split_folders(folder, split) if by_split else _divided(folder, split, seed)
         intake = Intake(found.classes, None, on_error)
         title = f"{folder.name}, {split}"
-        super().__init__(title, found.classes, found.pictures, intake, others=found.others, folder=found.home)
+        super().__init__(
+            title, found.classes, found.pictures, intake, within=folder, others=found.others, folder=found.home
+        )
 
 
 class _Found(NamedTuple):

@@ -55,7 +55,9 @@ class ImageNet(PictureFiles):
         other = {"train": "val", "val": "train"}[split]
         others = {other: Elsewhere(partial(_all_files, data / other), data / other)} if (data / other).is_dir() else {}
         title = f"ImageNet, {split}"
-        super().__init__(title, synsets.values(), pictures, self._intake, others=others, folder=folder)
+        super().__init__(
+            title, synsets.values(), pictures, self._intake, within=self.root, others=others, folder=folder
+        )
 
     def _train(self, folder: Path) -> list[Picture]:
         """The pictures, "SYNSET/ID", in the synsets' folders."""

@@ -11,6 +11,7 @@ from ..intake.intake import Intake
 from ..intake.listing import Elsewhere
 from ..intake.masks import read_mask
 from ..intake.records import Annotation, MarkedObject, Mask, Picture, Size
+from ..paths import kept_inside
 from .files import PictureFiles, existing_folder, read_rows, read_table
 
 _FOLDERS = ("", "OpenImages", "dataset/OpenImages")
@@ -56,7 +57,7 @@ class OpenImages(PictureFiles):
         others = {
             other: Elsewhere(partial(_files, self._pictures, path)) for other, path in there.items() if path.is_dir()
         }
-        super().__init__(f"OpenImages, {split}", classes, pictures, intake, others=others)
+        super().__init__(f"OpenImages, {split}", classes, pictures, intake, within=self.root, others=others)
 
     def _read_masks(self, path: Path, listed: set[str], intake: Intake) -> None:
         for name, mask, ignored in read_rows(path, "the list of masks", 3, ","):
@@ -73,10 +74,10 @@ class OpenImages(PictureFiles):
             return None
         (label,), ignored = self.labels[index], self._ignored[name]
         objects = [
-            MarkedObject(f"mask '{file}'", label, mask=partial(_mask, self._pictures / file))
+            MarkedObject(f"mask '{file}'", label, mask=partial(_mask, kept_inside(self._pictures / file, self.root)))
             for file in self._masks[name]
         ]
-        ignore = partial(_mask, self._pictures / ignored) if ignored else None
+        ignore = partial(_mask, kept_inside(self._pictures / ignored, self.root)) if ignored else None
         return Annotation(objects, ignore=ignore, scaled=True)
 
 

@@ -83,7 +83,7 @@ class PictureTable(PictureFiles):
         multi_label = any(len(set(one.labels)) != 1 for one in listed.values())
         others = elsewhere([file.parent / name for name in names], splits, split)
         title = f"{file.name}, {split}"
-        super().__init__(title, classes, pictures, intake, others=others, multi_label=multi_label)
+        super().__init__(title, classes, pictures, intake, within=file.parent, others=others, multi_label=multi_label)
 
     def annotation(self, index: int) -> Annotation | None:
         return self._annotations[index]

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
 from ..intake.intake import Intake
 from ..intake.listing import Elsewhere, in_class_order
 from ..intake.records import Annotation, Box, Mask, Picture, Size
+from ..opened import load_whole, opened
+from ..paths import kept_inside
 from .annotation_xml import read_annotation
 from .files import PictureFiles, existing_folder, files_by_stem, read_rows
 
@@ -54,7 +55,7 @@ class PascalVOC(PictureFiles):
         ids = self._ids(split)
         for name in ids:
             with intake.whole(name):
-                annotations[name] = read_annotation(self._annotation(name))
+                annotations[name] = read_annotation(kept_inside(self._annotation(name), self.root))
         classes = self._classes(annotations, on_error)
         intake.know(classes)
         pictures = [
@@ -64,7 +65,9 @@ class PascalVOC(PictureFiles):
         ]
         lists = {other: self._list(other) for other in SPLITS if other != split}
         others = {other: Elsewhere(partial(self._photos, other)) for other, path in lists.items() if path.exists()}
-        super().__init__(f"{self.root.name}, {split}", classes, pictures, intake, others=others, multi_label=True)
+        super().__init__(
+            f"{self.root.name}, {split}", classes, pictures, intake, within=self.root, others=others, multi_label=True
+        )
 
     def _list(self, split: str) -> Path:
         return self.root / "ImageSets" / "Main" / f"{split}.txt"
@@ -122,8 +125,6 @@ def _pixels(numbers: npt.NDArray[np.uint8], number: int, size: Size) -> Mask:
 
 def _object_numbers(path: Path) -> npt.NDArray[np.uint8]:
     """The palette indices (H, W) of a SegmentationObject: objects from 1 in the annotation's order, 255 borders."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture)
-    except Exception as error:  # decoders meet damage with whatever their parsing trips over
-        raise InputError(f"masks '{path}' are damaged ({error}); get them anew") from error
+    with opened(path, "masks") as picture:
+        load_whole(picture, f"masks '{path}'")
+        return np.asarray(picture)

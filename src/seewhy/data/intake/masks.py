@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from ..opened import load_whole, opened
 from .records import Box, Mask, Size
 
 _STRETCH = 0.05  # by which the edges of a scaled copy may differ in proportion, beyond what rounding them makes
@@ -27,11 +28,9 @@ def read_mask(path: Path, *, above: int = 0) -> Mask:
     Raises:
         InputError: the file cannot be read.
     """
-    try:
-        with Image.open(path) as picture:
-            grey = picture.convert("L")
-    except Exception as error:  # decoders meet damage with whatever their parsing trips over
-        raise InputError(f"mask '{path}' cannot be read ({error}); get it anew") from error
+    with opened(path, "mask") as picture:
+        load_whole(picture, f"mask '{path}'")
+        grey = picture.convert("L")
     return np.asarray(grey) > above
 
 

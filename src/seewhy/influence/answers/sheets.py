@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...data.images import read_image
+from ...data.images import drawn_photo
 from ...data.preprocess import Placement
 from ...engine.flow import LayerLike
 from ...engine.targets.resolve import TargetLike
@@ -21,7 +21,7 @@ from ...render.overlay import attribution_picture, color_bar, seen_picture
 from ...render.sheet import captioned, grid
 from ..index.examples import shown
 from ..index.index import InfluenceIndex
-from ..index.manifest import chances_of, outputs_of, preprocess_of
+from ..index.manifest import chances_of, model_photo, outputs_of, preprocess_of
 from ..index.questions import InfluenceQuery, Influential, Suspect
 from ..solvers.solver import Solver, is_calibrated
 from .matching import Matches, match_regions
@@ -196,11 +196,11 @@ def _words(solver: Solver, about: str) -> _Words:
 
 
 def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
-    preprocess = preprocess_of(index.model)
-    if isinstance(image, Tensor) or preprocess is None:
-        return _Shown(*shown(index.inputs(image)[0], preprocess))
-    photo = read_image(image[0])
-    return _Shown(photo, preprocess(photo)[1])
+    if isinstance(image, Tensor):
+        return _Shown(*shown(image[0], preprocess_of(index.model)))
+    photo, preprocess = model_photo(index.model, image[0])
+    drawn = drawn_photo(photo)
+    return _Shown(drawn, preprocess(photo)[1].scaled(drawn.size[::-1]))
 
 
 def _maps(index: InfluenceIndex, image: Any, ids: Sequence[int], **options: Any) -> Matches | None:

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ...data.dataset import LabelledImages
 from ...data.disk import own_version
-from ...data.images import read_image
+from ...data.images import ImageLike, read_photo
+from ...data.opened import MAX_PIXELS
 from ...data.preprocess import Preprocess
 from ...engine.call import Call, check_input
 from ...engine.inputs import settled_input
@@ -209,10 +211,20 @@ def inputs_of(model: ModelLike, images: Any) -> Tensor:
     if isinstance(images, Tensor):
         check_input(images)
         return images
+    photos = (model_photo(model, image) for image in images)
+    return torch.stack([preprocess(photo)[0] for photo, preprocess in photos])
+
+
+def model_photo(model: ModelLike, image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Preprocess]:
+    """A photo, as large as the model needs it at most, and how it becomes the model's input.
+
+    Raises:
+        InputError: the model does not say how.
+    """
     preprocess = preprocess_of(model)
     if preprocess is None:
         raise InputError("the model has no preprocess, which photos need; give a tensor (T, C, H, W), or wrap() it")
-    return preprocess.batch([read_image(image) for image in images])[0]
+    return read_photo(image, max_pixels=max_pixels, least=preprocess.enough).picture, preprocess
 
 
 def same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> Head:

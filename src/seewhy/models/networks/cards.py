@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...data.disk import own_version, write_whole
+from ...data.disk import own_version, read_json, write_whole
 from ...data.preprocess import Preprocess
 from ...errors import ModelError, TrainingError
 
@@ -61,13 +60,13 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = read_json(path)
     except FileNotFoundError as error:
         raise ModelError(f"folder '{folder}' has no {CARD}; {_BY}") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"card '{path}' cannot be read: {str(error).splitlines()[0]}; make it again") from error
-    form = card.get("format") if isinstance(card, Mapping) else None
-    if form not in _NEEDED:
+    form = card.get("format")
+    if not isinstance(form, str) or form not in _NEEDED:
         raise ModelError(f"card '{path}' is not of the format {' or '.join(map(repr, _NEEDED))}; {_BY}")
     if not isinstance(card.get("version"), int) or card["version"] > VERSION:
         raise ModelError(f"card '{path}' has version {card.get('version')}; this seewhy reads {VERSION}: update it")
