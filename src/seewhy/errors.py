@@ -13,6 +13,7 @@ SeewhyError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -59,12 +60,23 @@ class SeewhyWarning(UserWarning):
     """The result stands, and there is something to know about it."""
 
 
-def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """Returns "; did you mean 'a' or 'b'?" for the known names nearest to `name`, or an empty string."""
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 5) -> str:
+    """Returns "; did you mean 'a' or 'b'?" for the known names nearest to `name`, or an empty string.
+
+    Nearest are those of which it is a word ("cat": "tiger cat"), then those with words that begin so, then those that
+    are written alike.
+    """
     lowered = {known_name.lower(): known_name for known_name in known}
-    near = difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=0.6)
-    if name:
-        near += [low for low in lowered if name.lower() in low and low not in near][: most - len(near)]
-    if not near:
+    asked = _words(name)
+    if not asked:
         return ""
-    return "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?"
+    whole = [low for low in lowered if asked <= _words(low)]
+    begun = [low for low in lowered if all(any(w.startswith(a) for w in _words(low)) for a in asked)]
+    alike = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
+    within = [low for low in lowered if name.lower() in low]
+    near = (whole or begun or list(dict.fromkeys([*alike, *within]))[:3])[:most]
+    return "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?" if near else ""
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"(?:[^\W_]|\.)+", name.lower()))  # a layer's dotted name is one

@@ -121,7 +121,8 @@ def test_all_stages_and_fusion(model: seewhy.Model, photos: list[Path]) -> None:
     assert [tuple(a.map.shape[1:]) for a in staged] == [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
     fused = staged.fuse("layer")[-1]
     torch.testing.assert_close(fused.map, maps.fuse([a.map for a in staged]))
-    assert len(staged.fuse("method")) == len(staged)  # one method: nothing to fuse
+    with pytest.raises(InputError, match="would fuse nothing: for each target there is one method only"):
+        staged.fuse("method")
     with pytest.raises(InputError, match="over='target' cannot be fused over"):
         staged.fuse("target")  # type: ignore[arg-type]
 

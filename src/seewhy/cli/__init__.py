@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -30,12 +31,14 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             if not debug:
                 warnings.showwarning = _tell_warning  # type: ignore[assignment]
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
+        sys.stdout.flush()
         return _interrupted(arguments) if status == 130 else status or 0  # newer typer returns 130, older raises Abort
     except typer.Exit as leaving:
         return int(leaving.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(arguments)
     except BrokenPipeError:  # the reader of our output left
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # else Python complains at its own flush
         return 0
     except SeewhyError as error:
         if debug:
@@ -46,7 +49,9 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             raise
         if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
             said = error.format_message()  # nothing where there was no argument, and the help was printed
-            return _fail(f"{said} ('seewhy --help' lists what there is)") if said else 1
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "seewhy"
+            return _fail(f"{said} ('{command} --help' lists what there is)") if said else 1
         if isinstance(error, OSError) and error.strerror:
             where = f"'{error.filename}'" if error.filename else "a file"
             return _fail(f"{where} cannot be read or written: {error.strerror}; check its rights, and the disk's room")

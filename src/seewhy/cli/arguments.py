@@ -47,6 +47,9 @@ DATA_OPTION = typer.Option(
 RuleOption = Annotated[
     str, typer.Option(help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1 or wsol_v2.")
 ]
+StyleOption = Annotated[
+    str | None, typer.Option(help="How to draw: heatmap, jet, signed, grey, mask, map, sure or superpixels.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of all that is drawn.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, and nothing else there.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures, maps and explanation.json.")]

@@ -50,7 +50,7 @@ def evaluate_photos(
             photos,
             methods=methods,
             metrics=chosen,
-            targets=list(targets),
+            targets=parsing.targets(targets, loaded),
             layers=parsing.layers(layers),
             chance=CHANCES if chance else (),
             batch_size=batch_size,

@@ -64,7 +64,7 @@ def explain_photos(
             loaded,
             photos,
             methods=methods,
-            targets=list(targets),
+            targets=parsing.targets(targets, loaded),
             layers=parsing.layers(layers),
             batch_size=batch_size,
             ledger=ledger,

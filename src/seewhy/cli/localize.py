@@ -66,7 +66,7 @@ def localize_photos(
             loaded,
             photos,
             methods=methods,
-            targets=list(targets),
+            targets=parsing.targets(targets, loaded),
             layers=parsing.layers(layers),
             batch_size=batch_size,
             options=parsing.options(options),

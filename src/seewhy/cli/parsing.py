@@ -10,11 +10,13 @@ from typing import Any
 from rich.markup import escape
 
 from ..engine.targets.names import ClassNames
+from ..engine.targets.resolve import FORMS, TargetLike
 from ..errors import InputError
 from ..methods.catalog import find_method
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
+from ..names import Spellings, split_targets
 from .show import console
 
 
@@ -27,6 +29,12 @@ def loaded_model(spec: str, *, labels: Path | None, device: str) -> Model:
     """The model of --model, with the names in a file, on a device."""
     with console.status(f"Loading {escape(spec)}"):
         return load_model(spec, labels=label_names(labels), device=usable_device(device))
+
+
+def targets(texts: Sequence[str], model: Model) -> list[TargetLike]:
+    """The targets of --target, each one or several with commas; a label that has a comma is one."""
+    spelled = None if model.labels is None else Spellings(model.labels)
+    return [target for text in texts for target in split_targets(text, spelled, FORMS)]
 
 
 def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:
@@ -52,15 +60,15 @@ def value(text: str, *, of: str = "", default: Any = None) -> Any:
 def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The options that "rise.samples=2000" and the like give to methods.
 
+    That each is METHOD.OPTION=VALUE of what there is, was checked before anything was loaded (`asked`).
+
     Raises:
-        InputError: it is not METHOD.OPTION=VALUE, or there is no such method.
+        InputError: a value is not of the kind of the option's default.
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
-        place, equals, given = text.partition("=")
+        place, _, given = text.partition("=")
         method, _, name = place.rpartition(".")
-        if not (method and name and equals):
-            raise InputError(f"option {text!r} is not METHOD.OPTION=VALUE, such as rise.samples=2000")
         chosen, name = find_method(method), name.strip()
         default = chosen.options.get(name)
         read = value(given, of=f"{chosen.name}.{name}", default=default)

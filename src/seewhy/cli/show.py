@@ -1,4 +1,4 @@
-"""What people read: tables and progress, on standard error, so that standard output stays for data."""
+"""What people read: tables on standard output, to be cut and kept; progress and remarks on standard error."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -21,15 +22,30 @@ NARROW = ("name", "photo", "probability", "status", "shape", "grid", "chosen", "
 def table(
     title: str, rows: Sequence[Mapping[str, Any]], *, highlight: Callable[[Mapping[str, Any]], bool] | None = None
 ) -> None:
-    """Prints rows of equal keys as a table."""
-    shown = Table(title=escape(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    """Prints rows of equal keys as a table on standard output, below its title on standard error.
+
+    What is no terminal gets a line for each row, whatever its width.
+    """
+    console.print(f"[italic]{escape(title)}[/italic]", soft_wrap=True)
     columns = [name for name in (rows[0] if rows else {}) if any(row[name] not in ("", None, 0) for row in rows)]
+    cells = [[{True: "yes", False: ""}.get(row[name], str(row[name])) for name in columns] for row in rows]
+    out = Console(highlight=False)  # of the standard output that is now
+    if not out.is_terminal:
+        print("\n".join(_lines([columns, *cells])), flush=True)
+        return
+    shown = Table(header_style="bold", box=None, pad_edge=False)
     for name in columns:
         shown.add_column(name, overflow="fold", no_wrap=name in NARROW)
-    for row in rows:
-        cells = [{True: "yes", False: ""}.get(row[name], escape(str(row[name]))) for name in columns]
-        shown.add_row(*cells, style="bold green" if highlight and highlight(row) else None)
-    console.print(shown)
+    for row, told in zip(rows, cells, strict=True):
+        shown.add_row(*map(escape, told), style="bold green" if highlight and highlight(row) else None)
+    out.print(shown)
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells in columns two blanks apart."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(row).rstrip() for row in padded]
 
 
 def bold(path: object) -> str:

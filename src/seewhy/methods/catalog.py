@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError, did_you_mean
+from ..names import known_name
 from .ablation import ablation_cam, score_cam
 from .cam import (
     cam,
@@ -72,6 +72,8 @@ METHODS: dict[str, Method] = {
 def find_method(name: str | Method) -> Method:
     """Returns the method of that name; "smooth:NAME" is SmoothGrad over the method NAME.
 
+    Names are taken as people write them: "Grad-CAM" and "gradcam" are grad_cam.
+
     Raises:
         InputError: there is none.
     """
@@ -79,6 +81,5 @@ def find_method(name: str | Method) -> Method:
         return name
     if name.startswith("smooth:"):
         return smoothed(find_method(name.removeprefix("smooth:")))
-    if name not in METHODS:
-        raise InputError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} ('seewhy methods' lists them)")
-    return METHODS[name]
+    titles = {known: method.title for known, method in METHODS.items()}
+    return METHODS[known_name(name, METHODS, what="method", titles=titles, ways="'seewhy methods' lists them")]

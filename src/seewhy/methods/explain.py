@@ -118,6 +118,7 @@ def explain_batches(
     """
     model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
+    options = _options_of(chosen, options or {})
     wanted = as_targets(targets)
     source = Source(images, model, on_bad_image)
     if not chosen or not wanted:
@@ -148,10 +149,23 @@ def explain_batches(
                 options=options,
                 ledger=ledger,
             )
-            explained = _explanation(model, batch, done, options or {})
+            explained = _explanation(model, batch, done, options)
         yield explained
         if progress:
             progress(stop, len(source))
+
+
+def _options_of(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The options of the methods that are asked for, by their names.
+
+    Raises:
+        InputError: some are of another method, and would do nothing.
+    """
+    names = [method.name for method in methods]
+    for name in given:
+        if find_method(name).name not in names:
+            raise InputError(f"options has {name!r}, a method that is not asked for; the methods: {', '.join(names)}")
+    return {find_method(name).name: settings for name, settings in given.items()}
 
 
 @on_the_cpu()

@@ -73,13 +73,20 @@ class Explanation:
     def fuse(
         self, over: Literal["layer", "method"] = "layer", *, how: Literal["mean", "max", "product"] = "mean"
     ) -> Explanation:
-        """Adds, for each group that differs only in its layer or method, one attribution that fuses them."""
+        """Adds, for each group that differs only in its layer or method, one attribution that fuses them.
+
+        Raises:
+            InputError: `over` is neither, or no two attributions differ in it alone.
+        """
         if over not in ("layer", "method"):
             raise InputError(f"over={over!r} cannot be fused over; use 'layer' or 'method'")
         groups: dict[tuple[str | None, ...], list[Attribution]] = {}
         for a in self:
             groups.setdefault((a.target, a.method if over == "layer" else a.layer), []).append(a)
         fused = [_fused(group, over, how) for group in groups.values() if len(group) > 1]
+        if not fused:
+            one = ", ".join(dict.fromkeys(str(getattr(a, over)) for a in self))
+            raise InputError(f"over={over!r} would fuse nothing: for each target there is one {over} only ({one})")
         return dataclasses.replace(self, attributions=(*self.attributions, *fused))
 
     def picture(self, attribution: Attribution, index: int = 0, *, style: str | None = None) -> Image.Image:

@@ -28,9 +28,10 @@ from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolve
 from ..engine.targets.rows import asked
 from ..engine.trace import Trace, check_scores
-from ..errors import InputError, LayerError, did_you_mean
+from ..errors import LayerError
 from ..maps.attribution import Estimate
 from ..maps.ledger import Ledger
+from ..names import check_option
 from .formula import Formula
 from .passes import GradientPass, RelevancePass, signals
 from .seeds import Seed
@@ -163,10 +164,7 @@ def _all_options(methods: Sequence[Formula], given: Mapping[str, Mapping[str, An
     for method in methods:
         for name in given.get(method.name, {}):
             if name not in method.options:
-                known = ", ".join(method.options) or "none"
-                raise InputError(
-                    f"{method.name} has no option {name!r}{did_you_mean(name, method.options)}; its options: {known}"
-                )
+                check_option(method.name, name, method.told_options)
     return {m.name: {**m.options, **given.get(m.name, {})} for m in methods}
 
 

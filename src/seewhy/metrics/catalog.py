@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar, overload
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
+from ..names import known_name
 from .base import ImageMetric
 from .complexity import Complexity, Sparsity
 from .faithfulness.curves import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
@@ -71,7 +72,7 @@ def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMe
     """Returns the metric of that name with its defaults, or the metric itself.
 
     Args:
-        name: a key of `METRICS` or `LOCALIZATION`, or a metric.
+        name: a key of `METRICS` or `LOCALIZATION`, as people write it, or a metric.
         kind: what it has to be: `ExplanationMetric`, `LocalizationMetric`, or `ImageMetric` for any.
 
     Raises:
@@ -79,9 +80,12 @@ def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMe
     """
     known = {**METRICS, **LOCALIZATION}
     wanted = [each for each, metric in known.items() if issubclass(metric, kind)]
-    if isinstance(name, str) and name not in known:
-        raise InputError(f"metric {name!r} is unknown{did_you_mean(name, wanted)}; accepted: {', '.join(wanted)}")
-    found = known[name]() if isinstance(name, str) else name
+    if isinstance(name, str):
+        titles = {each: metric.title for each, metric in known.items()}
+        accepted = f"accepted: {', '.join(wanted)}"
+        found = known[known_name(name, known, what="metric", titles=titles, ways=accepted)]()
+    else:
+        found = name
     if not isinstance(found, kind):
         needs = "compares with true boxes" if found.name in LOCALIZATION else "asks the model"
         raise InputError(f"metric {found.name!r} {needs} and cannot be used here; accepted: {', '.join(wanted)}")

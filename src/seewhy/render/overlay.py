@@ -17,22 +17,12 @@ from ..maps import values as maps
 from ..maps.attribution import Attribution
 from . import drawing, reading
 from .frames import frames_of, number_frames, side_by_side
+from .styles import WORDS, find_style
 from .superpixels import outline_top
 
 Array = npt.NDArray[np.float32]
 Painter = Callable[[Array, Array, Array, float], Array]
 
-STYLES = ("heatmap", "jet", "signed", "grey", "mask", "map", "sure", "superpixels")
-WORDS = {
-    "heatmap": ("no evidence", "most evidence"),
-    "jet": ("no evidence", "most evidence"),
-    "map": ("no evidence", "most evidence"),
-    "signed": ("against", "for"),
-    "grey": ("negative", "positive"),
-    "mask": ("below half of the peak", "above"),
-    "sure": ("not sure", "surely for"),
-    "superpixels": ("against", "for"),
-}
 _TABLES = {"heatmap": "inferno", "jet": "jet", "map": "inferno", "signed": "RdBu_r", "grey": "gray", "mask": "gray"}
 _TABLES |= {"sure": "gray", "superpixels": "RdYlGn"}
 _WITHOUT_ZERO = ("grey", "map", "sure", "superpixels")  # styles in which a map of zeros can be read
@@ -100,8 +90,8 @@ def attribution_picture(
     Raises:
         InputError: Style, colour map, opacity, index or the photo's size is not as above.
     """
-    _check(attribution, index, photo, placement, style, opacity)
-    chosen = style or default_style(attribution, index)
+    _check(attribution, index, photo, placement, opacity)
+    chosen = find_style(style) or default_style(attribution, index)
     table = _table(colormap or _table_name(chosen, attribution, index))
     pixels = np.asarray(photo.convert("RGB"), np.float32)  # (H, W, 3)
     status = attribution.status[index]
@@ -140,7 +130,7 @@ def color_bar(
     large as bar and words need.
     """
     bar = bar_picture(style, colormap=colormap, opacity=opacity, length=length, thickness=thickness)
-    low, high = labels or WORDS[style]
+    low, high = labels or WORDS[find_style(style)]
     face = drawing.font(12)
     tall = drawing.line_height(face)
     longest = int(max(face.getlength(low), face.getlength(high))) + 1
@@ -163,22 +153,12 @@ def bar_picture(
     style: str, *, colormap: str | None = None, opacity: float = 0.5, length: int = 240, thickness: int = 12
 ) -> Image.Image:
     """The bar of `color_bar` without words: `length` x `thickness` pixels."""
-    if style not in STYLES:
-        raise InputError(_unknown_style(style))
+    style = find_style(style)
     colors = _bar_colors(style, _table(colormap or _TABLES[style]), opacity, length)
     return Image.fromarray(_bytes(colors)).resize((length, thickness))
 
 
-def _unknown_style(style: str) -> str:
-    known = ", ".join(f"'{name}'" for name in STYLES)
-    return f"style {style!r} is not known{did_you_mean(style, STYLES)}; accepted: {known}"
-
-
-def _check(
-    attribution: Attribution, index: int, photo: Image.Image, placement: Placement, style: str | None, opacity: float
-) -> None:
-    if style is not None and style not in STYLES:
-        raise InputError(_unknown_style(style))
+def _check(attribution: Attribution, index: int, photo: Image.Image, placement: Placement, opacity: float) -> None:
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity is {opacity}; accepted: 0 (only the photo) to 1")
     if not 0 <= index < len(attribution):

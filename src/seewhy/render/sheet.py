@@ -13,6 +13,7 @@ from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from . import drawing, panels, reading
 from .overlay import attribution_picture, color_bar, default_style, seen_picture
+from .styles import find_style
 
 _MARGIN, _GAP, _CELL, _SIDEBAR = 28, 22, 215, 250
 _THUMB = 320
@@ -45,6 +46,7 @@ def explanation_sheet(
     Raises:
         InputError: As `attribution_picture`.
     """
+    style = find_style(style)
     size = panels.panel_size((photo.height, photo.width), 250, longest=560)
     small, placed = panels.resized(photo, placement, size)
     rows = panels.arrange(attributions, index)

@@ -15,12 +15,13 @@ from ...data.images import read_image
 from ...data.preprocess import Preprocess
 from ...engine.call import Call, check_input
 from ...engine.targets.classes import class_scores
-from ...engine.targets.names import ClassNames, as_number
+from ...engine.targets.names import ClassNames
 from ...engine.targets.numbers import numbers_of
 from ...errors import InputError, ModelError, SeewhyWarning
 from ...models.call import call_of, labels_of
 from ...models.classes import in_classes_of
 from ...models.model import Model
+from ...names import as_number
 from ..gradients.losses import loss_values, same_values
 from ..problem import Loss, check_loaded, cross_entropy
 from ..solvers.solver import Solver
