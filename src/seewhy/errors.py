@@ -7,6 +7,7 @@ SeewhyError
 │   ├── LayerError       a layer that is not there, did not run, or is no picture
 │   └── TargetError      something to explain that the output does not have
 ├── ArgumentTypeError (TypeError)
+├── MissingPackageError (ImportError)
 └── MissingExtraError (ImportError)
 """
 
@@ -49,6 +50,13 @@ class ArgumentTypeError(SeewhyError, TypeError):
     """An argument has a type that is not accepted."""
 
 
+class MissingPackageError(SeewhyError, ImportError):
+    """A package that only this needs is not installed."""
+
+    def __init__(self, feature: str, package: str) -> None:
+        super().__init__(f"{feature} needs {package}, which is not installed: pip install {package}")
+
+
 class MissingExtraError(SeewhyError, ImportError):
     """An optional dependency is not installed."""
 
@@ -67,15 +75,24 @@ def did_you_mean(name: str, known: Iterable[str], *, most: int = 5) -> str:
     are written alike.
     """
     lowered = {known_name.lower(): known_name for known_name in known}
-    asked = _words(name)
-    if not asked:
-        return ""
-    whole = [low for low in lowered if asked <= _words(low)]
-    begun = [low for low in lowered if all(any(w.startswith(a) for w in _words(low)) for a in asked)]
-    alike = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
-    within = [low for low in lowered if name.lower() in low]
-    near = (whole or begun or list(dict.fromkeys([*alike, *within]))[:3])[:most]
+    near = _nearest(name.lower(), list(lowered))[:most] if _words(name) else []
     return "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?" if near else ""
+
+
+def _nearest(name: str, known: list[str]) -> list[str]:
+    """Those with all words of the name, else with words that begin so, else those that are written alike."""
+    asked = _words(name)
+    whole = [each for each in known if asked <= _words(each)]
+    if whole:
+        return whole
+    begun = [each for each in known if all(_begins(a, each) for a in asked)]
+    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    within = [each for each in known if name in each]
+    return begun or list(dict.fromkeys([*alike, *within]))[:3]
+
+
+def _begins(word: str, name: str) -> bool:
+    return any(each.startswith(word) for each in _words(name))
 
 
 def _words(name: str) -> set[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from .errors import InputError, TargetError, did_you_mean
 
+REPR = 590  # characters of a repr: notebooks store it beside every picture
 _SHOWN = 4  # of several classes of one name
 _TOP = re.compile(r"top\d+")
 
@@ -181,3 +183,27 @@ def as_number(text: str) -> int | None:
     """The whole number that a text is, None where it is none."""
     text = text.strip()
     return int(text) if text.removeprefix("-").isdecimal() else None
+
+
+def at_most(text: str, most: int = REPR) -> str:
+    """A text cut in its middle to at most so many characters."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 3]} … {text[-end:]}"
+
+
+def table_lines(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Rows of equal keys as lines in columns two blanks apart, below a line of the keys; wide letters count twice."""
+    cells = [[*rows[0]], *([*map(str, row.values())] for row in rows)] if rows else []
+    widths = [max(map(_columns_of, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(_padded, row, widths)).rstrip() for row in cells]
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _columns_of(text))
+
+
+def _columns_of(text: str) -> int:
+    """How wide a terminal shows a text."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from seewhy.cli import run
-from seewhy.cli.asked import asked_methods, check_fuse, check_options
+from seewhy.cli.asked import asked_fuse, asked_methods, check_options
 from seewhy.errors import InputError
 
 _WRONG = [
@@ -67,10 +67,11 @@ for arguments, _ in {_WRONG!r}:
 def test_names_as_people_write_them_and_lists() -> None:
     assert asked_methods(["Grad-CAM,LayerCAM", "smooth:GradCAM++"]) == ["grad_cam", "layer_cam", "smooth:grad_cam_pp"]
     check_options(["RISE.samples=3", "smooth:grad_cam.noise=1"], ["rise", "smooth:grad_cam"])
-    check_fuse("layer", ["grad_cam"], ["all-stages"])
-    check_fuse("method", ["grad_cam", "rise"], None)
+    assert asked_fuse("layer", ["grad_cam"], ["all-stages"]) == "layer"
+    assert asked_fuse("method", ["grad_cam", "rise"], None) == "method"
+    assert asked_fuse(None, ["grad_cam"], None) is None
     with pytest.raises(InputError, match="would fuse grad_cam with nothing"):
-        check_fuse("method", ["grad_cam", "grad_cam"], None)
+        asked_fuse("method", ["grad_cam", "grad_cam"], None)
 
 
 def test_a_usage_error_points_to_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any
+from typing import TextIO
 
 from .app import app
 
@@ -29,7 +29,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         with warnings.catch_warnings():
             if not debug:
-                warnings.showwarning = _tell_warning  # type: ignore[assignment]
+                warnings.showwarning = _tell_warning
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
         sys.stdout.flush()
         return _interrupted(arguments) if status == 130 else status or 0  # newer typer returns 130, older raises Abort
@@ -59,7 +59,14 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
 
 
-def _tell_warning(message: Warning | str, *where: Any) -> None:
+def _tell_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     print(f"seewhy: {message}", file=sys.stderr)
 
 

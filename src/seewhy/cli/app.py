@@ -25,7 +25,7 @@ from .arguments import (
     StyleOption,
     TargetsOption,
 )
-from .asked import check_fuse, check_metrics, check_request, checked
+from .asked import asked_fuse, check_metrics, check_request, checked
 from .influence_app import influence
 
 app = typer.Typer(
@@ -80,7 +80,7 @@ def explain(
 ) -> int:
     """Explains what a model says of your photos."""
     methods = checked(method, option, targets=target, model=model, labels=labels, device=device, style=style)
-    check_fuse(fuse, methods, layer)
+    over = asked_fuse(fuse, methods, layer)
     from .explain import explain_photos
 
     return explain_photos(
@@ -89,7 +89,7 @@ def explain(
         methods=methods,
         targets=target or ["top1"],
         layers=layer,
-        fuse=fuse,
+        fuse=over,
         style=style,
         out=out,
         report=report,
@@ -327,19 +327,7 @@ def layers(
     from .show import table
 
     flow = list_layers(model)
-    rows: list[dict[str, Any]] = [
-        {
-            "layer": r.name or "(the model)",
-            "kind": r.kind,
-            "shape": "x".join(map(str, r.shape[1:])),
-            "grid": "x".join(map(str, r.layout.grid)) if r.layout else "",
-            "layout": r.layout.kind.replace("_", " ") if r.layout else "",
-            "prefix tokens": r.layout.prefix if r.layout else 0,
-            "chosen": "default" if r.name == flow.chosen[-1] else "all-stages" if r.name in flow.chosen else "",
-        }
-        for r in flow.records
-        if every or r.layout
-    ]
+    rows = flow.table(every=every)
     if as_json:
         print(json.dumps({"model": model, "default": flow.chosen[-1], "all-stages": flow.chosen, "layers": rows}))
     else:

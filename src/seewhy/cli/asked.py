@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 from ..errors import InputError
 from ..names import Spellings, check_classes, check_device, check_option, known_name, split_names, split_targets
 from . import sources
 
 _SMOOTH = "smooth:"
-_LEVELS = ("layer", "method")
 
 
 def checked(
     methods: Sequence[str] | None,
     options: Sequence[str] | None,
     *,
-    targets: Sequence[str] | None = None,
-    **others: Any,
+    targets: Sequence[str] | None,
+    model: str,
+    labels: object,
+    device: str,
+    style: str | None = None,
+    rule: str | None = None,
 ) -> list[str]:
-    """The methods that --method asks for, once every name in a request is one; `others` are of `check_request`.
+    """The methods that --method asks for, once every name in a request is one.
 
     Raises:
         InputError: one is none, or an option would do nothing.
     """
     found = asked_methods(methods or ["grad_cam"])
     check_options(options or (), found)
-    check_request(targets=targets or (), **others)
+    named = targets or ()
+    check_request(device=device, style=style, rule=rule, model=model, labels=labels, targets=named)
     return found
 
 
@@ -67,20 +71,25 @@ def check_options(texts: Sequence[str], methods: Sequence[str]) -> None:
         check_option(name, option.strip(), options)
 
 
-def check_fuse(over: str | None, methods: Sequence[str], layers: Sequence[str] | None) -> None:
-    """Says that --fuse is of nothing known, or would do nothing.
+def asked_fuse(
+    over: str | None, methods: Sequence[str], layers: Sequence[str] | None
+) -> Literal["layer", "method"] | None:
+    """What --fuse asks for, unless that would do nothing.
 
     Raises:
         InputError: likewise.
     """
     if over is None:
-        return
-    if over not in _LEVELS:
+        return None
+    if over == "method":
+        if len(set(methods)) < 2:
+            raise InputError(f"--fuse method would fuse {methods[0]} with nothing; give --method two or more")
+        return "method"
+    if over != "layer":
         raise InputError(f"--fuse {over!r} cannot be fused over; use 'layer' or 'method'")
-    if over == "method" and len(set(methods)) < 2:
-        raise InputError(f"--fuse method would fuse {methods[0]} with nothing; give --method two or more")
-    if over == "layer" and len(set(layers or ())) < 2 and list(layers or ()) != ["all-stages"]:
+    if len(set(layers or ())) < 2 and list(layers or ()) != ["all-stages"]:
         raise InputError("--fuse layer would fuse one layer with nothing; give --layer two or more, or all-stages")
+    return "layer"
 
 
 def check_metrics(texts: Sequence[str]) -> None:

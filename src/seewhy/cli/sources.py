@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 _PACKAGE = Path(__file__).parent.parent
 _OBJECTS = ("running", "settings", "method")  # of metrics, which no text gives
@@ -31,14 +30,20 @@ def methods() -> dict[str, Listed]:
     inside = _literal("methods.formula", "HOW_IT_RUNS")
     found: dict[str, Listed] = {}
     for variable in _names_in("methods.catalog", "METHODS"):
-        module, call = _assigned_where(*_imported("methods.catalog", variable))
+        module, name = _imported("methods.catalog", variable)
+        call = _assigned(module, name)
         assert isinstance(call, ast.Call)
         keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-        texts = [*map(_text, call.args[:2]), *(_text(keywords[key]) for key in ("name", "title") if key in keywords)]
-        name, title = [text for text in texts if text is not None][:2]
         options = keywords.get("options") or _options_made_by(module, call.func)
+        name, title = _name_and_title_in(call.args[:2], keywords)
         found[name] = Listed(title, tuple(key for key in _keys(options) if key not in inside))
     return found
+
+
+def _name_and_title_in(args: list[ast.expr], keywords: dict[str | None, ast.expr]) -> list[str]:
+    """What a method is given as its name and its title, in their places or by name."""
+    given = [*args, *(keywords[key] for key in ("name", "title") if key in keywords)]
+    return [text for text in map(_text, given) if text is not None][:2]
 
 
 @cache
@@ -71,13 +76,13 @@ def solvers() -> dict[str, Listed]:
 def names(module: str, variable: str) -> tuple[str, ...]:
     """The texts of a tuple, or the keys of a dictionary, that a module of the package assigns."""
     value = _assigned(module, variable)
-    return tuple(_keys(value)) if isinstance(value, ast.Dict) else tuple(_literal(module, variable))
+    return tuple(_keys(value)) if isinstance(value, ast.Dict) else _literal(module, variable)
 
 
 @cache
 def embedded_model() -> str:
     """The name of the model that comes with the installation."""
-    return str(_literal("models.families", "DEFAULT_MODEL"))
+    return str(ast.literal_eval(_assigned("models.families", "DEFAULT_MODEL")))
 
 
 @cache
@@ -113,12 +118,8 @@ def _assigned(module: str, variable: str) -> ast.expr:
     return value
 
 
-def _assigned_where(module: str, variable: str) -> tuple[str, ast.expr]:
-    return module, _assigned(module, variable)
-
-
-def _literal(module: str, variable: str) -> Any:
-    return ast.literal_eval(_assigned(module, variable))
+def _literal(module: str, variable: str) -> tuple[str, ...]:
+    return tuple(ast.literal_eval(_assigned(module, variable)))
 
 
 def _names_in(module: str, variable: str) -> list[str]:

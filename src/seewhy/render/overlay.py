@@ -73,7 +73,8 @@ def attribution_picture(
     behind a dashed line. A map as fine as the input in which pixel noise dominates (more than a quarter of its variance
     is gone after a blur of 1.2 % of its longer side) is shown blurred by that much and clipped at the 99.5th percentile
     of its magnitude, in the styles that lay it over the photo; the map itself stays as it is. A map that cannot be
-    read (`maps.READABLE`) is not painted: the photo says its status and what that means.
+    read (`maps.READABLE`) is not painted: the photo says its status and what that means. What else is said of a map
+    (`Attribution.remarks`) stands on it in short, after the word "unsure".
 
     Args:
         attribution: The maps of a batch.
@@ -95,16 +96,16 @@ def attribution_picture(
     table = _table(colormap or _table_name(chosen, attribution, index))
     pixels = np.asarray(photo.convert("RGB"), np.float32)  # (H, W, 3)
     status = attribution.status[index]
-    notice = reading.status_words(attribution, index)
+    head, notice = reading.notice(attribution, index)
     if status in maps.READABLE:
         values = _values(attribution, index, placement, chosen)
         if chosen not in _WITHOUT_ZERO and not np.nan_to_num(values).any():
-            status, notice = "empty", "all of the evidence lies outside the photo"
+            status, head, notice = "empty", "empty", "all of the evidence lies outside the photo"
     readable = status in maps.READABLE
     painted = _paint(chosen, pixels, values, table, opacity) if readable else _grey(pixels) * 0.9
     picture = _finish(painted, pixels, placement)
     if notice:
-        drawing.label_strip(picture, status.replace("_", "-"), notice)
+        drawing.label_strip(picture, head, notice, lines_high=24 if readable else 17)
     return picture
 
 

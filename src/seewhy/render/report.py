@@ -116,6 +116,7 @@ def _cell(
         "status": status,
         "meaning": meaning,
         "trust": reading.trust_words(attribution, index),
+        "unsure": reading.other_remarks(attribution, index),
         "picture": _jpeg(attribution_picture(attribution, index, photo, placement, style=style)),
         "alt": f"{method} for {target}: {place if status in maps.READABLE else f'no map, {meaning}'}.",
     }

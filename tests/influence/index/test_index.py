@@ -200,7 +200,7 @@ def test_bad_input_is_one_line(net: TinyCNN, data: Any, photos: Photos) -> None:
             fit(model, given)
     with pytest.raises(InputError, match="the model has no preprocess"):
         fit(net, photos)
-    with pytest.raises(InputError, match="solver='last_layr' is not known; did you mean 'last_layer'"):
+    with pytest.raises(InputError, match="solver 'last_layr' is unknown; did you mean 'last_layer'"):
         fit(net, data, solver="last_layr")
     with pytest.raises(InputError, match="x has NaN"):
         fit(net, data).scores(x[:1] * float("nan"))
