@@ -113,7 +113,7 @@ class Evaluation:
         told = {(row.method, row.layer): row.remarks for row in self.rows if row.remarks}
         return tuple(
             f"{method}{f' at {layer}' if layer else ''}: {said[0]}"
-            + (f" (and something of {len(said) - 1} more maps)" if len(said) > 1 else "")
+            + (f" (something is said of {len(said) - 1} more maps)" if len(said) > 1 else "")
             for (method, layer), said in told.items()
         )
 
@@ -128,7 +128,7 @@ class Evaluation:
         panels = [self._panel(metric, target, several=several) for metric, target in keys]
         photos = "1 photo" if len(self.names) == 1 else f"{len(self.names)} photos"
         so_far = "" if self.finished else " so far"
-        unsure = [textwrap.shorten(said, 130, placeholder=" ...") for said in self.remarks]
+        unsure = [textwrap.shorten(said, 200, placeholder=" ...") for said in self.remarks]
         return curves_picture(panels, title=f"{self.model}, {photos}{so_far}", remarks=unsure)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:

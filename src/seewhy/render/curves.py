@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from .drawing import FAINT, INK, RULE, WARN
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (2, 2)))
 WIDTH, HEIGHT, DPI = 5.2, 3.7, 110  # a panel in inches
+_LETTERS = 76  # of a line of text below a panel
 LONGEST = 26  # letters of a name
 
 
@@ -72,15 +74,15 @@ def curves_picture(panels: Sequence[Panel], *, title: str = "", remarks: Sequenc
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    height = HEIGHT * rows + 0.4 * bool(title) + 0.25 * len(remarks)
+    said = [line for one in remarks for line in textwrap.wrap(f"unsure: {one}", _LETTERS * columns)]
+    height = HEIGHT * rows + 0.4 * bool(title) + 0.2 * len(said)
     figure: Any = Figure(figsize=(WIDTH * columns, height), dpi=DPI, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.04, hspace=0.06)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_rgb(INK))
-    if remarks:  # as a label of the whole figure, for which the layout makes room
-        said = "\n".join(f"unsure: {one}" for one in remarks)
-        figure.supxlabel(said, x=0.01, ha="left", fontsize=9, color=_rgb(WARN))
+    if said:  # as a label of the whole figure, for which the layout makes room
+        figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=9, color=_rgb(WARN))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for place in axes[len(panels) :]:
         place.set_axis_off()
