@@ -32,7 +32,6 @@ KNOWN_LONG_FUNCTIONS = {
     "cli/train.py: train_model",
     "influence/index/index.py: fit",
     "methods/explain.py: explain_batches",
-    "methods/lime/lime.py: _lime",
     "metrics/evaluate.py: evaluate",
     "metrics/localization/evaluate.py: evaluate_localisation",
     "models/training/training.py: train",

@@ -1,112 +1,101 @@
-"""Names: shown on one line, safe as files, no formulas in spreadsheets, the same again out of JSON."""
+"""Names as people write them."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from seewhy.cli.show import said, table
-from seewhy.data.disk import json_bytes
-from seewhy.names import cell, file_stem, shown, within_bytes
+from seewhy.errors import InputError, TargetError, did_you_mean
+from seewhy.influence.solvers import find_solver
+from seewhy.maps.boxes import RULES, find_rule
+from seewhy.methods.catalog import METHODS, find_method
+from seewhy.metrics.catalog import LOCALIZATION, METRICS, find_metric
+from seewhy.names import Spellings, check_classes, check_device, find_name, known_name, split_names, split_targets
+from seewhy.render.styles import find_style
 
-ODD = os.fsdecode(b"bad\xff\xfe.jpg")
-NAMES = {
-    "plain cat.jpg": "plain cat.jpg",
-    "고양이 №1 🐈.jpg": "고양이 №1 🐈.jpg",
-    "two\nlines\r.jpg": r"two\nlines\r.jpg",
-    "\x1b[31mred\x07": r"\x1b[31mred\x07",
-    "\x9b31m": r"\x9b31m",
-    ODD: r"bad\xff\xfe.jpg",
-    "gpj.\u202etac": r"gpj.\u202etac",
-    "a\u2028b\u200e": r"a\u2028b\u200e",
-    "lone \ud83d": r"lone \ud83d",
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_shown_on_one_line_and_acts_on_nothing(name: str) -> None:
-    assert shown(name) == NAMES[name]
-    assert shown(Path(name)) == NAMES[name]
-    assert shown(name).encode().decode() == shown(shown(name))
-
-
-def test_a_long_name_gives_way_in_its_middle() -> None:
-    assert shown("abcdefghij.jpg", 9) == "abcd….jpg"
-    assert shown("abc", 3) == "abc"
-    assert {len(shown("x" * 255, most)) for most in (1, 2, 16, 60)} == {1, 2, 16, 60}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_json_gives_a_name_back(name: str) -> None:
-    written = json_bytes({"name": name})
-    assert json.loads(written.decode()) == {"name": name}
-    assert os.fsencode(json.loads(json_bytes(ODD))) == b"bad\xff\xfe.jpg"
+FORMS = ("probability", "margin")
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("written", "meant"),
     [
-        *NAMES,
-        "x" * 255,
-        "한" * 255,
-        "CON",
-        "con",
-        "Aux.b",
-        "LPT1",
-        "..",
-        ".",
-        "",
-        "a/b\\c:d*?",
-        "explanation.json.part",
+        ("Grad-CAM", "grad_cam"),
+        ("gradcam", "grad_cam"),
+        ("grad-cam++", "grad_cam_pp"),
+        ("GradCAMpp", "grad_cam_pp"),
+        ("LayerCAM", "layer_cam"),
+        ("integrated gradients", "integrated_gradients"),
+        ("SmoothGrad", "smooth_grad"),
+        ("Guided Backpropagation", "guided_backprop"),
+        ("input \N{MULTIPLICATION SIGN} gradient", "input_x_gradient"),
+        ("RISE", "rise"),
     ],
 )
-def test_a_stem_is_a_file_everywhere(tmp_path: Path, name: str) -> None:
-    stem = file_stem(name)
-    (tmp_path / stem).mkdir()
-    assert stem == within_bytes(stem, 121)
-    assert stem.lower() not in {"con", "aux.b", "lpt1"}
-    assert not set(stem) & set('/\\:*?"<>| \n\x1b')
-    assert stem[0] != "."
+def test_methods_are_found_as_people_write_them(written: str, meant: str) -> None:
+    assert find_method(written) is METHODS[meant]
 
 
-def test_stems_are_no_files_that_we_write() -> None:
-    ours = ["explanation.json", "report.html", "maps.npz", "evaluation.csv", "explanation.json.part", "a.lock"]
-    assert [file_stem(name) for name in ours] == [f"{name}_" for name in ours]
-    assert [file_stem(name) for name in ("cat", "IMG_1.2", "a b")] == ["cat", "IMG_1.2", "a_b"]
+def test_every_name_and_every_title_finds_its_own() -> None:
+    assert all(find_method(m.title) is m for m in METHODS.values())
+    assert all(type(find_metric(m.title, m)) is m for m in {**METRICS, **LOCALIZATION}.values())  # type: ignore[type-abstract]
 
 
-def test_a_text_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
-    texts = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "cat", "", "a=b"]
-    assert [cell(text) for text in texts] == [
-        "'=cmd|' /C calc'!A0",
-        "'+1",
-        "'-1",
-        "'@SUM(A1)",
-        "'\\t=1",
-        "'\\r=1",
-        "cat",
-        "",
-        "a=b",
-    ]
-    numbers: list[Any] = [-1.5, 3, None, True]
-    assert [cell(value) for value in numbers] == numbers
-    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow([cell(ODD), cell("two\nlines")])
-    assert (tmp_path / "a.csv").read_text() == "bad\\xff\\xfe.jpg,two\\nlines\n"
+def test_metrics_solvers_styles_and_rules_likewise() -> None:
+    assert find_metric("Pixel-Flipping").name == "pixel_flipping"
+    assert find_metric("Parameter randomization").name == "parameter_randomisation"
+    assert find_solver("EK-FAC").name == "ekfac"
+    assert find_solver("LastLayer").name == "last_layer"
+    assert find_style("Gray") == "grey"
+    assert find_style(None) is None
+    assert find_rule("CAM 2016") is not None
+    assert find_rule("CAM 2016") == RULES["cam2016"]
 
 
-def test_a_table_holds_whatever_the_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seewhy.cli.show.console.width", 80)
-    rows = [{"photo": name, "explained": "tiger cat", "status": "ok"} for name in ("x" * 251 + ".jpg", "\x1b[2J\n")]
-    table("Why", rows)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split() for line in lines[:2]] == [["Why"], ["photo", "explained", "status"]]
-    assert [line.split()[1:] for line in lines[2:]] == [["tiger", "cat", "ok"]] * 2
-    assert lines[2].split()[0] == "x" * 13 + "…" + "x" * 8 + ".jpg"
-    assert lines[3].split()[0] == r"\x1b[2J\n"
-    assert said("[bold]\x1b") == r"\[bold]\x1b"
+def test_a_name_that_could_be_two_is_none() -> None:
+    assert find_name("a-b", ["a_b", "A b"]) is None
+    assert find_name("a_b", ["a_b", "A b"]) == "a_b"
+    with pytest.raises(InputError, match=r"^thing 'x' is unknown \(accepted: a, b\)$"):
+        known_name("x", ["a", "b"], what="thing")
+
+
+def test_words_go_before_letters_in_a_suggestion() -> None:
+    labels = ["oystercatcher", "tiger cat", "Egyptian cat", "crate", "catamaran", "bat"]
+    assert did_you_mean("cat", labels) == "; did you mean 'tiger cat' or 'Egyptian cat'?"
+    assert did_you_mean("cata", labels) == "; did you mean 'catamaran'?"
+    assert did_you_mean("craet", labels).startswith("; did you mean 'crate'")
+    assert did_you_mean("catcher", labels).startswith("; did you mean 'oystercatcher'")
+    assert did_you_mean("", labels) == did_you_mean("zzz", labels) == ""
+
+
+def test_lists_with_commas() -> None:
+    assert split_names("grad_cam, layer_cam,rise") == ["grad_cam", "layer_cam", "rise"]
+    assert split_names("one") == ["one"]
+    assert split_names(",") == [","]
+
+
+def test_a_label_with_a_comma_stays_one_target() -> None:
+    labels = Spellings(["crane, bird", "crane, machine", "cat", "dog/wolf"])
+    assert split_targets("top3,top1", labels, FORMS) == ["top3", "top1"]
+    assert split_targets("crane, bird", labels, FORMS) == ["crane, bird"]
+    assert split_targets("cat,crane, machine,top1", labels, FORMS) == ["cat", "crane, machine", "top1"]
+    assert split_targets("probability:crane, bird,cat", labels, FORMS) == ["probability:crane, bird", "cat"]
+    assert split_targets("margin:cat/crane, bird", labels, FORMS) == ["margin:cat/crane, bird"]
+    assert split_targets("top3,1", None, FORMS) == ["top3", "1"]
+
+
+def test_classes_in_targets_are_checked() -> None:
+    labels = Spellings(["tiger cat", "crane", "crane", "dog/wolf"])
+    for right in ("top3", "tiger cat", "probability:tiger cat", "margin:tiger cat/0", "0", "margin:dog/wolf/tiger cat"):
+        check_classes(right, labels, FORMS)
+    for wrong, said in (("cat", "'tiger cat'"), ("probability:cat", "'tiger cat'"), ("crane", r"1 \(crane\), 2")):
+        with pytest.raises(TargetError, match=said):
+            check_classes(wrong, labels, FORMS)
+    with pytest.raises(TargetError, match="target 'cat' is not a label"):
+        check_classes("margin:cat/tiger cat", labels, FORMS)
+
+
+def test_devices_are_kinds_with_or_without_a_number() -> None:
+    check_device("cuda:1", ("cpu", "cuda"))
+    with pytest.raises(InputError, match="did you mean 'cuda'"):
+        check_device("cdua", ("cpu", "cuda"))
+    with pytest.raises(InputError, match=r"device 'cuda:one' cannot be used; accepted: cpu, cuda"):
+        check_device("cuda:one", ("cpu", "cuda"))

@@ -7,12 +7,14 @@ SeewhyError
 │   ├── LayerError       a layer that is not there, did not run, or is no picture
 │   └── TargetError      something to explain that the output does not have
 ├── ArgumentTypeError (TypeError)
+├── MissingPackageError (ImportError)
 └── MissingExtraError (ImportError)
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -48,6 +50,13 @@ class ArgumentTypeError(SeewhyError, TypeError):
     """An argument has a type that is not accepted."""
 
 
+class MissingPackageError(SeewhyError, ImportError):
+    """A package that only this needs is not installed."""
+
+    def __init__(self, feature: str, package: str) -> None:
+        super().__init__(f"{feature} needs {package}, which is not installed: pip install {package}")
+
+
 class MissingExtraError(SeewhyError, ImportError):
     """An optional dependency is not installed."""
 
@@ -59,12 +68,32 @@ class SeewhyWarning(UserWarning):
     """The result stands, and there is something to know about it."""
 
 
-def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """Returns "; did you mean 'a' or 'b'?" for the known names nearest to `name`, or an empty string."""
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 5) -> str:
+    """Returns "; did you mean 'a' or 'b'?" for the known names nearest to `name`, or an empty string.
+
+    Nearest are those of which it is a word ("cat": "tiger cat"), then those with words that begin so, then those that
+    are written alike.
+    """
     lowered = {known_name.lower(): known_name for known_name in known}
-    near = difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=0.6)
-    if name:
-        near += [low for low in lowered if name.lower() in low and low not in near][: most - len(near)]
-    if not near:
-        return ""
-    return "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?"
+    near = _nearest(name.lower(), list(lowered))[:most] if _words(name) else []
+    return "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?" if near else ""
+
+
+def _nearest(name: str, known: list[str]) -> list[str]:
+    """Those with all words of the name, else with words that begin so, else those that are written alike."""
+    asked = _words(name)
+    whole = [each for each in known if asked <= _words(each)]
+    if whole:
+        return whole
+    begun = [each for each in known if all(_begins(a, each) for a in asked)]
+    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    within = [each for each in known if name in each]
+    return begun or list(dict.fromkeys([*alike, *within]))[:3]
+
+
+def _begins(word: str, name: str) -> bool:
+    return any(each.startswith(word) for each in _words(name))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"(?:[^\W_]|\.)+", name.lower()))  # a layer's dotted name is one

@@ -1,64 +1,209 @@
-"""Names, whatever characters are in them: as people see them, as files are called after them, and in spreadsheets.
-
-In JSON a name stays what it is (`data.disk.json_bytes`): bytes that are no UTF-8, which Python holds as lone
-surrogates, are written as JSON's own escapes (`\\udcff`), and read back as the same name.
-"""
+"""Names as people write them, of methods, metrics, solvers and styles, and of a model's classes. Loads nothing slow."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-# What moves a cursor, breaks a line or turns the direction of what follows; and bytes that are no UTF-8.
-_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_LINE_ENDS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, on Windows
-_OURS = re.compile(r".*\.(part|lock|jsonl?|npz|html|csv|parquet|png)", re.IGNORECASE)  # what we write beside
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from .errors import InputError, TargetError, did_you_mean
+
+REPR = 590  # characters of a repr: notebooks store it beside every picture
+_SHOWN = 4  # of several classes of one name
+_TOP = re.compile(r"top\d+")
 
 
-def shown(name: object, most: int | None = None) -> str:
-    """A name as people see it, on one line: what would act, break or fail to be written is told as `\\x1b`.
+def find_name(given: str, known: Iterable[str], titles: Mapping[str, str] | None = None) -> str | None:
+    """Which of the known names is meant; None for none, or for several.
+
+    A name is found as it is, else whatever its case, blanks and hyphens: "Grad-CAM", "gradcam" and "grad cam" are
+    grad_cam, "grad-cam++" is grad_cam_pp. `titles` are what people call some of them.
+    """
+    names = list(known)
+    if given in names:
+        return given
+    meant = {name for name in names if plain(given) in (plain(name), plain((titles or {}).get(name, name)))}
+    return meant.pop() if len(meant) == 1 else None
+
+
+def known_name(
+    given: str, known: Iterable[str], *, what: str, titles: Mapping[str, str] | None = None, ways: str = ""
+) -> str:
+    """As `find_name`, of what there has to be.
 
     Args:
-        name: a text, a path, or what `str` makes one.
-        most: how many characters at most; a longer one gives way in its middle.
+        what: kind of name, for the error.
+        ways: how to learn which there are, for the error; all are named unless given.
+
+    Raises:
+        InputError: none is meant, or several are.
     """
-    text = _NOT_SHOWN.sub(_escape, str(name))
-    if most is None or len(text) <= most:
+    names = list(known)
+    found = find_name(given, names, titles)
+    if found is None:
+        listed = ways or f"accepted: {', '.join(names)}"
+        raise InputError(f"{what} {given!r} is unknown{did_you_mean(given, names)} ({listed})")
+    return found
+
+
+def check_option(of: str, option: str, known: Iterable[str]) -> None:
+    """Says that something has no such option, and which it has.
+
+    Raises:
+        InputError: it is not among the known.
+    """
+    names = list(known)
+    if option not in names:
+        hint = did_you_mean(option, names)
+        raise InputError(f"{of} has no option {option!r}{hint}; its options: {', '.join(names) or 'none'}")
+
+
+def check_device(name: str, kinds: Iterable[str]) -> None:
+    """Says that a text names no kind of device, such as "cuda:one".
+
+    Raises:
+        InputError: it is none of the kinds, with or without a number.
+    """
+    kind, colon, number = str(name).partition(":")
+    known = list(kinds)
+    if kind not in known or (colon and not number.isdecimal()):
+        hint = did_you_mean(kind, known) if kind not in known else ""
+        accepted = f"accepted: {', '.join(known)}, with a number as 'cuda:1'"
+        raise InputError(f"device {name!r} cannot be used{hint}; {accepted}; 'cpu' always can")
+
+
+def plain(name: str) -> str:
+    """A name without case, blanks, hyphens and spellings that differ between countries; "++" is "pp"."""
+    letters = re.sub(r"[^\w]|_", "", name.casefold().replace("+", "p").replace("\N{MULTIPLICATION SIGN}", "x"))
+    return letters.replace("iz", "is").replace("gray", "grey")
+
+
+def split_names(text: str, is_one: Callable[[str], bool] = lambda _: False) -> list[str]:
+    """The parts of a list with commas; what `is_one` says is a name stays whole, the longest first.
+
+    "top3,top1" are two; "crane, bird" is one where a class is called so.
+    """
+    pieces = text.split(",")
+    found: list[str] = []
+    start = 0
+    while start < len(pieces):
+        runs = (",".join(pieces[start:stop]) for stop in range(len(pieces), start + 1, -1))
+        run = next((run for run in runs if is_one(run.strip())), pieces[start])
+        found.append(run.strip() if len(pieces) > 1 else run)
+        start += run.count(",") + 1
+    return [one for one in found if one] or [text]
+
+
+def split_targets(text: str, labels: Spellings | None, forms: Iterable[str]) -> list[str]:
+    """The targets in a list with commas; what is a class's name, or a form of one, stays whole."""
+
+    def is_one(part: str) -> bool:
+        form, colon, name = part.partition(":")
+        asked = name if colon and form in forms else part
+        return labels is not None and any(all(map(labels.columns, cut)) for cut in _cuts(asked))
+
+    return split_names(text, is_one)
+
+
+def check_classes(target: str, labels: Spellings, forms: Iterable[str]) -> None:
+    """Says of the class that a target such as "tabby", "probability:tabby" or "margin:A/B" names that there is none.
+
+    Raises:
+        TargetError: there is none of that name, or several are meant.
+    """
+    form, colon, name = target.partition(":")
+    asked = name.strip() if colon and form in forms and not labels.columns(target) else target
+    if _TOP.fullmatch(asked):
+        return
+    cuts = _cuts(asked) if form == "margin" else [(asked,)]
+    if len(cuts) == 2:  # the whole, and one way to read it as two
+        cuts = cuts[1:]
+    if len(cuts) == 1:
+        for each in cuts[0]:
+            labels.column(each)
+
+
+def _cuts(text: str) -> list[tuple[str, ...]]:
+    """A text as one name, and as each two that a slash divides it into."""
+    parts = text.split("/")
+    return [(text,), *(("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts)))]
+
+
+class Spellings:
+    """The columns that class names mean: by the name as it is written, else in any case, else by a synonym.
+
+    Synonyms are the parts of a name between commas.
+
+    Args:
+        labels: a name for each column.
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = labels
+        self._written: dict[str, list[int]] = {}
+        self._whole: dict[str, list[int]] = {}
+        self._synonyms: dict[str, list[int]] = {}
+        for i, label in enumerate(labels):
+            self._written.setdefault(label, []).append(i)
+            self._whole.setdefault(label.strip().casefold(), []).append(i)
+            for part in {part.strip().casefold() for part in label.split(",")}:
+                self._synonyms.setdefault(part, []).append(i)
+        self._all_numbers = all(as_number(label) is not None for label in labels)
+
+    def columns(self, name: str) -> list[int]:
+        """The columns that have this name: one where it says which, several, or none."""
+        folded = name.strip().casefold()
+        if not folded:
+            return []
+        return self._written.get(name) or self._whole.get(folded) or self._synonyms.get(folded) or []
+
+    def column(self, name: str, *, asked: str = "target") -> int:
+        """The column that a text names, or the number it is.
+
+        Raises:
+            TargetError: no class or several have this name.
+        """
+        found = self.columns(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(f"{i} ({self.labels[i]})" for i in found[:_SHOWN])  # ImageNet has two cranes
+            raise TargetError(f"{asked} {name!r} is the name of several classes: {several}; give the index")
+        number = as_number(name)
+        if number is not None and not self._all_numbers:
+            return number
+        hint = did_you_mean(name, self.labels)
+        if number is not None:
+            first, last = self.labels[0], self.labels[-1]
+            hint = f", whose classes have numbers for names: {first} to {last}; a whole number is the column"
+        raise TargetError(f"{asked} {name!r} is not a label of the model{hint}")
+
+
+def as_number(text: str) -> int | None:
+    """The whole number that a text is, None where it is none."""
+    text = text.strip()
+    return int(text) if text.removeprefix("-").isdecimal() else None
+
+
+def at_most(text: str, most: int = REPR) -> str:
+    """A text cut in its middle to at most so many characters."""
+    if len(text) <= most:
         return text
-    tail = (most - 1) // 2
-    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+    end = most // 3
+    return f"{text[: most - end - 3]} … {text[-end:]}"
 
 
-def _escape(found: re.Match[str]) -> str:
-    char = found.group()
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as os.fsdecode gives it
-        code -= 0xDC00
-    return _LINE_ENDS.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+def table_lines(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Rows of equal keys as lines in columns two blanks apart, below a line of the keys; wide letters count twice."""
+    cells = [[*rows[0]], *([*map(str, row.values())] for row in rows)] if rows else []
+    widths = [max(map(_columns_of, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(_padded, row, widths)).rstrip() for row in cells]
 
 
-def file_stem(name: str, most: int = 120) -> str:
-    """What files or a folder can be called after a name, on every system: letters, digits, and `_.-`.
-
-    It is no device of Windows, and looks like no file that we write ourselves.
-
-    Args:
-        name: any text.
-        most: bytes at most; endings and numbers follow, and a file's name has 255 at most.
-    """
-    stem = within_bytes(re.sub(r"[^\w.-]+", "_", name), most).strip(".") or "image"
-    return f"{stem}_" if _RESERVED.fullmatch(stem) or _OURS.fullmatch(stem) else stem
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _columns_of(text))
 
 
-def within_bytes(text: str, most: int) -> str:
-    """As much of the beginning of a text as has so many bytes in UTF-8."""
-    return text.encode(errors="replace")[:most].decode(errors="ignore")
-
-
-def cell(value: object) -> object:
-    """A cell of a CSV file: a text that a spreadsheet would run as a formula has an apostrophe before it."""
-    if not isinstance(value, str):
-        return value
-    text = shown(value)
-    return f"'{text}" if value.startswith(_FORMULA) else text
+def _columns_of(text: str) -> int:
+    """How wide a terminal shows a text."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

@@ -22,13 +22,17 @@ def cat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_explain_writes_pictures_and_tells_people_on_standard_error(
+def test_explain_writes_pictures_and_prints_a_table_and_remarks_beside_it(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["explain", str(cat), "--out", str(tmp_path / "out"), "--report"]) == 0
     said = capsys.readouterr()
-    assert said.out == ""
-    assert "tiger cat" in said.err
+    assert [line.split()[:3] for line in said.out.splitlines()] == [
+        ["photo", "explained", "probability"],
+        ["cat.jpg", "tiger", "cat"],
+    ]
+    assert "Why efficientnet_lite0 said so" in said.err
+    assert "Look at" in said.err
     assert (tmp_path / "out" / "cat" / "grad_cam.bn2.top1.png").is_file()
     assert (tmp_path / "out" / "report.html").is_file()
 
@@ -50,8 +54,9 @@ def test_the_ledger_is_a_table_for_people_and_part_of_the_json(
 ) -> None:
     arguments = ["explain", str(cat), "-M", "lrp", "-M", "grad_cam", "--ledger", "-o", str(tmp_path)]
     assert run(arguments) == 0
-    said = capsys.readouterr().err
-    assert "relevance of tiger cat by lrp" in said
+    told = capsys.readouterr()
+    said = told.out + told.err
+    assert "relevance of tiger cat by lrp" in told.err
     assert "blocks.3.0.conv_dw" in said
     assert "kept in all" in said
     assert run([*arguments, "--json"]) == 0
@@ -86,9 +91,9 @@ def test_perturbation_methods_take_options_and_warn_in_one_line(
 
 def test_demo_explains_its_photos_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
-    said = capsys.readouterr().err
-    assert "espresso" in said
-    assert "report.html" in said
+    said = capsys.readouterr()
+    assert "espresso" in said.out
+    assert "report.html" in said.err
     for name in ("cat", "coffee"):
         assert (tmp_path / "demo" / name / "sheet.png").is_file()
 
@@ -99,12 +104,12 @@ def test_methods_and_layers_list_what_there_is(capsys: pytest.CaptureFixture[str
         m["name"] for m in json.loads(capsys.readouterr().out)["methods"]
     }
     assert run(["methods"]) == 0
-    assert "Integrated gradients" in capsys.readouterr().err
+    assert "Integrated gradients" in capsys.readouterr().out
     assert run(["layers", "timm:test_resnet", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["default"] == told["all-stages"][-1] == "layer4"
     assert run(["layers", "timm:test_resnet", "--all"]) == 0
-    assert "layer4" in capsys.readouterr().err
+    assert "layer4" in capsys.readouterr().out
 
 
 def test_a_folder_with_a_bad_file_is_explained_without_it(
@@ -137,12 +142,12 @@ def test_a_labels_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     [
         (["explain", "nowhere.jpg"], "image 'nowhere.jpg' does not exist"),
         (["explain", "{cat}", "--model", "timm:resnet5o"], "did you mean 'resnet50'"),
-        (["explain", "{cat}", "--method", "gradcam"], "did you mean 'grad_cam'"),
+        (["explain", "{cat}", "--method", "grad_cma"], "did you mean 'grad_cam'"),
         (["explain", "{cat}", "--layer", "bn3"], "layer 'bn3' is not in EfficientNet; did you mean 'bn2'"),
         (["explain", "{cat}", "--target", "1000"], "target 1000 is not a class"),
         (["explain", "{cat}", "--target", "tabbi"], "did you mean 'tabby'"),
         (["explain", "{cat}", "--style", "pretty"], "pretty"),
-        (["explain", "{cat}", "--fuse", "colour"], "over='colour'"),
+        (["explain", "{cat}", "--fuse", "colour"], "--fuse 'colour' cannot be fused over"),
         (["explain", "{cat}", "--labels", "nowhere.txt"], "labels file 'nowhere.txt' cannot be read"),
         (["explain", "{cat}", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["explain", "{cat}", "--target", ""], "target '' is not a label of the model\n"),
@@ -242,7 +247,8 @@ def test_names_with_brackets_are_no_markup(cat: Path, tmp_path: Path, capsys: py
     out = tmp_path / "[bold]out[red]"
     for command in ("explain", "localize"):
         assert run([command, str(folder), "-o", str(out)]) == 1
-        said = capsys.readouterr().err
+        told = capsys.readouterr()
+        said = told.out + told.err
         assert all(name in said for name in ("[cat].jpg", "[red]photos[-bold]/[dog].jpg", "[bold]out[red]"))
 
 

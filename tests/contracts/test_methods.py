@@ -195,8 +195,8 @@ def test_the_model_itself_may_be_the_layer() -> None:
 
 
 def test_unknown_methods() -> None:
-    with pytest.raises(InputError, match=r"method 'gradcam' is unknown; did you mean 'grad_cam'"):
-        find_method("gradcam")
+    with pytest.raises(InputError, match=r"method 'grad_cma' is unknown; did you mean 'grad_cam'"):
+        find_method("grad_cma")
     with pytest.raises(InputError, match=r"method 'nothing' is unknown"):
         find_method("smooth:nothing")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -17,6 +22,7 @@ import seewhy
 from seewhy.errors import ArgumentTypeError, ImageError, InputError, LayerError, SeewhyError, TargetError
 from seewhy.maps import values as maps
 from seewhy.methods.explain import explain_batches
+from seewhy.methods.explanation import join
 from seewhy.methods.photos import Source
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -66,9 +72,84 @@ def test_attributions_come_as_methods_by_layers_by_targets(explanation: seewhy.E
 def test_select_finds_by_method_and_target(explanation: seewhy.Explanation) -> None:
     assert explanation.select(method="grad_cam", target=0) == [explanation[0]]
     assert explanation.select(target="top2") == [explanation[1], explanation[4]]
-    assert explanation.select(method="cam") == []
+    assert explanation.select(method="Grad-CAM", target="tiger cat") == [explanation[0]]
+    assert explanation.select(method="gradcam", layer="bn2", target="Espresso") == [explanation[0]]
+    assert explanation.select() == list(explanation)
+
+
+def test_select_says_what_there_is_where_nothing_fits(explanation: seewhy.Explanation) -> None:
+    with pytest.raises(InputError, match=r"method=.cam. is not in it; did you mean .*; the explanation has grad_cam, "):
+        explanation.select(method="cam")
+    with pytest.raises(InputError, match=r"layer='bn3' is not in it; did you mean 'bn2'.; the explanation has bn2"):
+        explanation.select(layer="bn3")
     with pytest.raises(TargetError, match="target=7: the explanation has 3 targets"):
         explanation.select(target=7)
+    with pytest.raises(TargetError, match="target='cat' is not in the explanation; did you mean 'tiger cat'"):
+        explanation.select(target="cat")
+
+
+def test_reprs_are_short(model: seewhy.Model, explanation: seewhy.Explanation) -> None:
+    many = seewhy.wrap(nn.Linear(1, 1000), labels=["a name that is very long indeed " * 9] * 1000, name="n" * 999)
+    for shown in (model, many, explanation, *explanation):
+        assert 20 < len(repr(shown)) < 600, repr(shown)
+    assert repr(model).startswith("<Model efficientnet_lite0: EfficientNet, 224 x 224 pixels, 1000 labels: tench, ")
+    assert "cat.png: tiger cat" in repr(explanation)
+    assert repr(explanation[0]).startswith("<Attribution grad_cam at bn2 of top1, 3 x (7 x 7): ")
+
+
+def test_layers_are_a_sequence_and_a_table(model: seewhy.Model) -> None:
+    flow = seewhy.list_layers(model)
+    assert len(flow) == len(flow.records)
+    assert flow[0] is flow.records[0]
+    assert flow["bn2"] in list(flow)
+    assert flow[:2] == flow.records[:2]
+    with pytest.raises(LayerError, match="layer 'bn3' is not among these; did you mean 'bn2'"):
+        flow["bn3"]
+    assert len(repr(flow)) < 600
+    lines = str(flow).splitlines()
+    assert lines[0].split() == ["layer", "kind", "shape", "grid", "layout", "prefix", "tokens", "chosen"]
+    assert len(lines) == len(flow) + 1
+    assert flow.table()[-1]["chosen"] == "default"
+
+
+def test_an_attribution_draws_itself_on_its_photos(explanation: seewhy.Explanation) -> None:
+    first = explanation[0]
+    assert first.picture(1).size == explanation.photos[1].size
+    assert np.array_equal(np.asarray(first.picture(1)), np.asarray(explanation.picture(first, 1)))
+    strip = Image.open(io.BytesIO(first._repr_png_() or b""))
+    assert strip.width > 2 * strip.height / 1.5  # three beside each other
+    figure = Figure()
+    axes = figure.subplots()
+    assert first.plot(axes, index=2) is axes
+    assert axes.get_title() == f"{first.title} of {first.labels[2]}"
+    with pytest.raises(InputError, match="index=3 is no image of the attribution; it has 3: 0 to 2"):
+        first.picture(3)
+    alone = dataclasses.replace(first, photos=None)
+    assert alone._repr_png_() is None
+    with pytest.raises(InputError, match="has no photos to draw on"):
+        alone.show()
+
+
+def test_a_notebook_shows_every_photo_or_says_how_many(explanation: seewhy.Explanation) -> None:
+    whole = Image.open(io.BytesIO(explanation._repr_png_() or b""))
+    assert whole.height >= sum(explanation.sheet(i).height for i in range(3))
+    four = join([explanation, explanation])
+    more = Image.open(io.BytesIO(four._repr_png_() or b""))
+    assert more.width == whole.width
+    assert whole.height < more.height < whole.height + 100  # a line that says 3 of 6
+
+
+def test_a_table_of_numbers_needs_pandas(explanation: seewhy.Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"to_dataframe.. needs pandas, which is not installed: pip install pandas"):
+        explanation.to_dataframe()
+    made = types.SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns))
+    monkeypatch.setitem(sys.modules, "pandas", made)
+    rows, columns = explanation.to_dataframe()  # type: ignore[misc]
+    assert len(rows) == 3 * len(explanation)
+    assert all(set(row) == set(columns) for row in rows)
+    assert rows[0]["photo"] == "cat.png"
+    assert rows[0]["label"] == "tiger cat"
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -121,7 +202,8 @@ def test_all_stages_and_fusion(model: seewhy.Model, photos: list[Path]) -> None:
     assert [tuple(a.map.shape[1:]) for a in staged] == [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
     fused = staged.fuse("layer")[-1]
     torch.testing.assert_close(fused.map, maps.fuse([a.map for a in staged]))
-    assert len(staged.fuse("method")) == len(staged)  # one method: nothing to fuse
+    with pytest.raises(InputError, match="would fuse nothing: for each target there is one method only"):
+        staged.fuse("method")
     with pytest.raises(InputError, match="over='target' cannot be fused over"):
         staged.fuse("target")  # type: ignore[arg-type]
 
@@ -272,7 +354,7 @@ _X = torch.rand(2, 3, 16, 16)
 @pytest.mark.parametrize(
     ("images", "options", "error", "said"),
     [
-        (_X, {"methods": "gradcam"}, InputError, "method 'gradcam' is unknown; did you mean 'grad_cam'"),
+        (_X, {"methods": "grad_cma"}, InputError, "method 'grad_cma' is unknown; did you mean 'grad_cam'"),
         (_X, {"targets": 5}, TargetError, "target 5 is not a class of the model, which has 5: 0 to 4"),
         (_X, {"targets": "top9"}, TargetError, "'top9' asks for 9 classes, the model has 5"),
         (_X, {"targets": "tabby"}, TargetError, "'tabby' is a name, and the model has no labels"),
@@ -282,6 +364,7 @@ _X = torch.rand(2, 3, 16, 16)
         (_X, {"layers": "9"}, LayerError, "layer '9' is not in Sequential"),
         (_X, {"layers": "4"}, LayerError, "which is no picture"),
         (_X, {"batch_size": 0}, InputError, "batch_size=0 is too small"),
+        (_X, {"options": {"rise": {"samples": 3}}}, InputError, "options has 'rise', a method that is not asked for"),
         (_X, {"options": {"grad_cam": {"steps": 3}}}, InputError, "grad_cam has no option 'steps'; its options: none"),
         (_X[:0], {}, InputError, "the batch is empty"),
         ([], {}, InputError, "images is empty"),

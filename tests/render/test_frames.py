@@ -12,8 +12,9 @@ from PIL import Image
 from seewhy.data.preprocess import Placement
 from seewhy.maps.attribution import Attribution
 from seewhy.render.frames import frames_of, frames_shown, number_frames, side_by_side
-from seewhy.render.overlay import STYLES, attribution_picture
+from seewhy.render.overlay import attribution_picture
 from seewhy.render.reading import status_words, where_words
+from seewhy.render.styles import STYLES
 
 
 def of_volume(map_: torch.Tensor, size: tuple[int, int, int]) -> Attribution:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from typing import Any
+from typing import TextIO
 
-from ..names import shown
+from ..safe_names import shown
 from .app import app
 
 
@@ -29,14 +30,16 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         with warnings.catch_warnings():
             if not debug:
-                warnings.showwarning = _tell_warning  # type: ignore[assignment]
+                warnings.showwarning = _tell_warning
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
+        sys.stdout.flush()
         return _interrupted(arguments) if status == 130 else status or 0  # newer typer returns 130, older raises Abort
     except typer.Exit as leaving:
         return int(leaving.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(arguments)
     except BrokenPipeError:  # the reader of our output left
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # else Python complains at its own flush
         return 0
     except SeewhyError as error:
         if debug:
@@ -47,7 +50,9 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             raise
         if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
             said = error.format_message()  # nothing where there was no argument, and the help was printed
-            return _fail(f"{said} ('seewhy --help' lists what there is)") if said else 1
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "seewhy"
+            return _fail(f"{said} ('{command} --help' lists what there is)") if said else 1
         if isinstance(error, OSError) and error.strerror:
             where = f"'{error.filename}'" if error.filename else "a file"
             return _fail(f"{where} cannot be read or written: {error.strerror}; check its rights, and the disk's room")
@@ -55,9 +60,16 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
 
 
-def _tell_warning(message: Warning | str, *where: Any) -> None:
-    for line in str(message).splitlines():
-        print(f"seewhy: {shown(line)}", file=sys.stderr)
+def _tell_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    for part in str(message).splitlines():
+        print(f"seewhy: {shown(part)}", file=sys.stderr)
 
 
 def _interrupted(arguments: list[str]) -> int:

@@ -29,6 +29,7 @@ from .arguments import (
     TargetsOption,
     TrustPathsOption,
 )
+from .asked import asked_fuse, check_metrics, check_request, checked
 from .influence_app import influence
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     epilog="--debug, anywhere, shows tracebacks.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(influence, name="influence")
 
@@ -81,15 +83,17 @@ def explain(
     as_json: JsonOption = False,
 ) -> int:
     """Explains what a model says of your photos."""
+    methods = checked(method, option, targets=target, model=model, labels=labels, device=device, style=style)
+    over = asked_fuse(fuse, methods, layer)
     from .explain import explain_photos
 
     return explain_photos(
         photos,
         model=model,
-        methods=method or ["grad_cam"],
+        methods=methods,
         targets=target or ["top1"],
         layers=layer,
-        fuse=fuse,
+        fuse=over,
         style=style,
         out=out,
         report=report,
@@ -143,9 +147,11 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> int:
     """Scores how faithful methods' maps are, or how well they localise, beside maps that know nothing of the model."""
+    methods = checked(method, option, targets=target, model=model, labels=labels, device=device, rule=rule)
+    check_metrics(metric or [])
     shared: dict[str, Any] = {
         "model": model,
-        "methods": method or ["grad_cam"],
+        "methods": methods,
         "layers": layer,
         "out": out,
         "chance": chance,
@@ -205,12 +211,13 @@ def localize(
     as_json: JsonOption = False,
 ) -> int:
     """Draws and prints boxes around what a map marks."""
+    methods = checked(method, option, targets=target, model=model, labels=labels, device=device, rule=rule)
     from .localize import localize_photos
 
     return localize_photos(
         photos,
         model=model,
-        methods=method or ["grad_cam"],
+        methods=methods,
         targets=target or ["top1"],
         layers=layer,
         rule=rule,
@@ -261,6 +268,7 @@ def train(
     as_json: JsonOption = False,
 ) -> int:
     """Trains a network on image labels that knows where things are; killed, it goes on with the same command."""
+    check_request(device=device)
     from .train import train_model
 
     return train_model(
@@ -305,7 +313,6 @@ def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> i
 @app.command()
 def methods(as_json: JsonOption = False) -> None:
     """Lists the attribution methods."""
-    from ..methods import HOW_IT_RUNS
     from ..methods.catalog import METHODS
     from .show import table
 
@@ -316,7 +323,7 @@ def methods(as_json: JsonOption = False) -> None:
             "paper": m.paper,
             "map over": {"head": "the pooled layer", "layer": "any layer", "input": "the input"}[m.at],
             "signed": m.signed,
-            "options": {k: v for k, v in m.options.items() if k not in HOW_IT_RUNS},
+            "options": m.told_options,
         }
         for m in METHODS.values()
     ]
@@ -338,20 +345,20 @@ def layers(
     from .show import table
 
     flow = list_layers(model)
-    rows: list[dict[str, Any]] = [
-        {
-            "layer": r.name or "(the model)",
-            "kind": r.kind,
-            "shape": "x".join(map(str, r.shape[1:])),
-            "grid": "x".join(map(str, r.layout.grid)) if r.layout else "",
-            "layout": r.layout.kind.replace("_", " ") if r.layout else "",
-            "prefix tokens": r.layout.prefix if r.layout else 0,
-            "chosen": "default" if r.name == flow.chosen[-1] else "all-stages" if r.name in flow.chosen else "",
-        }
-        for r in flow.records
-        if every or r.layout
-    ]
+    rows = flow.table(every=every)
     if as_json:
         print(json.dumps({"model": model, "default": flow.chosen[-1], "all-stages": flow.chosen, "layers": rows}))
     else:
         table(f"Layers of {model}", rows, highlight=lambda row: bool(row["chosen"]))
+
+
+@app.command()
+def labels(
+    model: Annotated[str, typer.Argument(help="As --model of 'seewhy explain'; weights are not downloaded.")],
+    part: Annotated[str, typer.Argument(help="Only labels with this in them.", show_default="all")] = "",
+    as_json: JsonOption = False,
+) -> int:
+    """Lists the labels of a model's classes: what --target takes."""
+    from .labels import list_labels
+
+    return list_labels(model, part, as_json=as_json)

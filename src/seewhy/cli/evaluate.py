@@ -18,7 +18,7 @@ from ..metrics.evaluate import evaluate
 from ..metrics.evaluation import PICTURE_NAME, Evaluation, Row
 from ..models.load import DEFAULT_MODEL
 from . import parsing
-from .show import bold, console, progress, table, tell_skipped
+from .show import bold, console, progress, table, tell_remarks, tell_skipped
 
 _Kind = TypeVar("_Kind", bound=ImageMetric)
 
@@ -53,7 +53,7 @@ def evaluate_photos(
             photos,
             methods=methods,
             metrics=chosen,
-            targets=list(targets),
+            targets=parsing.targets(targets, loaded),
             layers=parsing.layers(layers),
             chance=CHANCES if chance else (),
             batch_size=batch_size,
@@ -70,6 +70,7 @@ def evaluate_photos(
         print(json.dumps({**told, "out": str(out), "skipped": skipped}))
     else:
         _tell(found, out)
+        tell_remarks(found.remarks)
     tell_skipped(unreadable.values())
     return 1 if skipped else 0
 

@@ -17,7 +17,7 @@ from ..metrics.localization.evaluation import CASES_NAME, LocalisationEvaluation
 from ..models.load import DEFAULT_MODEL
 from . import parsing
 from .evaluate import metric_of
-from .show import bold, console, progress, said, table, tell_skipped
+from .show import bold, console, progress, said, table, tell_remarks, tell_skipped
 
 
 def evaluate_data(
@@ -77,6 +77,7 @@ def evaluate_data(
         print(json.dumps({**told, "data": data, "split": split, "out": str(out), "skipped": skipped, "mended": mended}))
     else:
         _tell(study, out)
+        tell_remarks(study.remarks)
     tell_skipped(unreadable.values())
     for name, notes in mended.items():
         console.print(f"[yellow]mended[/yellow] {said(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from ..data.disk import writable_folder
 from ..data.images import find_images
 from ..data.opened import MAX_PIXELS
-from ..engine.masking import Running, keep_allocator_memory
+from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError, InputError
 from ..methods.catalog import find_method
 from ..methods.explain import explain_batches
@@ -41,7 +41,7 @@ def explain_photos(
     methods: Sequence[str],
     targets: Sequence[str],
     layers: Sequence[str] | None = None,
-    fuse: str | None = None,
+    fuse: Literal["layer", "method"] | None = None,
     style: str | None = None,
     out: Path,
     report: bool = False,
@@ -62,17 +62,18 @@ def explain_photos(
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     kept: list[Explanation] = []
     keep_allocator_memory()
-    with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths)) as show:
+    samples = parsing.samples(methods, len(paths), batch_size)
+    with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths), samples=samples) as show:
         parts = explain_batches(
             loaded,
             photos,
             methods=methods,
-            targets=list(targets),
+            targets=parsing.targets(targets, loaded),
             layers=parsing.layers(layers),
             batch_size=batch_size,
             max_pixels=max_pixels,
             ledger=ledger,
-            options=_with_progress(methods, parsing.options(options), show.within),
+            options=parsing.with_progress(methods, parsing.options(options), show.within),
             progress=show,
             # one bad file does not stop a folder
             on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
@@ -95,19 +96,9 @@ def explain_photos(
     return 1 if skipped else 0
 
 
-def _with_progress(
-    methods: Sequence[str], options: dict[str, dict[str, Any]], within: Callable[[int, int], None]
-) -> dict[str, dict[str, Any]]:
-    """The options, with methods that run many passes told to say how far they are."""
-    for method in map(find_method, methods):
-        if "running" in method.options:
-            options.setdefault(method.name, {})["running"] = Running(progress=within)
-    return options
-
-
-def _fused(parts: Iterator[Explanation], over: str | None) -> Iterator[Explanation]:
+def _fused(parts: Iterator[Explanation], over: Literal["layer", "method"] | None) -> Iterator[Explanation]:
     for part in parts:
-        yield part.fuse(over) if over else part  # type: ignore[arg-type]
+        yield part.fuse(over) if over else part
 
 
 def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:
@@ -124,6 +115,7 @@ def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:
                     "method": told["method"],
                     "layer": told["layer"] or "",
                     "status": told["status"],
+                    "remarks": "; ".join(told["remarks"]),
                     "peak (x, y)": "" if told["peak"] is None else "{:.0f}, {:.0f}".format(*told["peak"]),
                 }
             )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..data.disk import writable_folder, write_json
 from ..data.images import find_images
@@ -18,13 +18,14 @@ from ..engine.spread import world
 from ..errors import ImageError, InputError
 from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
 from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
+from ..influence.index.index import Dtype
 from ..influence.index.manifest import model_photo
 from ..influence.solvers.solver import is_calibrated
 from ..models.load import DEFAULT_MODEL
-from ..names import file_stem, shown
+from ..safe_names import file_stem, shown
 from . import parsing
 from .influence_data import Limits, model_and_data, open_index, trust_hint
-from .show import Shown, bold, console, progress, table, tell_skipped
+from .show import Shown, bold, console, progress, table, tell_remarks, tell_skipped
 
 QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
 _LONG = 10.0  # seconds
@@ -61,7 +62,8 @@ def fit_index(
         on_error: "skip" opens every picture first, and leaves out those that cannot be read.
         self_influence: computes what `list_mislabelled` needs, which else does so itself.
     """
-    if dtype not in (None, "float16", "float32", "float64"):
+    stored = next((known for known in get_args(Dtype) if known == dtype), None)
+    if dtype is not None and stored is None:
         raise InputError(f"dtype {dtype!r} is not known; accepted: float16, float32 or float64")
     first = _first_of_all()
     chosen = find_solver(solver, **parse_settings(options))
@@ -82,7 +84,7 @@ def fit_index(
             out=out,
             batch_size=batch_size,
             workers=workers,
-            dtype=dtype,  # type: ignore[arg-type]  # checked above
+            dtype=stored,
             about=made_of,
             announce=lambda cost: console.print(str(cost)),
             progress=_telling(show),
@@ -199,6 +201,7 @@ def list_mislabelled(
     if not as_json:
         rows = [_suspect_row(*both) for both in zip(suspects, losses, strict=True)]
         table(f"Labels to check first, of {len(opened):,}", rows)
+        tell_remarks(opened.remarks)
         console.print(f"\nLook at {bold(sheet)} first")
     return 0
 
@@ -268,7 +271,8 @@ def _free(out: Path, stem: str, taken: Sequence[dict[str, Any]]) -> Path:
 
 def _told(index: InfluenceIndex) -> dict[str, Any]:
     """What the answers are of."""
-    return {"index": str(index.folder), "solver": index.solver.name, "calibrated": is_calibrated(index.solver)}
+    told = {"index": str(index.folder), "solver": index.solver.name, "calibrated": is_calibrated(index.solver)}
+    return {**told, "remarks": list(index.remarks)}
 
 
 def _tell(photo: str, found: InfluenceQuery, index: InfluenceIndex) -> None:
@@ -281,6 +285,7 @@ def _tell(photo: str, found: InfluenceQuery, index: InfluenceIndex) -> None:
     rows = [row("helpful", one) for one in found.helpful] + [row("harmful", one) for one in found.harmful]
     ranks = "" if calibrated else f" by {index.solver.name}, of which only the ranks count"
     table(f"{photo}: {found.predicted}; {number} on {found.about}{ranks}", rows)
+    tell_remarks(found.remarks)
 
 
 def _suspect_row(one: Suspect, loss: float) -> dict[str, Any]:

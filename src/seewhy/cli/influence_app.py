@@ -19,6 +19,7 @@ from .arguments import (
     SeedOption,
     TrustPathsOption,
 )
+from .asked import check_request, check_solver
 
 influence = typer.Typer(help="Finds the training pictures that taught a model its answers.", no_args_is_help=True)
 
@@ -94,6 +95,8 @@ def influence_fit(
     as_json: JsonOption = False,
 ) -> int:
     """Indexes a training set, once; killed, it goes on with the same command."""
+    check_solver(solver, option or [])
+    check_request(device=device)
     from .influence import fit_index
 
     return fit_index(
@@ -144,6 +147,7 @@ def influence_query(
     as_json: JsonOption = False,
 ) -> int:
     """Draws the training pictures that helped and harmed most what a model says of your photos."""
+    check_request(device=device)
     from .influence import query_photos
 
     return query_photos(
@@ -177,6 +181,7 @@ def influence_mislabelled(
     as_json: JsonOption = False,
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
+    check_request(device=device)
     from .influence import list_mislabelled
 
     return list_mislabelled(

@@ -18,7 +18,7 @@ from ..models.devices import usable_device
 from ..models.factory import read_factory
 from ..models.load import load_model, model_files
 from ..models.model import Model
-from ..names import shown
+from ..safe_names import shown
 from .show import console, said
 
 

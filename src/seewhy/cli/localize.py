@@ -17,8 +17,8 @@ from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
 from ..methods.explain import explain_batches
 from ..methods.explanation import Explanation, file_keys
 from ..models.load import DEFAULT_MODEL
-from ..names import file_stem
 from ..render.boxes import boxes_picture
+from ..safe_names import file_stem
 from . import parsing
 from .show import bold, console, progress, table, tell_skipped
 
@@ -64,16 +64,17 @@ def localize_photos(
     told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
     entries: list[dict[str, Any]] = []
     skip = None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)})
-    with progress("Localising", len(paths)) as show:
+    samples = parsing.samples(methods, len(paths), batch_size)
+    with progress("Localising", len(paths), samples=samples) as show:
         for part in explain_batches(
             loaded,
             photos,
             methods=methods,
-            targets=list(targets),
+            targets=parsing.targets(targets, loaded),
             layers=parsing.layers(layers),
             batch_size=batch_size,
             max_pixels=max_pixels,
-            options=parsing.options(options),
+            options=parsing.with_progress(methods, parsing.options(options), show.within),
             progress=show,
             on_bad_image=skip,
         ):
@@ -116,6 +117,7 @@ def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: in
                 "label": attribution.labels[i],
                 "probability": None if probability is None else round(probability, 6),
                 "status": attribution.status[i] if boxes.status == "ok" else boxes.status,
+                "remarks": list(attribution.remarks[i]) if attribution.remarks else [],
                 "boxes": _box_entries(boxes.scaled(placement.photo_size)),
                 "picture": picture,
             }
@@ -147,5 +149,6 @@ def _rows(entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                     "box": "" if box is None else "{}, {}, {}, {}".format(*box["box"]),
                     "covers": "" if box is None else f"{box['share']:.0%} of the photo",
                     "status": told["status"],
+                    "remarks": "; ".join(told["remarks"]),
                 }
                 first = False

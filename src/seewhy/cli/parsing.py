@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..engine.masking import Running
 from ..engine.targets.names import ClassNames
+from ..engine.targets.resolve import FORMS, TargetLike
 from ..errors import InputError
 from ..methods.catalog import find_method
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
+from ..names import Spellings, split_targets
 from .show import console, said
 
 
@@ -25,6 +28,12 @@ def loaded_model(spec: str, *, labels: Path | None, device: str, trust_paths: bo
     """The model of --model, with the names in a file, on a device."""
     with console.status(f"Loading {said(spec)}"):
         return load_model(spec, labels=label_names(labels), device=usable_device(device), trust_paths=trust_paths)
+
+
+def targets(texts: Sequence[str], model: Model) -> list[TargetLike]:
+    """The targets of --target, each one or several with commas; a label that has a comma is one."""
+    spelled = None if model.labels is None else Spellings(model.labels)
+    return [target for text in texts for target in split_targets(text, spelled, FORMS)]
 
 
 def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:
@@ -50,15 +59,15 @@ def value(text: str, *, of: str = "", default: Any = None) -> Any:
 def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The options that "rise.samples=2000" and the like give to methods.
 
+    That each is METHOD.OPTION=VALUE of what there is, was checked before anything was loaded (`asked`).
+
     Raises:
-        InputError: it is not METHOD.OPTION=VALUE, or there is no such method.
+        InputError: a value is not of the kind of the option's default.
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
-        place, equals, given = text.partition("=")
+        place, _, given = text.partition("=")
         method, _, name = place.rpartition(".")
-        if not (method and name and equals):
-            raise InputError(f"option {text!r} is not METHOD.OPTION=VALUE, such as rise.samples=2000")
         chosen, name = find_method(method), name.strip()
         default = chosen.options.get(name)
         read = value(given, of=f"{chosen.name}.{name}", default=default)
@@ -66,3 +75,18 @@ def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise InputError(f"option {text!r} is not a whole number; its default is {default}")
         found.setdefault(chosen.name, {})[name] = read
     return found
+
+
+def with_progress(
+    methods: Sequence[str], options: dict[str, dict[str, Any]], within: Callable[[int, int], None]
+) -> dict[str, dict[str, Any]]:
+    """The options, with methods that run many passes told to say how far they are."""
+    for method in map(find_method, methods):
+        if "running" in method.options:
+            options.setdefault(method.name, {})["running"] = Running(progress=within)
+    return options
+
+
+def samples(methods: Sequence[str], photos: int, batch_size: int) -> int:
+    """How many samples of many passes are drawn: of each method that draws any, one for each batch."""
+    return -(-photos // batch_size) * sum("running" in find_method(method).options for method in methods)

@@ -1,9 +1,11 @@
-"""What people read: tables and progress, on standard error, so that standard output stays for data."""
+"""What people read: tables on standard output, to be cut and kept; progress and remarks on standard error."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -11,12 +13,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..names import shown
+from ..names import table_lines
+from ..safe_names import shown
 
 console = Console(stderr=True, highlight=False)
 if not console.is_terminal:  # a log file has no width to keep to
     console.width = 160
 
+LONG = 30.0  # seconds: what takes more is announced
+_SAMPLE = 3.0  # seconds that are measured first
 NARROW = ("name", "photo", "probability", "status", "shape", "grid", "chosen", "layer", "method", "layout")
 NAMES = ("name", "photo", "example", "training picture")
 
@@ -24,26 +29,45 @@ NAMES = ("name", "photo", "example", "training picture")
 def table(
     title: str, rows: Sequence[Mapping[str, Any]], *, highlight: Callable[[Mapping[str, Any]], bool] | None = None
 ) -> None:
-    """Prints rows of equal keys as a table."""
-    drawn = Table(title=said(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
-    columns = [name for name in (rows[0] if rows else {}) if any(row[name] not in ("", None, 0) for row in rows)]
-    for name in columns:
+    """Prints rows of equal keys as a table on standard output, below its title on standard error.
+
+    What is no terminal gets a line for each row, whatever its width.
+    """
+    if console.quiet:  # of several processes one tells
+        return
+    console.print(f"[italic]{said(title)}[/italic]", soft_wrap=True)
+    told = _told(rows)
+    out = Console(highlight=False)  # of the standard output that is now
+    if not out.is_terminal:
+        print("\n".join(table_lines(told)), flush=True)
+        return
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
+    for name in told[0] if told else ():
         drawn.add_column(name, overflow="fold", no_wrap=name in NARROW)
-    for row in rows:
-        cells = [_cell(name, row[name]) for name in columns]
-        drawn.add_row(*cells, style="bold green" if highlight and highlight(row) else None)
-    console.print(drawn)
+    for row, cells in zip(rows, told, strict=True):
+        style = "bold green" if highlight and highlight(row) else None
+        drawn.add_row(*(said(cell, _room(name, out)) for name, cell in cells.items()), style=style)
+    out.print(drawn)
 
 
-def _cell(column: str, value: object) -> str:
-    """A value as markup; a file's name leaves the other columns their room."""
-    if value is True:
-        return "yes"
-    return said(value, max(16, console.width // 3) if column in NAMES else None) if value else ""
+def _room(column: str, out: Console) -> int | None:
+    """How many characters of a cell are shown: a file's name leaves the other columns their room."""
+    return max(16, out.width // 3) if column in NAMES else None
+
+
+def _told(rows: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
+    """The cells as texts on one line, without the columns that are empty."""
+    names = rows[0] if rows else {}
+    columns = [name for name in names if any(row[name] not in ("", None, 0) for row in rows)]
+    return [{name: shown(_words(row[name])) for name in columns} for row in rows]
+
+
+def _words(value: object) -> str:
+    return ("yes" if value else "") if isinstance(value, bool) else str(value)
 
 
 def said(text: object, most: int | None = None) -> str:
-    """A text as markup, whatever brackets are in it, and whatever of it would act on a terminal (`names.shown`)."""
+    """A text as markup, whatever brackets are in it, and whatever of it would act on a terminal."""
     return escape(shown(text, most))
 
 
@@ -53,34 +77,67 @@ def bold(path: object) -> str:
 
 
 class Shown:
-    """A bar over photos, and below it one over the masked pictures of the photo at hand, while there are any."""
+    """A bar over photos, and below it one over the masked pictures of the photo at hand, while there are any.
 
-    def __init__(self, bar: Progress, photos: TaskID) -> None:
-        self.bar, self.photos = bar, photos
+    Once there is something to measure it says how long the whole takes, if that is more than half a minute.
+
+    Args:
+        what: is done, in a word.
+        samples: how many samples of masked pictures are drawn in all; 0 where photos alone count.
+    """
+
+    def __init__(self, bar: Progress, photos: TaskID, what: str, samples: int = 0) -> None:
+        self.bar, self.photos, self.what, self.samples = bar, photos, what, samples
         self.pictures: TaskID | None = None
+        self._begun = time.perf_counter()
+        self._first: tuple[float, int] | None = None  # of the masked pictures
+        self._told = False
 
     def __call__(self, done: int, total: int) -> None:
         self.bar.update(self.photos, completed=done)
+        if not self.samples and done:
+            self._forecast(time.perf_counter() - self._begun, share=done / total)
 
     def within(self, done: int, total: int) -> None:
         """How far the passes of one method are."""
         if self.pictures is None:
             self.pictures = self.bar.add_task("Masked pictures", total=total)
         self.bar.update(self.pictures, completed=done, total=total, visible=done < total)
+        now = time.perf_counter()
+        if self._first is None:  # the first pass is slow, and tunes how the others run
+            self._first = now, done
+        elif done > self._first[1]:
+            share = (done - self._first[1]) / (total * max(1, self.samples))
+            self._forecast(now - self._first[0], share=share)
+
+    def _forecast(self, took: float, *, share: float) -> None:
+        if self._told or took < _SAMPLE:
+            return
+        self._told = True
+        left = took / share - took
+        if left > LONG:
+            about = timedelta(seconds=round(left))
+            console.print(f"{self.what} takes about {about} (h:mm:ss) more, by its first {took:.0f} s", soft_wrap=True)
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Shown]:
-    """A progress bar over `total` photos, gone when done; yields what takes (done, total)."""
+def progress(what: str, total: int, *, samples: int = 0) -> Iterator[Shown]:
+    """A progress bar over `total` photos, gone when done; yields what takes (done, total), see `Shown`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield Shown(bar, bar.add_task(what, total=total))
+        yield Shown(bar, bar.add_task(what, total=total), what, samples)
 
 
 def tell_skipped(errors: Iterable[str]) -> None:
     """Prints why what was left out was."""
     for error in errors:
         console.print(f"[red]skipped[/red] {said(error)}", soft_wrap=True)
+
+
+def tell_remarks(remarks: Iterable[str]) -> None:
+    """Prints what is to know before a result is believed."""
+    for remark in remarks:
+        console.print(f"[yellow]unsure[/yellow] {said(remark)}", soft_wrap=True)
 
 
 def tell_ledgers(entry: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +9,8 @@ from typing import Literal
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..errors import InputError, SeewhyWarning, did_you_mean
+from ..errors import InputError, did_you_mean
+from ..remarks import warn
 from .opened import MAX_PIXELS
 from .truth import Truth
 
@@ -189,7 +189,7 @@ def check_splits(train: LabelledImages, val: LabelledImages) -> None:
         raise InputError(f"{train.title} has no picture of {_quoted(unlearnt)}, which {val.title} shows; {way_out}")
     if untested:
         said = f"{val.title} has no picture of {_quoted(untested)}; its scores say nothing about them"
-        warnings.warn(said, SeewhyWarning, stacklevel=2)
+        warn(said)
 
 
 def _quoted(names: Sequence[str], most: int = 5) -> str:
@@ -208,4 +208,4 @@ def check_listed(data: LabelledImages) -> None:
     empty = [name for name, count in zip(data.classes, data.class_counts(), strict=True) if not count]
     if empty:
         said = f"{data.title} has no picture of {_quoted(empty)}; add some, or leave the class out"
-        warnings.warn(said, SeewhyWarning, stacklevel=4)
+        warn(said)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ArgumentTypeError, ImageError
-from ..names import shown
+from ..safe_names import shown
 from .opened import MAX_PIXELS, NO_PIXELS, check_pixels, load_whole, opened
 from .rgb import Array, turned_size, upright_rgb
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError, InputError, did_you_mean
-from ..names import shown
+from ..safe_names import shown
 from .whole import ToTheEnd, check_whole
 
 MAX_PIXELS = 200_000_000

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from ..names import shown
+from ..safe_names import shown
 
 TRUST = "--trust-paths (trust_paths=True) follows it"
 

@@ -83,7 +83,15 @@ class Store:
         self.head = {**head, "complete": False}
         self._write_manifest()
 
-    def write(self, name: str, tensors: Mapping[str, Tensor], *, start: int = 0, names: Sequence[str] = ()) -> None:
+    def write(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        *,
+        start: int = 0,
+        names: Sequence[str] = (),
+        remarks: Sequence[str] = (),
+    ) -> None:
         """Writes a file whole, then vouches for it in the journal.
 
         Args:
@@ -91,11 +99,12 @@ class Store:
             tensors: with the same first dimension, the rows, where `names` are given.
             start: the example of the first row.
             names: of the rows.
+            remarks: on what is stored.
         """
         from safetensors.torch import save
 
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        data = save(plain, metadata={"names": json.dumps(list(names))})
+        data = save(plain, metadata={"names": json.dumps(list(names)), "remarks": json.dumps(list(remarks))})
         entry = Entry(len(data), hashlib.sha256(data).hexdigest(), start, len(names))
         path = self.folder / name
         try:
@@ -169,6 +178,14 @@ class Store:
         self._demand(name, full=False)
         with safe_open(self.folder / name, framework="pt") as file:
             return file.get_tensor(key), json.loads(file.metadata()["names"])
+
+    def remarks(self, name: str) -> tuple[str, ...]:
+        """What was remarked on what a file holds."""
+        from safetensors import safe_open
+
+        self._demand(name, full=False)
+        with safe_open(self.folder / name, framework="pt") as file:
+            return tuple(json.loads(file.metadata().get("remarks", "[]")))
 
     def check(self, names: Iterable[str], *, full: bool = False) -> None:
         """Checks files, by size or in full.

@@ -6,7 +6,6 @@ and so its map, depend on what happens to be beside it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
-from ..errors import SeewhyWarning
+from ..remarks import warn
 from .call import Call
 from .exchange import neighbors_matter
 from .keys import Remembered
@@ -56,7 +55,7 @@ def say_once(warning: str) -> None:
         return
     if told is not None:
         told.add(warning)
-    warnings.warn(warning, SeewhyWarning, stacklevel=5)
+    warn(warning)
 
 
 @contextmanager

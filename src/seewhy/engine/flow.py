@@ -6,16 +6,17 @@ passes, once for each model and input size.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from ..errors import LayerError
+from ..errors import LayerError, did_you_mean
+from ..names import REPR, at_most, table_lines
 from .call import Call, as_call, evaluating, matching_input, uncompiled
 from .causes import gradients
 from .defaults import on_the_cpu
@@ -31,17 +32,66 @@ _known: Remembered[Flow] = Remembered()
 LayerLike = str | nn.Module | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Flow:
     """Every layer's output in the order in which the layers finished, and the layers chosen: one for each resolution.
 
     `records` names a tensor that several modules return once, by the outermost of those around its maker; `chosen` is
-    ordered finest first, and its last is the default; `places` says where the layers' numbers lie.
+    ordered finest first, and its last is the default; `places` says where the layers' numbers lie. It is a sequence of
+    its records, which a name finds too, and prints as a table.
     """
 
     records: tuple[LayerRecord, ...]
     chosen: tuple[str, ...]
     places: Places = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[LayerRecord]:
+        return iter(self.records)
+
+    @overload
+    def __getitem__(self, key: int | str) -> LayerRecord: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> tuple[LayerRecord, ...]: ...
+
+    def __getitem__(self, key: int | str | slice) -> LayerRecord | tuple[LayerRecord, ...]:
+        """A layer by its place or its name, or several by a slice.
+
+        Raises:
+            LayerError: no layer of that name.
+        """
+        if not isinstance(key, str):
+            return self.records[key]
+        found = {record.name: record for record in self.records}
+        if key not in found:
+            raise LayerError(f"layer {key!r} is not among these{did_you_mean(key, found)}; print() lists them")
+        return found[key]
+
+    def table(self, *, every: bool = False) -> list[dict[str, str | int]]:
+        """A row for each layer that is a picture, or for every one: name, kind, shape, grid, and what chooses it."""
+        rows: list[dict[str, str | int]] = []
+        for r in self.records:
+            by_all = "all-stages" if r.name in self.chosen else ""
+            if every or r.layout:
+                row: dict[str, str | int] = {"layer": r.name or "(the model)", "kind": r.kind}
+                row["shape"] = "x".join(map(str, r.shape[1:]))
+                row["grid"] = "x".join(map(str, r.layout.grid)) if r.layout else ""
+                row["layout"] = r.layout.kind.replace("_", " ") if r.layout else ""
+                row["prefix tokens"] = r.layout.prefix if r.layout else 0
+                rows.append({**row, "chosen": "default" if r.name == self.chosen[-1] else by_all})
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join(table_lines(self.table(every=True)))
+
+    def __repr__(self) -> str:
+        chosen = ", ".join(f"{name} ({'x'.join(map(str, self[name].shape[1:]))})" for name in self.chosen)
+        pictures = sum(1 for record in self.records if record.layout)
+        text = f"<Flow of {len(self)} layers, {pictures} of them pictures; all-stages, the last the default: {chosen}"
+        return at_most(f"{text}; print() lists all, [i] and [name] give one", REPR - 1) + ">"
 
     def by_places(self, chosen: str) -> list[str]:
         """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..errors import SeewhyWarning
+from ..remarks import warn
 from .black_box import BlackBox
 from .call import Bounds, Call, check_input
 from .exchange import said_alike
@@ -110,10 +109,8 @@ def warn_of_range(x: Tensor, bounds: Bounds | None) -> None:
     spread = usual[1] - usual[0]
     beyond = max(usual[0] - given[0], given[1] - usual[1])
     if beyond > spread or 0 < given[1] - given[0] <= spread / 255:
-        warnings.warn(
+        warn(
             f"x ranges from {given[0]:.3g} to {given[1]:.3g}, and the model's preprocessing gives {usual[0]:.3g} to "
             f"{usual[1]:.3g}: give pictures or paths to seewhy.explain, which prepares them, or a tensor that is "
-            "scaled and normalised as the model's preprocess does",
-            SeewhyWarning,
-            stacklevel=3,
+            "scaled and normalised as the model's preprocess does"
         )

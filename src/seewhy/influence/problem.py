@@ -15,7 +15,6 @@ one, this scale.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,9 +25,10 @@ from torch import Tensor, nn
 
 from ..engine.call import Call
 from ..engine.weights import is_without_data
-from ..errors import InputError, ModelError, SeewhyWarning, did_you_mean
+from ..errors import InputError, ModelError, did_you_mean
 from ..models.call import call_of
 from ..models.model import Model
+from ..remarks import warn
 from .modes import made_in_inference_mode
 
 WORKING = 2**24  # numbers of examples' gradients that are solved for at a time
@@ -140,11 +140,9 @@ class Problem:
             if part.training and isinstance(part, varying)
         }
         if found:
-            warnings.warn(
+            warn(
                 f"the model is in training mode with {', '.join(sorted(found))}: influences are of it in evaluation "
-                "mode, model.eval(); its mode is put back",
-                SeewhyWarning,
-                stacklevel=4,
+                "mode, model.eval(); its mode is put back"
             )
 
     @cached_property

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
+from ..errors import InputError
+from ..names import REPR, at_most
+from ..remarks import Remarks
 from . import values as maps
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from .ledger import Ledger
 
 
@@ -48,7 +58,15 @@ class Estimate:
     facts: tuple[Mapping[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+class Drawn(Protocol):
+    """What draws the maps of a batch on its photos (`seewhy.render.on_photos`)."""
+
+    def picture(self, attribution: Attribution, index: int, style: str | None = None) -> Image.Image: ...
+
+    def strip(self, attribution: Attribution) -> Image.Image: ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """One method's maps of a batch of N images, for one layer and one target.
 
@@ -63,10 +81,13 @@ class Attribution:
         pixels: (N, C, H, W), the attribution of each colour channel where a method gives one; else None.
         interval: (N, h, w), the half-width of the 95 % interval of each place, where the method has one.
         facts: for each image what else the method found, as JSON values; () where there is nothing.
+        remarks: for each image what is to know before its map is believed, a line each; () where there is nothing. They
+            stand on every picture of it.
         ledgers: for each image where relevance went, where that was asked for; else ().
         family: what kind of evidence the maps are of, and so what they cannot say; None where that is open.
         style: how pictures of them are drawn in their paper (`seewhy.render.STYLES`), where that is not to be told
             from the map.
+        photos: draws the maps on their photos; None where there are none.
     """
 
     method: str
@@ -87,6 +108,8 @@ class Attribution:
     ledgers: tuple[Ledger, ...] = ()
     family: Family | None = None
     style: str | None = None
+    remarks: Remarks = ()
+    photos: Drawn | None = None
 
     def __len__(self) -> int:
         return len(self.map)
@@ -97,3 +120,53 @@ class Attribution:
         Each image is scaled by itself; a map without positive evidence is all zero, and its status says so.
         """
         return maps.normalize(maps.resize(self.map.clamp(min=0), self.image_size))
+
+    def picture(self, index: int = 0, *, style: str | None = None) -> Image.Image:
+        """Draws the map of one image over its photo, at the photo's own size.
+
+        Raises:
+            InputError: no such image, or there are no photos.
+        """
+        if self.photos is None:
+            raise InputError("the attribution has no photos to draw on; those of seewhy.explain have")
+        if not 0 <= index < len(self):
+            raise InputError(f"index={index} is no image of the attribution; it has {len(self)}: 0 to {len(self) - 1}")
+        return self.photos.picture(self, index, style)
+
+    def show(self, index: int = 0, *, style: str | None = None) -> None:
+        """Shows the picture of one image: in a notebook below the cell, else in a window."""
+        picture = self.picture(index, style=style)
+        display = getattr(sys.modules.get("IPython.display"), "display", None)
+        if display is not None and sys.modules["IPython"].get_ipython() is not None:
+            display(picture)
+        else:
+            picture.show(self.title)
+
+    def plot(self, ax: Axes | None = None, *, index: int = 0, style: str | None = None) -> Axes:
+        """Draws the picture of one image into matplotlib's axes, new ones unless given; returns them."""
+        picture = self.picture(index, style=style)
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.subplots()[1]
+        ax.imshow(np.asarray(picture))
+        ax.set_title(f"{self.title} of {self.labels[index]}")
+        ax.axis("off")
+        return ax
+
+    def _repr_png_(self) -> bytes | None:
+        """How notebooks show it: all of its maps on their photos."""
+        if self.photos is None:
+            return None
+        buffer = io.BytesIO()
+        self.photos.strip(self).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        of = Counter(map("{}, {}".format, self.labels, self.status))
+        listed = "; ".join(words if n == 1 else f"{words} ({n} times)" for words, n in of.most_common())
+        at = "" if self.layer is None else f" at {self.layer}"
+        size = " x ".join(map(str, self.map.shape[1:]))
+        head = f"{self.method}{at} of {self.target}, {len(self)} x ({size}): {listed}"
+        said = list(dict.fromkeys(text for each in self.remarks for text in each))
+        return at_most(f"<Attribution {head}" + (f"; {'; '.join(said)}" if said else ""), REPR - 1) + ">"

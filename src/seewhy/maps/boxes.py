@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..arguments import checked
 from ..data.preprocess import Placement
-from ..errors import ArgumentTypeError, InputError, did_you_mean
+from ..errors import ArgumentTypeError, InputError
+from ..names import known_name
 from . import values as map_tools
 from .values import Status
 
@@ -130,9 +131,7 @@ class Peaks:
 def find_rule(rule: RuleLike, **changes: Any) -> BoxRule:
     """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none."""
     if not isinstance(rule, BoxRule):
-        if rule not in RULES:
-            raise InputError(f"rule {rule!r} is unknown{did_you_mean(str(rule), RULES)}; accepted: {', '.join(RULES)}")
-        rule = RULES[rule]
+        rule = RULES[known_name(str(rule), RULES, what="rule")]
     return dataclasses.replace(rule, **{name: value for name, value in changes.items() if value is not None})
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ..names import REPR, at_most
+
 
 def total(relevance: Tensor) -> float:
     """The sum, in double precision."""
@@ -38,11 +40,19 @@ class Entry:
     peak: float = 0.0
 
 
-@dataclass
+@dataclass(repr=False)
 class Ledger:
     """The accounts of one signal, in the order in which relevance met the operations, output first."""
 
     entries: list[Entry] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        loudest = self.loudest()
+        peak = f"; the largest, {loudest.peak:.3g}, at the input of {loudest.operation}" if loudest else ""
+        kept = {what: self.total(what) for what in ("bias", "epsilon", "no_contributor", "parameter")}
+        stayed = ", ".join(f"{what} {value:.3g}" for what, value in kept.items() if value)
+        text = f"<Ledger of {len(self.entries)} operations{f', kept: {stayed}' if stayed else ''}{peak}"
+        return at_most(text, REPR - 1) + ">"
 
     def clear(self) -> None:
         self.entries.clear()

@@ -3,7 +3,6 @@ when the picture is seen through it alone (Score-CAM)."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,7 +21,7 @@ from ..engine.tail import Tail
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.rows import rows_of
 from ..engine.trace import Trace, check_scores
-from ..errors import InputError, SeewhyWarning
+from ..errors import InputError
 from ..maps.attribution import Estimate
 from .method import Method
 
@@ -62,8 +61,8 @@ def _ablation_cam(
         except Exception as error:
             if not maps:
                 raise
-            _warn(error)
-            found, known = torch.zeros_like(maps[0]), {**facts[0], "samples": 0, "partial": True}
+            found = torch.zeros_like(maps[0])
+            known = {**facts[0], "samples": 0, "partial": True, "failed": str(error)}
         maps.append(found)
         facts.append(known)
     return [Estimate(one, facts=tuple(facts)) for one in torch.stack(maps, 1)]
@@ -103,7 +102,7 @@ def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[
     memory = running.memory or CHUNK_BYTES.get(a.device.type, CHUNK_BYTES_ELSEWHERE)
     size = running.batch_size or max(1, memory // a.nbytes)
     said = tail.scores.repeat(a.shape[channels], 1)
-    done = 0
+    done, failed = 0, {}
     for chunk in torch.split(live, size):
         changed = a.repeat_interleave(len(chunk), batch)
         changed.movedim(dims, (0, 1))[torch.arange(len(chunk), device=a.device), chunk] = 0
@@ -112,21 +111,17 @@ def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[
         except Exception as error:
             if not done:
                 raise
-            _warn(error)
+            failed = {"failed": str(error)}
             break
         done += len(chunk)
         if running.progress:
             running.progress(len(said) - len(live) + done, len(said))
-    return said, {"channels": len(said), "samples": done, "partial": done < len(live)}
+    return said, {"channels": len(said), "samples": done, "partial": done < len(live), **failed}
 
 
 def _weighted(weights: Tensor, a: Tensor) -> Tensor:
     """ReLU(sum_k w_k A_k) for weights (C, T) and channels (C, h, w): (T, h, w)."""
     return torch.einsum("ct,c...->t...", weights, a.to("cpu", torch.float64)).clamp(min=0).float()
-
-
-def _warn(error: Exception) -> None:
-    warnings.warn(f"the map is partial: {error}", SeewhyWarning, stacklevel=3)
 
 
 def _score_cam(
@@ -166,13 +161,16 @@ def _score_cam(
     shown = [_distinct(one) for one in chosen]
     size = tuple(x.shape[2:])
     masks = [FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown]
-    said = _scores_shown(call, x, masks, scores, running)
+    said, failed = _scores_shown(call, x, masks, scores, running)
     maps, facts = [], []
     for one, (_, index), found in zip(chosen, shown, said, strict=True):
         # what was not reached weighs nothing
         maps.append(_weighted(found[index].softmax(0).nan_to_num(), one))
         reached = int(found.isfinite().all(1).sum())
-        facts.append({"channels": a.shape[1], "samples": reached, "partial": reached < len(found)})
+        partial = reached < len(found)
+        facts.append(
+            {"channels": a.shape[1], "samples": reached, "partial": partial, **({"failed": failed} if partial else {})}
+        )
     return [Estimate(one, facts=tuple(facts)) for one in torch.stack(maps, 1)]
 
 
@@ -182,8 +180,11 @@ def _scores_shown(
     masks: Sequence[FieldMasks],
     scores: Sequence[ScoreFunction],
     running: Running | None,
-) -> list[Tensor]:
-    """For each image the scores of what each of its masks shows, (masks, T); -inf where scoring did not come to."""
+) -> tuple[list[Tensor], str]:
+    """For each image the scores of what each of its masks shows, (masks, T), and why it failed.
+
+    They are -inf where scoring did not come to.
+    """
     said = [torch.full((len(source), len(scores)), -torch.inf, dtype=torch.float64) for source in masks]
     try:
         for chunk in masked_scores(call, x, masks, scores, baseline=Zeros(), running=running):
@@ -191,8 +192,8 @@ def _scores_shown(
     except ScorerError as error:
         if not any(one.isfinite().any() for one in said):
             raise
-        _warn(error)
-    return said
+        return said, str(error)
+    return said, ""
 
 
 def _most_varied(a: Tensor, most: int | None) -> Tensor:

@@ -6,7 +6,6 @@ have a depth too. Maps of more than one sign say so (`signed`); a ReLU is where 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,9 +24,10 @@ from ..engine.rules.bias import BiasGradients
 from ..engine.rules.hidden import out_of_sight
 from ..engine.targets.classes import ScoreFunction, class_scores
 from ..engine.trace import Trace
-from ..errors import ModelError, SeewhyWarning
+from ..errors import ModelError
 from ..maps.values import resize
 from ..models.networks.heads import LogSumExpPool2d
+from ..remarks import warn
 from .method import Method
 
 _LAST: tuple[Callable[[LayerRecord], bool], ...] = (lambda record: record.pools, lambda record: record.projects)
@@ -259,12 +259,12 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     with Trace(call, x, layers=[INPUT], rules=rules) as trace:
         if rules.hidden:
             said = out_of_sight(rules.hidden, trace.module)
-            warnings.warn(f"FullGrad leaves out the biases of {said}", SeewhyWarning, stacklevel=2)
+            warn(f"FullGrad leaves out the biases of {said}")
         gradient = trace.signal(score)[INPUT]
         add(trace.activations[INPUT] * gradient, Layout("channels_first", size))
     if left_out:
         said = f"FullGrad leaves out {left_out} biases whose places in the picture are not known"
-        warnings.warn(f"{said}{why_unheard(call.module)}", SeewhyWarning, stacklevel=2)
+        warn(f"{said}{why_unheard(call.module)}")
     return total
 
 

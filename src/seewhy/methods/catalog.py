@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..arguments import brief
-from ..errors import ArgumentTypeError, InputError, did_you_mean
+from ..errors import ArgumentTypeError
+from ..names import known_name
 from .ablation import ablation_cam, score_cam
 from .cam import (
     cam,
@@ -73,6 +74,8 @@ METHODS: dict[str, Method] = {
 def find_method(name: str | Method) -> Method:
     """Returns the method of that name; "smooth:NAME" is SmoothGrad over the method NAME.
 
+    Names are taken as people write them: "Grad-CAM" and "gradcam" are grad_cam.
+
     Raises:
         InputError: there is none.
     """
@@ -82,6 +85,5 @@ def find_method(name: str | Method) -> Method:
         raise ArgumentTypeError(f"method {brief(name)} is of type {type(name).__name__}; give a name, or a Method")
     if name.startswith("smooth:"):
         return smoothed(find_method(name.removeprefix("smooth:")))
-    if name not in METHODS:
-        raise InputError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} ('seewhy methods' lists them)")
-    return METHODS[name]
+    titles = {known: method.title for known, method in METHODS.items()}
+    return METHODS[known_name(name, METHODS, what="method", titles=titles, ways="'seewhy methods' lists them")]

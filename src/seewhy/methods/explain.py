@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,15 +24,20 @@ from ..maps.attribution import Attribution, Prediction
 from ..models.call import CallableModel, model_and_call
 from ..models.load import DEFAULT_MODEL
 from ..models.model import Model
+from ..remarks import heard, together
+from ..render import reading
+from ..render.on_photos import OnPhotos
 from .catalog import find_method
 from .explanation import Explanation, join
 from .formula import HOW_IT_RUNS
 from .method import Method
 from .photos import Batch, ImageLike, Source
+from .remarks import label_within, tell
 from .shared import Result, SharedPass, shared_pass
 
 ModelLike = CallableModel | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
+Options = Mapping[str, Mapping[str, Any]]  # for a method's name its options
 Progress = Callable[[int, int], None]
 
 ALL_STAGES = "all-stages"
@@ -48,7 +54,7 @@ def explain(
     targets: TargetLike | Iterable[TargetLike] = "top1",
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Options | None = None,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -108,7 +114,7 @@ def explain_batches(
     targets: TargetLike | Iterable[TargetLike] = "top1",
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Options | None = None,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -126,8 +132,10 @@ def explain_batches(
     """
     model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
+    options = _options_of(chosen, options or {})
     wanted = as_targets(targets)
-    source = Source(images, model, on_bad_image, max_pixels)
+    with heard() as of_all:
+        source = Source(images, model, on_bad_image, max_pixels)
     if not chosen or not wanted:
         raise InputError("nothing to explain: give at least one method and one target")
     if batch_size < 1:
@@ -156,10 +164,25 @@ def explain_batches(
                 options=options,
                 ledger=ledger,
             )
-            explained = _explanation(model, batch, done, options or {})
+            explained = _explanation(model, batch, done, options, tuple(of_all))
+            for result, attribution in zip(done.results, explained, strict=True):
+                tell(result.method.title, batch.names, attribution.labels, result.unsaid)
         yield explained
         if progress:
             progress(stop, len(source))
+
+
+def _options_of(methods: Sequence[Method], given: Options) -> Options:
+    """The options of the methods that are asked for, by their names.
+
+    Raises:
+        InputError: some are of another method, and would do nothing.
+    """
+    names = [method.name for method in methods]
+    for name in given:
+        if find_method(name).name not in names:
+            raise InputError(f"options has {name!r}, a method that is not asked for; the methods: {', '.join(names)}")
+    return {find_method(name).name: settings for name, settings in given.items()}
 
 
 @checked
@@ -205,7 +228,10 @@ def _layer_names(
     return tuple(dict.fromkeys(resolve_layer(call.module, layer) for layer in given)), None
 
 
-def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[str, Mapping[str, Any]]) -> Explanation:
+def _explanation(
+    model: Model, batch: Batch, done: SharedPass, options: Options, of_all: tuple[str, ...]
+) -> Explanation:
+    """What came out of a batch; `of_all` is what was said of all pictures as they came."""
     numbers, scores = done.results[0].target.numbers, _scores_of_classes(done)
     if numbers.gives is None and scores is not None:
         say_once(f"{numbers.why_no_probability()}; predictions are without")
@@ -216,7 +242,7 @@ def _explanation(model: Model, batch: Batch, done: SharedPass, options: Mapping[
         photos=batch.photos,
         placements=batch.placements,
         predictions=((),) * len(batch.x) if scores is None else _predictions(scores, chances, model),
-        attributions=tuple(_attribution(r, chances, model, batch.x, options) for r in done.results),
+        attributions=tuple(_attribution(r, chances, model, batch, options, of_all) for r in done.results),
     )
 
 
@@ -242,8 +268,14 @@ def _scores_of_classes(done: SharedPass) -> Tensor | None:
 
 
 def _attribution(
-    result: Result, table: Tensor | None, model: Model, x: Tensor, options: Mapping[str, Mapping[str, Any]]
+    result: Result,
+    table: Tensor | None,
+    model: Model,
+    batch: Batch,
+    options: Options,
+    of_all: tuple[str, ...],
 ) -> Attribution:
+    x = batch.x
     indices = [i if isinstance(i, int) else None for i in result.target.indices]
     indices = indices if len(indices) == len(x) else [None] * len(x)
     chances: list[float | None] = [None] * len(x)
@@ -251,14 +283,14 @@ def _attribution(
         chances = [None if i is None else float(table[n, i]) for n, i in enumerate(indices)]
     method = result.method
     settings = {**method.options, **options.get(method.name, {})}
-    return Attribution(
+    made = Attribution(
         method=method.name,
         title=method.title,
         layer=result.layer,
         target=result.target.name,
         map=result.map,
         status=tuple(map(_status, maps.statuses(result.map), result.facts or ({},) * len(x))),
-        labels=tuple(phrase(result.target, n, model.label) for n in range(len(x))),
+        labels=tuple(phrase(result.target, n, label_within(model.label)) for n in range(len(x))),
         scores=tuple(result.scores.tolist()),
         probabilities=tuple(chances),
         image_size=tuple(x.shape[2:]),
@@ -270,7 +302,10 @@ def _attribution(
         family=method.family,
         style=method.style,
         ledgers=() if result.ledger is None else (result.ledger,),
+        photos=OnPhotos(batch.photos, batch.placements, batch.names),
     )
+    of_statuses = tuple(reading.status_remarks(made, n) for n in range(len(x)))
+    return replace(made, remarks=together([of_statuses, (of_all,) * len(x), result.remarks], len(x)))
 
 
 def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:

@@ -10,27 +10,36 @@ from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..data.disk import number, own_version, writable_folder, write_json
 from ..data.preprocess import Placement
-from ..engine.targets.given import given_class
-from ..errors import InputError, TargetError
+from ..errors import InputError, MissingPackageError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
-from ..names import file_stem, shown, within_bytes
+from ..names import REPR, at_most
+from ..remarks import Remarks, together
+from ..render.on_photos import OnPhotos
 from ..render.overlay import attribution_picture
 from ..render.report import ReportPage, html_report
-from ..render.sheet import explanation_sheet
+from ..render.sheet import explanation_sheet, stacked
+from ..safe_names import file_stem, shown, within_bytes
+from .choosing import chosen
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_SHEETS, _NAMED = 3, 5  # that a notebook and a repr show
+_COLUMNS = ("label", "method", "layer", "target", "probability", "score", "status", "minimum", "maximum", "peak")
 JSON_NAME, SCHEMA = "explanation.json", 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Why a model said what it said of N photos: for each method, layer and target an `Attribution` of all of them.
 
@@ -62,26 +71,35 @@ class Explanation:
     def select(
         self, *, method: str | None = None, layer: str | None = None, target: int | str | None = None
     ) -> list[Attribution]:
-        """The attributions of a method, a layer and a target: its name ("top1"), or its place among the targets."""
-        names = list(dict.fromkeys(a.target for a in self))
-        target = None if target is None else given_class(target, "target")
-        if isinstance(target, int):
-            if not 0 <= target < len(names):
-                raise TargetError(f"target={target}: the explanation has {len(names)} targets: {', '.join(names)}")
-            target = names[target]
-        wanted = {"method": method, "layer": layer, "target": target}
-        return [a for a in self if all(v is None or getattr(a, k) == v for k, v in wanted.items())]
+        """The attributions of a method, a layer and a target, as people write them; never none.
+
+        Args:
+            method: its name or title ("Grad-CAM").
+            layer: its name.
+            target: its name ("top1"), its place among the targets, or the label it is of in some photo ("tiger cat").
+
+        Raises:
+            InputError: nothing fits; the error says what there is.
+        """
+        return chosen(self.attributions, method=method, layer=layer, target=target)
 
     def fuse(
         self, over: Literal["layer", "method"] = "layer", *, how: Literal["mean", "max", "product"] = "mean"
     ) -> Explanation:
-        """Adds, for each group that differs only in its layer or method, one attribution that fuses them."""
+        """Adds, for each group that differs only in its layer or method, one attribution that fuses them.
+
+        Raises:
+            InputError: `over` is neither, or no two attributions differ in it alone.
+        """
         if over not in ("layer", "method"):
             raise InputError(f"over={over!r} cannot be fused over; use 'layer' or 'method'")
         groups: dict[tuple[str | None, ...], list[Attribution]] = {}
         for a in self:
             groups.setdefault((a.target, a.method if over == "layer" else a.layer), []).append(a)
         fused = [_fused(group, over, how) for group in groups.values() if len(group) > 1]
+        if not fused:
+            one = ", ".join(dict.fromkeys(str(getattr(a, over)) for a in self))
+            raise InputError(f"over={over!r} would fuse nothing: for each target there is one {over} only ({one})")
         return dataclasses.replace(self, attributions=(*self.attributions, *fused))
 
     def picture(self, attribution: Attribution, index: int = 0, *, style: str | None = None) -> Image.Image:
@@ -103,8 +121,39 @@ class Explanation:
         )
 
     def _repr_png_(self) -> bytes | None:
-        """How notebooks show it: the sheet of the first photo."""
-        return self.sheet(0)._repr_png_() if self.photos and self.attributions else None
+        """How notebooks show it: the sheets of its photos, of many the first, which it says."""
+        if not (self.photos and self.attributions):
+            return None
+        sheets = [self.sheet(i) for i in range(min(len(self.photos), _SHEETS))]
+        more = len(self.photos) - len(sheets)
+        said = f"{len(sheets)} of {len(self.photos)} photos; .sheet(i) draws photo i, .report(path) all" if more else ""
+        return stacked(sheets, said)._repr_png_()
+
+    def to_dataframe(self) -> DataFrame:
+        """A row for each photo and map, with what explanation.json says of it in plain numbers and texts.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingPackageError("to_dataframe()", "pandas") from error
+        rows = [
+            {"photo": name, **{k: v for k, v in told.items() if k in _COLUMNS}, "remarks": "; ".join(told["remarks"])}
+            for i, name in enumerate(self.names)
+            for told in image_entry(self, i)["attributions"]
+        ]
+        return pandas.DataFrame(rows, columns=["photo", *_COLUMNS, "remarks"])
+
+    def __repr__(self) -> str:
+        photos = f"{len(self.names)} photo{'' if len(self.names) == 1 else 's'}"
+        said = [f"{name}: {best[0].label}" for name, best in zip(self.names, self.predictions, strict=True) if best]
+        maps_of = [f"[{i}] {a.method}{f' at {a.layer}' if a.layer else ''} of {a.target}" for i, a in enumerate(self)]
+        listed = "; ".join(filter(None, map(_first_few, (said, maps_of))))
+        unsure = sum(bool(each) for a in self for each in a.remarks)
+        remarks = f"; remarks on {unsure} of its maps (.remarks of each)" if unsure else ""
+        return at_most(f"<Explanation of {photos} by {self.model}: {listed}{remarks}", REPR - 1) + ">"
 
     def save(self, folder: str | PathLike[str], *, style: str | None = None) -> Path:
         """Writes a sheet and pictures of every photo, the maps as numbers, and explanation.json; returns its path."""
@@ -124,6 +173,10 @@ class Explanation:
         return path
 
 
+def _first_few(words: Sequence[str]) -> str:
+    return ", ".join(words[:_NAMED]) + (", ..." if len(words) > _NAMED else "")
+
+
 def _fused(group: Sequence[Attribution], over: str, how: Literal["mean", "max", "product"]) -> Attribution:
     fused = maps.fuse([a.map for a in group], how=how)
     parts = " + ".join(dict.fromkeys(str(a.layer if over == "layer" else a.title) for a in group))
@@ -141,23 +194,37 @@ def _fused(group: Sequence[Attribution], over: str, how: Literal["mean", "max", 
         interval=None,
         facts=(),
         ledgers=(),
+        remarks=_remarks_on_parts(group, fused),
         options={"fused_over": over, "how": how},
     )
 
 
+def _remarks_on_parts(group: Sequence[Attribution], fused: Tensor) -> Remarks:
+    """What is to know of a fused map: its own status, and what is said of the maps that it is made of."""
+    of_parts: list[Remarks] = []
+    for a in group:
+        whose = f"{a.title}{'' if a.layer is None else f' at {a.layer}'}"
+        of_parts.append(tuple(tuple(f"{whose}: {said}" for said in each) for each in a.remarks))
+    return together(of_parts, len(fused))
+
+
 def join(parts: Sequence[Explanation]) -> Explanation:
     """One explanation of the photos of several batches, which differ in nothing else."""
+    names = tuple(name for part in parts for name in part.names)
+    photos = tuple(photo for part in parts for photo in part.photos)
+    placements = tuple(placement for part in parts for placement in part.placements)
+    drawn = OnPhotos(photos, placements, names)
     return dataclasses.replace(
         parts[0],
-        names=tuple(name for part in parts for name in part.names),
-        photos=tuple(photo for part in parts for photo in part.photos),
-        placements=tuple(placement for part in parts for placement in part.placements),
+        names=names,
+        photos=photos,
+        placements=placements,
         predictions=tuple(prediction for part in parts for prediction in part.predictions),
-        attributions=tuple(_joined([part[i] for part in parts]) for i in range(len(parts[0]))),
+        attributions=tuple(_joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))),
     )
 
 
-def _joined(parts: Sequence[Attribution]) -> Attribution:
+def _joined(parts: Sequence[Attribution], photos: OnPhotos) -> Attribution:
     pixels = [a.pixels for a in parts if a.pixels is not None]
     intervals = [a.interval for a in parts if a.interval is not None]
     return dataclasses.replace(
@@ -171,6 +238,8 @@ def _joined(parts: Sequence[Attribution]) -> Attribution:
         interval=torch.cat(intervals) if intervals else None,
         facts=tuple(fact for a in parts for fact in a.facts),
         ledgers=tuple(ledger for a in parts for ledger in a.ledgers),
+        remarks=tuple(said for a in parts for said in a.remarks),
+        photos=photos,
     )
 
 
@@ -292,6 +361,7 @@ def _attribution_entry(a: Attribution, explanation: Explanation, i: int) -> dict
         "score": number(a.scores[i]),
         "probability": number(a.probabilities[i]),
         "status": a.status[i],
+        "remarks": list(a.remarks[i]) if a.remarks else [],
         "signed": a.signed,
         "minimum": number(float(values.min())),
         "maximum": number(float(values.max())),

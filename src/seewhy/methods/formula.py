@@ -66,5 +66,10 @@ class Formula:
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
 
+    @property
+    def told_options(self) -> Mapping[str, object]:
+        """The options that change which map it is: those that people are told of."""
+        return {name: value for name, value in self.options.items() if name not in HOW_IT_RUNS}
+
     def __repr__(self) -> str:
         return f"<method {self.name}: {self.title}, {self.paper}>"

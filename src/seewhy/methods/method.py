@@ -14,12 +14,14 @@ from ..engine.defaults import on_the_cpu
 from ..engine.flow import LayerLike, find_flow
 from ..engine.inputs import settled_input, warn_of_range
 from ..engine.layers import resolve_layer
-from ..engine.targets.resolve import TargetLike
+from ..engine.targets.names import ClassNames
+from ..engine.targets.resolve import TargetLike, phrase
 from ..errors import InputError
 from ..models.call import call_of, labels_of
 from ..models.model import Model
 from .formula import Formula
-from .shared import shared_pass
+from .remarks import tell
+from .shared import Result, shared_pass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,8 +80,15 @@ class Method(Formula):
         if len(done.results) != 1:
             raise InputError(f"target {target!r} is {len(done.results)} targets; a method answers for one")
         result = done.results[0]
+        _warn_of(result, labels_of(model) or ClassNames(), len(x))
         if not channels:
             return result.map
         if result.pixels is None:
             raise InputError(f"channels=True: {self.title} has a map over the layer, and no colour channels to keep")
         return result.pixels
+
+
+def _warn_of(result: Result, names: ClassNames, images: int) -> None:
+    """Warns of what is to know of single maps, by the images' places in the batch."""
+    words = [phrase(result.target, i, names.label) for i in range(images)]
+    tell(result.method.title, [f"image {i}" for i in range(images)], words, result.unsaid)

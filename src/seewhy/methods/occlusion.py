@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from itertools import product
 
@@ -17,7 +16,7 @@ from ..engine.masking.masks import PatchMasks
 from ..engine.masking.running import Running
 from ..engine.masking.scoring import ScorerError, masked_scores
 from ..engine.targets.classes import ScoreFunction
-from ..errors import InputError, SeewhyWarning
+from ..errors import InputError
 from ..maps.attribution import Estimate
 from .method import Method
 
@@ -114,17 +113,23 @@ def _occlusion(
         baseline=find_baseline(baseline, seed=seed),
         running=running,
     )
+    failed: dict[str, str] = {}
     try:
         for chunk in passes:
             said[chunk.image] = torch.cat([said[chunk.image], chunk.scores])
     except ScorerError as error:
         if all(len(s) < 2 for s in said):
             raise
-        warnings.warn(f"the map is partial: {error}", SeewhyWarning, stacklevel=2)
+        failed = {"failed": str(error)}
     done = [max(len(s) - 1, 0) for s in said]
     maps = torch.stack([_mean_drop(boxes[:n], s, size) for n, s in zip(done, said, strict=True)], 1)  # (T, N, H, W)
-    facts = tuple({"windows": n, "of": len(boxes), "partial": n < len(boxes)} for n in done)
+    facts = tuple(_facts(n, len(boxes), failed) for n in done)
     return [Estimate(one.float(), facts=facts) for one in maps]
+
+
+def _facts(done: int, windows: int, failed: dict[str, str]) -> dict[str, object]:
+    known = {"windows": done, "of": windows, "partial": done < windows}
+    return {**known, **(failed if done < windows else {})}
 
 
 def _mean_drop(boxes: Tensor, scores: Tensor, size: Grid) -> Tensor:

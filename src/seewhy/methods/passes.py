@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +19,9 @@ from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
-from ..errors import ModelError, SeewhyWarning
+from ..errors import ModelError
 from ..maps.ledger import Entry, Ledger
+from ..remarks import warn
 from .account import Account, settled
 from .formula import Formula, Need
 from .seeds import Seed, seeded, starting_relevance
@@ -48,8 +48,9 @@ class GradientPass:
         self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
+        self.out_of_reach: tuple[str, ...] = ()
         if rules and not is_a_dead_end(rules.hidden):  # of which the signal says why
-            _check_reach(rules, trace.module)
+            self.out_of_reach = _out_of_reach(rules, trace.module)
 
     def point_at(self, target: ResolvedTarget, group: Sequence[Formula]) -> None:
         """Carries the target back as far as these methods need."""
@@ -85,15 +86,24 @@ class GradientPass:
     def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
         return ()
 
+    def remarks(self, method: Formula) -> tuple[str, ...]:
+        """What holds of all of the method's maps, and was warned of."""
+        return self.out_of_reach if {"guided", "deconvnet"} & set(method.needs) else ()
+
     def ledger(self, method: Formula) -> Ledger | None:
         return None
 
 
-def _check_reach(rules: Rectifiers, module: nn.Module) -> None:
+def _out_of_reach(rules: Rectifiers, module: nn.Module) -> tuple[str, ...]:
+    """Warns of rectifiers that the rules do not meet; returns what it says."""
     if rules.hidden:
-        warnings.warn(OUT_OF_REACH.format(out_of_sight(rules.hidden, module)), SeewhyWarning, stacklevel=5)
+        said = OUT_OF_REACH.format(out_of_sight(rules.hidden, module))
     elif not rules.met:
-        warnings.warn(NO_RECTIFIER.format(type(module).__name__), SeewhyWarning, stacklevel=5)
+        said = NO_RECTIFIER.format(type(module).__name__)
+    else:
+        return ()
+    warn(said)
+    return (said,)
 
 
 class RelevancePass:
@@ -113,7 +123,7 @@ class RelevancePass:
         seeds_of: Callable[[Formula], Sequence[Seed]],
         with_ledger: Callable[[], Trace],
     ) -> None:
-        _check_known(trace, strict)
+        self.unknown = _unknown(trace, strict)
         assert isinstance(trace.rules, Relevance)
         self.trace, self.rules, self.layers_of, self.seeds_of = trace, trace.rules, layers_of, seeds_of
         self.with_ledger = with_ledger  # the same trace anew, with a ledger
@@ -235,6 +245,10 @@ class RelevancePass:
 
         return alone
 
+    def remarks(self, method: Formula) -> tuple[str, ...]:
+        """What holds of all maps, and was warned of."""
+        return self.unknown
+
     def ledger(self, method: Formula) -> Ledger | None:
         return self.ledgers.get(self.seeds_of(method)[0])
 
@@ -248,12 +262,15 @@ def _why_unknown(module: nn.Module, unknown: Iterable[str]) -> str:
     return why_unheard(module)
 
 
-def _check_known(trace: Trace, strict: bool) -> None:
+def _unknown(trace: Trace, strict: bool) -> tuple[str, ...]:
+    """Warns of operations that no rule knows, or refuses them; returns what it says."""
     unknown = trace.rules.unknown if isinstance(trace.rules, Relevance) else {}
     if not unknown:
-        return
+        return ()
     listed = ", ".join(f"{operation} ({n})" for operation, n in unknown.items())
     said = f"no relevance rule for {listed} in {type(trace.module).__name__}{_why_unknown(trace.module, unknown)}"
     if strict:
         raise ModelError(f"{said}; strict=False takes the gradient")
-    warnings.warn(f"{said}: the gradient stands in for it, and relevance may not add up", SeewhyWarning, stacklevel=5)
+    said += ": the gradient stands in for it, and relevance may not add up"
+    warn(said)
+    return (said,)

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -28,11 +29,14 @@ from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolve
 from ..engine.targets.rows import asked
 from ..engine.trace import Trace, check_scores
-from ..errors import InputError, LayerError, did_you_mean
+from ..errors import LayerError
 from ..maps.attribution import Estimate
 from ..maps.ledger import Ledger
+from ..names import check_option
+from ..remarks import Remarks, heard, together
 from .formula import Formula
 from .passes import GradientPass, RelevancePass, signals
+from .remarks import remarks_of_facts
 from .seeds import Seed
 
 Facts = tuple[Mapping[str, Any], ...]
@@ -50,6 +54,8 @@ class Result:
     scores: Tensor  # (N,)
     interval: Tensor | None = None  # (N, h, w)
     facts: Facts = ()  # one for each image, or none
+    remarks: Remarks = ()  # one for each image, or none
+    unsaid: Remarks = ()  # of those, what nobody was warned of yet
     ledger: Ledger | None = None
 
 
@@ -149,7 +155,9 @@ def _joined(parts: Sequence[Result], target: ResolvedTarget) -> Result:
         pixels=_rows([part.pixels for part in parts]),
         scores=torch.cat([part.scores for part in parts]),
         interval=_rows([part.interval for part in parts]),
-        facts=tuple(fact for part in parts for fact in part.facts),
+        facts=tuple(chain.from_iterable(part.facts for part in parts)),
+        remarks=tuple(chain.from_iterable(part.remarks for part in parts)),
+        unsaid=tuple(chain.from_iterable(part.unsaid for part in parts)),
     )
 
 
@@ -163,10 +171,7 @@ def _all_options(methods: Sequence[Formula], given: Mapping[str, Mapping[str, An
     for method in methods:
         for name in given.get(method.name, {}):
             if name not in method.options:
-                known = ", ".join(method.options) or "none"
-                raise InputError(
-                    f"{method.name} has no option {name!r}{did_you_mean(name, method.options)}; its options: {known}"
-                )
+                check_option(method.name, name, method.told_options)
     return {m.name: {**m.options, **given.get(m.name, {})} for m in methods}
 
 
@@ -302,7 +307,8 @@ def _combine_group(
                     raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
                 facts = plan.facts(method, layers, have.facts(method, layers))
                 estimate = Estimate(_fused_or_only(method, raw), facts=facts)
-                done[method.name, label, t] = _result(method, label, target, estimate, scores, have.ledger(method))
+                made = _result(method, label, target, estimate, scores, have.remarks(method))
+                done[method.name, label, t] = replace(made, ledger=have.ledger(method))
 
 
 def _run_apart(
@@ -315,14 +321,15 @@ def _run_apart(
     """Formulas that run the model by themselves, layer by layer."""
     scores = [target.score for target in targets]
     for label, layers in plan.places(method).items():
-        made = [_estimates(method, plan, scores, layer if method.at == "layer" else None) for layer in layers]
+        with heard() as said_of_all:
+            made = [_estimates(method, plan, scores, layer if method.at == "layer" else None) for layer in layers]
         for t, target in enumerate(targets):
             with torch.inference_mode(False), torch.no_grad():
                 said = check_scores(plan.call.module, asked(target.score, output, len(plan.x)), len(plan.x))
             of_layers = [estimates[t] for estimates in made]
             facts = plan.facts(method, layers, of_layers[0].facts)
             estimate = replace(of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]), facts=facts)
-            done[method.name, label, t] = _result(method, label, target, estimate, said.float().cpu())
+            done[method.name, label, t] = _result(method, label, target, estimate, said.float().cpu(), said_of_all)
 
 
 def _estimates(method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None) -> Sequence[Estimate]:
@@ -345,8 +352,12 @@ def _result(
     target: ResolvedTarget,
     estimate: Estimate,
     scores: Tensor,
-    ledger: Ledger | None = None,
+    said: Sequence[str] = (),
 ) -> Result:
+    """What an estimate comes to; `said` is what was warned of, which holds of every image."""
+    unsaid = tuple(map(remarks_of_facts, estimate.facts)) or ((),) * len(scores)
+    remarks = together([(tuple(said),) * len(scores), unsaid], len(scores))
     raw = estimate.map.detach().float().cpu()
     reduced, pixels = (method.reduce(raw), raw) if method.reduce else (raw, None)
-    return Result(method, layer, target, reduced, pixels, scores, estimate.interval, estimate.facts, ledger)
+    found = (reduced, pixels, scores, estimate.interval, estimate.facts)
+    return Result(method, layer, target, *found, remarks, unsaid)

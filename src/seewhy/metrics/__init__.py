@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .base import STATUS_MEANINGS, Figure, ImageMetric, MetricResult
+from .base import STATUS_MEANINGS, ImageMetric
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
 from .catalog import LOCALIZATION, METRICS, find_metric
 from .complexity import Complexity, Sparsity
@@ -19,6 +19,7 @@ from .localization.mosaics import Focus, GridPointing, Mosaics, focus_mosaics, g
 from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, SegmentationIoU
 from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
+from .result import Figure, MetricResult
 from .sanity.randomization import ParameterRandomisation, Randomisation, label_randomisation, parameter_randomisation
 from .sanity.rerun import MethodMetric, bind
 from .sanity.robustness import MaxSensitivity

@@ -6,11 +6,9 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -19,87 +17,14 @@ from ..arguments import checked_class
 from ..errors import InputError
 from ..maps import values as map_tools
 from .intervals import Interval, interval_of
+from .result import Findings, Floats, MetricResult
 
-Floats = npt.NDArray[np.float64]
 UNDEFINED, NO_TRUTH = "undefined", "no_truth"
 STATUS_MEANINGS: dict[str, str] = dict(map_tools.STATUS_MEANINGS) | {
     UNDEFINED: "the metric has no value here: a score of zero, or nothing that varies",
     NO_TRUTH: "nobody marked where the object is, or there is none of the class",
 }
 STATUSES: tuple[str, ...] = tuple(STATUS_MEANINGS)
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-class Figure(NamedTuple):
-    """One of several numbers that a metric gives of the same images.
-
-    Attributes:
-        mean, low, high: the number and its 95 % interval; NaN where that is not known.
-        thresholds: at which thresholds of the map it was read, where there are any.
-    """
-
-    mean: float
-    low: float = math.nan
-    high: float = math.nan
-    thresholds: tuple[float, ...] = ()
-
-
-class MetricResult(NamedTuple):
-    """What a metric found. Arrays are numpy's, since torchmetrics changes the shape of tensors that it returns.
-
-    Attributes:
-        metric: its key in `seewhy.metrics.METRICS` or `LOCALIZATION`.
-        mean, low, high: over the images with a value, with its 95 % interval; NaN where too few images have one.
-        n: how many have one.
-        higher_is_better: the direction.
-        values: (N,) float64, one for each image in the order of the updates; NaN where there is none.
-        status: (N,), "ok", or what is wrong with the image's map or truth (`seewhy.metrics.STATUS_MEANINGS`).
-        curves: for each image its curve, of any length, or () for metrics without curves.
-        positions: for each curve where its points lie, from 0 to 1.
-        interval: how the interval is made, see `seewhy.metrics.intervals.interval_of`.
-        settings: the metric's options.
-        figures: other numbers of the same images, by name, side by side.
-        pooled_curve: positions and values of the one curve of all images, for metrics that pool them.
-    """
-
-    metric: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    higher_is_better: bool
-    values: Floats
-    status: tuple[str, ...]
-    curves: tuple[Floats, ...]
-    positions: tuple[Floats, ...]
-    interval: Interval
-    settings: Mapping[str, Any]
-    figures: Mapping[str, Figure] = _NOTHING
-    pooled_curve: tuple[Floats, Floats] | None = None
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """How many images are left out of the mean, by status."""
-        missing = [s for s, value in zip(self.status, self.values, strict=True) if math.isnan(value)]
-        return {status: missing.count(status) for status in dict.fromkeys(missing)}
-
-    @property
-    def failed(self) -> dict[str, int]:
-        """How many images are in the mean though their map gives no answer, by status."""
-        counted = [s for s, value in zip(self.status, self.values, strict=True) if not math.isnan(value) and s != "ok"]
-        return {status: counted.count(status) for status in dict.fromkeys(counted)}
-
-    def mean_curve(self) -> tuple[Floats, Floats]:
-        """The pooled curve, or the mean of the curves of the images in the mean: positions and values."""
-        if self.pooled_curve is not None:
-            return self.pooled_curve
-        pairs = zip(self.positions, self.curves, strict=True)
-        kept = [pair for pair, value in zip(pairs, self.values, strict=False) if not math.isnan(value)]
-        if not kept:
-            return np.empty(0), np.empty(0)
-        at = max((x for x, _ in kept), key=len)
-        level = [y if len(y) == len(at) else np.interp(at, x, y) for x, y in kept]
-        return at, np.asarray(np.mean(level, axis=0))
 
 
 class ImageMetric(Metric):
@@ -161,7 +86,7 @@ class ImageMetric(Metric):
 
     def compute(self) -> MetricResult:
         """The mean over the images, its interval, and what is behind it."""
-        return self._result()
+        return MetricResult(self._result())
 
     def for_method(self, method: Any, *, leave_out: Sequence[str] | None = None) -> Self:
         """A fresh metric with the same settings, for the maps of `method`; metrics that run the method take it up."""
@@ -178,14 +103,14 @@ class ImageMetric(Metric):
         self.curves.append((torch.cat(curves) if curves else torch.empty(0).double()).to(self.device))
         self.lengths.append(torch.tensor([len(c) for c in curves], dtype=torch.long, device=self.device))
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         values = joined(self.values).double().numpy()
         if not len(values):
             raise InputError(f"{self.name} has no images yet; call update(...) first")
         kept = values[~np.isnan(values)]
         low, high = interval_of(kept, self.interval, seed=self.seed, limits=self._limits())
         curves = torch.split(joined(self.curves), joined(self.lengths).tolist()) if len(self.lengths) else ()
-        return MetricResult(
+        return Findings(
             metric=self.name,
             mean=float(kept.mean()) if len(kept) else math.nan,
             low=low,

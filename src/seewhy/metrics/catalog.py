@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypeVar, overload
 
 from ..arguments import brief
-from ..errors import ArgumentTypeError, InputError, did_you_mean
+from ..errors import ArgumentTypeError, InputError
+from ..names import known_name
 from .base import ImageMetric
 from .complexity import Complexity, Sparsity
 from .faithfulness.curves import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
@@ -72,7 +73,7 @@ def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMe
     """Returns the metric of that name with its defaults, or the metric itself.
 
     Args:
-        name: a key of `METRICS` or `LOCALIZATION`, or a metric.
+        name: a key of `METRICS` or `LOCALIZATION`, as people write it, or a metric.
         kind: what it has to be: `ExplanationMetric`, `LocalizationMetric`, or `ImageMetric` for any.
 
     Raises:
@@ -80,9 +81,12 @@ def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMe
     """
     known = {**METRICS, **LOCALIZATION}
     wanted = [each for each, metric in known.items() if issubclass(metric, kind)]
-    if isinstance(name, str) and name not in known:
-        raise InputError(f"metric {name!r} is unknown{did_you_mean(name, wanted)}; accepted: {', '.join(wanted)}")
-    found = known[name]() if isinstance(name, str) else name
+    if isinstance(name, str):
+        titles = {each: metric.title for each, metric in known.items()}
+        accepted = f"accepted: {', '.join(wanted)}"
+        found = known[known_name(name, known, what="metric", titles=titles, ways=accepted)]()
+    else:
+        found = name
     if not isinstance(found, ImageMetric):
         raise ArgumentTypeError(f"metric {brief(name)} is of type {type(name).__name__}; give a name, or a metric")
     if not isinstance(found, kind):

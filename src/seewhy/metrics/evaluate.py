@@ -33,6 +33,7 @@ from ..methods.catalog import find_method
 from ..methods.explain import ALL_STAGES, BATCH_SIZE, LayersLike, ModelLike, Progress, explain
 from ..methods.method import Method
 from ..methods.photos import ImageLike, Source
+from ..methods.remarks import named_remarks, naming
 from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
@@ -105,16 +106,18 @@ def evaluate(
         if batch.names:
             called, x = settled_input(call.rows(batch.indices), batch.x)
             resolved = _resolved(called, x, wanted, batch.indices, model.labels)
-            explained = explain(
-                called,
-                x,
-                methods=chosen,
-                targets=[each.score for each in resolved],
-                layers=layers,
-                batch_size=len(x),
-                options=options,
-            )
+            with naming(batch.names, model.label):
+                explained = explain(
+                    called,
+                    x,
+                    methods=chosen,
+                    targets=[each.score for each in resolved],
+                    layers=layers,
+                    batch_size=len(x),
+                    options=options,
+                )
             board.add(called, x, resolved, explained.attributions)
+            board.remark(batch.names, resolved, explained.attributions)
             seen += batch.names
             parts.offer(so_far)
         if progress:
@@ -141,6 +144,7 @@ class _Board:
         self.chances = {name: ChanceMethod(name, seed=seed) for name in chance}
         self.seed = seed
         self._scored: dict[tuple[str, str | None, str, str], ExplanationMetric] = {}
+        self._remarks: dict[tuple[str, str | None, str], list[str]] = {}
         self._by_chance: dict[tuple[str, str, Chance], ExplanationMetric] = {}
 
     def add(
@@ -165,10 +169,23 @@ class _Board:
                         self._by_chance[place] = metric.for_method(method, leave_out=judged)
                     self._by_chance[place].update(drawn[chance], call, x, target.score)
 
+    def remark(
+        self, names: Sequence[str], targets: Sequence[ResolvedTarget], attributions: Sequence[Attribution]
+    ) -> None:
+        """Notes what is said of the maps of a batch, as `add` takes them."""
+        for i, a in enumerate(attributions):
+            place = (a.method, a.layer, targets[i % len(targets)].name)
+            self._remarks.setdefault(place, []).extend(named_remarks(names, a))
+
     def rows(self) -> tuple[Row, ...]:
         found = {place: metric.compute() for place, metric in self._by_chance.items()}
         return tuple(
-            Row(*key, metric.compute(), {c: found[key[2], key[3], c] for c in self.chances})
+            Row(
+                *key,
+                metric.compute(),
+                {c: found[key[2], key[3], c] for c in self.chances},
+                tuple(self._remarks.get(key[:3], ())),
+            )
             for key, metric in self._scored.items()
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +17,12 @@ from PIL import Image
 from pyarrow import parquet
 
 from ..data.disk import number, writable_folder, write_json
-from ..names import cell, shown
+from ..names import REPR, at_most
 from ..render.curves import Panel, Scored, curves_picture
-from .base import Figure, MetricResult
+from ..safe_names import cell, shown
 from .baselines import Chance
 from .catalog import LOCALIZATION, METRICS
+from .result import Figure, MetricResult
 
 JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
     "evaluation.json",
@@ -29,6 +31,7 @@ JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
     "curves.png",
 )
 SCHEMA = 1
+_NAMED = 6  # rows in a repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,7 @@ class Row:
         metric: what the metric is called here.
         result: what it found.
         chance: for each chance map what the same metric finds of it.
+        remarks: what is to know of single maps that were scored, each with its photo's name.
     """
 
     method: str
@@ -48,6 +52,7 @@ class Row:
     metric: str
     result: MetricResult
     chance: Mapping[Chance, MetricResult]
+    remarks: tuple[str, ...] = ()
 
     def cells(self) -> dict[str, Any]:
         """As one line of a table: plain numbers and strings; NaN is None."""
@@ -67,7 +72,7 @@ class Row:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """How methods do by metrics, over photos.
 
@@ -92,6 +97,27 @@ class Evaluation:
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
+    def __repr__(self) -> str:
+        rows = [
+            f"{row.metric} of {row.method}{f' at {row.layer}' if row.layer else ''} {row.result.mean:.3g}"
+            for row in self.rows
+        ]
+        listed = ", ".join(rows[:_NAMED]) + (f", ... ({len(rows)} rows: .table())" if len(rows) > _NAMED else "")
+        so_far = "" if self.finished else " so far"
+        listed += f"; {'; '.join(self.remarks)}" if self.remarks else ""
+        text = f"<{type(self).__name__} of {len(self.names)} images{so_far} by {self.model}: {listed}"
+        return at_most(text, REPR - 1) + ">"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to know of the maps that were scored, a line for each method and layer."""
+        told = {(row.method, row.layer): row.remarks for row in self.rows if row.remarks}
+        return tuple(
+            f"{method}{f' at {layer}' if layer else ''}: {said[0]}"
+            + (f" (something is said of {len(said) - 1} more maps)" if len(said) > 1 else "")
+            for (method, layer), said in told.items()
+        )
+
     def table(self) -> list[dict[str, Any]]:
         """The rows as dictionaries of plain values, with the same keys."""
         return [row.cells() for row in self.rows]
@@ -103,7 +129,8 @@ class Evaluation:
         panels = [self._panel(metric, target, several=several) for metric, target in keys]
         photos = "1 photo" if len(self.names) == 1 else f"{len(self.names)} photos"
         so_far = "" if self.finished else " so far"
-        return curves_picture(panels, title=f"{self.model}, {photos}{so_far}")
+        unsure = [textwrap.shorten(said, 200, placeholder=" ...") for said in self.remarks]
+        return curves_picture(panels, title=f"{self.model}, {photos}{so_far}", remarks=unsure)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes evaluation.csv and .parquet, evaluation.json (with each image's values and curves) and curves.png.
@@ -174,6 +201,7 @@ def _details(row: Row) -> dict[str, Any]:
     r = row.result
     return {
         "interval": r.interval,
+        "remarks": list(row.remarks),
         "settings": dict(r.settings),
         "values": [number(value) for value in r.values],
         "status": list(r.status),

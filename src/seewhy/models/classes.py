@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from ..data.dataset import Example, LabelledImages
 from ..engine.targets.given import given_classes
-from ..engine.targets.names import ClassNames, as_number, column_of
+from ..engine.targets.names import ClassNames, column_of
 from ..errors import InputError, ModelError, did_you_mean
+from ..names import as_number
 from .model import Model
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
+from ..names import check_device
+
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "npu")
 
 
 def usable_device(name: str) -> str:
@@ -13,6 +16,7 @@ def usable_device(name: str) -> str:
     Raises:
         InputError: it cannot; the message is one line.
     """
+    check_device(name, DEVICES)
     try:
         torch.zeros(1, device=name).item()  # the meta device has no numbers
     except (RuntimeError, AssertionError) as error:

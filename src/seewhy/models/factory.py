@@ -9,7 +9,6 @@ import pkgutil
 import re
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from types import ModuleType
 
 from torch import nn
 
-from ..errors import ModelError, SeewhyWarning, did_you_mean
+from ..errors import ModelError, did_you_mean
+from ..remarks import warn
 from .families import FAMILIES
 
 _SPEC = re.compile(r"(?P<place>.+?):(?P<path>[^\W\d][\w.]*)(?:@(?P<weights>.+))?")
@@ -63,11 +63,7 @@ def warn_of_code(factory: FactorySpec, model: object) -> None:
         ModelError: there is no such module.
     """
     _located(factory)
-    warnings.warn(
-        f"model '{model}' runs the code of '{factory.place}', with all that you may do; give only what you trust",
-        SeewhyWarning,
-        stacklevel=5,
-    )
+    warn(f"model '{model}' runs the code of '{factory.place}', with all that you may do; give only what you trust")
 
 
 def made_by(factory: FactorySpec) -> object:

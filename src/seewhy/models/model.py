@@ -21,12 +21,13 @@ from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import check_gives, has_many_labels
 from ..engine.weights import place_of_weights
 from ..errors import InputError
+from ..names import REPR, at_most
 from .saved import Source, save_module
 
 _NOBODY_SAID = {0: "LABEL_0", 1: "LABEL_1"}  # of transformers' configurations, of embeddings too
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A classifier with what it takes to feed it a photo and to read its answer.
 
@@ -54,6 +55,12 @@ class Model:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", ClassNames.of(self.labels))
+
+    def __repr__(self) -> str:
+        size = "" if self.preprocess is None else f", {' x '.join(map(str, self.preprocess.size))} pixels"
+        named = "no labels" if not self.labels else f"{len(self.labels)} labels: {', '.join(self.labels[:3])}, ..."
+        gives = f", gives {self.gives}" if self.gives else ""
+        return at_most(f"<Model {self.name}: {type(self.module).__name__}{size}{gives}, {named}", REPR - 1) + ">"
 
     @property
     def device(self) -> torch.device:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .overlay import STYLES, attribution_picture, color_bar, default_style, seen_picture
+from .overlay import attribution_picture, color_bar, default_style, seen_picture
 from .report import ReportPage, html_report
 from .sheet import contact_sheet, explanation_sheet
+from .styles import STYLES, find_style
 from .superpixels import outline_top
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "contact_sheet",
     "default_style",
     "explanation_sheet",
+    "find_style",
     "html_report",
     "outline_top",
     "seen_picture",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import InputError
-from .drawing import FAINT, INK, RULE
+from .drawing import FAINT, INK, RULE, WARN
 
 # told apart by people of every colour vision, also in grey print (Okabe and Ito, 2008)
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (2, 2)))
 WIDTH, HEIGHT, DPI = 5.2, 3.7, 110  # a panel in inches
+_LETTERS = 76  # of a line of text below a panel
 LONGEST = 26  # letters of a name
 
 
@@ -56,10 +58,11 @@ class Panel:
     scored: tuple[Scored, ...]
 
 
-def curves_picture(panels: Sequence[Panel], *, title: str = "") -> Image.Image:
+def curves_picture(panels: Sequence[Panel], *, title: str = "", remarks: Sequence[str] = ()) -> Image.Image:
     """Draws the panels side by side, at most three in a row.
 
     A panel whose methods have curves shows those, labelled on the line; another shows each mean with its interval.
+    What is to know of the maps stands below.
 
     Raises:
         InputError: there is no panel.
@@ -71,12 +74,15 @@ def curves_picture(panels: Sequence[Panel], *, title: str = "") -> Image.Image:
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    height = HEIGHT * rows + 0.4 * bool(title)
+    said = [line for one in remarks for line in textwrap.wrap(f"unsure: {one}", _LETTERS * columns)]
+    height = HEIGHT * rows + 0.4 * bool(title) + 0.2 * len(said)
     figure: Any = Figure(figsize=(WIDTH * columns, height), dpi=DPI, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.04, hspace=0.06)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_rgb(INK))
+    if said:  # as a label of the whole figure, for which the layout makes room
+        figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=9, color=_rgb(WARN))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for place in axes[len(panels) :]:
         place.set_axis_off()

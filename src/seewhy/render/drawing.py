@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..names import shown
+from ..safe_names import shown
 
 Font = ImageFont.FreeTypeFont
 
@@ -15,6 +15,7 @@ INK = (28, 32, 38)
 FAINT = (98, 106, 117)
 RULE = (226, 229, 233)
 ACCENT = (49, 99, 165)
+WARN = (138, 75, 0)
 PAPER = (255, 255, 255)
 
 
@@ -60,11 +61,14 @@ def wrap(text: str, face: Font, width: float) -> list[str]:
     return lines
 
 
-def label_strip(picture: Image.Image, head: str, text: str) -> None:
-    """Writes "head: text" on a dark strip at the picture's foot, as large as fits; only `head` where space is short."""
+def label_strip(picture: Image.Image, head: str, text: str, *, lines_high: int = 17) -> None:
+    """Writes "head: text" on a dark strip at the picture's foot, as large as fits; only `head` where space is short.
+
+    A line is at most one of `lines_high` that would fill the picture.
+    """
     width, height = picture.size
     pad = max(1, min(8, width // 30))
-    for size in range(max(9, min(18, round((width * height) ** 0.5 / 17))), 8, -1):
+    for size in range(max(9, min(18, round((width * height) ** 0.5 / lines_high))), 8, -1):
         lines = wrap(f"{head}: {text}", font(size), width - 2 * pad)
         if len(lines) * line_height(font(size)) + 2 * pad <= 0.6 * height and not any("…" in line for line in lines):
             break

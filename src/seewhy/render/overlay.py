@@ -17,22 +17,12 @@ from ..maps import values as maps
 from ..maps.attribution import Attribution
 from . import drawing, reading
 from .frames import frames_of, number_frames, side_by_side
+from .styles import WORDS, find_style
 from .superpixels import outline_top
 
 Array = npt.NDArray[np.float32]
 Painter = Callable[[Array, Array, Array, float], Array]
 
-STYLES = ("heatmap", "jet", "signed", "grey", "mask", "map", "sure", "superpixels")
-WORDS = {
-    "heatmap": ("no evidence", "most evidence"),
-    "jet": ("no evidence", "most evidence"),
-    "map": ("no evidence", "most evidence"),
-    "signed": ("against", "for"),
-    "grey": ("negative", "positive"),
-    "mask": ("below half of the peak", "above"),
-    "sure": ("not sure", "surely for"),
-    "superpixels": ("against", "for"),
-}
 _TABLES = {"heatmap": "inferno", "jet": "jet", "map": "inferno", "signed": "RdBu_r", "grey": "gray", "mask": "gray"}
 _TABLES |= {"sure": "gray", "superpixels": "RdYlGn"}
 _WITHOUT_ZERO = ("grey", "map", "sure", "superpixels")  # styles in which a map of zeros can be read
@@ -83,7 +73,8 @@ def attribution_picture(
     behind a dashed line. A map as fine as the input in which pixel noise dominates (more than a quarter of its variance
     is gone after a blur of 1.2 % of its longer side) is shown blurred by that much and clipped at the 99.5th percentile
     of its magnitude, in the styles that lay it over the photo; the map itself stays as it is. A map that cannot be
-    read (`maps.READABLE`) is not painted: the photo says its status and what that means.
+    read (`maps.READABLE`) is not painted: the photo says its status and what that means. What else is said of a map
+    (`Attribution.remarks`) stands on it in short, after the word "unsure".
 
     Args:
         attribution: The maps of a batch.
@@ -100,21 +91,21 @@ def attribution_picture(
     Raises:
         InputError: Style, colour map, opacity, index or the photo's size is not as above.
     """
-    _check(attribution, index, photo, placement, style, opacity)
-    chosen = style or default_style(attribution, index)
+    _check(attribution, index, photo, placement, opacity)
+    chosen = find_style(style) or default_style(attribution, index)
     table = _table(colormap or _table_name(chosen, attribution, index))
     pixels = np.asarray(photo.convert("RGB"), np.float32)  # (H, W, 3)
     status = attribution.status[index]
-    notice = reading.status_words(attribution, index)
+    head, notice = reading.notice(attribution, index)
     if status in maps.READABLE:
         values = _values(attribution, index, placement, chosen)
         if chosen not in _WITHOUT_ZERO and not np.nan_to_num(values).any():
-            status, notice = "empty", "all of the evidence lies outside the photo"
+            status, head, notice = "empty", "empty", "all of the evidence lies outside the photo"
     readable = status in maps.READABLE
     painted = _paint(chosen, pixels, values, table, opacity) if readable else _grey(pixels) * 0.9
     picture = _finish(painted, pixels, placement)
     if notice:
-        drawing.label_strip(picture, status.replace("_", "-"), notice)
+        drawing.label_strip(picture, head, notice, lines_high=24 if readable else 17)
     return picture
 
 
@@ -140,7 +131,7 @@ def color_bar(
     large as bar and words need.
     """
     bar = bar_picture(style, colormap=colormap, opacity=opacity, length=length, thickness=thickness)
-    low, high = labels or WORDS[style]
+    low, high = labels or WORDS[find_style(style)]
     face = drawing.font(12)
     tall = drawing.line_height(face)
     longest = int(max(face.getlength(low), face.getlength(high))) + 1
@@ -163,22 +154,12 @@ def bar_picture(
     style: str, *, colormap: str | None = None, opacity: float = 0.5, length: int = 240, thickness: int = 12
 ) -> Image.Image:
     """The bar of `color_bar` without words: `length` x `thickness` pixels."""
-    if style not in STYLES:
-        raise InputError(_unknown_style(style))
+    style = find_style(style)
     colors = _bar_colors(style, _table(colormap or _TABLES[style]), opacity, length)
     return Image.fromarray(_bytes(colors)).resize((length, thickness))
 
 
-def _unknown_style(style: str) -> str:
-    known = ", ".join(f"'{name}'" for name in STYLES)
-    return f"style {style!r} is not known{did_you_mean(style, STYLES)}; accepted: {known}"
-
-
-def _check(
-    attribution: Attribution, index: int, photo: Image.Image, placement: Placement, style: str | None, opacity: float
-) -> None:
-    if style is not None and style not in STYLES:
-        raise InputError(_unknown_style(style))
+def _check(attribution: Attribution, index: int, photo: Image.Image, placement: Placement, opacity: float) -> None:
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity is {opacity}; accepted: 0 (only the photo) to 1")
     if not 0 <= index < len(attribution):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -21,6 +23,8 @@ HOW_TO_READ = {
 }
 SCALE = "Each map is scaled by itself: compare places within a picture, not brightness between pictures."
 UNSEEN = "What lies outside the dashed line was cut off before the model looked."
+
+UNSURE = "unsure"  # what a map is called that something is said against
 
 _CANNOT_SAY: dict[Family, str] = {
     "layer": (
@@ -67,6 +71,44 @@ def status_words(attribution: Attribution, index: int) -> str:
         return ""
     why = _covered(attribution, index) if status == "misplaced" else _cause(attribution, index)
     return STATUS_MEANINGS[status] + why
+
+
+def status_remarks(attribution: Attribution, index: int) -> tuple[str, ...]:
+    """What the status of a map means as a remark; none for "ok"."""
+    words = status_words(attribution, index)
+    return (f"{attribution.status[index].replace('_', '-')}: {words}",) if words else ()
+
+
+def other_remarks(attribution: Attribution, index: int) -> tuple[str, ...]:
+    """The remarks on a map beside its status's."""
+    if not attribution.remarks:
+        return ()
+    of_status = f"{attribution.status[index].replace('_', '-')}: "
+    return tuple(said for said in attribution.remarks[index] if not said.startswith(of_status))
+
+
+def notice(attribution: Attribution, index: int) -> tuple[str, str]:
+    """What stands on a picture of a map: a word, and why in short; ("", "") where nothing is to be said."""
+    others = "; ".join(map(in_short, other_remarks(attribution, index)))
+    words = status_words(attribution, index)
+    if words:
+        return attribution.status[index].replace("_", "-"), f"{words}; {others}" if others else words
+    return (UNSURE, others) if others else ("", "")
+
+
+def remark_lines(attributions: Sequence[Attribution], index: int) -> list[str]:
+    """A line for each remark on a photo's maps: of which map, and the whole of it."""
+    said: dict[str, list[str]] = {}
+    for attribution in attributions:
+        whose = f"{attribution.title} of {attribution.labels[index]}"
+        for remark in attribution.remarks[index] if attribution.remarks else ():
+            said.setdefault(remark, []).append(whose)
+    return [f"{', '.join(dict.fromkeys(whose))}: {remark}." for remark, whose in said.items()]
+
+
+def in_short(remark: str) -> str:
+    """The first part of a remark, up to where it begins to explain."""
+    return re.split(r"[,;:] ", remark, maxsplit=1)[0]
 
 
 def _covered(attribution: Attribution, index: int) -> str:

@@ -15,9 +15,10 @@ from PIL import Image
 from ..data.preprocess import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
-from ..names import shown
+from ..safe_names import shown
 from . import panels, reading
-from .overlay import WORDS, attribution_picture, bar_picture, default_style, seen_picture
+from .overlay import attribution_picture, bar_picture, default_style, seen_picture
+from .styles import WORDS, find_style
 
 _SIDE, _LONGEST = 380, 900  # pixels of an embedded picture
 
@@ -61,7 +62,7 @@ def html_report(
     Raises:
         InputError: As `attribution_picture`.
     """
-    shown = [_page(page, style) for page in pages]
+    shown = [_page(page, find_style(style)) for page in pages]
     footer = [reading.SCALE, reading.UNSEEN] if any(panels.is_cut(p.placement) for p in pages) else [reading.SCALE]
     return _template().render(title=title, model_name=model_name, notes=notes, pages=shown, footer=footer)
 
@@ -125,6 +126,7 @@ def _cell(
         "status": status,
         "meaning": meaning,
         "trust": reading.trust_words(attribution, index),
+        "unsure": reading.other_remarks(attribution, index),
         "picture": _jpeg(attribution_picture(attribution, index, photo, placement, style=style)),
         "alt": f"{method} for {target}: {place if status in maps.READABLE else f'no map, {meaning}'}.",
     }

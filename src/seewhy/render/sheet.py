@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
@@ -13,6 +14,7 @@ from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from . import drawing, panels, reading
 from .overlay import attribution_picture, color_bar, default_style, seen_picture
+from .styles import find_style
 
 _MARGIN, _GAP, _CELL, _SIDEBAR = 28, 22, 215, 250
 _THUMB = 320
@@ -45,6 +47,7 @@ def explanation_sheet(
     Raises:
         InputError: As `attribution_picture`.
     """
+    style = find_style(style)
     size = panels.panel_size((photo.height, photo.width), 250, longest=560)
     small, placed = panels.resized(photo, placement, size)
     rows = panels.arrange(attributions, index)
@@ -52,7 +55,8 @@ def explanation_sheet(
     left = _sidebar(small, placed, predictions)
     right = grid(cells) if cells else None
     content = left.width + (_GAP + 14 + right.width if right else 0)
-    legend = _legend(_styles(attributions, index, style), panels.is_cut(placement), content)
+    said = reading.remark_lines(attributions, index)
+    legend = _legend(_styles(attributions, index, style), panels.is_cut(placement), content, said)
     head = drawing.font(20, bold=True)
     width = content + 2 * _MARGIN
     top = _MARGIN + drawing.line_height(head) + 18
@@ -89,6 +93,20 @@ def contact_sheet(pictures: Sequence[tuple[Image.Image, str]], *, columns: int) 
     sheet = Image.new("RGB", (laid.width + 2 * _MARGIN, laid.height + 2 * _MARGIN), drawing.PAPER)
     sheet.paste(laid, (_MARGIN, _MARGIN))
     return sheet
+
+
+def stacked(sheets: Sequence[Image.Image], said: str = "") -> Image.Image:
+    """Sheets one below the other, and a line of text below them."""
+    face = drawing.font(13)
+    foot = drawing.line_height(face) + _MARGIN if said else 0
+    size = max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets) + foot
+    whole = Image.new("RGB", size, drawing.PAPER)
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    ImageDraw.Draw(whole).text((_MARGIN, top), said, font=face, fill=drawing.INK)
+    return whole
 
 
 def _wrapped(rows: list[panels.Row], size: tuple[int, int]) -> list[panels.Row]:
@@ -182,25 +200,50 @@ def _styles(attributions: Sequence[Attribution], index: int, style: str | None) 
     return list(dict.fromkeys(used))
 
 
-def _legend(styles: Sequence[str], cut: bool, width: int) -> Image.Image:
-    """A colour bar for each style beside how to read it, and one line about all of them."""
-    face = drawing.font(12)
-    tall = drawing.line_height(face) + 3
-    blocks: list[tuple[Image.Image | None, list[str]]] = []
+def _legend(styles: Sequence[str], cut: bool, width: int, said: Sequence[str] = ()) -> Image.Image:
+    """What is said of the maps, a colour bar for each style beside how to read it, and one line about all of them."""
+    blocks = [*_remark_blocks(said, width), *_style_blocks(styles, width)]
+    closing = f"{reading.SCALE} {reading.UNSEEN}" if cut else reading.SCALE
+    blocks.append(_Block(None, drawing.wrap(closing, drawing.font(12), width)))
+    legend = Image.new("RGB", (width, sum(block.height for block in blocks)), drawing.PAPER)
+    y = 0
+    for block in blocks:
+        block.draw(legend, y)
+        y += block.height
+    return legend
+
+
+class _Block(NamedTuple):
+    """Lines of a legend, beside a colour bar or without one."""
+
+    bar: Image.Image | None
+    lines: list[str]
+    ink: tuple[int, int, int] = drawing.FAINT
+
+    @property
+    def height(self) -> int:
+        tall = drawing.line_height(drawing.font(12)) + 3
+        return max(tall * len(self.lines), self.bar.height if self.bar else 0) + 10
+
+    def draw(self, legend: Image.Image, y: int) -> None:
+        face = drawing.font(12)
+        left, tall = 0, drawing.line_height(face) + 3
+        if self.bar:
+            legend.paste(self.bar, (0, y))
+            left = self.bar.width + 18
+        for i, line in enumerate(self.lines):
+            ImageDraw.Draw(legend).text((left, y + i * tall), line, font=face, fill=self.ink)
+
+
+def _remark_blocks(said: Sequence[str], width: int) -> list[_Block]:
+    return [_Block(None, drawing.wrap(line, drawing.font(12), width), drawing.WARN) for line in said]
+
+
+def _style_blocks(styles: Sequence[str], width: int) -> list[_Block]:
+    blocks = []
     for style in styles:
         bar = color_bar(style, length=min(210, width))
         beside = width - bar.width - 18
-        blocks.append((bar, drawing.wrap(reading.HOW_TO_READ[style], face, beside if beside > 150 else width)))
-    closing = f"{reading.SCALE} {reading.UNSEEN}" if cut else reading.SCALE
-    blocks.append((None, drawing.wrap(closing, face, width)))
-    heights = [max(tall * len(lines), bar.height if bar else 0) + 10 for bar, lines in blocks]
-    legend = Image.new("RGB", (width, sum(heights)), drawing.PAPER)
-    draw = ImageDraw.Draw(legend)
-    y = 0
-    for (block, lines), height in zip(blocks, heights, strict=True):
-        if block:
-            legend.paste(block, (0, y))
-        for i, line in enumerate(lines):
-            draw.text((block.width + 18 if block else 0, y + i * tall), line, font=face, fill=drawing.FAINT)
-        y += height
-    return legend
+        room = beside if beside > 150 else width
+        blocks.append(_Block(bar, drawing.wrap(reading.HOW_TO_READ[style], drawing.font(12), room)))
+    return blocks

@@ -200,7 +200,7 @@ def test_bad_input_is_one_line(net: TinyCNN, data: Any, photos: Photos) -> None:
             fit(model, given)
     with pytest.raises(InputError, match="the model has no preprocess"):
         fit(net, photos)
-    with pytest.raises(InputError, match="solver='last_layr' is not known; did you mean 'last_layer'"):
+    with pytest.raises(InputError, match="solver 'last_layr' is unknown; did you mean 'last_layer'"):
         fit(net, data, solver="last_layr")
     with pytest.raises(InputError, match="x has NaN"):
         fit(net, data).scores(x[:1] * float("nan"))
@@ -279,3 +279,16 @@ def test_the_last_layer_knows_self_influence_without_the_data(
     own = opened.self_influence(progress=lambda done, total: told.append((done, total)))
     torch.testing.assert_close(own, expected, rtol=1e-8 if dtype is None else 1e-4, atol=0.0)
     assert told[-1] == (N, N)
+
+
+def test_what_its_fit_warned_of_stands_on_every_answer(net: TinyCNN, data: Any, tested: Any, tmp_path: Path) -> None:
+    with pytest.warns(SeewhyWarning, match="has not converged"):
+        index = fit(net, data, solver="last_layer", l2=0.05, out=tmp_path)
+    assert index.remarks[0].startswith("the model has not converged")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = InfluenceIndex.open(tmp_path, net)
+        (found,) = again.query(tested[0][:1], 1)
+    assert again.remarks == found.remarks == index.remarks
+    assert "has not converged" in repr(found)
+    assert fit(net, data).remarks == ()

@@ -19,7 +19,7 @@ from seewhy.engine.masking import GridMasks, Running, ScorerError, Zeros, image_
 from seewhy.engine.masking.tuning import LiveMemory
 from seewhy.engine.targets.classes import Logit, Probability, ScoreFunction
 from seewhy.engine.targets.detection import DetectionBox, DetectionSimilarity
-from seewhy.errors import InputError, SeewhyWarning, TargetError
+from seewhy.errors import InputError, TargetError
 from seewhy.maps.attribution import Estimate
 from seewhy.methods.rise.moments import Design, estimate
 from seewhy.methods.rise.rise import rise, sure
@@ -510,11 +510,13 @@ class Failing(nn.Module):
 def test_what_is_known_when_the_scorer_fails_is_returned(how: str) -> None:
     x = pictures(3, 12)
     running = Running(batch_size=10, memory_format="contiguous")
-    with pytest.warns(SeewhyWarning, match=r"scoring stopped after 70 of 150 masked pictures.*estimate so far"):
-        found = estimates(Failing(70 + 3 * 10, how), x, Logit(1), samples=50, running=running)[0]
+    found = estimates(Failing(70 + 3 * 10, how), x, Logit(1), samples=50, running=running)[0]
     assert [facts["samples"] for facts in found.facts] == [50, 20, 0]
     assert [facts["partial"] for facts in found.facts] == [False, True, True]
     assert [facts["stopped"] for facts in found.facts] == ["samples", "error", "error"]
+    assert ["failed" in facts for facts in found.facts] == [False, True, True]
+    assert found.facts[1]["failed"].startswith("scoring stopped after 70 of 150 masked pictures")
+    assert found.facts[1]["failed"].endswith("(the estimate so far is returned)")
     net = Called(lambda x: x.mean((2, 3)))
     for i, samples in ((0, 50), (1, 20)):
         expected = estimates(net, x[i : i + 1], Logit(1), samples=samples)[0].map[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import ImageError, InputError, did_you_mean
-from ...names import shown
+from ...safe_names import shown
 from ..dataset import Example, LabelledImages, check_listed
 from ..images import picture_endings, read_image
 from ..intake.intake import Intake

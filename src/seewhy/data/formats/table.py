@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
-from ...errors import InputError, SeewhyWarning
+from ...errors import InputError
+from ...remarks import warn
 from ..dataset import SPLITS, OnError, check_split
 from ..intake.intake import Intake, corners
 from ..intake.listing import elsewhere, in_class_order
@@ -155,4 +155,4 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
     if unread:
         read = sorted(there - set(unread), key=columns.index)
         said = f"'{file.name}' has the columns {unread}, which are not read; {read} are. In a list, {_NEEDED}"
-        warnings.warn(said, SeewhyWarning, stacklevel=6)
+        warn(said)

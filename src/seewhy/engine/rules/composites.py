@@ -21,7 +21,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from ...errors import InputError, did_you_mean
+from ...errors import InputError
+from ...names import known_name
 from ..call import Bounds
 from .lrp import Rule, alpha_beta, epsilon, gamma, z_box, z_plus
 
@@ -163,17 +164,12 @@ def find_composite(composite: str | Composite, bounds: Bounds | None = None) -> 
     """
     if isinstance(composite, Composite):
         return composite
-    if composite in COMPOSITES:
-        return COMPOSITES[composite]()
-    if composite not in BOXED:
-        known = [*COMPOSITES, *BOXED]
-        raise InputError(
-            f"composite {composite!r} is not known{did_you_mean(composite, known)}; use one of {', '.join(known)}, "
-            "or a Composite"
-        )
+    meant = known_name(str(composite), [*COMPOSITES, *BOXED], what="composite")
+    if meant in COMPOSITES:
+        return COMPOSITES[meant]()
     if bounds is None:
         raise InputError(
             f"composite {composite!r} needs the input's bounds, and the model has no preprocessing to take them from; "
-            f"wrap(module, preprocess=...), or give seewhy.engine.rules.composites.{composite}(low, high)"
+            f"wrap(module, preprocess=...), or give seewhy.engine.rules.composites.{meant}(low, high)"
         )
-    return BOXED[composite](*bounds)
+    return BOXED[meant](*bounds)

@@ -12,11 +12,11 @@ from torch import Tensor, strided
 
 from ...arguments import brief
 from ...data.labels_file import read_labels
-from ...errors import ArgumentTypeError, ModelError, TargetError, did_you_mean
+from ...errors import ArgumentTypeError, ModelError
+from ...names import Spellings, as_number
 
 LabelsLike = Iterable[object] | Mapping[int, str] | Mapping[str, str]
 _ACCEPTED = "give a list with a name for each column, in order, or {0: 'name', 1: ...}"
-_SHOWN = 4  # of several classes of one name
 
 
 class ClassNames(tuple[str, ...]):
@@ -61,11 +61,7 @@ class ClassNames(tuple[str, ...]):
 
     def columns(self, name: str) -> list[int]:
         """The columns that have this name: one where it says which, several, or none."""
-        folded = name.strip().casefold()
-        if not folded:
-            return []
-        written, whole, synonyms = self._by_name
-        return written.get(name) or whole.get(folded) or synonyms.get(folded) or []
+        return self._spellings.columns(name)
 
     def column(self, name: str, *, asked: str = "target") -> int:
         """The column that a text names, or the number it is.
@@ -73,19 +69,7 @@ class ClassNames(tuple[str, ...]):
         Raises:
             TargetError: no class or several have this name.
         """
-        found = self.columns(name)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            several = ", ".join(f"{i} ({self[i]})" for i in found[:_SHOWN])  # ImageNet has two cranes
-            raise TargetError(f"{asked} {name!r} is the name of several classes: {several}; give the index")
-        number = as_number(name)
-        if number is not None and not self._all_numbers:
-            return number
-        hint = did_you_mean(name, self)
-        if number is not None:
-            hint = f", whose classes have numbers for names: {self[0]} to {self[-1]}; a whole number is the column"
-        raise TargetError(f"{asked} {name!r} is not a label of the model{hint}")
+        return self._spellings.column(name, asked=asked)
 
     def check_width(self, columns: int) -> None:
         """Says that there are more names than columns, or fewer: those of a background class, or of another model.
@@ -107,27 +91,8 @@ class ClassNames(tuple[str, ...]):
             self.check_width(output.shape[1] if output.ndim > 1 else 1)
 
     @cached_property
-    def _by_name(self) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
-        """Columns by the name as it is written, by the whole of it in any case, and by each synonym."""
-        written: dict[str, list[int]] = {}
-        whole: dict[str, list[int]] = {}
-        synonyms: dict[str, list[int]] = {}
-        for i, label in enumerate(self):
-            written.setdefault(label, []).append(i)
-            whole.setdefault(label.strip().casefold(), []).append(i)
-            for part in {part.strip().casefold() for part in label.split(",")}:
-                synonyms.setdefault(part, []).append(i)
-        return written, whole, synonyms
-
-    @cached_property
-    def _all_numbers(self) -> bool:
-        return all(as_number(label) is not None for label in self)
-
-
-def as_number(text: str) -> int | None:
-    """The whole number that a text is, None where it is none."""
-    text = text.strip()
-    return int(text) if text.removeprefix("-").isdecimal() else None
+    def _spellings(self) -> Spellings:
+        return Spellings(self)
 
 
 def column_of(name: int | str, names: ClassNames | None) -> int | str:

@@ -6,14 +6,14 @@ scores into probabilities takes a `Numbers`, which is settled once for each mode
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, ModelError, SeewhyWarning
+from ...errors import InputError, ModelError
+from ...remarks import warn
 from ..answers import Gives, main_output
 from ..call import Call
 from ..keys import Remembered
@@ -130,11 +130,9 @@ def _agreeing(call: Call, said: Gives, table: Tensor) -> Gives:
         return said
     if call.gives != said:
         return "probabilities"
-    warnings.warn(
+    warn(
         "gives='logits', but the model's numbers lie in [0, 1] and sum to 1, as probabilities do: a softmax of those "
-        "is none; say gives='probabilities'",
-        SeewhyWarning,
-        stacklevel=2,
+        "is none; say gives='probabilities'"
     )
     return said
 

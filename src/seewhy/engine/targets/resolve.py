@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import TargetError
+from ...names import as_number
 from .classes import Counterfactual, Logit, Margin, Probability, ScoreFunction, class_scores
 from .given import given_classes, given_target, given_targets
-from .names import ClassNames, as_number, column_of
+from .names import ClassNames, column_of
 from .numbers import Numbers, in_words
 from .regions import SegmentationRegion
 from .rows import OneEach, row_of
@@ -35,13 +36,13 @@ class ResolvedTarget:
     numbers: Numbers
 
 
-_FORMS: dict[str, Callable[..., ScoreFunction]] = {
+FORMS: dict[str, Callable[..., ScoreFunction]] = {
     "logit": Logit,
     "probability": Probability,
     "margin": Margin,
     "counterfactual": Counterfactual,
 }
-_OF_ONE_CLASS = "|".join(form for form in _FORMS if form != "margin")
+_OF_ONE_CLASS = "|".join(form for form in FORMS if form != "margin")
 _TOP = re.compile(rf"(?:({_OF_ONE_CLASS}):\s*)?top(\d+)")
 
 
@@ -71,7 +72,7 @@ def resolve(
     if isinstance(given, list):
         given = Logit(tuple(each for each in given if isinstance(each, int | str)))
     elif isinstance(given, str) and (match := _TOP.fullmatch(given)):
-        return _top(int(match[2]), output, _FORMS[match[1] or "logit"], numbers)
+        return _top(int(match[2]), output, FORMS[match[1] or "logit"], numbers)
     elif isinstance(given, str) and _has_form(given) and not (names and names.columns(given)):
         given = _form(given, names)
     elif isinstance(given, int | str):
@@ -100,7 +101,7 @@ def _is_more_than_a_class(target: object) -> bool:
 
 
 def _has_form(target: str) -> bool:
-    return ":" in target and target.partition(":")[0] in _FORMS
+    return ":" in target and target.partition(":")[0] in FORMS
 
 
 def _one_each(
@@ -122,7 +123,7 @@ def _form(target: str, names: ClassNames | None) -> ScoreFunction:
     """The target that "probability:tabby" or "margin:tabby/tiger cat" names."""
     form, _, name = target.partition(":")
     if form != "margin":
-        return _FORMS[form](name)
+        return FORMS[form](name)
     parts = name.split("/")
     cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
     both = [cut for cut in cuts if all(cut)]

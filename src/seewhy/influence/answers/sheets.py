@@ -115,7 +115,7 @@ def influence_sheet(
     numbers = [words.number, _ANSWERS] if both else []
     notes = [*maps, *numbers, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
     notes += [f"Of each end the first {_MOST} are drawn."] if more else []
-    return _page(title, body, notes, bar)
+    return _page(title, body, notes, bar, found.remarks)
 
 
 def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Image.Image:
@@ -140,7 +140,8 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
     what = "influence" if is_calibrated(index.solver) else f"score by {index.solver.name}"
     notes = [_FOOT.format(f"the {what} of each training picture on its own loss"), _ANSWERS]
     cut = any(panels.is_cut(picture.placement) for picture in pictures)
-    return _page(f"Labels to check first, of {len(index):,}", body, [*notes, *([reading.UNSEEN] if cut else [])], None)
+    notes += [reading.UNSEEN] if cut else []
+    return _page(f"Labels to check first, of {len(index):,}", body, notes, None, index.remarks)
 
 
 def own_losses(index: InfluenceIndex, examples: Sequence[Influential]) -> list[float]:
@@ -274,16 +275,22 @@ def _stack(cells: Sequence[Image.Image], gap: int) -> Image.Image:
     return whole
 
 
-def _page(title: str, body: Image.Image, notes: Sequence[str], bar: Image.Image | None) -> Image.Image:
-    """A headline, the body, a rule, and notes beside a colour bar."""
+def _page(
+    title: str, body: Image.Image, notes: Sequence[str], bar: Image.Image | None, remarks: Sequence[str] = ()
+) -> Image.Image:
+    """A headline with what is to know first, the body, a rule, and notes beside a colour bar."""
     head, face = drawing.font(20, bold=True), drawing.font(12)
     content, left = max(body.width, 480), bar.width + 18 if bar else 0
     lines = [line for note in notes for line in drawing.wrap(note, face, content - left)]
-    tall, top = drawing.line_height(face) + 3, _MARGIN + drawing.line_height(head) + 18
+    warned = [line for said in remarks for line in drawing.wrap(f"{reading.UNSURE}: {said}", face, content)]
+    tall, first = drawing.line_height(face) + 3, _MARGIN + drawing.line_height(head) + 8
+    top = first + 10 + tall * len(warned)
     foot = max(tall * len(lines), bar.height if bar else 0)
     page = Image.new("RGB", (content + 2 * _MARGIN, top + body.height + 20 + foot + _MARGIN), drawing.PAPER)
     draw, y = ImageDraw.Draw(page), top + body.height + 20
     draw.text((_MARGIN, _MARGIN), drawing.shorten(title, head, content), font=head, fill=drawing.INK)
+    for i, line in enumerate(warned):
+        draw.text((_MARGIN, first + i * tall), line, font=face, fill=drawing.WARN)
     page.paste(body, (_MARGIN, top))
     draw.line((_MARGIN, y - 12, page.width - _MARGIN - 1, y - 12), fill=drawing.RULE)
     if bar:

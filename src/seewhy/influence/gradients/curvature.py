@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError, SeewhyWarning
+from ...errors import InputError
+from ...remarks import warn
 from ..problem import Batches, Problem, Progress, Reduce, identity
 from .per_example import example_gradients, quantities, total_gradient
 from .taps import borrowed, gradients_by, run
@@ -144,9 +144,7 @@ def warn_unless_converged(gradient: Tensor, weights: Tensor, l2: float, single: 
     best = max(0.0, -float((gradient * weights).sum()) / max(float(weights.square().sum()), 1e-300))
     least = float((gradient + best * weights).norm())
     hint = f" (it would be {least:.2g} with l2={best:.2g})" if least < norm / 2 else ""
-    warnings.warn(
+    warn(
         f"the model has not converged: the norm of its mean training gradient is {norm:.2g}{hint}, of a single "
-        f"example's {single:.2g}; influences suppose nearly 0. Train on, check l2, or use trak or tracin",
-        SeewhyWarning,
-        stacklevel=4,
+        f"example's {single:.2g}; influences suppose nearly 0. Train on, check l2, or use trak or tracin"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError, SeewhyWarning
+from ...errors import InputError
+from ...remarks import warn
 
 Products = Callable[[Tensor], Tensor]  # (T, P) -> (T, P): H v of each row
 
@@ -52,10 +52,8 @@ def conjugate_gradients(
         slopes[left] = new
     worst = float((residual.norm(dim=1) / norms).max())
     if worst > tolerance:
-        warnings.warn(
+        warn(
             f"conjugate gradients stopped after iterations={iterations} with a residual of {worst:.1g}, not "
-            f"tolerance={tolerance:g}; give more, or damping",
-            SeewhyWarning,
-            stacklevel=2,
+            f"tolerance={tolerance:g}; give more, or damping"
         )
     return found

@@ -18,6 +18,7 @@ from ...data.store import Store, pack, unpack
 from ...engine.keys import digest
 from ...engine.spread import World
 from ...errors import InputError, ModelError, SeewhyError, SeewhyWarning
+from ...remarks import heard
 from ..gradients.curvature import SINGLE
 from ..gradients.projection import kept_bytes
 from ..problem import WORKING, Batch, Problem, Rows, identity
@@ -179,26 +180,31 @@ class Building:
         each = math.prod(tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1)  # their outer product
         return watched + 3 * torch.float64.itemsize * min(each * together, max(each, WORKING))
 
-    def curvature(self) -> None:
-        """Fits the solver, or takes back what it found before."""
+    def curvature(self) -> tuple[str, ...]:
+        """Fits the solver, or takes back what it found before; returns what is to know of the fit."""
         name = f"curvature-{self.key}.safetensors"
         known = all(self.world.gather(self.store.intact(name)))
         total = len(self.kept) * max(self.solver.passes, 1)
+        remarks: tuple[str, ...] = ()
         if known:
             self.solver.load(self.problem, self.store.read(name))
+            remarks = self.store.remarks(name)
         if not known or self.solver.streams:
             counter = _Counter(self.progress, total)
             reduce = self.world.sum if self.world.size > 1 else identity  # solvers ask which of the two it is
-            self.solver.fit(self.problem, self.batches, reduce=reduce, progress=counter)
+            with heard() as said:
+                self.solver.fit(self.problem, self.batches, reduce=reduce, progress=counter)
+            remarks = tuple(dict.fromkeys(said))
         state = self.solver.state()
         if known or not state:
-            return
+            return remarks
         if is_whitening(self.solver):  # rows of another fit, or another machine's eigenvectors, do not go with it
             self.store.forget(*(row for row in self.store.files if row.startswith(self._prefixes())))
             self.solver.load(self.problem, self.world.first(state))
         if self.world.rank == 0:
             self.store.forget(name)
-            self.store.write(name, state)
+            self.store.write(name, state, remarks=remarks)
+        return remarks
 
     def _prefixes(self) -> tuple[str, ...]:
         """What the names of each data set's shards begin with."""

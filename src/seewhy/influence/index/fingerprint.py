@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.keys import digest
-from ...errors import InputError, SeewhyWarning
+from ...errors import InputError
+from ...remarks import warn
 
 PROBES = 16  # pictures that are compared by their pixels
 
@@ -124,11 +124,9 @@ def check_data(stored: Mapping[str, Any], found: Mapping[str, Any], folder: obje
         said = f"example {changed[0]} differs: " + ("its order changed" if moved else "its content or order changed")
     else:
         if stored["order"] is None and stored["count"] > len(stored["probes"]):
-            warnings.warn(
+            warn(
                 f"only {len(stored['probes'])} of the {stored['count']} examples were compared with those of the index "
-                f"in '{folder}': the data set does not tell its labels; give tensors or a TensorDataset to compare all",
-                SeewhyWarning,
-                stacklevel=4,
+                f"in '{folder}': the data set does not tell its labels; give tensors or a TensorDataset to compare all"
             )
         return
     raise InputError(f"data does not fit the index in '{folder}': {said}; give the data it was fit on, or fit another")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from ...data.store import Store
 from ...engine.spread import world
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
+from ...remarks import heard
 from ..modes import with_gradients
 from ..problem import Loss, Problem, cross_entropy
 from ..solvers.catalog import find_solver, own_solver
@@ -24,7 +26,7 @@ from .building import Building, Cost, Tell, key_of
 from .examples import Absent, Joined, TrainData
 from .manifest import Head, ModelLike
 from .questions import Asked, InfluenceQuery, asked, questions
-from .ranking import TopK, rank_ends
+from .ranking import both_ends
 from .shards import Shards
 
 Dtype = Literal["float16", "float32", "float64"]
@@ -40,6 +42,7 @@ class InfluenceIndex:
         data: the training examples, one after the other.
         classes: a name for each class of the model.
         ids: (n,) int64, the positions of the examples that count: the columns of `scores`.
+        remarks: what is to know before answers are believed, as of a model that has not converged.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class InfluenceIndex:
     ) -> None:
         self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
         self._calls = manifest.trained_calls(models, head)
+        self.remarks: tuple[str, ...] = ()
         self._batch_size, self._workers, self._temporary = batch_size, workers, temporary
         self._take(head, data)
         self.watch = fingerprint.Watched(manifest.modules_of(models), head["model"], store.folder)
@@ -243,16 +247,13 @@ class InfluenceIndex:
             k: at most this many of each; only positive scores are helpful, only negative ones harmful.
         """
         found: list[InfluenceQuery] = []
-        for test, blocks in self._swept(images, labels, target):
-            high, low = TopK(k), TopK(k)
-            for ids, scores in blocks:
-                rank_ends(high, low, scores, ids)
-            helpful, harmful = (
-                self._shards.records(*end.merged(world()), sign, self.classes) for end, sign in ((high, 1), (low, -1))
-            )
-            answers = map(self.classes.__getitem__, test.answers)
-            found += map(InfluenceQuery, test.words, answers, helpful, harmful)
-        return found
+        with heard() as said:
+            for test, blocks in self._swept(images, labels, target):
+                ends = zip(both_ends(blocks, k), (1, -1), strict=True)
+                helpful, harmful = (self._shards.records(*e.merged(world()), sign, self.classes) for e, sign in ends)
+                answers = map(self.classes.__getitem__, test.answers)
+                found += map(InfluenceQuery, test.words, answers, helpful, harmful)
+        return [replace(one, remarks=tuple(dict.fromkeys((*self.remarks, *said)))) for one in found]
 
     @with_gradients
     def self_influence(self, *, progress: Tell | None = None) -> Tensor:
@@ -349,7 +350,7 @@ class InfluenceIndex:
 
     def _build(self, progress: Tell | None) -> None:
         building = self._building(progress)
-        building.curvature()
+        self.remarks = building.curvature()
         shards = building.rows()
         self._commit({**self._head, "shards": shards, "shard_rows": building.shard_rows})
 
@@ -371,7 +372,7 @@ class InfluenceIndex:
     def _take_curvature(self) -> None:
         """Gives the solver what it found before; one that reads training data waits for them."""
         if not (self.solver.streams and self._absent):
-            self._building().curvature()
+            self.remarks = self._building().curvature()
 
     def _commit(self, head: Head) -> None:
         """Writes the manifest in the first process, and reads it in all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,12 +18,14 @@ from ...data.preprocess import Preprocess
 from ...engine.call import Call, check_input
 from ...engine.inputs import settled_input
 from ...engine.targets.classes import class_scores
-from ...engine.targets.names import ClassNames, as_number
+from ...engine.targets.names import ClassNames
 from ...engine.targets.numbers import numbers_of
-from ...errors import InputError, ModelError, SeewhyWarning
+from ...errors import InputError, ModelError
 from ...models.call import call_of, labels_of
 from ...models.classes import in_classes_of
 from ...models.model import Model
+from ...names import as_number
+from ...remarks import warn
 from ..gradients.losses import loss_values, same_values
 from ..modes import ordinary
 from ..problem import Loss, check_loaded, cross_entropy
@@ -264,11 +265,9 @@ def tell_classes(examples: Examples, head: Head) -> None:
     empty = [] if examples.labels is None else sorted(set(range(head["outputs"])) - set(examples.labels))
     if empty:
         told = ", ".join(names[i] for i in empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
-        warnings.warn(
+        warn(
             f"{len(empty)} of the model's {head['outputs']} classes have no training example: {told}; what the "
-            "model says of them was not learned from these data",
-            SeewhyWarning,
-            stacklevel=3,
+            "model says of them was not learned from these data"
         )
 
 

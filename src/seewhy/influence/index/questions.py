@@ -60,12 +60,14 @@ class InfluenceQuery:
         predicted: the model's own answer.
         helpful: leaving them out would hurt most; positive scores, best first.
         harmful: leaving them out would help most; negative scores, worst first.
+        remarks: what is to know before that is believed, as of a model that has not converged.
     """
 
     about: str
     predicted: str
     helpful: tuple[Influential, ...]
     harmful: tuple[Influential, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -69,3 +71,11 @@ def rank_ends(high: TopK, low: TopK, scores: Tensor, ids: Tensor) -> None:
         raise InputError(f"the influence of example {example} is not finite; fit again with more damping or l2")
     high.update(scores, ids)
     low.update(-scores, ids)
+
+
+def both_ends(blocks: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[TopK, TopK]:
+    """The k highest and the k lowest of each row, of (ids, scores) that come in blocks."""
+    high, low = TopK(k), TopK(k)
+    for ids, scores in blocks:
+        rank_ends(high, low, scores, ids)
+    return high, low

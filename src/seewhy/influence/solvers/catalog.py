@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ArgumentTypeError, InputError, did_you_mean
+from ...names import known_name
 from .arnoldi import Arnoldi
 from .baselines import EmbeddingSimilarity, RandomScores, TrainingLoss
 from .conjugate_gradient import ConjugateGradient
@@ -37,7 +38,7 @@ SOLVERS: dict[str, type] = {
 
 
 def find_solver(solver: str | Solver, **settings: Any) -> Solver:
-    """The solver of a name, with its settings; a solver is returned as it is.
+    """The solver of a name, as people write it ("EK-FAC"), with its settings; a solver is returned as it is.
 
     Raises:
         InputError: no such name, no such setting, or a value that it does not take.
@@ -49,12 +50,9 @@ def find_solver(solver: str | Solver, **settings: Any) -> Solver:
                 f"solver is a {type(solver).__name__} with its own settings; leave out {sorted(settings)}"
             )
         return solver
-    if solver not in SOLVERS:
-        raise InputError(
-            f"solver={solver!r} is not known{did_you_mean(solver, SOLVERS)} (there are {', '.join(SOLVERS)})"
-        )
-    _check(solver, settings)
-    found: Solver = SOLVERS[solver](**settings)
+    meant = known_name(solver, SOLVERS, what="solver")
+    _check(meant, settings)
+    found: Solver = SOLVERS[meant](**settings)
     return found
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError, SeewhyWarning
+from ...errors import InputError
+from ...remarks import warn
 from ..gradients.curvature import warn_unless_converged
 from ..gradients.losses import check_cross_entropy
 from ..gradients.per_example import cotangents
@@ -115,12 +115,10 @@ class LastLayer:
             return min(direct, key=lambda form: form.numbers(*size))()
         if Iterative.numbers(*size) <= _ITERATIVE[0] and Iterative.work(*size) <= _ITERATIVE[1]:
             return Iterative()
-        warnings.warn(
+        warn(
             f"a head of {features * classes:,} weights and {count:,} examples are too many to solve for "
             "exactly in seconds: last_layer takes Kronecker factors of its Hessian, an approximation; "
-            "solve='conjugate_gradient' is exact",
-            SeewhyWarning,
-            stacklevel=4,
+            "solve='conjugate_gradient' is exact"
         )
         return Kronecker()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError, SeewhyWarning
+from ...errors import InputError
+from ...remarks import warn
 from ..gradients.curvature import Curvature, Kind
 from ..problem import Batches, Problem, Progress, Reduce, identity
 from .conjugate_gradient import Streaming
@@ -134,11 +134,9 @@ def recursion(curvature: Curvature, right: Tensor, scale: float, *, tolerance: f
         scale = 2 * scale if shrunk >= 1 else scale
         passes = min(2 * passes if shrunk > 0.5 else passes, max(1, depth - done - 1))
     if worst > tolerance:
-        warnings.warn(
+        warn(
             f"LiSSA stopped after depth={depth} passes with a residual of {worst:.1g}, not tolerance={tolerance:g}; "
-            "give more, or damping",
-            SeewhyWarning,
-            stacklevel=2,
+            "give more, or damping"
         )
     return estimate
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -17,7 +16,7 @@ from ...engine.masking.masks import SuperpixelMasks
 from ...engine.masking.running import Running
 from ...engine.masking.scoring import ScorerError, masked_scores
 from ...engine.targets.classes import ScoreFunction
-from ...errors import InputError, SeewhyWarning, did_you_mean
+from ...errors import InputError, did_you_mean
 from ...maps.attribution import Estimate
 from ..method import Method
 from .coalitions import Kernel, LimeKernel, Sample, ShapleyKernel
@@ -90,11 +89,7 @@ def _lime(
         for sample in pending:
             sample.refit()
         pending = [s for s in pending if precision is not None and not s.reaches(precision) and s.room(most)]
-    if broken is not None:
-        warnings.warn(f"the explanation is partial: {broken}", SeewhyWarning, stacklevel=2)
-    estimates = _estimates(drawn, len(scores), precision)
-    _say_not_linear(estimates)
-    return estimates
+    return _estimates(drawn, len(scores), precision, broken)
 
 
 def _baseline(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
@@ -158,14 +153,16 @@ def _run(
     return None
 
 
-def _estimates(drawn: Sequence[Sample], targets: int, precision: float | None) -> list[Estimate]:
+def _estimates(
+    drawn: Sequence[Sample], targets: int, precision: float | None, broken: ScorerError | None
+) -> list[Estimate]:
     """The maps of each target: each pixel has its superpixel's coefficient; NaN where there is no sample to tell."""
     maps, intervals = (
         torch.full((targets, len(drawn), *drawn[0].labels.shape), math.nan, dtype=torch.float32) for _ in range(2)
     )
     facts: list[list[dict[str, Any]]] = [[] for _ in range(targets)]
     for i, sample in enumerate(drawn):
-        common = _facts_of_sample(sample, precision)
+        common = _facts_of_sample(sample, precision, broken)
         stable = sample.stability()
         for t in range(targets):
             facts[t].append(
@@ -177,15 +174,17 @@ def _estimates(drawn: Sequence[Sample], targets: int, precision: float | None) -
     return [Estimate(maps[t], intervals[t], tuple(facts[t])) for t in range(targets)]
 
 
-def _facts_of_sample(sample: Sample, precision: float | None) -> dict[str, Any]:
+def _facts_of_sample(sample: Sample, precision: float | None, broken: ScorerError | None) -> dict[str, Any]:
     n = len(sample.finished()[0])
+    partial = n < len(sample.drawn)
     return {
         "superpixels": sample.d,
         "samples": n,
         "distinct": len(set(sample.drawn[:n])),
         "more_features_than_samples": sample.d >= n,
         "precise": None if precision is None else sample.reaches(precision),
-        "partial": n < len(sample.drawn),
+        "partial": partial,
+        **({"failed": str(broken)} if partial and broken else {}),
     }
 
 
@@ -219,25 +218,6 @@ _NO_FIT: dict[str, Any] = {
 def _is_linear(surrogate: Surrogate) -> bool | None:
     """None where nothing varies, or too little was drawn to tell."""
     return None if math.isnan(surrogate.r2_held_out) else surrogate.r2_held_out >= LINEAR_FROM
-
-
-def _say_not_linear(estimates: Sequence[Estimate]) -> None:
-    """Warns of the worst explanation, where the model is not locally linear."""
-    told = [
-        (facts["r2_held_out"], f"of image {i}, target {t}", facts["locally_linear"])
-        for t, estimate in enumerate(estimates)
-        for i, facts in enumerate(estimate.facts)
-    ]
-    bent = [(r2, which) for r2, which, linear in told if linear is False]
-    if bent:
-        r2, which = min(bent)
-        warnings.warn(
-            f"the model is not locally linear in {len(bent)} of {len(told)} explanations: {which}, LIME's linear model "
-            f"has {max(r2, 0):.0%} of the score's variance; its coefficients are averages over what superpixels do "
-            "together, and larger superpixels or another baseline may fit better",
-            SeewhyWarning,
-            stacklevel=2,
-        )
 
 
 lime = Method(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
@@ -17,7 +16,7 @@ from ...engine.masking.masks import GridMasks
 from ...engine.masking.running import Running
 from ...engine.masking.scoring import ScorerError, masked_scores, settle
 from ...engine.targets.classes import ScoreFunction
-from ...errors import InputError, SeewhyWarning
+from ...errors import InputError
 from ...maps.attribution import Estimate
 from ..method import Method
 from .moments import Form
@@ -90,7 +89,7 @@ def _rise(
         looks = _looks(samples, blocks * PAIR[masks]) if precision is not None else [samples]
         sample = _Sample(call, x, samples, scores, found, running or Running(), state)
         stopped = sample.take(looks, form, precision or 0.0)
-        return state.estimates(form, looks=len(looks), stopped=stopped)
+        return state.estimates(form, looks=len(looks), stopped=stopped, failed=sample.failed)
 
 
 def _looks(samples: int, turn: int) -> list[int]:
@@ -116,6 +115,7 @@ class _Sample:
         state: RiseState,
     ) -> None:
         self.call, self.x, self.scores, self.state, self.baseline = call, x, scores, state, baseline
+        self.failed = ""
         self.grids = [state.grids(i, samples) for i in range(len(x))]
         self.running = settle(call, x, self.grids, scores, baseline=baseline, running=running)
 
@@ -129,7 +129,7 @@ class _Sample:
             if failed:
                 if not any(done):
                     raise failed
-                warnings.warn(f"{failed} (the estimate so far is returned)", SeewhyWarning, stacklevel=2)
+                self.failed = f"{failed} (the estimate so far is returned)"
                 ended = ["samples" if n >= looks[-1] else "error" for n in done]
                 return [reason or end for reason, end in zip(stopped, ended, strict=True)]
             for i in active:

@@ -89,21 +89,32 @@ class RiseState:
         return estimate(grids, scores, self.setting.design, form, looks=looks, device=self.device)
 
     def estimates(
-        self, form: Form = "adjusted", *, looks: int = 1, stopped: Sequence[str] | None = None
+        self, form: Form = "adjusted", *, looks: int = 1, stopped: Sequence[str] | None = None, failed: str = ""
     ) -> list[Estimate]:
-        """What is known so far, one `Estimate` for each target; images without samples have NaN."""
+        """What is known so far, one `Estimate` for each target; images without samples have NaN.
+
+        `stopped` says of each image why it has no more samples, `failed` what broke off those that stopped at an error.
+        """
         assert self.setting is not None
         nothing: list[Found | None] = [None] * self.setting.targets
         known = [self.found(i, form, looks=looks) if n else nothing for i, n in enumerate(self.samples)]
         reasons = stopped or ["running"] * len(known)
-        return [self._estimate(found, form, reasons) for found in zip(*known, strict=True)]
+        return [self._estimate(found, form, reasons, failed) for found in zip(*known, strict=True)]
 
-    def _estimate(self, found: Sequence[Found | None], form: Form, stopped: Sequence[str]) -> Estimate:
+    def _estimate(self, found: Sequence[Found | None], form: Form, stopped: Sequence[str], failed: str) -> Estimate:
         assert self.setting is not None
         unknown = torch.full(self.size, torch.nan)
         how = {"form": form, "masks": self.setting.masks}
+        why_not = {"failed": failed} if failed else {}
         facts = tuple(
-            {"samples": n, "stopped": why, "partial": why == "error", **_numbers(one), **how}
+            {
+                "samples": n,
+                "stopped": why,
+                "partial": why == "error",
+                **_numbers(one),
+                **how,
+                **(why_not if why == "error" else {}),
+            }
             for one, n, why in zip(found, self.samples, stopped, strict=True)
         )
         maps = torch.stack([one.map.float() if one else unknown for one in found])

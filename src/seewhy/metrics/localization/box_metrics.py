@@ -14,8 +14,9 @@ from ...data.truth import Truth
 from ...errors import InputError
 from ...maps.boxes import RelativeTo, box_iou
 from ...maps.components import component_tree
-from ..base import NO_TRUTH, Figure, Floats, ImageMetric, MetricResult, joined
+from ..base import NO_TRUTH, ImageMetric, joined
 from ..intervals import Interval, wilson
+from ..result import Figure, Findings, Floats, MetricResult
 from .metric import Array, Item, LocalizationMetric
 from .pixel_metrics import THRESHOLDS, check_thresholds
 
@@ -105,7 +106,7 @@ class MaxBoxAccuracy(LocalizationMetric):
     def _gather(self, kept: Sequence[Array]) -> None:
         self.hits.append(torch.from_numpy(np.stack(kept)).to(self.device))
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         alone = super()._result()
         at = np.arange(self.thresholds) / self.thresholds
         counts = sum((part.sum(0) for part in self._unpacked()), np.zeros((len(self.iou), self.thresholds)))
@@ -247,7 +248,7 @@ class TopKLocalization(ImageMetric):
     def _positions(self, points: int) -> Floats:
         return np.arange(1.0, points + 1)
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         alone = super()._result()
         kept = ~np.isnan(alone.values)
         found: Mapping[str, Array] = {

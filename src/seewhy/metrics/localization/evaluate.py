@@ -24,6 +24,7 @@ from ...maps.boxes import BoxRule, RuleLike, boxes, find_rule
 from ...methods.catalog import find_method
 from ...methods.explain import BATCH_SIZE, PREDICTIONS, LayersLike, ModelLike, Progress, explain
 from ...methods.method import Method
+from ...methods.remarks import named_remarks, naming
 from ...models.call import model_and_call
 from ...models.classes import class_indices
 from ...models.load import DEFAULT_MODEL
@@ -213,15 +214,16 @@ class _Study:
         targets, columns = self._targets(marked, every=every)
         count = len(targets)
         guesses = min(guesses, len(self.model.labels or self.classes))
-        ex = explain(
-            self.model,
-            marked.x.to(self.model.device),
-            methods=self.methods,
-            targets=[*targets, *([f"top{guesses}"] if guesses else [])],
-            layers=self.layers,
-            batch_size=len(marked),
-            options=self.options,
-        )
+        with naming(marked.names):
+            ex = explain(
+                self.model,
+                marked.x.to(self.model.device),
+                methods=self.methods,
+                targets=[*targets, *([f"top{guesses}"] if guesses else [])],
+                layers=self.layers,
+                batch_size=len(marked),
+                options=self.options,
+            )
         count += guesses
         mine = {index: label for label, index in enumerate(self.classes)}
         batch = _Batch(
@@ -283,6 +285,7 @@ class _Scores:
         self.guesses = max((m.k for m in metrics.values() if isinstance(m, TopKLocalization)), default=0)
         self.pairs: list[_Pair] = []
         self.notes: dict[str, tuple[str, ...]] = {}
+        self.remarks: dict[_Place, list[str]] = {}
         self._scored: dict[tuple[_Place, str], ImageMetric] = {}
         self._by_chance: dict[tuple[Chance, str], ImageMetric] = {}
 
@@ -313,6 +316,8 @@ class _Scores:
     def _add(self, batch: _Batch, groups: Sequence[tuple[_Place, list[Attribution]]]) -> None:
         scores = [attribution.scores for attribution in groups[0][1]]
         for place, group in groups:
+            for attribution in group:
+                self.remarks.setdefault(place, []).extend(named_remarks(batch.marked.names, attribution))
             for name, metric in self.metrics.items():
                 if (place, name) not in self._scored:
                     fresh = metric.for_method(None)
@@ -346,7 +351,14 @@ class _Scores:
     def _rows(self) -> tuple[Row, ...]:
         levels = {place: metric.compute() for place, metric in self._by_chance.items()}
         return tuple(
-            Row(*place, TRUE_CLASS, name, metric.compute(), {c: levels[c, name] for c in self.chance})
+            Row(
+                *place,
+                TRUE_CLASS,
+                name,
+                metric.compute(),
+                {c: levels[c, name] for c in self.chance},
+                tuple(dict.fromkeys(self.remarks.get(place, ()))),
+            )
             for (place, name), metric in self._scored.items()
         )
 

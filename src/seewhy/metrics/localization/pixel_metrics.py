@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...maps.boxes import RelativeTo, RuleLike, find_rule, region, statuses
-from ..base import Figure, Floats, MetricResult, joined
+from ..base import joined
 from ..intervals import interval_of, percentiles
+from ..result import Figure, Findings, Floats
 from .metric import Array, Item, LocalizationMetric, Resampled
 
 THRESHOLDS = 1000
@@ -82,7 +83,7 @@ class PixelAveragePrecision(_PooledMetric):
         counts = level_counts(item, self.thresholds, upwards=False)
         return float(average_precision(counts)), (item.key, counts)
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         alone = super()._result()
         total = self.total.cpu().numpy()
         precision, recall = precision_recall(total)
@@ -131,7 +132,7 @@ class SegmentationIoU(_PooledMetric):
             at_rule = float((found & item.region).sum() / ((found | item.region) & counted).sum())
         return at_rule, (item.key, ious)
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         alone = super()._result()
         total, resamples = self.total.cpu().numpy(), self.resamples.double().cpu().numpy()
         at = np.arange(self.thresholds) / self.thresholds
@@ -190,7 +191,7 @@ class EnergyPointing(LocalizationMetric):
     def _gather(self, kept: Sequence[float]) -> None:
         self.areas.append(torch.tensor(kept, dtype=torch.float64, device=self.device))
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         alone = super()._result()
         areas = joined(self.areas).numpy()
         figures = {

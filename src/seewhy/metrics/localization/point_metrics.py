@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..base import Figure, Floats, MetricResult, joined
+from ..base import joined
 from ..intervals import percentiles, wilson
+from ..result import Figure, Findings, Floats
 from .metric import RESAMPLES, Array, Item, LocalizationMetric, TruthLike
 
 DIFFICULT_AREA = 0.25  # of the picture: below it an object is hard to hit by chance
@@ -38,7 +39,8 @@ class PointingGame(LocalizationMetric):
     Intervals are Wilson's; over classes at the effective number of images, C^2 / sum_c (1 / n_c).
 
     Args:
-        tolerance: in pixels of the picture, above 0; 15 as published. 1 asks for the pixel itself.
+        tolerance: in pixels of the picture, 15 as published; or a share of its shorter side, as "7%", for pictures of
+            other sizes than the published ones (15 of 224 pixels are 7 %). 0 asks for the pixel itself.
         average: which of the figures is the result's `mean`, "classes" or "images".
         options: what `LocalizationMetric` takes.
     """
@@ -48,11 +50,11 @@ class PointingGame(LocalizationMetric):
     groups: list[Tensor]
 
     def __init__(
-        self, *, tolerance: float = 15, average: Literal["classes", "images"] = "classes", **options: Any
+        self, *, tolerance: float | str = 15, average: Literal["classes", "images"] = "classes", **options: Any
     ) -> None:
         if average not in ("classes", "images"):
             raise InputError(f"average={average!r} is not known; use 'classes' or 'images'")
-        self.tolerance, self.average = check_tolerance(tolerance), average
+        (self.tolerance, self.of_side), self.average = read_tolerance(tolerance), average
         super().__init__(settings={"tolerance": tolerance, "average": average}, **{"interval": "wilson", **options})
         self.add_state("groups", default=[], dist_reduce_fx="cat")
 
@@ -70,10 +72,12 @@ class PointingGame(LocalizationMetric):
 
     def _hits(self, point: tuple[int, int], region: npt.NDArray[np.bool_]) -> bool:
         rows, columns = np.ogrid[: region.shape[0], : region.shape[1]]
-        near = (columns - point[0]) ** 2 + (rows - point[1]) ** 2 < self.tolerance**2
+        reach = self.tolerance * min(region.shape) / 100 if self.of_side else self.tolerance
+        square = (columns - point[0]) ** 2 + (rows - point[1]) ** 2
+        near = (square < reach**2) | (square == 0)
         return bool((near & region).any())
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         alone = super()._result()
         hits = alone.values[~np.isnan(alone.values)]
         groups = joined(self.groups).reshape(-1, 2).numpy()
@@ -88,10 +92,23 @@ class PointingGame(LocalizationMetric):
         return alone._replace(mean=chosen.mean, low=chosen.low, high=chosen.high, figures=figures)
 
 
-def check_tolerance(tolerance: float) -> float:
-    if not tolerance > 0:
-        raise InputError(f"tolerance={tolerance} pixels accepts nothing; give more than 0, such as 15")
-    return tolerance
+def read_tolerance(tolerance: float | str) -> tuple[float, bool]:
+    """A distance in pixels, or in percent of the shorter side; and whether it is such a share.
+
+    Raises:
+        InputError: it is neither, or below 0.
+    """
+    text = str(tolerance).strip()
+    share = text.endswith("%")
+    try:
+        distance = float(text.removesuffix("%"))
+    except ValueError:
+        distance = math.nan
+    if not 0 <= distance < math.inf:
+        raise InputError(
+            f"tolerance={tolerance!r} is no distance; give pixels such as 15, 0 or more, or a share as '7%'"
+        )
+    return distance, share
 
 
 def _over_images(hits: Floats) -> Figure:
@@ -170,7 +187,7 @@ class LocationAveragePrecision(LocalizationMetric):
         t = self.tolerance
         return float(((x0 - t < x) & (x < x1 + t) & (y0 - t < y) & (y < y1 + t)).any()), None
 
-    def _result(self) -> MetricResult:
+    def _result(self) -> Findings:
         alone = super()._result()
         rows = joined(self.ranked).reshape(-1, 3).numpy()
         rows = rows[np.lexsort((rows[:, 2], -rows[:, 1], rows[:, 0]))]  # so that the order of updates is no matter
