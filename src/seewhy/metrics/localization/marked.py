@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ...data.dataset import Example, LabelledImages
-from ...data.preprocess import Placement
+from ...data.images import drawn_photo
+from ...data.preprocess import Placement, Preprocess
 from ...data.truth import Truth
 from ...errors import InputError, ModelError
 from ...models.model import Model
@@ -20,7 +23,8 @@ class Marked:
     """Some pictures as a model sees them.
 
     Attributes:
-        indices, names, photos, placements: of each picture, and which part of it the model sees.
+        indices, names, placements: of each picture, and which part of it the model sees, in its own pixels.
+        photos: as they are drawn, of 2,048 pixels at most along either side.
         labels: for each picture the data's classes that it shows.
         x: (N, C, H, W).
         truths: for each picture what is marked in it, in pixels of x; None where nobody marked anything.
@@ -63,28 +67,42 @@ def read_marked(
     """
     if model.preprocess is None:
         raise ModelError(f"{model.name} does not say how photos become its input; wrap it with preprocess=...")
-    read: dict[int, Example] = {}
+    read: dict[int, _Read] = {}
     for index in indices:
         try:
-            read[index] = data[index]
+            read[index] = _read(data[index], model.preprocess)
         except InputError as error:
             if on_bad_image is None:
                 raise
             on_bad_image(data.names[index], error)
     if not read:
         return None
-    x, placements = model.preprocess.batch([example.photo for example in read.values()])
-    size = (x.shape[2], x.shape[3])
+    each = list(read.values())
     return Marked(
         indices=tuple(read),
-        names=tuple(example.name for example in read.values()),
-        photos=tuple(example.photo for example in read.values()),
-        placements=tuple(placements),
-        labels=tuple(example.labels for example in read.values()),
-        x=x,
-        truths=tuple(
-            example.truth and example.truth.cropped(placement.box, size)
-            for example, placement in zip(read.values(), placements, strict=True)
-        ),
-        notes=tuple(example.notes for example in read.values()),
+        names=tuple(one.name for one in each),
+        photos=tuple(one.photo for one in each),
+        placements=tuple(one.placement for one in each),
+        labels=tuple(one.labels for one in each),
+        x=torch.stack([one.x for one in each]),
+        truths=tuple(one.truth for one in each),
+        notes=tuple(one.notes for one in each),
     )
+
+
+class _Read(NamedTuple):
+    """An example as a model sees it; its photo as it is drawn, so that two never stand in memory whole."""
+
+    name: str
+    photo: Image.Image
+    placement: Placement
+    labels: tuple[int, ...]
+    x: Tensor
+    truth: Truth | None
+    notes: tuple[str, ...]
+
+
+def _read(example: Example, preprocess: Preprocess) -> _Read:
+    x, placement = preprocess(example.photo)
+    truth = example.truth and example.truth.cropped(placement.box, (x.shape[1], x.shape[2]))
+    return _Read(example.name, drawn_photo(example.photo), placement, example.labels, x, truth, example.notes)
