@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from seewhy.cli.show import said, table
 from seewhy.data.disk import json_bytes
@@ -101,12 +103,13 @@ def test_a_text_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
 
 
 def test_a_table_holds_whatever_the_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seewhy.cli.show.console.width", 80)
+    terminal = Console(highlight=False, force_terminal=True, no_color=True, width=80)
+    monkeypatch.setattr("seewhy.cli.show.Console", lambda **_: terminal)
     rows = [{"photo": name, "explained": "tiger cat", "status": "ok"} for name in ("x" * 251 + ".jpg", "\x1b[2J\n")]
     table("Why", rows)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split() for line in lines[:2]] == [["Why"], ["photo", "explained", "status"]]
-    assert [line.split()[1:] for line in lines[2:]] == [["tiger", "cat", "ok"]] * 2
-    assert lines[2].split()[0] == "x" * 13 + "…" + "x" * 8 + ".jpg"
-    assert lines[3].split()[0] == r"\x1b[2J\n"
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert lines[0].split() == ["photo", "explained", "status"]
+    assert [line.split()[1:] for line in lines[1:]] == [["tiger", "cat", "ok"]] * 2
+    assert lines[1].split()[0] == "x" * 13 + "…" + "x" * 8 + ".jpg"
+    assert lines[2].split()[0] == r"\x1b[2J\n"
     assert said("[bold]\x1b") == r"\[bold]\x1b"

@@ -50,7 +50,7 @@ def test_what_takes_more_than_half_a_minute_says_so_once(
         show(8, 200)
         clock[0] += 50.0
         show(16, 200)
-    assert capsys.readouterr().err == "Explaining takes about 0:02:00 (h:mm:ss) more, by its first 5 s\n"
+    assert capsys.readouterr().err == "seewhy: Explaining takes about 0:02:00 (h:mm:ss) more, by its first 5 s\n"
 
 
 def test_masked_pictures_are_the_measure_where_there_are_any(
@@ -64,4 +64,4 @@ def test_masked_pictures_are_the_measure_where_there_are_any(
         show(8, 16)
         clock[0] = 90.0
         show.within(900, 1000)
-    assert capsys.readouterr().err == "Explaining takes about 0:02:36 (h:mm:ss) more, by its first 4 s\n"
+    assert capsys.readouterr().err == "seewhy: Explaining takes about 0:02:36 (h:mm:ss) more, by its first 4 s\n"

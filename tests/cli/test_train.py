@@ -27,10 +27,10 @@ def run(out: Path, **more: Any) -> int:
 def test_people_read_a_table_and_where_to_look(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "run", val="scenes:size=32,count=10") == 0
     out, told = capfd.readouterr()
-    assert out == ""
+    assert out.split()[:2] == ["head", "backbone"]
     assert "epoch 2 of 2: loss" in told
     assert "score 0." in told
-    assert "top-1" in told
+    assert "top-1" in out
     assert "learning.png" in told
     assert f"--method cam --model {tmp_path / 'run'}" in told
     assert read_card(tmp_path / "run")["data"]["val"]["pictures"] == 10

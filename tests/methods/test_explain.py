@@ -364,7 +364,7 @@ _X = torch.rand(2, 3, 16, 16)
         (_X, {"layers": "9"}, LayerError, "layer '9' is not in Sequential"),
         (_X, {"layers": "4"}, LayerError, "which is no picture"),
         (_X, {"batch_size": 0}, InputError, "batch_size=0 is too small"),
-        (_X, {"options": {"rise": {"samples": 3}}}, InputError, "options has 'rise', a method that is not asked for"),
+        (_X, {"options": {"riise": {"samples": 3}}}, InputError, "method 'riise' is unknown; did you mean 'rise'"),
         (_X, {"options": {"grad_cam": {"steps": 3}}}, InputError, "grad_cam has no option 'steps'; its options: none"),
         (_X[:0], {}, InputError, "the batch is empty"),
         ([], {}, InputError, "images is empty"),

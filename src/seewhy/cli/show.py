@@ -117,7 +117,9 @@ class Shown:
         left = took / share - took
         if left > LONG:
             about = timedelta(seconds=round(left))
-            console.print(f"{self.what} takes about {about} (h:mm:ss) more, by its first {took:.0f} s", soft_wrap=True)
+            console.print(
+                f"seewhy: {self.what} takes about {about} (h:mm:ss) more, by its first {took:.0f} s", soft_wrap=True
+            )
 
 
 @contextmanager

@@ -74,7 +74,8 @@ def explain(
             tensor is of several, each for all images; one inside it is of one for each image (see `seewhy.targets`).
         layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.
         batch_size: photos in one pass. Changes speed and memory, not the answer.
-        options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}.
+        options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}; those of methods that
+            are not asked for stay unused.
         args, kwargs: further inputs of the model, which go in as they are.
         inputs: further inputs by name that have a row for each photo: {"meta": tensor}; cut with the photos.
         output: takes the model's answer to (N, K) scores.
@@ -132,7 +133,7 @@ def explain_batches(
     """
     model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
-    options = _options_of(chosen, options or {})
+    options = {find_method(name).name: settings for name, settings in (options or {}).items()}
     wanted = as_targets(targets)
     with heard() as of_all:
         source = Source(images, model, on_bad_image, max_pixels)
@@ -170,19 +171,6 @@ def explain_batches(
         yield explained
         if progress:
             progress(stop, len(source))
-
-
-def _options_of(methods: Sequence[Method], given: Options) -> Options:
-    """The options of the methods that are asked for, by their names.
-
-    Raises:
-        InputError: some are of another method, and would do nothing.
-    """
-    names = [method.name for method in methods]
-    for name in given:
-        if find_method(name).name not in names:
-            raise InputError(f"options has {name!r}, a method that is not asked for; the methods: {', '.join(names)}")
-    return {find_method(name).name: settings for name, settings in given.items()}
 
 
 @checked
