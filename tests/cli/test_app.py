@@ -185,7 +185,8 @@ def test_an_interrupt_keeps_what_was_finished(
 
     monkeypatch.setattr(ExplanationWriter, "add", interrupted_at_b)
     assert run(["explain", str(tmp_path), "--batch-size", "1", "-o", str(tmp_path / "out")]) == 130
-    assert "interrupted; what was finished is saved" in capsys.readouterr().err
+    said = f"interrupted; 1 of 3 photos are saved in {tmp_path / 'out'}; run the same command again to go on"
+    assert said in capsys.readouterr().err
     told = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert [image["name"] for image in told["images"]] == ["a.jpg"]
 

@@ -113,13 +113,14 @@ def test_fit_tells_the_estimate_and_what_to_ask(
 
 
 def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = photo(place)
-    assert influence.query_photos([first, first], index=index, k=2, out=tmp_path, as_json=True) == 0
+    first, other = photo(place), tmp_path / "00.png"
+    other.write_bytes(first.read_bytes())
+    assert influence.query_photos([first, other], index=index, k=2, out=tmp_path, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "influence.json").read_text())
     assert (told["solver"], told["calibrated"]) == ("last_layer", True)
     sheets = [query["sheet"] for query in told["queries"]]
-    assert sheets == [str(tmp_path / "00.influence.png"), str(tmp_path / "00-2.influence.png")]
+    assert sheets == [str(tmp_path / "00" / "sheet.png"), str(tmp_path / "00-2" / "sheet.png")]
     opened = influence.open_index(index, model=None, data=None, device="cpu")
     (found,) = opened.query([first], 2)
     query = told["queries"][0]

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from .app import app
+from .interrupts import InterruptError
 
 
 def main() -> None:
@@ -30,11 +31,13 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             if not debug:
                 warnings.showwarning = _tell_warning  # type: ignore[assignment]
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
-        return _interrupted(arguments) if status == 130 else status or 0  # newer typer returns 130, older raises Abort
+        return _interrupted() if status == 130 else status or 0  # newer typer returns 130, older raises Abort
     except typer.Exit as leaving:
         return int(leaving.exit_code)
+    except InterruptError as error:
+        return _fail(str(error), 130)
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(arguments)
+        return _interrupted()
     except BrokenPipeError:  # the reader of our output left
         return 0
     except SeewhyError as error:
@@ -58,9 +61,8 @@ def _tell_warning(message: Warning | str, *where: Any) -> None:
     print(f"seewhy: {message}", file=sys.stderr)
 
 
-def _interrupted(arguments: list[str]) -> int:
-    but = ", but for the last half minute" if "evaluate" in arguments[:1] else ""
-    return _fail(f"interrupted; what was finished is saved{but}", 130)
+def _interrupted() -> int:
+    return _fail("interrupted; nothing was finished", 130)
 
 
 def _fail(message: str, status: int = 1) -> int:

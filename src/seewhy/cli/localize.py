@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.disk import writable_folder, write_json
+from ..data.disk import png_bytes, writable_folder
 from ..data.images import find_images
+from ..data.manifest import Json
+from ..data.run_folder import Draft, RunFolder
 from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError
 from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
 from ..methods.explain import explain_batches
-from ..methods.explanation import Explanation, file_keys
+from ..methods.explanation import Explanation
+from ..methods.photos import photo_digest
+from ..methods.records import file_keys
 from ..models.load import DEFAULT_MODEL
 from ..render.boxes import boxes_picture
 from . import parsing
+from .interrupts import interruptible
+from .saving import done_before, remark, what_is_saved
 from .show import bold, console, progress, table, tell_skipped
 
 JSON_NAME, SCHEMA = "boxes.json", 1
@@ -41,7 +46,7 @@ def localize_photos(
     batch_size: int = 8,
     as_json: bool = False,
 ) -> int:
-    """Boxes what maps of photos mark, and writes pictures and boxes.json, which is complete after every batch.
+    """Boxes what maps of photos mark, and writes pictures and, at the end, boxes.json; goes on where it was stopped.
 
     Args:
         rule, threshold: a name in `seewhy.localize.RULES`, and a threshold instead of its own.
@@ -59,28 +64,40 @@ def localize_photos(
     loaded = parsing.loaded_model(model, labels=labels, device=device)
     keep_allocator_memory()
     told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
-    entries: list[dict[str, Any]] = []
-    skip = None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)})
-    with progress("Localising", len(paths)) as show:
-        for part in explain_batches(
-            loaded,
-            photos,
-            methods=methods,
-            targets=list(targets),
-            layers=parsing.layers(layers),
-            batch_size=batch_size,
-            options=parsing.options(options),
-            progress=show,
-            on_bad_image=skip,
-        ):
-            entries += [_photo_entry(part, i, chosen, out, len(entries) + i) for i in range(len(part.names))]
-            write_json(out / JSON_NAME, {**told, "images": entries})
-    if not entries:
-        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {next(iter(unreadable.values()))}")
+    given = parsing.options(options)
+    asked = {"methods": list(methods), "targets": list(targets), "layers": layers, "options": given}
+    request = {"model": loaded.identity(), **asked, "rule": told["rule"]}
+    run = RunFolder(out, kind="boxes", request=request, tell=remark, close=lambda run: _write_boxes(run, told))
+    names: list[str] = []
+    with interruptible(lambda: what_is_saved(run, names)), run:
+        names, done = done_before(run, photos, loaded)
+        with progress("Localising", len(paths)) as show:
+            for part in explain_batches(
+                loaded,
+                photos,
+                methods=methods,
+                targets=list(targets),
+                layers=parsing.layers(layers),
+                batch_size=batch_size,
+                options=given,
+                progress=show,
+                on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+                without=done,
+            ):
+                for i in range(len(part.names)):
+                    _add_photo(run, part, i, chosen)
+        entries = [entry.record for entry in run.entries(names)]
+        if not entries:
+            first = next(iter(unreadable.values()))
+            raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {first}")
     skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
     _tell({**told, "images": entries}, out, skipped, as_json=as_json)
     tell_skipped(unreadable.values())
     return 1 if skipped else 0
+
+
+def _write_boxes(run: RunFolder, told: Json) -> None:
+    run.view_json(JSON_NAME, {**told, "images": [entry.record for entry in run.entries()]})
 
 
 def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *, as_json: bool) -> None:
@@ -93,15 +110,22 @@ def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *,
         console.print(f"Look at {bold(first)} first")
 
 
-def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: int) -> dict[str, Any]:
-    """Draws the boxes of one photo, and says of each map what they are; a share is of the photo's pixels."""
+def _add_photo(run: RunFolder, part: Explanation, i: int, rule: BoxRule) -> None:
+    """Draws the boxes of one photo, if that is not done, and lists them."""
+    name, path = part.names[i], part.paths[i]
+    digest = photo_digest(path or part.photos[i])
+    if not run.has(name, digest):
+        with run.entry(name, digest) as draft:
+            draft.record = _photo_record(draft, part, i, rule)
+
+
+def _photo_record(draft: Draft, part: Explanation, i: int, rule: BoxRule) -> Json:
+    """What the boxes of each map are; a share is of the photo's pixels."""
     placement = part.placements[i]
-    stem = re.sub(r"[^\w-]+", "_", Path(part.names[i]).stem).strip("_")[:80] or "image"
     found = []
     for attribution, key in zip(part, file_keys(part), strict=True):
         boxes = boxes_on_photo(attribution.map[i], placement, rule=rule)
-        picture = f"{number + 1:03d}-{stem}.{key}.png"
-        boxes_picture(attribution, i, part.photos[i], placement, boxes).save(out / picture)
+        picture = draft.save(f"{key}.png", png_bytes(boxes_picture(attribution, i, part.photos[i], placement, boxes)))
         probability = attribution.probabilities[i]
         found.append(
             {

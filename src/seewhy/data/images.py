@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import ArgumentTypeError, ImageError, did_you_mean
+from .manifest import is_run_folder
 
 # Pillow recognises these containers and has no pixels of them to give.
 _NO_PIXELS = {"BUFR", "GRIB", "HDF5", "MPEG"}
@@ -64,13 +65,18 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     found: list[Path] = []
     for path in given:
         inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in known and file.is_file()]
-        ours = [p for p in {f.parent for f in inside} - {path} if any((p / beside).exists() for beside in _OURS)]
+        ours = [p for p in {f.parent for f in inside} - {path} if _is_ours(p)]
         shown = [f for f in inside if f.parent not in ours and not any(p[0] == "." for p in f.relative_to(path).parts)]
         found += shown if path.is_dir() else [path]
     if not found:
         where = ", ".join(f"'{path}'" for path in given) or "an empty list of paths"
         raise ImageError(f"no image in {where}; accepted: image files such as .jpg or .png, and folders with some")
     return found
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether seewhy wrote into a folder: a run, an entry of one, or what older versions did."""
+    return is_run_folder(folder) or is_run_folder(folder.parent) or any((folder / one).exists() for one in _OURS)
 
 
 @cache

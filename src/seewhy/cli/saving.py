@@ -1,0 +1,43 @@
+"""What the commands that write the folder of a run share: what was done before, and what an interrupt leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from ..data.run_folder import RunFolder
+from ..methods.photos import Source, photo_digest
+from ..models.model import Model
+from .show import console
+
+
+def remark(said: str) -> None:
+    """Prints a line beside the results."""
+    console.print(escape(said), soft_wrap=True)
+
+
+def done_before(run: RunFolder, photos: Sequence[Path], model: Model) -> tuple[list[str], set[str]]:
+    """What the photos are called, and the names of those that are done already, of which it says how many."""
+    source = Source(photos, model, None)
+    pairs = zip(source.names, source.items, strict=True)
+    done = {name for name, path in pairs if name in run and isinstance(path, Path) and _is_done(run, name, path)}
+    if done:
+        remark(f"{len(done)} of {len(source)} were done before")
+    return source.names, done
+
+
+def _is_done(run: RunFolder, name: str, path: Path) -> bool:
+    try:
+        return run.has(name, photo_digest(path))
+    except OSError:  # it is told when it is read
+        return False
+
+
+def what_is_saved(run: RunFolder, names: Sequence[str]) -> str:
+    """For an interrupt: how many photos the folder holds, and how to go on."""
+    done = sum(name in run for name in names)
+    if not done:
+        return "nothing was finished"
+    return f"{done} of {len(names)} photos are saved in {run.folder}; run the same command again to go on"
