@@ -201,7 +201,7 @@ def test_an_interrupted_evaluation_says_what_is_saved(
 
     monkeypatch.setattr(evaluating, "evaluate", interrupted)
     assert run(["evaluate", str(cat), "-o", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "seewhy: interrupted; what was finished is saved, but for the last half minute\n"
+    assert capsys.readouterr().err == "seewhy: interrupted; nothing was finished\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(

@@ -18,6 +18,7 @@ from PIL import Image
 import seewhy
 from seewhy.cli import run
 from seewhy.data.manifest import read_entries, read_head, stored_file
+from seewhy.errors import InputError
 
 FACTORY = """
 import torch, seewhy
@@ -274,3 +275,133 @@ def test_a_full_disk_while_a_photo_is_written_is_one_line_with_the_file(
     assert len(read_entries(Path("out"))) == 5
     check_listed(Path("out"))
     assert not list(Path("out").glob(".writing*"))
+
+
+# evaluations
+
+
+SCORES = ["--metric", "deletion:step=48", "--metric", "average_drop", "--metric", "max_sensitivity:samples=2"]
+
+
+def evaluation(*more: str, out: str = "out") -> list[str]:
+    settings = ["--method", "saliency", "--batch-size", "4", *SCORES]
+    return ["evaluate", "few", "--model", "tiny.py:make", *settings, "--out", out, *more]
+
+
+@pytest.fixture
+def few(here: Path) -> None:
+    photos(here / "few", 6)
+
+
+def stopped_at_score(number: int) -> None:
+    """Interrupts the evaluation while that score is computed, and counts those that were."""
+    from seewhy.metrics.evaluate import _Board
+
+    score, left = _Board._score, [number]
+
+    def interrupted(self: _Board, *given: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return score(self, *given)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_Board, "_score", interrupted)
+        assert run(evaluation()) == 130
+
+
+@pytest.mark.usefixtures("few")
+def test_an_evaluation_that_was_stopped_goes_on_with_the_score_it_was_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seewhy.metrics.evaluate import _Board
+
+    assert run(evaluation("--json", out="alone")) == 0
+    whole = json.loads(capsys.readouterr().out)
+    stopped_at_score(1)
+    assert capsys.readouterr().err.endswith("seewhy: interrupted; nothing was finished\n")
+    stopped_at_score(3)
+    said = "seewhy: interrupted; 8 scores of the first photos are saved in out; run the same command again to go on\n"
+    assert capsys.readouterr().err.endswith(said)
+    with pytest.raises(InputError, match="has no table yet"):
+        seewhy.open("out")
+    stopped_at_score(16)  # 15 scores of a batch, of which two are there
+    said = "interrupted; 4 of 6 photos and 4 scores of others are saved in out; run the same command again to go on\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert len(seewhy.open("out").names) == 4
+    assert not seewhy.open("out").finished
+    score, scored = _Board._score, [0]
+
+    def counted(self: _Board, *given: Any) -> Any:
+        scored[0] += 1
+        return score(self, *given)
+
+    monkeypatch.setattr(_Board, "_score", counted)
+    assert run(evaluation("--json")) == 0
+    assert scored == [13]
+    told = capsys.readouterr()
+    assert "4 of 6 were done before" in told.err
+    assert json.loads(told.out) == {**whole, "out": "out"}
+    assert everything(Path("out")) == everything(Path("alone"))
+    check_listed(Path("out"))
+    assert run(evaluation()) == 0
+    assert scored == [13]
+
+
+@pytest.mark.usefixtures("few")
+def test_an_evaluation_is_opened_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    from seewhy.cli import evaluate as evaluating
+
+    found: list[Any] = []
+    whole = evaluating.evaluate
+    monkeypatch.setattr(evaluating, "evaluate", lambda *a, **k: found.append(whole(*a, **k)) or found[-1])
+    assert run(evaluation()) == 0
+    again = seewhy.open("out")
+    assert isinstance(again, seewhy.Evaluation)
+    check_same(found[0], again)
+    for row in again:
+        assert [len(curve) for curve in row.result.curves] == [len(at) for at in row.result.positions]
+    again.save("second")
+    for name in ("evaluation.csv", "evaluation.json", "results.npz", "curves.png"):
+        assert Path("second", name).read_bytes() == Path("out", name).read_bytes()
+
+
+def check_same(one: Any, other: Any) -> None:
+    assert (one.model, one.names, one.finished, one.table()) == (
+        other.model,
+        other.names,
+        other.finished,
+        other.table(),
+    )
+    for a, b in zip(one, other, strict=True):
+        pairs = [(a.result, b.result), *((a.chance[name], b.chance[name]) for name in a.chance)]
+        for then, now in pairs:
+            for name, value in then._asdict().items():
+                np.testing.assert_equal(getattr(now, name), value, err_msg=name)
+
+
+@pytest.mark.usefixtures("few")
+def test_what_an_evaluation_will_take_is_told_where_it_is_much(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seewhy.cli import evaluate as evaluating
+
+    assert run(evaluation()) == 0
+    assert "about" not in capsys.readouterr().err
+    monkeypatch.setattr(evaluating, "_LONG", 0.0)
+    assert run(evaluation(out="more")) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    # deletion of 576 pixels in steps of 48: 13; the drop: 1; each for a map and four of chance
+    assert (
+        "6 photos, about 75 passes for each: about 0 s" in said
+        or "6 photos, about 75 passes for each: about 1 s" in said
+    )
+    assert "interrupted, the same command goes on with the score that it was at" in said
+
+
+def test_only_folders_of_runs_are_opened(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="'photos' holds no run of seewhy; give a folder that"):
+        seewhy.open("photos")
+    assert run(["localize", "photos/p00.png", "--model", "tiny.py:make", "--out", "boxes"]) == 0
+    with pytest.raises(InputError, match=r"holds boxes, which are plain JSON: read '.*boxes.json'"):
+        seewhy.open("boxes")

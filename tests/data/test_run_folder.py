@@ -91,6 +91,16 @@ def test_a_photo_of_another_content_replaces_its_entry(tmp_path: Path) -> None:
     assert (tmp_path / entry.record["file"]).read_bytes() == b"new map"
 
 
+def test_what_closes_a_run_reads_the_entries_that_replaced_others(tmp_path: Path) -> None:
+    made(tmp_path, "a.jpg", "b.jpg")
+    seen: list[str] = []
+    close = lambda run: seen.extend(entry.name for entry in run.entries())  # noqa: E731
+    with RunFolder(tmp_path, kind="explanation", request=REQUEST, close=close) as run:
+        write(run, "a.jpg", b"a longer map", "another")
+    assert seen == ["b.jpg", "a.jpg"]
+    check_listed(tmp_path)
+
+
 def test_a_file_that_is_gone_or_cut_short_is_made_again(tmp_path: Path) -> None:
     made(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "a" / "map.bin").unlink()

@@ -11,13 +11,16 @@ from rich.markup import escape
 
 from ..data import LabelledImages
 from ..data.disk import writable_folder
+from ..data.run_folder import RunFolder
 from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
 from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisation
-from ..metrics.localization.evaluation import CASES_NAME, LocalisationEvaluation
+from ..metrics.localization.evaluation import CASES_NAME, KIND, LocalisationEvaluation
 from ..models.load import DEFAULT_MODEL
 from . import parsing
 from .evaluate import metric_of
+from .interrupts import interruptible
+from .saving import remark
 from .show import bold, console, progress, table, tell_skipped
 
 
@@ -50,24 +53,30 @@ def evaluate_data(
     unreadable = dict(found.skipped)
     writable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device)
-    with progress("Evaluating", len(found)) as show:
-        study = evaluate_localisation(
-            loaded,
-            found,
-            methods=methods,
-            metrics=chosen,
-            layers=parsing.layers(layers),
-            validation=other,
-            rule=rule,
-            chance=CHANCES if chance else (),
-            seed=seed,
-            batch_size=batch_size,
-            options=parsing.options(options),
-            progress=show,
-            on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
-            on_part=lambda part: part.save(out),
-        )
-    path = study.save(out)
+    given = parsing.options(options)
+    asked: dict[str, object] = {"data": data, "split": split, "validation": validation, "count": count, "seed": seed}
+    asked["rule"] = rule
+    asked |= {"methods": list(methods), "metrics": list(chosen), "layers": layers, "chance": chance, "options": given}
+    run = RunFolder(out, kind=KIND, request={"model": loaded.identity(), **asked}, tell=remark)
+    with interruptible(lambda: _what_is_saved(run)), run:
+        with progress("Evaluating", len(found)) as show:
+            study = evaluate_localisation(
+                loaded,
+                found,
+                methods=methods,
+                metrics=chosen,
+                layers=parsing.layers(layers),
+                validation=other,
+                rule=rule,
+                chance=CHANCES if chance else (),
+                seed=seed,
+                batch_size=batch_size,
+                options=given,
+                progress=show,
+                on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
+                on_part=lambda part: part.write(run),
+            )
+        path = study.write(run)
     mended = {name: list(notes) for name, notes in {**found.notes, **study.notes}.items()}
     skipped = [{"name": name, "error": said} for name, said in unreadable.items()]
     if as_json:
@@ -79,6 +88,13 @@ def evaluate_data(
     for name, notes in mended.items():
         console.print(f"[yellow]mended[/yellow] {escape(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
     return 1 if skipped else 0
+
+
+def _what_is_saved(run: RunFolder) -> str:
+    """For an interrupt: the table is written every half minute."""
+    if not run.is_begun:
+        return "nothing was finished"
+    return f"the table of the first pictures is saved in {run.folder}; the same command begins anew"
 
 
 def _some(data: LabelledImages, count: int | None) -> LabelledImages:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..data.disk import writable_folder
 from ..data.images import find_images
 from ..data.manifest import Json
 from ..data.run_folder import RunFolder
-from ..engine.masking import Running, keep_allocator_memory
+from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError, InputError
 from ..methods.catalog import find_method
 from ..methods.explain import explain_batches
@@ -81,7 +80,7 @@ def explain_photos(
                 layers=parsing.layers(layers),
                 batch_size=batch_size,
                 ledger=ledger,
-                options=_with_progress(methods, chosen, show.within),
+                options=parsing.with_progress(methods, chosen, show.within),
                 progress=show,
                 # one bad file does not stop a folder
                 on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
@@ -110,16 +109,6 @@ def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
     pages = report_pages(saved_explanations(run.folder, run.entries(names)))
     about = {"count": len(told["images"]), "title": TITLE, "model_name": told["model"]}
     return run.view("report.html", lambda path: write_report(path, pages, **about))
-
-
-def _with_progress(
-    methods: Sequence[str], options: dict[str, dict[str, Any]], within: Callable[[int, int], None]
-) -> dict[str, dict[str, Any]]:
-    """The options, with methods that run many passes told to say how far they are."""
-    for method in map(find_method, methods):
-        if "running" in method.options:
-            options.setdefault(method.name, {})["running"] = Running(progress=within)
-    return options
 
 
 def _fused(parts: Iterator[Explanation], over: str | None) -> Iterator[Explanation]:

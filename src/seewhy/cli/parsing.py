@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
+from ..engine.masking import Running
 from ..engine.targets.names import ClassNames
 from ..errors import InputError
 from ..methods.catalog import find_method
@@ -68,3 +69,13 @@ def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise InputError(f"option {text!r} is not a whole number; its default is {default}")
         found.setdefault(chosen.name, {})[name] = read
     return found
+
+
+def with_progress(
+    methods: Sequence[str], options: dict[str, dict[str, Any]], within: Callable[[int, int], None]
+) -> dict[str, dict[str, Any]]:
+    """The options, with methods that run many passes told to say how far they are."""
+    for method in map(find_method, methods):
+        if "running" in method.options:
+            options.setdefault(method.name, {})["running"] = Running(progress=within)
+    return options

@@ -35,9 +35,11 @@ def _is_done(run: RunFolder, name: str, path: Path) -> bool:
         return False
 
 
-def what_is_saved(run: RunFolder, names: Sequence[str]) -> str:
-    """For an interrupt: how many photos the folder holds, and how to go on."""
+def what_is_saved(run: RunFolder, names: Sequence[str], *, more: str = "") -> str:
+    """For an interrupt: how many photos the folder holds, and `more`, and how to go on."""
     done = sum(name in run for name in names)
-    if not done:
+    said = [f"{done} of {len(names)} photos"] if done else []
+    said += [more] if more else []
+    if not said:
         return "nothing was finished"
-    return f"{done} of {len(names)} photos are saved in {run.folder}; run the same command again to go on"
+    return f"{' and '.join(said)} are saved in {run.folder}; run the same command again to go on"

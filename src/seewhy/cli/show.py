@@ -42,16 +42,23 @@ class Shown:
 
     def __init__(self, bar: Progress, photos: TaskID) -> None:
         self.bar, self.photos = bar, photos
-        self.pictures: TaskID | None = None
+        self.inner: dict[str, TaskID] = {}
 
     def __call__(self, done: int, total: int) -> None:
         self.bar.update(self.photos, completed=done)
 
     def within(self, done: int, total: int) -> None:
-        """How far the passes of one method are."""
-        if self.pictures is None:
-            self.pictures = self.bar.add_task("Masked pictures", total=total)
-        self.bar.update(self.pictures, completed=done, total=total, visible=done < total)
+        """How far the passes of one method or metric are."""
+        self._inner("Masked pictures", done, total)
+
+    def scores(self, done: int, total: int) -> None:
+        """How far the scores of the photos at hand are."""
+        self._inner("Scores of these", done, total)
+
+    def _inner(self, what: str, done: int, total: int) -> None:
+        if what not in self.inner:
+            self.inner[what] = self.bar.add_task(what, total=total)
+        self.bar.update(self.inner[what], completed=done, total=total, visible=done < total)
 
 
 @contextmanager

@@ -105,6 +105,9 @@ class RunFolder:
         tell: is given a line on what will be replaced.
         close: writes the views of the whole when all is done, and when the run stops early with some of it.
 
+    Attributes:
+        is_begun: whether something was written.
+
     Raises:
         InputError: the folder cannot be written, is being written by another process, or its manifest cannot be read.
     """
@@ -125,7 +128,7 @@ class RunFolder:
         self._views: dict[str, StoredFile] = {}
         self._old: list[str] = []  # files of another run
         self._end = 0  # where the next line goes
-        self._begun = self._outdated = False
+        self.is_begun = self._outdated = False
 
     def __enter__(self) -> RunFolder:
         writable_folder(self.folder)
@@ -142,7 +145,7 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
-            if self._entries and (self._begun or kind is None):
+            if self.is_begun or (kind is None and self._entries):
                 self._finish("complete" if kind is None else "running")
         except InputError:
             if kind is None:
@@ -152,6 +155,9 @@ class RunFolder:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -241,7 +247,7 @@ class RunFolder:
 
     def _begin(self) -> None:
         """Before the first write: what another run left goes; its list goes last, so that none is forgotten."""
-        if self._begun:
+        if self.is_begun:
             return
         try:
             remove_files(self.folder, self._old)
@@ -252,7 +258,7 @@ class RunFolder:
                 file.truncate(self._end)  # a torn line may be the last
         except OSError as error:
             raise unwritable(self.folder / ENTRIES, error) from error
-        self._begun = True
+        self.is_begun = True
         self._write_head("running")
 
     def _list(self, entry: Entry, written: Path, place: Path) -> None:
@@ -281,7 +287,7 @@ class RunFolder:
 
     def _finish(self, state: str) -> None:
         self._drop_outdated()
-        if self._close:
+        if self._close and self._entries:
             self._close(self)
         self._begin()
         self._write_head(state)
@@ -295,6 +301,8 @@ class RunFolder:
             write_whole(self.folder / ENTRIES, b"".join(lines))
         except OSError as error:
             raise unwritable(self.folder / ENTRIES, error) from error
+        self._entries, _ = self._read_listed()
+        self._outdated = False
 
     def _write_head(self, state: str) -> None:
         try:

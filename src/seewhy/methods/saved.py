@@ -89,8 +89,8 @@ def _again(folder: Path, entry: Entry) -> Explanation:
             attributions=tuple(attribution_again(told, more, arrays) for told, more in pairs),
             paths=(_path(exact["photo"]),),
         )
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        said = str(error).splitlines()[0]
+    except Exception as error:  # readers meet damage with whatever their parsing trips over
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"what '{folder}' holds of {entry.name!r} cannot be read ({said}); run the command that wrote it again"
         ) from error
