@@ -18,6 +18,7 @@ from PIL import Image
 import seewhy
 from seewhy.cli import run
 from seewhy.data.manifest import read_entries, read_head, stored_file
+from seewhy.data.run_folder import RunFolder
 from seewhy.errors import InputError
 
 FACTORY = """
@@ -397,6 +398,20 @@ def test_what_an_evaluation_will_take_is_told_where_it_is_much(
         or "6 photos, about 75 passes for each: about 1 s" in said
     )
     assert "interrupted, the same command goes on with the score that it was at" in said
+
+
+def test_a_folder_that_is_being_written_is_refused_before_the_model_is_loaded(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from seewhy.cli import parsing
+
+    monkeypatch.setattr(parsing, "load_model", lambda *_, **__: pytest.fail("the model is not needed yet"))
+    with RunFolder("out", kind="explanation"):
+        for name in ("explain", "localize", "evaluate"):
+            assert run([name, "photos", "--out", "out"]) == 1
+            said = capsys.readouterr().err
+            assert said.startswith(f"seewhy: out='out' is being written by process {os.getpid()}, since ")
+            assert said.count("\n") == 1
 
 
 def test_only_folders_of_runs_are_opened(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,7 +126,9 @@ def evaluate(
     ] = None,
     target: TargetsOption = None,
     layer: LayersOption = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the table and the curves go.")] = Path("seewhy-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the table and the curves go.")] = Path(
+        "seewhy-evaluation"
+    ),
     chance: Annotated[bool, typer.Option(help="Also score maps that know nothing of the model.")] = True,
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
@@ -186,7 +188,7 @@ def localize(
         float | None, typer.Option(min=0, max=1, help="Share of the map's scale, instead of the rule's.")
     ] = None,
     every: Annotated[bool, typer.Option("--every", help="Boxes around all components.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where pictures and boxes.json go.")] = Path("seewhy-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where pictures and boxes.json go.")] = Path("seewhy-boxes"),
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,

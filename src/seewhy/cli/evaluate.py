@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..data.disk import writable_folder
 from ..data.images import find_images
-from ..data.run_folder import RunFolder
+from ..data.run_folder import RunFolder, usable_folder
 from ..engine.masking import Running
 from ..errors import InputError
 from ..metrics import CHANCES, ExplanationMetric, ImageMetric
@@ -50,7 +49,7 @@ def evaluate_photos(
     paths = find_images(photos)
     chosen = {text: parse_metric(text) for text in metrics}
     unreadable: dict[Path, str] = {}
-    writable_folder(out)
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device)
     given = parsing.options(options)
     asked = {"methods": list(methods), "metrics": list(metrics), "targets": list(targets), "layers": layers}

@@ -10,8 +10,7 @@ from typing import Any
 from rich.markup import escape
 
 from ..data import LabelledImages
-from ..data.disk import writable_folder
-from ..data.run_folder import RunFolder
+from ..data.run_folder import RunFolder, usable_folder
 from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
 from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisation
@@ -51,7 +50,7 @@ def evaluate_data(
     if validation is not None:
         other = _some(find_data(data, split=validation, seed=seed, on_error="skip"), count)
     unreadable = dict(found.skipped)
-    writable_folder(out)
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device)
     given = parsing.options(options)
     asked: dict[str, object] = {"data": data, "split": split, "validation": validation, "count": count, "seed": seed}

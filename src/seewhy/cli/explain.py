@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data.disk import writable_folder
 from ..data.images import find_images
 from ..data.manifest import Json
-from ..data.run_folder import RunFolder
+from ..data.run_folder import RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError, InputError
 from ..methods.catalog import find_method
@@ -60,7 +60,7 @@ def explain_photos(
         raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
-    writable_folder(out)
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device)
     chosen = parsing.options(options)
     asked: dict[str, object] = {"methods": list(methods), "targets": list(targets), "layers": layers, "options": chosen}

@@ -17,7 +17,7 @@ from PIL import Image
 from ..data.disk import png_bytes, writable_folder, write_json
 from ..data.images import find_images, read_image
 from ..data.manifest import Json
-from ..data.run_folder import RunFolder
+from ..data.run_folder import RunFolder, usable_folder
 from ..engine.spread import world
 from ..errors import ImageError, InputError
 from ..influence import InfluenceIndex, InfluenceQuery, Suspect, find_solver, mislabelled
@@ -123,7 +123,7 @@ def query_photos(
     same command goes on.
     """
     first, paths = _first_of_all(), find_images(photos)
-    writable_folder(out)
+    usable_folder(out)
     opened = open_index(index, model=model, data=data, device=device)
     wanted = None if label is None else opened.classes.column(label, asked="label")
     skipped: list[dict[str, str]] = []

@@ -131,7 +131,7 @@ def influence_query(
     model: OtherModelOption = None,
     data: OtherDataOption = None,
     device: DeviceOption = "cpu",
-    out: SheetsOption = Path("seewhy-out"),
+    out: SheetsOption = Path("seewhy-influence"),
     as_json: JsonOption = False,
 ) -> int:
     """Draws the training pictures that helped and harmed most what a model says of your photos."""
@@ -160,7 +160,7 @@ def influence_mislabelled(
     data: OtherDataOption = None,
     batch_size: BatchOption = 32,
     device: DeviceOption = "cpu",
-    out: SheetsOption = Path("seewhy-out"),
+    out: SheetsOption = Path("seewhy-mislabelled"),
     as_json: JsonOption = False,
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.disk import png_bytes, writable_folder
+from ..data.disk import png_bytes
 from ..data.images import find_images
 from ..data.manifest import Json
-from ..data.run_folder import Draft, RunFolder
+from ..data.run_folder import Draft, RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError
 from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
@@ -60,7 +60,7 @@ def localize_photos(
         chosen = dataclasses.replace(chosen, components="all", most=None)
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
-    writable_folder(out)
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device)
     keep_allocator_memory()
     told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}

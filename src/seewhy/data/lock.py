@@ -62,6 +62,16 @@ class FolderLock:
             return
 
 
+def check_not_held(folder: Path) -> None:
+    """Refuses a folder that another process writes into, before anything slow is done.
+
+    Raises:
+        InputError: it is being written.
+    """
+    if (folder / LOCK).exists():
+        FolderLock(folder).release()
+
+
 if sys.platform == "win32":
     import msvcrt
 

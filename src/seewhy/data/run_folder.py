@@ -25,7 +25,7 @@ from types import TracebackType
 
 from ..errors import InputError
 from .disk import json_bytes, unwritable, writable_folder, write_json, write_whole
-from .lock import FolderLock
+from .lock import FolderLock, check_not_held
 from .manifest import (
     ENTRIES,
     RUN,
@@ -83,6 +83,19 @@ class Draft:
         path = f"{self.folder}/{name}"
         self.files[path] = StoredFile(len(data), hashlib.sha256(data).hexdigest())
         return path
+
+
+def usable_folder(folder: Path) -> None:
+    """Makes a folder to write a run into, long before the first of it is written.
+
+    Raises:
+        InputError: it cannot be made, or not written into, or another process writes into it.
+    """
+    writable_folder(folder)
+    try:
+        check_not_held(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 class RunFolder:
