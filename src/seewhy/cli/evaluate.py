@@ -20,12 +20,11 @@ from ..metrics.evaluation import KIND, PICTURE_NAME, Evaluation, Row
 from ..metrics.faithfulness.curves import MaskedMetric
 from ..metrics.keeping import of_photo
 from ..models.load import DEFAULT_MODEL
-from . import parsing
+from . import parsing, saving
 from .interrupts import interruptible
 from .saving import done_before, remark, what_is_saved
 from .show import Shown, bold, console, progress, table, tell_skipped
 
-_LONG = 30.0  # seconds
 _Kind = TypeVar("_Kind", bound=ImageMetric)
 
 
@@ -98,7 +97,7 @@ def _what_is_saved(run: RunFolder, names: Sequence[str]) -> str:
 
 def _tell_cost(cost: EvaluationCost) -> None:
     """Says what an evaluation will take, where that is much."""
-    if cost.seconds > _LONG:
+    if cost.seconds > saving.LONG:
         remark(f"{cost}; interrupted, the same command goes on with the score that it was at")
 
 

@@ -19,7 +19,7 @@ from ..models.load import DEFAULT_MODEL
 from . import parsing
 from .evaluate import metric_of
 from .interrupts import interruptible
-from .saving import remark
+from .saving import forecasting, remark
 from .show import bold, console, progress, table, tell_skipped
 
 
@@ -71,7 +71,7 @@ def evaluate_data(
                 seed=seed,
                 batch_size=batch_size,
                 options=given,
-                progress=show,
+                progress=forecasting(show, _what_is_left),
                 on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
                 on_part=lambda part: part.write(run),
             )
@@ -87,6 +87,10 @@ def evaluate_data(
     for name, notes in mended.items():
         console.print(f"[yellow]mended[/yellow] {escape(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
     return 1 if skipped else 0
+
+
+def _what_is_left(total: int, left: str) -> str:
+    return f"{total:,} pictures take about {left} more; the table of what is done is written every half minute"
 
 
 def _what_is_saved(run: RunFolder) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +26,10 @@ from ..models.load import DEFAULT_MODEL
 from . import parsing
 from .influence_data import index_identity, model_and_data, open_index, what_is_indexed
 from .interrupts import interruptible
-from .saving import remark, what_is_saved
+from .saving import forecasting, remark, what_is_saved
 from .show import Shown, bold, console, progress, table, tell_skipped
 
 QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
-_LONG = 10.0  # seconds
 
 
 def fit_index(
@@ -264,25 +261,14 @@ def _telling(show: Shown) -> Callable[[int, int], None]:
 
 
 def _forecasting(show: Shown) -> Callable[[int, int], None]:
-    """The same, which says once what self-influence takes if that is much, by its second batch: the first is slow."""
-    tell, seen = _telling(show), list[tuple[float, int]]()
-
-    def told(done: int, total: int) -> None:
-        tell(done, total)
-        if len(seen) == 2:
-            return
-        seen.append((time.perf_counter(), done))
-        if len(seen) == 2:
-            (begun, first), (now, second) = seen
-            left = (now - begun) / (second - first) * (total - second)
-            if left > _LONG:
-                console.print(
-                    f"Self-influence of {total:,} examples takes about {timedelta(seconds=round(left))} (h:mm:ss) "
-                    "more; interrupted, it goes on with the file of the index that it was at",
-                    soft_wrap=True,
-                )
-
-    return told
+    """The same, which says once what self-influence takes if that is much."""
+    return forecasting(
+        _telling(show),
+        lambda total, left: (
+            f"Self-influence of {total:,} examples takes about {left} more; interrupted, it goes on with the file of "
+            "the index that it was at"
+        ),
+    )
 
 
 def _told(index: InfluenceIndex) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -10,7 +11,33 @@ from rich.markup import escape
 from ..data.run_folder import RunFolder
 from ..methods.photos import Source, photo_digest
 from ..models.model import Model
+from ..render.reading import clock_words
 from .show import console
+
+LONG = 30.0  # seconds, of which is said beforehand
+
+
+def forecasting(tell: Callable[[int, int], None], say: Callable[[int, str], str]) -> Callable[[int, int], None]:
+    """Progress that says once what is left to do if that is much, by its second batch: the first is slow.
+
+    Args:
+        tell: the progress, which takes (done, total).
+        say: what to print of a total and of the time that is left, in words.
+    """
+    seen: list[tuple[float, int]] = []
+
+    def told(done: int, total: int) -> None:
+        tell(done, total)
+        if len(seen) == 2:
+            return
+        seen.append((time.perf_counter(), done))
+        if len(seen) == 2:
+            (begun, first), (now, second) = seen
+            left = (now - begun) / max(1, second - first) * (total - second)
+            if left > LONG:
+                remark(say(total, clock_words(left)))
+
+    return told
 
 
 def remark(said: str) -> None:
