@@ -102,6 +102,17 @@ def test_a_photo_that_is_gone_or_another_is_told_when_it_is_needed(photos: Path,
     again.sheet(2)
 
 
+def test_a_photo_is_read_from_the_folder_or_from_where_its_digest_says(tmp_path: Path) -> None:
+    explained([np.zeros((30, 44, 3), np.uint8)]).save(tmp_path / "out")
+    Image.new("RGB", (44, 30)).save(tmp_path / "other.png")
+    lines = tmp_path / "out" / "entries.jsonl"
+    here, elsewhere = ('"photo": {"file": "' + name for name in ("image_0/photo.png", "../other.png"))
+    assert here in lines.read_text()
+    lines.write_text(lines.read_text().replace(here, elsewhere))
+    with pytest.raises(ImageError, match="is none of the files of 'image 0'"):
+        seewhy.open(tmp_path / "out").sheet(0)
+
+
 def test_what_is_damaged_is_told_in_one_line(photos: Path, tmp_path: Path) -> None:
     explained([photos]).save(tmp_path / "out")
     whole = (tmp_path / "out" / "b" / "maps.npz").read_bytes()

@@ -46,6 +46,8 @@ class SavedPhotos(Sequence[Image.Image]):
 
     def _read(self, entry: Entry) -> Image.Image:
         kept = entry.exact["photo"]
+        if "path" not in kept and kept["file"] not in entry.files:
+            raise ImageError(f"photo '{kept['file']}' is none of the files of {entry.name!r} in '{self.folder}'")
         path = Path(kept["path"]) if "path" in kept else self.folder / kept["file"]
         if "path" in kept and (not path.is_file() or photo_digest(path) != entry.digest):
             what = "is another file than was explained" if path.is_file() else "is not there any more"
