@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .models import training as wsol
     from .models.load import load_model
     from .models.model import Model, wrap
+    from .opening import open
 
 # public name -> where it lives; imported when first asked for, so that `import seewhy` costs nothing
 _WHERE = {
@@ -46,6 +47,7 @@ _WHERE = {
     "explain_batches": "methods.explain",
     "list_layers": "methods.explain",
     "load_model": "models.load",
+    "open": "opening",
     "wrap": "models.model",
 }
 _MODULES = {
@@ -90,6 +92,7 @@ __all__ = [
     "masking",
     "methods",
     "metrics",
+    "open",
     "render",
     "targets",
     "wrap",

@@ -190,7 +190,8 @@ def test_an_interrupt_keeps_what_was_finished(
 
     monkeypatch.setattr(ExplanationWriter, "add", interrupted_at_b)
     assert run(["explain", str(tmp_path), "--batch-size", "1", "-o", str(tmp_path / "out")]) == 130
-    assert "interrupted; what was finished is saved" in capsys.readouterr().err
+    said = f"interrupted; 1 of 3 photos are saved in {tmp_path / 'out'}; run the same command again to go on"
+    assert said in capsys.readouterr().err
     told = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert [image["name"] for image in told["images"]] == ["a.jpg"]
 
@@ -205,7 +206,7 @@ def test_an_interrupted_evaluation_says_what_is_saved(
 
     monkeypatch.setattr(evaluating, "evaluate", interrupted)
     assert run(["evaluate", str(cat), "-o", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "seewhy: interrupted; what was finished is saved, but for the last half minute\n"
+    assert capsys.readouterr().err == "seewhy: interrupted; nothing was finished\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(

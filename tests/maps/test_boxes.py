@@ -291,27 +291,33 @@ def test_what_was_finished_is_on_disk_when_the_command_stops(
 
     from seewhy.cli import localize as localizing
     from seewhy.cli import run
+    from seewhy.data.manifest import read_entries
 
     for name in "abc":
         Image.fromarray(skimage.data.chelsea()[:200, :200]).save(tmp_path / f"{name}.jpg")
-    whole, listed = localizing._photo_entry, tmp_path / "out" / "boxes.json"
+    whole, listed = localizing._photo_record, tmp_path / "out" / "boxes.json"
     seen: list[list[str]] = []
 
-    def stops_at_c(part: Any, *settings: Any) -> dict[str, Any]:
-        if listed.exists():
-            seen.append([photo["name"] for photo in json.loads(listed.read_text())["images"]])
+    def stops_at_c(draft: Any, part: Any, *settings: Any) -> dict[str, Any]:
+        seen.append(list(read_entries(tmp_path / "out")))
+        told = whole(draft, part, *settings)
         if part.names == ("c.jpg",):
             raise KeyboardInterrupt
-        return whole(part, *settings)
+        return told
 
-    monkeypatch.setattr(localizing, "_photo_entry", stops_at_c)
+    monkeypatch.setattr(localizing, "_photo_record", stops_at_c)
     assert run(["localize", str(tmp_path), "--batch-size", "1", "-o", str(tmp_path / "out")]) == 130
-    assert "interrupted; what was finished is saved" in capsys.readouterr().err
-    assert seen == [["a.jpg"], ["a.jpg", "b.jpg"]]
+    said = f"interrupted; 2 of 3 photos are saved in {tmp_path / 'out'}; run the same command again to go on"
+    assert said in capsys.readouterr().err
+    assert seen == [[], ["a.jpg"], ["a.jpg", "b.jpg"]]
     told = json.loads(listed.read_text())
     assert [photo["name"] for photo in told["images"]] == ["a.jpg", "b.jpg"]
     assert all((tmp_path / "out" / photo["found"][0]["picture"]).is_file() for photo in told["images"])
-    assert not list((tmp_path / "out").glob("*.part"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["a", "b"]
+    monkeypatch.setattr(localizing, "_photo_record", whole)
+    assert run(["localize", str(tmp_path), "--batch-size", "1", "-o", str(tmp_path / "out")]) == 0
+    assert "2 of 3 were done before" in capsys.readouterr().err
+    assert [photo["name"] for photo in json.loads(listed.read_text())["images"]] == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_photos_and_labels_of_one_name_have_pictures_of_their_own(

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from ..safe_names import shown
 from .app import app
+from .interrupts import InterruptError
 
 
 def main() -> None:
@@ -33,11 +34,13 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
                 warnings.showwarning = _tell_warning
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
         sys.stdout.flush()
-        return _interrupted(arguments) if status == 130 else status or 0  # newer typer returns 130, older raises Abort
+        return _interrupted() if status == 130 else status or 0  # newer typer returns 130, older raises Abort
     except typer.Exit as leaving:
         return int(leaving.exit_code)
+    except InterruptError as error:
+        return _fail(str(error), 130)
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(arguments)
+        return _interrupted()
     except BrokenPipeError:  # the reader of our output left
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # else Python complains at its own flush
         return 0
@@ -72,9 +75,8 @@ def _tell_warning(
         print(f"seewhy: {shown(part)}", file=sys.stderr)
 
 
-def _interrupted(arguments: list[str]) -> int:
-    but = ", but for the last half minute" if "evaluate" in arguments[:1] else ""
-    return _fail(f"interrupted; what was finished is saved{but}", 130)
+def _interrupted() -> int:
+    return _fail("interrupted; nothing was finished", 130)
 
 
 def _fail(message: str, status: int = 1) -> int:

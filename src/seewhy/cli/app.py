@@ -84,7 +84,8 @@ def explain(
 ) -> int:
     """Explains what a model says of your photos."""
     methods = checked(method, option, targets=target, model=model, labels=labels, device=device, style=style)
-    over = asked_fuse(fuse, methods, layer)
+    how: dict[str, Any] = {"device": device, "labels": labels, "batch_size": batch_size, "as_json": as_json}
+    how |= {"trust_paths": trust_paths, "max_pixels": max_pixels, "fuse": asked_fuse(fuse, methods, layer)}
     from .explain import explain_photos
 
     return explain_photos(
@@ -93,18 +94,12 @@ def explain(
         methods=methods,
         targets=target or ["top1"],
         layers=layer,
-        fuse=over,
         style=style,
         out=out,
         report=report,
         ledger=ledger,
-        device=device,
-        labels=labels,
         options=option or [],
-        batch_size=batch_size,
-        trust_paths=trust_paths,
-        max_pixels=max_pixels,
-        as_json=as_json,
+        **how,
     )
 
 
@@ -135,7 +130,9 @@ def evaluate(
     ] = None,
     target: TargetsOption = None,
     layer: LayersOption = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the table and the curves go.")] = Path("seewhy-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the table and the curves go.")] = Path(
+        "seewhy-evaluation"
+    ),
     chance: Annotated[bool, typer.Option(help="Also score maps that know nothing of the model.")] = True,
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
@@ -201,7 +198,7 @@ def localize(
         float | None, typer.Option(min=0, max=1, help="Share of the map's scale, instead of the rule's.")
     ] = None,
     every: Annotated[bool, typer.Option("--every", help="Boxes around all components.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where pictures and boxes.json go.")] = Path("seewhy-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where pictures and boxes.json go.")] = Path("seewhy-boxes"),
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
@@ -214,6 +211,8 @@ def localize(
     methods = checked(method, option, targets=target, model=model, labels=labels, device=device, rule=rule)
     from .localize import localize_photos
 
+    how: dict[str, Any] = {"device": device, "labels": labels, "batch_size": batch_size, "as_json": as_json}
+    how |= {"trust_paths": trust_paths, "max_pixels": max_pixels}
     return localize_photos(
         photos,
         model=model,
@@ -224,13 +223,8 @@ def localize(
         threshold=threshold,
         every=every,
         out=out,
-        device=device,
-        labels=labels,
         options=option or [],
-        batch_size=batch_size,
-        trust_paths=trust_paths,
-        max_pixels=max_pixels,
-        as_json=as_json,
+        **how,
     )
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..data.disk import writable_folder
 from ..data.images import find_images
 from ..data.opened import MAX_PIXELS
+from ..data.run_folder import RunFolder, usable_folder
+from ..engine.masking import Running
 from ..errors import InputError
 from ..metrics import CHANCES, ExplanationMetric, ImageMetric
 from ..metrics.catalog import find_metric
+from ..metrics.cost import EvaluationCost
 from ..metrics.evaluate import evaluate
-from ..metrics.evaluation import PICTURE_NAME, Evaluation, Row
+from ..metrics.evaluation import KIND, PICTURE_NAME, Evaluation, Row
+from ..metrics.faithfulness.curves import MaskedMetric
+from ..metrics.keeping import of_photo
 from ..models.load import DEFAULT_MODEL
 from . import parsing
-from .show import bold, console, progress, table, tell_remarks, tell_skipped
+from .interrupts import interruptible
+from .saving import done_before, remark, what_is_saved
+from .show import LONG, Shown, bold, console, progress, table, tell_remarks, tell_skipped
 
 _Kind = TypeVar("_Kind", bound=ImageMetric)
 
@@ -45,25 +51,36 @@ def evaluate_photos(
     paths = find_images(photos)
     chosen = {text: parse_metric(text) for text in metrics}
     unreadable: dict[Path, str] = {}
-    writable_folder(out)
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
-    with progress("Evaluating", len(paths)) as show:
-        found = evaluate(
-            loaded,
-            photos,
-            methods=methods,
-            metrics=chosen,
-            targets=parsing.targets(targets, loaded),
-            layers=parsing.layers(layers),
-            chance=CHANCES if chance else (),
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            options=parsing.options(options),
-            progress=show,
-            on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
-            on_part=lambda part: part.save(out),
-        )
-    path = found.save(out)
+    given = parsing.options(options)
+    asked = {"methods": list(methods), "metrics": list(metrics), "targets": list(targets), "layers": layers}
+    request = {"model": loaded.identity(), **asked, "options": given, "chance": chance}
+    run = RunFolder(out, kind=KIND, request=request, tell=remark)
+    names: list[str] = []
+    with interruptible(lambda: _what_is_saved(run, names)), run:
+        names, _ = done_before(run, photos, loaded)
+        with progress("Evaluating", len(paths), told=True) as show:
+            _show_passes(chosen.values(), show)
+            found = evaluate(
+                loaded,
+                photos,
+                methods=methods,
+                metrics=chosen,
+                targets=parsing.targets(targets, loaded),
+                layers=parsing.layers(layers),
+                chance=CHANCES if chance else (),
+                batch_size=batch_size,
+                max_pixels=max_pixels,
+                options=parsing.with_progress(methods, given, show.within),
+                progress=show,
+                on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+                on_part=lambda part: part.write(run),
+                within=show.scores,
+                announce=_tell_cost,
+                keep=run,
+            )
+        path = found.write(run)
     skipped = [{"name": str(name), "error": said} for name, said in unreadable.items()]
     if as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
@@ -73,6 +90,28 @@ def evaluate_photos(
         tell_remarks(found.remarks)
     tell_skipped(unreadable.values())
     return 1 if skipped else 0
+
+
+def _what_is_saved(run: RunFolder, names: Sequence[str]) -> str:
+    """For an interrupt: photos all of whose scores are there, and scores of others."""
+    parts = sum(of_photo(name) not in run for name in run)
+    scores = "1 score" if parts == 1 else f"{parts} scores"
+    others = "others" if any(name in run for name in names) else "the first photos"
+    return what_is_saved(run, names, more=f"{scores} of {others}" if parts else "")
+
+
+def _tell_cost(cost: EvaluationCost) -> None:
+    """Says what an evaluation will take, where that is much."""
+    if cost.seconds > LONG:
+        remark(f"{cost}; interrupted, the same command goes on with the score that it was at")
+
+
+def _show_passes(metrics: Iterable[ExplanationMetric], show: Shown) -> None:
+    """Has metrics that run many masked pictures say how far they are."""
+    for metric in metrics:
+        if isinstance(metric, MaskedMetric):
+            # a function, since metrics are copied with what they hold
+            metric.running = Running(progress=lambda done, total: show.within(done, total))
 
 
 def parse_metric(text: str) -> ExplanationMetric:

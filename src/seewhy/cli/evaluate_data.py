@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ..data import LabelledImages
-from ..data.disk import writable_folder
 from ..data.opened import MAX_PIXELS
+from ..data.run_folder import RunFolder, usable_folder
 from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
 from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisation
-from ..metrics.localization.evaluation import CASES_NAME, LocalisationEvaluation
+from ..metrics.localization.evaluation import CASES_NAME, KIND, LocalisationEvaluation
 from ..models.load import DEFAULT_MODEL
 from . import parsing
 from .evaluate import metric_of
+from .interrupts import interruptible
+from .saving import forecasting, remark
 from .show import bold, console, progress, said, table, tell_remarks, tell_skipped
 
 
@@ -50,26 +52,32 @@ def evaluate_data(
     if validation is not None:
         other = _some(find_data(data, split=validation, **asked), count)
     unreadable = dict(found.skipped)
-    writable_folder(out)
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
-    with progress("Evaluating", len(found)) as show:
-        study = evaluate_localisation(
-            loaded,
-            found,
-            methods=methods,
-            metrics=chosen,
-            layers=parsing.layers(layers),
-            validation=other,
-            rule=rule,
-            chance=CHANCES if chance else (),
-            seed=seed,
-            batch_size=batch_size,
-            options=parsing.options(options),
-            progress=show,
-            on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
-            on_part=lambda part: part.save(out),
-        )
-    path = study.save(out)
+    given = parsing.options(options)
+    request: dict[str, object] = {"data": data, "split": split, "validation": validation, "count": count, "seed": seed}
+    request["rule"] = rule
+    request |= {"methods": list(methods), "metrics": list(chosen), "layers": layers, "chance": chance, "options": given}
+    run = RunFolder(out, kind=KIND, request={"model": loaded.identity(), **request}, tell=remark)
+    with interruptible(lambda: _what_is_saved(run)), run:
+        with progress("Evaluating", len(found), told=True) as show:
+            study = evaluate_localisation(
+                loaded,
+                found,
+                methods=methods,
+                metrics=chosen,
+                layers=parsing.layers(layers),
+                validation=other,
+                rule=rule,
+                chance=CHANCES if chance else (),
+                seed=seed,
+                batch_size=batch_size,
+                options=given,
+                progress=forecasting(show, _what_is_left),
+                on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
+                on_part=lambda part: part.write(run),
+            )
+        path = study.write(run)
     mended = {name: list(notes) for name, notes in {**found.notes, **study.notes}.items()}
     skipped = [{"name": name, "error": said} for name, said in unreadable.items()]
     if as_json:
@@ -82,6 +90,17 @@ def evaluate_data(
     for name, notes in mended.items():
         console.print(f"[yellow]mended[/yellow] {said(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
     return 1 if skipped else 0
+
+
+def _what_is_left(total: int, left: str) -> str:
+    return f"{total:,} pictures take about {left} more; the table of what is done is written every half minute"
+
+
+def _what_is_saved(run: RunFolder) -> str:
+    """For an interrupt: the table is written every half minute."""
+    if not run.is_begun:
+        return "nothing was finished"
+    return f"the table of the first pictures is saved in {run.folder}; the same command begins anew"
 
 
 def _some(data: LabelledImages, count: int | None) -> LabelledImages:

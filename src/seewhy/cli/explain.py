@@ -9,15 +9,20 @@ from typing import Literal
 
 from ..data.disk import writable_folder
 from ..data.images import find_images
+from ..data.manifest import Json
 from ..data.opened import MAX_PIXELS
+from ..data.run_folder import RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError, InputError
 from ..methods.catalog import find_method
 from ..methods.explain import explain_batches
-from ..methods.explanation import Explanation, ExplanationWriter, join
+from ..methods.explanation import JSON_NAME, TITLE, Explanation, ExplanationWriter, report_pages, summary
+from ..methods.saved import saved_explanations
 from ..models.load import DEFAULT_MODEL
-from ..models.model import Model
+from ..render.report import write_report
 from . import parsing
+from .interrupts import interruptible
+from .saving import done_before, remark, what_is_saved
 from .show import bold, console, progress, table, tell_ledgers, tell_skipped
 
 
@@ -59,41 +64,57 @@ def explain_photos(
         raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
-    kept: list[Explanation] = []
+    chosen = parsing.options(options)
+    asked: dict[str, object] = {"methods": list(methods), "targets": list(targets), "layers": layers, "options": chosen}
+    asked |= {"fuse": fuse, "style": style, "ledger": ledger}
     keep_allocator_memory()
-    samples = parsing.samples(methods, len(paths), batch_size)
-    with ExplanationWriter(out, style=style) as writer, progress("Explaining", len(paths), samples=samples) as show:
-        parts = explain_batches(
-            loaded,
-            photos,
-            methods=methods,
-            targets=parsing.targets(targets, loaded),
-            layers=parsing.layers(layers),
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            ledger=ledger,
-            options=parsing.with_progress(methods, parsing.options(options), show.within),
-            progress=show,
-            # one bad file does not stop a folder
-            on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
-        )
-        for part in _fused(parts, fuse):
-            writer.add(part)
-            kept += [part] if report else []
-    if not writer.entries:
-        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {next(iter(unreadable.values()))}")
-    page = join(kept).report(out / "report.html") if kept else None
+    request = {"model": loaded.identity(), **json.loads(json.dumps(asked))}
+    writer = ExplanationWriter(out, style=style, request=request, tell=remark)
+    names: list[str] = []
+    with interruptible(lambda: what_is_saved(writer.run, names)), writer:
+        names, done = done_before(writer.run, photos, loaded)
+        samples = parsing.samples(methods, len(paths), batch_size)
+        with progress("Explaining", len(paths), samples=samples) as show:
+            parts = explain_batches(
+                loaded,
+                photos,
+                methods=methods,
+                targets=parsing.targets(targets, loaded),
+                layers=parsing.layers(layers),
+                batch_size=batch_size,
+                max_pixels=max_pixels,
+                ledger=ledger,
+                options=parsing.with_progress(methods, chosen, show.within),
+                progress=show,
+                # one bad file does not stop a folder
+                on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+                without=done,
+            )
+            for part in _fused(parts, fuse):
+                writer.add(part)
+        if not any(name in writer.run for name in names):
+            first = next(iter(unreadable.values()))
+            raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {first}")
+        told = summary(writer.run.entries(names))
+        page = _report(writer.run, names, told) if report else None
     skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
     if as_json:
-        told = json.loads(writer.json_path.read_text(encoding="utf-8"))
         print(json.dumps({**told, "out": str(out), "report": str(page) if page else None, "skipped": skipped}))
     else:
-        for entry in writer.entries if ledger else ():
+        for entry in told["images"] if ledger else ():
             tell_ledgers(entry)
-        _tell(loaded, writer, page)
+        _tell(told["model"], told["images"], out, page)
     tell_skipped(unreadable.values())
     return 1 if skipped else 0
+
+
+def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
+    """One page about these photos, of which one is in memory at a time."""
+    pages = report_pages(saved_explanations(run.folder, run.entries(names)))
+    about = {"count": len(told["images"]), "title": TITLE, "model_name": told["model"]}
+    return run.view("report.html", lambda path: write_report(path, pages, **about))
 
 
 def _fused(parts: Iterator[Explanation], over: Literal["layer", "method"] | None) -> Iterator[Explanation]:
@@ -101,10 +122,10 @@ def _fused(parts: Iterator[Explanation], over: Literal["layer", "method"] | None
         yield part.fuse(over) if over else part
 
 
-def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:
+def _tell(model: str, entries: Sequence[Json], out: Path, page: Path | None) -> None:
     """For people: what was explained, how far it can be read, where the pictures are."""
     rows = []
-    for entry in writer.entries:
+    for entry in entries:
         for i, told in enumerate(entry["attributions"]):
             chance = told["probability"]
             rows.append(
@@ -119,7 +140,7 @@ def _tell(model: Model, writer: ExplanationWriter, page: Path | None) -> None:
                     "peak (x, y)": "" if told["peak"] is None else "{:.0f}, {:.0f}".format(*told["peak"]),
                 }
             )
-    table(f"Why {model.name} said so", rows)
-    where = page or (writer.folder / writer.entries[0]["sheet"] if writer.entries else writer.folder)
-    console.print(f"\nPictures, maps and {writer.json_path.name} are in {bold(writer.folder)}")
+    table(f"Why {model} said so", rows)
+    where = page or out / entries[0]["sheet"]
+    console.print(f"\nPictures, maps and {JSON_NAME} are in {bold(out)}")
     console.print(f"Look at {bold(where)} first")

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..data.disk import writable_folder, write_json
+from PIL import Image
+
+from ..data.disk import png_bytes, writable_folder, write_json
 from ..data.images import find_images
+from ..data.manifest import Json
 from ..data.opened import MAX_PIXELS
+from ..data.run_folder import RunFolder, usable_folder
 from ..engine.spread import world
 from ..errors import ImageError, InputError
-from ..influence import InfluenceIndex, InfluenceQuery, Influential, Suspect, find_solver, mislabelled
+from ..influence import InfluenceIndex, InfluenceQuery, Suspect, find_solver, mislabelled
 from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
 from ..influence.index.index import Dtype
 from ..influence.index.manifest import model_photo
 from ..influence.solvers.solver import is_calibrated
+from ..methods.photos import photo_digest
 from ..models.load import DEFAULT_MODEL
-from ..safe_names import file_stem, shown
+from ..safe_names import shown
 from . import parsing
-from .influence_data import Limits, model_and_data, open_index, trust_hint
+from .influence_data import Limits, index_identity, model_and_data, open_index, trust_hint, what_is_indexed
+from .interrupts import interruptible
+from .saving import forecasting, remark, what_is_saved
 from .show import Shown, bold, console, progress, table, tell_remarks, tell_skipped
 
 QUERY_NAME, MISLABELLED_NAME = "influence", "mislabelled"
-_LONG = 10.0  # seconds
 
 
 def fit_index(
@@ -74,7 +79,7 @@ def fit_index(
     loaded, examples = model_and_data(made_of, limits, device=device, on_error=on_error)
     made_of["skipped"] = list(examples.skipped)
     writable_folder(out)
-    with progress("Indexing", len(examples)) as show:
+    with interruptible(lambda: what_is_indexed(out)), progress("Indexing", len(examples), told=True) as show:
         index = InfluenceIndex.fit(
             loaded,
             examples,
@@ -122,49 +127,85 @@ def query_photos(
 ) -> int:
     """Finds for each photo the training pictures that helped and harmed most, and draws them.
 
-    Returns 1 where a photo could not be read; the others are answered, and what is done is on disk at any moment.
+    Returns 1 where a photo could not be read; the others are answered, and what is done is on disk at any moment: the
+    same command goes on.
     """
     first, paths = _first_of_all(), find_images(photos)
-    writable_folder(out)
+    usable_folder(out)
     limits = Limits(max_pixels, trust_paths=trust_paths)
     opened = open_index(index, model=model, data=data, device=device, limits=limits)
     wanted = None if label is None else opened.classes.column(label, asked="label")
-    queries: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    told = {**_told(opened), "queries": queries, "skipped": skipped}
-    with progress("Asking", len(paths)) as show:
-        for done, path in enumerate(paths, start=1):
-            try:
-                photo, _ = model_photo(opened.model, path, max_pixels=max_pixels)
-            except ImageError as error:
-                skipped.append({"photo": str(path), "error": str(error)})
-                continue
-            (found,) = opened.query([photo], k, labels=None if wanted is None else [wanted], target=target)
-            picture = influence_sheet(
-                opened,
-                [photo],
-                found,
-                title=f"What taught this answer: {path.name}",
-                label=wanted,
-                target=target,
-                layer=layer,
-            )
-            sheet = _free(out, file_stem(path.stem), queries)
-            queries.append({"photo": str(path), **asdict(found), "sheet": str(sheet)})
-            if first:
-                picture.save(sheet)
-                write_json(out / f"{QUERY_NAME}.json", told)
-            show(done, len(paths))
-            if not as_json:
-                _tell(path.name, found, opened)
-    if not queries:
-        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {skipped[0]['error']}")
-    _write(out / f"{QUERY_NAME}.json", told, as_json=as_json, first=first)
-    if not as_json:
+    about = _told(opened)
+
+    def told(names: Iterable[str] | None = None) -> Json:
+        return {**about, "queries": _queries(run, names), "skipped": skipped}
+
+    def read(path: Path) -> Image.Image:
+        return model_photo(opened.model, path, max_pixels=max_pixels)[0]
+
+    def answer(photo: Image.Image, title: str) -> tuple[InfluenceQuery, Image.Image]:
+        (found,) = opened.query([photo], k, labels=None if wanted is None else [wanted], target=target)
+        settings: dict[str, Any] = {"label": wanted, "target": target, "layer": layer}
+        return found, influence_sheet(opened, [photo], found, title=f"What taught this answer: {title}", **settings)
+
+    asked = {"k": k, "target": target, "label": wanted, "layer": layer}
+    request = {"index": index_identity(index), **asked}
+    run = RunFolder(out, kind="influence", request=request, tell=remark, close=lambda run: _write_queries(run, told()))
+    names = list(map(str, paths))
+    with interruptible(lambda: what_is_saved(run, names)), run if first else nullcontext():
+        with progress("Asking", len(paths)) as show:
+            for done, path in enumerate(paths, start=1):
+                _ask(run, path, read, answer, skipped, first=first)
+                show(done, len(paths))
+        if len(skipped) == len(paths):
+            error = skipped[0]["error"]
+            raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {error}")
+    if as_json and first:
+        print(json.dumps(told(names)))
+    elif first:
+        queries = _queries(run, names)
+        for query in queries:
+            _tell(query, opened)
         console.print(f"\nSheets and {QUERY_NAME}.json are in {bold(out)}")
         console.print(f"Look at {bold(queries[0]['sheet'])} first")
     tell_skipped(one["error"] for one in skipped)
     return 1 if skipped else 0
+
+
+def _ask(
+    run: RunFolder,
+    path: Path,
+    read: Callable[[Path], Image.Image],
+    answer: Callable[[Image.Image, str], tuple[InfluenceQuery, Image.Image]],
+    skipped: list[dict[str, str]],
+    *,
+    first: bool,
+) -> None:
+    """Asks about one photo, if that is not done; of several processes all ask, and the first writes."""
+    try:
+        photo = read(path)
+    except ImageError as error:
+        skipped.append({"photo": str(path), "error": str(error)})
+        return
+    digest = photo_digest(path)
+    known = first and run.has(str(path), digest)
+    if known and world().size == 1:
+        return
+    found, picture = answer(photo, path.name)
+    if first and not known:
+        with run.entry(str(path), digest) as draft:
+            draft.record = {"photo": str(path), **asdict(found), "sheet": draft.save("sheet.png", png_bytes(picture))}
+
+
+def _queries(run: RunFolder, names: Iterable[str] | None) -> list[Json]:
+    """The answers about some photos, or all; the sheets as paths from here."""
+    records = (entry.record for entry in run.entries(names))
+    return [{**record, "sheet": str(run.folder / record["sheet"])} for record in records]
+
+
+def _write_queries(run: RunFolder, told: Json) -> None:
+    run.view_json(f"{QUERY_NAME}.json", told)
 
 
 def list_mislabelled(
@@ -189,7 +230,7 @@ def list_mislabelled(
     writable_folder(out)
     limits = Limits(max_pixels, trust_paths=trust_paths)
     opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size, limits=limits)
-    with progress("Self-influence", len(opened)) as show:
+    with interruptible(lambda: what_is_indexed(index)), progress("Self-influence", len(opened), told=True) as show:
         suspects = mislabelled(opened, top, progress=_forecasting(show))
     sheet = out / f"{MISLABELLED_NAME}.png"
     if first:
@@ -240,33 +281,14 @@ def _telling(show: Shown) -> Callable[[int, int], None]:
 
 
 def _forecasting(show: Shown) -> Callable[[int, int], None]:
-    """The same, which says once what self-influence takes if that is much, by its second batch: the first is slow."""
-    tell, seen = _telling(show), list[tuple[float, int]]()
-
-    def told(done: int, total: int) -> None:
-        tell(done, total)
-        if len(seen) == 2:
-            return
-        seen.append((time.perf_counter(), done))
-        if len(seen) == 2:
-            (begun, first), (now, second) = seen
-            left = (now - begun) / (second - first) * (total - second)
-            if left > _LONG:
-                console.print(
-                    f"Self-influence of {total:,} examples takes about {timedelta(seconds=round(left))} (h:mm:ss) "
-                    "more; interrupted, it goes on with the file of the index that it was at",
-                    soft_wrap=True,
-                )
-
-    return told
-
-
-def _free(out: Path, stem: str, taken: Sequence[dict[str, Any]]) -> Path:
-    """A sheet's path that no other photo of this run has."""
-    names, n = {query["sheet"] for query in taken}, 1
-    while str(path := out / f"{stem}{f'-{n}' if n > 1 else ''}.{QUERY_NAME}.png") in names:
-        n += 1
-    return path
+    """The same, which says once what self-influence takes if that is much."""
+    return forecasting(
+        _telling(show),
+        lambda total, left: (
+            f"Self-influence of {total:,} examples takes about {left} more; interrupted, it goes on with the file of "
+            "the index that it was at"
+        ),
+    )
 
 
 def _told(index: InfluenceIndex) -> dict[str, Any]:
@@ -275,17 +297,17 @@ def _told(index: InfluenceIndex) -> dict[str, Any]:
     return {**told, "remarks": list(index.remarks)}
 
 
-def _tell(photo: str, found: InfluenceQuery, index: InfluenceIndex) -> None:
+def _tell(query: Json, index: InfluenceIndex) -> None:
     calibrated = is_calibrated(index.solver)
     number = "influence" if calibrated else "score"
 
-    def row(kind: str, one: Influential) -> dict[str, Any]:
-        return {"": kind, "training picture": one.name, "label": one.label_name, number: f"{one.score:+.3g}"}
+    def row(kind: str, one: Json) -> dict[str, Any]:
+        return {"": kind, "training picture": one["name"], "label": one["label_name"], number: f"{one['score']:+.3g}"}
 
-    rows = [row("helpful", one) for one in found.helpful] + [row("harmful", one) for one in found.harmful]
+    rows = [row(kind, one) for kind in ("helpful", "harmful") for one in query[kind]]
     ranks = "" if calibrated else f" by {index.solver.name}, of which only the ranks count"
-    table(f"{photo}: {found.predicted}; {number} on {found.about}{ranks}", rows)
-    tell_remarks(found.remarks)
+    table(f"{Path(query['photo']).name}: {query['predicted']}; {number} on {query['about']}{ranks}", rows)
+    tell_remarks(query["remarks"])
 
 
 def _suspect_row(one: Suspect, loss: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -141,7 +141,7 @@ def influence_query(
     model: OtherModelOption = None,
     data: OtherDataOption = None,
     device: DeviceOption = "cpu",
-    out: SheetsOption = Path("seewhy-out"),
+    out: SheetsOption = Path("seewhy-influence"),
     trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
@@ -150,6 +150,7 @@ def influence_query(
     check_request(device=device)
     from .influence import query_photos
 
+    how: dict[str, Any] = {"device": device, "trust_paths": trust_paths, "max_pixels": max_pixels, "as_json": as_json}
     return query_photos(
         photos,
         index=index,
@@ -160,10 +161,7 @@ def influence_query(
         label=label,
         layer=layer,
         out=out,
-        device=device,
-        trust_paths=trust_paths,
-        max_pixels=max_pixels,
-        as_json=as_json,
+        **how,
     )
 
 
@@ -175,7 +173,7 @@ def influence_mislabelled(
     data: OtherDataOption = None,
     batch_size: BatchOption = 32,
     device: DeviceOption = "cpu",
-    out: SheetsOption = Path("seewhy-out"),
+    out: SheetsOption = Path("seewhy-mislabelled"),
     trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,

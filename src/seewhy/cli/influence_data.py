@@ -137,3 +137,20 @@ def open_index(
             f"what the index in '{folder}' was made of cannot be had: {error}; --model and --data say where it is now"
         ) from error
     return InfluenceIndex.open(folder, loaded, data=examples, batch_size=batch_size)
+
+
+def index_identity(folder: Path) -> dict[str, object]:
+    """What tells an index from others, in JSON's types: where it is, what its rows and its examples depend on."""
+    store = Store(folder)
+    store.load()
+    kept = ("curvature", "data", "removed", "classes")
+    return {"folder": str(folder.resolve()), **{name: store.head[name] for name in kept}}
+
+
+def what_is_indexed(folder: Path) -> str:
+    """For an interrupt: what an index keeps."""
+    store = Store(folder)
+    if not store.load() or not store.files:
+        return "nothing was finished"
+    files = "1 file" if len(store.files) == 1 else f"{len(store.files)} files"
+    return f"{files} of the index in {folder} are whole; run the same command again to go on"

@@ -8,18 +8,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.disk import writable_folder, write_json
+from ..data.disk import png_bytes
 from ..data.images import find_images
+from ..data.manifest import Json
 from ..data.opened import MAX_PIXELS
+from ..data.run_folder import Draft, RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError
 from ..maps.boxes import Boxes, BoxRule, boxes_on_photo, find_rule
 from ..methods.explain import explain_batches
-from ..methods.explanation import Explanation, file_keys
+from ..methods.explanation import Explanation
+from ..methods.photos import photo_digest
+from ..methods.records import file_keys
 from ..models.load import DEFAULT_MODEL
 from ..render.boxes import boxes_picture
-from ..safe_names import file_stem
 from . import parsing
+from .interrupts import interruptible
+from .saving import done_before, remark, what_is_saved
 from .show import bold, console, progress, table, tell_skipped
 
 JSON_NAME, SCHEMA = "boxes.json", 1
@@ -44,7 +49,7 @@ def localize_photos(
     trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Boxes what maps of photos mark, and writes pictures and boxes.json, which is complete after every batch.
+    """Boxes what maps of photos mark, and writes pictures and, at the end, boxes.json; goes on where it was stopped.
 
     Args:
         rule, threshold: a name in `seewhy.localize.RULES`, and a threshold instead of its own.
@@ -58,34 +63,46 @@ def localize_photos(
         chosen = dataclasses.replace(chosen, components="all", most=None)
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
-    writable_folder(out)
+    usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     keep_allocator_memory()
     told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
-    entries: list[dict[str, Any]] = []
-    skip = None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)})
-    samples = parsing.samples(methods, len(paths), batch_size)
-    with progress("Localising", len(paths), samples=samples) as show:
-        for part in explain_batches(
-            loaded,
-            photos,
-            methods=methods,
-            targets=parsing.targets(targets, loaded),
-            layers=parsing.layers(layers),
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            options=parsing.with_progress(methods, parsing.options(options), show.within),
-            progress=show,
-            on_bad_image=skip,
-        ):
-            entries += [_photo_entry(part, i, chosen, out, len(entries) + i) for i in range(len(part.names))]
-            write_json(out / JSON_NAME, {**told, "images": entries})
-    if not entries:
-        raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {next(iter(unreadable.values()))}")
+    given = parsing.options(options)
+    asked = {"methods": list(methods), "targets": list(targets), "layers": layers, "options": given}
+    request = {"model": loaded.identity(), **asked, "rule": told["rule"]}
+    run = RunFolder(out, kind="boxes", request=request, tell=remark, close=lambda run: _write_boxes(run, told))
+    names: list[str] = []
+    with interruptible(lambda: what_is_saved(run, names)), run:
+        names, done = done_before(run, photos, loaded)
+        samples = parsing.samples(methods, len(paths), batch_size)
+        with progress("Localising", len(paths), samples=samples) as show:
+            for part in explain_batches(
+                loaded,
+                photos,
+                methods=methods,
+                targets=parsing.targets(targets, loaded),
+                layers=parsing.layers(layers),
+                batch_size=batch_size,
+                max_pixels=max_pixels,
+                options=parsing.with_progress(methods, given, show.within),
+                progress=show,
+                on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+                without=done,
+            ):
+                for i in range(len(part.names)):
+                    _add_photo(run, part, i, chosen)
+        entries = [entry.record for entry in run.entries(names)]
+        if not entries:
+            first = next(iter(unreadable.values()))
+            raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {first}")
     skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
     _tell({**told, "images": entries}, out, skipped, as_json=as_json)
     tell_skipped(unreadable.values())
     return 1 if skipped else 0
+
+
+def _write_boxes(run: RunFolder, told: Json) -> None:
+    run.view_json(JSON_NAME, {**told, "images": [entry.record for entry in run.entries()]})
 
 
 def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *, as_json: bool) -> None:
@@ -98,16 +115,23 @@ def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *,
         console.print(f"Look at {bold(first)} first")
 
 
-def _photo_entry(part: Explanation, i: int, rule: BoxRule, out: Path, number: int) -> dict[str, Any]:
-    """Draws the boxes of one photo, and says of each map what they are; a share is of the photo's pixels."""
+def _add_photo(run: RunFolder, part: Explanation, i: int, rule: BoxRule) -> None:
+    """Draws the boxes of one photo, if that is not done, and lists them."""
+    name, path = part.names[i], part.paths[i]
+    digest = photo_digest(path or part.photos[i])
+    if not run.has(name, digest):
+        with run.entry(name, digest) as draft:
+            draft.record = _photo_record(draft, part, i, rule)
+
+
+def _photo_record(draft: Draft, part: Explanation, i: int, rule: BoxRule) -> Json:
+    """What the boxes of each map are; a share is of the photo's pixels."""
     placement, photo = part.placements[i], part.photos[i]
     shown = placement.scaled(photo.size[::-1])
-    stem = file_stem(Path(part.names[i]).stem, 60)
     found = []
     for attribution, key in zip(part, file_keys(part), strict=True):
         boxes = boxes_on_photo(attribution.map[i], shown, rule=rule)
-        picture = f"{number + 1:03d}-{stem}.{key}.png"
-        boxes_picture(attribution, i, photo, shown, boxes).save(out / picture)
+        picture = draft.save(f"{key}.png", png_bytes(boxes_picture(attribution, i, photo, shown, boxes)))
         probability = attribution.probabilities[i]
         found.append(
             {

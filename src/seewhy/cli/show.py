@@ -84,14 +84,15 @@ class Shown:
     Args:
         what: is done, in a word.
         samples: how many samples of masked pictures are drawn in all; 0 where photos alone count.
+        told: how long it takes is said by somebody else.
     """
 
-    def __init__(self, bar: Progress, photos: TaskID, what: str, samples: int = 0) -> None:
+    def __init__(self, bar: Progress, photos: TaskID, what: str, samples: int = 0, *, told: bool = False) -> None:
         self.bar, self.photos, self.what, self.samples = bar, photos, what, samples
-        self.pictures: TaskID | None = None
+        self.inner: dict[str, TaskID] = {}
         self._begun = time.perf_counter()
         self._first: tuple[float, int] | None = None  # of the masked pictures
-        self._told = False
+        self._told = told
 
     def __call__(self, done: int, total: int) -> None:
         self.bar.update(self.photos, completed=done)
@@ -99,16 +100,23 @@ class Shown:
             self._forecast(time.perf_counter() - self._begun, share=done / total)
 
     def within(self, done: int, total: int) -> None:
-        """How far the passes of one method are."""
-        if self.pictures is None:
-            self.pictures = self.bar.add_task("Masked pictures", total=total)
-        self.bar.update(self.pictures, completed=done, total=total, visible=done < total)
+        """How far the passes of one method or metric are."""
+        self._inner("Masked pictures", done, total)
         now = time.perf_counter()
         if self._first is None:  # the first pass is slow, and tunes how the others run
             self._first = now, done
-        elif done > self._first[1]:
-            share = (done - self._first[1]) / (total * max(1, self.samples))
+        elif self.samples and done > self._first[1]:
+            share = (done - self._first[1]) / (total * self.samples)
             self._forecast(now - self._first[0], share=share)
+
+    def scores(self, done: int, total: int) -> None:
+        """How far the scores of the photos at hand are."""
+        self._inner("Scores of these", done, total)
+
+    def _inner(self, what: str, done: int, total: int) -> None:
+        if what not in self.inner:
+            self.inner[what] = self.bar.add_task(what, total=total)
+        self.bar.update(self.inner[what], completed=done, total=total, visible=done < total)
 
     def _forecast(self, took: float, *, share: float) -> None:
         if self._told or took < _SAMPLE:
@@ -123,11 +131,11 @@ class Shown:
 
 
 @contextmanager
-def progress(what: str, total: int, *, samples: int = 0) -> Iterator[Shown]:
+def progress(what: str, total: int, *, samples: int = 0, told: bool = False) -> Iterator[Shown]:
     """A progress bar over `total` photos, gone when done; yields what takes (done, total), see `Shown`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield Shown(bar, bar.add_task(what, total=total), what, samples)
+        yield Shown(bar, bar.add_task(what, total=total), what, samples, told=told)
 
 
 def tell_skipped(errors: Iterable[str]) -> None:

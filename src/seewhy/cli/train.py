@@ -13,6 +13,7 @@ from ..data.opened import MAX_PIXELS
 from ..engine.masking import keep_allocator_memory
 from ..models.devices import usable_device
 from ..models.networks.cards import CURVES, HISTORY
+from .interrupts import InterruptError
 from .show import bold, console, progress, said, table, tell_skipped
 
 if TYPE_CHECKING:
@@ -45,12 +46,15 @@ def train_model(
     trust_paths: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Trains and writes what came out; returns the exit status, 130 where it was interrupted.
+    """Trains and writes what came out; returns the exit status.
 
     Args:
         data: the spec of a data set, whose split "train" is learnt from.
         val: the spec whose split "val" is held back; None is `data`, and "none" holds nothing back.
         scratch: the backbone starts from random weights.
+
+    Raises:
+        InterruptError: it was interrupted.
     """
     from ..models.training import train
 
@@ -85,9 +89,8 @@ def train_model(
                 on_epoch=note,
                 **settings,
             )
-    except KeyboardInterrupt:
-        _tell_how_to_go_on(out, epochs)
-        return 130
+    except KeyboardInterrupt as error:
+        raise InterruptError(_how_to_go_on(out, epochs)) from error
     if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes one tells
         return 0
     tell_skipped(skipped.values())
@@ -121,13 +124,13 @@ def _told(row: Mapping[str, float], epochs: int) -> str:
     return said + (f", held back {row['val_loss']:.3f}, score {row['score']:.4f}" if "score" in row else "")
 
 
-def _tell_how_to_go_on(out: Path, epochs: int) -> None:
+def _how_to_go_on(out: Path, epochs: int) -> str:
     """After an interrupt: what is on disk, and that the same command goes on from it."""
     try:
         done = len(json.loads((out / HISTORY).read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        done = 0
-    console.print(f"stopped after epoch {done} of {epochs}; the same command goes on from there (--no-resume: anew)")
+        return "interrupted; nothing was finished"
+    return f"stopped after epoch {done} of {epochs}; the same command goes on from there (--no-resume: anew)"
 
 
 def _tell(trained: Trained, pooling: str, backbone: str, seconds: float | None) -> None:

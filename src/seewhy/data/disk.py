@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ..errors import InputError
 
@@ -96,6 +99,19 @@ def writable_folder(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"out={str(folder)!r} cannot be written into; change its rights, or give another folder")
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """What to raise where a file cannot be written: which one, and why."""
+    why = error.strerror or error
+    return InputError(f"'{path}' cannot be written: {why}; make room, or give another folder; what is whole stays")
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def own_version() -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import ArgumentTypeError, ImageError
 from ..safe_names import shown
+from .manifest import is_run_folder
 from .opened import MAX_PIXELS, NO_PIXELS, check_pixels, load_whole, opened
 from .rgb import Array, turned_size, upright_rgb
 
@@ -83,13 +84,18 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     for path in given:
         # links to nothing and what is no file are among them, to be told of
         inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in known and not file.is_dir()]
-        ours = [p for p in {f.parent for f in inside} - {path} if any((p / beside).exists() for beside in _OURS)]
+        ours = [p for p in {f.parent for f in inside} - {path} if _is_ours(p)]
         seen = [f for f in inside if f.parent not in ours and not any(p[0] == "." for p in f.relative_to(path).parts)]
         found += seen if path.is_dir() else [path]
     if not found:
         where = ", ".join(f"'{shown(path)}'" for path in given) or "an empty list of paths"
         raise ImageError(f"no image in {where}; accepted: image files such as .jpg or .png, and folders with some")
     return found
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether seewhy wrote into a folder: a run, an entry of one, or what older versions did."""
+    return is_run_folder(folder) or is_run_folder(folder.parent) or any((folder / one).exists() for one in _OURS)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import chain
 
@@ -39,3 +40,13 @@ def _floating(tensors: Iterator[Tensor]) -> Iterator[Tensor]:
 def is_without_data(module: nn.Module) -> bool:
     """Whether weights of a module wait on the meta device."""
     return any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers()))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """32 hexadecimal digits of all weights and statistics of a module, and what they are called, bit by bit."""
+    made = hashlib.blake2b(digest_size=16)
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor) and not tensor.is_meta:
+            made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()

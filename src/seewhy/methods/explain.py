@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -124,12 +124,15 @@ def explain_batches(
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
+    without: Collection[str] = (),
 ) -> Iterator[Explanation]:
     """As `explain`, a batch at a time: what is done is there, and memory does not grow with the number of photos.
 
     Args:
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out; None
             raises.
+        without: names of photos that need not be explained. A batch is left out where all of its photos need not: the
+            others are computed in the same batches as they would be.
     """
     model, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     chosen = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
@@ -149,8 +152,8 @@ def explain_batches(
         batch_size = 1  # an account is of one photo
     for start in range(0, len(source), batch_size):
         stop = min(start + batch_size, len(source))
-        batch = source.batch(start, stop)
-        if not batch.photos:
+        batch = None if source.all_of(start, stop, without) else source.batch(start, stop)
+        if batch is None or not batch.photos:
             continue
         with on_the_cpu():  # a generator must not hold that open
             named, found = _layer_names(call.rows(batch.indices), batch.x, layers, chosen)
@@ -229,6 +232,7 @@ def _explanation(
         names=batch.names,
         photos=batch.photos,
         placements=batch.placements,
+        paths=batch.paths,
         predictions=((),) * len(batch.x) if scores is None else _predictions(scores, chances, model),
         attributions=tuple(_attribution(r, chances, model, batch, options, of_all) for r in done.results),
     )

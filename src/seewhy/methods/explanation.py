@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -15,28 +15,39 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from ..data.disk import number, own_version, writable_folder, write_json
+from ..data.disk import own_version, png_bytes
+from ..data.manifest import Entry, Json
 from ..data.preprocess import Placement
+from ..data.run_folder import Draft, RunFolder
 from ..errors import InputError, MissingPackageError
-from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
+from ..maps.together import fused as fuse_group
+from ..maps.together import joined as join_parts
 from ..names import REPR, at_most
-from ..remarks import Remarks, together
 from ..render.on_photos import OnPhotos
 from ..render.overlay import attribution_picture
-from ..render.report import ReportPage, html_report
+from ..render.report import ReportPage, write_report
 from ..render.sheet import explanation_sheet, stacked
-from ..safe_names import file_stem, shown, within_bytes
+from ..safe_names import shown
 from .choosing import chosen
+from .photos import photo_digest
+from .records import (
+    attribution_arrays,
+    attribution_exact,
+    attribution_record,
+    file_keys,
+    photo_exact,
+    photo_record,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SHEETS, _NAMED = 3, 5  # that a notebook and a repr show
 _COLUMNS = ("label", "method", "layer", "target", "probability", "score", "status", "minimum", "maximum", "peak")
-JSON_NAME, SCHEMA = "explanation.json", 1
+JSON_NAME, MAPS, SCHEMA = "explanation.json", "maps.npz", 1
+KIND, TITLE = "explanation", "Why this answer?"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,15 +60,17 @@ class Explanation:
         photos: for each photo the picture, of 2,048 pixels at most along either side; a larger one is reduced.
         names, placements: what to call each, and which part of it the model saw, in the photo's own pixels.
         model: the model's name.
+        paths: for each photo the file that it came from, None where it came from none; () where none did.
     """
 
     model: str
     names: tuple[str, ...]
-    photos: tuple[Image.Image, ...]
+    photos: Sequence[Image.Image]
     placements: tuple[Placement, ...]
     predictions: tuple[tuple[Prediction, ...], ...]
     attributions: tuple[Attribution, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    paths: tuple[Path | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.attributions)
@@ -96,7 +109,7 @@ class Explanation:
         groups: dict[tuple[str | None, ...], list[Attribution]] = {}
         for a in self:
             groups.setdefault((a.target, a.method if over == "layer" else a.layer), []).append(a)
-        fused = [_fused(group, over, how) for group in groups.values() if len(group) > 1]
+        fused = [fuse_group(group, over, how) for group in groups.values() if len(group) > 1]
         if not fused:
             one = ", ".join(dict.fromkeys(str(getattr(a, over)) for a in self))
             raise InputError(f"over={over!r} would fuse nothing: for each target there is one {over} only ({one})")
@@ -142,7 +155,7 @@ class Explanation:
         rows = [
             {"photo": name, **{k: v for k, v in told.items() if k in _COLUMNS}, "remarks": "; ".join(told["remarks"])}
             for i, name in enumerate(self.names)
-            for told in image_entry(self, i)["attributions"]
+            for told in (attribution_record(a, i, self.placements[i]) for a in self)
         ]
         return pandas.DataFrame(rows, columns=["photo", *_COLUMNS, "remarks"])
 
@@ -156,20 +169,19 @@ class Explanation:
         return at_most(f"<Explanation of {photos} by {self.model}: {listed}{remarks}", REPR - 1) + ">"
 
     def save(self, folder: str | PathLike[str], *, style: str | None = None) -> Path:
-        """Writes a sheet and pictures of every photo, the maps as numbers, and explanation.json; returns its path."""
+        """Writes a sheet and pictures of every photo, the maps as numbers, and explanation.json; returns its path.
+
+        `seewhy.open(folder)` gives the explanation back.
+        """
         with ExplanationWriter(folder, style=style) as writer:
             writer.add(self)
-        return writer.json_path
+        return writer.run.folder / JSON_NAME
 
     def report(self, path: str | PathLike[str]) -> Path:
         """Writes one self-contained HTML page about all photos; returns its path."""
-        pages = [
-            ReportPage(self.photos[i], name, self.placements[i], self.predictions[i], self.attributions, i)
-            for i, name in enumerate(self.names)
-        ]
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html_report(pages, title="Why this answer?", model_name=self.model), encoding="utf-8")
+        write_report(path, report_pages([self]), count=len(self.names), title=TITLE, model_name=self.model)
         return path
 
 
@@ -177,35 +189,11 @@ def _first_few(words: Sequence[str]) -> str:
     return ", ".join(words[:_NAMED]) + (", ..." if len(words) > _NAMED else "")
 
 
-def _fused(group: Sequence[Attribution], over: str, how: Literal["mean", "max", "product"]) -> Attribution:
-    fused = maps.fuse([a.map for a in group], how=how)
-    parts = " + ".join(dict.fromkeys(str(a.layer if over == "layer" else a.title) for a in group))
-    return dataclasses.replace(
-        group[0],
-        method=group[0].method if over == "layer" else "+".join(a.method for a in group),
-        title=group[0].title if over == "layer" else parts,
-        family=group[0].family if len({a.family for a in group}) == 1 else None,
-        style=group[0].style if over == "layer" else None,
-        layer=parts if over == "layer" else group[0].layer,
-        map=fused,
-        status=maps.statuses(fused),
-        signed=False,
-        pixels=None,
-        interval=None,
-        facts=(),
-        ledgers=(),
-        remarks=_remarks_on_parts(group, fused),
-        options={"fused_over": over, "how": how},
-    )
-
-
-def _remarks_on_parts(group: Sequence[Attribution], fused: Tensor) -> Remarks:
-    """What is to know of a fused map: its own status, and what is said of the maps that it is made of."""
-    of_parts: list[Remarks] = []
-    for a in group:
-        whose = f"{a.title}{'' if a.layer is None else f' at {a.layer}'}"
-        of_parts.append(tuple(tuple(f"{whose}: {said}" for said in each) for each in a.remarks))
-    return together(of_parts, len(fused))
+def report_pages(parts: Iterable[Explanation]) -> Iterator[ReportPage]:
+    """The pages of a report about the photos of several explanations, one at a time."""
+    for part in parts:
+        for i, name in enumerate(part.names):
+            yield ReportPage(part.photos[i], name, part.placements[i], part.predictions[i], part.attributions, i)
 
 
 def join(parts: Sequence[Explanation]) -> Explanation:
@@ -220,27 +208,13 @@ def join(parts: Sequence[Explanation]) -> Explanation:
         photos=photos,
         placements=placements,
         predictions=tuple(prediction for part in parts for prediction in part.predictions),
+        paths=tuple(path for part in parts for path in part.paths),
         attributions=tuple(_joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))),
     )
 
 
 def _joined(parts: Sequence[Attribution], photos: OnPhotos) -> Attribution:
-    pixels = [a.pixels for a in parts if a.pixels is not None]
-    intervals = [a.interval for a in parts if a.interval is not None]
-    return dataclasses.replace(
-        parts[0],
-        map=torch.cat([a.map for a in parts]),
-        pixels=torch.cat(pixels) if pixels else None,
-        status=tuple(status for a in parts for status in a.status),
-        labels=tuple(label for a in parts for label in a.labels),
-        scores=tuple(score for a in parts for score in a.scores),
-        probabilities=tuple(p for a in parts for p in a.probabilities),
-        interval=torch.cat(intervals) if intervals else None,
-        facts=tuple(fact for a in parts for fact in a.facts),
-        ledgers=tuple(ledger for a in parts for ledger in a.ledgers),
-        remarks=tuple(said for a in parts for said in a.remarks),
-        photos=photos,
-    )
+    return dataclasses.replace(join_parts(parts), photos=photos)
 
 
 class ExplanationWriter:
@@ -254,139 +228,92 @@ class ExplanationWriter:
 
     For a photo cat.jpg: cat/sheet.png, cat/METHOD.LAYER.TARGET.png, and cat/maps.npz with the maps as the paper has
     them (float32, h x w, or d x h x w), under the same names; NAME.interval holds the half-width of the 95 % interval
-    of each place.
+    of each place, NAME.pixels what each colour has. A photo that came from no file is kept as cat/photo.png.
+    `seewhy.open(folder)` makes the explanation of it again; entries.jsonl has a line for each photo as it is done, and
+    explanation.json all of them at the end. See `seewhy.data.run_folder`.
 
     Args:
-        folder: made if it does not exist; files of the same names in it are replaced.
+        folder: made if it does not exist; what another run of seewhy wrote in it is replaced.
         style: how pictures are drawn, see `seewhy.render.attribution_picture`.
         sheets: also one sheet for each photo.
+        request: what was asked, in JSON's types: a folder with the same is gone on with, and photos that are done stay.
+        tell: is given a line on what will be replaced.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, style: str | None = None, sheets: bool = True) -> None:
-        self.folder, self.style, self.sheets = Path(folder), style, sheets
-        self.json_path = self.folder / JSON_NAME
-        self.entries: list[dict[str, Any]] = []
-        self._head: dict[str, Any] = {}
-        self._taken = {JSON_NAME, "report.html"}
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        style: str | None = None,
+        sheets: bool = True,
+        request: Mapping[str, object] | None = None,
+        tell: Callable[[str], object] | None = None,
+    ) -> None:
+        self.style, self.sheets = style, sheets
+        self.run = RunFolder(folder, kind=KIND, request=request, tell=tell, close=_write_summary)
+        self.added: dict[str, str] = {}  # name -> digest, of what was there before too
 
     def __enter__(self) -> ExplanationWriter:
-        writable_folder(self.folder)
+        self.run.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.entries:
-            self._write_json()
+        self.run.__exit__(kind, error, tb)
 
     def add(self, part: Explanation) -> None:
-        """Writes the photos of one explanation, and lists them."""
-        self._head = summary_head(part)
-        for i, name in enumerate(part.names):
-            stem = self._free_stem(Path(name).stem)
-            (self.folder / stem).mkdir(exist_ok=True)
-            entry = image_entry(part, i)
-            arrays: dict[str, Any] = {}
-            for attribution, key, told in zip(part, file_keys(part), entry["attributions"], strict=True):
-                arrays[key] = attribution.map[i].numpy()
-                if attribution.interval is not None:
-                    arrays[f"{key}.interval"] = attribution.interval[i].numpy()
-                path = self.folder / stem / f"{key}.png"
-                part.picture(attribution, i, style=self.style).save(path)
-                told["picture"] = str(path.relative_to(self.folder))
-                told["map"] = {"file": f"{stem}/maps.npz", "key": key, "shape": list(attribution.map.shape[1:])}
-            np.savez(self.folder / stem / "maps.npz", **arrays)
-            if self.sheets:
-                part.sheet(i, style=self.style).save(self.folder / stem / "sheet.png")
-                entry["sheet"] = f"{stem}/sheet.png"
-            self.entries.append(entry)
-        self._write_json()
+        """Writes the photos of one explanation, and lists them; those that are there already stay.
 
-    def _free_stem(self, stem: str) -> str:
-        """A folder name that no other photo of this explanation has."""
-        return _free(file_stem(stem), self._taken)
+        Raises:
+            InputError: a file cannot be written, as on a full disk; what was added before stays.
+        """
+        for i in range(len(part.names)):
+            path = part.paths[i] if part.paths else None
+            digest = photo_digest(part.photos[i] if path is None else path)
+            name = self._own_name(part.names[i], digest)
+            if not self.run.has(name, digest):
+                with self.run.entry(name, digest) as draft:
+                    self._write(draft, name, part, i, path)
+            self.added[name] = digest
 
-    def _write_json(self) -> None:
-        write_json(self.json_path, {**self._head, "images": self.entries})
+    def _own_name(self, name: str, digest: str) -> str:
+        """A name that no other photo added here has, as the first of each of several tensors is "image 0"."""
+        own, n = name, 2
+        while self.added.get(own, digest) != digest:
+            own, n = f"{name} ({n})", n + 1
+        return own
 
-
-def file_keys(attributions: Iterable[Attribution]) -> list[str]:
-    """METHOD.LAYER.TARGET for each, of characters that every file system takes; no two are the same."""
-    taken: set[str] = set()
-    named = [(a.method, a.layer, a.target) for a in attributions]
-    keys = [".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part) for parts in named]
-    return [_free(within_bytes(key, 180), taken) for key in keys]
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, or the first of name-2, name-3 ... that is not taken; and takes it."""
-    free, n = name, 2
-    while free.lower() in taken:  # some file systems do not tell A from a
-        free, n = f"{name}-{n}", n + 1
-    taken.add(free.lower())
-    return free
+    def _write(self, draft: Draft, name: str, part: Explanation, i: int, path: Path | None) -> None:
+        placement, predictions, records = part.placements[i], part.predictions[i], []
+        draft.record = photo_record(name, placement, predictions, part[0].image_size)
+        arrays: dict[str, Any] = {}
+        for attribution, key in zip(part, file_keys(part), strict=True):
+            arrays |= attribution_arrays(attribution, i, key)
+            picture = draft.save(f"{key}.png", png_bytes(part.picture(attribution, i, style=self.style)))
+            of_map = {"file": f"{draft.folder}/{MAPS}", "key": key, "shape": list(attribution.map.shape[1:])}
+            records.append({**attribution_record(attribution, i, placement), "picture": picture, "map": of_map})
+        draft.save(MAPS, _npz_bytes(arrays))
+        draft.record["attributions"] = records
+        if self.sheets:
+            draft.record["sheet"] = draft.save("sheet.png", png_bytes(part.sheet(i, style=self.style)))
+        kept = {"path": str(path.absolute())} if path else {"file": draft.save("photo.png", png_bytes(part.photos[i]))}
+        exact = [attribution_exact(attribution, i) for attribution in part]
+        draft.exact = {"model": part.model, "photo": kept, **photo_exact(placement, predictions), "attributions": exact}
 
 
-def summary_head(explanation: Explanation) -> dict[str, Any]:
-    """What explanation.json says of the whole."""
-    return {
-        "schema": SCHEMA,
-        "seewhy": own_version(),
-        "torch": torch.__version__,
-        "model": explanation.model,
-    }
+def summary(entries: Iterable[Entry]) -> Json:
+    """What explanation.json says of some photos, at least one."""
+    told, models = list[Json](), list[str]()
+    for entry in entries:
+        told.append(entry.record)
+        models.append(entry.exact["model"])
+    return {"schema": SCHEMA, "seewhy": own_version(), "torch": torch.__version__, "model": models[0], "images": told}
 
 
-def image_entry(explanation: Explanation, i: int) -> dict[str, Any]:
-    """What explanation.json says of one photo: plain numbers and strings; what is not finite is null."""
-    placement = explanation.placements[i]
-    return {
-        "name": explanation.names[i],
-        "size": list(explanation[0].image_size if placement.frames else placement.photo_size),
-        **({"frames": list(placement.frames)} if placement.frames else {}),
-        "seen_box": [round(v, 2) for v in placement.box],
-        "predictions": [
-            {"index": p.index, "label": p.label, "probability": number(p.probability), "score": number(p.score)}
-            for p in explanation.predictions[i]
-        ],
-        "attributions": [_attribution_entry(a, explanation, i) for a in explanation],
-    }
+def _write_summary(run: RunFolder) -> None:
+    run.view_json(JSON_NAME, summary(run.entries()))
 
 
-def _attribution_entry(a: Attribution, explanation: Explanation, i: int) -> dict[str, Any]:
-    values = a.map[i]
-    return {
-        "method": a.method,
-        "layer": a.layer,
-        "target": a.target,
-        "label": a.labels[i],
-        "score": number(a.scores[i]),
-        "probability": number(a.probabilities[i]),
-        "status": a.status[i],
-        "remarks": list(a.remarks[i]) if a.remarks else [],
-        "signed": a.signed,
-        "minimum": number(float(values.min())),
-        "maximum": number(float(values.max())),
-        "peak": _peak(a, explanation, i),
-        "options": _plain(a.options),
-        **({"facts": dict(a.facts[i])} if a.facts else {}),
-        **({"ledger": [asdict(entry) for entry in a.ledgers[i].entries]} if a.ledgers else {}),
-    }
-
-
-def _peak(a: Attribution, explanation: Explanation, i: int) -> list[float] | None:
-    """The photo's pixel (x, y) under the centre of the map's strongest place; of a volume (x, y, z), of the input."""
-    if a.status[i] not in maps.READABLE:
-        return None
-    if a.map.ndim == 4:
-        place = torch.unravel_index(a.map[i].argmax(), a.map.shape[1:])
-        peak = []
-        for at, cells, side in zip(place, a.map.shape[1:], a.image_size, strict=True):
-            peak.append(round((int(at) + 0.5) / cells * side, 1))
-        return peak[::-1]
-    h, w = a.map.shape[1:]
-    y, x = divmod(int(a.map[i].argmax()), w)
-    x0, y0, x1, y1 = explanation.placements[i].box
-    return [round(x0 + (x + 0.5) / w * (x1 - x0), 1), round(y0 + (y + 0.5) / h * (y1 - y0), 1)]
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v if isinstance(v, str | int | float | bool | None) else repr(v)[:80] for k, v in options.items()}
+def _npz_bytes(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

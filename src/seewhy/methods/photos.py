@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images import Photo, drawn_photo, find_images, read_photo
+from ..data.manifest import stored_file
 from ..data.opened import MAX_PIXELS
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
 from ..engine.call import Call, check_input, is_volume
@@ -35,6 +37,7 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
     photos: tuple[Image.Image, ...]
     placements: tuple[Placement, ...]
+    paths: tuple[Path | None, ...]  # the file of each, where it came from one
     x: Tensor  # (N, C, H, W), or (N, C, D, H, W) of volumes, whose photos are of some frames side by side
 
 
@@ -97,6 +100,10 @@ class Source:
     def __len__(self) -> int:
         return len(self.items) if self.tensor is None else len(self.tensor)
 
+    def all_of(self, start: int, stop: int, names: Collection[str]) -> bool:
+        """Whether the photos from one to another are all among these names."""
+        return bool(self.names) and all(name in names for name in self.names[start:stop])
+
     def batch(self, start: int, stop: int) -> Batch:
         preprocess: Preprocess | None = self.model.preprocess
         if self.tensor is not None:
@@ -125,7 +132,16 @@ class Source:
                     self.on_bad_image(item, error)
             x = torch.stack([x for x, _ in inputs]) if inputs else torch.empty(0)
             placements = [placement for _, placement in inputs]
-        return Batch(tuple(indices), tuple(names), tuple(photos), tuple(placements), x)
+        items = [self.items[i] if self.items else None for i in indices]
+        paths = tuple(item if isinstance(item, Path) else None for item in items)
+        return Batch(tuple(indices), tuple(names), tuple(photos), tuple(placements), paths, x)
+
+
+def photo_digest(photo: Path | Image.Image) -> str:
+    """The SHA-256 of a file, or of a picture's size and pixels."""
+    if isinstance(photo, Path):
+        return stored_file(photo).sha256
+    return hashlib.sha256(f"{photo.mode} {photo.size} ".encode() + photo.tobytes()).hexdigest()
 
 
 def _check_channels(x: Tensor, preprocess: Preprocess | None) -> None:

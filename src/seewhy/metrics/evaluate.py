@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ..arguments import checked
 from ..data.opened import MAX_PIXELS
+from ..data.run_folder import RunFolder
 from ..engine.answers import OutputLike
 from ..engine.batches import answers
 from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import find_flow
 from ..engine.inputs import settled_input
+from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import (
     OWN,
@@ -38,8 +42,10 @@ from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
 from .catalog import find_metric
+from .cost import EvaluationCost, estimate
 from .evaluation import Evaluation, Parts, Row
-from .metric import ExplanationMetric
+from .keeping import BatchKept, KeptScores, Photo, Unit
+from .metric import ExplanationMetric, Kept
 from .sanity.rerun import BoundMethod, MethodMetric, bind
 
 MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
@@ -67,6 +73,9 @@ def evaluate(
     progress: Progress | None = None,
     on_bad_image: Callable[[Any, ImageError], None] | None = None,
     on_part: Callable[[Evaluation], object] | None = None,
+    within: Progress | None = None,
+    announce: Callable[[EvaluationCost], object] | None = None,
+    keep: RunFolder | None = None,
 ) -> Evaluation:
     """Explains photos by methods, and scores the maps, and maps that know nothing of the model, by metrics.
 
@@ -80,6 +89,10 @@ def evaluate(
         progress: called with the number of photos done and of all.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out.
         on_part: called every half minute with the evaluation of the photos so far, to be saved or shown.
+        within: called with the number of scores done and of all, of the photos at hand.
+        announce: told, before anything is scored, what it will take, as far as a sample tells.
+        keep: a folder of a run of the same request, open for writing: scores are kept in it as they are found, and what
+            it holds is not computed again.
 
     Raises:
         SeewhyError: what cannot be used, in one line.
@@ -95,36 +108,78 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
     seen: list[str] = []
-    parts = Parts(on_part)
+    parts, kept = Parts(on_part), None if keep is None else KeptScores(keep)
 
     def so_far(*, finished: bool = False) -> Evaluation:
         return Evaluation(model.name, tuple(seen), board.rows(), finished=finished)
 
-    for start in range(0, len(source), batch_size):
-        stop = min(start + batch_size, len(source))
-        batch = source.batch(start, stop)
-        if batch.names:
-            called, x = settled_input(call.rows(batch.indices), batch.x)
-            resolved = _resolved(called, x, wanted, batch.indices, model.labels)
-            with naming(batch.names, model.label):
-                explained = explain(
-                    called,
-                    x,
-                    methods=chosen,
-                    targets=[each.score for each in resolved],
-                    layers=layers,
-                    batch_size=len(x),
-                    options=options,
-                )
-            board.add(called, x, resolved, explained.attributions)
-            board.remark(batch.names, resolved, explained.attributions)
-            seen += batch.names
-            parts.offer(so_far)
-        if progress:
-            progress(stop, len(source))
+    with parts.also_when_interrupted(so_far, lambda: bool(seen)):
+        for start in range(0, len(source), batch_size):
+            stop = min(start + batch_size, len(source))
+            done = kept.whole(source, start, stop) if kept else []
+            batch = None if done else source.batch(start, stop)
+            if kept and done:
+                board.restore(kept, done)
+                seen += [photo.name for photo in done]
+            elif batch and batch.names:
+                called, x = settled_input(call.rows(batch.indices), batch.x)
+                resolved = _resolved(called, x, wanted, batch.indices, model.labels)
+                with naming(batch.names, model.label):
+                    work = _explained(called, x, resolved, chosen, layers, options)
+                tasks = board.tasks(work)
+                if announce:
+                    announce(_cost(work, tasks, len(source) - start))
+                    announce = None
+                board.add(work, tasks, BatchKept(kept, batch), within)
+                board.remark(batch.names, work)
+                seen += batch.names
+                parts.offer(so_far)
+            if progress:
+                progress(stop, len(source))
     if not seen:
         raise ImageError(f"none of the {len(source)} pictures can be read; the first: {source.first_error}")
     return so_far(finished=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A batch that is explained, in so many seconds, and to be scored; targets are the innermost of the order."""
+
+    call: Call
+    x: Tensor
+    targets: Sequence[ResolvedTarget]
+    attributions: Sequence[Attribution]
+    seconds: float
+
+
+def _explained(
+    call: Call,
+    x: Tensor,
+    targets: Sequence[ResolvedTarget],
+    methods: Sequence[Method],
+    layers: LayersLike,
+    options: Mapping[str, Mapping[str, Any]] | None,
+) -> _Work:
+    begun, scores = time.perf_counter(), [each.score for each in targets]
+    found = explain(call, x, methods=methods, targets=scores, layers=layers, batch_size=len(x), options=options)
+    return _Work(call, x, targets, found.attributions, time.perf_counter() - begun)
+
+
+def _cost(work: _Work, tasks: Sequence[_Task], photos: int) -> EvaluationCost:
+    """What so many photos like those of a batch will take."""
+    asked = [(task.unit, task.metric) for task in tasks]
+    explaining = work.seconds / len(work.x) / len(work.attributions)
+    return estimate(work.call, work.x, asked, photos=photos, explaining=explaining)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Maps of a batch to be scored: an attribution, or chance maps (N, H, W)."""
+
+    unit: Unit
+    metric: ExplanationMetric
+    score: ScoreFunction
+    shown: Attribution | Tensor
 
 
 class _Board:
@@ -143,56 +198,96 @@ class _Board:
         self.methods = {method.name: method for method in methods}
         self.chances = {name: ChanceMethod(name, seed=seed) for name in chance}
         self.seed = seed
-        self._scored: dict[tuple[str, str | None, str, str], ExplanationMetric] = {}
+        self._scored: dict[Unit, ExplanationMetric] = {}
         self._remarks: dict[tuple[str, str | None, str], list[str]] = {}
-        self._by_chance: dict[tuple[str, str, Chance], ExplanationMetric] = {}
 
-    def add(
-        self, call: Call, x: Tensor, targets: Sequence[ResolvedTarget], attributions: Sequence[Attribution]
-    ) -> None:
-        """Scores the maps of a batch; targets are the innermost of the attributions' order."""
-        for i, attribution in enumerate(attributions):
-            target = targets[i % len(targets)]
+    def tasks(self, work: _Work) -> list[_Task]:
+        """What is to be scored of a batch: the maps of methods, then those of chance."""
+        tasks = []
+        for i, attribution in enumerate(work.attributions):
+            target = work.targets[i % len(work.targets)]
             for name, metric in self.metrics.items():
-                key = (attribution.method, attribution.layer, target.name, name)
-                if key not in self._scored:
-                    self._scored[key] = metric.for_method(self._bound(attribution, metric, call, x))
-                self._scored[key].update(attribution.map, call, x, target.score)
-        drawn = chance_maps(x, seed=self.seed) if self.chances else {}
-        for target in targets:
+                unit = Unit(attribution.method, attribution.layer, target.name, name)
+                tasks.append(_Task(unit, metric, target.score, attribution))
+        drawn = chance_maps(work.x, seed=self.seed) if self.chances else {}
+        for target in work.targets:
             for name, metric in self.metrics.items():
-                for chance, method in self.chances.items():
-                    place = (target.name, name, chance)
-                    if place not in self._by_chance:
-                        # a constant map is what a chance level is of
-                        judged = [status for status in metric.leave_out if status != "constant"]
-                        self._by_chance[place] = metric.for_method(method, leave_out=judged)
-                    self._by_chance[place].update(drawn[chance], call, x, target.score)
+                for chance in self.chances:
+                    unit = Unit(chance, None, target.name, name, by_chance=True)
+                    tasks.append(_Task(unit, metric, target.score, drawn[chance]))
+        return tasks
 
-    def remark(
-        self, names: Sequence[str], targets: Sequence[ResolvedTarget], attributions: Sequence[Attribution]
-    ) -> None:
-        """Notes what is said of the maps of a batch, as `add` takes them."""
-        for i, a in enumerate(attributions):
-            place = (a.method, a.layer, targets[i % len(targets)].name)
+    def add(self, work: _Work, tasks: Sequence[_Task], keeping: BatchKept, within: Progress | None) -> None:
+        """Does the tasks of a batch, but those whose scores are kept; the batch counts as a whole, or not yet."""
+        found = []
+        for done, task in enumerate(tasks, start=1):
+            known = keeping.read(task.unit)
+            if known is None:
+                known = self._score(work, task)
+                keeping.write(task.unit, known)
+            found.append((task.unit, known))
+            if within:
+                within(done, len(tasks))
+        for unit, known in found:
+            self._metric(unit).restore(known)
+        keeping.finish([unit for unit, _ in found])
+
+    def _score(self, work: _Work, task: _Task) -> Kept:
+        metric, shown = self._fresh(task.unit), task.shown
+        if isinstance(shown, Attribution):
+            if isinstance(metric, MethodMetric):
+                metric.method = self._bound(shown, work.call, work.x)
+            shown = shown.map
+        metric.update(shown, work.call, work.x, task.score)
+        return metric.newest()
+
+    def restore(self, kept: KeptScores, photos: Sequence[Photo]) -> None:
+        """Adds photos all of whose scores are kept."""
+        units = kept.units(photos[0])
+        known = [kept.read(unit, photos) for unit in units]
+        for unit, found in zip(units, known, strict=True):
+            if found is None:
+                raise InputError(f"'{kept.run.folder}' lacks scores of {photos[0].name!r}; give another folder")
+            self._metric(unit).restore(found)
+
+    def remark(self, names: Sequence[str], work: _Work) -> None:
+        """Notes what is said of the maps of a batch."""
+        for i, a in enumerate(work.attributions):
+            place = (a.method, a.layer, work.targets[i % len(work.targets)].name)
             self._remarks.setdefault(place, []).extend(named_remarks(names, a))
 
     def rows(self) -> tuple[Row, ...]:
-        found = {place: metric.compute() for place, metric in self._by_chance.items()}
+        found = {unit: metric.compute() for unit, metric in self._scored.items()}
         return tuple(
             Row(
-                *key,
-                metric.compute(),
-                {c: found[key[2], key[3], c] for c in self.chances},
-                tuple(self._remarks.get(key[:3], ())),
+                unit.method,
+                unit.layer,
+                unit.target,
+                unit.metric,
+                result,
+                {c: found[Unit(c, None, unit.target, unit.metric, by_chance=True)] for c in self.chances},
+                tuple(self._remarks.get((unit.method, unit.layer, unit.target), ())),
             )
-            for key, metric in self._scored.items()
+            for unit, result in found.items()
+            if not unit.by_chance
         )
 
-    def _bound(self, attribution: Attribution, metric: ExplanationMetric, call: Call, x: Tensor) -> Any:
+    def _metric(self, unit: Unit) -> ExplanationMetric:
+        if unit not in self._scored:
+            self._scored[unit] = self._fresh(unit)
+        return self._scored[unit]
+
+    def _fresh(self, unit: Unit) -> ExplanationMetric:
+        metric = self.metrics[unit.metric]
+        if not unit.by_chance:
+            return metric.for_method(None)
+        (method,) = (each for name, each in self.chances.items() if name == unit.method)
+        # a constant map is what a chance level is of
+        judged = [status for status in metric.leave_out if status != "constant"]
+        return metric.for_method(method, leave_out=judged)
+
+    def _bound(self, attribution: Attribution, call: Call, x: Tensor) -> Any:
         """The method as metrics that run it again have to: at the attribution's layer."""
-        if not isinstance(metric, MethodMetric):
-            return None
         method, options = self.methods[attribution.method], self.options.get(attribution.method, {})
         if method.at == "layer" and (self.layers is None or self.layers == ALL_STAGES):
             flow = find_flow(call, x)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +18,20 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from ..data.disk import number, writable_folder, write_json
+from ..data.disk import number, png_bytes
+from ..data.manifest import Json
+from ..data.run_folder import RunFolder
 from ..names import REPR, at_most
 from ..render.curves import Panel, Scored, curves_picture
 from ..safe_names import cell, shown
 from .baselines import Chance
 from .catalog import LOCALIZATION, METRICS
 from .result import Figure, MetricResult
+from .results import packed
 
-JSON_NAME, CSV_NAME, PARQUET_NAME, PICTURE_NAME = (
-    "evaluation.json",
-    "evaluation.csv",
-    "evaluation.parquet",
-    "curves.png",
-)
-SCHEMA = 1
+JSON_NAME, CSV_NAME, PARQUET_NAME = "evaluation.json", "evaluation.csv", "evaluation.parquet"
+PICTURE_NAME, RESULTS_NAME = "curves.png", "results.npz"
+KIND, SCHEMA = "evaluation", 1
 _NAMED = 6  # rows in a repr
 
 
@@ -135,26 +136,42 @@ class Evaluation:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes evaluation.csv and .parquet, evaluation.json (with each image's values and curves) and curves.png.
 
+        What another run wrote there is replaced; `seewhy.open(folder)` gives the evaluation back.
+
         Returns:
             The path of evaluation.json.
         """
-        folder = Path(folder)
-        writable_folder(folder)
+        with RunFolder(folder, kind=KIND) as run:
+            return self.write(run)
+
+    def write(self, run: RunFolder) -> Path:
+        """As `save`, into a folder that is open for writing; the results as they are, bit by bit, go to results.npz."""
         table = self.table()
-        with (folder / CSV_NAME).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(table[0]))
-            writer.writeheader()
-            writer.writerows({key: cell(value) for key, value in row.items()} for row in table)
+        lines = io.StringIO(newline="")
+        writer = csv.DictWriter(lines, fieldnames=list(table[0]))
+        writer.writeheader()
+        writer.writerows({key: cell(value) for key, value in row.items()} for row in table)
         plain = [
             {key: shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in table
         ]
-        parquet.write_table(pyarrow.Table.from_pylist(plain), folder / PARQUET_NAME)
+        run.view(CSV_NAME, lambda path: path.write_bytes(lines.getvalue().encode()))
+        run.view(PARQUET_NAME, lambda path: parquet.write_table(pyarrow.Table.from_pylist(plain), path))
+        run.view(PICTURE_NAME, lambda path: path.write_bytes(png_bytes(self.picture())))
+        run.view(RESULTS_NAME, lambda path: path.write_bytes(packed(self.about(), self._results())))
         rows = [{**row.cells(), **_details(row)} for row in self.rows]
         told = {"schema": SCHEMA, "model": self.model, "finished": self.finished, "images": list(self.names)}
-        path = folder / JSON_NAME
-        write_json(path, {**told, "rows": rows})
-        self.picture().save(folder / PICTURE_NAME)
-        return path
+        return run.view_json(JSON_NAME, {**told, "rows": rows})
+
+    def about(self) -> Json:
+        """What is known beside the rows' results, in JSON's types."""
+        rows = [
+            [row.method, row.layer, row.target, row.metric, list(row.chance), list(row.remarks)] for row in self.rows
+        ]
+        return {"model": self.model, "names": list(self.names), "finished": self.finished, "rows": rows}
+
+    def _results(self) -> list[MetricResult]:
+        """Each row's, and those of its chance maps."""
+        return [result for row in self.rows for result in (row.result, *row.chance.values())]
 
     def _panel(self, metric: str, target: str, *, several: bool) -> Panel:
         rows = [row for row in self.rows if (row.metric, row.target) == (metric, target)]
@@ -190,6 +207,16 @@ class Parts:
             self._keep(make())
             done = time.monotonic()
             self._next = done + max(self._seconds, 20 * (done - begun))
+
+    @contextmanager
+    def also_when_interrupted(self, make: Callable[[], Evaluation], is_there: Callable[[], bool]) -> Iterator[None]:
+        """Hands over what there is before an interrupt goes on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._keep and is_there():
+                self._keep(make())
+            raise
 
 
 def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored:

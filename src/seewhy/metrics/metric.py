@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..engine.batches import answers
 from ..engine.call import Call, is_volume
@@ -27,7 +27,7 @@ from ..errors import ArgumentTypeError, InputError, TargetError
 from ..maps import values as map_tools
 from ..models.call import CallableModel, call_of, labels_of, wrapped
 from ..models.model import Model
-from .base import UNDEFINED, ImageMetric
+from .base import STATUSES, UNDEFINED, ImageMetric
 
 Output = Literal["probability", "logit"]
 
@@ -38,6 +38,15 @@ class Measured:
 
     values: Tensor  # (N,)
     curves: Sequence[Tensor] = ()  # for each image (S,)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a metric keeps of some images: values (N,) float64, NaN for none, statuses, and a curve each or none."""
+
+    values: Tensor
+    status: Sequence[str]
+    curves: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +145,25 @@ class ExplanationMetric(ImageMetric):
             elif not values[i].isfinite():
                 values[i], status[i] = math.nan, UNDEFINED
         self._store(values, status, found.curves)
+
+    def newest(self) -> Kept:
+        """What the last update added."""
+        status = [STATUSES[code] for code in self.codes[-1].tolist()]
+        curves = torch.split(self.curves[-1], self.lengths[-1].tolist()) if len(self.lengths[-1]) else ()
+        return Kept(self.values[-1], status, curves)
+
+    def restore(self, kept: Kept) -> None:
+        """Adds images whose scores are known, as `newest` gave them, in place of an update."""
+        self._store(kept.values, kept.status, kept.curves)
+        self._update_count, self._computed = self._update_count + 1, None  # torchmetrics' own account of updates
+
+    def passes(self, pixels: int) -> int:
+        """How many changed pictures of so many pixels the model is shown for each image."""
+        return 1
+
+    def reruns(self, module: nn.Module) -> int:
+        """How many times the method is run again for each image."""
+        return 0
 
     def _limits(self) -> tuple[float, float]:
         followed = self.limits_of_probability if self.settings.get("output") == "probability" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -19,7 +20,7 @@ from ..engine.answers import Gives, OutputLike
 from ..engine.black_box import BlackBox, Takes
 from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import check_gives, has_many_labels
-from ..engine.weights import place_of_weights
+from ..engine.weights import place_of_weights, weights_digest
 from ..errors import InputError
 from ..names import REPR, at_most
 from .saved import Source, save_module
@@ -106,6 +107,17 @@ class Model:
             multi_label=self.multi_label,
             gives=self.gives,
         )
+
+    def identity(self) -> dict[str, object]:
+        """What tells it from other models, in JSON's types: name, weights, labels, how it is fed and read."""
+        names = "\n".join(self.labels or ()).encode(errors="replace")
+        return {
+            "name": self.name,
+            "weights": weights_digest(self.module),
+            "labels": hashlib.sha256(names).hexdigest() if self.labels else None,
+            "preprocess": None if self.preprocess is None else repr(self.preprocess),
+            "gives": self.gives,
+        }
 
     def label(self, index: int) -> str:
         """The name of a class, or "class 281" where there is none."""

@@ -180,3 +180,10 @@ def _side_words(field: Tensor) -> str:
             down + across, "centre"
         )
     return f"{down} {across}"
+
+
+def clock_words(seconds: float) -> str:
+    """A duration, such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

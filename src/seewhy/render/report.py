@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -62,9 +63,37 @@ def html_report(
     Raises:
         InputError: As `attribution_picture`.
     """
-    shown = [_page(page, find_style(style)) for page in pages]
-    footer = [reading.SCALE, reading.UNSEEN] if any(panels.is_cut(p.placement) for p in pages) else [reading.SCALE]
-    return _template().render(title=title, model_name=model_name, notes=notes, pages=shown, footer=footer)
+    return "".join(_chunks(pages, count=len(pages), title=title, model_name=model_name, notes=notes, style=style))
+
+
+def write_report(
+    path: Path,
+    pages: Iterable[ReportPage],
+    *,
+    count: int,
+    title: str,
+    model_name: str,
+    notes: Sequence[str] = (),
+    style: str | None = None,
+) -> None:
+    """Writes the page of `html_report`, photo by photo: memory does not grow with their number, `count`."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(_chunks(pages, count=count, title=title, model_name=model_name, notes=notes, style=style))
+
+
+def _chunks(pages: Iterable[ReportPage], *, style: str | None, **told: Any) -> Iterator[str]:
+    cut, drawn = False, find_style(style)
+
+    def shown() -> Iterator[dict[str, Any]]:
+        nonlocal cut
+        for page in pages:
+            cut = cut or panels.is_cut(page.placement)
+            yield _page(page, drawn)
+
+    def footer() -> list[str]:
+        return [reading.SCALE, reading.UNSEEN] if cut else [reading.SCALE]
+
+    yield from _template().generate(pages=shown(), footer=footer, **told)
 
 
 def _shown_text(value: object) -> object:

@@ -229,6 +229,14 @@ def test_files(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
     assert (tmp_path / "evaluation.parquet").stat().st_size > 1000
+    again = seewhy.open(tmp_path)
+    assert isinstance(again, LocalisationEvaluation)
+    for name in ("model", "names", "title", "notes", "finished"):
+        assert getattr(again, name) == getattr(found, name), name
+    assert again.table() == found.table()
+    for row, then in zip(again, found, strict=True):
+        for (key, now), before in zip(row.result._asdict().items(), then.result, strict=True):
+            np.testing.assert_equal(now, before, err_msg=key)
 
 
 def test_pictures_without_truth_or_torn() -> None:

@@ -19,6 +19,7 @@ from ...engine.keys import digest
 from ...engine.spread import World
 from ...errors import InputError, ModelError, SeewhyError, SeewhyWarning
 from ...remarks import heard
+from ...render.reading import clock_words
 from ..gradients.curvature import SINGLE
 from ..gradients.projection import kept_bytes
 from ..problem import WORKING, Batch, Problem, Rows, identity
@@ -53,7 +54,7 @@ class Cost:
     seconds: float | None
 
     def __str__(self) -> str:
-        took = "" if self.seconds is None else f", {_clock(self.seconds)}"
+        took = "" if self.seconds is None else f", {clock_words(self.seconds)}"
         return f"{self.examples:,} examples: about {_bytes(self.disk)} on disk, {_bytes(self.memory)} of memory{took}"
 
 
@@ -63,12 +64,6 @@ def _bytes(n: int) -> str:
         if value >= 1000:
             value, unit = value / 1000, larger
     return f"{value:.3g} {unit}"
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(eq=False)

@@ -77,10 +77,13 @@ class _PixelCurve(MaskedMetric):
         super().__init__(baseline=baseline, settings={"step": step}, **options)
         self.step = step
 
+    def passes(self, pixels: int) -> int:
+        return math.ceil(pixels / self.step) + 1
+
     def _measure(self, case: Case) -> Measured:
         ranks = pixel_ranks(case.fields, case.x, self.seed)
         pixels = ranks[0].numel()
-        turns = [min(i * self.step, pixels) for i in range(math.ceil(pixels / self.step) + 1)]
+        turns = [min(i * self.step, pixels) for i in range(self.passes(pixels))]
         masks = [StepMasks(rank, turns, inserting=self.inserting) for rank in ranks]
         curves = case.masked(masks, self.baseline, self.running)
         return Measured(torch.stack([area(curve) for curve in curves]), curves)
@@ -155,6 +158,9 @@ class PixelFlipping(MaskedMetric):
             raise InputError(f"region={region}, regions={regions}: give at least 1 of each")
         super().__init__(baseline=baseline, settings={"region": region, "regions": regions}, **options)
         self.region, self.regions = region, regions
+
+    def passes(self, pixels: int) -> int:
+        return self.regions + 1
 
     def _measure(self, case: Case) -> Measured:
         labels = region_labels((case.x.shape[2], case.x.shape[3]), self.region)

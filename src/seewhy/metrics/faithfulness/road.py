@@ -38,6 +38,9 @@ class _Road(ExplanationMetric):
         super().__init__(settings={"shares": list(shares), "noise": noise, "output": output}, **options)
         self.shares, self.noise = tuple(shares), noise
 
+    def passes(self, pixels: int) -> int:
+        return len(self.shares)
+
     def _positions(self, points: int) -> npt.NDArray[np.float64]:
         return np.array(self.shares[:points])
 
@@ -112,6 +115,9 @@ class ROAD(_Road):
     higher_is_better = True
     axes = ("share of pixels removed", "(LeRF - MoRF) / 2")
     limits_of_probability = (-0.5, 0.5)
+
+    def passes(self, pixels: int) -> int:
+        return 2 * len(self.shares)
 
     def _measure(self, case: Case) -> Measured:
         halved = (self._scores(case, most_relevant=False) - self._scores(case, most_relevant=True)) / 2

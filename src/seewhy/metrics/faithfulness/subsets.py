@@ -105,6 +105,9 @@ class Infidelity(_Additive):
         super().__init__(maps_are=maps_are, settings=settings, output=output, **options)
         self.samples, self.sides, self.normalize = samples, tuple(sides), normalize
 
+    def passes(self, pixels: int) -> int:
+        return self.samples
+
     def _measure(self, case: Case) -> Measured:
         values = []
         for said, lost in self._sums(case, [self._squares(image) for image in case.x]):
@@ -164,6 +167,9 @@ class SensitivityN(_Additive):
 
     def _positions(self, points: int) -> npt.NDArray[np.float64]:
         return np.array(self.sizes[:points])
+
+    def passes(self, pixels: int) -> int:
+        return self.samples * len(self.sizes)
 
     def _measure(self, case: Case) -> Measured:
         labels = region_labels((case.x.shape[2], case.x.shape[3]), self.region)

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ...data.disk import png_bytes
+from ...data.manifest import Json
 from ...data.preprocess import Placement
+from ...data.run_folder import RunFolder
 from ...data.truth import Truth
 from ...maps.attribution import Attribution
 from ...maps.boxes import Boxes
@@ -20,7 +23,7 @@ from ...render.overlay import attribution_picture
 from ...render.sheet import contact_sheet
 from ..evaluation import Evaluation, Row, figure_cells
 
-CASES_NAME = "best_and_worst.png"
+CASES_NAME, KIND = "best_and_worst.png", "localisation"
 _SHOWN = 240  # pixels along the shorter edge, at least
 
 
@@ -90,10 +93,22 @@ class LocalisationEvaluation(Evaluation):
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """As `Evaluation.save`, and best_and_worst.png: found boxes in cyan, true ones dashed in green."""
-        path = super().save(folder)
+        with RunFolder(folder, kind=KIND) as run:
+            return self.write(run)
+
+    def write(self, run: RunFolder) -> Path:
+        """As `save`, into a folder that is open for writing."""
         if self.cases:
-            self.cases_picture().save(Path(folder) / CASES_NAME)
-        return path
+            run.view(CASES_NAME, lambda path: path.write_bytes(png_bytes(self.cases_picture())))
+        return super().write(run)
+
+    def about(self) -> Json:
+        """What is known beside the rows' results, in JSON's types."""
+        return {
+            **super().about(),
+            "title": self.title,
+            "notes": {name: list(each) for name, each in self.notes.items()},
+        }
 
 
 def _lines(row: Row) -> Iterator[dict[str, Any]]:

@@ -146,6 +146,10 @@ class ParameterRandomisation(MethodMetric):
         self.steps = Steps(order, layers, self.seed, reset_statistics)
         self.similarity = similarity
 
+    def reruns(self, module: nn.Module) -> int:
+        with_weights = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
+        return len(with_weights) if self.steps.layers is None else len(self.steps.layers)
+
     def _positions(self, points: int) -> npt.NDArray[np.float64]:
         return np.arange(1, points + 1) / max(points, 1)
 

@@ -111,6 +111,9 @@ class MethodMetric(ExplanationMetric):
         fresh.method = method
         return fresh
 
+    def passes(self, pixels: int) -> int:
+        return 0
+
     def _explainer(self, case: Case) -> Explainer:
         if self.method is None:
             raise InputError(f"{self.name} runs the method again and was not given one: {type(self).__name__}(method)")

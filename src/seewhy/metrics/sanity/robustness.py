@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 from ..metric import Case, Measured, image_generator
@@ -44,6 +44,9 @@ class MaxSensitivity(MethodMetric):
             raise InputError(f"samples={samples}, radius={radius}: give at least 1 sample and no negative radius")
         super().__init__(method, layer=layer, settings={"radius": radius, "samples": samples}, **options)
         self.radius, self.samples = radius, samples
+
+    def reruns(self, module: nn.Module) -> int:
+        return self.samples
 
     def _measure(self, case: Case) -> Measured:
         explain = self._explainer(case)
