@@ -21,7 +21,7 @@ from seewhy.models.training.features import pooled_features
 from tiny_models import pictures, randomised
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:the model is not locally linear"),
+    pytest.mark.filterwarnings("ignore:LIME of .*not locally linear"),
     pytest.mark.filterwarnings("ignore:the model has not converged"),
     pytest.mark.filterwarnings("ignore:.*have no training example"),
 ]

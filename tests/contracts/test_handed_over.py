@@ -45,6 +45,7 @@ from seewhy.influence import InfluenceIndex
 from seewhy.methods.catalog import METHODS
 from tiny_models import Called, offloaded, pictures, randomised
 
+_UNSURE = ("not locally linear", "its error is")  # LIME's and RISE's, of untrained models and few samples
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
     "integrated_gradients": {"steps": 2},
@@ -304,7 +305,7 @@ def told_beside(ask: Callable[[], Any]) -> tuple[Any, list[str]]:
         warnings.simplefilter("always")
         found = ask()
     said = [str(w.message) for w in caught if issubclass(w.category, SeewhyWarning)]
-    return found, [line for line in said if "not locally linear" not in line]  # LIME's, of untrained models
+    return found, [line for line in said if not any(each in line for each in _UNSURE)]  # LIME's, of untrained models
 
 
 def expected(case: Handed, name: str, x: Tensor, column: int | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from seewhy.errors import InputError, LayerError, ModelError, SeewhyError, Seewh
 from seewhy.methods.catalog import METHODS, find_method
 from tiny_models import TinyCNN, offloaded, pictures, randomised, tiny_vit
 
-pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
 
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},

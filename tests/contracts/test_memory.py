@@ -24,7 +24,7 @@ from seewhy.methods.catalog import METHODS, find_method
 from tiny_models import TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:the model is not locally linear",  # LIME's, of untrained models
+    "ignore:LIME of .*not locally linear",  # LIME's, of untrained models
     "ignore:FullGrad leaves out",  # of windows
 )
 

@@ -17,7 +17,7 @@ from seewhy.methods import Method
 from seewhy.methods.catalog import METHODS, find_method
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
-pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
 
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 3},

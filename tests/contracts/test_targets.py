@@ -27,7 +27,7 @@ from seewhy.errors import InputError, TargetError
 from seewhy.methods.catalog import find_method
 from tiny_models import TinyCNN, pictures, randomised
 
-pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
 
 N, SIZE = 4, 16
 # one method for each way in which a model is run

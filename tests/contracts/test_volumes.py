@@ -23,7 +23,7 @@ from seewhy.methods.rise.state import RiseState
 from tiny_models import pictures, randomised
 from volume_models import OfSlices, PatchNet, PictureNet, PlantedChannels, PlantedVideo, net_of, volumes
 
-pytestmark = pytest.mark.filterwarnings("ignore:the model is not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
 
 SIZE = (8, 16, 16)
 LABELS = torch.arange(64).view(4, 4, 4).repeat_interleave(2, 0).repeat_interleave(4, 1).repeat_interleave(4, 2)

@@ -26,7 +26,7 @@ from tiny_models import TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the images of a batch depend on each other"),  # outside of `told`
-    pytest.mark.filterwarnings("ignore:the model is not locally linear"),
+    pytest.mark.filterwarnings("ignore:LIME of .*not locally linear"),
 ]
 
 N, SIZE = 3, 16

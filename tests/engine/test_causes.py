@@ -114,7 +114,7 @@ def test_no_gradient_is_no_zeros(kind: str, name: str, frozen: bool) -> None:
         before.assert_unchanged()
 
 
-@pytest.mark.filterwarnings("ignore:the model is not locally linear", "ignore:the images of a batch depend")
+@pytest.mark.filterwarnings("ignore:LIME of .*not locally linear", "ignore:the images of a batch depend")
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("kind", NETS)
 def test_methods_without_gradients_still_answer(kind: str, name: str) -> None:

@@ -531,7 +531,7 @@ def mixed(net: nn.Module) -> nn.Module:
     return net
 
 
-@pytest.mark.filterwarnings("ignore:the model is not locally linear")
+@pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")
 @pytest.mark.parametrize("name", seewhy.methods.METHODS)
 def test_methods_leave_the_model_as_it_was(name: str) -> None:
     net = mixed(randomised(TinyCNN(dropout=0.5)))
