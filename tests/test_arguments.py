@@ -76,7 +76,7 @@ def test_what_may_be_meant_is_taken(given: dict[str, Any]) -> None:
             ArgumentTypeError,
             "count=<Tensor of shape (2, 3)> is of type Tensor; give a who",
         ),
-        ({"share": NAN}, ArgumentTypeError, "share=nan is not a number; give a number"),
+        ({"share": NAN}, InputError, "share=nan is not a number; give a number"),
         ({"share": "half"}, ArgumentTypeError, "share='half' is of type str; give a number"),
         ({"flag": 2}, ArgumentTypeError, "flag=2 is of type int; give True or False"),
         ({"tell": 5}, ArgumentTypeError, "tell=5 is of type int; give a function or None"),

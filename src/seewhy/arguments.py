@@ -82,7 +82,9 @@ def _refusal(name: str, value: object, kind: Kind) -> SeewhyError:
     if type(value) in map(type, options):
         return InputError(f"{name}={brief(value)} is not known; use {', '.join(map(repr, options))}")
     accepted = " or ".join(dict.fromkeys(_words(kind)))
-    return ArgumentTypeError(f"{name}={brief(value)} is {_kind_of(value)}; give {accepted}")
+    if isinstance(value, float) and value != value:  # NaN is not itself
+        return InputError(f"{name}=nan is not a number; give {accepted}")
+    return ArgumentTypeError(f"{name}={brief(value)} is of type {type(value).__name__}; give {accepted}")
 
 
 def brief(value: object) -> str:
@@ -221,7 +223,3 @@ def _several_in_words(kinds: Sequence[Kind]) -> str:
     each = f"{_words(kinds[0])[0].removeprefix('a ').removeprefix('an ')}s"
     fixed = Ellipsis not in kinds and len(kinds) > 1
     return f"{len(kinds)} {each}" if fixed else f"a list of {each}"
-
-
-def _kind_of(value: object) -> str:
-    return "not a number" if isinstance(value, float) and value != value else f"of type {type(value).__name__}"

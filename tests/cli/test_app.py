@@ -162,8 +162,14 @@ def test_a_labels_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     ],
 )
 def test_a_user_s_error_is_one_line_and_exit_1(
-    arguments: list[str], said: str, cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    said: str,
+    cat: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     filled = [a.replace("{cat}", str(cat)) for a in arguments]
     where = ["-o", str(tmp_path)] if "{cat}" in arguments else []
     assert run([*filled, *where]) == 1

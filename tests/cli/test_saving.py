@@ -386,11 +386,11 @@ def check_same(one: Any, other: Any) -> None:
 def test_what_an_evaluation_will_take_is_told_where_it_is_much(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.cli import saving
+    from seewhy.cli import evaluate
 
     assert run(evaluation()) == 0
     assert "about" not in capsys.readouterr().err
-    monkeypatch.setattr(saving, "LONG", 0.0)
+    monkeypatch.setattr(evaluate, "LONG", 0.0)
     assert run(evaluation(out="more")) == 0
     said = " ".join(capsys.readouterr().err.split())
     # deletion of 576 pixels in steps of 48: 13; the drop: 1; each for a map and four of chance

@@ -38,7 +38,7 @@ def forecasting(tell: Callable[[int, int], None], say: Callable[[int, str], str]
 
 def remark(text: str) -> None:
     """Prints a line beside the results."""
-    console.print(said(text), soft_wrap=True)
+    console.print(f"seewhy: {said(text)}", soft_wrap=True)
 
 
 def done_before(run: RunFolder, photos: Sequence[Path], model: Model) -> tuple[list[str], set[str]]:

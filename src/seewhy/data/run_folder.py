@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from ..errors import InputError
+from ..safe_names import file_stem
 from .disk import json_bytes, unwritable, writable_folder, write_json, write_whole
 from .lock import FolderLock, check_not_held
 from .manifest import (
@@ -42,8 +42,6 @@ from .manifest import (
 )
 
 _WRITING, _FILES = ".writing-", "files"  # the folder of what is being written, and in it what will be moved
-_LONGEST = 120  # bytes of the name of an entry's folder
-_OF_THE_WHOLE = re.compile(r"\.(jsonl?|html|csv|parquet|png)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -330,8 +328,7 @@ class RunFolder:
 
     def _free_folder(self, name: str) -> str:
         """A folder for an entry, which is not there, or of which nothing will be left."""
-        safe = re.sub(r"[^\w.-]+", "_", PurePosixPath(name).stem).encode()[:_LONGEST].decode(errors="ignore").strip(".")
-        stem = _OF_THE_WHOLE.sub(r"_\1", safe) or "entry"
+        stem = file_stem(PurePosixPath(name).stem)
         free, n, going = stem, 2, set(self._old)
         while not _will_be_free(self.folder / free, going):
             free, n = f"{stem}-{n}", n + 1

@@ -14,6 +14,7 @@ from ..data.images import drawn_photo, read_photo
 from ..data.manifest import Entry, Json, read_entries
 from ..data.opened import MAX_PIXELS
 from ..errors import ImageError, InputError
+from ..render.on_photos import OnPhotos
 from .explanation import MAPS, Explanation, join
 from .photos import photo_digest
 from .records import attribution_again, placement_again, predictions_again
@@ -72,7 +73,10 @@ def open_explanation(folder: str | Path) -> Explanation:
     if not entries:
         raise InputError(f"'{folder}' holds no photo yet; run the command that writes it again")
     whole = join([dataclasses.replace(_again(folder, entry), photos=()) for entry in entries])
-    return dataclasses.replace(whole, photos=SavedPhotos(folder, entries))
+    photos = SavedPhotos(folder, entries)
+    drawn = OnPhotos(photos, whole.placements, whole.names)
+    attributions = tuple(dataclasses.replace(a, photos=drawn) for a in whole)
+    return dataclasses.replace(whole, photos=photos, attributions=attributions)
 
 
 def saved_explanations(folder: Path, entries: Iterable[Entry]) -> Iterator[Explanation]:

@@ -291,7 +291,7 @@ def test_intervals_of_box_accuracy_cover_new_images() -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda: PointingGame(tolerance=0), "tolerance=0 pixels"),
+        (lambda: PointingGame(tolerance=-1), "tolerance=-1"),
         (lambda: PointingGame(average="all"), "average='all'"),  # type: ignore[arg-type]
         (lambda: LocationAveragePrecision(tolerance=-1), "tolerance=-1"),
         (

@@ -200,7 +200,7 @@ def test_models_that_cannot_be_randomised_are_told() -> None:
         parameter_randomisation(net, x, edge_detector, order="up")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean 'spearman'"):
         parameter_randomisation(net, x, edge_detector, similarity="spearmann")
-    with pytest.raises(LayerError, match="did you mean 'conv2' or 'conv1'"):
+    with pytest.raises(LayerError, match="did you mean 'conv1' or 'conv2'"):
         parameter_randomisation(net, x, edge_detector, layers=["conv"])
     with pytest.raises(TargetError, match="2 targets"):
         parameter_randomisation(net, x, edge_detector, "top2")
