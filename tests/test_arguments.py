@@ -81,7 +81,7 @@ def test_what_may_be_meant_is_taken(given: dict[str, Any]) -> None:
         ({"flag": 2}, ArgumentTypeError, "flag=2 is of type int; give True or False"),
         ({"tell": 5}, ArgumentTypeError, "tell=5 is of type int; give a function or None"),
         ({"options": [("a", 1)]}, ArgumentTypeError, "options=[('a', 1)] is of type list; give a mapping or None"),
-        ({"layer": 5}, ArgumentTypeError, "layer=5 is of type int; give a text or a Module or None"),
+        ({"layer": 5}, ArgumentTypeError, "layer=5 is of type int; give a text or a module or None"),
         ({"names": "a"}, ArgumentTypeError, "names='a' is of type str; give a list of texts"),
         ({"names": {"a"}}, ArgumentTypeError, "names={'a'} is of type set; give a list of texts"),
         ({"names": torch.zeros(2)}, ArgumentTypeError, "names=<Tensor of shape (2,)> is of type Tensor; give a list"),

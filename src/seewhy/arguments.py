@@ -30,6 +30,7 @@ _WORDS: dict[Kind, str] = {
     os.PathLike: "a path",
     types.NoneType: "None",
 }
+_BY_NAME = {"Image": "a picture", "Module": "a module"}  # of classes that are not loaded for this
 _SEVERAL = (Iterable, Sequence, list, tuple, set, frozenset)
 _READ_ELSEWHERE = frozenset(  # these have readers of their own, which know more of them
     ("self", "cls", "model", "module", "x", "target", "targets", "labels", "output", "args", "kwargs", "inputs")
@@ -214,7 +215,8 @@ def _words_of_one(kind: Kind) -> list[str]:
         return [repr(value) for value in get_args(kind)]
     if plain in _SEVERAL:
         return [_several_in_words(get_args(kind))]
-    return [_WORDS.get(plain) or f"a {getattr(plain, '__name__', plain)}"]
+    name = getattr(plain, "__name__", str(plain))
+    return [_WORDS.get(plain) or _BY_NAME.get(name) or f"{'an' if name[0] in 'AEIO' else 'a'} {name}"]
 
 
 def _several_in_words(kinds: Sequence[Kind]) -> str:

@@ -149,7 +149,7 @@ FUNCTIONS: dict[str, Asked] = {
     "sheet": Asked(lambda: explanation().sheet),
     "save": Asked(lambda: explanation().save, lambda: {"folder": "out"}),
     "report": Asked(lambda: explanation().report, lambda: {"path": "page.html"}),
-    "read_image": Asked(lambda: seewhy.images.read_image),
+    "read_image": Asked(lambda: seewhy.images.read_image, lambda: {"source": "photo.png"}),
     "find_images": Asked(lambda: seewhy.images.find_images),
     "InfluenceIndex.fit": Asked(
         lambda: fitted, lambda: {"model": model(), "train_data": data(), "solver": "gradient_dot"}, but=("workers",)

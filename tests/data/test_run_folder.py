@@ -183,7 +183,7 @@ def test_entries_are_called_after_their_photos_in_characters_that_every_system_t
         for name in names:
             write(run, name)
     folders = [entry.record["file"].split("/")[0] for entry in read_entries(tmp_path).values()]
-    assert folders == ["1", "1-2", "taken-2", "run_json", "é_b", "entry", "bad_", "a" * 120]
+    assert folders == ["1", "1-2", "taken-2", "run.json_", "é_b", "image", "bad_", "a" * 120]
     assert list(read_entries(tmp_path)) == names
     assert made(tmp_path, *names) == []
 

@@ -209,7 +209,7 @@ def test_sheets_of_scores_that_are_no_influences(monkeypatch: pytest.MonkeyPatch
 
     said: list[str] = []
     page, row = drawn._page, drawn._row
-    monkeypatch.setattr(drawn, "_page", lambda t, b, notes, bar: (said.extend(notes), page(t, b, notes, bar))[1])
+    monkeypatch.setattr(drawn, "_page", lambda t, b, notes, *rest: (said.extend(notes), page(t, b, notes, *rest))[1])
     monkeypatch.setattr(drawn, "_row", lambda title, *rest: (said.append(title), row(title, *rest))[1])
     x = held_back()[0][:1]
     for solver in ("embedding", "last_layer"):

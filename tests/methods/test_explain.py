@@ -204,7 +204,7 @@ def test_all_stages_and_fusion(model: seewhy.Model, photos: list[Path]) -> None:
     torch.testing.assert_close(fused.map, maps.fuse([a.map for a in staged]))
     with pytest.raises(InputError, match="would fuse nothing: for each target there is one method only"):
         staged.fuse("method")
-    with pytest.raises(InputError, match="over='target' cannot be fused over"):
+    with pytest.raises(InputError, match="over='target' is not known; use 'layer', 'method'"):
         staged.fuse("target")  # type: ignore[arg-type]
 
 

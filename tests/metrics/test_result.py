@@ -112,5 +112,5 @@ def test_the_tolerance_of_the_pointing_game() -> None:
     assert [_hit("7 %", away, (64, 64)) for away in (4, 5)] == [1, 0]  # 4.48 pixels
     assert PointingGame().settings["tolerance"] == 15
     for wrong in (-1, "-1%", "far", math.nan, math.inf):
-        with pytest.raises(InputError, match="is no distance; give pixels|nan is not a number"):
+        with pytest.raises(InputError, match=r"is no distance; give pixels|nan is not a number"):
             PointingGame(tolerance=wrong)

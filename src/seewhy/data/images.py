@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
+from ..arguments import brief, checked
 from ..errors import ArgumentTypeError, ImageError
 from ..safe_names import shown
 from .manifest import is_run_folder
@@ -35,6 +36,7 @@ class Photo(NamedTuple):
     size: tuple[int, int]
 
 
+@checked
 def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads a picture as 8-bit RGB, right way up.
 
@@ -73,12 +75,17 @@ def drawn_photo(photo: Image.Image) -> Image.Image:
     return photo.copy() if size == photo.size else photo.resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
 
 
+@checked
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Lists files as given, and of folders all images, sorted, less the hidden and our own; none is an ImageError.
 
     What is called like an image is listed, whatever it is: reading says of a FIFO, or of a link to nothing, what it is.
     """
-    given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    for one in listed:
+        if not isinstance(one, (str, os.PathLike)) or not os.fspath(one):
+            raise ArgumentTypeError(f"paths has {brief(one)}, which is no path; give files, and folders of pictures")
+    given = list(map(Path, listed))
     known = picture_endings()
     found: list[Path] = []
     for path in given:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..arguments import checked
 from ..errors import InputError
 from ..names import REPR, at_most
 from ..remarks import Remarks
@@ -121,6 +122,7 @@ class Attribution:
         """
         return maps.normalize(maps.resize(self.map.clamp(min=0), self.image_size))
 
+    @checked
     def picture(self, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws the map of one image over its photo, at the photo's own size.
 
@@ -133,6 +135,7 @@ class Attribution:
             raise InputError(f"index={index} is no image of the attribution; it has {len(self)}: 0 to {len(self) - 1}")
         return self.photos.picture(self, index, style)
 
+    @checked
     def show(self, index: int = 0, *, style: str | None = None) -> None:
         """Shows the picture of one image: in a notebook below the cell, else in a window."""
         picture = self.picture(index, style=style)
@@ -142,6 +145,7 @@ class Attribution:
         else:
             picture.show(self.title)
 
+    @checked
     def plot(self, ax: Axes | None = None, *, index: int = 0, style: str | None = None) -> Axes:
         """Draws the picture of one image into matplotlib's axes, new ones unless given; returns them."""
         picture = self.picture(index, style=style)

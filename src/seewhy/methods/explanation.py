@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.disk import own_version, png_bytes
+from ..arguments import checked
+from ..data.disk import own_version, png_bytes, unwritable
 from ..data.manifest import Entry, Json
 from ..data.preprocess import Placement
 from ..data.run_folder import Draft, RunFolder
@@ -81,6 +83,7 @@ class Explanation:
     def __iter__(self) -> Iterator[Attribution]:
         return iter(self.attributions)
 
+    @checked
     def select(
         self, *, method: str | None = None, layer: str | None = None, target: int | str | None = None
     ) -> list[Attribution]:
@@ -96,6 +99,7 @@ class Explanation:
         """
         return chosen(self.attributions, method=method, layer=layer, target=target)
 
+    @checked
     def fuse(
         self, over: Literal["layer", "method"] = "layer", *, how: Literal["mean", "max", "product"] = "mean"
     ) -> Explanation:
@@ -104,8 +108,6 @@ class Explanation:
         Raises:
             InputError: `over` is neither, or no two attributions differ in it alone.
         """
-        if over not in ("layer", "method"):
-            raise InputError(f"over={over!r} cannot be fused over; use 'layer' or 'method'")
         groups: dict[tuple[str | None, ...], list[Attribution]] = {}
         for a in self:
             groups.setdefault((a.target, a.method if over == "layer" else a.layer), []).append(a)
@@ -115,16 +117,18 @@ class Explanation:
             raise InputError(f"over={over!r} would fuse nothing: for each target there is one {over} only ({one})")
         return dataclasses.replace(self, attributions=(*self.attributions, *fused))
 
+    @checked
     def picture(self, attribution: Attribution, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws one attribution over its photo, at the size of that in `photos`."""
-        photo = self.photos[index]
+        photo = self._photo(index)
         placement = self.placements[index].scaled(photo.size[::-1])
         return attribution_picture(attribution, index, photo, placement, style=style)
 
+    @checked
     def sheet(self, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws all attributions of one photo side by side, with what the model said."""
         return explanation_sheet(
-            self.photos[index],
+            self._photo(index),
             self.placements[index],
             self.predictions[index],
             self.attributions,
@@ -132,6 +136,11 @@ class Explanation:
             title=f"{shown(self.names[index], 60)} · {self.model}",
             style=style,
         )
+
+    def _photo(self, index: int) -> Image.Image:
+        if not -len(self.names) <= index < len(self.names):
+            raise InputError(f"index={index}: the explanation has {len(self.names)} photos, counted from 0")
+        return self.photos[index]
 
     def _repr_png_(self) -> bytes | None:
         """How notebooks show it: the sheets of its photos, of many the first, which it says."""
@@ -168,6 +177,7 @@ class Explanation:
         remarks = f"; remarks on {unsure} of its maps (.remarks of each)" if unsure else ""
         return at_most(f"<Explanation of {photos} by {self.model}: {listed}{remarks}", REPR - 1) + ">"
 
+    @checked
     def save(self, folder: str | PathLike[str], *, style: str | None = None) -> Path:
         """Writes a sheet and pictures of every photo, the maps as numbers, and explanation.json; returns its path.
 
@@ -177,11 +187,24 @@ class Explanation:
             writer.add(self)
         return writer.run.folder / JSON_NAME
 
+    @checked
     def report(self, path: str | PathLike[str]) -> Path:
-        """Writes one self-contained HTML page about all photos; returns its path."""
+        """Writes one self-contained HTML page about all photos; returns its path.
+
+        Raises:
+            InputError: it cannot be written; an older page stays.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_report(path, report_pages([self]), count=len(self.names), title=TITLE, model_name=self.model)
+        unfinished = path.parent / f"{path.name}.part"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_report(unfinished, report_pages([self]), count=len(self.names), title=TITLE, model_name=self.model)
+            unfinished.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
         return path
 
 

@@ -119,7 +119,7 @@ def test_a_full_disk_says_so_and_leaves_what_was_there(store: Store, monkeypatch
     [
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
-        ('{"format": 1}', "cannot be read"),
+        ('{"format": 1}', "does not say its 'files'"),
         ('{"format": 9, "files": {}}', "has format 9, this seewhy reads 4"),
         ('{"format": 1, "files": {"a": {"size": 1}}}', "cannot be read"),
     ],

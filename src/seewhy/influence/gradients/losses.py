@@ -78,7 +78,11 @@ def _tried(function: Callable[[Tensor, Tensor], R], classes: int, like: Tensor) 
     try:
         return function(outputs.to(like.device), labels)
     except (RuntimeError, TypeError):
+        pass
+    try:
         return function(outputs.to(like), labels)
+    except TypeError as error:
+        raise InputError(f"loss cannot be called so: {error}; give (outputs (B, K), labels (B,)) -> (B,)") from error
 
 
 def _fixed(classes: int) -> tuple[Tensor, Tensor]:

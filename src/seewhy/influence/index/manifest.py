@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ...arguments import brief
 from ...data.dataset import LabelledImages
 from ...data.disk import own_version
 from ...data.images import ImageLike, read_photo
@@ -212,7 +214,11 @@ def inputs_of(model: ModelLike, images: Any) -> Tensor:
     if isinstance(images, Tensor):
         check_input(images)
         return images
-    photos = (model_photo(model, image) for image in images)
+    one = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4
+    several = isinstance(images, Iterable) and not one
+    photos = [model_photo(model, image) for image in (images if several else [images])]
+    if not photos:
+        raise InputError(f"images={brief(images)} is empty; give at least one photo")
     return torch.stack([preprocess(photo)[0] for photo, preprocess in photos])
 
 
@@ -273,9 +279,11 @@ def tell_classes(examples: Examples, head: Head) -> None:
 
 def listed(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
     """One model or several as a list."""
-    models = [model] if isinstance(model, Model | nn.Module | Call) else list(model)
-    if not models:
-        raise InputError("model=[] has no model; give one, or several checkpoints")
+    if isinstance(model, Model | nn.Module | Call):
+        return [model]
+    models = list(model) if isinstance(model, list | tuple) else []
+    if not models or not all(isinstance(one, Model | nn.Module | Call) for one in models):
+        raise InputError(f"model={brief(model)} is none; give a model, or a list of several checkpoints")
     return models
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...arguments import brief
+from ...engine.targets.names import ClassNames
 from ...engine.targets.numbers import numbers_of
 from ...engine.targets.resolve import TargetLike, check_one_each, part_of, phrase, resolve
 from ...errors import InputError
@@ -108,7 +110,7 @@ def questions(
     labels: Tensor | Sequence[int] | None,
     target: TargetLike | None,
     *,
-    classes: Sequence[str],
+    classes: ClassNames,
     batch_size: int,
 ) -> Iterator[Question]:
     """The loss of each picture for its label, or for the model's own answer; or with `target` that, one by one.
@@ -118,7 +120,7 @@ def questions(
     """
     if labels is not None and target is not None:
         raise InputError("labels= and target= are both given: labels ask about their loss; give one of them")
-    wanted = None if labels is None else _checked(torch.as_tensor(labels), len(images))
+    wanted = None if labels is None else _checked(labels, len(images))
     if target is not None:
         check_one_each(target, len(images))
     step = batch_size if target is None else 1  # a target may be another function for each picture
@@ -130,7 +132,7 @@ def questions(
             found = resolve(part_of(target, [start]), outputs, classes, numbers=numbers_of(problem.call, outputs))
             if len(found) > 1:
                 raise InputError(f"target={target!r} is {len(found)} targets; ask about one at a time")
-            yield Question(part, found[0].score, [phrase(found[0], 0, classes.__getitem__)], answers.tolist())
+            yield Question(part, found[0].score, [phrase(found[0], 0, classes.label)], answers.tolist())
             continue
         asked = answers if wanted is None else wanted[start : start + step]
         wrong = [label for label in asked.tolist() if not 0 <= label < len(classes)]
@@ -139,7 +141,11 @@ def questions(
         yield Question(part, asked, [f"the loss of {classes[label]}" for label in asked.tolist()], answers.tolist())
 
 
-def _checked(labels: Tensor, n: int) -> Tensor:
+def _checked(given: object, n: int) -> Tensor:
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"labels={brief(given)} holds no whole numbers; give one for each picture") from error
     if labels.shape != (n,) or labels.is_floating_point():
         raise InputError(
             f"labels has shape {tuple(labels.shape)} of {labels.dtype}; {n} pictures need whole numbers ({n},)"

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from ...arguments import brief
 from ...errors import ArgumentTypeError, InputError, did_you_mean
 from ...names import known_name
 from .arnoldi import Arnoldi
@@ -49,6 +50,8 @@ def find_solver(solver: str | Solver, **settings: Any) -> Solver:
             raise ArgumentTypeError(
                 f"solver is a {type(solver).__name__} with its own settings; leave out {sorted(settings)}"
             )
+        if not hasattr(solver, "settings"):
+            raise ArgumentTypeError(f"solver={brief(solver)} is none; give a name, one of {', '.join(SOLVERS)}")
         return solver
     meant = known_name(solver, SOLVERS, what="solver")
     _check(meant, settings)
