@@ -28,6 +28,7 @@ from .arguments import (
     StyleOption,
     TargetsOption,
     TrustPathsOption,
+    path_of,
 )
 from .asked import asked_fuse, check_metrics, check_request, checked
 from .influence_app import influence
@@ -106,7 +107,7 @@ def explain(
 @app.command()
 def evaluate(
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Pictures, or folders of them.", show_default=False)
+        list[Path] | None, typer.Argument(help="Pictures, or folders of them.", show_default=False, parser=path_of)
     ] = None,
     task: Annotated[
         str, typer.Option(help="faithfulness, of photos; or localisation, over --data with boxes or masks.")

@@ -16,7 +16,19 @@ ModelOption = Annotated[
         "runs; each with @FILE for weights; or a folder that train or model.save wrote.",
     ),
 ]
-PhotosArgument = Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)]
+
+
+def path_of(text: str) -> Path:
+    """A path, which an empty text is none of: it would be the current folder."""
+    if not text:
+        raise typer.BadParameter("an empty text is no path; give pictures, or folders of them")
+    return Path(text)
+
+
+PhotosArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Pictures, or folders of them.", show_default=False, parser=path_of, metavar="PHOTOS"),
+]
 MethodsOption = Annotated[
     list[str] | None,
     typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them.", show_default="grad_cam"),
