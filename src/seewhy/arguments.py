@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
@@ -76,6 +76,19 @@ def check_arguments(function: Callable[..., object], given: Sequence[object], na
     for name, value in bound.items():
         if name in kinds and not _is_of(value, kinds[name]):
             raise _refusal(name, value, kinds[name])
+
+
+def check_like(name: str, value: object, default: object) -> None:
+    """Says that a value is of another plain type than its default, or is a container where that is none.
+
+    Raises:
+        ArgumentTypeError: it is.
+        InputError: it is not a number.
+    """
+    kind = type(default)
+    wrong = kind in _TESTS and default is not None and not _TESTS[kind](value)
+    if wrong or (isinstance(default, str) and not isinstance(value, Hashable)):
+        raise _refusal(name, value, kind)
 
 
 def _refusal(name: str, value: object, kind: Kind) -> SeewhyError:

@@ -21,6 +21,7 @@ from PIL import Image
 import seewhy
 from seewhy.errors import SeewhyError
 from seewhy.influence import InfluenceIndex
+from seewhy.methods.catalog import METHODS as METHODS_OF_ALL
 from seewhy.metrics.catalog import LOCALIZATION, METRICS
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -195,4 +196,32 @@ def test_wrong_values(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 continue
             assert "\n" not in said
             assert len(said) < LONGEST
+    assert raw == []
+
+
+OPTIONS = [(name, option) for name, method in METHODS_OF_ALL.items() for option in method.told_options]
+QUICK: dict[str, dict[str, Any]] = {
+    "smooth_grad": {"samples": 2},
+    "integrated_gradients": {"steps": 2},
+    "rise": {"samples": 8, "cells": 3},
+    "lime": {"samples": 20, "superpixels": "grid"},
+    "occlusion": {"window": 8, "stride": 8},
+}
+TAKES_FOR_EVER = {("smooth_grad", "samples"): "1e12"}  # and may be meant
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_wrong_values_of_options(name: str, option: str) -> None:
+    raw = []
+    for kind, make in WRONG.items():
+        if TAKES_FOR_EVER.get((name, option)) == kind:
+            continue
+        options = {**QUICK.get(name, {}), option: make()}
+        try:
+            said = said_of(lambda: METHODS_OF_ALL[name](model(), x()[:1], 1, **options))  # noqa: B023 - at once
+        except Exception as error:
+            raw.append(f"{option}={kind}: {type(error).__name__}: {str(error).splitlines()[:1]}")
+            continue
+        assert "\n" not in said
+        assert not said or option.split("_")[-1] in said
     assert raw == []

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import brief
 from ..engine.call import Call
 from ..engine.layers import INPUT
 from ..engine.masking.masks import linear
@@ -60,6 +61,10 @@ def _guided_grad_cam(a: Tensor, g: Tensor, guided: Tensor) -> Tensor:
     return guided * linear(coarse, guided.shape[2:])
 
 
+_MOST_NOISE = 1e6
+_MOST_STEPS = 4096  # Gauss and Legendre's nodes take a matrix of its square
+
+
 def _integrated_gradients(
     call: Call,
     x: Tensor,
@@ -77,15 +82,31 @@ def _integrated_gradients(
         steps: points of the path at which the gradient is taken.
         baseline: a number or (1 or N, C, H, W), in the model's input space.
     """
-    if steps < 1:
-        raise InputError(f"steps={steps} is too few; integrated gradients needs at least 1, usually 32")
-    base = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+    if not 1 <= steps <= _MOST_STEPS:
+        raise InputError(f"steps={steps}: integrated gradients takes 1 to {_MOST_STEPS}, usually 32")
+    base = _baseline_like(x, baseline)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros_like(x, dtype=torch.float32)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
         with Trace(call, base + float(node) * (x - base), layers=[INPUT]) as trace:
             total += float(weight) * trace.signal(score)[INPUT].to(total)
     return (x - base) * total
+
+
+def _baseline_like(x: Tensor, baseline: Tensor | float) -> Tensor:
+    """A baseline as one of the pictures' shape.
+
+    Raises:
+        InputError: it has another shape, or is no dense tensor of finite numbers.
+    """
+    try:
+        found = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+    except (RuntimeError, TypeError) as error:
+        accepted = f"a number, or a dense tensor that goes with {tuple(x.shape)}"
+        raise InputError(f"baseline={brief(baseline)} cannot be used; give {accepted}") from error
+    if not found.isfinite().all():
+        raise InputError(f"baseline={brief(baseline)} is not finite; give numbers of the model's input")
+    return found
 
 
 def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[Tensor]:
@@ -122,9 +143,10 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
         seed: int,
     ) -> Tensor:
         """SmoothGrad (Smilkov et al., 2017, eq. 1): the mean attribution of noisy copies of the image."""
-        if samples < 1 or noise < 0:
+        if samples < 1 or not 0 <= noise < _MOST_NOISE:
             raise InputError(
-                f"samples={samples}, noise={noise}: SmoothGrad needs at least 1 sample and no negative noise"
+                f"samples={samples}, noise={noise}: SmoothGrad needs at least 1 sample, and noise from 0 to "
+                f"{_MOST_NOISE:g} of a picture's range, usually 0.15"
             )
         total: Tensor | None = None
         for copy in noisy_copies(x, samples, noise, seed):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..arguments import brief
 from ..engine.causes import check_differentiable
 from ..engine.rules.lrp import stabilized
 from ..engine.targets.classes import ScoreFunction, class_scores
@@ -55,7 +56,7 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
     if seed == "lrp":
         return score
     if seed not in _STARTS:
-        raise InputError(f"seed={seed!r} is not known; use 'lrp', {', '.join(map(repr, _STARTS))}")
+        raise InputError(f"seed={brief(seed)} is not known; use 'lrp', {', '.join(map(repr, _STARTS))}")
 
     def start(output: Any) -> Tensor:
         z = class_scores(output)
@@ -63,7 +64,9 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
         if chosen is None and seed == "auto":
             return score(output)
         if chosen is None:
-            raise TargetError(f"seed={seed!r} needs one class as the target: a class, a label or 'top1'; or seed='lrp'")
+            raise TargetError(
+                f"seed={brief(seed)} needs one class as the target: a class, a label or 'top1'; or seed='lrp'"
+            )
         with torch.no_grad():
             factor = _STARTS[seed](z, chosen, numbers) / stabilized(z, 1e-12)
         return (z * factor).sum(1)

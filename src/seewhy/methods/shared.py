@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import check_arguments, check_like
 from ..engine.batches import images_depend, joined, once, tell
 from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
@@ -169,10 +170,20 @@ def _rows(parts: Sequence[Tensor | None]) -> Tensor | None:
 def _all_options(methods: Sequence[Formula], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """For each method its options, those given before its own."""
     for method in methods:
-        for name in given.get(method.name, {}):
+        for name, value in given.get(method.name, {}).items():
             if name not in method.options:
                 check_option(method.name, name, method.told_options)
+            _check_value(method, name, value)
     return {m.name: {**m.options, **given.get(m.name, {})} for m in methods}
+
+
+def _check_value(method: Formula, name: str, value: object) -> None:
+    """Says that an option is of a type that the method does not take: by its function's annotations, or its default."""
+    function = method.run or method.sample
+    if function is None:
+        check_like(f"{method.name}.{name}", value, method.options[name])
+    else:
+        check_arguments(function, (), {name: value})
 
 
 class _Kind(NamedTuple):

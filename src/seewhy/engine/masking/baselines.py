@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...arguments import brief
 from ...errors import ArgumentTypeError, InputError, did_you_mean
 
 
@@ -192,6 +193,8 @@ def find_baseline(baseline: BaselineLike, *, seed: int = 0) -> AnyBaseline:
             known = ", ".join(map(repr, _NAMED))
             raise InputError(f"baseline={baseline!r} is not known{did_you_mean(baseline, _NAMED)}; use {known}")
         return Noise(seed) if baseline == "noise" else _NAMED[baseline]()
+    if isinstance(baseline, Tensor | int | float):
+        _check_finite(baseline)
     if isinstance(baseline, Tensor):
         return Picture(baseline)
     if isinstance(baseline, int | float):
@@ -202,6 +205,12 @@ def find_baseline(baseline: BaselineLike, *, seed: int = 0) -> AnyBaseline:
         return baseline  # type: ignore[return-value]
     kind = type(baseline).__name__
     raise ArgumentTypeError(f"baseline is a {kind}; give a name such as 'zeros', a number, a tensor or a Baseline")
+
+
+def _check_finite(baseline: Tensor | float) -> None:
+    hollow = isinstance(baseline, Tensor) and (baseline.is_meta or baseline.layout is not torch.strided)
+    if hollow or not torch.as_tensor(baseline).isfinite().all():
+        raise InputError(f"baseline={brief(baseline)} is not finite; give numbers of the model's input")
 
 
 def _one(baseline: BaselineLike, seed: int) -> Baseline:

@@ -13,6 +13,7 @@ from ...errors import InputError
 Precision = Literal["auto", "float32", "bfloat16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 
+MOST_SAMPLES = 2**24  # of masks for one picture: what plans them holds them all
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 

@@ -13,7 +13,7 @@ from ...data.disk import number
 from ...engine.call import Call
 from ...engine.masking.baselines import AnyBaseline, BaselineLike, SuperpixelMean, find_baseline, image_seed
 from ...engine.masking.masks import SuperpixelMasks
-from ...engine.masking.running import Running
+from ...engine.masking.running import MOST_SAMPLES, Running
 from ...engine.masking.scoring import ScorerError, masked_scores
 from ...engine.targets.classes import ScoreFunction
 from ...errors import InputError, did_you_mean
@@ -113,12 +113,14 @@ def _kernel(
         raise InputError(f"features={features} cannot be kept with kernel={name!r}; give {accepted}")
     if name == "shap":
         return ShapleyKernel(0.0 if ridge is None else ridge, samples)
-    return LimeKernel(width, 1.0 if ridge is None else ridge, features, selection)
+    return LimeKernel(float(width), 1.0 if ridge is None else ridge, features, selection)
 
 
 def _check_sizes(samples: int, most: int, precision: float | None) -> None:
     if samples < 2:
         raise InputError(f"samples={samples} is too few for a linear model; give at least 2, usually 1000")
+    if most > MOST_SAMPLES:
+        raise InputError(f"samples={most} is too many; give at most {MOST_SAMPLES}, usually 1000")
     if most < samples:
         raise InputError(f"max_samples={most} is below samples={samples}; give as many or more")
     if precision is not None and not precision > 0:

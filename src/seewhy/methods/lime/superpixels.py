@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 
+from ...arguments import brief
 from ...data.preprocess import tensor_to_photos
 from ...engine.call import is_volume
 from ...errors import ArgumentTypeError, InputError, did_you_mean
@@ -150,6 +151,8 @@ def _segmentation(superpixels: str | Segmentation) -> Segmentation:
 
 def _own_labels(x: Tensor, labels: Tensor | npt.NDArray[Any]) -> list[Tensor]:
     """Labels that somebody gave, checked, one (H, W) for each image, numbered anew in their order."""
+    if isinstance(labels, Tensor) and (labels.is_meta or labels.layout is not strided):
+        raise InputError(f"superpixels={brief(labels)} holds no labels here; give a dense tensor of whole numbers")
     given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     n, size = len(x), tuple(x.shape[2:])
     if given.shape not in (size, (n, *size)):

@@ -13,7 +13,7 @@ from ...engine.call import Call
 from ...engine.inputs import settled_input
 from ...engine.masking.baselines import AnyBaseline, BaselineLike, find_baseline
 from ...engine.masking.masks import GridMasks
-from ...engine.masking.running import Running
+from ...engine.masking.running import MOST_SAMPLES, Running
 from ...engine.masking.scoring import ScorerError, masked_scores, settle
 from ...engine.targets.classes import ScoreFunction
 from ...errors import InputError
@@ -77,6 +77,8 @@ def _rise(
     call, x = settled_input(call, x)
     if samples < 2:
         raise InputError(f"samples={samples} is too few; RISE needs at least 2, usually 4000")
+    if samples > MOST_SAMPLES:
+        raise InputError(f"samples={samples} is too many; give at most {MOST_SAMPLES}, usually 4000")
     if form not in get_args(Form):
         raise InputError(f"form={form!r} is not known; use {', '.join(map(repr, get_args(Form)))}")
     if precision is not None and precision <= 0:

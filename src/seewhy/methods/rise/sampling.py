@@ -56,6 +56,8 @@ def _shifted_axes(pitches: Tensor) -> list[int]:
 
 def _uniform(scheme: Scheme, count: int, numbers: int, shifts: int, generator: torch.Generator) -> Tensor:
     """(count, numbers) in [0, 1), the last of which are shifts."""
+    if not count:  # fewer samples than blocks
+        return torch.empty(0, numbers, dtype=torch.float64)
     if scheme == "sobol":
         own = int(torch.randint(1 << 62, (), generator=generator))
         engine = torch.quasirandom.SobolEngine(numbers, scramble=True, seed=own)  # type: ignore[no-untyped-call]

@@ -18,6 +18,8 @@ from ...maps.attribution import Estimate
 from .moments import Design, Form, Found, estimate
 from .sampling import PAIR, Scheme, draw_grids
 
+_MOST_BLOCKS = 1024
+
 
 @dataclass(frozen=True)
 class RiseSetting:
@@ -34,8 +36,8 @@ class RiseSetting:
     def __post_init__(self) -> None:
         if self.cells < 1 or not 0 < self.p < 1:
             raise InputError(f"cells={self.cells}, p={self.p}: RISE needs at least 1 cell and p between 0 and 1")
-        if self.blocks < 2:
-            raise InputError(f"blocks={self.blocks} is too few to say how far they differ; give at least 2, usually 8")
+        if not 2 <= self.blocks <= _MOST_BLOCKS:
+            raise InputError(f"blocks={self.blocks}: how far they differ takes 2 to {_MOST_BLOCKS} of them, usually 8")
 
     @property
     def design(self) -> Design:
