@@ -233,8 +233,9 @@ def _words_of_one(kind: Kind) -> list[str]:
 
 
 def _several_in_words(kinds: Sequence[Kind]) -> str:
-    if not kinds or len(_words(kinds[0])) > 1:
-        return "several in a list"
+    words = _words(kinds[0]) if kinds else []
+    if len(words) != 1:
+        return "a list, each " + " or ".join(dict.fromkeys(words)) if words else "several in a list"
     each = f"{_words(kinds[0])[0].removeprefix('a ').removeprefix('an ')}s"
     fixed = Ellipsis not in kinds and len(kinds) > 1
     return f"{len(kinds)} {each}" if fixed else f"a list of {each}"

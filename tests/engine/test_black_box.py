@@ -178,7 +178,7 @@ def test_what_goes_wrong_is_told_in_one_line(function: Any, message: str) -> Non
 
 
 def test_arguments() -> None:
-    with pytest.raises(InputError, match=r"takes='photo' is not known; use 'tensor', 'array', 'pictures' or 'rows'"):
+    with pytest.raises(InputError, match=r"takes='photo' is not known; use 'tensor', 'array', 'pictures', 'rows'"):
         wrap(brightness, takes="photo")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"takes='array' is for black boxes; TinyCNN is a module"):
         wrap(TinyCNN(), takes="array")
@@ -226,7 +226,8 @@ def test_methods_that_mask_take_a_function() -> None:
     options = {"window": 8, "stride": 8}
     torch.testing.assert_close(occlusion(left, x, 0, **options), expected)
     torch.testing.assert_close(occlusion(lambda a: left(a).numpy(), x, 0, **options), expected)
-    found = seewhy.explain(left, x, methods=[occlusion], targets=[0], options={"occlusion": options})
+    told = seewhy.wrap(left, gives="score")
+    found = seewhy.explain(told, x, methods=[occlusion], targets=[0], options={"occlusion": options})
     torch.testing.assert_close(found[0].map, expected)
     assert found.model == "left"
 

@@ -35,11 +35,21 @@ class Inner(nn.Module):
 
 
 WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("args of a tensor", {"args": torch.ones(2)}, ArgumentTypeError, r"args is a Tensor; give a tuple"),
+    ("args of a tensor", {"args": torch.ones(2)}, ArgumentTypeError, r"args is <Tensor of shape \(2,\)>; give a tuple"),
     ("args of a number", {"args": 5}, ArgumentTypeError, r"args is 5; give a tuple"),
     ("kwargs of a list", {"kwargs": [1]}, ArgumentTypeError, r"kwargs is \[1\]; give a mapping of names"),
-    ("kwargs of a tensor", {"kwargs": torch.ones(2)}, ArgumentTypeError, r"kwargs is a Tensor; give a mapping"),
-    ("inputs of a tensor", {"inputs": torch.ones(2)}, ArgumentTypeError, r"inputs is a Tensor; give a mapping"),
+    (
+        "kwargs of a tensor",
+        {"kwargs": torch.ones(2)},
+        ArgumentTypeError,
+        r"kwargs is <Tensor of shape \(2,\)>; give a mapping",
+    ),
+    (
+        "inputs of a tensor",
+        {"inputs": torch.ones(2)},
+        ArgumentTypeError,
+        r"inputs is <Tensor of shape \(2,\)>; give a mapping",
+    ),
     ("inputs by number", {"inputs": {0: torch.ones(2)}}, ArgumentTypeError, r"inputs is .*; give a mapping of names"),
     ("output of a name", {"output": "logits"}, ModelError, r"output='logits' is no part of what the model returns"),
     ("output of a number", {"output": 3}, ModelError, r"output=3 is no part of what the model returns"),

@@ -472,7 +472,7 @@ def test_a_bad_input_does_not_spoil_the_next_call() -> None:
         ("realu2", LayerError, r"'realu2' is not in TinyCNN; did you mean 'relu2'"),
         ("stem.9", LayerError, r"not in TinyCNN"),
         (nn.ReLU(), LayerError, r"layer ReLU is not a part of TinyCNN"),
-        (3, ArgumentTypeError, r"layer=3 is no layer"),
+        (3, ArgumentTypeError, r"layers=\[3\] is of type list; give a list, each a text or a module"),
         ("unused", LayerError, r"layer unused did not run"),
     ],
 )

@@ -179,7 +179,7 @@ def test_mistakes_are_told_in_one_line(made: Callable[[], Any], said: str) -> No
 
 
 def test_what_is_no_tensor_is_told() -> None:
-    with pytest.raises(ArgumentTypeError, match="holds a ndarray"):
+    with pytest.raises(ArgumentTypeError, match="give a tensor or a list of tensors"):
         boxes([np.ones((2, 2))])  # type: ignore[list-item]
 
 
@@ -279,8 +279,7 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
             assert picture.width == 451
     assert localize_photos([tmp_path / "cat.jpg"], threshold=0.6, every=True, **settings) == 0
     said = capsys.readouterr()
-    assert said.out == ""
-    assert "grad_cam" in said.err
+    assert "grad_cam" in said.out
     assert "boxes.json" in said.err
 
 
@@ -354,7 +353,7 @@ def test_the_command_tells_mistakes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"nothing")
     settings: dict[str, Any] = {"methods": ["grad_cam"], "targets": ["top1"]}
     with pytest.raises(InputError, match="did you mean 'cam2016'"):
-        localize_photos([tmp_path / "file"], rule="cam", out=tmp_path, **settings)
+        localize_photos([tmp_path / "file"], rule="cam201", out=tmp_path, **settings)
     with pytest.raises(InputError, match="cannot be made a folder"):
         localize_photos([tmp_path / "file"], out=tmp_path / "file", **settings)
     with pytest.raises(ImageError, match="not an image"):

@@ -278,11 +278,12 @@ class Call:
             told = self._told_of_arguments(error, reason)
         else:
             told = _told_of_weights(self.module, reason) or self._told_of_picture(error, reason, x)
-        return told or self._told_of_whole_numbers(reason, x)
+        return told or self._told_of_whole_numbers(error, reason, x)
 
-    def _told_of_whole_numbers(self, reason: str, x: Tensor) -> InputError | None:
+    def _told_of_whole_numbers(self, error: Exception, reason: str, x: Tensor) -> InputError | None:
         """That the model takes whole numbers where it was given floats, if that is so."""
-        if not x.is_floating_point() or isinstance(self.module, BlackBox):
+        of_types = isinstance(error, TypeError) or any(word in reason for word in ("type", "Float", "Byte", "Long"))
+        if not of_types or not x.is_floating_point() or isinstance(self.module, BlackBox):
             return None
         try:
             with torch.no_grad():

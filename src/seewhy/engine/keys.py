@@ -31,7 +31,7 @@ def digest(*parts: Tensor | str) -> str:
     made = hashlib.blake2b(digest_size=8)
     for part in parts:
         if isinstance(part, str):
-            made.update(f"{len(part)}:{part}".encode())
+            made.update(f"{len(part)}:{part}".encode(errors="surrogatepass"))  # a file's name may be no UTF-8
         else:
             made.update(f"{part.dtype}{tuple(part.shape)}".encode())
             made.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -135,5 +135,5 @@ def test_every_composite_by_name_has_a_rule_for_all_operations() -> None:
 
 
 def test_an_unknown_composite_is_an_error_that_lists_them() -> None:
-    with pytest.raises(InputError, match=r"did you mean 'epsilon_plus'.*use one of epsilon_plus"):
-        Relevance("epsilonplus")
+    with pytest.raises(InputError, match=r"did you mean 'epsilon_plus'.*accepted: epsilon_plus"):
+        Relevance("epsilon_pluss")
