@@ -42,7 +42,7 @@ WRONG = [
     ":",
     "./../nothing",
     "[1",
-    "\ud83d",
+    "\udcff",
 ]
 FIT = ["influence", "fit", "--data", "folder:pictures", "--model", "tiny.py:make", "--solver", "gradient_dot"]
 QUERY = ["influence", "query", "photo.png", "--index", "index", "--trust-paths"]

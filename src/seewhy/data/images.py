@@ -139,9 +139,10 @@ def _from_file(name: str, max_pixels: int, least: Least | None) -> Photo:
     with opened(Path(name).expanduser(), max_pixels=max_pixels) as picture:
         own = picture.size
         small = _reduced(picture, own, least)
-        if small and picture.format in ("JPEG", "MPO"):
+        drafted = small is not None and picture.format in ("JPEG", "MPO")
+        if drafted:
             picture.draft(None, small)
-        return _photo(picture, f"image '{shown(name)}'", least, own=own if small else None)
+        return _photo(picture, f"image '{shown(name)}'", least, own=own if drafted else None)
 
 
 def _photo(picture: Image.Image, name: str, least: Least | None, *, own: tuple[int, int] | None = None) -> Photo:

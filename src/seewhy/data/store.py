@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..safe_names import shown
 from .disk import read_json, write_whole
 from .paths import is_plain
 
@@ -56,6 +57,11 @@ class Store:
         self.head: dict[str, Any] = {}
         self.files: dict[str, Entry] = {}
         self._sound: set[str] = set()
+        if not _is_utf8(str(self.folder.absolute())):
+            raise InputError(
+                f"folder '{shown(self.folder)}' is called by bytes that are no UTF-8, which safetensors cannot open; "
+                "give another"
+            )
 
     def load(self) -> bool:
         """Reads the manifest and the journals; returns whether there is a manifest.
@@ -270,3 +276,11 @@ def unpack(stored: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor
             value = value.mul_(scale.to(dtype).reshape(-1, *[1] * (value.ndim - 1)))
         rows[name] = value
     return rows
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

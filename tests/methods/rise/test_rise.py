@@ -536,7 +536,7 @@ def test_options_that_cannot_be_used() -> None:
         ({"masks": "sobol", "cells": 146}, "cells=146 is too many"),
         ({"form": "raw"}, "form='raw' is not known"),
         ({"precision": 0.0}, "precision=0.0 cannot be reached"),
-        ({"blocks": 1}, "blocks=1 is too few"),
+        ({"blocks": 1}, "blocks=1: how far"),
         ({"baseline": "grey"}, "baseline='grey' is not known"),
     ]
     for options, said in wrong:
