@@ -176,7 +176,9 @@ def test_influence(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     def found() -> tuple[Any, list[str]]:
         fit = ["influence", "fit", "--data", "folder:pictures", "--solver", "gradient_dot", "--out", "index"]
         lines = command(capsys, kind, *fit)[1]
-        answer, more = command(capsys, None, "influence", "query", "photo.png", "--index", "index", "-k", "6")
+        answer, more = command(
+            capsys, None, "influence", "query", "photo.png", "--index", "index", "-k", "6", "--trust-paths"
+        )
         return answer, lines + more
 
     def check(answer: Any) -> None:
