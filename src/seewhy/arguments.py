@@ -6,7 +6,7 @@ import inspect
 import os
 import types
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cache, wraps
+from functools import lru_cache, wraps
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
@@ -115,7 +115,7 @@ def brief(value: object) -> str:
 # ---------------------------------------------------------------- what is wanted
 
 
-@cache
+@lru_cache(maxsize=512)  # methods that are made anew each time come here too
 def _signature(function: Callable[..., object]) -> tuple[inspect.Signature, dict[str, Kind]]:
     """The signature of a function, and what each of its arguments is to be, where that is known."""
     signature = inspect.signature(function)

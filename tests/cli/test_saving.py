@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 import seewhy
 from seewhy.cli import run
@@ -418,3 +419,18 @@ def test_only_folders_of_runs_are_opened(here: Path, capsys: pytest.CaptureFixtu
     assert run(["localize", "photos/p00.png", "--model", "tiny.py:make", "--out", "boxes"]) == 0
     with pytest.raises(InputError, match=r"holds boxes, which are plain JSON: read '.*boxes.json'"):
         seewhy.open("boxes")
+
+
+def test_a_model_that_answers_otherwise_with_the_same_weights_is_another() -> None:
+    """Code that was changed since, or another `output`, must not go on with maps of before."""
+    preprocess = seewhy.Preprocess((16, 16), 16, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    told = seewhy.wrap(net, preprocess=preprocess)
+    assert told.identity() == seewhy.wrap(net, preprocess=preprocess).identity()
+    for other in (
+        seewhy.wrap(net, preprocess=preprocess, output=lambda said: -said),
+        seewhy.wrap(net, preprocess=preprocess, multi_label=True),
+        seewhy.wrap(nn.Sequential(*net, nn.ReLU()), preprocess=preprocess, name="Sequential"),
+    ):
+        assert other.identity()["weights"] == told.identity()["weights"]
+        assert other.identity() != told.identity()

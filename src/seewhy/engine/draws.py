@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 def same_random_states() -> Iterator[None]:
     """Leaves the random states of torch, NumPy and Python as they were, whatever is drawn or seeded within."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    begun: Callable[[], bool] = torch.cuda.is_initialized  # asking a device for its state would begin it
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if begun() else ()):
         try:
             yield
         finally:

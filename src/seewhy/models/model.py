@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..arguments import checked
@@ -18,6 +19,8 @@ from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
 from ..engine.answers import Gives, OutputLike
 from ..engine.black_box import BlackBox, Takes
+from ..engine.call import Call
+from ..engine.inputs import settled_input
 from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import check_gives, has_many_labels
 from ..engine.weights import place_of_weights, weights_digest
@@ -117,7 +120,31 @@ class Model:
             "labels": hashlib.sha256(names).hexdigest() if self.labels else None,
             "preprocess": None if self.preprocess is None else repr(self.preprocess),
             "gives": self.gives,
+            "multi_label": self.multi_label,
+            "says": self._says_of_noise(),
         }
+
+    def _says_of_noise(self) -> list[str] | None:
+        """What its code and `output` make of a drawn picture, in brief; None where it does not say the same twice."""
+        if self.preprocess is None:
+            return None
+        pixels = np.random.default_rng(0).integers(0, 256, (*self.preprocess.size, 3), dtype=np.uint8)
+        picture = self.preprocess(Image.fromarray(pixels))[0][None]
+        call = Call(self.module) if self.output is None else Call(self.module, output=self.output)
+        try:
+            call, picture = settled_input(call, picture)
+            once, again = (call.answer(picture) for _ in range(2))
+        except Exception:  # what is wrong is told when photos are explained
+            return None
+        if not isinstance(once, Tensor) or not torch.equal(once, again):
+            return None
+        said = once.double().flatten()
+        return [
+            str(tuple(once.shape)),
+            str(int(said.argmax())),
+            f"{float(said.max()):.3g}",
+            f"{float(said.mean()):.3g}",
+        ]
 
     def label(self, index: int) -> str:
         """The name of a class, or "class 281" where there is none."""
