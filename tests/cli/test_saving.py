@@ -434,3 +434,18 @@ def test_a_model_that_answers_otherwise_with_the_same_weights_is_another() -> No
     ):
         assert other.identity()["weights"] == told.identity()["weights"]
         assert other.identity() != told.identity()
+
+
+def test_remarks_stay_with_an_evaluation_that_is_gone_on_with(tmp_path: Path) -> None:
+    preprocess = seewhy.Preprocess((16, 16), 16, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    net = seewhy.wrap(nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.Softmax(1)), preprocess=preprocess)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    found = []
+    for _ in range(2):
+        with RunFolder(tmp_path / "out", kind="evaluation", request={}) as kept:
+            asked: dict[str, object] = {"methods": "rise", "metrics": "sparsity", "options": {"rise": {"samples": 8}}}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found.append(seewhy.evaluate(net, tmp_path / "a.png", chance=(), keep=kept, **asked))
+    assert found[0].rows[0].remarks
+    assert found[1].rows[0].remarks == found[0].rows[0].remarks

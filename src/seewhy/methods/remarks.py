@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any
 
 from ..maps.attribution import Attribution
@@ -41,10 +42,15 @@ def _of_error(error: float | None, samples: int) -> Iterator[str]:
         yield f"its error is {share} its signal after {samples:,} samples; take more"
 
 
-def named_remarks(names: Sequence[str], attribution: Attribution) -> Iterator[str]:
-    """What is said of each map, with the names of its photo and its label."""
+def remarks_of_each(names: Sequence[str], attribution: Attribution) -> Iterator[list[str]]:
+    """For each photo what is said of its map, with the names of the photo and of its label."""
     for name, label, said in zip(names, attribution.labels, attribution.remarks, strict=False):
-        yield from (f"{name}, {label}: {one}" for one in said)
+        yield [f"{name}, {label}: {one}" for one in said]
+
+
+def named_remarks(names: Sequence[str], attribution: Attribution) -> Iterator[str]:
+    """The same of all photos, one after the other."""
+    return chain.from_iterable(remarks_of_each(names, attribution))
 
 
 @contextmanager

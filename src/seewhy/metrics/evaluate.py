@@ -37,14 +37,14 @@ from ..methods.catalog import find_method
 from ..methods.explain import ALL_STAGES, BATCH_SIZE, LayersLike, ModelLike, Progress, explain
 from ..methods.method import Method
 from ..methods.photos import ImageLike, Source
-from ..methods.remarks import named_remarks, naming
+from ..methods.remarks import naming, remarks_of_each
 from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
 from .catalog import find_metric
 from .cost import EvaluationCost, estimate
 from .evaluation import Evaluation, Parts, Row
-from .keeping import BatchKept, KeptScores, Photo, Unit
+from .keeping import BatchKept, KeptScores, Photo, PhotoRemarks, Unit
 from .metric import ExplanationMetric, Kept
 from .sanity.rerun import BoundMethod, MethodMetric, bind
 
@@ -130,8 +130,7 @@ def evaluate(
                 if announce:
                     announce(_cost(work, tasks, len(source) - start))
                     announce = None
-                board.add(work, tasks, BatchKept(kept, batch), within)
-                board.remark(batch.names, work)
+                board.add(work, tasks, BatchKept(kept, batch), within, _remarks_of(batch.names, work))
                 seen += batch.names
                 parts.offer(so_far)
             if progress:
@@ -182,6 +181,16 @@ class _Task:
     shown: Attribution | Tensor
 
 
+def _remarks_of(names: Sequence[str], work: _Work) -> list[PhotoRemarks]:
+    """For each photo of a batch what is said of its maps, with its name and what is explained."""
+    told: list[PhotoRemarks] = [[] for _ in names]
+    for i, a in enumerate(work.attributions):
+        target = work.targets[i % len(work.targets)].name
+        for of_photo, said in zip(told, remarks_of_each(names, a), strict=False):
+            of_photo += [(a.method, a.layer, target, one) for one in said]
+    return told
+
+
 class _Board:
     """The metrics of every method, layer and target, and of the chance maps, as photos come in."""
 
@@ -217,7 +226,14 @@ class _Board:
                     tasks.append(_Task(unit, metric, target.score, drawn[chance]))
         return tasks
 
-    def add(self, work: _Work, tasks: Sequence[_Task], keeping: BatchKept, within: Progress | None) -> None:
+    def add(
+        self,
+        work: _Work,
+        tasks: Sequence[_Task],
+        keeping: BatchKept,
+        within: Progress | None,
+        remarks: Sequence[PhotoRemarks],
+    ) -> None:
         """Does the tasks of a batch, but those whose scores are kept; the batch counts as a whole, or not yet."""
         found = []
         for done, task in enumerate(tasks, start=1):
@@ -230,7 +246,8 @@ class _Board:
                 within(done, len(tasks))
         for unit, known in found:
             self._metric(unit).restore(known)
-        keeping.finish([unit for unit, _ in found])
+        keeping.finish([unit for unit, _ in found], remarks)
+        self._remark(remarks)
 
     def _score(self, work: _Work, task: _Task) -> Kept:
         metric, shown = self._fresh(task.unit), task.shown
@@ -249,12 +266,13 @@ class _Board:
             if found is None:
                 raise InputError(f"'{kept.run.folder}' lacks scores of {photos[0].name!r}; give another folder")
             self._metric(unit).restore(found)
+        self._remark([kept.remarks(photo) for photo in photos])
 
-    def remark(self, names: Sequence[str], work: _Work) -> None:
-        """Notes what is said of the maps of a batch."""
-        for i, a in enumerate(work.attributions):
-            place = (a.method, a.layer, work.targets[i % len(work.targets)].name)
-            self._remarks.setdefault(place, []).extend(named_remarks(names, a))
+    def _remark(self, remarks: Sequence[PhotoRemarks]) -> None:
+        """Notes what is said of maps of photos."""
+        for of_photo in remarks:
+            for method, layer, target, said in of_photo:
+                self._remarks.setdefault((method, layer, target), []).append(said)
 
     def rows(self) -> tuple[Row, ...]:
         found = {unit: metric.compute() for unit, metric in self._scored.items()}

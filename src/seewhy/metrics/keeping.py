@@ -21,6 +21,9 @@ from .metric import Kept
 _PART = "\0"  # which no file has in its name: between a photo and what is scored of it
 
 
+PhotoRemarks = list[tuple[str, str | None, str, str]]  # method, layer, target, and what is said of that map
+
+
 @dataclass(frozen=True)
 class Unit:
     """What is scored of each photo: maps of a method, or of a chance map, for a target, by a metric."""
@@ -64,6 +67,11 @@ class KeptScores:
         (entry,) = self.run.entries([photo.name])
         return [Unit(**unit) for unit in entry.record["units"]]
 
+    def remarks(self, photo: Photo) -> PhotoRemarks:
+        """What was said of the maps of a photo that is whole."""
+        (entry,) = self.run.entries([photo.name])
+        return [(method, layer, target, said) for method, layer, target, said in entry.record["remarks"]]
+
     def read(self, unit: Unit, photos: Sequence[Photo]) -> Kept | None:
         """The scores of the photos, if those of all are there."""
         names = [_name(photo, unit) for photo in photos]
@@ -87,13 +95,13 @@ class KeptScores:
                 curve = _text(found.curves[i]) if found.curves else None
                 draft.exact = {"value": _text(value), "curve": curve}
 
-    def finish(self, photos: Sequence[Photo], units: Sequence[Unit]) -> None:
-        """Says of photos that all their scores are there."""
+    def finish(self, photos: Sequence[Photo], units: Sequence[Unit], remarks: Sequence[PhotoRemarks]) -> None:
+        """Says of photos that all their scores are there, and what is to know of their maps."""
         told: list[Json] = [dataclasses.asdict(unit) for unit in units]
-        for photo in photos:
+        for photo, said in zip(photos, remarks, strict=True):
             if not self.run.has(photo.name, photo.digest):
                 with self.run.entry(photo.name, photo.digest) as draft:
-                    draft.record = {"name": photo.name, "units": told}
+                    draft.record = {"name": photo.name, "units": told, "remarks": [list(one) for one in said]}
 
 
 class BatchKept:
@@ -111,10 +119,10 @@ class BatchKept:
         if self._kept:
             self._kept.write(unit, self._photos, found)
 
-    def finish(self, units: Sequence[Unit]) -> None:
-        """Says that these are all of the scores."""
+    def finish(self, units: Sequence[Unit], remarks: Sequence[PhotoRemarks]) -> None:
+        """Says that these are all of the scores, and what is to know of the maps of each photo."""
         if self._kept:
-            self._kept.finish(self._photos, units)
+            self._kept.finish(self._photos, units, remarks)
 
 
 def _photos_of(batch: Batch) -> list[Photo]:
