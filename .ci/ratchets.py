@@ -51,7 +51,9 @@ FIGURES = {
     "type_ignores": Figure("type: ignore"),
     "any_annotations": Figure("Any in annotations"),
     # which branches run depends a little on the machine: threads, timings, devices
-    "branch_coverage": Figure("branch coverage, percent", decimals=1, more_is_better=True, noise=0.3),
+    "branch_coverage": Figure(
+        "branch coverage, percent", decimals=1, more_is_better=True, noise=0.3
+    ),
 }
 
 
@@ -66,11 +68,17 @@ class Source:
     def __post_init__(self) -> None:
         self.tree = ast.parse(self.text)
         tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
-        self.comments = {t.start[0]: (t.start[1], t.string) for t in tokens if t.type == tokenize.COMMENT}
+        self.comments = {
+            t.start[0]: (t.start[1], t.string) for t in tokens if t.type == tokenize.COMMENT
+        }
 
     def functions(self) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
         """All of them: methods, and those within others."""
-        return (node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+        return (
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        )
 
     def annotations(self) -> Iterator[ast.expr]:
         """Of arguments, of what functions return, and of names and attributes."""
@@ -83,7 +91,9 @@ class Source:
 
 def docstring_lines(node: ast.AST) -> set[int]:
     """The numbers of the lines of a function's or class's docstring."""
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or not ast.get_docstring(node):
+    if not isinstance(
+        node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    ) or not ast.get_docstring(node):
         return set()
     return _lines(node.body[0])
 
@@ -115,7 +125,9 @@ def body_lines(source: Source) -> Iterator[str]:
 
 def is_any(node: ast.AST) -> bool:
     """Whether it is `Any` or `typing.Any`."""
-    return (isinstance(node, ast.Name) and node.id == "Any") or (isinstance(node, ast.Attribute) and node.attr == "Any")
+    return (isinstance(node, ast.Name) and node.id == "Any") or (
+        isinstance(node, ast.Attribute) and node.attr == "Any"
+    )
 
 
 def measure(texts: Iterable[str]) -> dict[str, float]:
@@ -124,12 +136,20 @@ def measure(texts: Iterable[str]) -> dict[str, float]:
     blocks = [block for source in sources for block in cc_visit(source.text)]
     lines = [line for source in sources for line in body_lines(source)]
     found = {
-        "complex_functions": sum(isinstance(b, Function) and b.complexity > COMPLEXITY for b in blocks),
-        "long_functions": sum(is_long(function) for source in sources for function in source.functions()),
+        "complex_functions": sum(
+            isinstance(b, Function) and b.complexity > COMPLEXITY for b in blocks
+        ),
+        "long_functions": sum(
+            is_long(function) for source in sources for function in source.functions()
+        ),
         "long_files": sum(len(source.text.splitlines()) > FILE_LINES for source in sources),
         "line_length": sum(map(len, lines)) / max(len(lines), 1),
-        "type_ignores": sum("type: ignore" in c for source in sources for _, c in source.comments.values()),
-        "any_annotations": sum(is_any(node) for s in sources for a in s.annotations() for node in ast.walk(a)),
+        "type_ignores": sum(
+            "type: ignore" in c for source in sources for _, c in source.comments.values()
+        ),
+        "any_annotations": sum(
+            is_any(node) for s in sources for a in s.annotations() for node in ast.walk(a)
+        ),
     }
     return {name: round(value, FIGURES[name].decimals) for name, value in found.items()}
 
@@ -146,21 +166,33 @@ def compare(found: dict[str, float], committed: dict[str, float]) -> int:
     gains = {name: FIGURES[name].gain(value, committed[name]) for name, value in found.items()}
     for name, value in found.items():
         said = "worse" if gains[name] < 0 else "better" if gains[name] > 0 else ""
-        print(f"{FIGURES[name].title:42}{value:>8g}{committed[name]:>8g} committed  {said}".rstrip())
+        print(
+            f"{FIGURES[name].title:42}{value:>8g}{committed[name]:>8g} committed  {said}".rstrip()
+        )
     if any(gain < 0 for gain in gains.values()):
         print("worse than what is committed: mend it")
         return 1
     if any(gain > 0 for gain in gains.values()):
-        print("better than what is committed: .ci/ratchets.py --write, and commit .ci/ratchets.json")
+        print(
+            "better than what is committed: .ci/ratchets.py --write, and commit .ci/ratchets.json"
+        )
     return 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, default=ROOT / "src", help="the folder that is measured")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--source", type=Path, default=ROOT / "src", help="the folder that is measured"
+    )
     parser.add_argument("--committed", type=Path, default=COMMITTED, help="the file of values")
-    parser.add_argument("--coverage", type=Path, help="what `coverage json` wrote; coverage is left out without it")
-    parser.add_argument("--write", action="store_true", help="make the values of now the ones that count")
+    parser.add_argument(
+        "--coverage", type=Path, help="what `coverage json` wrote; coverage is left out without it"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="make the values of now the ones that count"
+    )
     given = parser.parse_args()
     found = measure(path.read_text(encoding="utf-8") for path in sorted(given.source.rglob("*.py")))
     if given.coverage:

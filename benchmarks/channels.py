@@ -44,7 +44,9 @@ def timed(run: Callable[..., Tensor], *args: Any, **options: Any) -> tuple[float
     return time.perf_counter() - start, result
 
 
-def compare(method: Method, kind: Any, goal: float, model: seewhy.Model, rounds: int, **options: Any) -> None:
+def compare(
+    method: Method, kind: Any, goal: float, model: seewhy.Model, rounds: int, **options: Any
+) -> None:
     layer = seewhy.list_layers(model).chosen[-1]
     photos = [seewhy.images.read_image(getattr(skimage.data, name)()) for name in PHOTOS]
     seconds, apart = [], []
@@ -68,8 +70,12 @@ def compare(method: Method, kind: Any, goal: float, model: seewhy.Model, rounds:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4, help=f"of these photos in turn: {', '.join(PHOTOS)}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=4, help=f"of these photos in turn: {', '.join(PHOTOS)}"
+    )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -44,12 +44,21 @@ def inputs(model: seewhy.Model, n: int) -> tuple[torch.Tensor, torch.Tensor, lis
     from PIL import Image
 
     assert model.preprocess is not None
-    shots = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.rocket(), skimage.data.astronaut()]
+    shots = [
+        skimage.data.chelsea(),
+        skimage.data.coffee(),
+        skimage.data.rocket(),
+        skimage.data.astronaut(),
+    ]
     x, _ = model.preprocess.batch([Image.fromarray(shots[i % len(shots)]) for i in range(n)])
     with torch.no_grad():
         classes = model.module(x).argmax(1).tolist()
     coarse = seewhy.methods.grad_cam(model, x, classes)
-    return x, -pixel_ranks(seewhy.maps.resize(coarse, (x.shape[2], x.shape[3])), x, 0).float(), classes
+    return (
+        x,
+        -pixel_ranks(seewhy.maps.resize(coarse, (x.shape[2], x.shape[3])), x, 0).float(),
+        classes,
+    )
 
 
 def contender(name: str, model: seewhy.Model, n: int, step: int) -> Callable[[], np.ndarray]:
@@ -66,7 +75,11 @@ def contender(name: str, model: seewhy.Model, n: int, step: int) -> Callable[[],
     import quantus
 
     metric = quantus.PixelFlipping(
-        features_in_step=3 * step, abs=False, normalise=False, perturb_baseline=0.0, disable_warnings=True
+        features_in_step=3 * step,
+        abs=False,
+        normalise=False,
+        perturb_baseline=0.0,
+        disable_warnings=True,
     )
     metric.custom_preprocess = lambda **kwargs: None  # the assertion
 
@@ -92,7 +105,9 @@ def work(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=int, default=1)
     parser.add_argument("--step", type=int, default=224, help="pixels")
     parser.add_argument("--rounds", type=int, default=3)
@@ -128,15 +143,21 @@ def start(name: str, path: Path, args: argparse.Namespace) -> subprocess.Popen[s
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def report(times: dict[str, list[float]], curves: dict[str, np.ndarray], args: argparse.Namespace) -> None:
+def report(
+    times: dict[str, list[float]], curves: dict[str, np.ndarray], args: argparse.Namespace
+) -> None:
     theirs, base = curves[QUANTUS], np.median(times[QUANTUS])
-    print(f"{args.photos} photo(s), {theirs.shape[1]} steps of {args.step} pixels, {args.threads} threads")
+    print(
+        f"{args.photos} photo(s), {theirs.shape[1]} steps of {args.step} pixels, {args.threads} threads"
+    )
     for name, took in times.items():
         print(f"  {name:<20} {np.median(took):7.2f} s  [{min(took):.2f}, {max(took):.2f}]", end="")
         if name != QUANTUS:
             ratio, apart = base / np.median(took), np.abs(curves[name] - theirs).max()
             verdict = "pass" if ratio >= TARGET else f"below {TARGET:g}"
-            print(f"  {ratio:.2f} x faster ({verdict}), curves differ by {apart:.1e} at most", end="")
+            print(
+                f"  {ratio:.2f} x faster ({verdict}), curves differ by {apart:.1e} at most", end=""
+            )
         print(flush=True)
 
 

@@ -51,10 +51,30 @@ FEWER_BLOCKS: dict[str, dict[str, Any]] = {
 NO_HEAD = ("_enc", "_align")  # how timm names the models of a module that give features
 
 TRANSFORMERS: dict[str, dict[str, Any]] = {
-    "ViTConfig": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 192},
-    "DeiTConfig": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 192},
-    "BeitConfig": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 192},
-    "Dinov2Config": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "patch_size": 16},
+    "ViTConfig": {
+        "hidden_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "intermediate_size": 192,
+    },
+    "DeiTConfig": {
+        "hidden_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "intermediate_size": 192,
+    },
+    "BeitConfig": {
+        "hidden_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "intermediate_size": 192,
+    },
+    "Dinov2Config": {
+        "hidden_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "patch_size": 16,
+    },
     "Dinov2WithRegistersConfig": {
         "hidden_size": 96,
         "num_hidden_layers": 4,
@@ -109,7 +129,15 @@ class Row:
     def cells(self) -> list[str]:
         c = self.candidate
         return [
-            *(c.library, c.family, c.name, f"{c.parameters / 1e6:.1f}M", self.layer, self.layout, self.grid),
+            *(
+                c.library,
+                c.family,
+                c.name,
+                f"{c.parameters / 1e6:.1f}M",
+                self.layer,
+                self.layout,
+                self.grid,
+            ),
             *(self.status, self.orientation, self.not_square, f"{self.seconds:.1f}", self.note),
         ]
 
@@ -123,7 +151,11 @@ HEAD = [
 def timm_candidates(pattern: str) -> Iterator[Candidate | str]:
     """The smallest model of each module of timm, without its toy models; a line where a module has no classifier."""
     for family in timm.list_modules():
-        names = [n for n in timm.list_models(module=family) if not n.startswith("test_") and not n.endswith(NO_HEAD)]
+        names = [
+            n
+            for n in timm.list_models(module=family)
+            if not n.startswith("test_") and not n.endswith(NO_HEAD)
+        ]
         if not re.search(pattern, f"timm {family}"):
             continue
         if family in NO_CLASSIFIER:
@@ -134,7 +166,13 @@ def timm_candidates(pattern: str) -> Iterator[Candidate | str]:
         sized = []
         for name in names:
             module = _on_meta(partial(timm.create_model, name, **options))
-            sized.append((sum(p.numel() for p in module.parameters()), name, module.pretrained_cfg["input_size"][1:]))
+            sized.append(
+                (
+                    sum(p.numel() for p in module.parameters()),
+                    name,
+                    module.pretrained_cfg["input_size"][1:],
+                )
+            )
         count, name, size = min(sized)
 
         def build(*hw: int, name: str = name, options: dict[str, Any] = options) -> nn.Module:
@@ -179,10 +217,16 @@ def transformers_candidates(pattern: str) -> Iterator[Candidate]:
             continue
         side = options.get("image_size", 224)
 
-        def build(*hw: int, config_name: str = config_name, options: dict[str, Any] = options) -> nn.Module:
-            config = getattr(transformers, config_name)(**{**options, **({"image_size": hw} if hw else {})})
+        def build(
+            *hw: int, config_name: str = config_name, options: dict[str, Any] = options
+        ) -> nn.Module:
+            config = getattr(transformers, config_name)(
+                **{**options, **({"image_size": hw} if hw else {})}
+            )
             config.num_labels = CLASSES
-            return getattr(transformers, config_name.replace("Config", "ForImageClassification"))(config)
+            return getattr(transformers, config_name.replace("Config", "ForImageClassification"))(
+                config
+            )
 
         count = sum(p.numel() for p in build().parameters())
         yield Candidate("transformers", family, config_name, count, (side, side), build)
@@ -206,7 +250,9 @@ def check(candidate: Candidate) -> Row:
         row.works = row.status.startswith("ok") and row.orientation.startswith("ok")
         row.works &= row.not_square == "fixed size" or row.not_square.count("ok") == 2
     except Exception as error:
-        row.note += f" {type(error).__name__}: {str(error).splitlines()[0][:140] if str(error) else ''}"
+        row.note += (
+            f" {type(error).__name__}: {str(error).splitlines()[0][:140] if str(error) else ''}"
+        )
     row.seconds = time.perf_counter() - start
     return row
 
@@ -229,7 +275,9 @@ def enliven(module: nn.Module) -> str:
     heads = [
         part
         for part in module.modules()
-        if isinstance(part, nn.Linear | nn.Conv2d) and part.weight.shape[0] == CLASSES and not part.weight.any()
+        if isinstance(part, nn.Linear | nn.Conv2d)
+        and part.weight.shape[0] == CLASSES
+        and not part.weight.any()
     ]
     for head in heads:
         nn.init.normal_(head.weight, std=0.02)
@@ -250,10 +298,14 @@ def picture(size: tuple[int, int], seed: int = 0) -> Tensor:
 
 def look(row: Row, module: nn.Module, size: tuple[int, int]) -> None:
     """Fills in the layer, the status of the top class's map (or of the next, where it is empty), the orientation."""
-    copy = deepcopy(module.train()).double()  # train() empties the caches of tensors that some models keep
+    copy = deepcopy(
+        module.train()
+    ).double()  # train() empties the caches of tensors that some models keep
     x = picture(size)
     row.layer, row.status = explain(module, x)
-    if not row.status.startswith("ok"):  # with BatchNorm as initialised, every place of some models says the same
+    if not row.status.startswith(
+        "ok"
+    ):  # with BatchNorm as initialised, every place of some models says the same
         row.note += f"{row.status} as initialised, BatchNorm now of noise;"
         settle(module, x)
         row.layer, row.status = explain(module, x)
@@ -272,7 +324,9 @@ def explain(module: nn.Module, x: Tensor) -> tuple[str, str]:
     """The layer that is found, and the status of Grad-CAM's map of the top class or of the next that is not empty."""
     before = fingerprint(module)
     layer = find_flow(module, x).chosen[-1]
-    results = shared_pass(Call(module), x, methods=[METHODS["grad_cam"]], targets=["top5"], layers=[layer]).results
+    results = shared_pass(
+        Call(module), x, methods=[METHODS["grad_cam"]], targets=["top5"], layers=[layer]
+    ).results
     if fingerprint(module) != before:
         raise AssertionError("the model is not as it was")
     found = [statuses(result.map)[0] for result in results]
@@ -298,8 +352,12 @@ def orientation(module: nn.Module, layer: str, x: Tensor) -> float:
     grid = picture_layout(find_places(module, changed), changed, layer, raw).to_grid(raw)
     change = (grid[1:] - grid[:1]).abs().mean(1)  # (4 changed, h, w)
     h, w = change.shape[1] // 2, change.shape[2] // 2
-    quarters = torch.stack([change[:, rows, columns].mean((1, 2)) for rows, columns in _quarters(h, w)], 1)
-    quarters = quarters.clamp(min=1e-9 * float(quarters.max()))  # out of some quarters' sight nothing changes
+    quarters = torch.stack(
+        [change[:, rows, columns].mean((1, 2)) for rows, columns in _quarters(h, w)], 1
+    )
+    quarters = quarters.clamp(
+        min=1e-9 * float(quarters.max())
+    )  # out of some quarters' sight nothing changes
     relative = quarters / quarters.log().mean(0).exp()
     return float((relative.diagonal() / (relative - relative.diagonal().diag()).amax(1)).min())
 
@@ -357,10 +415,16 @@ def markdown(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="families whose 'library family' this expression finds")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default="", help="families whose 'library family' this expression finds"
+    )
     parser.add_argument("--out", type=Path, help="write the table as markdown")
-    parser.add_argument("--threads", type=int, default=2, help="1 where other programs want the processor too")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="1 where other programs want the processor too"
+    )
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()

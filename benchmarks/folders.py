@@ -63,8 +63,17 @@ def measured(count: int, folder: Path, *more: str) -> dict[str, float]:
     if not photos.exists():
         photos.mkdir()
         for i in range(count):
-            Image.fromarray(chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(photos / f"{i:05d}.png")
-    command = ["explain", str(photos), "--model", f"{folder / 'tiny.py'}:make", "--out", str(folder / f"out-{count}")]
+            Image.fromarray(chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+                photos / f"{i:05d}.png"
+            )
+    command = [
+        "explain",
+        str(photos),
+        "--model",
+        f"{folder / 'tiny.py'}:make",
+        "--out",
+        str(folder / f"out-{count}"),
+    ]
     code = [sys.executable, "-W", "ignore", "-c", RUN, *command, *more]
     done = subprocess.run(code, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -80,7 +89,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tiny.py").write_text(FACTORY)
-        print("photos   ms a photo   first, last tenth   at the end, s   MB after a tenth, last photo, report")
+        print(
+            "photos   ms a photo   first, last tenth   at the end, s   MB after a tenth, last photo, report"
+        )
         for count in counts:
             told = found[count] = measured(count, folder, "--report")
             first, last = (1000 * told[f"{which}_tenth"] / 8 for which in ("first", "last"))
@@ -90,7 +101,10 @@ def main() -> None:
     fewest, most = found[min(counts)], found[max(counts)]
     cost = most["all"] / max(counts) / (fewest["all"] / min(counts)) - 1
     grown = most["memory"][1] - fewest["memory"][1]
-    for what, value, target in (("cost, %", 100 * cost, 100 * TARGET), ("memory, MB", grown, MEMORY)):
+    for what, value, target in (
+        ("cost, %", 100 * cost, 100 * TARGET),
+        ("memory, MB", grown, MEMORY),
+    ):
         verdict = "pass" if value <= target else "FAIL"
         print(f"{what}, most photos over fewest: {value:+.0f}  target {target:.0f}: {verdict}")
 

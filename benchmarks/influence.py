@@ -57,22 +57,36 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "conjugate_gradient": {"curvature": "gauss_newton", "damping": 1e-2, "tolerance": 0.05},
     "lissa": {"curvature": "gauss_newton", "damping": 1e-2, "tolerance": 0.2, "depth": 60},
 }
-SLOW = ("conjugate_gradient", "lissa", "tracin")  # of one model: the first two are "hessian" by other means
+SLOW = (
+    "conjugate_gradient",
+    "lissa",
+    "tracin",
+)  # of one model: the first two are "hessian" by other means
 
 
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    parts = (nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU())
+    parts = (
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.ReLU(),
+    )
     return nn.Sequential(*parts, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 10)).eval()
 
 
 def data() -> tuple[Tensor, Tensor]:
     found = load_digits()
     order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    return (torch.tensor(found.images)[:, None].float() / 16)[order], torch.tensor(found.target)[order]
+    return (torch.tensor(found.images)[:, None].float() / 16)[order], torch.tensor(found.target)[
+        order
+    ]
 
 
-def train(images: Tensor, labels: Tensor, kept: Tensor, seeds: list[int]) -> list[tuple[float, dict[str, Tensor]]]:
+def train(
+    images: Tensor, labels: Tensor, kept: Tensor, seeds: list[int]
+) -> list[tuple[float, dict[str, Tensor]]]:
     """Trains a model for each row of `kept` (M, n) bool, by SGD with momentum and cosine learning rate, all at once.
 
     Every model takes as many steps, over its own examples in its own order. Returns (learning rate, weights (M, ...))
@@ -93,7 +107,9 @@ def train(images: Tensor, labels: Tensor, kept: Tensor, seeds: list[int]) -> lis
     step = vmap(grad(loss))
     steps, done, found = EPOCHS * (size // BATCH), 0, []
     for epoch in range(1, EPOCHS + 1):
-        mixed = torch.stack([row[torch.randperm(size, generator=g)] for row, g in zip(own, orders, strict=True)])
+        mixed = torch.stack(
+            [row[torch.randperm(size, generator=g)] for row, g in zip(own, orders, strict=True)]
+        )
         for at in mixed.split(BATCH, 1)[: size // BATCH]:
             rate = RATE * (1 + torch.cos(torch.tensor(torch.pi * done / steps))) / 2
             gradients = step(weights, images[at], labels[at])
@@ -114,9 +130,12 @@ def model(weights: dict[str, Tensor], i: int) -> nn.Module:
 
 def influences(name: str, problem: Problem, train_data: Any, tests: Any) -> Tensor:
     solver = find_solver(name, **SOLVERS[name])
-    solver.fit(problem, lambda: list(zip(train_data[0].split(100), train_data[1].split(100), strict=True)))
+    solver.fit(
+        problem, lambda: list(zip(train_data[0].split(100), train_data[1].split(100), strict=True))
+    )
     return solver.dot(
-        solver.test_rows(problem, tests[0], lambda o: margin(o, tests[1])), solver.train_rows(problem, *train_data)
+        solver.test_rows(problem, tests[0], lambda o: margin(o, tests[1])),
+        solver.train_rows(problem, *train_data),
     )
 
 
@@ -134,11 +153,17 @@ def lds(subsets: int, seeds: int, names: list[str]) -> None:
         measured[s] = torch.stack([-margin(o, tests[1]) for o in outputs])
     full = train(images, labels, torch.ones(seeds, TRAIN, dtype=torch.bool), list(range(seeds)))
     nets = [model(full[-1][1], i) for i in range(seeds)]
-    right = statistics.mean(float((net(tests[0]).argmax(1) == tests[1]).float().mean()) for net in nets)
+    right = statistics.mean(
+        float((net(tests[0]).argmax(1) == tests[1]).float().mean()) for net in nets
+    )
     took = time.perf_counter() - start
-    print(f"{subsets} halves x {seeds} trainings and {seeds} models: {took:.0f} s, accuracy {right:.3f}")
+    print(
+        f"{subsets} halves x {seeds} trainings and {seeds} models: {took:.0f} s, accuracy {right:.3f}"
+    )
     if seeds > 1:
-        print(f"correlation of one training of a half with the mean of the others: {repeated(measured):.3f}")
+        print(
+            f"correlation of one training of a half with the mean of the others: {repeated(measured):.3f}"
+        )
     print(f"{'solver':<20} {'one model':>22} {'all models':>22} {'seconds for one':>16}")
     for name in names:
         each, seconds = [], 0.0
@@ -147,16 +172,24 @@ def lds(subsets: int, seeds: int, names: list[str]) -> None:
             points = tuple(model(weights, i) for _, weights in full)
             along = name == "tracin"
             problem = Problem(
-                modules=points if along else (net,), count=TRAIN, l2=L2, learning_rates=rates if along else None
+                modules=points if along else (net,),
+                count=TRAIN,
+                l2=L2,
+                learning_rates=rates if along else None,
             )
             begin = time.perf_counter()
             each.append(influences(name, problem, (images, labels), tests))
             seconds += time.perf_counter() - begin
         several = torch.stack(each).mean(0)
         if name == "trak":
-            several = influences(name, Problem(modules=tuple(nets), count=TRAIN, l2=L2), (images, labels), tests)
+            several = influences(
+                name, Problem(modules=tuple(nets), count=TRAIN, l2=L2), (images, labels), tests
+            )
         pairs = ((each[0], measured[0]), (several, measured.mean(0)))
-        scores = [str(linear_datamodelling_score(found, halves, quantities)) for found, quantities in pairs]
+        scores = [
+            str(linear_datamodelling_score(found, halves, quantities))
+            for found, quantities in pairs
+        ]
         print(
             f"{name:<20} {scores[0]:>22} {scores[1] if len(each) > 1 else '-':>22} {seconds / len(each):>16.2f}",
             flush=True,
@@ -215,8 +248,14 @@ def last_layer(rounds: int = 7) -> None:
     ours = timed(lambda: example_gradients(problem, images, labels), rounds)
     whole = timed(scores, rounds)
     print(f"exact last layer of digits, fit and 397 x 1400 scores: {whole:.3f} s")
-    for title, seconds in (("one by one", loop), ("by vmap", by_vmap), ("as seewhy takes them", ours)):
-        print(f"  gradients of 1797 examples {title:<22} {seconds:.3f} s, ratio {whole / seconds:.2f}")
+    for title, seconds in (
+        ("one by one", loop),
+        ("by vmap", by_vmap),
+        ("as seewhy takes them", ours),
+    ):
+        print(
+            f"  gradients of 1797 examples {title:<22} {seconds:.3f} s, ratio {whole / seconds:.2f}"
+        )
 
 
 def larger() -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -225,7 +264,9 @@ def larger() -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor]]:
     net: list[nn.Module] = []
     for before, after in ((3, 32), (32, 64), (64, 128)):
         net += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    whole = nn.Sequential(*net, nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Linear(128, 10)).eval()
+    whole = nn.Sequential(
+        *net, nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Linear(128, 10)
+    ).eval()
     images, labels = torch.randn(1024, 3, 32, 32), torch.randint(10, (1024,))
     return whole, images[:960], labels[:960], (images[960:], labels[960:])
 
@@ -243,7 +284,9 @@ def ekfac_seewhy(send: Any) -> None:
     solver.fit(problem, batches)
     fitted = time.perf_counter()
     rows = solver.test_rows(problem, *tests)
-    found = torch.cat([solver.dot(rows, solver.train_rows(problem, *batch)) for batch in batches()], 1)
+    found = torch.cat(
+        [solver.dot(rows, solver.train_rows(problem, *batch)) for batch in batches()], 1
+    )
     report(send, base, start, fitted, found * len(images))
 
 
@@ -265,7 +308,9 @@ def ekfac_kronfluence(send: Any) -> None:
     base = held()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        analyzer = Analyzer("net", net, Classification(), cpu=True, output_dir=folder, disable_tqdm=True)
+        analyzer = Analyzer(
+            "net", net, Classification(), cpu=True, output_dir=folder, disable_tqdm=True
+        )
         options = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
         analyzer.fit_all_factors(
             "factors", TensorDataset(images, labels), per_device_batch_size=64, factor_args=options
@@ -308,17 +353,25 @@ def apart(run: Callable[[Any], None], threads: int) -> tuple[float, float, float
 
 
 def alone(run: Callable[[Any], None], send: Any, threads: int) -> None:
-    warnings.simplefilter("ignore")  # of a net that is not trained, and of what the peer's libraries have deprecated
+    warnings.simplefilter(
+        "ignore"
+    )  # of a net that is not trained, and of what the peer's libraries have deprecated
     torch.set_num_threads(threads)
     run(send)
 
 
 def speed(threads: int, rounds: int = 3) -> None:
     last_layer()
-    print("EK-FAC, 390,000 weights, 960 training and 64 test pictures of 32 x 32: fit, scores, peak memory")
+    print(
+        "EK-FAC, 390,000 weights, 960 training and 64 test pictures of 32 x 32: fit, scores, peak memory"
+    )
     sides = {"seewhy": ekfac_seewhy, "kronfluence": ekfac_kronfluence}
-    rows = [{name: apart(run, threads) for name, run in sides.items()} for _ in range(rounds)]  # in turn
-    medians = {name: [statistics.median(row[name][i] for row in rows) for i in range(3)] for name in sides}
+    rows = [
+        {name: apart(run, threads) for name, run in sides.items()} for _ in range(rounds)
+    ]  # in turn
+    medians = {
+        name: [statistics.median(row[name][i] for row in rows) for i in range(3)] for name in sides
+    }
     for name, (fit, score, peak) in medians.items():
         print(f"  {name:<18} fit {fit:6.2f} s  scores {score:6.2f} s  {peak:6.0f} MB")
     fit, score, peak = (ours / theirs for ours, theirs in zip(*medians.values(), strict=True))
@@ -328,11 +381,18 @@ def speed(threads: int, rounds: int = 3) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", nargs="?", choices=("lds", "speed"))
     parser.add_argument("--subsets", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each half")
-    parser.add_argument("--solver", action="append", choices=tuple(SOLVERS), help="of the LDS; all, if none is named")
+    parser.add_argument(
+        "--solver",
+        action="append",
+        choices=tuple(SOLVERS),
+        help="of the LDS; all, if none is named",
+    )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

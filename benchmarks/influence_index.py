@@ -50,7 +50,9 @@ class Stored:
         return {"rows": torch.randn(len(images), self.width, generator=generator)}
 
     def test_rows(self, problem: object, images: Tensor, score: object) -> dict[str, Tensor]:
-        return {"rows": torch.randn(len(images), self.width, generator=torch.Generator().manual_seed(0))}
+        return {
+            "rows": torch.randn(len(images), self.width, generator=torch.Generator().manual_seed(0))
+        }
 
     def dot(self, test: dict[str, Tensor], train: dict[str, Tensor]) -> Tensor:
         return test["rows"] @ train["rows"].T
@@ -90,8 +92,13 @@ def measure(count: int, width: int, dtype: str, tests: int, rounds: int) -> None
     data = (torch.zeros(count, 1, 1, 1), torch.arange(count) % 2)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        index = InfluenceIndex.fit(model, data, solver=Stored(width), out=folder, dtype=dtype, batch_size=4096)
-        written, stored = time.perf_counter() - start, sum(p.stat().st_size for p in Path(folder).iterdir())
+        index = InfluenceIndex.fit(
+            model, data, solver=Stored(width), out=folder, dtype=dtype, batch_size=4096
+        )
+        written, stored = (
+            time.perf_counter() - start,
+            sum(p.stat().st_size for p in Path(folder).iterdir()),
+        )
         index = InfluenceIndex.open(folder, model, solver=Stored(width))
         images, seconds = torch.zeros(tests, 1, 1, 1), []
         with highest() as rises:
@@ -100,7 +107,11 @@ def measure(count: int, width: int, dtype: str, tests: int, rounds: int) -> None
                 index.query(images, 10)
                 seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds[1:])
-    judged = f"  target {TARGET} s: {'pass' if median < TARGET else 'FAIL'}" if (count, tests) == (100_000, 1) else ""
+    judged = (
+        f"  target {TARGET} s: {'pass' if median < TARGET else 'FAIL'}"
+        if (count, tests) == (100_000, 1)
+        else ""
+    )
     print(
         f"{count:>7,} x {width:,} {dtype:<8} {tests:>3} tests  {stored / 1e6:6.0f} MB written in {written:5.1f} s  "
         f"first query {seconds[0]:5.2f} s  then {median:5.3f} s [{min(seconds[1:]):.3f}, {max(seconds[1:]):.3f}]  "
@@ -110,7 +121,9 @@ def measure(count: int, width: int, dtype: str, tests: int, rounds: int) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--tests", type=int, default=32, help="pictures of the run with several")

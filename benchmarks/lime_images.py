@@ -38,7 +38,13 @@ from skimage import data
 from torch import Tensor
 
 import seewhy
-from seewhy.engine.masking import Running, SuperpixelMasks, SuperpixelMean, keep_allocator_memory, settle
+from seewhy.engine.masking import (
+    Running,
+    SuperpixelMasks,
+    SuperpixelMean,
+    keep_allocator_memory,
+    settle,
+)
 from seewhy.engine.targets.classes import Probability
 from seewhy.methods.lime.lime import lime
 from seewhy.methods.lime.superpixels import segment
@@ -61,18 +67,27 @@ class Job:
         self.labels = segment(self.x, bounds=self.call.bounds)[0]
         shown = torch.rand(samples, int(self.labels.max()) + 1) < 0.5
         self.masks, self.baseline = SuperpixelMasks(shown, self.labels), SuperpixelMean(self.labels)
-        self.running = settle(self.call, self.x, [self.masks], self.scores, baseline=self.baseline, running=Running())
+        self.running = settle(
+            self.call, self.x, [self.masks], self.scores, baseline=self.baseline, running=Running()
+        )
         self.made = self._made()
 
     def _made(self) -> Tensor:
         """A batch of masked pictures as the engine makes them."""
-        mask = self.masks.render(0, min(self.running.batch_size or 1, self.samples), torch.device("cpu"))[:, None]
+        mask = self.masks.render(
+            0, min(self.running.batch_size or 1, self.samples), torch.device("cpu")
+        )[:, None]
         made = torch.lerp(self.baseline.picture(self.x[0])[None], self.x, mask)
         last = self.running.memory_format == "channels_last"
-        return made.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return made.contiguous(
+            memory_format=torch.channels_last if last else torch.contiguous_format
+        )
 
     def bare(self) -> None:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.running.precision == "bfloat16"):
+        with (
+            torch.no_grad(),
+            torch.autocast("cpu", torch.bfloat16, enabled=self.running.precision == "bfloat16"),
+        ):
             for start in range(0, self.samples, len(self.made)):
                 self.module(self.made[: self.samples - start])
 
@@ -123,7 +138,12 @@ def peer_elsewhere(samples: int, threads: int, cpu: bool) -> float:
 
 
 def measure(job: Job, rounds: int, peer: bool, cpu: bool) -> dict[str, list[float]]:
-    what = {"bare": job.bare, "LIME, labels given": job.given, "LIME": job.ours, "LIME, bfloat16": job.rough}
+    what = {
+        "bare": job.bare,
+        "LIME, labels given": job.given,
+        "LIME": job.ours,
+        "LIME, bfloat16": job.rough,
+    }
     if peer:
         what["lime package, memory kept"] = job.peer
     seconds: dict[str, list[float]] = {name: [] for name in what}
@@ -138,12 +158,16 @@ def measure(job: Job, rounds: int, peer: bool, cpu: bool) -> dict[str, list[floa
             for name, run in what.items():
                 seconds[name].append(timed(run, cpu))
             if peer:
-                seconds.setdefault("lime package", []).append(elsewhere(samples=job.samples).result())
+                seconds.setdefault("lime package", []).append(
+                    elsewhere(samples=job.samples).result()
+                )
     return seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
@@ -154,14 +178,21 @@ def main() -> None:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     kept = keep_allocator_memory()
     job = Job(args.samples)
-    print(f"{args.samples} samples, {torch.get_num_threads()} threads, allocator keeps memory: {kept}, {job.running}")
+    print(
+        f"{args.samples} samples, {torch.get_num_threads()} threads, allocator keeps memory: {kept}, {job.running}"
+    )
     seconds = measure(job, args.rounds, not args.no_peer, args.cpu)
     for name, times in seconds.items():
         over, under = (
             statistics.median(a / b for a, b in pairs)
-            for pairs in (zip(times, seconds["bare"], strict=True), zip(times, seconds["LIME"], strict=True))
+            for pairs in (
+                zip(times, seconds["bare"], strict=True),
+                zip(times, seconds["LIME"], strict=True),
+            )
         )
-        print(f"{name:26} {statistics.median(times):7.2f} s   {over:6.3f} x bare   {under:6.3f} x LIME")
+        print(
+            f"{name:26} {statistics.median(times):7.2f} s   {over:6.3f} x bare   {under:6.3f} x LIME"
+        )
 
 
 if __name__ == "__main__":

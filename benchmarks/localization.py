@@ -70,7 +70,10 @@ def theirs(module: Any, metric: str, maps: np.ndarray) -> Callable[[], float]:
         made.gt_bboxes, made.split = {"": [BOX]}, ""
         made.mask_root, made.mask_paths, made.ignore_paths = "", {"": ""}, {"": ""}
         made.threshold_list_right_edge = np.append(thresholds, [1.0, 2.0, 3.0])
-        made.gt_true_score_hist, made.gt_false_score_hist = np.zeros(THRESHOLDS + 2), np.zeros(THRESHOLDS + 2)
+        made.gt_true_score_hist, made.gt_false_score_hist = (
+            np.zeros(THRESHOLDS + 2),
+            np.zeros(THRESHOLDS + 2),
+        )
         for one in maps:
             low, high = one.min(), one.max()
             made.accumulate(((one - low) / (high - low)).astype(np.float64), "")
@@ -83,7 +86,11 @@ def ours(metric: str, maps: torch.Tensor) -> Callable[[], float]:
     truth: Any = [Truth((SIZE, SIZE), torch.tensor([BOX]), torch.zeros(1))] * len(maps)
     if metric == "PxAP":
         truth = torch.stack([one.region() for one in truth])
-    kind = {"PxAP": PixelAveragePrecision, "MaxBoxAccV2": MaxBoxAccuracy, "MaxBoxAcc": MaxBoxAccuracy}[metric]
+    kind = {
+        "PxAP": PixelAveragePrecision,
+        "MaxBoxAccV2": MaxBoxAccuracy,
+        "MaxBoxAcc": MaxBoxAccuracy,
+    }[metric]
     options = {"version": 1} if metric == "MaxBoxAcc" else {}
 
     def run() -> float:
@@ -129,11 +136,15 @@ def memory(metric: str, count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--maps", type=int, default=20, help="a round; 50 times as many for PxAP")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--noise", type=int, default=2, help="maps of noise, on which the released code takes long")
+    parser.add_argument(
+        "--noise", type=int, default=2, help="maps of noise, on which the released code takes long"
+    )
     parser.add_argument("--memory", action="store_true", help="measure memory instead")
     parser.add_argument("--worker", nargs=2, metavar=("METRIC", "MAPS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -145,7 +156,9 @@ def main() -> None:
         for metric in ("PxAP", "MaxBoxAccV2"):
             for count in ("500", "5000"):
                 command = [sys.executable, __file__, str(args.checkout), "--worker", metric, count]
-                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+                said = subprocess.run(
+                    command, capture_output=True, text=True, check=True
+                ).stdout.split()
                 print(f"  {metric:<12} {said[0]:>5} maps: {said[1]} MiB at most", flush=True)
         return
     module = official(args.checkout)

@@ -53,13 +53,19 @@ def photo(name: str, size: int) -> Tensor:
     assert model.preprocess is not None
     square = picture.crop(box).resize((size, size), Image.Resampling.BICUBIC)
     low, high = model.preprocess.bounds
-    pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(size, size, 3).permute(2, 0, 1)
+    pixels = (
+        torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
+        .view(size, size, 3)
+        .permute(2, 0, 1)
+    )
     return (low + pixels / 255 * (high - low))[None]
 
 
 def sample(module: nn.Module, x: Tensor, label: int, **options: Any) -> Estimate:
     assert rise.sample is not None
-    return rise.sample(Call(module), x, [Probability(label)], layer=None, **{**rise.options, **options})[0]
+    return rise.sample(
+        Call(module), x, [Probability(label)], layer=None, **{**rise.options, **options}
+    )[0]
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -77,7 +83,9 @@ def overhead(module: nn.Module, size: int, rounds: int, masks: int) -> None:
     for precision in ("float32", "bfloat16"):
         asked = Running(precision=precision)  # type: ignore[arg-type]
         took = seconds(
-            lambda asked=asked: settle(module, x, [grids], [Probability(285)], baseline=Zeros(), running=asked)
+            lambda asked=asked: settle(
+                module, x, [grids], [Probability(285)], baseline=Zeros(), running=asked
+            )
         )
         running = settle(module, x, [grids], [Probability(285)], baseline=Zeros(), running=asked)
         batch, last = running.batch_size or 1, running.memory_format == "channels_last"
@@ -93,7 +101,9 @@ def overhead(module: nn.Module, size: int, rounds: int, masks: int) -> None:
         ratios, alone = [], []
         for i in range(rounds + 1):
             base = seconds(bare)
-            ratio = seconds(lambda r=running: sample(module, x, 285, samples=masks, running=r)) / base
+            ratio = (
+                seconds(lambda r=running: sample(module, x, 285, samples=masks, running=r)) / base
+            )
             again = seconds(bare)
             if i:  # the first warms
                 ratios.append(ratio * 2 / (1 + again / base))
@@ -110,11 +120,17 @@ def about_mean(maps: Tensor) -> Tensor:
     return maps - maps.mean((-2, -1), keepdim=True)
 
 
-def official_variance(module: nn.Module, x: Tensor, label: int, masks: int, running: Running) -> float:
+def official_variance(
+    module: nn.Module, x: Tensor, label: int, masks: int, running: Running
+) -> float:
     """The squared error of the authors' estimator times its number of masks: the variance of f M / p over masks."""
-    grids = draw_grids("iid", masks, cells=7, p=0.5, blocks=8, size=(x.shape[2], x.shape[3]), seed=1)
+    grids = draw_grids(
+        "iid", masks, cells=7, p=0.5, blocks=8, size=(x.shape[2], x.shape[3]), seed=1
+    )
     total, squares = torch.zeros(x.shape[2:]).double(), 0.0
-    for chunk in masked_scores(module, x, [grids], [Probability(label)], baseline=Zeros(), running=running):
+    for chunk in masked_scores(
+        module, x, [grids], [Probability(label)], baseline=Zeros(), running=running
+    ):
         terms = about_mean(chunk.scores[:, :, None] * chunk.masks / 0.5)  # (B, H, W)
         total += terms.sum(0)
         squares += float(terms.square().sum())
@@ -123,15 +139,22 @@ def official_variance(module: nn.Module, x: Tensor, label: int, masks: int, runn
 
 def error(module: nn.Module, size: int, masks: int, repeats: int) -> None:
     """How many forward passes the default takes for the error that the authors' estimator has."""
-    print(f"\nerror at {size} x {size}: {repeats} samples of {masks} masks, and {2 * masks} independent ones")
+    print(
+        f"\nerror at {size} x {size}: {repeats} samples of {masks} masks, and {2 * masks} independent ones"
+    )
     for name in PHOTOS:
         x = photo(name, size)
         with torch.no_grad():
             label = int(module(x).argmax())
         grids = draw_grids("iid", 600, cells=7, p=0.5, blocks=8, size=(size, size), seed=0)
-        running = settle(module, x, [grids], [Probability(label)], baseline=Zeros(), running=Running())
+        running = settle(
+            module, x, [grids], [Probability(label)], baseline=Zeros(), running=Running()
+        )
         variance = official_variance(module, x, label, 2 * masks, running)
-        found = [sample(module, x, label, samples=masks, seed=seed, running=running) for seed in range(repeats)]
+        found = [
+            sample(module, x, label, samples=masks, seed=seed, running=running)
+            for seed in range(repeats)
+        ]
         maps = about_mean(torch.cat([estimate.map for estimate in found]).double())
         squared = float(maps.var(0).sum())
         signal = float(maps.mean(0).square().sum()) - squared / repeats
@@ -152,17 +175,23 @@ def early(module: nn.Module, size: int) -> None:
     with torch.no_grad():
         labels = tuple(module(x).argmax(1).tolist())
     found = sample(module, x, labels, precision=GOAL)  # type: ignore[arg-type]
-    each = ", ".join(f"{name} {facts['samples']}" for name, facts in zip(PHOTOS, found.facts, strict=True))
+    each = ", ".join(
+        f"{name} {facts['samples']}" for name, facts in zip(PHOTOS, found.facts, strict=True)
+    )
     print(f"\nprecision={GOAL} at {size} x {size} stops after: {each} masks", flush=True)
 
 
 def peak(masks: int) -> None:
     """Runs RISE on a small network, and prints the most memory there was."""
-    module = nn.Sequential(nn.Conv2d(3, 8, 7, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 7, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
     running = Running(batch_size=32, memory_format="contiguous")
     torch.manual_seed(0)
     sample(module, torch.randn(1, 3, 224, 224), 1, samples=masks, running=running)
-    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory at the fork
+    status = Path(
+        "/proc/self/status"
+    ).read_text()  # getrusage would count the parent's memory at the fork
     print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
@@ -170,16 +199,27 @@ def memory() -> None:
     found = []
     for masks in (1000, 20000):
         command = [sys.executable, __file__, "--peak", str(masks)]
-        found.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        found.append(
+            float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        )
     few, many = found
-    print(f"\nmemory: {few:.0f} MB at 1000 masks, {many:.0f} MB at 20000: {many / few:.3f}", flush=True)
+    print(
+        f"\nmemory: {few:.0f} MB at 1000 masks, {many:.0f} MB at 20000: {many / few:.3f}",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, samples and masks")
-    parser.add_argument("--part", action="append", choices=("overhead", "error", "memory"), default=[])
-    parser.add_argument("--size", type=int, default=224, help="of the pictures on which errors are measured")
+    parser.add_argument(
+        "--part", action="append", choices=("overhead", "error", "memory"), default=[]
+    )
+    parser.add_argument(
+        "--size", type=int, default=224, help="of the pictures on which errors are measured"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()

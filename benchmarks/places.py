@@ -47,7 +47,19 @@ BATCH, NUMBERS = 8, 2**27  # pictures at once, and numbers of all layers that st
 NEAR = 0.8  # of the cells answer where they are hidden or beside, or their places are in order by so much
 MOST_TOKENS = 64  # a batch of as many images as tokens is tried up to here
 HEAD = [
-    *("library", "family", "model", "size", "layers", "right", "worst layer", "share", "order", "batches", "passes"),
+    *(
+        "library",
+        "family",
+        "model",
+        "size",
+        "layers",
+        "right",
+        "worst layer",
+        "share",
+        "order",
+        "batches",
+        "passes",
+    ),
     *("seconds", "note"),
 ]
 
@@ -82,11 +94,22 @@ class Line:
 
     @property
     def good(self) -> bool:
-        return self.answered > 0 and self.right == self.answered and "WRONG" not in self.batches + self.note
+        return (
+            self.answered > 0
+            and self.right == self.answered
+            and "WRONG" not in self.batches + self.note
+        )
 
     def cells(self) -> list[str]:
         return [
-            *(self.library, self.family, self.model, self.size, str(self.read), f"{self.right} of {self.answered}"),
+            *(
+                self.library,
+                self.family,
+                self.model,
+                self.size,
+                str(self.read),
+                f"{self.right} of {self.answered}",
+            ),
             *(self.worst, f"{self.share:.2f}", f"{self.order:.2f}", self.batches, str(self.passes)),
             *(f"{self.seconds:.0f}", self.note),
         ]
@@ -108,7 +131,9 @@ def hidden_cells(grid: tuple[int, int], most: int) -> list[tuple[int, int]]:
     return list(found)
 
 
-def without(x: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]], noise: Tensor) -> Tensor:
+def without(
+    x: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]], noise: Tensor
+) -> Tensor:
     """(len(cells), C, H, W): the picture with one cell of noise each."""
     (h, w), (height, width) = grid, x.shape[2:]
     out = x.repeat(len(cells), 1, 1, 1)
@@ -126,7 +151,11 @@ def laid_out(module: nn.Module, x: Tensor, records: list[LayerRecord]) -> list[T
 
 
 def answers(
-    module: nn.Module, x: Tensor, records: list[LayerRecord], cells: list[tuple[int, int]], seed: int
+    module: nn.Module,
+    x: Tensor,
+    records: list[LayerRecord],
+    cells: list[tuple[int, int]],
+    seed: int,
 ) -> list[Tensor]:
     """For each layer (cells hidden, cells looked at): how much the latter changes against what it usually does."""
     grid = records[0].layout.grid if records[0].layout else (0, 0)
@@ -139,7 +168,9 @@ def answers(
         for change, one, other in zip(changes, after, before, strict=True):
             change.append((one - other).abs().mean(1).flatten(1)[:, at].cpu())
     found = [torch.cat(change) for change in changes]
-    return [change / change.mean(0).clamp(min=1e-12 * float(change.max()) + 1e-300) for change in found]
+    return [
+        change / change.mean(0).clamp(min=1e-12 * float(change.max()) + 1e-300) for change in found
+    ]
 
 
 def verdict(found: list[Tensor], cells: list[tuple[int, int]]) -> tuple[float, float] | None:
@@ -164,7 +195,9 @@ def verdict(found: list[Tensor], cells: list[tuple[int, int]]) -> tuple[float, f
 def spearman(a: Tensor, b: Tensor) -> float:
     if a.min() == a.max():  # one row, or one column
         return 1.0
-    ranks = torch.stack([(v[:, None] > v).double().sum(1) + (v[:, None] == v).double().sum(1) / 2 for v in (a, b)])
+    ranks = torch.stack(
+        [(v[:, None] > v).double().sum(1) + (v[:, None] == v).double().sum(1) / 2 for v in (a, b)]
+    )
     return float(torch.corrcoef(ranks)[0, 1].nan_to_num())
 
 
@@ -180,7 +213,9 @@ def look(line: Line, module: nn.Module, x: Tensor, most: int) -> None:
     handle.remove()
     line.passes, line.read = sum(runs), len(records)
     line.batches = batches(module, x, next(r for r in records if r.name == flow.chosen[-1]))
-    copy = deepcopy(module.train()).eval()  # train() empties the caches of tensors that some models keep
+    copy = deepcopy(
+        module.train()
+    ).eval()  # train() empties the caches of tensors that some models keep
     unsure = []
     for record, found in verdicts(copy, x, records, most):
         if found is None or max(found) < NEAR:
@@ -230,7 +265,9 @@ def judge(line: Line, record: LayerRecord, found: tuple[float, float] | None) ->
     good = max(found) >= NEAR
     line.right += good
     if not good:
-        line.wrong.append(f"{record.name or 'the model'} {record.layout} {found[0]:.2f} {found[1]:.2f}")
+        line.wrong.append(
+            f"{record.name or 'the model'} {record.layout} {found[0]:.2f} {found[1]:.2f}"
+        )
     if max(found) < max(line.share, line.order) or not line.worst:
         line.worst, (line.share, line.order) = record.name or "the model", found
 
@@ -241,13 +278,21 @@ def batches(module: nn.Module, x: Tensor, record: LayerRecord) -> str:
     alone = laid_out(module, x, [record])[0]
     wrong = []
     for n in (2, length) if 2 < length <= MOST_TOKENS else (2,):
-        many = torch.cat([x, picture((x.shape[2], x.shape[3]), seed=2).to(x).expand(n - 1, -1, -1, -1)])
+        many = torch.cat(
+            [x, picture((x.shape[2], x.shape[3]), seed=2).to(x).expand(n - 1, -1, -1, -1)]
+        )
         copy = deepcopy(module)
-        again = next((r for r in seewhy.list_layers(copy, many).records if r.name == record.name), None)
+        again = next(
+            (r for r in seewhy.list_layers(copy, many).records if r.name == record.name), None
+        )
         same = again is not None and again.layout == record.layout
-        same = same and torch.allclose(laid_out(copy, many, [record])[0][:1], alone, rtol=1e-2, atol=1e-3)
+        same = same and torch.allclose(
+            laid_out(copy, many, [record])[0][:1], alone, rtol=1e-2, atol=1e-3
+        )
         wrong += [] if same else [n]
-    return f"WRONG {wrong}" if wrong else "ok" + (f", {length}" if 2 < length <= MOST_TOKENS else "")
+    return (
+        f"WRONG {wrong}" if wrong else "ok" + (f", {length}" if 2 < length <= MOST_TOKENS else "")
+    )
 
 
 def sizes_of(candidate: Candidate, count: int) -> list[tuple[int, int]]:
@@ -270,7 +315,9 @@ def module_for(candidate: Candidate, size: tuple[int, int]) -> nn.Module | None:
     return None
 
 
-def check(candidate: Candidate, size: tuple[int, int], most: int, seconds: int, device: str) -> Line:
+def check(
+    candidate: Candidate, size: tuple[int, int], most: int, seconds: int, device: str
+) -> Line:
     """Looks at a model; with random BatchNorm once more where not all is right."""
     line, start = empty(candidate, size), time.perf_counter()
     try:
@@ -283,7 +330,9 @@ def check(candidate: Candidate, size: tuple[int, int], most: int, seconds: int, 
             x = picture(size).to(device)
             look(line, module, x, most)
             silent = not line.good or line.answered < NEAR * line.read
-            if silent and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+            if silent and any(
+                isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()
+            ):
                 settle(module, x)
                 again = empty(candidate, size)
                 look(again, module, x, most)
@@ -305,7 +354,9 @@ def empty(candidate: Candidate, size: tuple[int, int]) -> Line:
 class Planted(nn.Module):
     """Patches as tokens in an order of one's own, a block of attention, and a head on their mean."""
 
-    def __init__(self, grid: tuple[int, int], order: list[int], prefix: int, *, first: bool) -> None:
+    def __init__(
+        self, grid: tuple[int, int], order: list[int], prefix: int, *, first: bool
+    ) -> None:
         super().__init__()
         self.grid, self.prefix, self.first = grid, prefix, first
         self.register_buffer("order", torch.tensor(order))
@@ -328,12 +379,16 @@ class Planted(nn.Module):
 def planted(seed: int) -> tuple[Planted, Tensor]:
     """A grid, an order, some tokens before and a batch, all drawn."""
     generator = torch.Generator().manual_seed(seed)
-    h, w, prefix = (int(torch.randint(*span, (), generator=generator)) for span in ((3, 9), (3, 9), (0, 6)))
+    h, w, prefix = (
+        int(torch.randint(*span, (), generator=generator)) for span in ((3, 9), (3, 9), (0, 6))
+    )
     order = torch.randperm(h * w, generator=generator).tolist()
     torch.manual_seed(seed)
     net = Planted((h, w), order, prefix, first=bool(seed % 2)).eval()
     n = (1, 2, h * w + prefix)[seed % 3]
-    ragged = torch.randint(8, (2,), generator=generator).tolist()  # sizes that are no multiple of the patch
+    ragged = torch.randint(
+        8, (2,), generator=generator
+    ).tolist()  # sizes that are no multiple of the patch
     return net, torch.randn(n, 3, 8 * h + ragged[0], 8 * w + ragged[1], generator=generator)
 
 
@@ -343,10 +398,15 @@ def check_planted(count: int) -> list[Line]:
         net, x = planted(seed)
         order = "first" if net.first else "second"
         size = "x".join(map(str, x.shape))
-        line = Line("planted", "planted", f"{net.grid}, {net.prefix} before, {order} axis", size, 1, 1)
+        line = Line(
+            "planted", "planted", f"{net.grid}, {net.prefix} before, {order} axis", size, 1, 1
+        )
         try:
             record = next(r for r in seewhy.list_layers(net, x).records if r.name == "read")
-            line.right = int(bool(record.layout) and torch.equal(laid_out(net, x, [record])[0], net.truth(x).detach()))
+            line.right = int(
+                bool(record.layout)
+                and torch.equal(laid_out(net, x, [record])[0], net.truth(x).detach())
+            )
         except Exception as error:
             line.note = f"WRONG {type(error).__name__}: {str(error)[:140]}"
         lines.append(line)
@@ -365,7 +425,11 @@ def candidates(only: str, part: str) -> Iterator[Candidate]:
 
 
 def done_before(path: Path | None) -> list[Line]:
-    return [Line(**json.loads(text)) for text in path.read_text().splitlines()] if path and path.exists() else []
+    return (
+        [Line(**json.loads(text)) for text in path.read_text().splitlines()]
+        if path and path.exists()
+        else []
+    )
 
 
 def summary(lines: list[Line]) -> str:
@@ -376,9 +440,8 @@ def summary(lines: list[Line]) -> str:
         families[line.library, line.family] &= line.good
     layers = sum(line.answered for line in taken)
     right = sum(line.right for line in taken)
-    return (
-        f"right {sum(families.values())} of {len(families)} families; {right} of {layers} layers at {len(taken)} sizes"
-    )
+    of_families = f"right {sum(families.values())} of {len(families)} families"
+    return f"{of_families}; {right} of {layers} layers at {len(taken)} sizes"
 
 
 def markdown(lines: list[Line]) -> str:
@@ -387,19 +450,36 @@ def markdown(lines: list[Line]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="families whose 'library family' this expression finds")
-    parser.add_argument("--sizes", type=int, default=3, choices=(1, 2, 3), help="how many sizes of each model")
-    parser.add_argument(
-        "--cells", type=int, default=25, help="cells hidden in each grid; twice as many where they do not agree"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=int, default=300, help="of the processor, for one model at one size")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no model after so many")
+    parser.add_argument(
+        "--only", default="", help="families whose 'library family' this expression finds"
+    )
+    parser.add_argument(
+        "--sizes", type=int, default=3, choices=(1, 2, 3), help="how many sizes of each model"
+    )
+    parser.add_argument(
+        "--cells",
+        type=int,
+        default=25,
+        help="cells hidden in each grid; twice as many where they do not agree",
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=300, help="of the processor, for one model at one size"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no model after so many"
+    )
     parser.add_argument("--planted", type=int, default=24, help="nets of planted orders")
-    parser.add_argument("--results", type=Path, help="keep each line here, and go on behind those that are there")
+    parser.add_argument(
+        "--results", type=Path, help="keep each line here, and go on behind those that are there"
+    )
     parser.add_argument("--out", type=Path, help="write the table as markdown")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--part", default="0/1", help="K/N: of all families every N-th, from the K-th on")
+    parser.add_argument(
+        "--part", default="0/1", help="K/N: of all families every N-th, from the K-th on"
+    )
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")

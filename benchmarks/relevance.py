@@ -26,7 +26,14 @@ from typing import Any
 import psutil
 import torch
 import torchvision
-from families import Candidate, enliven, picture, time_limit, timm_candidates, torchvision_candidates
+from families import (
+    Candidate,
+    enliven,
+    picture,
+    time_limit,
+    timm_candidates,
+    torchvision_candidates,
+)
 from torch import Tensor, nn
 
 from seewhy import Trace
@@ -37,7 +44,16 @@ from seewhy.maps.ledger import Ledger
 SECONDS, PEER_SECONDS = 120, 30  # of the processor, for one model
 TOLERANCE = 0.05
 HEAD = [
-    *("family", "model", "status", "sum R / f", "input alone", "kept / f", "rest / f", "largest R / f"),
+    *(
+        "family",
+        "model",
+        "status",
+        "sum R / f",
+        "input alone",
+        "kept / f",
+        "rest / f",
+        "largest R / f",
+    ),
     *("without a rule", "forward moved"),
     *("time / forward", "autoLRP", "its sum R / f", "its largest R / f", "its time / forward"),
 ]
@@ -69,7 +85,13 @@ class Row:
     def cells(self) -> list[str]:
         c = self.candidate
         return [
-            *(f"{c.library} {c.family}", c.name, self.status, f"{self.conserved:.4f}", f"{self.at_input:.4f}"),
+            *(
+                f"{c.library} {c.family}",
+                c.name,
+                self.status,
+                f"{self.conserved:.4f}",
+                f"{self.at_input:.4f}",
+            ),
             *(
                 f"{self.kept:.4f}",
                 f"{self.rest:.4f}",
@@ -78,7 +100,12 @@ class Row:
                 f"{self.moved:.0e}",
                 f"{self.forwards:.1f}",
             ),
-            *(self.peer, f"{self.peer_sum:.4g}", f"{self.peer_largest:.2g}", f"{self.peer_forwards:.1f}"),
+            *(
+                self.peer,
+                f"{self.peer_sum:.4g}",
+                f"{self.peer_largest:.2g}",
+                f"{self.peer_forwards:.1f}",
+            ),
         ]
 
 
@@ -172,7 +199,9 @@ def autolrp_to_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def zennit_to_input(module: nn.Module, x: Tensor, target: list[int], canonizer: str) -> Tensor:
-    composites, canonizers = (importlib.import_module(f"zennit.{name}") for name in ("composites", "torchvision"))
+    composites, canonizers = (
+        importlib.import_module(f"zennit.{name}") for name in ("composites", "torchvision")
+    )
     composite = composites.EpsilonPlus(canonizers=[getattr(canonizers, canonizer)()])
     x = x.clone().requires_grad_()
     with composite.context(module) as modified:
@@ -194,9 +223,13 @@ def speed(rounds: int) -> None:
             output = module(x)
         target = output.argmax(1).tolist()
         contenders: dict[str, Callable[[], object]] = {
-            "seewhy epsilon_plus": lambda m=module, t=target, x=x: to_input(m, x, t, "epsilon_plus"),
+            "seewhy epsilon_plus": lambda m=module, t=target, x=x: to_input(
+                m, x, t, "epsilon_plus"
+            ),
             "seewhy conserving": lambda m=module, t=target, x=x: to_input(m, x, t, "conserving"),
-            "zennit EpsilonPlus": lambda m=module, t=target, x=x, c=canonizer: zennit_to_input(m, x, t, c),
+            "zennit EpsilonPlus": lambda m=module, t=target, x=x, c=canonizer: zennit_to_input(
+                m, x, t, c
+            ),
             "autoLRP z+": lambda m=module, x=x: autolrp_to_input(m, x),
         }
         if name == "resnet50":
@@ -207,16 +240,26 @@ def speed(rounds: int) -> None:
         with Trace(module, x, layers=["input"], rules=Relevance("epsilon_plus")) as trace:
             print(f"  forward equal to the last bit: {torch.equal(trace.output, output)}")
         for label in ("seewhy epsilon_plus", "zennit EpsilonPlus"):
-            print(f"  peak memory, {label}: {peak_megabytes(contenders[label]):.0f} MB above the start")
+            print(
+                f"  peak memory, {label}: {peak_megabytes(contenders[label]):.0f} MB above the start"
+            )
 
 
-def at_layers(module: nn.Module, x: Tensor, target: list[int], layers: list[str]) -> dict[str, Tensor]:
+def at_layers(
+    module: nn.Module, x: Tensor, target: list[int], layers: list[str]
+) -> dict[str, Tensor]:
     with Trace(module, x, layers=layers, rules=Relevance("epsilon_plus")) as trace:
         signal = trace.signal(target)
         return {layer: trace.activations[layer] * signal[layer] for layer in layers}
 
 
-def compare(title: str, module: nn.Module, x: Tensor, contenders: dict[str, Callable[[], object]], rounds: int) -> None:
+def compare(
+    title: str,
+    module: nn.Module,
+    x: Tensor,
+    contenders: dict[str, Callable[[], object]],
+    rounds: int,
+) -> None:
     def seconds(run: Callable[[], object]) -> float:
         start = time.perf_counter()
         run()
@@ -235,7 +278,9 @@ def compare(title: str, module: nn.Module, x: Tensor, contenders: dict[str, Call
             ratio = seconds(run) / base
             if i:  # the first round warms
                 ratios[label].append(ratio)
-    print(f"\n{title}, batch {len(x)}, {rounds} rounds, forward {1e3 * statistics.median(forwards):.0f} ms")
+    print(
+        f"\n{title}, batch {len(x)}, {rounds} rounds, forward {1e3 * statistics.median(forwards):.0f} ms"
+    )
     for label, found in ratios.items():
         low, median, high = statistics.quantiles(found, n=4)
         print(f"  {label:<24} {median:6.2f}  [{low:.2f}, {high:.2f}]", flush=True)
@@ -271,7 +316,11 @@ def table(args: argparse.Namespace) -> None:
                 continue
             rows.append(look(candidate, peer=not args.no_peer))
             gc.collect()
-            print("conserves" if rows[-1].conserves else "FAILS", " | ".join(rows[-1].cells()), flush=True)
+            print(
+                "conserves" if rows[-1].conserves else "FAILS",
+                " | ".join(rows[-1].cells()),
+                flush=True,
+            )
     last = f"runs and conserves within {TOLERANCE:.0%}: {sum(row.conserves for row in rows)} of {len(rows)}"
     peer = f"autoLRP: {sum(abs(row.peer_sum - 1) <= TOLERANCE for row in rows)} of {len(rows)}"
     print(peer, last, sep="\n")
@@ -282,12 +331,18 @@ def table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="families whose 'library family' this expression finds")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default="", help="families whose 'library family' this expression finds"
+    )
     parser.add_argument("--torchvision", action="store_true", help="torchvision's families too")
     parser.add_argument("--no-peer", action="store_true", help="without autoLRP beside")
     parser.add_argument("--out", type=Path, help="write the table as markdown")
-    parser.add_argument("--speed", action="store_true", help="times on ResNet-50 and VGG-16 instead of the table")
+    parser.add_argument(
+        "--speed", action="store_true", help="times on ResNet-50 and VGG-16 instead of the table"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")

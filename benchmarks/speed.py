@@ -53,7 +53,9 @@ class Bench:
     only: str
 
     def picture(self, n: int) -> Tensor:
-        return torch.randn(n, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(self.device)
+        return torch.randn(n, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(
+            self.device
+        )
 
     def wanted(self, title: str) -> bool:
         return re.search(self.only, title) is not None
@@ -71,14 +73,24 @@ class Bench:
             return
         for run in (base, *(c.run for c in contenders)):
             self.seconds(run)  # warm
-        times = np.array([[self.seconds(r) for r in (base, *(c.run for c in contenders))] for _ in range(self.rounds)])
+        times = np.array(
+            [
+                [self.seconds(r) for r in (base, *(c.run for c in contenders))]
+                for _ in range(self.rounds)
+            ]
+        )
         print(f"\n{title}: {self.rounds} rounds, forward {1e3 * np.median(times[:, 0]):.1f} ms")
         for i, contender in enumerate(contenders, 1):
             low, median, high = np.percentile(times[:, i] / times[:, 0], (25, 50, 75))
             verdict = ""
             if contender.most is not None:
-                verdict = f"target {contender.most:.2f}: {'pass' if median <= contender.most else 'FAIL'}"
-            print(f"  {contender.name:<42} {median:6.2f}  [{low:.2f}, {high:.2f}]  {verdict}", flush=True)
+                verdict = (
+                    f"target {contender.most:.2f}: {'pass' if median <= contender.most else 'FAIL'}"
+                )
+            print(
+                f"  {contender.name:<42} {median:6.2f}  [{low:.2f}, {high:.2f}]  {verdict}",
+                flush=True,
+            )
 
 
 def forward(module: nn.Module, x: Tensor) -> Callable[[], object]:
@@ -128,7 +140,9 @@ def shared(bench: Bench, module: nn.Module) -> None:
         return lambda: shared_pass(Call(module), x, methods=methods, targets=targets, layers=layers)
 
     contenders = [
-        Contender("180 maps: 9 methods, 4 layers, 5 classes", maps(list(CAMS), classes, STAGES), 6.0),
+        Contender(
+            "180 maps: 9 methods, 4 layers, 5 classes", maps(list(CAMS), classes, STAGES), 6.0
+        ),
         Contender("20 maps: Grad-CAM, 4 layers, 5 classes", maps(["grad_cam"], classes, STAGES)),
         Contender("45 maps: 9 methods, layer4, 5 classes", maps(list(CAMS), classes, ("layer4",))),
     ]
@@ -137,13 +151,20 @@ def shared(bench: Bench, module: nn.Module) -> None:
 
     def apart() -> None:
         for name in plan:
-            METHODS[name](module, x, target=TARGET, **({"layer": "layer4"} if METHODS[name].at == "layer" else {}))
+            METHODS[name](
+                module,
+                x,
+                target=TARGET,
+                **({"layer": "layer4"} if METHODS[name].at == "layer" else {}),
+            )
 
     contenders = [
         Contender(f"one shared pass ({len(plan)} methods)", maps(plan, [TARGET], ("layer4",))),
         Contender("one by one", apart),
     ]
-    bench.compare("9 CAMs at layer4, saliency and Guided Grad-CAM, ResNet-50", forward(module, x), contenders)
+    bench.compare(
+        "9 CAMs at layer4, saliency and Guided Grad-CAM, ResNet-50", forward(module, x), contenders
+    )
 
 
 def guided(bench: Bench, module: nn.Module) -> None:
@@ -156,7 +177,10 @@ def guided(bench: Bench, module: nn.Module) -> None:
     def seewhy_run() -> object:
         return METHODS["guided_grad_cam"](module, x, target=TARGET, layer="layer4")
 
-    contenders = [Contender("seewhy", seewhy_run, 2.3), Contender("captum GuidedGradCam", captum_run)]
+    contenders = [
+        Contender("seewhy", seewhy_run, 2.3),
+        Contender("captum GuidedGradCam", captum_run),
+    ]
     bench.compare("Guided Grad-CAM, ResNet-50, layer4, batch 1", forward(module, x), contenders)
 
 
@@ -171,12 +195,19 @@ def memory(bench: Bench, module: nn.Module, calls: int) -> None:
             METHODS[name](module, x, target=TARGET, layer="layer4")
             if call in (many // 10, many // 2, many):
                 gc.collect()
-                print(f"  after {call:>4} calls {psutil.Process().memory_info().rss / 2**20:8.1f} MiB", flush=True)
+                print(
+                    f"  after {call:>4} calls {psutil.Process().memory_info().rss / 2**20:8.1f} MiB",
+                    flush=True,
+                )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="5 rounds, and 100 calls for the memory")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="5 rounds, and 100 calls for the memory"
+    )
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default="", help="measurements whose title this expression finds")

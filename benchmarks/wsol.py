@@ -30,7 +30,12 @@ from seewhy.data.sources import find_data
 from seewhy.data.truth import Truth
 from seewhy.engine.masking import keep_allocator_memory
 from seewhy.maps.values import normalize, resize
-from seewhy.metrics import LocationAveragePrecision, MaxBoxAccuracy, PixelAveragePrecision, PointingGame
+from seewhy.metrics import (
+    LocationAveragePrecision,
+    MaxBoxAccuracy,
+    PixelAveragePrecision,
+    PointingGame,
+)
 from seewhy.metrics.baselines import ChanceMethod
 from seewhy.models.training import Trained, train
 
@@ -73,7 +78,10 @@ def localisation(model: seewhy.Model, data: LabelledImages, method: str) -> dict
         with torch.no_grad():
             scores = model(x)
         for label in range(len(data.classes)):
-            maps, truths = maps_of(method, model, x, [label] * len(x)), [example.truth for example in examples]
+            maps, truths = (
+                maps_of(method, model, x, [label] * len(x)),
+                [example.truth for example in examples],
+            )
             location.update(maps, truths, labels=[label] * len(x), scores=scores[:, label])
             shown = [i for i, example in enumerate(examples) if label in example.labels]
             if shown:
@@ -82,7 +90,11 @@ def localisation(model: seewhy.Model, data: LabelledImages, method: str) -> dict
                     metric.update(maps[shown], there, labels=classes)
                 shares += covered(maps[shown], there, classes)
     found = {name: float(metric.compute().mean) for name, metric in metrics.items()}
-    return {**found, "location AP": float(location.compute().mean), "covered": statistics.mean(shares)}
+    return {
+        **found,
+        "location AP": float(location.compute().mean),
+        "covered": statistics.mean(shares),
+    }
 
 
 def accuracy(model: seewhy.Model, data: LabelledImages) -> float:
@@ -95,7 +107,11 @@ def accuracy(model: seewhy.Model, data: LabelledImages) -> float:
     with torch.no_grad():
         scores = torch.cat(
             [
-                model(model.preprocess.batch([data[i].photo for i in range(start, min(start + BATCH, len(data)))])[0])
+                model(
+                    model.preprocess.batch(
+                        [data[i].photo for i in range(start, min(start + BATCH, len(data)))]
+                    )[0]
+                )
                 for start in range(0, len(data), BATCH)
             ]
         )
@@ -131,7 +147,9 @@ def tell(rows: Sequence[dict[str, Any]]) -> None:
     for seed in dict.fromkeys(row["seed"] for row in rows):
         if {("gap", seed, "cam"), ("gmp", seed, "cam")} <= value.keys():
             gap, gmp = (value[head, seed, "cam"]["covered"] for head in ("gap", "gmp"))
-            print(f"seed {seed}: GAP covers {gap:.3f}, GMP {gmp:.3f}: {'holds' if gap > gmp else 'DOES NOT HOLD'}")
+            print(
+                f"seed {seed}: GAP covers {gap:.3f}, GMP {gmp:.3f}: {'holds' if gap > gmp else 'DOES NOT HOLD'}"
+            )
     for (head, seed, method), row in value.items():
         for column in COLUMNS[:-1] if method not in ("cam", "centre") else ():
             if row[column] >= value[head, seed, "cam"][column]:
@@ -139,7 +157,9 @@ def tell(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--heads", nargs="+", default=["gap", "gmp", "oquab"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--multi-label", action="store_true")
@@ -164,8 +184,22 @@ def main() -> None:
             )
             for method in (*METHODS, "centre"):
                 found = localisation(trained.model, test, method)
-                print("  ", method, {name: round(value, 3) for name, value in found.items()}, flush=True)
-                rows.append({"head": head, "seed": seed, "method": method, "minutes": minutes, "score": score, **found})
+                print(
+                    "  ",
+                    method,
+                    {name: round(value, 3) for name, value in found.items()},
+                    flush=True,
+                )
+                rows.append(
+                    {
+                        "head": head,
+                        "seed": seed,
+                        "method": method,
+                        "minutes": minutes,
+                        "score": score,
+                        **found,
+                    }
+                )
             (args.out / "wsol.json").write_text(json.dumps(rows, indent=2))
     tell(rows)
 

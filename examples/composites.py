@@ -31,7 +31,9 @@ GROUNDS = ("grass", "gravel", "brick", "hubble_deep_field")
 
 @cache
 def photo(name: str) -> Image.Image:
-    return read_image(load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)())
+    return read_image(
+        load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)()
+    )
 
 
 class Composites(LabelledImages):
@@ -51,7 +53,9 @@ class Composites(LabelledImages):
     ) -> None:
         self.contents, self.labels, self.classes = contents, labels, tuple(classes)
         self.multi_label, self.size, self.seed = multi_label, size, seed
-        self.names = [f"{i} {' '.join(things)} on {ground}" for i, (ground, things) in enumerate(contents)]
+        self.names = [
+            f"{i} {' '.join(things)} on {ground}" for i, (ground, things) in enumerate(contents)
+        ]
 
     def __getitem__(self, index: int) -> Example:
         rng = np.random.default_rng((self.seed, index))
@@ -72,7 +76,9 @@ class Composites(LabelledImages):
             canvas.paste(pasted, at, pasted)
             alpha = np.asarray(pasted)[:, :, 3] > 127
             mask[at[1] : at[1] + alpha.shape[0], at[0] : at[0] + alpha.shape[1]] = alpha
-        boxes = [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] for ys, xs in map(np.nonzero, masks)]
+        boxes = [
+            [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] for ys, xs in map(np.nonzero, masks)
+        ]
         truth = Truth(
             canvas.size[::-1],
             torch.tensor(np.array(boxes)),

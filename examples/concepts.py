@@ -28,7 +28,10 @@ def captioned(count: int, seed: int) -> tuple[list[tuple[str, tuple[str, ...]]],
     rng = np.random.default_rng(seed)
     contents, captions = [], []
     for _ in range(count):
-        ground, things = str(rng.choice(GROUNDS)), tuple(map(str, rng.permutation(list(THINGS))[:2]))
+        ground, things = (
+            str(rng.choice(GROUNDS)),
+            tuple(map(str, rng.permutation(list(THINGS))[:2])),
+        )
         contents.append((ground, things))
         captions.append(str(rng.choice(SAID)).format(*things, GROUND_WORDS[ground]))
     return contents, captions
@@ -42,9 +45,14 @@ def main() -> None:
     contents, captions = captioned(240, seed=0)
     counts = Counter(word for caption in captions for word in words(caption))
     vocabulary = sorted(w for w, n in counts.items() if RAREST <= n <= COMMONEST * len(captions))
-    labels = [tuple(i for i, word in enumerate(vocabulary) if word in words(caption)) for caption in captions]
+    labels = [
+        tuple(i for i, word in enumerate(vocabulary) if word in words(caption))
+        for caption in captions
+    ]
     model = linear_svm(
-        seewhy.load_model(), Composites(contents, labels, vocabulary, multi_label=True), regularisation=0.01
+        seewhy.load_model(),
+        Composites(contents, labels, vocabulary, multi_label=True),
+        regularisation=0.01,
     )
     new, sentences = captioned(8, seed=1)
     test = Composites(new, [()] * len(new), vocabulary, seed=1)
@@ -53,7 +61,10 @@ def main() -> None:
         things = [*new[i][1], GROUND_WORDS[new[i][0]]]
         ex = seewhy.explain(model, test[i].photo, methods="cam", targets=things)
         pictures.append((test[i].photo, sentence))
-        pictures += [(ex.picture(a, style="heatmap"), f"'{thing}'") for thing, a in zip(things, ex, strict=True)]
+        pictures += [
+            (ex.picture(a, style="heatmap"), f"'{thing}'")
+            for thing, a in zip(things, ex, strict=True)
+        ]
     print(f"{len(vocabulary)} concepts from {len(captions)} captions: {', '.join(vocabulary)}")
     contact_sheet(pictures, columns=8).save(sys.argv[1] if len(sys.argv) > 1 else "concepts.png")
 

@@ -39,7 +39,13 @@ def main() -> None:
         learned, new = one_thing(480, seed=0, size=96), one_thing(48, seed=1, size=96)
     folder = tempfile.mkdtemp()
     model = train(
-        learned, val=new, backbone="timm:resnet18", pretrained=False, epochs=4, batch_size=16, out=folder
+        learned,
+        val=new,
+        backbone="timm:resnet18",
+        pretrained=False,
+        epochs=4,
+        batch_size=16,
+        out=folder,
     ).model
     pictures = []
     for i in range(5):
@@ -48,11 +54,19 @@ def main() -> None:
         heat = ex[0].heatmap()[0].numpy()
         jet = 255 * matplotlib.colormaps["jet"](heat)[:, :, :3]
         seen = np.asarray(photo.resize(heat.shape[::-1]), np.float64)
-        overlay = Image.fromarray(np.uint8(0.3 * jet + 0.5 * seen)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        overlay = Image.fromarray(np.uint8(0.3 * jet + 0.5 * seen)).resize(
+            (SIDE, SIDE), Image.Resampling.BICUBIC
+        )
         said = ex.predictions[0][0]
         pictures += [
-            (photo.resize((SIDE, SIDE), Image.Resampling.BICUBIC), f"true: {new.classes[new.labels[i][0]]}"),
-            (grey(normalize(ex[0].map)[0].numpy()), f"map of '{said.label}', {said.probability:.0%}"),
+            (
+                photo.resize((SIDE, SIDE), Image.Resampling.BICUBIC),
+                f"true: {new.classes[new.labels[i][0]]}",
+            ),
+            (
+                grey(normalize(ex[0].map)[0].numpy()),
+                f"map of '{said.label}', {said.probability:.0%}",
+            ),
             (grey(heat), "at the picture's size"),
             (overlay, "0.3 JET + 0.5 picture"),
         ]

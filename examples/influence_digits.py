@@ -24,7 +24,13 @@ DECAY, STEPS = 1e-3, 360
 
 def train(x: torch.Tensor, y: torch.Tensor) -> nn.Module:
     torch.manual_seed(0)
-    body = [nn.Conv2d(1, 24, 3, 1, 1), nn.ReLU(), nn.Conv2d(24, 48, 3, 2, 1), nn.ReLU(), nn.Conv2d(48, 48, 3, 1, 1)]
+    body = [
+        nn.Conv2d(1, 24, 3, 1, 1),
+        nn.ReLU(),
+        nn.Conv2d(24, 48, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(48, 48, 3, 1, 1),
+    ]
     net = nn.Sequential(*body, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10))
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)
@@ -41,7 +47,10 @@ def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "influence-digits")
     out.mkdir(parents=True, exist_ok=True)
     digits = load_digits()
-    x, y = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None], torch.tensor(digits.target)
+    x, y = (
+        torch.tensor(digits.images / 16, dtype=torch.float32)[:, None],
+        torch.tensor(digits.target),
+    )
     wrong = torch.rand(1500, generator=torch.Generator().manual_seed(0)) < 0.05
     labels = torch.where(wrong, (y[:1500] + 3) % 10, y[:1500])
     model = seewhy.wrap(train(x[:1500], labels), labels=[f"digit {i}" for i in range(10)])
@@ -51,7 +60,9 @@ def main() -> None:
     influence_sheet(index, test, found).save(out / "taught.png")
     suspects = mislabelled(index, 24)
     mislabelled_sheet(index, suspects).save(out / "mislabelled.png")
-    print(f"{sum(bool(wrong[one.index]) for one in suspects)} of the first 24 labels to check are wrong")
+    print(
+        f"{sum(bool(wrong[one.index]) for one in suspects)} of the first 24 labels to check are wrong"
+    )
     print(f"Look at {out / 'taught.png'} and {out / 'mislabelled.png'}")
 
 

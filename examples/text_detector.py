@@ -25,8 +25,31 @@ from seewhy.models.training import train
 from seewhy.render import contact_sheet
 from seewhy.render.boxes import FOUND, outline
 
-PHOTOS = ("chelsea", "coffee", "rocket", "astronaut", "brick", "grass", "gravel", "china.jpg", "flower.jpg")
-WORDS = ("open", "cafe", "exit", "museum", "taxi", "bakery", "stop", "books", "hotel", "24h", "sale", "parking")
+PHOTOS = (
+    "chelsea",
+    "coffee",
+    "rocket",
+    "astronaut",
+    "brick",
+    "grass",
+    "gravel",
+    "china.jpg",
+    "flower.jpg",
+)
+WORDS = (
+    "open",
+    "cafe",
+    "exit",
+    "museum",
+    "taxi",
+    "bakery",
+    "stop",
+    "books",
+    "hotel",
+    "24h",
+    "sale",
+    "parking",
+)
 
 
 @cache
@@ -52,7 +75,9 @@ class Signs(LabelledImages):
         canvas = whole.crop((x, y, x + side, y + side)).resize((self.size, self.size))
         if not self.labels[index][0]:
             return Example(self.names[index], canvas, self.labels[index])
-        font = ImageFont.truetype(str(rng.choice(fonts())), int(self.size * rng.uniform(0.14, 0.26)))
+        font = ImageFont.truetype(
+            str(rng.choice(fonts())), int(self.size * rng.uniform(0.14, 0.26))
+        )
         word = str(rng.choice(WORDS))
         ink = Image.new("L", (round(font.getlength(word)) + 8, font.size * 3 // 2))
         ImageDraw.Draw(ink).text((4, 0), word, font=font, fill=255)
@@ -62,7 +87,9 @@ class Signs(LabelledImages):
         left, top = (int(rng.integers(self.size - extent)) for extent in ink.size)
         canvas.paste(tuple(rng.integers(256, size=3).tolist()), (left, top), ink)
         box = torch.tensor([[left, top, left + ink.width, top + ink.height]])
-        return Example(self.names[index], canvas, (1,), Truth(canvas.size[::-1], box, torch.tensor([1])))
+        return Example(
+            self.names[index], canvas, (1,), Truth(canvas.size[::-1], box, torch.tensor([1]))
+        )
 
 
 def main() -> None:
@@ -71,8 +98,12 @@ def main() -> None:
     model = train(Signs(1200, seed=0), val=Signs(300, seed=1), epochs=4, out=folder).model
     test = Signs(64, seed=2)
     shown = [i for i in range(len(test)) if test.labels[i][0]]
-    ex = seewhy.explain(model, [test[i].photo for i in range(len(test))], methods="cam", targets="text")
-    right = [said[0].index == label for said, (label,) in zip(ex.predictions, test.labels, strict=True)]
+    ex = seewhy.explain(
+        model, [test[i].photo for i in range(len(test))], methods="cam", targets="text"
+    )
+    right = [
+        said[0].index == label for said, (label,) in zip(ex.predictions, test.labels, strict=True)
+    ]
     print(f"of {len(test)} new pictures {sum(right) / len(right):.0%} are told right: text or none")
     pointing = PointingGame(tolerance=1)
     pointing.update(ex[0].map[shown], [test[i].truth for i in shown])

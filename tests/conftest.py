@@ -9,7 +9,9 @@ import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the models of the tests run")
+    parser.addoption(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="where the models of the tests run"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

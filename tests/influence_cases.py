@@ -19,7 +19,9 @@ from tiny_models import TinyCNN, pictures, randomised
 
 N, K = 43, 5
 # the networks' weights are random
-NOT_TRAINED = pytest.mark.filterwarnings("ignore:the model has not converged:seewhy.errors.SeewhyWarning")
+NOT_TRAINED = pytest.mark.filterwarnings(
+    "ignore:the model has not converged:seewhy.errors.SeewhyWarning"
+)
 
 
 @contextmanager
@@ -46,11 +48,15 @@ def held_back() -> tuple[Tensor, Tensor]:
 def prepared(net: nn.Module, **options: Any) -> seewhy.Model:
     """The network with a preprocess, which photos need."""
     size = (12, 12)
-    return seewhy.wrap(net, preprocess=seewhy.Preprocess(size, size, (0.5,) * 3, (0.5,) * 3, "bilinear"), **options)
+    return seewhy.wrap(
+        net, preprocess=seewhy.Preprocess(size, size, (0.5,) * 3, (0.5,) * 3, "bilinear"), **options
+    )
 
 
 def fit(net: Any, data: Any, **options: Any) -> InfluenceIndex:
-    return InfluenceIndex.fit(net, data, **{"solver": "gradient_dot", "batch_size": 8, "shard_rows": 10, **options})
+    return InfluenceIndex.fit(
+        net, data, **{"solver": "gradient_dot", "batch_size": 8, "shard_rows": 10, **options}
+    )
 
 
 def gradient(net: nn.Module, value: Tensor) -> Tensor:
@@ -60,7 +66,12 @@ def gradient(net: nn.Module, value: Tensor) -> Tensor:
 def slow_scores(net: nn.Module, data: Any, tested: Any) -> Tensor:
     """The gradient dot product, picture by picture."""
     sides = [
-        torch.stack([gradient(net, F.cross_entropy(net(x[None]), y[None])) for x, y in zip(*pairs, strict=True)])
+        torch.stack(
+            [
+                gradient(net, F.cross_entropy(net(x[None]), y[None]))
+                for x, y in zip(*pairs, strict=True)
+            ]
+        )
         for pairs in (tested, data)
     ]
     return sides[0] @ sides[1].T / len(data[0])
@@ -71,7 +82,9 @@ class Photos(LabelledImages):
 
     title, multi_label = "photos", False
 
-    def __init__(self, photos: list[Image.Image], labels: list[int], names: list[str] | None = None) -> None:
+    def __init__(
+        self, photos: list[Image.Image], labels: list[int], names: list[str] | None = None
+    ) -> None:
         self.photos, self.classes = photos, tuple("abcde")
         self.labels = [(label,) for label in labels]
         self.names = names or [f"photo-{i}" for i in range(len(photos))]

@@ -17,7 +17,15 @@ def _bumps(i: int) -> list[tuple[float, float, float, float, float]]:
     found = []
     for j in range(3 + i % 3):
         a, b, c, d = ((k * (i + 1) * (j + 2) * 0.618034) % 1 for k in (1.0, 1.7, 2.9, 4.3))
-        found.append((0.2 + 0.6 * a, 0.2 + 0.6 * b, 0.06 + 0.12 * c, 0.06 + 0.12 * d, 1.0 if j == 0 else 0.3 + 0.4 * d))
+        found.append(
+            (
+                0.2 + 0.6 * a,
+                0.2 + 0.6 * b,
+                0.06 + 0.12 * c,
+                0.06 + 0.12 * d,
+                1.0 if j == 0 else 0.3 + 0.4 * d,
+            )
+        )
     return found
 
 
@@ -26,7 +34,9 @@ def blobs(count: int, size: int = 224) -> npt.NDArray[np.float32]:
     y, x = np.mgrid[:size, :size] / size
     found = []
     for i in range(count):
-        field = sum(h * np.exp(-(((x - a) / c) ** 2) - ((y - b) / d) ** 2) for a, b, c, d, h in _bumps(i))
+        field = sum(
+            h * np.exp(-(((x - a) / c) ** 2) - ((y - b) / d) ** 2) for a, b, c, d, h in _bumps(i)
+        )
         found.append((field - np.min(field)) / np.ptp(field))
     return np.stack(found).astype(np.float32)
 
@@ -46,7 +56,9 @@ def true_boxes(count: int, size: int = 224) -> list[list[Box]]:
 
 def components(kept: npt.NDArray[np.bool_], connectivity: int) -> list[tuple[Box, int]]:
     """The tight half-open box and the area of each component of (H, W), in the order of their first pixels."""
-    steps = [(0, 1), (1, 0), (0, -1), (-1, 0)] + [(1, 1), (1, -1), (-1, 1), (-1, -1)] * (connectivity == 8)
+    steps = [(0, 1), (1, 0), (0, -1), (-1, 0)] + [(1, 1), (1, -1), (-1, 1), (-1, -1)] * (
+        connectivity == 8
+    )
     seen, found = np.zeros_like(kept), []
     for start in zip(*np.nonzero(kept), strict=True):
         if seen[start]:
@@ -55,7 +67,12 @@ def components(kept: npt.NDArray[np.bool_], connectivity: int) -> list[tuple[Box
         for y, x in reached:
             for dy, dx in steps:
                 at = (y + dy, x + dx)
-                if 0 <= at[0] < kept.shape[0] and 0 <= at[1] < kept.shape[1] and kept[at] and not seen[at]:
+                if (
+                    0 <= at[0] < kept.shape[0]
+                    and 0 <= at[1] < kept.shape[1]
+                    and kept[at]
+                    and not seen[at]
+                ):
                     seen[at] = True
                     reached.append(at)
         ys, xs = zip(*reached, strict=True)
@@ -74,7 +91,12 @@ def iou(first: Box, second: Box, inclusive: float = 0) -> float:
 
 
 def box_hits(
-    field: Array, truth: Sequence[Box], thresholds: int, need: float, version: int, connectivity: int
+    field: Array,
+    truth: Sequence[Box],
+    thresholds: int,
+    need: float,
+    version: int,
+    connectivity: int,
 ) -> Array:
     """Whether a map is right at each threshold: (thresholds,)."""
     hits = np.zeros(thresholds)
@@ -86,7 +108,9 @@ def box_hits(
     return hits
 
 
-def pixel_ap(fields: Sequence[Array], masks: Sequence[npt.NDArray[np.bool_]], thresholds: int) -> float:
+def pixel_ap(
+    fields: Sequence[Array], masks: Sequence[npt.NDArray[np.bool_]], thresholds: int
+) -> float:
     """Sum of precision times the gain in recall, threshold by threshold, of all pixels together."""
     values = np.concatenate([f.ravel() for f in fields]).astype(np.float64)
     true = np.concatenate([m.ravel() for m in masks])
@@ -115,7 +139,10 @@ def pointing_hit(field: Array, region: npt.NDArray[np.bool_], tolerance: float) 
 
 
 def ilsvrc_error(
-    guesses: Sequence[Sequence[tuple[int, Box]]], truths: Sequence[Sequence[tuple[int, Box]]], k: int, need: float = 0.5
+    guesses: Sequence[Sequence[tuple[int, Box]]],
+    truths: Sequence[Sequence[tuple[int, Box]]],
+    k: int,
+    need: float = 0.5,
 ) -> float:
     """The challenge's flat error: mean over images of min over the first k guesses of min over objects of d.
 
@@ -132,7 +159,9 @@ def ilsvrc_error(
     return total / len(guesses)
 
 
-def ranked_ap(scores: Sequence[float], right: Sequence[bool], positives: int, *, interpolated: bool) -> float:
+def ranked_ap(
+    scores: Sequence[float], right: Sequence[bool], positives: int, *, interpolated: bool
+) -> float:
     """Average precision of predictions by falling score; every distinct score is a place to stop."""
     points = []
     for stop in sorted(set(scores), reverse=True):

@@ -54,7 +54,9 @@ def hires_cam(a: Array, g: Array) -> Array:
 
 def layer_cam(a: Array, g: Array) -> Array:
     """Jiang et al. 2021, eq. 5-7."""
-    return np.maximum(sum((np.maximum(g[k], 0) * a[k] for k in range(len(a))), np.zeros(a.shape[1:])), 0)
+    return np.maximum(
+        sum((np.maximum(g[k], 0) * a[k] for k in range(len(a))), np.zeros(a.shape[1:])), 0
+    )
 
 
 def elementwise_grad_cam(a: Array, g: Array) -> Array:
@@ -101,7 +103,9 @@ CAMS = {
 }
 
 
-def activation_and_gradient(module: nn.Module, layer: nn.Module, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
+def activation_and_gradient(
+    module: nn.Module, layer: nn.Module, x: Tensor, target: int
+) -> tuple[Tensor, Tensor]:
     """Plain autograd, nothing saved: the layer's output before anything is done to it in place, and its gradient."""
     kept: list[Tensor] = []
 
@@ -119,7 +123,9 @@ def activation_and_gradient(module: nn.Module, layer: nn.Module, x: Tensor, targ
     return kept[-1].detach(), gradient
 
 
-def rectified_back(convs: list[nn.Conv2d], fc: nn.Linear, x: Tensor, target: int, rule: str) -> Tensor:
+def rectified_back(
+    convs: list[nn.Conv2d], fc: nn.Linear, x: Tensor, target: int, rule: str
+) -> Tensor:
     """The signal at the input of conv-ReLU-...-conv-ReLU-mean-linear, each step back written out.
 
     `rule`: "gradient", "guided" (Springenberg et al. 2015) or "deconvnet" (Zeiler and Fergus 2014).
@@ -132,7 +138,9 @@ def rectified_back(convs: list[nn.Conv2d], fc: nn.Linear, x: Tensor, target: int
             before.append(x)
             x = x.clamp(min=0)
         g = (fc.weight[target] / (x.shape[2] * x.shape[3]))[None, :, None, None].expand_as(x)
-        for conv, went_in, z in zip(reversed(convs), reversed(inputs), reversed(before), strict=True):
+        for conv, went_in, z in zip(
+            reversed(convs), reversed(inputs), reversed(before), strict=True
+        ):
             if rule != "gradient":
                 g = g * (g > 0)
             if rule != "deconvnet":
@@ -165,7 +173,9 @@ def fullgrad_of_tiny_cnn(net: nn.Module, x: Tensor, target: int) -> tuple[Tensor
     for field in fields:
         for n, one in enumerate(field.detach().abs()):
             scaled = (one - one.min()) / (one.max() - one.min())
-            total[n] += F.interpolate(scaled[None], x.shape[2:], mode="bilinear", align_corners=False)[0].sum(0)
+            total[n] += F.interpolate(
+                scaled[None], x.shape[2:], mode="bilinear", align_corners=False
+            )[0].sum(0)
     parts = sum(field.detach().flatten(1).sum(1) for field in fields) + net.fc.bias[target].detach()
     return total, parts
 
@@ -180,7 +190,9 @@ def _batch_norm_bias(bn: nn.BatchNorm2d) -> Tensor:
     return (bn.bias - bn.running_mean * scale).detach().view(-1, 1, 1)
 
 
-def iou(first: tuple[float, float, float, float], second: tuple[float, float, float, float]) -> float:
+def iou(
+    first: tuple[float, float, float, float], second: tuple[float, float, float, float]
+) -> float:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     shared = max(width, 0) * max(height, 0)

@@ -81,28 +81,66 @@ def test_what_may_be_meant_is_taken(given: dict[str, Any]) -> None:
         ({"share": "half"}, ArgumentTypeError, "share='half' is of type str; give a number"),
         ({"flag": 2}, ArgumentTypeError, "flag=2 is of type int; give True or False"),
         ({"tell": 5}, ArgumentTypeError, "tell=5 is of type int; give a function or None"),
-        ({"options": [("a", 1)]}, ArgumentTypeError, "options=[('a', 1)] is of type list; give a mapping or None"),
-        ({"layer": 5}, ArgumentTypeError, "layer=5 is of type int; give a text or a module or None"),
+        (
+            {"options": [("a", 1)]},
+            ArgumentTypeError,
+            "options=[('a', 1)] is of type list; give a mapping or None",
+        ),
+        (
+            {"layer": 5},
+            ArgumentTypeError,
+            "layer=5 is of type int; give a text or a module or None",
+        ),
         ({"names": "a"}, ArgumentTypeError, "names='a' is of type str; give a list of texts"),
         ({"names": {"a"}}, ArgumentTypeError, "names={'a'} is of type set; give a list of texts"),
-        ({"names": torch.zeros(2)}, ArgumentTypeError, "names=<Tensor of shape (2,)> is of type Tensor; give a list"),
-        ({"shares": [1, NAN]}, ArgumentTypeError, "shares=[1, nan] is of type list; give a list of numbers"),
-        ({"names": ["a", 1]}, ArgumentTypeError, "names=['a', 1] is of type list; give a list of texts"),
+        (
+            {"names": torch.zeros(2)},
+            ArgumentTypeError,
+            "names=<Tensor of shape (2,)> is of type Tensor; give a list",
+        ),
+        (
+            {"shares": [1, NAN]},
+            ArgumentTypeError,
+            "shares=[1, nan] is of type list; give a list of numbers",
+        ),
+        (
+            {"names": ["a", 1]},
+            ArgumentTypeError,
+            "names=['a', 1] is of type list; give a list of texts",
+        ),
         ({"size": (3,)}, ArgumentTypeError, "size=(3,) is of type tuple; give 2 whole numbers"),
-        ({"size": (3, 4.5)}, ArgumentTypeError, "size=(3, 4.5) is of type tuple; give 2 whole numbers"),
+        (
+            {"size": (3, 4.5)},
+            ArgumentTypeError,
+            "size=(3, 4.5) is of type tuple; give 2 whole numbers",
+        ),
         ({"size": 3}, ArgumentTypeError, "size=3 is of type int; give 2 whole numbers"),
-        ({"layers": [3]}, ArgumentTypeError, "layers=[3] is of type list; give a list, each a text or a module"),
+        (
+            {"layers": [3]},
+            ArgumentTypeError,
+            "layers=[3] is of type list; give a list, each a text or a module",
+        ),
         ({"each": 5}, ArgumentTypeError, "each=5 is of type int; give a text or a list of texts"),
-        ({"each": np.array("a")}, ArgumentTypeError, "of type ndarray; give a text or a list of texts"),
+        (
+            {"each": np.array("a")},
+            ArgumentTypeError,
+            "of type ndarray; give a text or a list of texts",
+        ),
         ({"each": torch.zeros(2).to_sparse()}, ArgumentTypeError, "give a text or a list of texts"),
-        ({"each": torch.zeros(2, device="meta")}, ArgumentTypeError, "give a text or a list of texts"),
+        (
+            {"each": torch.zeros(2, device="meta")},
+            ArgumentTypeError,
+            "give a text or a list of texts",
+        ),
         ({"how": "median"}, InputError, "how='median' is not known; use 'mean', 'max'"),
         ({"how": 5}, ArgumentTypeError, "how=5 is of type int; give 'mean' or 'max'"),
         ({"path": 5}, ArgumentTypeError, "path=5 is of type int; give a text or a path"),
         ({"output": "probability"}, InputError, "output='probability' is not known; use 'logit'"),
     ],
 )
-def test_what_cannot_be_meant_is_told_in_one_line(given: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_what_cannot_be_meant_is_told_in_one_line(
+    given: dict[str, Any], error: type[Exception], said: str
+) -> None:
     with pytest.raises(error) as raised:
         ask(**given)
     assert isinstance(raised.value, SeewhyError)

@@ -9,7 +9,15 @@ from seewhy.influence.solvers import find_solver
 from seewhy.maps.boxes import RULES, find_rule
 from seewhy.methods.catalog import METHODS, find_method
 from seewhy.metrics.catalog import LOCALIZATION, METRICS, find_metric
-from seewhy.names import Spellings, check_classes, check_device, find_name, known_name, split_names, split_targets
+from seewhy.names import (
+    Spellings,
+    check_classes,
+    check_device,
+    find_name,
+    known_name,
+    split_names,
+    split_targets,
+)
 from seewhy.render.styles import find_style
 
 FORMS = ("probability", "margin")
@@ -76,17 +84,35 @@ def test_a_label_with_a_comma_stays_one_target() -> None:
     labels = Spellings(["crane, bird", "crane, machine", "cat", "dog/wolf"])
     assert split_targets("top3,top1", labels, FORMS) == ["top3", "top1"]
     assert split_targets("crane, bird", labels, FORMS) == ["crane, bird"]
-    assert split_targets("cat,crane, machine,top1", labels, FORMS) == ["cat", "crane, machine", "top1"]
-    assert split_targets("probability:crane, bird,cat", labels, FORMS) == ["probability:crane, bird", "cat"]
+    assert split_targets("cat,crane, machine,top1", labels, FORMS) == [
+        "cat",
+        "crane, machine",
+        "top1",
+    ]
+    assert split_targets("probability:crane, bird,cat", labels, FORMS) == [
+        "probability:crane, bird",
+        "cat",
+    ]
     assert split_targets("margin:cat/crane, bird", labels, FORMS) == ["margin:cat/crane, bird"]
     assert split_targets("top3,1", None, FORMS) == ["top3", "1"]
 
 
 def test_classes_in_targets_are_checked() -> None:
     labels = Spellings(["tiger cat", "crane", "crane", "dog/wolf"])
-    for right in ("top3", "tiger cat", "probability:tiger cat", "margin:tiger cat/0", "0", "margin:dog/wolf/tiger cat"):
+    for right in (
+        "top3",
+        "tiger cat",
+        "probability:tiger cat",
+        "margin:tiger cat/0",
+        "0",
+        "margin:dog/wolf/tiger cat",
+    ):
         check_classes(right, labels, FORMS)
-    for wrong, said in (("cat", "'tiger cat'"), ("probability:cat", "'tiger cat'"), ("crane", r"1 \(crane\), 2")):
+    for wrong, said in (
+        ("cat", "'tiger cat'"),
+        ("probability:cat", "'tiger cat'"),
+        ("crane", r"1 \(crane\), 2"),
+    ):
         with pytest.raises(TargetError, match=said):
             check_classes(wrong, labels, FORMS)
     with pytest.raises(TargetError, match="target 'cat' is not a label"):

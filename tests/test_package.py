@@ -26,7 +26,10 @@ def test_importing_seewhy_imports_nothing_heavy() -> None:
     heavy = "('torch', 'timm', 'torchvision', 'numpy', 'matplotlib', 'rich')"
     code = f"import sys, seewhy; print([m for m in {heavy} if m in sys.modules])"
     assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
     )
 
 
@@ -55,7 +58,11 @@ def resolve(name: str) -> object:
     parts = name.split(".")
     found: object = importlib.import_module(parts[0])
     for i, part in enumerate(parts[1:], 2):
-        found = getattr(found, part) if hasattr(found, part) else importlib.import_module(".".join(parts[:i]))
+        found = (
+            getattr(found, part)
+            if hasattr(found, part)
+            else importlib.import_module(".".join(parts[:i]))
+        )
     return found
 
 
@@ -64,10 +71,16 @@ def named_in(page: Path) -> set[str]:
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL))
     dotted = {name.rstrip(".") for name in re.findall(r"\bseewhy\.[A-Za-z_.]+", code)}
     lines = re.findall(r"\bfrom (seewhy[\w.]*) import ([\w, ]+)", code)
-    return dotted | {f"{module}.{name.split()[0]}" for module, names in lines for name in names.split(",")}
+    return dotted | {
+        f"{module}.{name.split()[0]}" for module, names in lines for name in names.split(",")
+    }
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md")))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -44,7 +44,13 @@ LONG = """
     text="\n" * 400,
 )
 # 3 lines of choose, 20 of branching, 40 of lasting
-LENGTHS = [5, 8, 9, *(n for _ in range(10) for n in (len("if x == 0:"), len("return 0"))), *([6] * 40)]
+LENGTHS = [
+    5,
+    8,
+    9,
+    *(n for _ in range(10) for n in (len("if x == 0:"), len("return 0"))),
+    *([6] * 40),
+]
 FIGURES = {
     "complex_functions": 1,
     "long_functions": 1,
@@ -57,7 +63,9 @@ FIGURES = {
 
 def run(folder: Path, *options: str) -> tuple[int, str]:
     where = ["--source", str(folder / "src"), "--committed", str(folder / "ratchets.json")]
-    done = subprocess.run([sys.executable, str(SCRIPT), *where, *options], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *where, *options], capture_output=True, text=True
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -90,7 +98,9 @@ def test_figures_are_those_counted_by_hand(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_that_is_worse_fails_and_one_that_is_better_is_to_be_committed(tree: Path, name: str) -> None:
+def test_a_figure_that_is_worse_fails_and_one_that_is_better_is_to_be_committed(
+    tree: Path, name: str
+) -> None:
     (tree / "ratchets.json").write_text(json.dumps({**FIGURES, name: FIGURES[name] - 1}))
     status, said = run(tree)
     assert status == 1

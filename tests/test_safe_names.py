@@ -77,7 +77,14 @@ def test_a_stem_is_a_file_everywhere(tmp_path: Path, name: str) -> None:
 
 
 def test_stems_are_no_files_that_we_write() -> None:
-    ours = ["explanation.json", "report.html", "maps.npz", "evaluation.csv", "explanation.json.part", "a.lock"]
+    ours = [
+        "explanation.json",
+        "report.html",
+        "maps.npz",
+        "evaluation.csv",
+        "explanation.json.part",
+        "a.lock",
+    ]
     assert [file_stem(name) for name in ours] == [f"{name}_" for name in ours]
     assert [file_stem(name) for name in ("cat", "IMG_1.2", "a b")] == ["cat", "IMG_1.2", "a_b"]
 
@@ -102,10 +109,15 @@ def test_a_text_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text() == "bad\\xff\\xfe.jpg,two\\nlines\n"
 
 
-def test_a_table_holds_whatever_the_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_holds_whatever_the_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     terminal = Console(highlight=False, force_terminal=True, no_color=True, width=80)
     monkeypatch.setattr("seewhy.cli.show.Console", lambda **_: terminal)
-    rows = [{"photo": name, "explained": "tiger cat", "status": "ok"} for name in ("x" * 251 + ".jpg", "\x1b[2J\n")]
+    rows = [
+        {"photo": name, "explained": "tiger cat", "status": "ok"}
+        for name in ("x" * 251 + ".jpg", "\x1b[2J\n")
+    ]
     table("Why", rows)
     lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
     assert lines[0].split() == ["photo", "explained", "status"]

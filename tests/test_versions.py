@@ -14,7 +14,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def stated(*extras: str) -> dict[str, Requirement]:
     """What seewhy needs, with these extras."""
-    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]
+    texts = [
+        *PROJECT["dependencies"],
+        *(text for extra in extras for text in PROJECT["optional-dependencies"][extra]),
+    ]
     return {one.name: one for one in map(Requirement, texts) if one.name != PROJECT["name"]}
 
 

@@ -23,7 +23,9 @@ def randomised(module: M, seed: int = 0, *, train: bool = False) -> M:
         for part in module.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 fill(part.running_mean, 0.0, 0.2)
-                part.running_var.copy_(0.5 + torch.rand(part.running_var.shape, generator=generator))
+                part.running_var.copy_(
+                    0.5 + torch.rand(part.running_var.shape, generator=generator)
+                )
         for parameter in module.parameters():
             if parameter.ndim >= 2:
                 fill(parameter, 0.0, (2 / max(parameter[0].numel(), 1)) ** 0.5)
@@ -33,7 +35,9 @@ def randomised(module: M, seed: int = 0, *, train: bool = False) -> M:
     return module.train(train)
 
 
-def pictures(n: int = 2, size: tuple[int, int] | int = 32, *, seed: int = 0, channels: int = 3) -> Tensor:
+def pictures(
+    n: int = 2, size: tuple[int, int] | int = 32, *, seed: int = 0, channels: int = 3
+) -> Tensor:
     """(N, C, H, W): smooth blobs with some noise, about zero."""
     h, w = (size, size) if isinstance(size, int) else size
     generator = torch.Generator().manual_seed(1000 + seed)
@@ -70,8 +74,14 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.conv2, self.bn2 = (
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +94,9 @@ class Block(nn.Module):
 class TinyResNet(nn.Module):
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
         self.layer1 = Block(8)
         self.down = nn.Conv2d(8, 12, 3, 2, 1)
         self.layer2 = Block(12)
@@ -120,9 +132,13 @@ class Called(nn.Module):
 class Rectified(nn.Module):
     """Three convolutions with the rectifier that is given, in whatever form it is called."""
 
-    def __init__(self, rectify: Callable[[Tensor], Tensor | None] | nn.Module, *, used: bool = True) -> None:
+    def __init__(
+        self, rectify: Callable[[Tensor], Tensor | None] | nn.Module, *, used: bool = True
+    ) -> None:
         super().__init__()
-        self.convs = nn.ModuleList([nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1), nn.Conv2d(6, 6, 3, 2, 1)])
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1), nn.Conv2d(6, 6, 3, 2, 1)]
+        )
         self.fc = nn.Linear(6, 4)
         self.rectify = rectify if isinstance(rectify, nn.Module) else Called(rectify)
         self.used = used
@@ -140,7 +156,13 @@ class Rectified(nn.Module):
 class Returning(nn.Module):
     """TinyCNN whose second stage and whose answer come packed in something."""
 
-    def __init__(self, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor], *, answer: bool = False) -> None:
+    def __init__(
+        self,
+        pack: Callable[[Tensor], Any],
+        unpack: Callable[[Any], Tensor],
+        *,
+        answer: bool = False,
+    ) -> None:
         super().__init__()
         self.net = TinyCNN()
         self.stage = _Stage(self.net, pack)
@@ -164,7 +186,14 @@ def tiny_vit(classes: int = 5, **options: Any) -> nn.Module:
     """timm's VisionTransformer at 32 pixels, three narrow blocks."""
     from timm.models.vision_transformer import VisionTransformer
 
-    settings = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": classes}
+    settings = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 3,
+        "num_heads": 2,
+        "num_classes": classes,
+    }
     return randomised(VisionTransformer(**{**settings, **options}))
 
 
@@ -204,7 +233,10 @@ def offloaded(module: nn.Module) -> nn.Module:
     """The module with its weights on the meta device, which hooks bring for each call of a part, as accelerate's do."""
     for part in module.modules():
         own = dict(part._parameters)
-        away = {name: None if p is None else nn.Parameter(p.detach().to("meta")) for name, p in own.items()}
+        away = {
+            name: None if p is None else nn.Parameter(p.detach().to("meta"))
+            for name, p in own.items()
+        }
         if own:
             part.register_forward_pre_hook(lambda p, args, own=own: p._parameters.update(own))
             part.register_forward_hook(lambda p, args, said, away=away: p._parameters.update(away))

@@ -45,10 +45,16 @@ class Squares(LabelledImages):
         edge: int = 8,
         shaded: bool = False,
     ) -> None:
-        self.title, self.classes, self.multi_label = f"squares, {split}", ("red", "green", "blue"), multi_label
+        self.title, self.classes, self.multi_label = (
+            f"squares, {split}",
+            ("red", "green", "blue"),
+            multi_label,
+        )
         self.key, self.edge, self.weakest = sum(map(ord, split)), edge, 80 if shaded else 220
         self.names = [f"{split}-{i}" for i in range(count)]
-        kinds = [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), ()] if multi_label else [(0,), (1,), (2,)]
+        kinds = (
+            [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), ()] if multi_label else [(0,), (1,), (2,)]
+        )
         self.labels = [kinds[i % len(kinds)] for i in range(count)]
 
     def __getitem__(self, index: int) -> Example:

@@ -33,7 +33,20 @@ _WORDS: dict[Kind, str] = {
 _BY_NAME = {"Image": "a picture", "Module": "a module"}  # of classes that are not loaded for this
 _SEVERAL = (Iterable, Sequence, list, tuple, set, frozenset)
 _READ_ELSEWHERE = frozenset(  # these have readers of their own, which know more of them
-    ("self", "cls", "model", "module", "x", "target", "targets", "labels", "output", "args", "kwargs", "inputs")
+    (
+        "self",
+        "cls",
+        "model",
+        "module",
+        "x",
+        "target",
+        "targets",
+        "labels",
+        "output",
+        "args",
+        "kwargs",
+        "inputs",
+    )
 )
 _LONGEST = 80
 _LOOKED_AT = 1000  # members of a list
@@ -61,7 +74,9 @@ def checked_class(kind: type[R]) -> type[R]:
     return kind
 
 
-def check_arguments(function: Callable[..., object], given: Sequence[object], named: Mapping[str, object]) -> None:
+def check_arguments(
+    function: Callable[..., object], given: Sequence[object], named: Mapping[str, object]
+) -> None:
     """Says which argument is of a type that the function does not take; what is missing or unknown, Python says.
 
     Raises:
@@ -92,13 +107,19 @@ def check_like(name: str, value: object, default: object) -> None:
 
 
 def _refusal(name: str, value: object, kind: Kind) -> SeewhyError:
-    options = [option for part in _parts(kind) if _plain(part) is Literal for option in get_args(part)]
+    options = [
+        option for part in _parts(kind) if _plain(part) is Literal for option in get_args(part)
+    ]
     if type(value) in map(type, options):
-        return InputError(f"{name}={brief(value)} is not known; use {', '.join(map(repr, options))}")
+        return InputError(
+            f"{name}={brief(value)} is not known; use {', '.join(map(repr, options))}"
+        )
     accepted = " or ".join(dict.fromkeys(_words(kind)))
     if isinstance(value, float) and value != value:  # NaN is not itself
         return InputError(f"{name}=nan is not a number; give {accepted}")
-    return ArgumentTypeError(f"{name}={brief(value)} is of type {type(value).__name__}; give {accepted}")
+    return ArgumentTypeError(
+        f"{name}={brief(value)} is of type {type(value).__name__}; give {accepted}"
+    )
 
 
 def brief(value: object) -> str:
@@ -229,7 +250,9 @@ def _words_of_one(kind: Kind) -> list[str]:
     if plain in _SEVERAL:
         return [_several_in_words(get_args(kind))]
     name = getattr(plain, "__name__", str(plain))
-    return [_WORDS.get(plain) or _BY_NAME.get(name) or f"{'an' if name[0] in 'AEIO' else 'a'} {name}"]
+    return [
+        _WORDS.get(plain) or _BY_NAME.get(name) or f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+    ]
 
 
 def _several_in_words(kinds: Sequence[Kind]) -> str:

@@ -54,7 +54,9 @@ class MissingPackageError(SeewhyError, ImportError):
     """A package that only this needs is not installed."""
 
     def __init__(self, feature: str, package: str) -> None:
-        super().__init__(f"{feature} needs {package}, which is not installed: pip install {package}")
+        super().__init__(
+            f"{feature} needs {package}, which is not installed: pip install {package}"
+        )
 
 
 class MissingExtraError(SeewhyError, ImportError):
@@ -76,7 +78,9 @@ def did_you_mean(name: str, known: Iterable[str], *, most: int = 5) -> str:
     """
     lowered = {known_name.lower(): known_name for known_name in known}
     near = _nearest(name.lower(), list(lowered))[:most] if _words(name) else []
-    return "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?" if near else ""
+    return (
+        "; did you mean " + " or ".join(f"'{lowered[low]}'" for low in near) + "?" if near else ""
+    )
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:

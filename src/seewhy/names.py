@@ -13,7 +13,9 @@ _SHOWN = 4  # of several classes of one name
 _TOP = re.compile(r"top\d+")
 
 
-def find_name(given: str, known: Iterable[str], titles: Mapping[str, str] | None = None) -> str | None:
+def find_name(
+    given: str, known: Iterable[str], titles: Mapping[str, str] | None = None
+) -> str | None:
     """Which of the known names is meant; None for none, or for several.
 
     A name is found as it is, else whatever its case, blanks and hyphens: "Grad-CAM", "gradcam" and "grad cam" are
@@ -22,12 +24,21 @@ def find_name(given: str, known: Iterable[str], titles: Mapping[str, str] | None
     names = list(known)
     if given in names:
         return given
-    meant = {name for name in names if plain(given) in (plain(name), plain((titles or {}).get(name, name)))}
+    meant = {
+        name
+        for name in names
+        if plain(given) in (plain(name), plain((titles or {}).get(name, name)))
+    }
     return meant.pop() if len(meant) == 1 else None
 
 
 def known_name(
-    given: str, known: Iterable[str], *, what: str, titles: Mapping[str, str] | None = None, ways: str = ""
+    given: str,
+    known: Iterable[str],
+    *,
+    what: str,
+    titles: Mapping[str, str] | None = None,
+    ways: str = "",
 ) -> str:
     """As `find_name`, of what there has to be.
 
@@ -55,7 +66,9 @@ def check_option(of: str, option: str, known: Iterable[str]) -> None:
     names = list(known)
     if option not in names:
         hint = did_you_mean(option, names)
-        raise InputError(f"{of} has no option {option!r}{hint}; its options: {', '.join(names) or 'none'}")
+        raise InputError(
+            f"{of} has no option {option!r}{hint}; its options: {', '.join(names) or 'none'}"
+        )
 
 
 def check_device(name: str, kinds: Iterable[str]) -> None:
@@ -74,7 +87,9 @@ def check_device(name: str, kinds: Iterable[str]) -> None:
 
 def plain(name: str) -> str:
     """A name without case, blanks, hyphens and spellings that differ between countries; "++" is "pp"."""
-    letters = re.sub(r"[^\w]|_", "", name.casefold().replace("+", "p").replace("\N{MULTIPLICATION SIGN}", "x"))
+    letters = re.sub(
+        r"[^\w]|_", "", name.casefold().replace("+", "p").replace("\N{MULTIPLICATION SIGN}", "x")
+    )
     return letters.replace("iz", "is").replace("gray", "grey")
 
 
@@ -155,7 +170,9 @@ class Spellings:
         folded = name.strip().casefold()
         if not folded:
             return []
-        return self._written.get(name) or self._whole.get(folded) or self._synonyms.get(folded) or []
+        return (
+            self._written.get(name) or self._whole.get(folded) or self._synonyms.get(folded) or []
+        )
 
     def column(self, name: str, *, asked: str = "target") -> int:
         """The column that a text names, or the number it is.
@@ -167,8 +184,12 @@ class Spellings:
         if len(found) == 1:
             return found[0]
         if found:
-            several = ", ".join(f"{i} ({self.labels[i]})" for i in found[:_SHOWN])  # ImageNet has two cranes
-            raise TargetError(f"{asked} {name!r} is the name of several classes: {several}; give the index")
+            several = ", ".join(
+                f"{i} ({self.labels[i]})" for i in found[:_SHOWN]
+            )  # ImageNet has two cranes
+            raise TargetError(
+                f"{asked} {name!r} is the name of several classes: {several}; give the index"
+            )
         number = as_number(name)
         if number is not None and not self._all_numbers:
             return number
@@ -206,4 +227,7 @@ def _padded(text: str, width: int) -> str:
 
 def _columns_of(text: str) -> int:
     """How wide a terminal shows a text."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )

@@ -30,7 +30,9 @@ def open(folder: str | os.PathLike[str]) -> Explanation | Evaluation:
     folder = Path(folder)
     head = read_head(folder) if is_run_folder(folder) else None
     if head is None:
-        raise InputError(f"'{folder}' holds no run of seewhy; give a folder that 'seewhy explain' or save() wrote")
+        raise InputError(
+            f"'{folder}' holds no run of seewhy; give a folder that 'seewhy explain' or save() wrote"
+        )
     kind = head["kind"]
     if kind == "explanation":
         from .methods.saved import open_explanation
@@ -41,5 +43,9 @@ def open(folder: str | os.PathLike[str]) -> Explanation | Evaluation:
 
         return open_evaluation(folder, kind)
     if kind in _PLAIN:
-        raise InputError(f"'{folder}' holds {kind}, which are plain JSON: read '{folder / _PLAIN[kind]}'")
-    raise InputError(f"'{folder}' holds a run of kind {kind!r}, which this seewhy does not know; use a newer one")
+        raise InputError(
+            f"'{folder}' holds {kind}, which are plain JSON: read '{folder / _PLAIN[kind]}'"
+        )
+    raise InputError(
+        f"'{folder}' holds a run of kind {kind!r}, which this seewhy does not know; use a newer one"
+    )

@@ -39,7 +39,10 @@ def heard() -> Iterator[list[str]]:
 
 def together(parts: Sequence[Remarks], images: int) -> Remarks:
     """For each image the remarks of all the parts, each once; a part without any is ()."""
-    return tuple(tuple(dict.fromkeys(said for part in parts if part for said in part[i])) for i in range(images))
+    return tuple(
+        tuple(dict.fromkeys(said for part in parts if part for said in part[i]))
+        for i in range(images)
+    )
 
 
 def _levels_to_the_caller() -> int:

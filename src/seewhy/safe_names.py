@@ -9,10 +9,16 @@ from __future__ import annotations
 import re
 
 # What moves a cursor, breaks a line or turns the direction of what follows; and bytes that are no UTF-8.
-_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_NOT_SHOWN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _LINE_ENDS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, on Windows
-_OURS = re.compile(r".*\.(part|lock|jsonl?|npz|html|csv|parquet|png)", re.IGNORECASE)  # what we write beside
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE
+)  # devices, on Windows
+_OURS = re.compile(
+    r".*\.(part|lock|jsonl?|npz|html|csv|parquet|png)", re.IGNORECASE
+)  # what we write beside
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -37,8 +37,21 @@ def test_explain_writes_pictures_and_prints_a_table_and_remarks_beside_it(
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def test_json_is_one_object_and_nothing_else(cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["explain", str(cat), "-M", "grad_cam", "-M", "saliency", "-t", "tabby", "-t", "margin:tabby/tiger cat"]
+def test_json_is_one_object_and_nothing_else(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "explain",
+        str(cat),
+        "-M",
+        "grad_cam",
+        "-M",
+        "saliency",
+        "-t",
+        "tabby",
+        "-t",
+        "margin:tabby/tiger cat",
+    ]
     assert run([*arguments, "--json", "-o", str(tmp_path)]) == 0
     told = json.loads(capsys.readouterr().out)
     entries = told["images"][0]["attributions"]
@@ -52,7 +65,17 @@ def test_json_is_one_object_and_nothing_else(cat: Path, tmp_path: Path, capsys: 
 def test_the_ledger_is_a_table_for_people_and_part_of_the_json(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["explain", str(cat), "-M", "lrp", "-M", "grad_cam", "--ledger", "-o", str(tmp_path)]
+    arguments = [
+        "explain",
+        str(cat),
+        "-M",
+        "lrp",
+        "-M",
+        "grad_cam",
+        "--ledger",
+        "-o",
+        str(tmp_path),
+    ]
     assert run(arguments) == 0
     told = capsys.readouterr()
     said = told.out + told.err
@@ -72,24 +95,43 @@ def test_the_ledger_is_a_table_for_people_and_part_of_the_json(
 def test_perturbation_methods_take_options_and_warn_in_one_line(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    options = ["-O", "rise.samples=16", "-O", "rise.masks=iid", "-O", "lime.samples=20", "-O", "lime.superpixels=slic"]
+    options = [
+        "-O",
+        "rise.samples=16",
+        "-O",
+        "rise.masks=iid",
+        "-O",
+        "lime.samples=20",
+        "-O",
+        "lime.superpixels=slic",
+    ]
     arguments = ["explain", str(cat), "-M", "rise", "-M", "lime", *options, "-o", str(tmp_path)]
     warnings.simplefilter("always")
     assert run([*arguments, "--json"]) == 0
     said = capsys.readouterr()
     rise, lime = json.loads(said.out)["images"][0]["attributions"]
-    assert (rise["facts"]["samples"], rise["options"]["samples"], rise["options"]["masks"]) == (16, 16, "iid")
+    assert (rise["facts"]["samples"], rise["options"]["samples"], rise["options"]["masks"]) == (
+        16,
+        16,
+        "iid",
+    )
     assert lime["facts"]["samples"] == 20
-    assert all(line.startswith("seewhy: ") or " takes about " in line for line in said.err.splitlines())
+    assert all(
+        line.startswith("seewhy: ") or " takes about " in line for line in said.err.splitlines()
+    )
     stored = np.load(tmp_path / "cat" / "maps.npz")
     assert stored["rise.top1.interval"].shape == stored["rise.top1"].shape == (224, 224)
     assert run(["explain", str(cat), "-M", "rise", "-O", "samples=3", "-o", str(tmp_path)]) == 1
     assert "is not METHOD.OPTION=VALUE" in capsys.readouterr().err
-    assert run(["explain", str(cat), "-M", "rise", "-O", "rise.sampels=3", "-o", str(tmp_path)]) == 1
+    assert (
+        run(["explain", str(cat), "-M", "rise", "-O", "rise.sampels=3", "-o", str(tmp_path)]) == 1
+    )
     assert "did you mean 'samples'" in capsys.readouterr().err
 
 
-def test_demo_explains_its_photos_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_explains_its_photos_and_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["demo", "--out", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr()
     assert "espresso" in said.out
@@ -128,8 +170,25 @@ def test_a_folder_with_a_bad_file_is_explained_without_it(
 def test_labels_from_a_file(cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = tmp_path / "labels.txt"
     names.write_text("\n".join(f"thing {i}" for i in range(1000)))
-    assert run(["explain", str(cat), "--labels", str(names), "-t", "thing 281", "-o", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["images"][0]["attributions"][0]["label"] == "thing 281"
+    assert (
+        run(
+            [
+                "explain",
+                str(cat),
+                "--labels",
+                str(names),
+                "-t",
+                "thing 281",
+                "-o",
+                str(tmp_path),
+                "--json",
+            ]
+        )
+        == 0
+    )
+    assert (
+        json.loads(capsys.readouterr().out)["images"][0]["attributions"][0]["label"] == "thing 281"
+    )
 
 
 def test_a_labels_file_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -143,20 +202,41 @@ def test_a_labels_file_with_a_byte_order_mark(tmp_path: Path) -> None:
         (["explain", "nowhere.jpg"], "image 'nowhere.jpg' does not exist"),
         (["explain", "{cat}", "--model", "timm:resnet5o"], "did you mean 'resnet50'"),
         (["explain", "{cat}", "--method", "grad_cma"], "did you mean 'grad_cam'"),
-        (["explain", "{cat}", "--layer", "bn3"], "layer 'bn3' is not in EfficientNet; did you mean 'bn2'"),
+        (
+            ["explain", "{cat}", "--layer", "bn3"],
+            "layer 'bn3' is not in EfficientNet; did you mean 'bn2'",
+        ),
         (["explain", "{cat}", "--target", "1000"], "target 1000 is not a class"),
         (["explain", "{cat}", "--target", "tabbi"], "did you mean 'tabby'"),
         (["explain", "{cat}", "--style", "pretty"], "pretty"),
         (["explain", "{cat}", "--fuse", "colour"], "--fuse 'colour' cannot be fused over"),
-        (["explain", "{cat}", "--labels", "nowhere.txt"], "labels file 'nowhere.txt' cannot be read"),
+        (
+            ["explain", "{cat}", "--labels", "nowhere.txt"],
+            "labels file 'nowhere.txt' cannot be read",
+        ),
         (["explain", "{cat}", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["explain", "{cat}", "--target", ""], "target '' is not a label of the model\n"),
         (["explain", "{cat}", "--target", "top0"], "the model has 1000; give 'top1' to 'top1000'"),
-        (["explain", "{cat}", "-M", "rise", "-O", "rise.samples=many"], "rise.samples='many' is not a number"),
-        (["explain", "{cat}", "-M", "rise", "-O", "rise.samples=20.5"], "'rise.samples=20.5' is not a whole number"),
-        (["explain", "{cat}", "-M", "lrp", "-O", "lrp.strict=maybe"], "lrp.strict='maybe' is not true or false"),
-        (["evaluate", "{cat}", "--metric", "deletion:step=few"], "deletion:step='few' is not a number"),
-        (["evaluate", "{cat}0", "{cat}1"], "none of the 2 pictures can be read; the first: image '"),
+        (
+            ["explain", "{cat}", "-M", "rise", "-O", "rise.samples=many"],
+            "rise.samples='many' is not a number",
+        ),
+        (
+            ["explain", "{cat}", "-M", "rise", "-O", "rise.samples=20.5"],
+            "'rise.samples=20.5' is not a whole number",
+        ),
+        (
+            ["explain", "{cat}", "-M", "lrp", "-O", "lrp.strict=maybe"],
+            "lrp.strict='maybe' is not true or false",
+        ),
+        (
+            ["evaluate", "{cat}", "--metric", "deletion:step=few"],
+            "deletion:step='few' is not a number",
+        ),
+        (
+            ["evaluate", "{cat}0", "{cat}1"],
+            "none of the 2 pictures can be read; the first: image '",
+        ),
         (["explain"], "Missing argument"),
         (["expalin"], "No such command 'expalin'"),
     ],
@@ -222,12 +302,20 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     from seewhy.data import disk
 
     assert run(["demo", "-o", str(cat)]) == 1
-    assert "cannot be made a folder: File exists; give one where you may write" in capsys.readouterr().err
+    assert (
+        "cannot be made a folder: File exists; give one where you may write"
+        in capsys.readouterr().err
+    )
     monkeypatch.setattr(disk.os, "access", lambda _, mode: not mode & disk.os.W_OK)
-    monkeypatch.setattr(parsing, "load_model", lambda *_, **__: pytest.fail("the model is not needed yet"))
+    monkeypatch.setattr(
+        parsing, "load_model", lambda *_, **__: pytest.fail("the model is not needed yet")
+    )
     for command in ("localize", "evaluate"):
         assert run([command, str(cat), "-o", str(tmp_path)]) == 1
-        assert "cannot be written into; change its rights, or give another folder" in capsys.readouterr().err
+        assert (
+            "cannot be written into; change its rights, or give another folder"
+            in capsys.readouterr().err
+        )
 
 
 def test_a_full_disk_is_one_line(
@@ -241,12 +329,15 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(ExplanationWriter, "add", full)
     assert run(["explain", str(cat), "-o", str(tmp_path)]) == 1
     said = (
-        "seewhy: 'maps.npz' cannot be read or written: No space left on device; check its rights, and the disk's room\n"
+        "seewhy: 'maps.npz' cannot be read or written: No space left on device; "
+        "check its rights, and the disk's room\n"
     )
     assert capsys.readouterr().err == said
 
 
-def test_names_with_brackets_are_no_markup(cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_with_brackets_are_no_markup(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "my [red]photos[-bold]"
     folder.mkdir()
     (folder / "[cat].jpg").write_bytes(cat.read_bytes())
@@ -256,7 +347,9 @@ def test_names_with_brackets_are_no_markup(cat: Path, tmp_path: Path, capsys: py
         assert run([command, str(folder), "-o", str(out)]) == 1
         told = capsys.readouterr()
         said = told.out + told.err
-        assert all(name in said for name in ("[cat].jpg", "[red]photos[-bold]/[dog].jpg", "[bold]out[red]"))
+        assert all(
+            name in said for name in ("[cat].jpg", "[red]photos[-bold]/[dog].jpg", "[bold]out[red]")
+        )
 
 
 def test_a_second_run_does_not_explain_what_the_first_wrote(
@@ -271,7 +364,9 @@ def test_a_second_run_does_not_explain_what_the_first_wrote(
         assert [one if isinstance(one, str) else one["name"] for one in told] == ["cat.jpg"]
 
 
-def test_without_a_command_the_help_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_the_help_is_all_that_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for arguments in ([], ["influence"]):
         assert run(arguments) == 1
         said = capsys.readouterr()

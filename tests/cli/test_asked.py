@@ -14,10 +14,16 @@ from seewhy.cli.asked import asked_fuse, asked_methods, check_options
 from seewhy.errors import InputError
 
 _WRONG = [
-    (["explain", "x.jpg", "--method", "grad_cma"], "method 'grad_cma' is unknown; did you mean 'grad_cam'"),
+    (
+        ["explain", "x.jpg", "--method", "grad_cma"],
+        "method 'grad_cma' is unknown; did you mean 'grad_cam'",
+    ),
     (["explain", "x.jpg", "--method", "rise,grad_cma"], "method 'grad_cma' is unknown"),
     (["explain", "x.jpg", "--method", "smooth:gard_cam"], "method 'gard_cam' is unknown"),
-    (["explain", "x.jpg", "--style", "heatmpa"], "style 'heatmpa' is unknown; did you mean 'heatmap'"),
+    (
+        ["explain", "x.jpg", "--style", "heatmpa"],
+        "style 'heatmpa' is unknown; did you mean 'heatmap'",
+    ),
     (["explain", "x.jpg", "--device", "cdua"], "device 'cdua' cannot be used; did you mean 'cuda'"),
     (["explain", "x.jpg", "--device", "meta"], "device 'meta' cannot be used"),
     (["explain", "x.jpg", "--target", "cat"], "did you mean 'tiger cat' or 'Persian cat'"),
@@ -27,14 +33,32 @@ _WRONG = [
         "rise has no option 'sampels'; did you mean 'samples'",
     ),
     (["explain", "x.jpg", "-M", "rise", "-O", "rise.running=3"], "rise has no option 'running'"),
-    (["explain", "x.jpg", "-O", "rise.samples=3"], "of a method that is not asked for; add --method rise to grad_cam"),
+    (
+        ["explain", "x.jpg", "-O", "rise.samples=3"],
+        "of a method that is not asked for; add --method rise to grad_cam",
+    ),
     (["explain", "x.jpg", "-O", "samples=3"], "is not METHOD.OPTION=VALUE"),
     (["explain", "x.jpg", "--fuse", "method"], "--fuse method would fuse grad_cam with nothing"),
-    (["explain", "x.jpg", "--fuse", "layer", "-l", "bn2"], "--fuse layer would fuse one layer with nothing"),
-    (["explain", "x.jpg", "--fuse", "colour"], "--fuse 'colour' cannot be fused over; use 'layer' or 'method'"),
-    (["evaluate", "x.jpg", "--metric", "delition"], "metric 'delition' is unknown; did you mean 'deletion'"),
-    (["evaluate", "x.jpg", "--metric", "deletion:stpe=9"], "deletion has no option 'stpe'; did you mean 'step'"),
-    (["localize", "x.jpg", "--rule", "cam2061"], "rule 'cam2061' is unknown; did you mean 'cam2016'"),
+    (
+        ["explain", "x.jpg", "--fuse", "layer", "-l", "bn2"],
+        "--fuse layer would fuse one layer with nothing",
+    ),
+    (
+        ["explain", "x.jpg", "--fuse", "colour"],
+        "--fuse 'colour' cannot be fused over; use 'layer' or 'method'",
+    ),
+    (
+        ["evaluate", "x.jpg", "--metric", "delition"],
+        "metric 'delition' is unknown; did you mean 'deletion'",
+    ),
+    (
+        ["evaluate", "x.jpg", "--metric", "deletion:stpe=9"],
+        "deletion has no option 'stpe'; did you mean 'step'",
+    ),
+    (
+        ["localize", "x.jpg", "--rule", "cam2061"],
+        "rule 'cam2061' is unknown; did you mean 'cam2016'",
+    ),
     (["influence", "fit", "-d", "scenes", "--solver", "lastlyer"], "solver 'lastlyer' is unknown"),
     (["influence", "fit", "-d", "scenes", "-O", "l3=1"], "solver 'last_layer' has no option 'l3'"),
     (["train", "--device", "cdua"], "device 'cdua' cannot be used"),
@@ -42,7 +66,9 @@ _WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), _WRONG)
-def test_a_wrong_name_is_told_in_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_name_is_told_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(arguments) == 1
     told = capsys.readouterr()
     assert told.out == ""
@@ -59,13 +85,19 @@ for arguments, _ in {_WRONG!r}:
     assert not {{"torch", "numpy", "timm", "PIL"}} & sys.modules.keys(), arguments
 """
     begun = time.process_time()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     assert time.process_time() - begun < 5
 
 
 def test_names_as_people_write_them_and_lists() -> None:
-    assert asked_methods(["Grad-CAM,LayerCAM", "smooth:GradCAM++"]) == ["grad_cam", "layer_cam", "smooth:grad_cam_pp"]
+    assert asked_methods(["Grad-CAM,LayerCAM", "smooth:GradCAM++"]) == [
+        "grad_cam",
+        "layer_cam",
+        "smooth:grad_cam_pp",
+    ]
     check_options(["RISE.samples=3", "smooth:grad_cam.noise=1"], ["rise", "smooth:grad_cam"])
     assert asked_fuse("layer", ["grad_cam"], ["all-stages"]) == "layer"
     assert asked_fuse("method", ["grad_cam", "rise"], None) == "method"
@@ -74,7 +106,9 @@ def test_names_as_people_write_them_and_lists() -> None:
         asked_fuse("method", ["grad_cam", "grad_cam"], None)
 
 
-def test_a_usage_error_points_to_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_points_to_the_help_of_its_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run(["explain", "--nope"]) == 1
     assert "('seewhy explain --help' lists what there is)" in capsys.readouterr().err
     assert run(["influence", "query", "--nope"]) == 1

@@ -13,15 +13,21 @@ from PIL import Image
 from seewhy.cli.evaluate_data import evaluate_data
 
 
-def test_what_was_found_while_listing_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_found_while_listing_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import timm
 
     torch.manual_seed(0)
-    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "weights.pt")
+    torch.save(
+        timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "weights.pt"
+    )
     chance = np.random.default_rng(0)
     rows = ["path,label,split,x0,y0,x1,y1"]
     for name, box in (("a", "5,5,30,30"), ("b", "5,5,90,30"), ("c", "5,5,,30")):
-        Image.fromarray(chance.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray(chance.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(
+            tmp_path / f"{name}.png"
+        )
         rows.append(f"{name}.png,{int(name == 'b')},test,{box}")
     rows.append(",1,test,1,2,3,4")
     (tmp_path / "list.csv").write_text("\n".join(rows))

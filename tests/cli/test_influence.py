@@ -71,8 +71,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(place: Path) -> Path:
-    made_of: dict[str, Any] = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "labels": place / "names.txt"}
-    assert influence.fit_index(f"folder:{place / 'data'}", l2=0.1, out=place / "index", **made_of) == 0
+    made_of: dict[str, Any] = {
+        "model": f"timm:test_resnet@{place / 'weights.pt'}",
+        "labels": place / "names.txt",
+    }
+    assert (
+        influence.fit_index(f"folder:{place / 'data'}", l2=0.1, out=place / "index", **made_of) == 0
+    )
     return place / "index"
 
 
@@ -96,17 +101,37 @@ def test_fit_tells_the_estimate_and_what_to_ask(
     said = capsys.readouterr()
     assert said.out == ""
     assert "15 examples: about" in said.err
-    assert f"seewhy influence mislabelled --index {tmp_path} --trust-paths  # computes self-influence first" in said.err
+    assert (
+        f"seewhy influence mislabelled --index {tmp_path} --trust-paths  # computes self-influence first"
+        in said.err
+    )
     assert not list(tmp_path.glob("self-*"))
-    assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", as_json=True, **options) == 0
+    assert (
+        influence.fit_index(
+            source, options=["damping=0.5"], dtype="float16", as_json=True, **options
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert (told["examples"], told["self_influence"]) == (15, False)
-    assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", self_influence=True, **options) == 0
-    assert capsys.readouterr().err.rstrip().endswith(f"seewhy influence mislabelled --index {tmp_path} --trust-paths")
+    assert (
+        influence.fit_index(
+            source, options=["damping=0.5"], dtype="float16", self_influence=True, **options
+        )
+        == 0
+    )
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith(f"seewhy influence mislabelled --index {tmp_path} --trust-paths")
+    )
     assert list(tmp_path.glob("self-*"))
     for wrong, reason in (
         ({"options": ["damping"]}, "is not NAME=VALUE"),
-        ({"options": ["dumping=3"]}, "solver 'last_layer' has no setting 'dumping'; did you mean 'damping'"),
+        (
+            {"options": ["dumping=3"]},
+            "solver 'last_layer' has no setting 'dumping'; did you mean 'damping'",
+        ),
         ({"dtype": "int8"}, "dtype 'int8' is not known"),
         ({"options": ["damping=0.1"]}, "holds an index with settings="),
     ):
@@ -114,11 +139,18 @@ def test_fit_tells_the_estimate_and_what_to_ask(
             influence.fit_index(source, **{**options, **wrong})
 
 
-def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_query_draws_and_tells(
+    place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, other = photo(place), tmp_path / "00.png"
     other.write_bytes(first.read_bytes())
     photos = [first, other]
-    assert influence.query_photos(photos, index=index, trust_paths=True, k=2, out=tmp_path, as_json=True) == 0
+    assert (
+        influence.query_photos(
+            photos, index=index, trust_paths=True, k=2, out=tmp_path, as_json=True
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "influence.json").read_text())
     assert (told["solver"], told["calibrated"]) == ("last_layer", True)
@@ -136,11 +168,19 @@ def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys:
         with Image.open(sheet) as picture:
             assert picture.width > 600
             assert len(picture.getcolors(maxcolors=10**6) or []) > 500  # photos with maps
-    assert influence.query_photos([first], index=index, trust_paths=True, target="probability:red", out=tmp_path) == 0
+    assert (
+        influence.query_photos(
+            [first], index=index, trust_paths=True, target="probability:red", out=tmp_path
+        )
+        == 0
+    )
     said = capsys.readouterr()
     assert "helpful" in said.out
     assert (
-        influence.query_photos([first], index=index, trust_paths=True, label="green", out=tmp_path, as_json=True) == 0
+        influence.query_photos(
+            [first], index=index, trust_paths=True, label="green", out=tmp_path, as_json=True
+        )
+        == 0
     )
     assert json.loads(capsys.readouterr().out)["queries"][0]["about"] == "the loss of green"
 
@@ -148,12 +188,17 @@ def test_query_draws_and_tells(place: Path, index: Path, tmp_path: Path, capsys:
 def test_mislabelled_lists_and_draws(
     place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert influence.list_mislabelled(index=index, trust_paths=True, top=4, out=tmp_path, as_json=True) == 0
+    assert (
+        influence.list_mislabelled(index=index, trust_paths=True, top=4, out=tmp_path, as_json=True)
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
     own = opened.self_influence()
     assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:4].tolist()
-    assert [one["score"] for one in told["examples"]] == pytest.approx(own.sort(descending=True).values[:4].tolist())
+    assert [one["score"] for one in told["examples"]] == pytest.approx(
+        own.sort(descending=True).values[:4].tolist()
+    )
     assert all(0 < one["probability"] <= 1 for one in told["examples"])
     for one in told["examples"]:  # where the model says the label, its probability tells the loss
         if one["predicted"] == one["label_name"]:
@@ -171,7 +216,9 @@ def test_self_influence_that_was_interrupted_goes_on(
     made_of = about(place)
     model, data = load_model(made_of["model"], labels=CLASSES), find_data(made_of["data"])
     folder = tmp_path / "index"
-    InfluenceIndex.fit(model, data, solver="last_layer", l2=0.1, out=folder, shard_rows=4, about=made_of)
+    InfluenceIndex.fit(
+        model, data, solver="last_layer", l2=0.1, out=folder, shard_rows=4, about=made_of
+    )
     seen = list[tuple[int, int]]()
 
     def interrupted(done: int, total: int) -> None:
@@ -234,17 +281,35 @@ def test_solvers_that_read_the_data_again(
     made = find_solver(solver, **influence.parse_settings(options))
     parameters = ["fc.weight", "fc.bias"]
     index = InfluenceIndex.fit(
-        model, data, solver=made, l2=0.1, parameters=parameters, out=tmp_path / "index", about=made_of
+        model,
+        data,
+        solver=made,
+        l2=0.1,
+        parameters=parameters,
+        out=tmp_path / "index",
+        about=made_of,
     )
     (expected,) = index.query([photo(place)], 2)
-    command = ["influence", "query", str(photo(place)), "--index", str(tmp_path / "index"), "-k", "2", "--json"]
+    command = [
+        "influence",
+        "query",
+        str(photo(place)),
+        "--index",
+        str(tmp_path / "index"),
+        "-k",
+        "2",
+        "--json",
+    ]
     assert run([*command, "--out", str(tmp_path), "--trust-paths"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["queries"]
-    assert [one["score"] for one in found["helpful"]] == pytest.approx([one.score for one in expected.helpful])
+    assert [one["score"] for one in found["helpful"]] == pytest.approx(
+        [one.score for one in expected.helpful]
+    )
     opened = InfluenceIndex.open(tmp_path / "index", model)
     for use in (lambda: opened.query([photo(place)], 2), opened.self_influence):
         with pytest.raises(
-            InputError, match=r"^this needs the training data of the index in '.*', .* give Influence.*$"
+            InputError,
+            match=r"^this needs the training data of the index in '.*', .* give Influence.*$",
         ):
             use()
 
@@ -262,25 +327,40 @@ def test_pictures_that_cannot_be_read_can_be_left_out(
     }
     with pytest.raises(ImageError, match=r"broken\.png"):
         influence.fit_index(f"folder:{tmp_path / 'data'}", **options)
-    assert influence.fit_index(f"folder:{tmp_path / 'data'}", on_error="skip", as_json=True, **options) == 0
+    assert (
+        influence.fit_index(f"folder:{tmp_path / 'data'}", on_error="skip", as_json=True, **options)
+        == 0
+    )
     said = capsys.readouterr()
     assert "skipped" in said.err
     told = json.loads(said.out)
     assert (told["examples"], told["skipped"]) == (15, ["train/red/broken.png"])
-    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED)
+    opened = influence.open_index(
+        tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED
+    )
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
 def test_annotations_that_were_left_out_stay_so(place: Path, tmp_path: Path) -> None:
-    rows = [f"{path},{path.parent.name},train,1,2,3,4" for path in sorted((place / "data").rglob("*.png"))]
+    rows = [
+        f"{path},{path.parent.name},train,1,2,3,4"
+        for path in sorted((place / "data").rglob("*.png"))
+    ]
     file = tmp_path / "list.csv"
-    file.write_text("\n".join(["path,label,split,x0,y0,x1,y1", rows[0].replace("3,4", "3,"), *rows[1:]]))
-    options: dict[str, Any] = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "out": tmp_path / "index"}
+    file.write_text(
+        "\n".join(["path,label,split,x0,y0,x1,y1", rows[0].replace("3,4", "3,"), *rows[1:]])
+    )
+    options: dict[str, Any] = {
+        "model": f"timm:test_resnet@{place / 'weights.pt'}",
+        "out": tmp_path / "index",
+    }
     options |= {"labels": place / "names.txt", "trust_paths": True}
     with pytest.raises(InputError, match="line 2: box"):
         influence.fit_index(f"csv:{file}", l2=0.1, **options)
     assert influence.fit_index(f"csv:{file}", l2=0.1, on_error="skip", **options) == 0
-    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED)
+    opened = influence.open_index(
+        tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED
+    )
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
@@ -291,8 +371,14 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
     ask: dict[str, Any] = {"index": index, "out": tmp_path}
     for options, said in (
         ({"index": tmp_path}, "holds no influence index; 'seewhy influence fit' makes one"),
-        ({"data": f"folder:{other}"}, r"data does not fit the index in '.*': it has 14 examples, the index 15"),
-        ({"model": "timm:test_resnet@" + str(_other_weights(tmp_path))}, r"model does not fit the index .* differ"),
+        (
+            {"data": f"folder:{other}"},
+            r"data does not fit the index in '.*': it has 14 examples, the index 15",
+        ),
+        (
+            {"model": "timm:test_resnet@" + str(_other_weights(tmp_path))},
+            r"model does not fit the index .* differ",
+        ),
         (
             {"data": "folder:moved"},
             r"what the index in '.*' was made of cannot be had: .* --model and --data say where",
@@ -309,7 +395,9 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "manifest.json").write_text(json.dumps({**told, "about": {}}))
-    with pytest.raises(InputError, match="does not say what it was made of; give --model and --data"):
+    with pytest.raises(
+        InputError, match="does not say what it was made of; give --model and --data"
+    ):
         influence.query_photos([first], index=bare, trust_paths=True, out=tmp_path)
 
 
@@ -328,7 +416,9 @@ def test_sheets_of_tensors_and_of_models_without_maps() -> None:
     x = pictures(1, 12, seed=1)
     (found,) = index.query(x, 3)
     with_maps = influence_sheet(index, x, found)
-    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 3))  # no layer is a picture
+    flat = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 3)
+    )  # no layer is a picture
     index = InfluenceIndex.fit(flat, data, solver="last_layer", l2=0.1)
     (found,) = index.query(x, 3, target="top1")
     without = influence_sheet(index, x, found, target="top1")
@@ -345,7 +435,17 @@ def test_a_photo_that_cannot_be_read_is_left_out(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    command = ["influence", "query", str(broken), str(photo(place)), "-k", "1", "--index", str(index), "--json"]
+    command = [
+        "influence",
+        "query",
+        str(broken),
+        str(photo(place)),
+        "-k",
+        "1",
+        "--index",
+        str(index),
+        "--json",
+    ]
     assert run([*command, "--out", str(tmp_path), "--trust-paths"]) == 1
     said = capsys.readouterr()
     told = json.loads(said.out)
@@ -353,42 +453,70 @@ def test_a_photo_that_cannot_be_read_is_left_out(
     assert [one["photo"] for one in told["queries"]] == [str(photo(place))]
     assert [one["photo"] for one in told["skipped"]] == [str(broken)]
     assert "skipped" in said.err
-    with pytest.raises(ImageError, match=r"none of the 1 pictures can be read; the first: .*broken"):
+    with pytest.raises(
+        ImageError, match=r"none of the 1 pictures can be read; the first: .*broken"
+    ):
         influence.query_photos([broken], index=index, trust_paths=True, out=tmp_path)
 
 
-def test_classes_are_matched_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_are_matched_by_name(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The data's classes are blue, green, red; the model's order is another."""
     names = tmp_path / "names.txt"
     names.write_text("red\nblue\ngreen\n")
-    made_of = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "data": f"folder:{place / 'data'}"}
-    model, data = model_and_data({**made_of, "labels": ["red", "blue", "green"]}, AS_USUAL, device="cpu")
+    made_of = {
+        "model": f"timm:test_resnet@{place / 'weights.pt'}",
+        "data": f"folder:{place / 'data'}",
+    }
+    model, data = model_and_data(
+        {**made_of, "labels": ["red", "blue", "green"]}, AS_USUAL, device="cpu"
+    )
     assert data.classes == model.labels == ("red", "blue", "green")
     for example, name in zip(data, data.names, strict=True):
         assert name.split("/")[1] == data.classes[example.labels[0]]
-    options: dict[str, Any] = {"model": made_of["model"], "l2": 0.1, "out": tmp_path / "index", "as_json": True}
+    options: dict[str, Any] = {
+        "model": made_of["model"],
+        "l2": 0.1,
+        "out": tmp_path / "index",
+        "as_json": True,
+    }
     assert influence.fit_index(made_of["data"], labels=names, **options) == 0
     capsys.readouterr()
-    opened = influence.open_index(tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED)
-    assert [opened.classes[i] for i in opened.labels.tolist()] == [name.split("/")[1] for name in opened.names]
+    opened = influence.open_index(
+        tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED
+    )
+    assert [opened.classes[i] for i in opened.labels.tolist()] == [
+        name.split("/")[1] for name in opened.names
+    ]
     names.write_text("red\nblue\nyellow\n")
-    with pytest.raises(ModelError, match=r"has no class 'green' of .*; give a model that was trained on these classes"):
+    with pytest.raises(
+        ModelError,
+        match=r"has no class 'green' of .*; give a model that was trained on these classes",
+    ):
         influence.fit_index(made_of["data"], labels=names, **{**options, "out": tmp_path / "other"})
     with pytest.raises(
-        ModelError, match=r"has no names, and so no class 'blue' of .*the names of its classes with --labels"
+        ModelError,
+        match=r"has no names, and so no class 'blue' of .*the names of its classes with --labels",
     ):
         influence.fit_index(made_of["data"], **{**options, "out": tmp_path / "other"})
     assert not (tmp_path / "other").exists()
 
 
-def test_help_names_every_solver_and_what_holds_unless_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_solver_and_what_holds_unless_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def said(command: str) -> str:
         assert run(["influence", command, "--help"]) == 0
         return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
     fit, query = said("fit"), said("query")
     assert all(solver in fit for solver in SOLVERS)
-    for told in ("the last that is a picture", "the class that the model says", "the model that the index was made"):
+    for told in (
+        "the last that is a picture",
+        "the class that the model says",
+        "the model that the index was made",
+    ):
         assert told in query
 
 
@@ -407,21 +535,33 @@ def test_a_sheet_of_many_stays_small() -> None:
     assert more.height < drawn.height + 40  # a line that says so
 
 
-def test_a_map_without_any_place_says_so(place: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_without_any_place_says_so(
+    place: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
     (found,) = opened.query([photo(place)], 1)
-    matched = match_regions(opened, [photo(place)], [one.index for one in (*found.helpful, *found.harmful)])
-    nowhere = dataclasses.replace(matched.test, map=-matched.test.map.abs(), status=("empty",) * len(matched.scores))
+    matched = match_regions(
+        opened, [photo(place)], [one.index for one in (*found.helpful, *found.harmful)]
+    )
+    nowhere = dataclasses.replace(
+        matched.test, map=-matched.test.map.abs(), status=("empty",) * len(matched.scores)
+    )
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(sheets, "match_regions", lambda *args, **options: matched)
     monkeypatch.setattr(type(matched), "carrying", lambda self: (nowhere, nowhere))
-    monkeypatch.setattr(drawing, "label_strip", lambda picture, head, text: told.append((head, text)))
+    monkeypatch.setattr(
+        drawing, "label_strip", lambda picture, head, text: told.append((head, text))
+    )
     influence_sheet(opened, [photo(place)], found)
     assert told == [sheets._NOWHERE] * 2 * len(matched.scores)
 
 
 def test_of_several_processes_the_first_alone_speaks(
-    place: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path,
+    index: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(console, "quiet", False)
     monkeypatch.setattr(influence, "world", lambda: World(1, 2))
@@ -429,10 +569,20 @@ def test_of_several_processes_the_first_alone_speaks(
         for as_json in (True, False):
             assert (
                 influence.query_photos(
-                    [photo(place)], index=index, trust_paths=True, k=1, out=tmp_path, as_json=as_json
+                    [photo(place)],
+                    index=index,
+                    trust_paths=True,
+                    k=1,
+                    out=tmp_path,
+                    as_json=as_json,
                 )
                 == 0
             )
-            assert influence.list_mislabelled(index=index, trust_paths=True, top=2, out=tmp_path, as_json=as_json) == 0
+            assert (
+                influence.list_mislabelled(
+                    index=index, trust_paths=True, top=2, out=tmp_path, as_json=as_json
+                )
+                == 0
+            )
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())

@@ -44,7 +44,9 @@ LABELS = ["cat", "dog", "tea"]
 
 
 @pytest.fixture
-def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
+def net(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Any]:
     """A module of one's own in the current directory, beside photo.jpg."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -73,14 +75,18 @@ def numbers_in(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, 
         return told, dict(maps)
 
 
-@pytest.mark.parametrize("way", ["factory", "factory_and_labels", "folder", "folder_after_training", "weights"])
+@pytest.mark.parametrize(
+    "way", ["factory", "factory_and_labels", "folder", "folder_after_training", "weights"]
+)
 def test_explain_says_what_the_same_model_says_in_python(
     net: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str
 ) -> None:
     model, arguments = net.wrapped(), [f"{net.__name__}:wrapped"]
     if way == "factory_and_labels":
         (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
-        model = seewhy.wrap(net.make(), preprocess=net.PREPROCESS, labels=["one", "two", "three"], name="net")
+        model = seewhy.wrap(
+            net.make(), preprocess=net.PREPROCESS, labels=["one", "two", "three"], name="net"
+        )
         arguments += ["--labels", "names.txt"]
     elif way == "weights":
         torch.manual_seed(5)
@@ -94,13 +100,28 @@ def test_explain_says_what_the_same_model_says_in_python(
         model.save(tmp_path / "mine")
         arguments = ["mine"]
     asked = [part for method in METHODS for part in ("--method", method)]
-    command = ["explain", "photo.jpg", "--model", *arguments, *asked, "--target", "top2", "--out", "cli"]
+    command = [
+        "explain",
+        "photo.jpg",
+        "--model",
+        *arguments,
+        *asked,
+        "--target",
+        "top2",
+        "--out",
+        "cli",
+    ]
     assert run(command) == 0
     said = capsys.readouterr().err.splitlines()
     assert sum("runs the code of" in line for line in said) == 1
     with torch.random.fork_rng():
-        seewhy.explain(model, tmp_path / "photo.jpg", methods=METHODS, targets=["top2"]).save(tmp_path / "python")
-    (ours, our_maps), (theirs, their_maps) = numbers_in(tmp_path / "cli"), numbers_in(tmp_path / "python")
+        seewhy.explain(model, tmp_path / "photo.jpg", methods=METHODS, targets=["top2"]).save(
+            tmp_path / "python"
+        )
+    (ours, our_maps), (theirs, their_maps) = (
+        numbers_in(tmp_path / "cli"),
+        numbers_in(tmp_path / "python"),
+    )
     assert ours == theirs
     assert our_maps.keys() == their_maps.keys()
     for key, value in our_maps.items():
@@ -108,29 +129,65 @@ def test_explain_says_what_the_same_model_says_in_python(
         assert value.dtype == their_maps[key].dtype
 
 
-def test_every_command_takes_one(net: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_takes_one(
+    net: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     net.wrapped().save(tmp_path / "mine")
     for place in (f"{net.__name__}:wrapped", f"{net.__name__}.py:wrapped", "mine"):
         assert run(["layers", place, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["default"] == "body"
         assert run(["localize", "photo.jpg", "--model", place, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["images"][0]["found"][0]["label"] in net.LABELS
-        command = ["evaluate", "photo.jpg", "--model", place, "--metric", "deletion:step=1792", "--json"]
+        command = [
+            "evaluate",
+            "photo.jpg",
+            "--model",
+            place,
+            "--metric",
+            "deletion:step=1792",
+            "--json",
+        ]
         assert run([*command, "--no-chance"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"]
 
 
-def test_influence_takes_one_up_again_by_itself(net: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_influence_takes_one_up_again_by_itself(
+    net: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     for i in range(6):
         folder = tmp_path / "pictures" / "train" / net.LABELS[i % 3]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{i}.png")
     net.wrapped().save(tmp_path / "mine")
-    fit = ["influence", "fit", "--data", "folder:pictures", "--model", "mine", "--l2", "0.1", "--out", "index"]
+    fit = [
+        "influence",
+        "fit",
+        "--data",
+        "folder:pictures",
+        "--model",
+        "mine",
+        "--l2",
+        "0.1",
+        "--out",
+        "index",
+    ]
     assert run(fit) == 0
     assert (
-        run(["influence", "query", "photo.jpg", "--index", "index", "--out", "asked", "--json", "--trust-paths"]) == 0
+        run(
+            [
+                "influence",
+                "query",
+                "photo.jpg",
+                "--index",
+                "index",
+                "--out",
+                "asked",
+                "--json",
+                "--trust-paths",
+            ]
+        )
+        == 0
     )
     assert "runs the code of" in capsys.readouterr().err
 
@@ -146,6 +203,8 @@ def test_errors_are_one_line_and_nothing_runs_that_is_not_there(
         (f"{net.__name__}:LABELS", "gives a list; it should return an nn.Module"),
     ):
         assert run(["explain", "photo.jpg", "--model", place]) == 1
-        errors = [line for line in capsys.readouterr().err.splitlines() if "runs the code of" not in line]
+        errors = [
+            line for line in capsys.readouterr().err.splitlines() if "runs the code of" not in line
+        ]
         assert len(errors) == 1
         assert said in errors[0]

@@ -52,7 +52,9 @@ def photos(folder: Path, count: int, seed: int = 0) -> None:
     folder.mkdir(exist_ok=True)
     chance = np.random.default_rng(seed)
     for i in range(count):
-        Image.fromarray(chance.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / f"p{i:02d}.png")
+        Image.fromarray(chance.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(
+            folder / f"p{i:02d}.png"
+        )
 
 
 def command(*more: str, given: str = "photos", out: str = "out") -> list[str]:
@@ -107,7 +109,11 @@ globals()[sys.argv[1]](*json.loads(sys.argv[2]))
 
 def herd(task: str, *arguments: Any) -> Any:
     """What a task of the herd prints."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(seewhy.__file__).parents[1])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(seewhy.__file__).parents[1]),
+    }
     call = [sys.executable, "-W", "ignore", "-c", HERD, task, json.dumps(arguments)]
     done = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=600)
     assert not done.returncode, done.stderr
@@ -115,7 +121,9 @@ def herd(task: str, *arguments: Any) -> Any:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def check_listed(folder: Path) -> None:
@@ -124,7 +132,9 @@ def check_listed(folder: Path) -> None:
     assert head is not None
     listed = {name: file.sha256 for entry in entries for name, file in entry.files.items()}
     listed |= {name: told["sha256"] for name, told in head["files"].items()}
-    found = {name for name in everything(folder) if name not in ("run.json", "entries.jsonl", ".lock")}
+    found = {
+        name for name in everything(folder) if name not in ("run.json", "entries.jsonl", ".lock")
+    }
     assert {name: stored_file(folder / name).sha256 for name in found} == listed
 
 
@@ -160,7 +170,9 @@ def test_of_ten_pairs_of_processes_no_entry_is_of_both(here: Path) -> None:
         for entry in read_entries(Path(f"out{i}")).values():
             own = {name.partition("/")[2]: whole[name] for name in entry.files}
             stem = Path(entry.name).stem
-            assert own in [{name: files[f"{stem}/{name}"] for name in own} for files in alone], entry.name
+            assert own in [{name: files[f"{stem}/{name}"] for name in own} for files in alone], (
+                entry.name
+            )
 
 
 def check_pair(i: int, pair: list[tuple[int, str]]) -> None:
@@ -172,12 +184,16 @@ def check_pair(i: int, pair: list[tuple[int, str]]) -> None:
             assert line.endswith("; wait until that has ended, or give another folder")
 
 
-def test_the_same_command_goes_on_and_skips_what_is_done(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_command_goes_on_and_skips_what_is_done(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(command("--json", "--report", out="alone")) == 0
     whole = json.loads(capsys.readouterr().out)
     interrupted_after(7)
     said = capsys.readouterr().err
-    assert said.endswith("interrupted; 7 of 12 photos are saved in out; run the same command again to go on\n")
+    assert said.endswith(
+        "interrupted; 7 of 12 photos are saved in out; run the same command again to go on\n"
+    )
     check_listed(Path("out"))
     assert not list(Path("out").glob(".writing*"))
     assert run(command("--json", "--report")) == 0
@@ -219,7 +235,9 @@ def test_an_interrupt_before_the_first_photo_says_that_nothing_was_finished(
     assert sorted(everything(Path("out"))) == [".lock"]
 
 
-def test_another_request_replaces_what_is_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_request_replaces_what_is_there(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(command()) == 0
     Path("out/notes.txt").write_text("mine")
     capsys.readouterr()
@@ -228,7 +246,9 @@ def test_another_request_replaces_what_is_there(here: Path, capsys: pytest.Captu
     assert run(command("--target", "b", "--json")) == 0
     told = capsys.readouterr()
     assert "out='out' holds another run, whose 49 files will be replaced" in told.err
-    assert {a["label"] for image in json.loads(told.out)["images"] for a in image["attributions"]} == {"b"}
+    assert {
+        a["label"] for image in json.loads(told.out)["images"] for a in image["attributions"]
+    } == {"b"}
     assert Path("out/notes.txt").read_text() == "mine"
     Path("out/notes.txt").unlink()
     check_listed(Path("out"))
@@ -283,7 +303,14 @@ def test_a_full_disk_while_a_photo_is_written_is_one_line_with_the_file(
 # evaluations
 
 
-SCORES = ["--metric", "deletion:step=48", "--metric", "average_drop", "--metric", "max_sensitivity:samples=2"]
+SCORES = [
+    "--metric",
+    "deletion:step=48",
+    "--metric",
+    "average_drop",
+    "--metric",
+    "max_sensitivity:samples=2",
+]
 
 
 def evaluation(*more: str, out: str = "out") -> list[str]:
@@ -357,13 +384,17 @@ def test_an_evaluation_is_opened_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
 
     found: list[Any] = []
     whole = evaluating.evaluate
-    monkeypatch.setattr(evaluating, "evaluate", lambda *a, **k: found.append(whole(*a, **k)) or found[-1])
+    monkeypatch.setattr(
+        evaluating, "evaluate", lambda *a, **k: found.append(whole(*a, **k)) or found[-1]
+    )
     assert run(evaluation()) == 0
     again = seewhy.open("out")
     assert isinstance(again, seewhy.Evaluation)
     check_same(found[0], again)
     for row in again:
-        assert [len(curve) for curve in row.result.curves] == [len(at) for at in row.result.positions]
+        assert [len(curve) for curve in row.result.curves] == [
+            len(at) for at in row.result.positions
+        ]
     again.save("second")
     for name in ("evaluation.csv", "evaluation.json", "results.npz", "curves.png"):
         assert Path("second", name).read_bytes() == Path("out", name).read_bytes()
@@ -404,12 +435,16 @@ def test_a_folder_that_is_being_written_is_refused_before_the_model_is_loaded(
 ) -> None:
     from seewhy.cli import parsing
 
-    monkeypatch.setattr(parsing, "load_model", lambda *_, **__: pytest.fail("the model is not needed yet"))
+    monkeypatch.setattr(
+        parsing, "load_model", lambda *_, **__: pytest.fail("the model is not needed yet")
+    )
     with RunFolder("out", kind="explanation"):
         for name in ("explain", "localize", "evaluate"):
             assert run([name, "photos", "--out", "out"]) == 1
             said = capsys.readouterr().err
-            assert said.startswith(f"seewhy: out='out' is being written by process {os.getpid()}, since ")
+            assert said.startswith(
+                f"seewhy: out='out' is being written by process {os.getpid()}, since "
+            )
             assert said.count("\n") == 1
 
 
@@ -438,14 +473,24 @@ def test_a_model_that_answers_otherwise_with_the_same_weights_is_another() -> No
 
 def test_remarks_stay_with_an_evaluation_that_is_gone_on_with(tmp_path: Path) -> None:
     preprocess = seewhy.Preprocess((16, 16), 16, (0.5,) * 3, (0.5,) * 3, "bilinear")
-    net = seewhy.wrap(nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.Softmax(1)), preprocess=preprocess)
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    net = seewhy.wrap(
+        nn.Sequential(nn.Flatten(), nn.Linear(768, 3), nn.Softmax(1)), preprocess=preprocess
+    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
+        tmp_path / "a.png"
+    )
     found = []
     for _ in range(2):
         with RunFolder(tmp_path / "out", kind="evaluation", request={}) as kept:
-            asked: dict[str, object] = {"methods": "rise", "metrics": "sparsity", "options": {"rise": {"samples": 8}}}
+            asked: dict[str, object] = {
+                "methods": "rise",
+                "metrics": "sparsity",
+                "options": {"rise": {"samples": 8}},
+            }
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found.append(seewhy.evaluate(net, tmp_path / "a.png", chance=(), keep=kept, **asked))
+                found.append(
+                    seewhy.evaluate(net, tmp_path / "a.png", chance=(), keep=kept, **asked)
+                )
     assert found[0].rows[0].remarks
     assert found[1].rows[0].remarks == found[0].rows[0].remarks

@@ -11,8 +11,13 @@ import pytest
 from seewhy.cli.show import progress, table
 
 
-def test_a_table_is_lines_of_columns_and_its_title_a_remark(capsys: pytest.CaptureFixture[str]) -> None:
-    table("A [b] title", [{"a": "猫", "b": 1.5, "c": True, "d": ""}, {"a": "long", "b": 2, "c": False, "d": None}])
+def test_a_table_is_lines_of_columns_and_its_title_a_remark(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table(
+        "A [b] title",
+        [{"a": "猫", "b": 1.5, "c": True, "d": ""}, {"a": "long", "b": 2, "c": False, "d": None}],
+    )
     said = capsys.readouterr()
     assert said.out == "a     b    c\n猫    1.5  yes\nlong  2\n"
     assert said.err == "A [b] title\n"
@@ -21,7 +26,9 @@ def test_a_table_is_lines_of_columns_and_its_title_a_remark(capsys: pytest.Captu
 def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m seewhy labels efficientnet_lite0 2>&1 >&3 | cat >&2"
     shell = f"( {command} ) 3>&1 | head -3"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=os.environ, check=False)
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, env=os.environ, check=False
+    )
     assert len(done.stdout.splitlines()) == 3
     assert "BrokenPipe" not in done.stderr
     assert "Traceback" not in done.stderr
@@ -50,7 +57,10 @@ def test_what_takes_more_than_half_a_minute_says_so_once(
         show(8, 200)
         clock[0] += 50.0
         show(16, 200)
-    assert capsys.readouterr().err == "seewhy: Explaining takes about 0:02:00 (h:mm:ss) more, by its first 5 s\n"
+    assert (
+        capsys.readouterr().err
+        == "seewhy: Explaining takes about 0:02:00 (h:mm:ss) more, by its first 5 s\n"
+    )
 
 
 def test_masked_pictures_are_the_measure_where_there_are_any(
@@ -64,4 +74,7 @@ def test_masked_pictures_are_the_measure_where_there_are_any(
         show(8, 16)
         clock[0] = 90.0
         show.within(900, 1000)
-    assert capsys.readouterr().err == "seewhy: Explaining takes about 0:02:36 (h:mm:ss) more, by its first 4 s\n"
+    assert (
+        capsys.readouterr().err
+        == "seewhy: Explaining takes about 0:02:36 (h:mm:ss) more, by its first 4 s\n"
+    )

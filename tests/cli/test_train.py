@@ -21,11 +21,19 @@ SMALL = "scenes:size=32,count=20"
 
 
 def run(out: Path, **more: Any) -> int:
-    settings: dict[str, Any] = {"data": SMALL, "backbone": "timm:test_resnet", "scratch": True, "epochs": 2, "lr": 1e-3}
+    settings: dict[str, Any] = {
+        "data": SMALL,
+        "backbone": "timm:test_resnet",
+        "scratch": True,
+        "epochs": 2,
+        "lr": 1e-3,
+    }
     return train_model(out=out, **{**settings, **more})
 
 
-def test_people_read_a_table_and_where_to_look(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_read_a_table_and_where_to_look(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(tmp_path / "run", val="scenes:size=32,count=10") == 0
     out, told = capfd.readouterr()
     assert out.split()[:2] == ["head", "backbone"]
@@ -36,7 +44,9 @@ def test_people_read_a_table_and_where_to_look(tmp_path: Path, capfd: pytest.Cap
     assert f"--method cam --model {tmp_path / 'run'}" in told
     assert read_card(tmp_path / "run")["data"]["val"]["pictures"] == 10
     model = seewhy.load_model(str(tmp_path / "run"))
-    explanation = seewhy.explain(model, Scenes(1, size=32, split="val")[0].photo, methods="cam", targets="7")
+    explanation = seewhy.explain(
+        model, Scenes(1, size=32, split="val")[0].photo, methods="cam", targets="7"
+    )
     assert explanation[0].labels == ("7",)
 
 
@@ -56,8 +66,12 @@ def test_an_interrupt_says_how_to_go_on(
     from seewhy.cli import train as training
 
     told = training._told
-    monkeypatch.setattr(training, "_told", lambda row, epochs: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(InterruptError, match="stopped after epoch 1 of 2; the same command goes on from there"):
+    monkeypatch.setattr(
+        training, "_told", lambda row, epochs: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(
+        InterruptError, match="stopped after epoch 1 of 2; the same command goes on from there"
+    ):
         run(tmp_path / "run", val="none")
     monkeypatch.setattr(training, "_told", told)
     assert run(tmp_path / "run", val="none") == 0

@@ -20,7 +20,9 @@ Make = Callable[[], nn.Module]
 class Stages(nn.Module):
     """Two stages of a convolution and a rectifier, and a linear head on the mean: the usual net."""
 
-    def __init__(self, first: Make = nn.ReLU, second: Make | None = None, *, channels: int = 3) -> None:
+    def __init__(
+        self, first: Make = nn.ReLU, second: Make | None = None, *, channels: int = 3
+    ) -> None:
         super().__init__()
         self.a = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), first())
         self.b = nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), (second or first)())
@@ -61,7 +63,9 @@ class Laid(nn.Module):
         self.read = nn.ReLU()
         self.fc = nn.Linear(channels, 5)
         self.lay, self.back, self.usual = lay, back, usual
-        self.register_buffer("place", 1 + torch.rand(grid, generator=torch.Generator().manual_seed(7)))
+        self.register_buffer(
+            "place", 1 + torch.rand(grid, generator=torch.Generator().manual_seed(7))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         laid = self.lay(self.patches(x))
@@ -70,11 +74,18 @@ class Laid(nn.Module):
 
 
 def laid_tokens(
-    grid: tuple[int, int], *, prefix: int = 0, first: bool = False, order: Sequence[int] = (), **options: Any
+    grid: tuple[int, int],
+    *,
+    prefix: int = 0,
+    first: bool = False,
+    order: Sequence[int] = (),
+    **options: Any,
 ) -> tuple[Make, Make]:
     """Tokens behind some that have no place, each beside the mean of all: token i shows cell order[i]."""
     cells = torch.tensor(order or range(math.prod(grid)))
-    extra = torch.randn(1, prefix, options.get("channels", 8), generator=torch.Generator().manual_seed(5))
+    extra = torch.randn(
+        1, prefix, options.get("channels", 8), generator=torch.Generator().manual_seed(5)
+    )
 
     def lay(picture: Tensor) -> Tensor:
         tokens = picture.flatten(2).mT.index_select(1, cells)
@@ -91,9 +102,15 @@ def laid_tokens(
 
 
 def laid(
-    lay: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor], grid: tuple[int, int], **options: Any
+    lay: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+    grid: tuple[int, int],
+    **options: Any,
 ) -> Any:
-    return tuple(lambda usual=usual: randomised(Laid(lay, back, grid=grid, usual=usual, **options)) for usual in (0, 1))
+    return tuple(
+        lambda usual=usual: randomised(Laid(lay, back, grid=grid, usual=usual, **options))
+        for usual in (0, 1)
+    )
 
 
 def by_units(grid: tuple[int, int], unit: int = 2) -> list[int]:
@@ -310,7 +327,11 @@ class Repeated(nn.Module):
             self.block1, self.block2 = copy.deepcopy(self.block), copy.deepcopy(self.block)
 
     def forward(self, x: Tensor) -> Tensor:
-        calls = [self.block, getattr(self, "block1", self.block), getattr(self, "block2", self.block)]
+        calls = [
+            self.block,
+            getattr(self, "block1", self.block),
+            getattr(self, "block2", self.block),
+        ]
         h = self.stem(x)
         for block in calls:
             h = block(h)
@@ -333,7 +354,9 @@ def batch_statistics() -> nn.Module:
     net = BatchStatistics()
     with torch.no_grad():  # `randomised` fills statistics, of which there are none
         for i, parameter in enumerate(net.parameters()):
-            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)) / 3)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)) / 3
+            )
     return net.eval()
 
 

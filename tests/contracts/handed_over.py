@@ -130,7 +130,9 @@ def kept_from_inference() -> nn.Module:
 
 def configured(names: Mapping[Any, str]) -> nn.Module:
     """Says its names as transformers' models do."""
-    return Ended(lambda logits: SimpleNamespace(logits=logits), config=SimpleNamespace(id2label=names))
+    return Ended(
+        lambda logits: SimpleNamespace(logits=logits), config=SimpleNamespace(id2label=names)
+    )
 
 
 def configured_for_several() -> nn.Module:

@@ -53,7 +53,10 @@ from seewhy.errors import SeewhyError, SeewhyWarning
 from seewhy.methods.catalog import METHODS
 from tiny_models import pictures, randomised
 
-_UNSURE = ("not locally linear", "its error is")  # LIME's and RISE's, of untrained models and few samples
+_UNSURE = (
+    "not locally linear",
+    "its error is",
+)  # LIME's and RISE's, of untrained models and few samples
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 3},
     "integrated_gradients": {"steps": 4},
@@ -114,7 +117,10 @@ def tokens(size: tuple[int, int], grid: tuple[int, int], n: int = 2, **options: 
 
 
 def laid_so(
-    lay: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor], size: tuple[int, int], **options: Any
+    lay: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+    size: tuple[int, int],
+    **options: Any,
 ) -> Awkward:
     make, usual = laid(lay, back, (size[0] // 4, size[1] // 4), channels=options.pop("channels", 8))
     return Awkward(make, usual, usual_layer="read", x=lambda: pictures(2, size), **options)
@@ -317,7 +323,9 @@ def with_warnings(ask: Callable[[], Tensor]) -> tuple[Tensor, set[str]]:
         warnings.simplefilter("always")
         found = ask()
     said = {str(w.message) for w in caught if issubclass(w.category, SeewhyWarning)}
-    return found, {line for line in said if not any(each in line for each in _UNSURE)}  # LIME's, of untrained models
+    return found, {
+        line for line in said if not any(each in line for each in _UNSURE)
+    }  # LIME's, of untrained models
 
 
 def expected(
@@ -326,7 +334,9 @@ def expected(
     """The right map, by plain autograd where the tests have the formula, and what is warned of the usual model too."""
     if case.alone and len(x) > 1:
         parts = [expected(case, model, name, x[i : i + 1], layer, asked) for i in range(len(x))]
-        return torch.cat([part[0] for part in parts]), set[str]().union(*(part[1] for part in parts))
+        return torch.cat([part[0] for part in parts]), set[str]().union(
+            *(part[1] for part in parts)
+        )
     if name in oracles.CAMS and not isinstance(model, torch.jit.ScriptModule):
         with case.under():
             a, g = plain(
@@ -337,7 +347,9 @@ def expected(
                 asked,
                 needs_gradient=name not in NO_GRADIENT,
             )
-        maps = [oracles.CAMS[name](a[i].float().numpy(), g[i].float().numpy()) for i in range(len(a))]
+        maps = [
+            oracles.CAMS[name](a[i].float().numpy(), g[i].float().numpy()) for i in range(len(a))
+        ]
         return torch.stack([torch.as_tensor(one) for one in maps]).float(), set()
     if name in ("saliency", "input_x_gradient"):
         with case.under():
@@ -347,18 +359,32 @@ def expected(
 
 
 def plain(
-    model: nn.Module, layer: nn.Module | None, x: Tensor, target: int, asked: dict[str, Any], *, needs_gradient: bool
+    model: nn.Module,
+    layer: nn.Module | None,
+    x: Tensor,
+    target: int,
+    asked: dict[str, Any],
+    *,
+    needs_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     """A layer's (or the input's) values, and the gradient of the target there; zeros where none is needed."""
     kept = [x.clone().requires_grad_()]
-    handle = layer.register_forward_hook(lambda _, __, value: kept.append(value)) if layer is not None else None
+    handle = (
+        layer.register_forward_hook(lambda _, __, value: kept.append(value))
+        if layer is not None
+        else None
+    )
     with torch.enable_grad():
         said = model(kept[0], *asked.get("args", ()), **asked.get("inputs", {}))
         said = asked.get("output", main_output)(said)
         score = said[:, target]
     if handle is not None:
         handle.remove()
-    (g,) = torch.autograd.grad(score.sum(), kept[-1], allow_unused=True) if score.requires_grad else (None,)
+    (g,) = (
+        torch.autograd.grad(score.sum(), kept[-1], allow_unused=True)
+        if score.requires_grad
+        else (None,)
+    )
     if g is None and needs_gradient:
         raise NoGradientError
     return kept[-1].detach(), torch.zeros_like(kept[-1]) if g is None else g
@@ -368,7 +394,9 @@ def distance(found: Tensor, wanted: Tensor) -> float:
     """Of the largest value; maps of views may come as (N, V, h, w)."""
     if found.numel() != wanted.numel() or not found.isfinite().all():
         return float("inf")
-    return float((found.reshape(wanted.shape) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+    return float(
+        (found.reshape(wanted.shape) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)
+    )
 
 
 def right_or_told(kind: str, name: str, layer: str | None, usual_layer: str | None) -> None:
@@ -381,7 +409,9 @@ def right_or_told(kind: str, name: str, layer: str | None, usual_layer: str | No
             wanted = None
     try:
         with case.under():
-            found, said = with_warnings(lambda: run(name, model, x, case.target, layer, **case.asked))
+            found, said = with_warnings(
+                lambda: run(name, model, x, case.target, layer, **case.asked)
+            )
     except SeewhyError as error:
         usual_is_refused = wanted is None and case.usual is not None
         refused(case, name, str(error), usual_is_refused=usual_is_refused)
@@ -403,13 +433,19 @@ def refused(case: Awkward, name: str, said: str, *, usual_is_refused: bool) -> N
     assert re.search(case.words, said), f"no word of the cause, {case.words}: {said}"
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, case in ZOO.items() for name in case.methods])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, case in ZOO.items() for name in case.methods]
+)
 def test_right_or_told(kind: str, name: str) -> None:
     case = ZOO[kind]
-    right_or_told(kind, name, case.usual_layer if case.layer is None else case.layer, case.usual_layer)
+    right_or_told(
+        kind, name, case.usual_layer if case.layer is None else case.layer, case.usual_layer
+    )
 
 
 @pytest.mark.parametrize("name", ["grad_cam", "layer_relevance"])
-@pytest.mark.parametrize("kind", [kind for kind, case in ZOO.items() if case.found and not case.nowhere])
+@pytest.mark.parametrize(
+    "kind", [kind for kind, case in ZOO.items() if case.found and not case.nowhere]
+)
 def test_layers_that_nobody_named(kind: str, name: str) -> None:
     right_or_told(kind, name, None, None)

@@ -41,19 +41,25 @@ print((kilobytes("VmHWM") - before) / 1000, *found.placements[0].photo_size, *fo
 
 def cost(path: Path) -> tuple[float, list[int]]:
     """Megabytes over the model's, and the sizes: of the photo (height, width), and as drawn (width, height)."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CHILD, str(path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(path)], capture_output=True, text=True
+    )
     assert not done.returncode, done.stderr
     megabytes, *sizes = done.stdout.split()
     return float(megabytes), list(map(int, sizes))
 
 
 def tiles(width: int, height: int) -> Image.Image:
-    small = np.random.default_rng(0).integers(0, 256, (height // 100, width // 100, 3), dtype=np.uint8)
+    small = np.random.default_rng(0).integers(
+        0, 256, (height // 100, width // 100, 3), dtype=np.uint8
+    )
     return Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are set back where /proc has them")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peaks are set back where /proc has them"
+)
 @pytest.mark.parametrize(
     ("ending", "make", "size", "most", "options"),
     [

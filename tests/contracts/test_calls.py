@@ -81,7 +81,9 @@ def prepared(module: nn.Module, head: str | None = None) -> seewhy.Model:
 
 
 def index_of(model: Any, solver: str = "last_layer") -> InfluenceIndex:
-    return InfluenceIndex.fit(model, (pictures(12, SIZE), torch.arange(12) % 4), solver=solver, l2=0.1)
+    return InfluenceIndex.fit(
+        model, (pictures(12, SIZE), torch.arange(12) % 4), solver=solver, l2=0.1
+    )
 
 
 def chosen_layers(model: Any, x: Tensor) -> Tensor:
@@ -103,7 +105,9 @@ def evaluated(model: Any, x: Tensor) -> Tensor:
 def localised(model: Any, x: Tensor) -> Tensor:
     data = seewhy.data.find_data("scenes:size=32,count=6", split="test")
     classes = {name: i % 4 for i, name in enumerate(data.classes)}
-    rows = seewhy.evaluate_localisation(model, data, metrics=["pointing_game", "pixel_ap"], classes=classes, chance=())
+    rows = seewhy.evaluate_localisation(
+        model, data, metrics=["pointing_game", "pixel_ap"], classes=classes, chance=()
+    )
     return torch.tensor([float(row.result.mean) for row in rows])
 
 
@@ -113,13 +117,17 @@ def features(model: Any, x: Tensor) -> Tensor:
 
 def metric(model: Any, x: Tensor) -> Tensor:
     deletion = seewhy.metrics.Deletion()
-    deletion.update(torch.arange(SIZE * SIZE).float().view(1, SIZE, SIZE).expand(len(x), -1, -1), model, x, 1)
+    deletion.update(
+        torch.arange(SIZE * SIZE).float().view(1, SIZE, SIZE).expand(len(x), -1, -1), model, x, 1
+    )
     return torch.as_tensor(deletion.compute().values)
 
 
 QUESTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "explain": lambda model, x: seewhy.explain(model, x, targets=["top2"], batch_size=2)[1].map,
-    "predictions": lambda model, x: torch.tensor([p[0].probability for p in seewhy.explain(model, x).predictions]),
+    "predictions": lambda model, x: torch.tensor(
+        [p[0].probability for p in seewhy.explain(model, x).predictions]
+    ),
     "list_layers": chosen_layers,
     "evaluate": evaluated,
     "metric": metric,
@@ -127,7 +135,15 @@ QUESTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "pooled_features": features,
     **{
         f"influence {solver}": lambda model, x, solver=solver: index_of(model, solver).scores(x)
-        for solver in ("last_layer", "gradient_dot", "ekfac", "trak", "loss", "embedding", "representer")
+        for solver in (
+            "last_layer",
+            "gradient_dot",
+            "ekfac",
+            "trak",
+            "loss",
+            "embedding",
+            "representer",
+        )
         if solver in seewhy.influence.SOLVERS
     },
     "influence of a target": lambda model, x: index_of(model).scores(x, target=2),
@@ -146,9 +162,13 @@ def test_the_output_that_is_meant(question: str, head: str) -> None:
     net, x = randomised(TwoHeads()), pictures(4, SIZE)
     ask = QUESTIONS[question]
     other = next(each for each in HEADS if each != head)
-    with_other = ask(prepared(net, other), x)  # whatever is remembered of the model must not be taken for this head
+    with_other = ask(
+        prepared(net, other), x
+    )  # whatever is remembered of the model must not be taken for this head
     found, expected = ask(prepared(net, head), x), ask(prepared(OneHead(net, head)), x)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-9)
+    torch.testing.assert_close(
+        found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-9
+    )
     if question not in ("evaluate_localisation", "pooled_features"):  # may be the same by chance
         assert with_other.shape != found.shape or not torch.allclose(with_other, found)
 
@@ -161,7 +181,9 @@ def test_each_image_has_its_row(name: str) -> None:
     for i in range(3):
         one = {"meta": meta[i : i + 1]}
         alone = find_method(name)(net, x[i : i + 1], 1, inputs=one, args=[2.0], **options)
-        torch.testing.assert_close(alone[0], found[i], rtol=1e-4, atol=2e-5 * float(found[i].abs().max()) + 1e-12)
+        torch.testing.assert_close(
+            alone[0], found[i], rtol=1e-4, atol=2e-5 * float(found[i].abs().max()) + 1e-12
+        )
 
 
 @pytest.mark.parametrize("rows", [torch.Tensor.numpy, torch.Tensor.tolist], ids=["array", "list"])
@@ -176,7 +198,9 @@ def test_rows_in_any_container(rows: Callable[[Tensor], Any]) -> None:
         def forward(self, x: Tensor, *, meta: Any) -> Tensor:
             return self.net(x, meta=torch.as_tensor(meta, dtype=torch.float32))  # type: ignore[no-any-return]
 
-    found = seewhy.methods.grad_cam(Converts(), x, 1, layer="net.stage", inputs={"meta": rows(meta)})
+    found = seewhy.methods.grad_cam(
+        Converts(), x, 1, layer="net.stage", inputs={"meta": rows(meta)}
+    )
     torch.testing.assert_close(found, seewhy.methods.grad_cam(net, x, 1, inputs={"meta": meta}))
 
 
@@ -187,7 +211,15 @@ def test_rows_are_cut_with_the_photos(batch_size: int) -> None:
     found = seewhy.explain(net, x, targets=[1], inputs={"meta": meta}, batch_size=batch_size)[0].map
     torch.testing.assert_close(found, expected)
     scored = [
-        seewhy.evaluate(net, x, metrics=["deletion"], targets=[1], inputs={"meta": meta}, batch_size=n, chance=())
+        seewhy.evaluate(
+            net,
+            x,
+            metrics=["deletion"],
+            targets=[1],
+            inputs={"meta": meta},
+            batch_size=n,
+            chance=(),
+        )
         for n in (batch_size, 5)
     ]
     assert scored[0][0].result.mean == pytest.approx(scored[1][0].result.mean, rel=1e-4)
@@ -215,15 +247,21 @@ def test_rows_of_photos_that_cannot_be_read_are_left_out(tmp_path: Any) -> None:
 def test_what_does_not_fit_is_one_line() -> None:
     net, x, meta = randomised(WithRows()), pictures(3, SIZE), torch.randn(3, 4)
     ask = seewhy.methods.grad_cam
-    with pytest.raises(InputError, match=r"inputs\['meta'\] has 2 rows for 3 images; give one for each"):
+    with pytest.raises(
+        InputError, match=r"inputs\['meta'\] has 2 rows for 3 images; give one for each"
+    ):
         ask(net, x, 1, inputs={"meta": meta[:2]})
     with pytest.raises(InputError, match=r"inputs\['meta'\] has 2 rows for 3 images"):
         seewhy.explain(net, x, inputs={"meta": meta[:2]}, batch_size=2)
     with pytest.raises(InputError, match=r"'meta' is given in inputs= and in kwargs="):
         ask(net, x, 1, inputs={"meta": meta}, kwargs={"meta": meta})
-    with pytest.raises(ArgumentTypeError, match=r"inputs\['meta'\] is a float, which has no row for each image"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"inputs\['meta'\] is a float, which has no row for each image"
+    ):
         ask(net, x, 1, inputs={"meta": 2.0})
-    with pytest.raises(InputError, match=r"WithRows cannot be called so: .*'meta'; give what it takes .* inputs="):
+    with pytest.raises(
+        InputError, match=r"WithRows cannot be called so: .*'meta'; give what it takes .* inputs="
+    ):
         seewhy.list_layers(net, x)
     assert seewhy.list_layers(net, x, inputs={"meta": meta}).chosen == ("stage",)
 
@@ -234,14 +272,22 @@ def test_masked_pictures_have_the_rows_of_their_image() -> None:
     order = torch.arange(SIZE * SIZE).view(SIZE, SIZE)
     masks = [StepMasks(order, steps) for steps in ([0, 100], [0, 50, 200])]
     for chunk in masked_scores(call, x, masks, [Logit(1)], baseline=Zeros()):
-        shown = masks[chunk.image].render(chunk.start, chunk.stop, x.device)[:, None] * x[chunk.image]
+        shown = (
+            masks[chunk.image].render(chunk.start, chunk.stop, x.device)[:, None] * x[chunk.image]
+        )
         expected = net(shown, meta=meta[chunk.image].expand(len(shown), -1))[:, 1]
-        torch.testing.assert_close(chunk.scores[:, 0].float(), expected.detach(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            chunk.scores[:, 0].float(), expected.detach(), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_a_call_is_taken_wherever_a_model_is() -> None:
     net, x, meta = randomised(WithRows()), pictures(3, SIZE), torch.randn(3, 4)
-    given: dict[str, Any] = {"args": [2.0], "inputs": {"meta": meta}, "output": lambda out: out[:, 1:]}
+    given: dict[str, Any] = {
+        "args": [2.0],
+        "inputs": {"meta": meta},
+        "output": lambda out: out[:, 1:],
+    }
     call = seewhy.Call(net, **given)
     asked: list[Callable[..., Any]] = [
         lambda model, **how: seewhy.methods.grad_cam(model, x, 1, **how),
@@ -252,7 +298,11 @@ def test_a_call_is_taken_wherever_a_model_is() -> None:
     ]
     for ask in asked:
         found, expected = ask(call), ask(net, **given)
-        assert found == expected if isinstance(found, tuple) else torch.equal(*map(torch.as_tensor, (found, expected)))
+        assert (
+            found == expected
+            if isinstance(found, tuple)
+            else torch.equal(*map(torch.as_tensor, (found, expected)))
+        )
 
 
 class Regions(nn.Module):
@@ -260,7 +310,10 @@ class Regions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage, self.head = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), nn.Conv2d(8, 2, 1)
+        self.stage, self.head = (
+            nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()),
+            nn.Conv2d(8, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.head(self.stage(x))
@@ -268,8 +321,16 @@ class Regions(nn.Module):
 
 
 TARGETS: dict[str, tuple[Callable[[], nn.Module], str, Callable[[slice], Any]]] = {
-    "an embedding": (TwoHeads, "late", lambda rows: seewhy.targets.EmbeddingSimilarity(EMBEDDINGS[rows])),
-    "a region": (Regions, "stage", lambda rows: seewhy.targets.SegmentationRegion(1, REGIONS[rows])),
+    "an embedding": (
+        TwoHeads,
+        "late",
+        lambda rows: seewhy.targets.EmbeddingSimilarity(EMBEDDINGS[rows]),
+    ),
+    "a region": (
+        Regions,
+        "stage",
+        lambda rows: seewhy.targets.SegmentationRegion(1, REGIONS[rows]),
+    ),
     "a class": (TwoHeads, "late", lambda rows: CLASSES[rows]),
 }
 EMBEDDINGS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
@@ -280,12 +341,20 @@ CLASSES = [3, 0, 1, 2, 3]
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("method", ["grad_cam", "lrp", "occlusion"])
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_targets_with_a_row_for_each_image_are_cut_with_the_photos(kind: str, method: str, batch_size: int) -> None:
+def test_targets_with_a_row_for_each_image_are_cut_with_the_photos(
+    kind: str, method: str, batch_size: int
+) -> None:
     make, layer, target = TARGETS[kind]
     net, x = randomised(make()), pictures(5, SIZE)
     asked: dict[str, Any] = {"methods": method, "layers": layer}
     asked |= {"output": lambda out: out["cls"]} if make is TwoHeads else {}
-    found = seewhy.explain(net, x, targets=[target(slice(None))], batch_size=batch_size, **asked)[0].map
+    found = seewhy.explain(net, x, targets=[target(slice(None))], batch_size=batch_size, **asked)[
+        0
+    ].map
     for i in range(5):
-        alone = seewhy.explain(net, x[i : i + 1], targets=[target(slice(i, i + 1))], **asked)[0].map[0]
-        torch.testing.assert_close(found[i], alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()) + 1e-12)
+        alone = seewhy.explain(net, x[i : i + 1], targets=[target(slice(i, i + 1))], **asked)[
+            0
+        ].map[0]
+        torch.testing.assert_close(
+            found[i], alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()) + 1e-12
+        )

@@ -87,7 +87,11 @@ SEEDS: dict[Callable[[bytes], None], list[bytes]] = {
     options: [b"rise.samples=200", b"deletion:step=16,output=logit", b"lime.superpixels=slic"],
     lists: [b"path,label,x0,y0,x1,y1,split\na.png,cat,1,2,3,4,train\n"],
     labels: [b'{"0": "cat", "1": "dog"}', b"0,cat\n1,dog\n"],
-    boxes: [json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "categories": [], "annotations": []}).encode()],
+    boxes: [
+        json.dumps(
+            {"images": [{"id": 1, "file_name": "a.png"}], "categories": [], "annotations": []}
+        ).encode()
+    ],
     pictures: [],
 }
 
@@ -96,7 +100,12 @@ SEEDS: dict[Callable[[bytes], None], list[bytes]] = {
 @pytest.mark.parametrize("name", [each.__name__ for each in SEEDS])
 def test_nothing_raw_comes_out(name: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris")
-    limits = [f"-max_total_time={SECONDS}", "-rss_limit_mb=6000", "-timeout=20", f"-artifact_prefix={tmp_path}/"]
+    limits = [
+        f"-max_total_time={SECONDS}",
+        "-rss_limit_mb=6000",
+        "-timeout=20",
+        f"-artifact_prefix={tmp_path}/",
+    ]
     words = [sys.executable, __file__, name, *limits]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -47,7 +47,10 @@ def state() -> dict[str, Any]:
         "defaults": (torch.get_default_dtype(), torch.empty(0).device, torch.is_grad_enabled()),
         "inference mode": (torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
         "threads": (torch.get_num_threads(), threading.active_count()),
-        "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark),
+        "deterministic": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cudnn.benchmark,
+        ),
         "precision": (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32),
         "warnings": (list(warnings.filters), warnings.showwarning),
         "environment": dict(os.environ),
@@ -92,7 +95,9 @@ def test_asking_about_a_model(model: seewhy.Model, tmp_path: Path) -> None:
     unchanged(lambda: ex.report(tmp_path / "page.html"))
 
 
-@pytest.mark.parametrize("wrong", [{"targets": 99}, {"methods": "nothing"}, {"layers": "nowhere"}, {"images": []}])
+@pytest.mark.parametrize(
+    "wrong", [{"targets": 99}, {"methods": "nothing"}, {"layers": "nowhere"}, {"images": []}]
+)
 def test_errors(model: seewhy.Model, wrong: dict[str, Any]) -> None:
     unchanged(lambda: seewhy.explain(model, **{"images": pictures(1, 16).clamp(-1, 1), **wrong}))
 

@@ -57,7 +57,9 @@ def input_of(case: Handed, path: str = "photo.png") -> Tensor:
         return case.preprocess(photo.convert("RGB"))[0][None]
 
 
-def command(capsys: pytest.CaptureFixture[str], kind: str | None, *words: str) -> tuple[Any, list[str]]:
+def command(
+    capsys: pytest.CaptureFixture[str], kind: str | None, *words: str
+) -> tuple[Any, list[str]]:
     """What a command prints as JSON, and its lines beside.
 
     Raises:
@@ -66,7 +68,9 @@ def command(capsys: pytest.CaptureFixture[str], kind: str | None, *words: str) -
     model = [] if kind is None else ["--model", f"handed_factories:{command_name(kind)}"]
     status = run([*words, *model, "--json"])
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("seewhy: ") and RUNS_CODE not in line]
+    lines = [
+        line for line in err.splitlines() if line.startswith("seewhy: ") and RUNS_CODE not in line
+    ]
     assert "Traceback" not in err
     if status:
         assert lines, err
@@ -74,14 +78,18 @@ def command(capsys: pytest.CaptureFixture[str], kind: str | None, *words: str) -
     return json.loads(out), lines
 
 
-def right_or_said(words: str | None, found: Callable[[], tuple[Any, list[str]]], check: Callable[[Any], None]) -> None:
+def right_or_said(
+    words: str | None, found: Callable[[], tuple[Any, list[str]]], check: Callable[[Any], None]
+) -> None:
     try:
         answer, lines = found()
     except FailedError as failed:
         told(words, str(failed))
         return
     if words is not None:
-        assert any(re.search(words, line) for line in lines), f"no word of {words}: {lines or 'nothing'}"
+        assert any(re.search(words, line) for line in lines), (
+            f"no word of {words}: {lines or 'nothing'}"
+        )
         return
     check(answer)
 
@@ -108,20 +116,43 @@ def check_explained(case: Handed, answer: Any) -> None:
 @pytest.mark.parametrize("kind", WRITABLE)
 def test_explain(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     case = ZOO[kind]
-    asked = ["explain", "photo.png", "--method", "occlusion", "--target", str(case.target), *OCCLUSION]
-    right_or_said(spoiled(case), lambda: command(capsys, kind, *asked), lambda answer: check_explained(case, answer))
+    asked = [
+        "explain",
+        "photo.png",
+        "--method",
+        "occlusion",
+        "--target",
+        str(case.target),
+        *OCCLUSION,
+    ]
+    right_or_said(
+        spoiled(case),
+        lambda: command(capsys, kind, *asked),
+        lambda answer: check_explained(case, answer),
+    )
 
 
 @pytest.mark.parametrize("kind", WRITABLE)
 def test_evaluate(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     case, metric = ZOO[kind], seewhy.metrics.Deletion(step=64)
-    asked = ["evaluate", "photo.png", "--method", "occlusion", "--target", str(case.target), *OCCLUSION, "--no-chance"]
+    asked = [
+        "evaluate",
+        "photo.png",
+        "--method",
+        "occlusion",
+        "--target",
+        str(case.target),
+        *OCCLUSION,
+        "--no-chance",
+    ]
 
     def check(answer: Any) -> None:
         x = input_of(case)
         plainly = seewhy.wrap(usual_of(case.usual), **{"gives": "logits", **case.numbers})
         metric.update(expected(case, "occlusion", x), plainly, x, case.column)
-        assert answer["rows"][0]["mean"] == pytest.approx(float(metric.compute().mean), rel=1e-4, abs=1e-6)
+        assert answer["rows"][0]["mean"] == pytest.approx(
+            float(metric.compute().mean), rel=1e-4, abs=1e-6
+        )
 
     found = partial(command, capsys, kind, *asked, "--metric", "deletion:step=64")
     right_or_said(spoiled(case) or case.no_chance, found, check)
@@ -130,7 +161,15 @@ def test_evaluate(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("kind", WRITABLE)
 def test_localize(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     case = ZOO[kind]
-    asked = ["localize", "photo.png", "--method", "occlusion", "--target", str(case.target), *OCCLUSION]
+    asked = [
+        "localize",
+        "photo.png",
+        "--method",
+        "occlusion",
+        "--target",
+        str(case.target),
+        *OCCLUSION,
+    ]
 
     def check(answer: Any) -> None:
         found = answer["images"][0]["found"][0]
@@ -150,16 +189,30 @@ def test_evaluate_data(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         for example, label, box in zip(data, data.labels, data.boxes, strict=True):
             example.photo.save(f"{example.name}.png")
             rows.writerow([f"{example.name}.png", data.classes[label[0]], "test", *box])
-    asked = ["evaluate", "--task", "localisation", "--data", "csv:data.csv", "--metric", "energy_pointing"]
+    asked = [
+        "evaluate",
+        "--task",
+        "localisation",
+        "--data",
+        "csv:data.csv",
+        "--metric",
+        "energy_pointing",
+    ]
 
     def check(answer: Any) -> None:
         metric = seewhy.metrics.EnergyPointing()
         for example in data:
             x = case.preprocess(example.photo)[0][None]
-            metric.update(expected(case, "occlusion", x, case.columns[example.labels[0]]), [example.truth])
-        assert answer["rows"][0]["mean"] == pytest.approx(float(metric.compute().mean), rel=1e-4, abs=1e-6)
+            metric.update(
+                expected(case, "occlusion", x, case.columns[example.labels[0]]), [example.truth]
+            )
+        assert answer["rows"][0]["mean"] == pytest.approx(
+            float(metric.compute().mean), rel=1e-4, abs=1e-6
+        )
 
-    found = partial(command, capsys, kind, *asked, "--method", "occlusion", *OCCLUSION, "--no-chance")
+    found = partial(
+        command, capsys, kind, *asked, "--method", "occlusion", *OCCLUSION, "--no-chance"
+    )
     right_or_said(spoiled(case) or case.no_place, found, check)
 
 
@@ -174,10 +227,28 @@ def test_influence(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         Image.fromarray(pixels).save(path)
 
     def found() -> tuple[Any, list[str]]:
-        fit = ["influence", "fit", "--data", "folder:pictures", "--solver", "gradient_dot", "--out", "index"]
+        fit = [
+            "influence",
+            "fit",
+            "--data",
+            "folder:pictures",
+            "--solver",
+            "gradient_dot",
+            "--out",
+            "index",
+        ]
         lines = command(capsys, kind, *fit)[1]
         answer, more = command(
-            capsys, None, "influence", "query", "photo.png", "--index", "index", "-k", "6", "--trust-paths"
+            capsys,
+            None,
+            "influence",
+            "query",
+            "photo.png",
+            "--index",
+            "index",
+            "-k",
+            "6",
+            "--trust-paths",
         )
         return answer, lines + more
 
@@ -187,16 +258,27 @@ def test_influence(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
         labels = torch.tensor([case.columns[names.index(path.parent.name)] for path in ordered])
         index = InfluenceIndex.fit(usual_of(case.usual), (x, labels), solver="gradient_dot")
         scores = told_beside(lambda: index.scores(input_of(case)))[0][0]
-        right = {path.name: float(score) for path, score in zip(ordered, scores, strict=True) if score}
+        right = {
+            path.name: float(score) for path, score in zip(ordered, scores, strict=True) if score
+        }
         told_of = answer["queries"][0]
-        said = {Path(each["name"]).name: each["score"] for each in (*told_of["helpful"], *told_of["harmful"])}
+        said = {
+            Path(each["name"]).name: each["score"]
+            for each in (*told_of["helpful"], *told_of["harmful"])
+        }
         assert said == pytest.approx(right, rel=1e-4, abs=1e-6)
 
     right_or_said(case.no_loss or spoiled(case), found, check)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ZOO if kind not in WRITABLE])
-@pytest.mark.parametrize("words", [("explain",), ("evaluate", "--metric", "deletion:step=64"), ("localize",)])
-def test_targets_that_cannot_be_written(kind: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [("explain",), ("evaluate", "--metric", "deletion:step=64"), ("localize",)]
+)
+def test_targets_that_cannot_be_written(
+    kind: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(FailedError, match=r"no classes|\(N, K\) class scores"):
-        command(capsys, kind, words[0], "photo.png", *words[1:], "--method", "occlusion", *OCCLUSION)
+        command(
+            capsys, kind, words[0], "photo.png", *words[1:], "--method", "occlusion", *OCCLUSION
+        )

@@ -45,7 +45,10 @@ from seewhy.influence import InfluenceIndex
 from seewhy.methods.catalog import METHODS
 from tiny_models import Called, offloaded, pictures, randomised
 
-_UNSURE = ("not locally linear", "its error is")  # LIME's and RISE's, of untrained models and few samples
+_UNSURE = (
+    "not locally linear",
+    "its error is",
+)  # LIME's and RISE's, of untrained models and few samples
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
     "integrated_gradients": {"steps": 2},
@@ -55,7 +58,11 @@ FAST: dict[str, dict[str, Any]] = {
 }
 OUTSIDE = ("rise", "lime", "occlusion")
 NEED_THE_INPUT = (
-    *(name for name, method in METHODS.items() if method.at == "input" and method.family != "perturbation"),
+    *(
+        name
+        for name, method in METHODS.items()
+        if method.at == "input" and method.family != "perturbation"
+    ),
     "guided_grad_cam",
 )
 UNTRAINED = "gives probabilities|no parameters"
@@ -157,12 +164,24 @@ def all_but(*names: str) -> tuple[str, ...]:
     return tuple(name for name in METHODS if name not in names)
 
 
-SIGMOIDS = {"end": torch.sigmoid, "gives": "sigmoids", "numbers": {"multi_label": True}, "no_loss": "gives sigmoids"}
+SIGMOIDS = {
+    "end": torch.sigmoid,
+    "gives": "sigmoids",
+    "numbers": {"multi_label": True},
+    "no_loss": "gives sigmoids",
+}
 SOFTMAX = {"end": softmax, "gives": "probabilities", "no_loss": "gives probabilities"}
 NO_CHANCE = "gives a score, which has no probability"
-NO_SCORE = {"words": NO_CHANCE, "right": all_but("sglrp"), "no_chance": NO_CHANCE, "no_loss": "gives score"}
+NO_SCORE = {
+    "words": NO_CHANCE,
+    "right": all_but("sglrp"),
+    "no_chance": NO_CHANCE,
+    "no_loss": "gives score",
+}
 NOT_TOLD = "may be probabilities.*gives="
-OF_ONE_NUMBER = dict.fromkeys(("words", "no_chance", "no_loss"), "may be a logit or the value of a regression")
+OF_ONE_NUMBER = dict.fromkeys(
+    ("words", "no_chance", "no_loss"), "may be a logit or the value of a regression"
+)
 NO_CLASS = {"words": "needs one class as the target", "right": all_but("cam", *OF_ONE_CLASS)}
 NO_TABLE = {
     "words": r"not \(N, K\) class scores", "right": all_but("cam", *OF_ONE_CLASS, "relevance_cam"),
@@ -295,7 +314,9 @@ def model_of(kind: str) -> Any:
 
 
 @cache
-def usual_of(make: Callable[[], nn.Module], end: Callable[[Tensor], Tensor] | None = None, gives: Any = None) -> Any:
+def usual_of(
+    make: Callable[[], nn.Module], end: Callable[[Tensor], Tensor] | None = None, gives: Any = None
+) -> Any:
     """The plain network, or a model of the same behind its end."""
     return make() if end is None else seewhy.wrap(nn.Sequential(make(), Called(end)), gives=gives)
 
@@ -305,7 +326,9 @@ def told_beside(ask: Callable[[], Any]) -> tuple[Any, list[str]]:
         warnings.simplefilter("always")
         found = ask()
     said = [str(w.message) for w in caught if issubclass(w.category, SeewhyWarning)]
-    return found, [line for line in said if not any(each in line for each in _UNSURE)]  # LIME's, of untrained models
+    return found, [
+        line for line in said if not any(each in line for each in _UNSURE)
+    ]  # LIME's, of untrained models
 
 
 def expected(case: Handed, name: str, x: Tensor, column: int | None = None) -> Tensor:
@@ -331,10 +354,16 @@ def of_usual(usual: Any, name: str, x: Tensor, target: Any) -> Tensor:
     return told_beside(lambda: METHODS[name](usual, x, target, **FAST.get(name, {})))[0]
 
 
-def with_gradient(module: nn.Module, x: Tensor, target: Any, layer: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+def with_gradient(
+    module: nn.Module, x: Tensor, target: Any, layer: nn.Module | None = None
+) -> tuple[Tensor, Tensor]:
     """The input's or a layer's values, and the gradient of the target there, by plain autograd."""
     kept = [x.clone().requires_grad_()]
-    handle = layer.register_forward_hook(lambda _, __, value: kept.append(value)) if layer is not None else None
+    handle = (
+        layer.register_forward_hook(lambda _, __, value: kept.append(value))
+        if layer is not None
+        else None
+    )
     said = module(kept[0])
     if handle is not None:
         handle.remove()
@@ -345,7 +374,9 @@ def with_gradient(module: nn.Module, x: Tensor, target: Any, layer: nn.Module | 
 
 def close(found: Any, wanted: Any) -> bool:
     found, wanted = torch.as_tensor(found), torch.as_tensor(wanted)
-    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= 1e-4 * wanted.abs().max() + 1e-12)
+    return found.shape == wanted.shape and bool(
+        (found - wanted).abs().max() <= 1e-4 * wanted.abs().max() + 1e-12
+    )
 
 
 def told(words: str | None, said: str) -> None:
@@ -365,7 +396,9 @@ def test_every_method(kind: str, name: str) -> None:
     case = ZOO[kind]
     x = case.x()
     try:
-        found, said = told_beside(lambda: METHODS[name](model_of(kind), x, case.target, **FAST.get(name, {})))
+        found, said = told_beside(
+            lambda: METHODS[name](model_of(kind), x, case.target, **FAST.get(name, {}))
+        )
     except SeewhyError as error:
         refused(case, name, str(error))
         return
@@ -398,11 +431,22 @@ def spoiled(case: Handed) -> str | None:
 def test_evaluating(kind: str) -> None:
     case = ZOO[kind]
     x = case.x()
-    steps = {"deletion": seewhy.metrics.Deletion(step=64), "insertion": seewhy.metrics.Insertion(step=64)}
+    steps = {
+        "deletion": seewhy.metrics.Deletion(step=64),
+        "insertion": seewhy.metrics.Insertion(step=64),
+    }
 
     def found() -> list[float]:
-        asked: dict[str, Any] = {"methods": "occlusion", "chance": (), "options": FAST, "targets": [case.target]}
-        return [float(row.result.mean) for row in seewhy.evaluate(model_of(kind), x, metrics=steps, **asked).rows]
+        asked: dict[str, Any] = {
+            "methods": "occlusion",
+            "chance": (),
+            "options": FAST,
+            "targets": [case.target],
+        }
+        return [
+            float(row.result.mean)
+            for row in seewhy.evaluate(model_of(kind), x, metrics=steps, **asked).rows
+        ]
 
     def wanted() -> list[float]:
         plainly = seewhy.wrap(usual_of(case.usual), **{"gives": "logits", **case.numbers})
@@ -420,14 +464,23 @@ def test_localizing(kind: str) -> None:
 
     def found() -> float:
         model = replace(seewhy.wrap(model_of(kind)), preprocess=case.preprocess)
-        asked: dict[str, Any] = {"methods": "occlusion", "metrics": "energy_pointing", "chance": (), "cases": 0}
-        return float(seewhy.evaluate_localisation(model, data, options=FAST, **asked).rows[0].result.mean)
+        asked: dict[str, Any] = {
+            "methods": "occlusion",
+            "metrics": "energy_pointing",
+            "chance": (),
+            "cases": 0,
+        }
+        return float(
+            seewhy.evaluate_localisation(model, data, options=FAST, **asked).rows[0].result.mean
+        )
 
     def wanted() -> float:
         metric = seewhy.metrics.EnergyPointing()
         for example in data:
             x = case.preprocess(example.photo)[0][None]
-            metric.update(expected(case, "occlusion", x, case.columns[example.labels[0]]), [example.truth])
+            metric.update(
+                expected(case, "occlusion", x, case.columns[example.labels[0]]), [example.truth]
+            )
         return float(metric.compute().mean)
 
     right_or_told(spoiled(case) or case.no_place, found, wanted)
@@ -436,10 +489,15 @@ def test_localizing(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind, case in ZOO.items() if "influence" in case.rooms])
 def test_influence(kind: str) -> None:
     case = ZOO[kind]
-    x, labels = torch.cat([case.x().roll(i, 3) for i in range(3)]), torch.arange(3 * len(case.x())) % len(case.names)
+    x, labels = (
+        torch.cat([case.x().roll(i, 3) for i in range(3)]),
+        torch.arange(3 * len(case.x())) % len(case.names),
+    )
 
     def scores(model: Any, x: Tensor) -> Tensor:
-        return InfluenceIndex.fit(model, (x, labels), solver="gradient_dot").scores(x[:2], labels[:2])
+        return InfluenceIndex.fit(model, (x, labels), solver="gradient_dot").scores(
+            x[:2], labels[:2]
+        )
 
     right_or_told(
         case.no_loss or spoiled(case),

@@ -19,7 +19,9 @@ from seewhy.errors import InputError, LayerError, ModelError, SeewhyError, Seewh
 from seewhy.methods.catalog import METHODS, find_method
 from tiny_models import TinyCNN, offloaded, pictures, randomised, tiny_vit
 
-pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LIME of .*not locally linear"
+)  # LIME's, of untrained models
 
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
@@ -27,7 +29,11 @@ FAST: dict[str, dict[str, Any]] = {
     "rise": {"samples": 16, "cells": 3},
     "lime": {"samples": 30, "superpixels": "grid"},
 }
-NEED_THE_INPUT = [name for name, method in METHODS.items() if method.at == "input" and method.family != "perturbation"]
+NEED_THE_INPUT = [
+    name
+    for name, method in METHODS.items()
+    if method.at == "input" and method.family != "perturbation"
+]
 SIZE = 16
 
 
@@ -36,7 +42,9 @@ def run(name: str, model: Any, x: Tensor, **options: Any) -> Tensor:
 
 
 def close(found: Tensor, expected: Tensor, share: float = 2e-5) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=share * float(expected.abs().max()) + 1e-12)
+    torch.testing.assert_close(
+        found, expected, rtol=1e-5, atol=share * float(expected.abs().max()) + 1e-12
+    )
 
 
 def whole_pictures(n: int = 2) -> Tensor:
@@ -65,7 +73,8 @@ TYPES = (torch.int16, torch.int64, torch.bfloat16, torch.float16)
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, torch.uint8) for name in METHODS] + [(name, dtype) for name in ("smooth_grad", "rise") for dtype in TYPES],
+    [(name, torch.uint8) for name in METHODS]
+    + [(name, dtype) for name in ("smooth_grad", "rise") for dtype in TYPES],
 )
 def test_numbers_of_every_type_are_those_as_floats(name: str, dtype: torch.dtype) -> None:
     x = whole_pictures().to(dtype)
@@ -74,12 +83,15 @@ def test_numbers_of_every_type_are_those_as_floats(name: str, dtype: torch.dtype
 
 @pytest.mark.parametrize(
     ("name", "floats"),
-    [(name, "refused") for name in METHODS] + [(name, "as they are") for name in ("grad_cam", "saliency", "occlusion")],
+    [(name, "refused") for name in METHODS]
+    + [(name, "as they are") for name in ("grad_cam", "saliency", "occlusion")],
 )
 def test_models_of_whole_numbers_alone_are_given_those(name: str, floats: str) -> None:
     x, model = whole_pictures(), Scaling(floats)
     if name in NEED_THE_INPUT or name == "guided_grad_cam":
-        with pytest.raises(LayerError, match=r"Scaling takes torch.uint8.*use rise, lime or occlusion"):
+        with pytest.raises(
+            LayerError, match=r"Scaling takes torch.uint8.*use rise, lime or occlusion"
+        ):
             run(name, model, x)
     else:
         close(run(name, model, x), run(name, Scaling("rounded"), x.float()))
@@ -94,13 +106,22 @@ def test_layers_are_found_without_a_gradient_of_whole_numbers() -> None:
 
 @pytest.mark.parametrize("floats", ["scaled", "refused"])
 def test_explaining_and_evaluating_whole_numbers(floats: str) -> None:
-    x, model, plain = whole_pictures(3), Scaling(floats), Scaling("scaled" if floats == "scaled" else "rounded")
+    x, model, plain = (
+        whole_pictures(3),
+        Scaling(floats),
+        Scaling("scaled" if floats == "scaled" else "rounded"),
+    )
     ours = seewhy.explain(model, x, methods=["grad_cam", "occlusion"], targets=1, batch_size=2)
-    theirs = seewhy.explain(plain, x.float(), methods=["grad_cam", "occlusion"], targets=1, batch_size=2)
+    theirs = seewhy.explain(
+        plain, x.float(), methods=["grad_cam", "occlusion"], targets=1, batch_size=2
+    )
     for a, b in zip(ours, theirs, strict=True):
         close(a.map, b.map)
         assert a.scores == pytest.approx(b.scores, rel=1e-5)
-    judges = {"deletion": seewhy.metrics.Deletion(step=64), "max_sensitivity": seewhy.metrics.MaxSensitivity(samples=2)}
+    judges = {
+        "deletion": seewhy.metrics.Deletion(step=64),
+        "max_sensitivity": seewhy.metrics.MaxSensitivity(samples=2),
+    }
     metrics = {"metrics": judges, "methods": "grad_cam", "chance": ()}
     scored = [seewhy.evaluate(m, given, **metrics) for m, given in ((model, x), (plain, x.float()))]
     for a, b in zip(scored[0].rows, scored[1].rows, strict=True):
@@ -111,7 +132,12 @@ def test_photos_become_whole_numbers_where_the_model_takes_those_alone() -> None
     pixels = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.0,) * 3, (1 / 255,) * 3, "bilinear")
     photo = Image.fromarray(whole_pictures(1)[0].permute(1, 2, 0).numpy())
     found, plain = (
-        seewhy.explain(seewhy.wrap(Scaling(floats), preprocess=pixels), photo, methods=["grad_cam", "rise"], targets=1)
+        seewhy.explain(
+            seewhy.wrap(Scaling(floats), preprocess=pixels),
+            photo,
+            methods=["grad_cam", "rise"],
+            targets=1,
+        )
         for floats in ("refused", "rounded")
     )
     for a, b in zip(found, plain, strict=True):
@@ -178,8 +204,17 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 def settings() -> tuple[Any, ...]:
-    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
-    return torch.get_default_dtype(), torch.empty(0).device, torch.are_deterministic_algorithms_enabled(), modes
+    modes = (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+    )
+    return (
+        torch.get_default_dtype(),
+        torch.empty(0).device,
+        torch.are_deterministic_algorithms_enabled(),
+        modes,
+    )
 
 
 @cache
@@ -190,7 +225,11 @@ def in_plain_settings(name: str) -> Tensor:
 @pytest.mark.parametrize(
     ("name", "setting"),
     [(name, setting) for name in METHODS for setting in ("float64", "meta")]
-    + [(name, setting) for name in ("grad_cam", "smooth_grad", "lrp", "rise", "lime") for setting in SETTINGS],
+    + [
+        (name, setting)
+        for name in ("grad_cam", "smooth_grad", "lrp", "rise", "lime")
+        for setting in SETTINGS
+    ],
 )
 def test_the_callers_settings_change_nothing(name: str, setting: str) -> None:
     model, x, expected = randomised(TinyCNN()), pictures(2, SIZE), in_plain_settings(name)
@@ -212,11 +251,14 @@ def test_explaining_and_evaluating_under_the_callers_settings(setting: str) -> N
     found, steps = [], seewhy.metrics.Deletion(step=64)
     for under in (torch.enable_grad, SETTINGS[setting]):
         model = seewhy.wrap(
-            randomised(TinyCNN()), preprocess=seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear")
+            randomised(TinyCNN()),
+            preprocess=seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear"),
         )
         with under():
             maps = [a.map for images in (x, photos) for a in seewhy.explain(model, images, **asked)]
-            rows = seewhy.evaluate(model, x[:1], metrics={"deletion": steps}, methods="grad_cam").rows
+            rows = seewhy.evaluate(
+                model, x[:1], metrics={"deletion": steps}, methods="grad_cam"
+            ).rows
             layers = seewhy.list_layers(model).chosen
         found.append((maps, rows, layers))
     for ours, plain in zip(*(maps for maps, _, _ in found), strict=True):
@@ -254,7 +296,9 @@ def test_weights_that_hooks_bring(name: str) -> None:
 
 def test_weights_that_nothing_brings() -> None:
     for name in ("grad_cam", "saliency", "lrp", "occlusion", "rise"):
-        with pytest.raises(ModelError, match="on the meta device, which holds no data, and no hook brings them"):
+        with pytest.raises(
+            ModelError, match="on the meta device, which holds no data, and no hook brings them"
+        ):
             run(name, randomised(TinyCNN()).to("meta"), pictures(1, SIZE))
 
 
@@ -277,7 +321,8 @@ def test_tensors_kept_from_inference_mode(name: str) -> None:
     try:
         found = run(name, model, x)
     except SeewhyError as error:
-        assert "from an earlier call under torch.inference_mode (kept)" in str(error) or name == "cam"  # noqa: PT017
+        named = "from an earlier call under torch.inference_mode (kept)" in str(error)
+        assert named or name == "cam"
     else:
         close(found, run(name, plain, x))
 
@@ -285,7 +330,9 @@ def test_tensors_kept_from_inference_mode(name: str) -> None:
 @pytest.mark.parametrize("name", ["grad_cam", "saliency", "occlusion", "lrp"])
 def test_channels_that_come_last(name: str) -> None:
     x = pictures(2, SIZE)
-    with pytest.raises(InputError, match=r"channels seem to come last: give x.permute\(0, 3, 1, 2\)"):
+    with pytest.raises(
+        InputError, match=r"channels seem to come last: give x.permute\(0, 3, 1, 2\)"
+    ):
         run(name, randomised(TinyCNN()), x.permute(0, 2, 3, 1))
     with pytest.raises(InputError, match=r"x\.permute\(2, 0, 1\)\[None\]"):
         run(name, randomised(TinyCNN()), x[0].permute(1, 2, 0))
@@ -299,7 +346,8 @@ def test_a_black_box_that_is_given_channels_last() -> None:
 
 def test_arrays_are_photos() -> None:
     model = seewhy.wrap(
-        randomised(TinyCNN()), preprocess=seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear")
+        randomised(TinyCNN()),
+        preprocess=seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear"),
     )
     array = np.asarray(whole_pictures(2).permute(0, 2, 3, 1))
     expected = seewhy.explain(model, [Image.fromarray(one) for one in array])[0].map
@@ -325,12 +373,16 @@ RAW = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.0,) * 3, (1.0,) * 3, "bilinear", 
         (RAW, whole_pictures(2).float(), None),
     ],
 )
-def test_a_range_that_cannot_be_right_is_warned_of_once(how: Any, x: Tensor, warned: str | None) -> None:
+def test_a_range_that_cannot_be_right_is_warned_of_once(
+    how: Any, x: Tensor, warned: str | None
+) -> None:
     model = seewhy.wrap(randomised(TinyCNN()), preprocess=how)
     for ask in (
         lambda: run("grad_cam", model, x),
         lambda: seewhy.explain(model, x, batch_size=1),
-        lambda: seewhy.evaluate(model, x, metrics="deletion", methods="grad_cam", batch_size=1, chance=()),
+        lambda: seewhy.evaluate(
+            model, x, metrics="deletion", methods="grad_cam", batch_size=1, chance=()
+        ),
     ):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SeewhyWarning)

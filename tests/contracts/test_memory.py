@@ -63,7 +63,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "densenet": lambda: timm.models.DenseNet(growth_rate=4, block_config=(2, 2), num_classes=5),
     "convnext": lambda: timm.models.ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=5),
     "swin": lambda: timm.models.SwinTransformer(
-        img_size=32, patch_size=2, embed_dim=12, depths=(2, 2), num_heads=(2, 4), window_size=4, num_classes=5
+        img_size=32,
+        patch_size=2,
+        embed_dim=12,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        window_size=4,
+        num_classes=5,
     ),
 }
 HAS_A_HEAD_FOR_CAM = ("resnet", "densenet")
@@ -96,7 +102,9 @@ def run(name: str, net: nn.Module, x: Tensor, target: Any = 1, **options: Any) -
 DEEP = ("efficientnet", "mobilenetv3", "swin")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if n in DEEP else ()) for n in NETWORKS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if n in DEEP else ()) for n in NETWORKS]
+)
 def test_no_tensor_of_a_call_outlives_it(name: str) -> None:
     net, x = randomised(NETWORKS[name]()), pictures(2)
     quick = name == "rewritten"  # of many channels, hiding them one by one takes minutes
@@ -116,7 +124,15 @@ def test_no_tensor_of_a_call_outlives_it(name: str) -> None:
 
 def test_nothing_is_kept_without_the_cycle_collector() -> None:
     net, x = randomised(Rewritten()), pictures(1)
-    names = ("grad_cam", "saliency", "guided_grad_cam", "deconvnet", "eigen_cam", "lrp", "layer_relevance")
+    names = (
+        "grad_cam",
+        "saliency",
+        "guided_grad_cam",
+        "deconvnet",
+        "eigen_cam",
+        "lrp",
+        "layer_relevance",
+    )
     for name in names:
         run(name, net, x)
     with kept(collecting=False) as tensors:
@@ -159,13 +175,23 @@ def refusing(out: Tensor) -> Tensor:
     raise ValueError("no such target")
 
 
-WAYS = ["grad_cam", "guided_backprop", "deconvnet", "fullgrad", "lrp", "layer_relevance", "relevance_cam"]
+WAYS = [
+    "grad_cam",
+    "guided_backprop",
+    "deconvnet",
+    "fullgrad",
+    "lrp",
+    "layer_relevance",
+    "relevance_cam",
+]
 
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", WAYS)
-def test_nothing_is_kept_where_a_model_raises(name: str, error: type[BaseException], back: bool) -> None:
+def test_nothing_is_kept_where_a_model_raises(
+    name: str, error: type[BaseException], back: bool
+) -> None:
     net, x = Interrupted(error, back=back), pictures(1)
     run(name, net, x)
     net.armed = True
@@ -203,7 +229,9 @@ class Cut(nn.Module):
 
 
 @pytest.mark.parametrize("rules", [None, "conserving"])
-@pytest.mark.parametrize(("layers", "match"), [(["net.second"], "no gradient"), (["input", "unused"], "did not run")])
+@pytest.mark.parametrize(
+    ("layers", "match"), [(["net.second"], "no gradient"), (["input", "unused"], "did not run")]
+)
 def test_a_trace_that_could_not_be_opened_has_let_go_of_its_graph(
     layers: list[str], match: str, rules: str | None
 ) -> None:
@@ -248,6 +276,18 @@ def test_memory_is_flat_where_relevance_meets_activations_in_place(method: str) 
 @pytest.mark.long
 def test_memory_is_flat_on_a_resnet_over_every_method() -> None:
     net, x = randomised(torchvision.models.resnet18()), pictures(1, 64)
-    names = ["grad_cam", "guided_backprop", "deconvnet", "layer_cam", "eigen_cam", "cam", "fullgrad", "saliency"]
+    names = [
+        "grad_cam",
+        "guided_backprop",
+        "deconvnet",
+        "layer_cam",
+        "eigen_cam",
+        "cam",
+        "fullgrad",
+        "saliency",
+    ]
     turn = iter(range(10**9))
-    assert growth(lambda: run(names[next(turn) % len(names)], net, x, 0), 1000, warm=5 * len(names)) < 30
+    assert (
+        growth(lambda: run(names[next(turn) % len(names)], net, x, 0), 1000, warm=5 * len(names))
+        < 30
+    )

@@ -17,7 +17,9 @@ from seewhy.methods import Method
 from seewhy.methods.catalog import METHODS, find_method
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
-pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LIME of .*not locally linear"
+)  # LIME's, of untrained models
 
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 3},
@@ -32,7 +34,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "vit": lambda: tiny_vit(dynamic_img_size=True),
 }
 NAMES = [*METHODS, "smooth:grad_cam"]
-PAIRS = [(name, model) for name in NAMES for model in MODELS if not (name == "cam" and model == "vit")]
+PAIRS = [
+    (name, model) for name in NAMES for model in MODELS if not (name == "cam" and model == "vit")
+]
 
 
 @cache
@@ -72,7 +76,9 @@ def test_maps(name: str, model: str, size: tuple[int, int], device: torch.device
         assert batch.shape[2] * size[0] == batch.shape[1] * size[1] or name == "guided_grad_cam"
     if not method.signed:
         assert (batch >= 0).all()
-    for i, target in enumerate([1, 0, 4]):  # a batch is its images one by one, a list of targets its targets
+    for i, target in enumerate(
+        [1, 0, 4]
+    ):  # a batch is its images one by one, a list of targets its targets
         close(run(name, net, x[i : i + 1], target)[0], batch[i], device)
     assert torch.equal(run(name, net, x, [1, 0, 4]), batch)
 
@@ -87,7 +93,9 @@ def test_ways_of_saying_the_same(name: str, model: str, device: torch.device) ->
     assert torch.equal(run(name, net, x, np.array(best)), expected)
     assert torch.equal(run(name, net, x, torch.tensor(best)), expected)
     chosen = torch.tensor(best, device=device)
-    assert torch.equal(run(name, net, x, lambda out: out.gather(1, chosen[:, None])[:, 0]), expected)
+    assert torch.equal(
+        run(name, net, x, lambda out: out.gather(1, chosen[:, None])[:, 0]), expected
+    )
     labels = [f"label {i}" for i in range(5)]
     model_ = seewhy.wrap(net, labels=labels)
     assert torch.equal(run(name, model_, x, [labels[i] for i in best]), expected)
@@ -190,7 +198,14 @@ def test_layers_are_asked_for_by_name_or_module() -> None:
 def test_the_model_itself_may_be_the_layer() -> None:
     body = nn.Sequential(net_of("cnn").conv1, nn.ReLU())
     for name in ("grad_cam", "smooth:grad_cam"):
-        found = run(name, body, pictures(1), lambda out: out[:, 1].sum((1, 2)), layer=body, output=lambda out: out)
+        found = run(
+            name,
+            body,
+            pictures(1),
+            lambda out: out[:, 1].sum((1, 2)),
+            layer=body,
+            output=lambda out: out,
+        )
         assert found.shape == (1, 32, 32)
 
 

@@ -20,7 +20,9 @@ WINDOW = {"occlusion": {"window": 4, "stride": 4}, "rise": {"samples": 64, "cell
 
 def weights() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(CLASSES, 3 * SIZE * SIZE, generator=generator) / 4, torch.randn(CLASSES, generator=generator)
+    return torch.randn(CLASSES, 3 * SIZE * SIZE, generator=generator) / 4, torch.randn(
+        CLASSES, generator=generator
+    )
 
 
 def linear() -> nn.Sequential:
@@ -86,24 +88,32 @@ ONE_OF_SEVERAL: dict[str, Any] = {
     "log-softmax": lambda: nn.Sequential(linear(), nn.LogSoftmax(1)),
     "in a dictionary": lambda: Ended(lambda scores: {"logits": scores}),
     "as transformers have it": lambda: Ended(
-        lambda scores: SimpleNamespace(logits=scores), config=as_configured("single_label_classification")
+        lambda scores: SimpleNamespace(logits=scores),
+        config=as_configured("single_label_classification"),
     ),
-    "behind features": lambda: seewhy.wrap(Ended(lambda scores: (torch.zeros_like(scores), scores)), output=1),
+    "behind features": lambda: seewhy.wrap(
+        Ended(lambda scores: (torch.zeros_like(scores), scores)), output=1
+    ),
     "an adapter's softmax": lambda: seewhy.wrap(linear(), output=softmax),
     "a session of logits": lambda: Session(lambda scores: scores),
     "a session of probabilities": lambda: Session(softmax),
     "an estimator": lambda: seewhy.wrap(estimator(), takes="array"),
     "an estimator's method": lambda: seewhy.wrap(estimator().predict_proba, takes="array"),
-    "a function of arrays": lambda: lambda x: softmax(linear()(torch.as_tensor(x))).detach().numpy(),
+    "a function of arrays": lambda: (
+        lambda x: softmax(linear()(torch.as_tensor(x))).detach().numpy()
+    ),
     "a function of lists": lambda: lambda x: softmax(linear()(x)).tolist(),
 }
 EACH_BY_ITSELF: dict[str, Any] = {
     "sigmoids at its end": lambda: nn.Sequential(linear(), nn.Sigmoid()),
     "sigmoids that are said": lambda: seewhy.wrap(Ended(torch.sigmoid), gives="sigmoids"),
     "as transformers have it": lambda: Ended(
-        lambda scores: SimpleNamespace(logits=scores), config=as_configured("multi_label_classification")
+        lambda scores: SimpleNamespace(logits=scores),
+        config=as_configured("multi_label_classification"),
     ),
-    "a function": lambda: seewhy.wrap(lambda x: linear()(x).sigmoid().detach().numpy(), gives="sigmoids"),
+    "a function": lambda: seewhy.wrap(
+        lambda x: linear()(x).sigmoid().detach().numpy(), gives="sigmoids"
+    ),
 }
 
 
@@ -115,7 +125,12 @@ def said_by(model: Any) -> tuple[list[float], list[Tensor], list[float]]:
     chances = [p.probability for of_one in ex.predictions for p in of_one]
     told = [*chances, *(p for a in ex for p in a.probabilities), *(s for a in ex for s in a.scores)]
     metrics = ["deletion", "insertion", "average_drop"]
-    asked: dict[str, Any] = {"methods": "occlusion", "metrics": metrics, "chance": (), "options": WINDOW}
+    asked: dict[str, Any] = {
+        "methods": "occlusion",
+        "metrics": metrics,
+        "chance": (),
+        "options": WINDOW,
+    }
     judged = seewhy.evaluate(model, x, targets=targets, **asked).rows
     return (
         [float("nan") if value is None else value for value in told],
@@ -127,7 +142,9 @@ def said_by(model: Any) -> tuple[list[float], list[Tensor], list[float]]:
 def check_same(model: Any, reference: Any) -> None:
     for mine, theirs in zip(said_by(model), said_by(reference), strict=True):
         for one, other in zip(mine, theirs, strict=True):
-            torch.testing.assert_close(torch.as_tensor(one), torch.as_tensor(other), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                torch.as_tensor(one), torch.as_tensor(other), rtol=1e-5, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("form", ONE_OF_SEVERAL)
@@ -145,7 +162,10 @@ def test_onnx_runtime_says_the_same() -> None:
     runtime = pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper, numpy_helper
 
-    value, bias = (numpy_helper.from_array(each.numpy(), name) for each, name in zip(weights(), "wb", strict=True))
+    value, bias = (
+        numpy_helper.from_array(each.numpy(), name)
+        for each, name in zip(weights(), "wb", strict=True)
+    )
     nodes = [
         helper.make_node("Flatten", ["x"], ["f"]),
         helper.make_node("Gemm", ["f", "w", "b"], ["y"], transB=1),
@@ -172,7 +192,9 @@ def sigmoids(x: Tensor) -> Tensor:
 @pytest.mark.filterwarnings("ignore:the model's numbers lie in")
 def test_what_may_be_either_is_asked_about() -> None:
     x = pictures(1, SIZE)
-    with pytest.warns(SeewhyWarning, match=r"lie in \[0, 1\], and may be probabilities or scores; say .*gives="):
+    with pytest.warns(
+        SeewhyWarning, match=r"lie in \[0, 1\], and may be probabilities or scores; say .*gives="
+    ):
         ex = seewhy.explain(sigmoids, x, methods="occlusion", options=WINDOW)
     best = ex.predictions[0][0]
     assert best.probability is None
@@ -181,7 +203,9 @@ def test_what_may_be_either_is_asked_about() -> None:
     with pytest.raises(ModelError, match="gives="):
         seewhy.explain(sigmoids, x, methods="occlusion", options=WINDOW, targets="probability:top1")
     with pytest.raises(ModelError, match="gives="):
-        seewhy.evaluate(sigmoids, x, methods="occlusion", metrics="deletion", chance=(), options=WINDOW)
+        seewhy.evaluate(
+            sigmoids, x, methods="occlusion", metrics="deletion", chance=(), options=WINDOW
+        )
 
 
 def test_a_regression_has_scores_and_no_probabilities(tmp_path: Any) -> None:
@@ -202,17 +226,30 @@ def test_an_embedding_has_no_classes() -> None:
         options=WINDOW,
     )
     assert ex.predictions == ((), ())
-    with pytest.raises(TargetError, match="gives an embedding, which has no classes; give a callable"):
-        seewhy.explain(seewhy.wrap(linear(), gives="embedding"), pictures(1, SIZE), methods="saliency")
+    with pytest.raises(
+        TargetError, match="gives an embedding, which has no classes; give a callable"
+    ):
+        seewhy.explain(
+            seewhy.wrap(linear(), gives="embedding"), pictures(1, SIZE), methods="saliency"
+        )
 
 
 def test_names_of_classes_are_refused_as_scores() -> None:
-    ensemble, linear_model = pytest.importorskip("sklearn.ensemble"), pytest.importorskip("sklearn.linear_model")
+    ensemble, linear_model = (
+        pytest.importorskip("sklearn.ensemble"),
+        pytest.importorskip("sklearn.linear_model"),
+    )
     rows, labels = np.random.default_rng(0).random((30, 192)), np.arange(30) % 3
-    vote = ensemble.VotingClassifier([("one", linear_model.LogisticRegression())], voting="hard").fit(rows, labels)
-    with pytest.raises(ModelError, match=r"VotingClassifier that has only predict\(\), names of classes"):
+    vote = ensemble.VotingClassifier(
+        [("one", linear_model.LogisticRegression())], voting="hard"
+    ).fit(rows, labels)
+    with pytest.raises(
+        ModelError, match=r"VotingClassifier that has only predict\(\), names of classes"
+    ):
         seewhy.wrap(vote)
-    with pytest.raises(ModelError, match=r"VotingClassifier that has only predict\(\), names of classes"):
+    with pytest.raises(
+        ModelError, match=r"VotingClassifier that has only predict\(\), names of classes"
+    ):
         seewhy.wrap(vote.predict, takes="array")
 
     def predicted(x: Tensor) -> Any:
@@ -233,7 +270,8 @@ def test_names_of_classes_are_refused_as_scores() -> None:
 def test_rows_of_colored_pictures_are_asked_about() -> None:
     x = pictures(5, SIZE)
     with pytest.raises(
-        SeewhyError, match=r"3 channels are flattened in two ways: give takes='rows'.* or takes='array'"
+        SeewhyError,
+        match=r"3 channels are flattened in two ways: give takes='rows'.* or takes='array'",
     ):
         seewhy.explain(estimator(), x, methods="occlusion", options=WINDOW)
     said = estimator().predict_proba(x.permute(0, 2, 3, 1).flatten(1).numpy())

@@ -55,7 +55,9 @@ def test_every_photo_is_explained_listed_and_reported(folder: Path, tmp_path: Pa
     path = found.save(tmp_path / "out")
     entries = json.loads(path.read_text(encoding="utf-8"))["images"]
     assert sorted(os.fsencode(entry["name"]) for entry in entries) == sorted(NAMES)
-    pictures = [tmp_path / "out" / told["picture"] for entry in entries for told in entry["attributions"]]
+    pictures = [
+        tmp_path / "out" / told["picture"] for entry in entries for told in entry["attributions"]
+    ]
     assert len(set(pictures)) == 2 * len(NAMES)
     assert all(picture.is_file() for picture in pictures)
     files = sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_file())
@@ -69,7 +71,9 @@ def test_every_photo_is_explained_listed_and_reported(folder: Path, tmp_path: Pa
 
 
 def test_tables_of_scores_are_no_formulas(folder: Path, tmp_path: Path) -> None:
-    found = seewhy.evaluate(model(), folder / "CON.png", targets="=cmd|' /C calc'!A0", metrics="deletion", chance=())
+    found = seewhy.evaluate(
+        model(), folder / "CON.png", targets="=cmd|' /C calc'!A0", metrics="deletion", chance=()
+    )
     found.save(tmp_path / "scores")
     (_, row) = (tmp_path / "scores" / "evaluation.csv").read_text().splitlines()
     cells = row.split(",")
@@ -78,10 +82,16 @@ def test_tables_of_scores_are_no_formulas(folder: Path, tmp_path: Path) -> None:
 
 
 def test_boxes_of_every_photo(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("seewhy.cli.parsing.loaded_model", lambda *_, **__: model())
-    assert localize_photos([folder], methods=["grad_cam"], targets=["top1"], out=tmp_path / "boxes") == 0
+    assert (
+        localize_photos([folder], methods=["grad_cam"], targets=["top1"], out=tmp_path / "boxes")
+        == 0
+    )
     told = json.loads((tmp_path / "boxes" / "boxes.json").read_text())["images"]
     assert sorted(os.fsencode(entry["name"]) for entry in told) == sorted(NAMES)
     said = capsys.readouterr()

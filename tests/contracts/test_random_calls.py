@@ -169,7 +169,9 @@ def ask(asked: Asked) -> Tensor:
     target = TARGETS[asked.target](column, asked.images, name)
     if not asked.by_explain:
         return METHODS[asked.method](model, handed(asked), target, **WAYS[asked.method])
-    found = seewhy.explain(model, handed(asked), methods=asked.method, targets=[target], options=WAYS)
+    found = seewhy.explain(
+        model, handed(asked), methods=asked.method, targets=[target], options=WAYS
+    )
     return found[0].map
 
 
@@ -189,10 +191,20 @@ def wanted(asked: Asked) -> Tensor:
     if asked.method == "grad_cam":
         pairs = zip(kept[0].detach().numpy(), gradients[1].numpy(), strict=True)
         return torch.stack([torch.as_tensor(oracles.grad_cam(a, g)) for a, g in pairs]).float()
-    return gradients[0].abs().amax(1) if asked.method == "saliency" else (gradients[0] * x).sum(1).detach()
+    return (
+        gradients[0].abs().amax(1)
+        if asked.method == "saliency"
+        else (gradients[0] * x).sum(1).detach()
+    )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(CALLS)
 def test_a_call_is_right_or_told_why_not(asked: Asked) -> None:
     causes = why_not(asked)
@@ -213,4 +225,6 @@ def test_a_call_is_right_or_told_why_not(asked: Asked) -> None:
 
 def told(causes: list[str], said: str) -> None:
     assert "\n" not in said
-    assert any(re.search(words, said) for words in causes), f"no word of {causes or 'anything to refuse'}: {said}"
+    assert any(re.search(words, said) for words in causes), (
+        f"no word of {causes or 'anything to refuse'}: {said}"
+    )

@@ -20,7 +20,10 @@ from seewhy.errors import SeewhyError, SeewhyWarning
 from seewhy.methods.catalog import METHODS
 from tiny_models import pictures, randomised
 
-_UNSURE = ("not locally linear", "its error is")  # LIME's and RISE's, of untrained models and few samples
+_UNSURE = (
+    "not locally linear",
+    "its error is",
+)  # LIME's and RISE's, of untrained models and few samples
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2, "noise": 0.0},
     "integrated_gradients": {"steps": 4},
@@ -35,9 +38,17 @@ class Working(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.relu1 = nn.Conv2d(3, 6, 3, 1, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True)
+        self.conv1, self.bn1, self.relu1 = (
+            nn.Conv2d(3, 6, 3, 1, 1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(inplace=True),
+        )
         self.pool = nn.MaxPool2d(2)
-        self.conv2, self.bn2, self.relu2 = nn.Conv2d(6, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        self.conv2, self.bn2, self.relu2 = (
+            nn.Conv2d(6, 8, 3, 2, 1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+        )
         self.drop, self.fc = nn.Dropout(0.5), nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +106,12 @@ OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
     "nested": lambda out: {"head": [{"logits": out}]},
     "loss first": lambda out: (out.sum(), out),
 }
-DTYPES = {"none": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16, "double": torch.float64}
+DTYPES = {
+    "none": torch.float32,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "double": torch.float64,
+}
 MEMORIES: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
@@ -113,7 +129,9 @@ AROUND: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 SIZES = [(16, 16), (16, 24), (24, 16), (17, 16), (20, 36)]
 # a change is small as it comes, and each call slow: nothing is shrunk
-PLAIN = settings(deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+PLAIN = settings(
+    deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
 # what a refusal or a warning has to name of a change; the others are none to refuse
 WORDS = {
     "script": "[Ss]cript|jit",
@@ -197,7 +215,9 @@ def changed(change: Change, x: Tensor) -> tuple[Any, str]:
     if change.output != "none":
         net, layer = Packed(net, OUTPUTS[change.output]), f"net.{layer}"
     model = WRAPPERS[change.wrapper](net, x.to(DTYPES[change.precision]))
-    return model.train(change.training and change.wrapper != "trace"), PREFIXES.get(change.wrapper, "") + layer
+    return model.train(change.training and change.wrapper != "trace"), PREFIXES.get(
+        change.wrapper, ""
+    ) + layer
 
 
 def unchanged(change: Change) -> nn.Module:
@@ -220,9 +240,13 @@ def ask(name: str, model: Any, x: Tensor, layer: str) -> tuple[Tensor, list[str]
 def same(found: Tensor, wanted: Tensor, change: Change) -> bool:
     if found.dtype != torch.float32 or found.shape != wanted.shape or not found.isfinite().all():
         return False
-    if change.precision in ("half", "bfloat16") or change.around == "autocast":  # kinks and largest values move
+    if (
+        change.precision in ("half", "bfloat16") or change.around == "autocast"
+    ):  # kinks and largest values move
         pairs = zip(found.flatten(1).double(), wanted.flatten(1).double(), strict=True)
-        least = torch.finfo(torch.float16).tiny if change.precision == "half" else 0.0  # below it there is nothing
+        least = (
+            torch.finfo(torch.float16).tiny if change.precision == "half" else 0.0
+        )  # below it there is nothing
         alike = [torch.cosine_similarity(a, b, 0) for a, b in pairs if float(b.abs().max()) > least]
         return not alike or float(torch.stack(alike).mean()) > 0.9
     return float((found - wanted).abs().max()) <= 1e-3 * float(wanted.abs().max())
@@ -248,7 +272,9 @@ def right_or_told(name: str, change: Change) -> None:
 def refused(change: Change, name: str, said: str) -> None:
     assert "\n" not in said
     if name != "cam" or "grad_cam" not in said:
-        assert any(re.search(words, said) for words in change.words), f"no word of the cause: {said}"
+        assert any(re.search(words, said) for words in change.words), (
+            f"no word of the cause: {said}"
+        )
 
 
 def try_changes(name: str, examples: int) -> None:

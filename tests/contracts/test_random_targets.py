@@ -42,7 +42,14 @@ def sound(column: int) -> list[Any]:
     name = LABELS[column].partition(",")[0]
     numbers = [column, np.int64(column), np.uint8(column), np.array(column), torch.tensor(column)]
     names = [name, np.str_(name), name.upper(), f" {name} "]
-    return [*numbers, *names, f"logit:{name}", Logit(column), Logit(np.int32(column)), lambda o: o[:, column]]
+    return [
+        *numbers,
+        *names,
+        f"logit:{name}",
+        Logit(column),
+        Logit(np.int32(column)),
+        lambda o: o[:, column],
+    ]
 
 
 BAD = [
@@ -108,17 +115,25 @@ def answers(target: Any) -> dict[str, Callable[[], Tensor]]:
 
     return {
         "method": lambda: seewhy.methods.saliency(named, x, target),
-        "explain": lambda: seewhy.explain(named, x, methods="saliency", targets=[target], batch_size=1)[0].map,
+        "explain": lambda: (
+            seewhy.explain(named, x, methods="saliency", targets=[target], batch_size=1)[0].map
+        ),
         "metric": by_metric,
     }
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(drawn(), st.sampled_from(["method", "explain", "metric"]))
-def test_a_target_in_any_container_is_right_or_refused(given: tuple[Any, list[int] | None], way: str) -> None:
+def test_a_target_in_any_container_is_right_or_refused(
+    given: tuple[Any, list[int] | None], way: str
+) -> None:
     target, columns = given
     if columns is None:
-        with pytest.raises(ArgumentTypeError, match=r"targets?(\[\d\])*=.* is no target; give|has no order") as told:
+        with pytest.raises(
+            ArgumentTypeError, match=r"targets?(\[\d\])*=.* is no target; give|has no order"
+        ) as told:
             answers(target)[way]()
         assert "\n" not in str(told.value)
         return
@@ -128,7 +143,10 @@ def test_a_target_in_any_container_is_right_or_refused(given: tuple[Any, list[in
 
 
 @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.integers(0, len(LABELS) - 1), min_size=1, max_size=4), st.sampled_from([*CONTAINERS, "tensor"]))
+@given(
+    st.lists(st.integers(0, len(LABELS) - 1), min_size=1, max_size=4),
+    st.sampled_from([*CONTAINERS, "tensor"]),
+)
 def test_several_targets_are_several_in_any_container(columns: list[int], kind: str) -> None:
     """What `explain` lists are targets of all images, as many as they are and whatever holds them."""
     targets = torch.tensor(columns) if kind == "tensor" else CONTAINERS[kind](columns)
@@ -141,17 +159,29 @@ def test_several_targets_are_several_in_any_container(columns: list[int], kind: 
 
 def test_rows_of_several_targets_are_one_for_each_image() -> None:
     rows = [[0, 1], [4, 2]]
-    for targets in (rows, tuple(map(tuple, rows)), np.array(rows), torch.tensor(rows), map(np.array, rows)):
+    for targets in (
+        rows,
+        tuple(map(tuple, rows)),
+        np.array(rows),
+        torch.tensor(rows),
+        map(np.array, rows),
+    ):
         found = seewhy.explain(model(), pictures(N, 16), methods="saliency", targets=targets)
         for attribution, row in zip(found, rows, strict=True):
             for i, column in enumerate(row):
-                torch.testing.assert_close(attribution.map[i], expected(column, i), rtol=1e-4, atol=1e-6)
+                torch.testing.assert_close(
+                    attribution.map[i], expected(column, i), rtol=1e-4, atol=1e-6
+                )
 
 
-@pytest.mark.parametrize("targets", [*BAD, {0, 1}, {"a": 1}, b"ab", torch.ones(2), [[1, 2.0]], [[[0, 1]]]])
+@pytest.mark.parametrize(
+    "targets", [*BAD, {0, 1}, {"a": 1}, b"ab", torch.ones(2), [[1, 2.0]], [[[0, 1]]]]
+)
 def test_what_are_no_targets(targets: Any) -> None:
     for run in (seewhy.explain, seewhy.evaluate):
-        with pytest.raises(ArgumentTypeError, match=r"^targets(\[\d\])*=.* is no target; ") as raised:
+        with pytest.raises(
+            ArgumentTypeError, match=r"^targets(\[\d\])*=.* is no target; "
+        ) as raised:
             run(model(), pictures(N, 16), methods="saliency", targets=targets)
         assert "\n" not in str(raised.value)
 

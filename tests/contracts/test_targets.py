@@ -27,7 +27,9 @@ from seewhy.errors import InputError, TargetError
 from seewhy.methods.catalog import find_method
 from tiny_models import TinyCNN, pictures, randomised
 
-pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LIME of .*not locally linear"
+)  # LIME's, of untrained models
 
 N, SIZE = 4, 16
 # one method for each way in which a model is run
@@ -90,7 +92,9 @@ def drawn(*shape: int) -> Tensor:
 CLASSES = [1, 0, 4, 2]
 REGIONS = (drawn(N, SIZE, SIZE) > 0).float()
 QUARTERS = [(x, y, x + 8, y + 8) for x, y in ((0.0, 0.0), (8.0, 0.0), (0.0, 8.0), (8.0, 8.0))]
-KINDS: dict[str, tuple[Callable[[], nn.Module], Any, Callable[[int], Any]]] = {  # of all, and of image i alone
+KINDS: dict[
+    str, tuple[Callable[[], nn.Module], Any, Callable[[int], Any]]
+] = {  # of all, and of image i alone
     "classes": (TinyCNN, CLASSES, lambda i: CLASSES[i]),
     "array": (TinyCNN, np.array(CLASSES), lambda i: CLASSES[i]),
     "tensor": (TinyCNN, torch.tensor(CLASSES), lambda i: CLASSES[i]),
@@ -98,12 +102,28 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Any, Callable[[int], Any]]] = { 
     "margin": (TinyCNN, Margin(tuple(CLASSES), 3), lambda i: Margin(CLASSES[i], 3)),
     "others": (TinyCNN, Margin(3, tuple(CLASSES)), lambda i: Margin(3, CLASSES[i])),
     "regression": (TinyCNN, Regression(tuple(CLASSES), 0.5), lambda i: Regression(CLASSES[i], 0.5)),
-    "embedding": (TinyCNN, EmbeddingSimilarity(drawn(N, 5)), lambda i: EmbeddingSimilarity(drawn(N, 5)[i])),
+    "embedding": (
+        TinyCNN,
+        EmbeddingSimilarity(drawn(N, 5)),
+        lambda i: EmbeddingSimilarity(drawn(N, 5)[i]),
+    ),
     "region": (Dense, SegmentationRegion(1, REGIONS), lambda i: SegmentationRegion(1, REGIONS[i])),
-    "boxes": (Detector, [DetectionBox(box, 1) for box in QUARTERS], lambda i: DetectionBox(QUARTERS[i], 1)),
+    "boxes": (
+        Detector,
+        [DetectionBox(box, 1) for box in QUARTERS],
+        lambda i: DetectionBox(QUARTERS[i], 1),
+    ),
     "own": (TinyCNN, Own(drawn(N, 5)), lambda i: Own(drawn(N, 5)[i : i + 1])),
-    "callables": (TinyCNN, [lambda o, k=k: o[:, k] ** 2 for k in CLASSES], lambda i: lambda o: o[:, CLASSES[i]] ** 2),
-    "mixed": (TinyCNN, [1, "top1", lambda o: o[:, 2], Margin(0, 1)], lambda i: [1, "top1", 2, Margin(0, 1)][i]),
+    "callables": (
+        TinyCNN,
+        [lambda o, k=k: o[:, k] ** 2 for k in CLASSES],
+        lambda i: lambda o: o[:, CLASSES[i]] ** 2,
+    ),
+    "mixed": (
+        TinyCNN,
+        [1, "top1", lambda o: o[:, 2], Margin(0, 1)],
+        lambda i: [1, "top1", 2, Margin(0, 1)][i],
+    ),
 }
 
 
@@ -116,12 +136,16 @@ def explained(kind: str, name: str, x: Tensor, target: Any, **more: Any) -> Tens
     output = (lambda answer: answer) if kind == "boxes" else None
     options = {name: WAYS[name]}
     how = {"batch_size": 8, "layers": "relu2" if KINDS[kind][0] is TinyCNN else "stage", **more}
-    found = seewhy.explain(net_of(kind), x, methods=name, targets=[target], options=options, output=output, **how)
+    found = seewhy.explain(
+        net_of(kind), x, methods=name, targets=[target], options=options, output=output, **how
+    )
     return found[0].map
 
 
 def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-9)
+    torch.testing.assert_close(
+        found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-9
+    )
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -142,7 +166,8 @@ def test_a_method_is_given_all_at_once(kind: str) -> None:
     for name in ("saliency", "occlusion"):
         method = find_method(name)
         close(
-            method(net_of(kind), x, target), torch.cat([method(net_of(kind), x[i : i + 1], own(i)) for i in range(N)])
+            method(net_of(kind), x, target),
+            torch.cat([method(net_of(kind), x[i : i + 1], own(i)) for i in range(N)]),
         )
 
 
@@ -188,7 +213,12 @@ def test_one_row_is_for_all() -> None:
 def test_a_callable_that_cannot_be_cut_says_so() -> None:
     weights = drawn(N, 5)
     with pytest.raises(TargetError, match=r"output of 3 images.*rows\(images\)"):
-        seewhy.explain(net_of("classes"), pictures(N, SIZE), targets=lambda o: (o * weights).sum(1), batch_size=3)
+        seewhy.explain(
+            net_of("classes"),
+            pictures(N, SIZE),
+            targets=lambda o: (o * weights).sum(1),
+            batch_size=3,
+        )
 
 
 def test_a_target_of_ones_own_names_its_fields() -> None:
@@ -202,7 +232,10 @@ def test_a_target_of_ones_own_names_its_fields() -> None:
 
     x, target = pictures(N, SIZE), Weighted(drawn(N, 5))
     for name in ("grad_cam", "occlusion"):
-        close(explained("own", name, x, target, batch_size=3), explained("own", name, x, KINDS["own"][1], batch_size=8))
+        close(
+            explained("own", name, x, target, batch_size=3),
+            explained("own", name, x, KINDS["own"][1], batch_size=8),
+        )
     assert target.rows([3, 0, 0]).weights.equal(drawn(N, 5)[[3, 0, 0]])
     assert target.images == N
     assert Weighted(drawn(5)).images is None
@@ -211,7 +244,9 @@ def test_a_target_of_ones_own_names_its_fields() -> None:
 
 def test_words_of_each_image() -> None:
     model = seewhy.wrap(net_of("mixed"), labels=list("abcde"))
-    found = seewhy.explain(model, pictures(3, SIZE), targets=[["b", Margin("a", "c"), lambda o: o[:, 2]]], batch_size=2)
+    found = seewhy.explain(
+        model, pictures(3, SIZE), targets=[["b", Margin("a", "c"), lambda o: o[:, 2]]], batch_size=2
+    )
     assert found[0].labels == ("b", "a rather than c", "<lambda>")
     with pytest.raises(TargetError, match="'top2' is 2 targets"):
         seewhy.explain(model, pictures(2, SIZE), targets=[["top2", lambda o: o[:, 2]]])
@@ -233,7 +268,10 @@ def test_a_callable_without_a_gradient(said: str) -> None:
     """Methods that go back say so; those that look from outside may follow it."""
     x, target = pictures(2, SIZE), WITHOUT_GRADIENT[said]
     for name in ("saliency", "grad_cam", "lrp", "integrated_gradients", "guided_backprop"):
-        for run in (find_method(name), lambda *of, name=name: seewhy.explain(*of[:2], methods=name, targets=of[2])):
+        for run in (
+            find_method(name),
+            lambda *of, name=name: seewhy.explain(*of[:2], methods=name, targets=of[2]),
+        ):
             with pytest.raises(TargetError, match="no gradient") as raised:
                 run(net_of("classes"), x, target)
             assert "\n" not in str(raised.value)
@@ -255,7 +293,9 @@ def test_a_callable_without_a_gradient(said: str) -> None:
 def test_a_callable_gives_one_score_for_each_image(target: Any, shape: str) -> None:
     x = pictures(2, SIZE)
     for name in ("guided_backprop", "grad_cam", "occlusion", "score_cam"):
-        with pytest.raises(TargetError, match=rf"the target gave {shape}, not one score for each of the 2 images"):
+        with pytest.raises(
+            TargetError, match=rf"the target gave {shape}, not one score for each of the 2 images"
+        ):
             explained("classes", name, x, target)
     metric = seewhy.metrics.Deletion(step=128, output="logit")
     with pytest.raises(TargetError, match=f"the target gave {shape}"):

@@ -21,12 +21,28 @@ from seewhy.errors import InputError
 from seewhy.methods.catalog import METHODS
 from seewhy.methods.rise.state import RiseState
 from tiny_models import pictures, randomised
-from volume_models import OfSlices, PatchNet, PictureNet, PlantedChannels, PlantedVideo, net_of, volumes
+from volume_models import (
+    OfSlices,
+    PatchNet,
+    PictureNet,
+    PlantedChannels,
+    PlantedVideo,
+    net_of,
+    volumes,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore:LIME of .*not locally linear")  # LIME's, of untrained models
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LIME of .*not locally linear"
+)  # LIME's, of untrained models
 
 SIZE = (8, 16, 16)
-LABELS = torch.arange(64).view(4, 4, 4).repeat_interleave(2, 0).repeat_interleave(4, 1).repeat_interleave(4, 2)
+LABELS = (
+    torch.arange(64)
+    .view(4, 4, 4)
+    .repeat_interleave(2, 0)
+    .repeat_interleave(4, 1)
+    .repeat_interleave(4, 2)
+)
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
     "integrated_gradients": {"steps": 3},
@@ -34,7 +50,12 @@ FAST: dict[str, dict[str, Any]] = {
     "lime": {"samples": 40, "superpixels": LABELS},
     "occlusion": {"window": (4, 8, 8)},
 }
-PAIRS = [(name, net) for name in METHODS for net in ("resnet", "video") if (name, net) != ("cam", "video")]
+PAIRS = [
+    (name, net)
+    for name in METHODS
+    for net in ("resnet", "video")
+    if (name, net) != ("cam", "video")
+]
 
 cached = cache(net_of)
 
@@ -44,7 +65,9 @@ def run(name: str, net: nn.Module, x: Tensor, target: Any = 1, **options: Any) -
 
 
 def close(found: Tensor, expected: Tensor, share: float = 2e-5) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=share * float(expected.abs().max()) + 1e-12)
+    torch.testing.assert_close(
+        found, expected, rtol=1e-5, atol=share * float(expected.abs().max()) + 1e-12
+    )
 
 
 @pytest.mark.parametrize(("name", "net"), PAIRS)
@@ -94,7 +117,9 @@ def test_maps_are_those_of_plain_autograd(net: str, layer: str) -> None:
     expected["xgrad_cam"] = F.relu((weights * a).sum(1))
     alpha = 1 / (2 + F.relu(g) * a.sum((2, 3, 4), keepdim=True))
     if net == "resnet":  # whose activations have no sign
-        expected["grad_cam_pp"] = F.relu(((alpha * F.relu(g)).sum((2, 3, 4), keepdim=True) * a).sum(1))
+        expected["grad_cam_pp"] = F.relu(
+            ((alpha * F.relu(g)).sum((2, 3, 4), keepdim=True) * a).sum(1)
+        )
     for name, map_ in expected.items():
         layered = METHODS[name].at == "layer"
         close(run(name, cached(net), x, **({"layer": layer} if layered else {})), map_)
@@ -118,12 +143,21 @@ def test_integrated_gradients_and_smooth_grad_are_means_of_gradients() -> None:
 
 def test_relevance_is_input_x_gradient_where_rules_are_plain() -> None:
     """LRP with epsilon of a network of rectifiers without biases (Ancona et al., ICLR 2018)."""
-    convs = [nn.Conv3d(3, 6, 3, 2, 1, bias=False), nn.ReLU(), nn.Conv3d(6, 8, 3, (1, 2, 2), 1, bias=False), nn.ReLU()]
-    net = randomised(nn.Sequential(*convs, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 4, bias=False)))
+    convs = [
+        nn.Conv3d(3, 6, 3, 2, 1, bias=False),
+        nn.ReLU(),
+        nn.Conv3d(6, 8, 3, (1, 2, 2), 1, bias=False),
+        nn.ReLU(),
+    ]
+    net = randomised(
+        nn.Sequential(*convs, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 4, bias=False))
+    )
     x = volumes(2, SIZE)
     a, g, of_input = pass_of(net, x, "3")
     close(run("lrp", net, x, composite="uniform_epsilon"), (x * of_input).sum(1), 1e-3)
-    close(run("layer_relevance", net, x, layer="3", composite="uniform_epsilon"), (a * g).sum(1), 1e-3)
+    close(
+        run("layer_relevance", net, x, layer="3", composite="uniform_epsilon"), (a * g).sum(1), 1e-3
+    )
     weights = (a * g).mean((2, 3, 4), keepdim=True)
     field = (weights * a).sum(1)
     cam = run("relevance_cam", net, x, layer="3", composite="uniform_epsilon", seed="lrp")
@@ -136,15 +170,24 @@ def test_relevance_adds_up(net: str) -> None:
     ex = seewhy.explain(cached(net), x, methods=["lrp"], targets=[1])
     for i, facts in enumerate(ex[0].facts):
         account = facts["relevance"]
-        assert account["arrived"] == pytest.approx(float(ex[0].map[i].sum()), abs=1e-3 * account["size"])
-        parts = sum(account[name] for name in ("arrived", "off_picture", "kept", "absorbed", "rest"))
+        assert account["arrived"] == pytest.approx(
+            float(ex[0].map[i].sum()), abs=1e-3 * account["size"]
+        )
+        parts = sum(
+            account[name] for name in ("arrived", "off_picture", "kept", "absorbed", "rest")
+        )
         assert parts == pytest.approx(account["started"], abs=1e-3 * account["size"])
 
 
 def test_a_box_of_values_holds_for_volumes() -> None:
     net, x = randomised(PictureNet()), pictures(1, 32)
     found = [
-        run("lrp", seewhy.wrap(one, preprocess=seewhy.IMAGENET, gives="logits"), given, composite="epsilon_plus_box")
+        run(
+            "lrp",
+            seewhy.wrap(one, preprocess=seewhy.IMAGENET, gives="logits"),
+            given,
+            composite="epsilon_plus_box",
+        )
         for one, given in ((net, x), (OfSlices(net).eval(), x[:, :, None]))
     ]
     close(found[1][:, 0], found[0], 1e-4)
@@ -175,7 +218,8 @@ def test_occlusion_is_a_loop_over_boxes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "masks"), [("paper", "sobol"), ("paper", "iid"), ("ratio", "antithetic"), ("centred", "sobol")]
+    ("form", "masks"),
+    [("paper", "sobol"), ("paper", "iid"), ("ratio", "antithetic"), ("centred", "sobol")],
 )
 def test_rise_is_a_loop_over_its_masks(form: str, masks: str) -> None:
     net, x, state = cached("video"), volumes(1, SIZE), RiseState()
@@ -197,9 +241,15 @@ def test_masks_of_rise_are_trilinear_between_their_cells() -> None:
     for i, mask in enumerate(grids.render(0, 8, torch.device("cpu"))):
         pitch = [-(-side // count) for side, count in zip(SIZE, grids.cells.shape[1:], strict=True)]
         large = [(count + 1) * p for count, p in zip(grids.cells.shape[1:], pitch, strict=True)]
-        whole = F.interpolate(grids.cells[i][None, None].float(), large, mode="trilinear", align_corners=False)[0, 0]
-        where = tuple(slice(int(s), int(s) + side) for s, side in zip(grids.shifts[i], SIZE, strict=True))
-        inner = tuple(slice(p, side - p) for p, side in zip(pitch, SIZE, strict=True))  # borders are mirrored
+        whole = F.interpolate(
+            grids.cells[i][None, None].float(), large, mode="trilinear", align_corners=False
+        )[0, 0]
+        where = tuple(
+            slice(int(s), int(s) + side) for s, side in zip(grids.shifts[i], SIZE, strict=True)
+        )
+        inner = tuple(
+            slice(p, side - p) for p, side in zip(pitch, SIZE, strict=True)
+        )  # borders are mirrored
         close(mask[inner], whole[where][inner])
 
 
@@ -248,13 +298,17 @@ def test_one_slice_is_hidden_as_the_picture(baseline: str) -> None:
         window = {"window": 8} if name == "occlusion" else {}
         deep_window = {"window": (1, 8, 8)} if name == "occlusion" else {}
         expected = run(name, net, x, baseline=baseline, **window)
-        close(run(name, deep, x[:, :, None], baseline=baseline, **deep_window)[:, 0], expected, 1e-4)
+        close(
+            run(name, deep, x[:, :, None], baseline=baseline, **deep_window)[:, 0], expected, 1e-4
+        )
 
 
 # where layers' numbers lie: every cell of the volume is changed in turn
 
 
-def shift_of(net: nn.Module, places: Places, x: Tensor, layer: str, cell: tuple[slice, ...]) -> Tensor:
+def shift_of(
+    net: nn.Module, places: Places, x: Tensor, layer: str, cell: tuple[slice, ...]
+) -> Tensor:
     """How much each place of a layer changes with a cell of the volume, (d, h, w), by the layout found."""
     changed = x.clone()
     changed[(slice(None), slice(None), *cell)] += 2.0
@@ -292,7 +346,9 @@ SHUFFLED = torch.randperm(48, generator=torch.Generator().manual_seed(5)).tolist
     ],
     ids=lambda value: "shuffled" if value is SHUFFLED else None,
 )
-def test_planted_tokens(convolved: bool, order: list[int] | None, dims: tuple[int, int, int], before: int) -> None:
+def test_planted_tokens(
+    convolved: bool, order: list[int] | None, dims: tuple[int, int, int], before: int
+) -> None:
     net = randomised(PlantedVideo(order=order, dims=dims, convolved=convolved, before=before))
     x = volumes(1, (6, 16, 16))
     places = find_places(net, x)
@@ -307,11 +363,15 @@ def test_every_cell_of_tokens_in_an_order_of_their_own() -> None:
 
 @pytest.mark.parametrize("dims", [(0, 1, 2, 3, 4), (0, 2, 3, 4, 1)])
 @pytest.mark.parametrize("size", [(6, 16, 20), (12, 12, 12), (4, 24, 12)])
-def test_every_cell_of_channels_first_and_last(dims: tuple[int, ...], size: tuple[int, int, int]) -> None:
+def test_every_cell_of_channels_first_and_last(
+    dims: tuple[int, ...], size: tuple[int, int, int]
+) -> None:
     check_every_cell(randomised(PlantedChannels(dims)), volumes(1, size), "at")
 
 
-@pytest.mark.parametrize("dims", [(0, 1, 3, 4, 2), (0, 1, 4, 3, 2), (0, 4, 2, 3, 1), (0, 3, 2, 4, 1), (0, 2, 1, 3, 4)])
+@pytest.mark.parametrize(
+    "dims", [(0, 1, 3, 4, 2), (0, 1, 4, 3, 2), (0, 4, 2, 3, 1), (0, 3, 2, 4, 1), (0, 2, 1, 3, 4)]
+)
 def test_turned_volumes_have_an_order_of_their_own_or_none(dims: tuple[int, ...]) -> None:
     net, x = randomised(PlantedChannels(dims, channels=6, stride=(3, 3, 3))), volumes(1, (9, 9, 9))
     layout = find_places(net, x).layouts.get(("at", 0))
@@ -333,7 +393,8 @@ def test_a_crop_in_a_volume_is_said() -> None:
             return self.net(x[:, :, 4:, :, 8:])
 
     with pytest.warns(
-        seewhy.SeewhyWarning, match="looks only at slices 4 to 16 and columns 8 to 32 of the 16 x 24 x 32"
+        seewhy.SeewhyWarning,
+        match="looks only at slices 4 to 16 and columns 8 to 32 of the 16 x 24 x 32",
     ):
         ex = seewhy.explain(Cropped().eval(), volumes(1, (16, 24, 32)), targets=[1])
     assert ex[0].status == ("misplaced",)
@@ -363,7 +424,10 @@ class OfSeries(nn.Module):
 
 
 def test_a_series_goes_as_pictures_of_one_row() -> None:
-    net, x = randomised(OfSeries()), torch.randn(2, 2, 1, 24, generator=torch.Generator().manual_seed(0))
+    net, x = (
+        randomised(OfSeries()),
+        torch.randn(2, 2, 1, 24, generator=torch.Generator().manual_seed(0)),
+    )
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)
@@ -381,7 +445,9 @@ def test_explain_draws_saves_and_reports(tmp_path: Path) -> None:
     model = seewhy.wrap(cached("resnet"), labels=list("abcde"), gives="logits")
     options = {"rise": {"samples": 16, "cells": 2}}
     methods = ["grad_cam", "lrp", "rise"]
-    ex = seewhy.explain(model, x, methods=methods, targets=["top1", "c"], layers="layer1", options=options)
+    ex = seewhy.explain(
+        model, x, methods=methods, targets=["top1", "c"], layers="layer1", options=options
+    )
     for a in ex:
         assert a.image_size == (16, 16, 24)
         assert a.heatmap().shape == x[:, 0].shape
@@ -428,6 +494,8 @@ def test_influence_of_volumes() -> None:
     slopes = []
     for one, label in zip(x, labels, strict=True):
         loss = F.cross_entropy(net(one[None]), label[None])
-        slopes.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))]))
+        slopes.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))])
+        )
     gradients = torch.stack(slopes)
     close(index.scores(x[:2], labels[:2]), gradients[:2] @ gradients.T / len(x))

@@ -129,19 +129,36 @@ fitted.__signature__ = inspect.signature(InfluenceIndex.fit)  # type: ignore[att
 FUNCTIONS: dict[str, Asked] = {
     "explain": Asked(lambda: seewhy.explain, lambda: {**photo(), "methods": "grad_cam"}),
     "explain_batches": Asked(
-        lambda: lambda **given: list(seewhy.explain_batches(**given)), photo, only=("on_bad_image", "batch_size")
+        lambda: lambda **given: list(seewhy.explain_batches(**given)),
+        photo,
+        only=("on_bad_image", "batch_size"),
     ),
     "evaluate": Asked(
-        lambda: seewhy.evaluate, lambda: {**photo(), "metrics": "sparseness", "chance": ()}, but=("model", "inputs")
+        lambda: seewhy.evaluate,
+        lambda: {**photo(), "metrics": "sparseness", "chance": ()},
+        but=("model", "inputs"),
     ),
     "list_layers": Asked(lambda: seewhy.list_layers, lambda: {"model": model(), "x": x()}),
-    "load_model": Asked(lambda: seewhy.load_model, lambda: {"spec": "timm:resnet10t", "pretrained": False}),
+    "load_model": Asked(
+        lambda: seewhy.load_model, lambda: {"spec": "timm:resnet10t", "pretrained": False}
+    ),
     "wrap": Asked(lambda: seewhy.wrap, lambda: {"module": model().module}),
-    "grad_cam": Asked(lambda: seewhy.METHODS["grad_cam"].__call__, lambda: {"model": model(), "x": x(), "target": 1}),
-    "Trace": Asked(lambda: traced, lambda: {"module": model().module, "x": x(), "layers": ["input"]}),
+    "grad_cam": Asked(
+        lambda: seewhy.METHODS["grad_cam"].__call__,
+        lambda: {"model": model(), "x": x(), "target": 1},
+    ),
+    "Trace": Asked(
+        lambda: traced, lambda: {"module": model().module, "x": x(), "layers": ["input"]}
+    ),
     "Preprocess": Asked(
         lambda: seewhy.Preprocess,
-        lambda: {"size": (8, 8), "resize": 8, "mean": (0.5,), "std": (0.5,), "interpolation": "bilinear"},
+        lambda: {
+            "size": (8, 8),
+            "resize": 8,
+            "mean": (0.5,),
+            "std": (0.5,),
+            "interpolation": "bilinear",
+        },
     ),
     "boxes": Asked(lambda: seewhy.localize.boxes, lambda: {"maps": torch.rand(1, 8, 8)}),
     "select": Asked(lambda: explanation().select),
@@ -153,16 +170,22 @@ FUNCTIONS: dict[str, Asked] = {
     "read_image": Asked(lambda: seewhy.images.read_image, lambda: {"source": "photo.png"}),
     "find_images": Asked(lambda: seewhy.images.find_images),
     "InfluenceIndex.fit": Asked(
-        lambda: fitted, lambda: {"model": model(), "train_data": data(), "solver": "gradient_dot"}, but=("workers",)
+        lambda: fitted,
+        lambda: {"model": model(), "train_data": data(), "solver": "gradient_dot"},
+        but=("workers",),
     ),
     "query": Asked(lambda: index().query, lambda: {"images": data()[0][:1]}),
     "scores": Asked(lambda: index().scores, lambda: {"images": data()[0][:1]}),
     "remove": Asked(lambda: index().remove, lambda: {"ids": [99]}),
     "mislabelled": Asked(lambda: seewhy.influence.mislabelled, lambda: {"index": index()}),
     "match_regions": Asked(
-        lambda: seewhy.influence.match_regions, lambda: {"index": index(), "image": data()[0][:1], "ids": [0]}
+        lambda: seewhy.influence.match_regions,
+        lambda: {"index": index(), "image": data()[0][:1], "ids": [0]},
     ),
-    **{name: Asked(partial(lambda kind: kind, kind)) for name, kind in {**METRICS, **LOCALIZATION}.items()},
+    **{
+        name: Asked(partial(lambda kind: kind, kind))
+        for name, kind in {**METRICS, **LOCALIZATION}.items()
+    },
 }
 
 
@@ -192,14 +215,18 @@ def test_wrong_values(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 said = said_of(lambda: asked.function()(**{**asked.given(), argument: make()}))  # noqa: B023 - at once
             except Exception as error:
                 if argument not in ARE_TOLD:
-                    raw.append(f"{argument}={kind}: {type(error).__name__}: {str(error).splitlines()[:1]}")
+                    raw.append(
+                        f"{argument}={kind}: {type(error).__name__}: {str(error).splitlines()[:1]}"
+                    )
                 continue
             assert "\n" not in said
             assert len(said) < LONGEST
     assert raw == []
 
 
-OPTIONS = [(name, option) for name, method in METHODS_OF_ALL.items() for option in method.told_options]
+OPTIONS = [
+    (name, option) for name, method in METHODS_OF_ALL.items() for option in method.told_options
+]
 QUICK: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
     "integrated_gradients": {"steps": 2},

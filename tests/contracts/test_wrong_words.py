@@ -44,11 +44,28 @@ WRONG = [
     "[1",
     "\udcff",
 ]
-FIT = ["influence", "fit", "--data", "folder:pictures", "--model", "tiny.py:make", "--solver", "gradient_dot"]
+FIT = [
+    "influence",
+    "fit",
+    "--data",
+    "folder:pictures",
+    "--model",
+    "tiny.py:make",
+    "--solver",
+    "gradient_dot",
+]
 QUERY = ["influence", "query", "photo.png", "--index", "index", "--trust-paths"]
 COMMANDS: dict[str, list[str]] = {
     "explain": ["explain", "photo.png", "--model", "tiny.py:make"],
-    "evaluate": ["evaluate", "photo.png", "--model", "tiny.py:make", "--metric", "sparseness", "--no-chance"],
+    "evaluate": [
+        "evaluate",
+        "photo.png",
+        "--model",
+        "tiny.py:make",
+        "--metric",
+        "sparseness",
+        "--no-chance",
+    ],
     "localize": ["localize", "photo.png", "--model", "tiny.py:make"],
     "layers": ["layers", "tiny.py:make"],
     "labels": ["labels", "tiny.py:make"],
@@ -81,7 +98,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("words")
     (folder / "tiny.py").write_text(TINY)
     chance = np.random.default_rng(0)
-    for path in (folder / "photo.png", *(folder / "pictures" / "train" / label / "1.png" for label in "abc")):
+    for path in (
+        folder / "photo.png",
+        *(folder / "pictures" / "train" / label / "1.png" for label in "abc"),
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(chance.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
     return folder
@@ -112,7 +132,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "parameter", "index"), CASES)
-def test_wrong_words(name: str, parameter: str, index: int, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words(
+    name: str, parameter: str, index: int, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if name.startswith("influence") and name != "influence fit" and not (place / "index").exists():
         assert run([*FIT, "--out", "index"]) == 0
         capsys.readouterr()

@@ -24,9 +24,17 @@ class Block(nn.Module):
 
     def __init__(self, given: int, width: int, stride: tuple[int, int, int]) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv3d(given, width, 3, stride, 1, bias=False), nn.BatchNorm3d(width)
-        self.conv2, self.bn2 = nn.Conv3d(width, width, 3, padding=1, bias=False), nn.BatchNorm3d(width)
-        self.down = nn.Sequential(nn.Conv3d(given, width, 1, stride, bias=False), nn.BatchNorm3d(width))
+        self.conv1, self.bn1 = (
+            nn.Conv3d(given, width, 3, stride, 1, bias=False),
+            nn.BatchNorm3d(width),
+        )
+        self.conv2, self.bn2 = (
+            nn.Conv3d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm3d(width),
+        )
+        self.down = nn.Sequential(
+            nn.Conv3d(given, width, 1, stride, bias=False), nn.BatchNorm3d(width)
+        )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,14 +80,21 @@ class PlantedVideo(nn.Module):
         width, count = 16, grid[0] * grid[1] * grid[2]
         self.grid, self.before, self.dims = grid, before, dims
         self.order = list(range(count)) if order is None else list(order)
-        self.tubelets = nn.Conv3d(3, width, (2, 4, 4), (2, 4, 4)) if convolved else nn.Linear(96, width)
+        self.tubelets = (
+            nn.Conv3d(3, width, (2, 4, 4), (2, 4, 4)) if convolved else nn.Linear(96, width)
+        )
         self.first = nn.Parameter(torch.empty(1, before, width))
         self.position = nn.Parameter(torch.empty(1, before + count, width))
         self.at = nn.Identity()
         blocks = [
-            nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True, norm_first=True) for _ in range(depth)
+            nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True, norm_first=True)
+            for _ in range(depth)
         ]
-        self.blocks, self.norm, self.head = nn.Sequential(*blocks), nn.LayerNorm(width), nn.Linear(width, 5)
+        self.blocks, self.norm, self.head = (
+            nn.Sequential(*blocks),
+            nn.LayerNorm(width),
+            nn.Linear(width, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.tubelets, nn.Conv3d):
@@ -87,8 +102,12 @@ class PlantedVideo(nn.Module):
         else:
             parts = x.unfold(2, 2, 2).unfold(3, 4, 4).unfold(4, 4, 4)  # (N, C, d, h, w, 2, 4, 4)
             tokens = self.tubelets(parts.flatten(5).flatten(2, 4).permute(0, 2, 1, 3).flatten(2))
-        tokens = torch.cat([self.first.expand(len(x), -1, -1), tokens[:, self.order]], 1) + self.position
-        seen = self.at(tokens.permute(self.dims) * 1.0).permute(self.dims)  # each of these orders is its own inverse
+        tokens = (
+            torch.cat([self.first.expand(len(x), -1, -1), tokens[:, self.order]], 1) + self.position
+        )
+        seen = self.at(tokens.permute(self.dims) * 1.0).permute(
+            self.dims
+        )  # each of these orders is its own inverse
         return self.head(self.norm(self.blocks(seen)).mean(1))
 
     def truth(self, seen: Tensor) -> Tensor:
@@ -100,7 +119,9 @@ class PlantedVideo(nn.Module):
 class PlantedChannels(nn.Module):
     """A 3-D convolution whose volumes `at` gives with these dimensions, of (N, C, d, h, w)."""
 
-    def __init__(self, dims: tuple[int, ...], channels: int = 6, stride: tuple[int, int, int] = (2, 4, 4)) -> None:
+    def __init__(
+        self, dims: tuple[int, ...], channels: int = 6, stride: tuple[int, int, int] = (2, 4, 4)
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv3d(3, channels, stride, stride), nn.ReLU())
         self.dims, self.at = dims, nn.Identity()
@@ -130,9 +151,15 @@ class OfSlices(nn.Module):
 
 def _deepened(part: nn.Module) -> nn.Module | None:
     if isinstance(part, nn.Conv2d):
-        of_three = {"stride": (1, *part.stride), "padding": (0, *part.padding), "bias": part.bias is not None}
+        of_three = {
+            "stride": (1, *part.stride),
+            "padding": (0, *part.padding),
+            "bias": part.bias is not None,
+        }
         conv = nn.Conv3d(part.in_channels, part.out_channels, (1, *part.kernel_size), **of_three)
-        conv.load_state_dict({name: t[:, :, None] if t.ndim == 4 else t for name, t in part.state_dict().items()})
+        conv.load_state_dict(
+            {name: t[:, :, None] if t.ndim == 4 else t for name, t in part.state_dict().items()}
+        )
         return conv
     if isinstance(part, nn.BatchNorm2d):
         norm = nn.BatchNorm3d(part.num_features)
@@ -148,7 +175,9 @@ class PictureNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)
+        )
         self.conv = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8))
         self.last = nn.Sequential(nn.ReLU(), nn.Conv2d(8, 12, 1), nn.ReLU())
         self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(12, 5)
@@ -165,8 +194,15 @@ class PatchNet(nn.Module):
         super().__init__()
         self.patches, self.first = nn.Conv2d(3, 16, 8, 8), nn.Parameter(torch.empty(1, 1, 16))
         self.position = nn.Parameter(torch.empty(1, 1 + cells, 16))
-        blocks = [nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=True) for _ in range(2)]
-        self.blocks, self.norm, self.head = nn.Sequential(*blocks), nn.LayerNorm(16), nn.Linear(16, 5)
+        blocks = [
+            nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=True)
+            for _ in range(2)
+        ]
+        self.blocks, self.norm, self.head = (
+            nn.Sequential(*blocks),
+            nn.LayerNorm(16),
+            nn.Linear(16, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.patches(x).flatten(2).mT

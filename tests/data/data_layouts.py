@@ -53,7 +53,9 @@ def xml(path: Path, objects: Sequence[tuple[str, tuple[Any, ...], int]]) -> Path
         "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"
         for name, (x0, y0, x1, y1), difficult in objects
     )
-    return text(path, f"<annotation><size><width>30</width><height>20</height></size>{told}</annotation>")
+    return text(
+        path, f"<annotation><size><width>30</width><height>20</height></size>{told}</annotation>"
+    )
 
 
 def voc(root: Path) -> Path:
@@ -63,8 +65,13 @@ def voc(root: Path) -> Path:
     text(folder / "ImageSets/Main/val.txt", "000009")
     for number, name in enumerate(("000005", "000007", "000009"), 1):
         picture(folder / f"JPEGImages/{name}.jpg", number)
-    xml(folder / "Annotations/000005.xml", [("dog", (1, 1, 10, 5), 0), ("cat", (21, 11, 30, 20), 1)])
-    xml(folder / "Annotations/000007.xml", [("dog", (3, 2, 3, 2), 0), ("dog", ("4.6", "5.5", "9.4", "8.2"), 0)])
+    xml(
+        folder / "Annotations/000005.xml", [("dog", (1, 1, 10, 5), 0), ("cat", (21, 11, 30, 20), 1)]
+    )
+    xml(
+        folder / "Annotations/000007.xml",
+        [("dog", (3, 2, 3, 2), 0), ("dog", ("4.6", "5.5", "9.4", "8.2"), 0)],
+    )
     xml(folder / "Annotations/000009.xml", [])
     numbers = np.zeros((20, 30), np.uint8)
     numbers[:5, :10], numbers[12:20, 22:30], numbers[5, :10] = 1, 2, 255
@@ -77,14 +84,22 @@ def voc(root: Path) -> Path:
 
 def coco_annotations() -> dict[str, Any]:
     """Two pictures, three categories with gaps between their ids, polygons, run lengths and a crowd."""
-    runs = [300, 40, 260]  # of the columns of a 20 x 30 picture one after the other: zeros, ones, zeros
+    runs = [
+        300,
+        40,
+        260,
+    ]  # of the columns of a 20 x 30 picture one after the other: zeros, ones, zeros
     return {
         "images": [
             {"id": 9, "file_name": "000000000009.jpg", "height": 20, "width": 30},
             {"id": 4, "file_name": "000000000004.jpg", "height": 20, "width": 30},
             {"id": 5, "file_name": "000000000005.jpg", "height": 20, "width": 30},
         ],
-        "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}],
+        "categories": [
+            {"id": 18, "name": "dog"},
+            {"id": 1, "name": "person"},
+            {"id": 90, "name": "toothbrush"},
+        ],
         "annotations": [
             {
                 "id": 1,
@@ -135,7 +150,11 @@ def coco(root: Path, told: dict[str, Any] | None = None) -> Path:
 
 def imagenet(root: Path) -> Path:
     """Two synsets; two pictures to train, one of them with two boxes; three to validate."""
-    text(root / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
+    text(
+        root / "LOC_synset_mapping.txt",
+        "n01440764 tench, Tinca tinca",
+        "n01443537 goldfish, Carassius auratus",
+    )
     picture(root / "ILSVRC/Data/CLS-LOC/train/n01440764/n01440764_18.JPEG", 1)
     picture(root / "ILSVRC/Data/CLS-LOC/train/n01443537/n01443537_2.JPEG", 2)
     boxes = [("n01440764", (0, 0, 29, 19), 0), ("n01440764", (3, 4, 3, 5), 0)]
@@ -178,7 +197,9 @@ def openimages(root: Path) -> Path:
     picture(root / "OpenImages/train/0bt_c3/aa.jpg", 1)
     picture(root / "OpenImages/val/0bt_c3/bb.jpg", 2)
     picture(root / "OpenImages/val/01226z/cc.jpg", 3)
-    for number, (rows, cols) in enumerate(((slice(0, 4), slice(0, 5)), (slice(10, 12), slice(20, 30)))):
+    for number, (rows, cols) in enumerate(
+        ((slice(0, 4), slice(0, 5)), (slice(10, 12), slice(20, 30)))
+    ):
         mask = np.zeros((20, 30))
         mask[rows, cols] = 255
         grey(root / f"OpenImages/val/0bt_c3/bb_m{number}.png", mask)

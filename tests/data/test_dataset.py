@@ -44,7 +44,9 @@ def test_a_folder_is_divided_by_a_hash(tmp_path: Path) -> None:
         "test": (3, 2),
     }
     names = [name for one in data.values() for name in one.names]
-    assert sorted(names) == sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    assert sorted(names) == sorted(
+        path.relative_to(root).as_posix() for path in root.rglob("*.png")
+    )
     assert (data["train"].classes, data["train"].multi_label, data["train"].title) == (
         ("cat", "dog"),
         False,
@@ -62,7 +64,9 @@ def test_a_folder_with_splits(tmp_path: Path) -> None:
     by_class(tmp_path / "train", cat=3, dog=2)
     by_class(tmp_path / "valid", cat=0, dog=4)
     train = find_data(f"folder:{tmp_path}")
-    with pytest.warns(SeewhyWarning, match="val has no picture of 'cat'; add some, or leave the class out"):
+    with pytest.warns(
+        SeewhyWarning, match="val has no picture of 'cat'; add some, or leave the class out"
+    ):
         val = find_data(f"folder:{tmp_path}", split="val")
     assert (train.class_counts(), val.class_counts()) == ((3, 2), (0, 4))
     assert val.names[0] == "valid/dog/0.png"
@@ -117,7 +121,8 @@ def test_boxes_in_the_columns_of_others(tmp_path: Path) -> None:
     assert truth.boxes.tolist() == [[1, 2, 3.5, 4]]
     layouts.text(file, lines[0].replace("xmin,ymin,xmax,ymax", "x,y,w,h"), lines[1])
     with pytest.warns(
-        SeewhyWarning, match=r"has the columns \['x', 'y', 'w', 'h'\], which are not read; \['path', .*xmin"
+        SeewhyWarning,
+        match=r"has the columns \['x', 'y', 'w', 'h'\], which are not read; \['path', .*xmin",
     ):
         assert find_data(f"csv:{file}")[0].truth is None
 
@@ -132,13 +137,19 @@ def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
     names = [str(i) for i in range(12)]
     for i, name in enumerate(names):
         layouts.picture(tmp_path / "train" / name / "a.png", i)
-    file = layouts.text(tmp_path / "list.csv", "path,label,split", *(f"train/{i}/a.png,{i},train" for i in names))
+    file = layouts.text(
+        tmp_path / "list.csv", "path,label,split", *(f"train/{i}/a.png,{i},train" for i in names)
+    )
     for spec in (f"folder:{tmp_path}", f"csv:{file}"):
         data = find_data(spec)
         assert data.classes == tuple(names)
-        assert sorted((number_of(example.photo), *example.labels) for example in data) == [(i, i) for i in range(12)]
+        assert sorted((number_of(example.photo), *example.labels) for example in data) == [
+            (i, i) for i in range(12)
+        ]
     (tmp_path / "train/7").rename(tmp_path / "train/seven")
-    assert find_data(f"folder:{tmp_path}").classes == tuple(sorted([*names[:7], *names[8:], "seven"]))
+    assert find_data(f"folder:{tmp_path}").classes == tuple(
+        sorted([*names[:7], *names[8:], "seven"])
+    )
 
 
 def test_a_folder_of_all_endings_loses_nothing(tmp_path: Path) -> None:
@@ -146,11 +157,15 @@ def test_a_folder_of_all_endings_loses_nothing(tmp_path: Path) -> None:
     for i, ending in enumerate(endings):
         layouts.picture(tmp_path / f"train/cat/{i}.{ending}")
     data = find_data(f"folder:{tmp_path}").readable()
-    assert sorted(data.names) == sorted(f"train/cat/{i}.{ending}" for i, ending in enumerate(endings))
+    assert sorted(data.names) == sorted(
+        f"train/cat/{i}.{ending}" for i, ending in enumerate(endings)
+    )
 
 
 def test_a_list_without_splits_is_divided_by_a_hash(tmp_path: Path) -> None:
-    file = layouts.text(tmp_path / "list.csv", "label,path", *(f"{i % 2},{i}.png" for i in range(40)))
+    file = layouts.text(
+        tmp_path / "list.csv", "label,path", *(f"{i % 2},{i}.png" for i in range(40))
+    )
     data = [find_data(f"csv:{file}", split=split) for split in SPLITS]
     assert [one.class_counts() for one in data] == [(14, 14), (3, 3), (3, 3)]
     assert len({name for one in data for name in one.names}) == 40
@@ -160,7 +175,10 @@ def test_a_list_without_splits_is_divided_by_a_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["path;label;split", "a.png;cat;test"], r"'path;label;split'\]; save it with commas.*, not semicolons"),
+        (
+            ["path;label;split", "a.png;cat;test"],
+            r"'path;label;split'\]; save it with commas.*, not semicolons",
+        ),
         (["path\tlabel", "a.png\tcat"], "not tabs"),
         (["path,name", "a.png,cat"], r"has the columns \['path', 'name'\]; it needs path, label"),
         (["path,label,x0,y0,x1", "a.png,cat,1,2,3"], "for boxes, x0, y0, x1, y1"),
@@ -186,14 +204,20 @@ def test_lists_that_are_wrong(tmp_path: Path, lines: list[str], said: str) -> No
 @pytest.mark.parametrize(
     ("box", "mended", "said"),
     [
-        ((-5, 2, 8, 40), [0, 2, 8, 20], r"box \[-5.0, 2.0, 8.0, 40.0\] reaches beyond the picture of 30 x 20"),
+        (
+            (-5, 2, 8, 40),
+            [0, 2, 8, 20],
+            r"box \[-5.0, 2.0, 8.0, 40.0\] reaches beyond the picture of 30 x 20",
+        ),
         ((31, 2, 40, 9), None, "reaches beyond"),
         ((3, 4, 3, 9), None, r"box \[3.0, 4.0, 3.0, 9.0\] has no area"),
         ((9, 4, 3, 9), None, "has no area"),
         ((float("nan"), 4, 3, 9), None, r"box \['nan', '4', '3', '9'\]; give four numbers"),
     ],
 )
-def test_boxes_that_are_wrong(tmp_path: Path, box: Any, mended: list[int] | None, said: str) -> None:
+def test_boxes_that_are_wrong(
+    tmp_path: Path, box: Any, mended: list[int] | None, said: str
+) -> None:
     layouts.picture(tmp_path / "a.png")
     layouts.picture(tmp_path / "b.png")
     x0, y0, x1, y1 = box
@@ -204,7 +228,9 @@ def test_boxes_that_are_wrong(tmp_path: Path, box: Any, mended: list[int] | None
         f"a.png,cat,{x0},{y0},{x1},{y1},train",
         "a.png,cat,1,1,2,2,train",
     )
-    with pytest.raises(InputError, match=f"annotation of 'a.png': .*{said}.*; mend it, or pass on_error='skip'"):
+    with pytest.raises(
+        InputError, match=f"annotation of 'a.png': .*{said}.*; mend it, or pass on_error='skip'"
+    ):
         find_data(f"csv:{file}").readable()
     data = find_data(f"csv:{file}", on_error="skip").readable()
     assert (data.names, dict(data.skipped), list(data.notes)) == (["b.png", "a.png"], {}, ["a.png"])
@@ -248,7 +274,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         find_data(str(root)).readable()
     for name in data.names:
         (root / name).write_bytes(b"")
-    with pytest.raises(InputError, match=r"no picture of .*, train can be used; the first: image '"):
+    with pytest.raises(
+        InputError, match=r"no picture of .*, train can be used; the first: image '"
+    ):
         data.readable()
 
 
@@ -263,7 +291,10 @@ def test_subsets() -> None:
     with pytest.raises(IndexError):
         data.subset([10])
     seen: list[Any] = []
-    assert data.subset([1, 4]).readable(lambda *done: seen.append(done)).names == ["train-000001", "train-000004"]
+    assert data.subset([1, 4]).readable(lambda *done: seen.append(done)).names == [
+        "train-000001",
+        "train-000004",
+    ]
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -271,10 +302,18 @@ def test_classes_that_one_split_lacks() -> None:
     train, val = Scenes(20), Scenes(20, split="val")
     check_splits(train, val)
     some = [i for i, labels in enumerate(val.labels) if labels[0] not in (3, 8)]
-    with pytest.warns(SeewhyWarning, match="scenes, val has no picture of '3', '8'; its scores say nothing about them"):
+    with pytest.warns(
+        SeewhyWarning,
+        match="scenes, val has no picture of '3', '8'; its scores say nothing about them",
+    ):
         check_splits(train, val.subset(some))
-    with pytest.raises(InputError, match="scenes, train has no picture of '3', '8', which scenes, val shows"):
-        check_splits(train.subset([i for i, labels in enumerate(train.labels) if labels[0] not in (3, 8)]), val)
+    with pytest.raises(
+        InputError, match="scenes, train has no picture of '3', '8', which scenes, val shows"
+    ):
+        check_splits(
+            train.subset([i for i, labels in enumerate(train.labels) if labels[0] not in (3, 8)]),
+            val,
+        )
     val.classes = tuple(reversed(val.classes))
     with pytest.raises(InputError, match="differ: their order"):
         check_splits(train, val)
@@ -289,11 +328,17 @@ def test_hash_split() -> None:
     found = hash_split(names, [""] * 1000, seed=0, shares=shares)
     assert Counter(found) == {"train": 700, "val": 100, "test": 200}
     order = torch.randperm(1000).tolist()
-    assert hash_split([names[i] for i in order], [""] * 1000, seed=0, shares=shares) == [found[i] for i in order]
+    assert hash_split([names[i] for i in order], [""] * 1000, seed=0, shares=shares) == [
+        found[i] for i in order
+    ]
     more = hash_split([f"{i}" for i in range(1050)], [""] * 1050, seed=0, shares=shares)
     assert sum(a != b for a, b in zip(found, more, strict=False)) < 40  # few of the old ones move
     assert hash_split(["a", "b"], ["", ""], seed=0, shares=shares) == ["train", "train"]
-    assert sorted(hash_split(["a", "b", "c"], [""] * 3, seed=0, shares=shares)) == ["test", "train", "val"]
+    assert sorted(hash_split(["a", "b", "c"], [""] * 3, seed=0, shares=shares)) == [
+        "test",
+        "train",
+        "val",
+    ]
 
 
 def test_a_name_is_unique(tmp_path: Path) -> None:
@@ -324,7 +369,9 @@ def test_specs_that_are_wrong(spec: str, options: Any, said: str) -> None:
 
 
 def test_a_folder_without_classes_or_pictures(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no sub folders; give a folder with a sub folder of pictures for each"):
+    with pytest.raises(
+        InputError, match="has no sub folders; give a folder with a sub folder of pictures for each"
+    ):
         find_data(str(tmp_path))
     (tmp_path / "cat").mkdir()
     with pytest.raises(InputError, match=r"train has no picture; give another path or split"):
@@ -332,7 +379,8 @@ def test_a_folder_without_classes_or_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "kind", "extra"), [("sklearn.datasets", "scenes", "train"), ("pycocotools.mask", "coco", "coco")]
+    ("module", "kind", "extra"),
+    [("sklearn.datasets", "scenes", "train"), ("pycocotools.mask", "coco", "coco")],
 )
 def test_an_extra_that_is_missing_is_named(
     module: str, kind: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -341,7 +389,9 @@ def test_an_extra_that_is_missing_is_named(
 
     glyphs.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError, match=rf"'{kind}' needs the extra .*pip install 'seewhy\[{extra}\]'"):
+    with pytest.raises(
+        MissingExtraError, match=rf"'{kind}' needs the extra .*pip install 'seewhy\[{extra}\]'"
+    ):
         find_data("scenes" if kind == "scenes" else f"coco:{layouts.coco(tmp_path)}")
 
 

@@ -39,7 +39,9 @@ def pixel(picture: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (max(2, height // 6), max(2, width // 6), 3), dtype=np.uint8))
+    coarse = Image.fromarray(
+        rng.integers(0, 256, (max(2, height // 6), max(2, width // 6), 3), dtype=np.uint8)
+    )
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -47,7 +49,10 @@ def assert_corners(picture: Image.Image, tolerance: int = 0) -> None:
     assert picture.mode == "RGB"
     assert picture.size == (48, 32)
     for at, colour in {(4, 4): RED, (44, 4): GREEN, (4, 28): BLUE, (44, 28): WHITE}.items():
-        assert np.abs(np.subtract(pixel(picture, *at), colour)).max() <= tolerance, (at, pixel(picture, *at))
+        assert np.abs(np.subtract(pixel(picture, *at), colour)).max() <= tolerance, (
+            at,
+            pixel(picture, *at),
+        )
 
 
 # What a camera stores for each EXIF orientation, made with the inverse of the way a viewer undoes it.
@@ -65,7 +70,9 @@ STORED_AS = {
 
 @pytest.mark.parametrize("orientation", STORED_AS)
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
-def test_every_exif_orientation_comes_out_right_way_up(tmp_path: Path, orientation: int, ending: str) -> None:
+def test_every_exif_orientation_comes_out_right_way_up(
+    tmp_path: Path, orientation: int, ending: str
+) -> None:
     how = STORED_AS[orientation]
     stored = corners() if how is None else corners().transpose(how)
     exif = Image.Exif()
@@ -90,7 +97,12 @@ def test_reading_twice_does_not_turn_twice(tmp_path: Path) -> None:
     [
         (0x100, 7, 4, b"abcd"),  # ImageWidth as bytes
         (0x11A, 2, 4, b"72\0\0"),  # XResolution as text
-        (0x128, 5, 1, b"\xff\xff\xff\x7f"),  # ResolutionUnit as a fraction that lies beyond the data
+        (
+            0x128,
+            5,
+            1,
+            b"\xff\xff\xff\x7f",
+        ),  # ResolutionUnit as a fraction that lies beyond the data
         (0x10F, 13, 1, b"abcd"),  # Make of a type that is none
         (0x8769, 4, 1, b"\xff\xff\0\0"),  # further data beyond these
     ],
@@ -108,9 +120,12 @@ def test_one_tag_turns_whatever_the_others_are(
 
 
 @pytest.mark.parametrize(
-    "turn", [(3, struct.pack("<HH", 9, 0)), (3, struct.pack("<HH", 0, 0)), (2, b"six\0"), (7, b"\6\0\0\0")]
+    "turn",
+    [(3, struct.pack("<HH", 9, 0)), (3, struct.pack("<HH", 0, 0)), (2, b"six\0"), (7, b"\6\0\0\0")],
 )
-def test_a_tag_that_is_no_orientation_turns_nothing(tmp_path: Path, turn: tuple[int, bytes]) -> None:
+def test_a_tag_that_is_no_orientation_turns_nothing(
+    tmp_path: Path, turn: tuple[int, bytes]
+) -> None:
     entry = struct.pack("<HHL", 0x112, turn[0], 1 if turn[0] == 3 else 4) + turn[1]
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + b"\0\0\0\0"
     corners().save(tmp_path / "photo.jpg", exif=exif, quality=95)
@@ -132,7 +147,9 @@ def test_path_kinds(tmp_path: Path) -> None:
     assert_corners(read_image(str(tmp_path / "a.png")))
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize(
+    "mode", ["L", "1", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
+)
 def test_every_pil_mode_gives_rgb(mode: str) -> None:
     if mode in ("La", "PA", "RGBa"):
         step = {"La": "LA", "PA": "P", "RGBa": "RGBA"}[mode]
@@ -169,7 +186,9 @@ def test_rgb_with_one_transparent_colour(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["jpg", "tif"])
 def test_cmyk_is_not_inverted(tmp_path: Path, ending: str) -> None:
     # Pillow writes CMYK JPEGs the inverted way, with an Adobe marker, as Photoshop does.
-    corners().convert("CMYK").save(tmp_path / f"ink.{ending}", **({"quality": 95} if ending == "jpg" else {}))
+    corners().convert("CMYK").save(
+        tmp_path / f"ink.{ending}", **({"quality": 95} if ending == "jpg" else {})
+    )
     if ending == "jpg":
         assert b"Adobe" in (tmp_path / "ink.jpg").read_bytes()
     assert_corners(read_image(tmp_path / f"ink.{ending}"), tolerance=12)
@@ -195,7 +214,11 @@ def test_deep_grey_modes() -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100.0, 255.0], [0, 100, 255]), ([-5.0, 0.0, 5.0], [0, 128, 255])],
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 100.0, 255.0], [0, 100, 255]),
+        ([-5.0, 0.0, 5.0], [0, 128, 255]),
+    ],
 )
 def test_float_tiff_by_its_range(tmp_path: Path, values: list[float], expected: list[int]) -> None:
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "float.tif")
@@ -214,7 +237,12 @@ def test_float_tiff_constant_and_nan(tmp_path: Path) -> None:
 def test_animation_gives_its_first_frame(tmp_path: Path, ending: str) -> None:
     others = [Image.new("RGB", (48, 32), colour) for colour in (RED, BLUE)]
     path = tmp_path / f"film.{ending}"
-    corners().save(path, save_all=True, append_images=others, **({"lossless": True} if ending == "webp" else {}))
+    corners().save(
+        path,
+        save_all=True,
+        append_images=others,
+        **({"lossless": True} if ending == "webp" else {}),
+    )
     with Image.open(path) as film:
         assert getattr(film, "n_frames", 1) == 3
     assert_corners(read_image(path))
@@ -228,7 +256,9 @@ def test_one_bit(tmp_path: Path) -> None:
 
 def test_missing_file_suggests_a_near_one(tmp_path: Path) -> None:
     corners().save(tmp_path / "zebra.jpg")
-    with pytest.raises(ImageError, match=r"zebar\.jpg' does not exist; did you mean 'zebra\.jpg'\?"):
+    with pytest.raises(
+        ImageError, match=r"zebar\.jpg' does not exist; did you mean 'zebra\.jpg'\?"
+    ):
         read_image(tmp_path / "zebar.jpg")
     with pytest.raises(ImageError, match=r"does not exist$"):
         read_image(tmp_path / "nowhere" / "x.jpg")
@@ -282,7 +312,15 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (2, 3, 3), (2, 3, 4)])
 @pytest.mark.parametrize(
     ("dtype", "top"),
-    [("uint8", 255), ("uint16", 65535), (">u2", 65535), ("bool", True), ("float16", 1), ("float32", 1), ("float64", 1)],
+    [
+        ("uint8", 255),
+        ("uint16", 65535),
+        (">u2", 65535),
+        ("bool", True),
+        ("float16", 1),
+        ("float32", 1),
+        ("float64", 1),
+    ],
 )
 def test_arrays(shape: tuple[int, ...], dtype: str, top: float) -> None:
     white, black = np.full(shape, top, dtype), np.zeros(shape, dtype)
@@ -348,7 +386,16 @@ def test_other_sources() -> None:
 
 
 def test_find_images(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "deep/c.webp", ".hidden.png", ".git/d.png", "notes.txt", "film.mpg", "data.h5"):
+    for name in (
+        "b.JPG",
+        "a.png",
+        "deep/c.webp",
+        ".hidden.png",
+        ".git/d.png",
+        "notes.txt",
+        "film.mpg",
+        "data.h5",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
@@ -356,7 +403,11 @@ def test_find_images(tmp_path: Path) -> None:
     assert find_images(tmp_path) == expected
     assert find_images([str(tmp_path)]) == expected
     odd = tmp_path / "notes.txt"
-    assert find_images([odd, tmp_path / "deep", "missing.jpg"]) == [odd, expected[2], Path("missing.jpg")]
+    assert find_images([odd, tmp_path / "deep", "missing.jpg"]) == [
+        odd,
+        expected[2],
+        Path("missing.jpg"),
+    ]
     assert find_images("missing.jpg") == [Path("missing.jpg")]
     assert find_images(tmp_path / ".hidden.png") == [tmp_path / ".hidden.png"]
 
@@ -377,7 +428,9 @@ def test_find_images_finds_none(tmp_path: Path) -> None:
 # -- Placement -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("box", [(10.0, 5.0, 34.0, 29.0), (-3.0, -2.0, 51.0, 34.0), (10.4, 5.3, 33.1, 28.9)])
+@pytest.mark.parametrize(
+    "box", [(10.0, 5.0, 34.0, 29.0), (-3.0, -2.0, 51.0, 34.0), (10.4, 5.3, 33.1, 28.9)]
+)
 @pytest.mark.parametrize("shape", [(7, 7), (24, 24), (200, 90), (1, 1)])
 def test_a_constant_field_stays_constant_inside_and_nan_outside(
     box: tuple[float, float, float, float], shape: tuple[int, int]
@@ -418,9 +471,14 @@ def test_placing_agrees_with_grid_sample() -> None:
     x0, y0, x1, y1 = box = (3.7, -4.2, 60.1, 50.9)
     placed = Placement((40, 64), box).place(field)
     y, x = np.mgrid[0:40, 0:64] + 0.5
-    grid = np.stack([2 * (x - x0) / (x1 - x0) - 1, 2 * (y - y0) / (y1 - y0) - 1], -1).astype(np.float32)
+    grid = np.stack([2 * (x - x0) / (x1 - x0) - 1, 2 * (y - y0) / (y1 - y0) - 1], -1).astype(
+        np.float32
+    )
     sampled = torch.nn.functional.grid_sample(
-        torch.from_numpy(field)[None, None], torch.from_numpy(grid)[None], padding_mode="border", align_corners=False
+        torch.from_numpy(field)[None, None],
+        torch.from_numpy(grid)[None],
+        padding_mode="border",
+        align_corners=False,
     )[0, 0].numpy()
     inside = ~np.isnan(placed)
     assert inside.sum() > 1000
@@ -453,7 +511,9 @@ def test_placing_beside_the_photo_and_bad_fields() -> None:
         Preprocess((128, 224), (150, 250), (0.5,) * 3, (0.5,) * 3, "bilinear", fit="cover"),
     ],
 )
-def test_a_bright_patch_comes_back_to_its_place(size: tuple[int, int], preprocess: Preprocess) -> None:
+def test_a_bright_patch_comes_back_to_its_place(
+    size: tuple[int, int], preprocess: Preprocess
+) -> None:
     width, height = size
     # Near enough to the centre that every crop shows it, and off it in both directions.
     left, top, edge = width // 2 + 12, height // 2 - 31, 17
@@ -502,15 +562,23 @@ OLD_TIMM = tuple(map(int, version("timm").split(".")[:3])) < (1, 0, 31)
         ("convnext_tiny", {"crop_mode": "border", "input_size": (3, 160, 256)}),
         pytest.param(
             *("convnext_tiny", {"input_size": (3, 160, 256)}),
-            marks=pytest.mark.skipif(OLD_TIMM, reason="timm before 1.0.31 forgets the interpolation here"),
+            marks=pytest.mark.skipif(
+                OLD_TIMM, reason="timm before 1.0.31 forgets the interpolation here"
+            ),
         ),
-        ("convnext_tiny", {"input_size": (3, 288, 288), "crop_pct": 1.0, "interpolation": "nearest"}),
+        (
+            "convnext_tiny",
+            {"input_size": (3, 288, 288), "crop_pct": 1.0, "interpolation": "nearest"},
+        ),
         ("convnext_tiny", {"interpolation": "lanczos"}),
     ],
 )
 def test_as_timm(name: str, changed: dict[str, Any]) -> None:
     timm = pytest.importorskip("timm")
-    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict()) | changed
+    config = (
+        timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+        | changed
+    )
     transform = timm.data.create_transform(**config, is_training=False)
     assert worst(Preprocess.from_timm(config), transform) <= 1e-6
 
@@ -554,7 +622,9 @@ def test_torchvision_presets_of_another_kind_are_refused() -> None:
 
 def test_imagenet_is_torchvisions_resnet_preset() -> None:
     models = pytest.importorskip("torchvision.models")
-    assert Preprocess.from_torchvision(models.ResNet50_Weights.IMAGENET1K_V1.transforms()) == IMAGENET
+    assert (
+        Preprocess.from_torchvision(models.ResNet50_Weights.IMAGENET1K_V1.transforms()) == IMAGENET
+    )
 
 
 PROCESSORS: list[tuple[str, dict[str, Any]]] = [
@@ -615,7 +685,9 @@ def test_hugging_face_wrappers() -> None:
 
     assert Preprocess.from_huggingface(Both()) == Preprocess.from_huggingface(processor)
     timm = pytest.importorskip("timm")
-    wrapped = transformers.TimmWrapperImageProcessor(timm.get_pretrained_cfg("convnext_tiny").to_dict())
+    wrapped = transformers.TimmWrapperImageProcessor(
+        timm.get_pretrained_cfg("convnext_tiny").to_dict()
+    )
     assert Preprocess.from_huggingface(wrapped) == Preprocess.from_timm(wrapped.data_config)
 
 
@@ -656,7 +728,9 @@ def test_padding_is_black_or_the_fill() -> None:
 def test_bounds_and_invert() -> None:
     for preprocess in (
         IMAGENET,
-        Preprocess((9, 7), (9, 7), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "nearest", scale=1 / 127.5, bgr=True),
+        Preprocess(
+            (9, 7), (9, 7), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "nearest", scale=1 / 127.5, bgr=True
+        ),
         Preprocess((9, 7), (9, 7), (0.0,) * 3, (1.0,) * 3, "nearest", scale=1.0),
     ):
         low, high = preprocess.bounds
@@ -666,7 +740,11 @@ def test_bounds_and_invert() -> None:
         assert torch.allclose(black, low.expand(3, height, width), atol=1e-5)
         assert torch.allclose(white, high.expand(3, height, width), atol=1e-5)
         photo = noise(width, height)
-        once = Preprocess(preprocess.size, None, *[getattr(preprocess, n) for n in ("mean", "std", "interpolation")])
+        once = Preprocess(
+            preprocess.size,
+            None,
+            *[getattr(preprocess, n) for n in ("mean", "std", "interpolation")],
+        )
         x, _ = once.batch([photo, photo])
         assert np.array_equal(once.invert(x), np.stack([np.asarray(photo)] * 2))
     assert IMAGENET.invert(torch.full((1, 3, 2, 2), 99.0)).max() == 255
@@ -727,7 +805,13 @@ def test_extreme_photos() -> None:
     ],
 )
 def test_impossible_preprocesses(field: str, value: Any, message: str) -> None:
-    fields = {"size": (8, 8), "resize": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+    fields = {
+        "size": (8, 8),
+        "resize": 8,
+        "mean": (0.5,) * 3,
+        "std": (0.5,) * 3,
+        "interpolation": "bilinear",
+    }
     with pytest.raises(ImageError, match=message):
         Preprocess(**(fields | {field: value}))
 

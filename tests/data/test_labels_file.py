@@ -30,7 +30,9 @@ from seewhy.errors import InputError
         ("config.json", '{"hidden": 3, "id2label": {"0": "cat", "1": "dog, hound"}}'),
     ],
 )
-def test_every_usual_form_gives_the_names_in_the_order_of_the_classes(tmp_path: Path, name: str, text: str) -> None:
+def test_every_usual_form_gives_the_names_in_the_order_of_the_classes(
+    tmp_path: Path, name: str, text: str
+) -> None:
     for mark in (b"", codecs.BOM_UTF8):
         (tmp_path / name).write_bytes(mark + text.encode())
         assert read_labels(tmp_path / name) == ["cat", "dog, hound"]
@@ -54,7 +56,11 @@ def test_an_empty_line_is_a_class_without_a_name_and_numbers_are_names(tmp_path:
     ("name", "text", "said"),
     [
         ("names.txt", "", "has no names"),
-        ("names.txt", "1: cat\n2: dog\n", "its 2 numbers are 1 to 2, where a model's classes are 0 to 1"),
+        (
+            "names.txt",
+            "1: cat\n2: dog\n",
+            "its 2 numbers are 1 to 2, where a model's classes are 0 to 1",
+        ),
         ("names.csv", "0,cat\n2,dog\n", "its 2 numbers are 0 to 2"),
         ("names.csv", "cat,animal\ndog,animal\n", "neither of its columns has the numbers"),
         ("names.csv", "0,cat,animal\n", "its rows have 3 columns"),
@@ -65,7 +71,9 @@ def test_an_empty_line_is_a_class_without_a_name_and_numbers_are_names(tmp_path:
         ("names.json", "{}", "has no names"),
     ],
 )
-def test_what_leaves_the_classes_open_is_refused_in_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_what_leaves_the_classes_open_is_refused_in_one_line(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError) as raised:
         read_labels(tmp_path / name)
@@ -76,13 +84,20 @@ def test_what_leaves_the_classes_open_is_refused_in_one_line(tmp_path: Path, nam
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "picture.txt").write_bytes(b"\xff\xd8\xff")
-    for path, said in ((tmp_path / "nowhere.txt", "No such file"), (tmp_path / "picture.txt", "codec can't decode")):
+    for path, said in (
+        (tmp_path / "nowhere.txt", "No such file"),
+        (tmp_path / "picture.txt", "codec can't decode"),
+    ):
         with pytest.raises(InputError, match=f"cannot be read: .*{said}"):
             read_labels(path)
 
 
 def test_labels_are_names_or_the_path_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.json").write_text(json.dumps(["cat", "dog"]))
-    assert given_labels(str(tmp_path / "names.json")) == given_labels(tmp_path / "names.json") == ["cat", "dog"]
+    assert (
+        given_labels(str(tmp_path / "names.json"))
+        == given_labels(tmp_path / "names.json")
+        == ["cat", "dog"]
+    )
     assert given_labels(("cat", "dog")) == ("cat", "dog")
     assert given_labels(None) is None

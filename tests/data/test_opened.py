@@ -23,11 +23,16 @@ def test_a_picture_of_more_pixels_than_allowed(tmp_path: Path) -> None:
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert read_image(path, max_pixels=100).size == (10, 10)
-    with Image.open(path) as picture, pytest.raises(ImageError, match="the picture has 10 x 10 pixels"):
+    with (
+        Image.open(path) as picture,
+        pytest.raises(ImageError, match="the picture has 10 x 10 pixels"),
+    ):
         read_image(picture, max_pixels=99)
 
 
-def test_two_hundred_megapixels_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_hundred_megapixels_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is decoded for that: the header says so. Pillow's own limit is another, and is not asked."""
     assert MAX_PIXELS == 200_000_000
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
@@ -42,7 +47,9 @@ def test_two_hundred_megapixels_unless_told(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "9", True, None])
 def test_a_limit_that_is_none(tmp_path: Path, limit: object) -> None:
     Image.new("L", (1, 1)).save(tmp_path / "a.png")
-    with pytest.raises((InputError, ArgumentTypeError), match=r"max_pixels=.*; give a whole number"):
+    with pytest.raises(
+        (InputError, ArgumentTypeError), match=r"max_pixels=.*; give a whole number"
+    ):
         read_image(tmp_path / "a.png", max_pixels=limit)  # type: ignore[arg-type]
 
 
@@ -50,7 +57,9 @@ def test_a_file_of_more_bytes_than_pictures_have(tmp_path: Path) -> None:
     path = tmp_path / "sparse.png"
     Image.new("L", (9, 9)).save(path)
     os.truncate(path, 1_600_000_001)  # a hole, which takes no room
-    with pytest.raises(ImageError, match=r"has 1,600,000,001 bytes; accepted: at most 1,600,000,000; .*=200000001"):
+    with pytest.raises(
+        ImageError, match=r"has 1,600,000,001 bytes; accepted: at most 1,600,000,000; .*=200000001"
+    ):
         read_image(path)
     assert read_image(path, max_pixels=200_000_001).size == (9, 9)
 

@@ -48,7 +48,12 @@ def listed(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / folder / "a.png")
         Image.new("RGB", (8, 8)).save(tmp_path / folder / "b.png")
-    rows = ["path,label,split", "a.png,x,train", "../other/a.png,x,train", f"{tmp_path}/other/b.png,x,train"]
+    rows = [
+        "path,label,split",
+        "a.png,x,train",
+        "../other/a.png,x,train",
+        f"{tmp_path}/other/b.png,x,train",
+    ]
     (tmp_path / "own" / "list.csv").write_text("\n".join(rows) + "\n")
     return tmp_path / "own" / "list.csv"
 
@@ -76,11 +81,15 @@ def test_annotations_of_coco_name_pictures_of_its_folder(tmp_path: Path) -> None
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     told = {
         "images": [{"id": 1, "file_name": "../../secret.png", "height": 8, "width": 8}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "iscrowd": 0}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "iscrowd": 0}
+        ],
         "categories": [{"id": 1, "name": "cat"}],
     }
     (tmp_path / "coco/annotations/instances_train2017.json").write_text(json.dumps(told))
-    with pytest.raises(ImageError, match=r"secret.png' of coco, train is outside of .*--trust-paths"):
+    with pytest.raises(
+        ImageError, match=r"secret.png' of coco, train is outside of .*--trust-paths"
+    ):
         find_data(f"coco:{tmp_path / 'coco'}")[0]
 
 
@@ -121,8 +130,17 @@ def test_a_manifest_names_files_of_its_folder_alone(tmp_path: Path, name: str) -
 def test_a_journal_vouches_for_files_of_its_folder_alone(tmp_path: Path) -> None:
     store = written(tmp_path / "index")
     (entry,) = store.files.values()
-    line = {"at": 1, "file": "../x", "size": entry.size, "sha256": entry.sha256, "start": 0, "count": 0}
-    (tmp_path / "index" / "journal-0.jsonl").write_text(json.dumps(line) + "\n" + "[" * 100_000 + "\n")
+    line = {
+        "at": 1,
+        "file": "../x",
+        "size": entry.size,
+        "sha256": entry.sha256,
+        "start": 0,
+        "count": 0,
+    }
+    (tmp_path / "index" / "journal-0.jsonl").write_text(
+        json.dumps(line) + "\n" + "[" * 100_000 + "\n"
+    )
     again = Store(tmp_path / "index")
     assert again.load()
     assert list(again.files) == list(store.files)
@@ -151,7 +169,9 @@ def test_nothing_outside_the_folder_is_removed(tmp_path: Path) -> None:
         (json.dumps({"format": FORMAT, "files": []}), "cannot be read"),
     ],
 )
-def test_a_manifest_that_does_not_read_is_told_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_manifest_that_does_not_read_is_told_in_one_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(InputError) as error:
         Store(tmp_path).load()
@@ -172,17 +192,27 @@ def opened_with(folder: Path, **about: Any) -> None:
     [
         ({"model": "evil:make", "data": "scenes"}, "its model is 'evil:make'"),
         ({"model": "/tmp/evil.py:make", "data": "scenes"}, "its model is '/tmp/evil.py:make'"),
-        ({"model": "timm:resnet18@/etc/weights.pt", "data": "scenes"}, "its model is '/etc/weights.pt'"),
+        (
+            {"model": "timm:resnet18@/etc/weights.pt", "data": "scenes"},
+            "its model is '/etc/weights.pt'",
+        ),
         ({"model": "efficientnet_lite0", "data": "folder:/etc"}, "its data is '/etc'"),
         ({"model": "efficientnet_lite0", "data": "csv:../list.csv"}, "its data is '../list.csv'"),
-        ({"model": "efficientnet_lite0", "data": "scenes", "labels": "/etc/passwd"}, "its labels is '/etc/passwd'"),
+        (
+            {"model": "efficientnet_lite0", "data": "scenes", "labels": "/etc/passwd"},
+            "its labels is '/etc/passwd'",
+        ),
     ],
 )
-def test_an_index_of_others_opens_and_runs_nothing_that_lies_elsewhere(tmp_path: Path, about: Any, said: str) -> None:
+def test_an_index_of_others_opens_and_runs_nothing_that_lies_elsewhere(
+    tmp_path: Path, about: Any, said: str
+) -> None:
     with pytest.raises(InputError) as error:
         opened_with(tmp_path / "index", **about)
     assert said in str(error.value)
-    assert "--trust-paths (trust_paths=True) follows it, or --model and --data say where" in str(error.value)
+    assert "--trust-paths (trust_paths=True) follows it, or --model and --data say where" in str(
+        error.value
+    )
 
 
 def test_an_index_that_says_nothing_of_itself(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "I;16", "I",
 def of_mode(mode: str, width: int = 70, height: int = 90) -> Image.Image:
     values = np.random.default_rng(3).integers(0, 256, (height, width, 4), dtype=np.uint8)
     if mode in ("I;16", "I", "F"):
-        deep = values[..., 0].astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]) * 100
+        deep = (
+            values[..., 0].astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]) * 100
+        )
         return Image.fromarray(deep)
     if mode in ("PA", "LA"):
         return Image.fromarray(values[..., :2], "LA").convert(mode)
@@ -41,7 +43,9 @@ def test_a_reduced_pixel_is_the_mean_of_what_it_covers(mode: str) -> None:
     picture = of_mode(mode, 60, 90)
     whole = np.asarray(rgb.upright_rgb(picture, "it"), np.float64)
     means = whole.reshape(15, 6, 12, 5, 3).mean((1, 3))
-    assert np.abs(np.asarray(rgb.upright_rgb(picture, "it", (12, 15)), np.float64) - means).max() <= 1
+    assert (
+        np.abs(np.asarray(rgb.upright_rgb(picture, "it", (12, 15)), np.float64) - means).max() <= 1
+    )
 
 
 def test_a_large_photo_is_reduced_and_its_size_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +59,10 @@ def test_a_large_photo_is_reduced_and_its_size_kept(monkeypatch: pytest.MonkeyPa
     untouched = read_photo(Image.new("L", (300, 200)), least=least)
     assert (untouched.picture.size, untouched.size) == ((300, 200), (200, 300))
     reduced = read_photo(Image.new("L", (400, 200)), least=least)
-    assert (reduced.picture.size, reduced.size) == ((200, 100), (200, 400))  # half is needed along one side
+    assert (reduced.picture.size, reduced.size) == (
+        (200, 100),
+        (200, 400),
+    )  # half is needed along one side
 
 
 def test_a_large_photo_on_its_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

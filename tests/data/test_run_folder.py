@@ -29,7 +29,9 @@ def write(run: RunFolder, name: str, content: bytes = b"map", digest: str = "d")
         draft.exact = {"size": len(content)}
 
 
-def made(folder: Path, *names: str, request: Any = REQUEST, kind: str = "explanation", **options: Any) -> list[str]:
+def made(
+    folder: Path, *names: str, request: Any = REQUEST, kind: str = "explanation", **options: Any
+) -> list[str]:
     """Writes a run; returns what was told."""
     said: list[str] = []
     with RunFolder(folder, kind=kind, request=request, tell=said.append) as run:
@@ -41,7 +43,9 @@ def made(folder: Path, *names: str, request: Any = REQUEST, kind: str = "explana
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def check_listed(folder: Path) -> None:
@@ -51,7 +55,9 @@ def check_listed(folder: Path) -> None:
     listed = {name: file.sha256 for entry in entries for name, file in entry.files.items()}
     listed |= {name: told["sha256"] for name, told in head["files"].items()}
     found = {name: hashlib.sha256(data).hexdigest() for name, data in everything(folder).items()}
-    assert {n: d for n, d in found.items() if n not in ("run.json", "entries.jsonl", ".lock")} == listed
+    assert {
+        n: d for n, d in found.items() if n not in ("run.json", "entries.jsonl", ".lock")
+    } == listed
 
 
 def test_what_was_written_is_listed_with_its_hash(tmp_path: Path) -> None:
@@ -84,7 +90,10 @@ def test_a_photo_of_another_content_replaces_its_entry(tmp_path: Path) -> None:
         assert not run.has("a.jpg", "another")
         write(run, "a.jpg", b"new map", "another")
         assert run.has("a.jpg", "another")
-        assert [entry.name for entry in run.entries(["b.jpg", "a.jpg", "c.jpg"])] == ["b.jpg", "a.jpg"]
+        assert [entry.name for entry in run.entries(["b.jpg", "a.jpg", "c.jpg"])] == [
+            "b.jpg",
+            "a.jpg",
+        ]
     check_listed(tmp_path)
     assert (tmp_path / "entries.jsonl").read_text().count("\n") == 2
     entry = read_entries(tmp_path)["a.jpg"]
@@ -113,8 +122,12 @@ def test_a_file_that_is_gone_or_cut_short_is_made_again(tmp_path: Path) -> None:
     check_listed(tmp_path)
 
 
-@pytest.mark.parametrize("changed", [{"request": {"methods": ["lrp"]}}, {"kind": "boxes"}, {"request": None}])
-def test_another_request_replaces_its_own_files_alone_and_says_so(tmp_path: Path, changed: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changed", [{"request": {"methods": ["lrp"]}}, {"kind": "boxes"}, {"request": None}]
+)
+def test_another_request_replaces_its_own_files_alone_and_says_so(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
     made(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "b" / "mine.txt").write_text("mine")
@@ -149,9 +162,14 @@ def test_what_an_older_seewhy_listed_is_replaced(tmp_path: Path) -> None:
     for name in ("cat/sheet.png", "cat/a.png", "cat/maps.npz", "mine.png", "../outside.png"):
         (tmp_path / name).write_bytes(b"old")
     attribution = {"picture": "cat/a.png", "map": {"file": "cat/maps.npz"}}
-    images = [{"sheet": "cat/sheet.png", "attributions": [attribution]}, {"sheet": "../outside.png"}]
+    images = [
+        {"sheet": "cat/sheet.png", "attributions": [attribution]},
+        {"sheet": "../outside.png"},
+    ]
     (tmp_path / "explanation.json").write_text(json.dumps({"images": images}))
-    assert made(tmp_path, "cat.jpg") == [f"out='{tmp_path}' holds another run, whose 4 files will be replaced"]
+    assert made(tmp_path, "cat.jpg") == [
+        f"out='{tmp_path}' holds another run, whose 4 files will be replaced"
+    ]
     assert sorted(everything(tmp_path)) == [
         ".lock",
         "cat/map.bin",
@@ -166,7 +184,10 @@ def test_what_an_older_seewhy_listed_is_replaced(tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_in_one_line(tmp_path: Path) -> None:
     with RunFolder(tmp_path, kind="explanation", request=REQUEST) as run:
         write(run, "a.jpg")
-        with pytest.raises(InputError) as raised, RunFolder(tmp_path, kind="explanation", request=REQUEST):
+        with (
+            pytest.raises(InputError) as raised,
+            RunFolder(tmp_path, kind="explanation", request=REQUEST),
+        ):
             pass
         said = str(raised.value)
         assert f"out='{tmp_path}' is being written by process {os.getpid()}, since " in said
@@ -176,9 +197,20 @@ def test_a_second_writer_is_refused_in_one_line(tmp_path: Path) -> None:
     assert made(tmp_path, "a.jpg", "b.jpg") == []
 
 
-def test_entries_are_called_after_their_photos_in_characters_that_every_system_takes(tmp_path: Path) -> None:
+def test_entries_are_called_after_their_photos_in_characters_that_every_system_takes(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "taken").write_text("mine")
-    names = ["x/1.jpg", "y/1.jpg", "taken.png", "run.json.jpg", "é b.jpg", "..jpg", "bad\udcff.jpg", "a" * 251 + ".jpg"]
+    names = [
+        "x/1.jpg",
+        "y/1.jpg",
+        "taken.png",
+        "run.json.jpg",
+        "é b.jpg",
+        "..jpg",
+        "bad\udcff.jpg",
+        "a" * 251 + ".jpg",
+    ]
     with RunFolder(tmp_path, kind="explanation", request=REQUEST) as run:
         for name in names:
             write(run, name)
@@ -249,7 +281,8 @@ def test_a_writer_that_stops_at_any_step_leaves_what_can_be_gone_on_from(tmp_pat
             made(folder, "a.jpg", "b.jpg", "c.jpg")
             check_listed(folder)
             contents = {
-                entry.name: (folder / entry.record["file"]).read_bytes() for entry in read_entries(folder).values()
+                entry.name: (folder / entry.record["file"]).read_bytes()
+                for entry in read_entries(folder).values()
             }
             assert contents == dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), b"map"), after
             if before is None:
@@ -264,7 +297,9 @@ def test_a_writer_that_stops_at_any_step_leaves_what_can_be_gone_on_from(tmp_pat
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_a_disk_that_is_full_at_any_write_is_one_line_and_the_last_whole_state_stays(tmp_path: Path, code: int) -> None:
+def test_a_disk_that_is_full_at_any_write_is_one_line_and_the_last_whole_state_stays(
+    tmp_path: Path, code: int
+) -> None:
     folder = tmp_path / "out"
     for after in range(200):
         shutil.rmtree(folder, ignore_errors=True)
@@ -303,7 +338,9 @@ class Full:
 
     def _write(self, whole: Callable[..., Any]) -> Callable[..., Any]:
         def write(*args: Any, **kwargs: Any) -> Any:
-            reads = whole.__name__ == "open" and (args[1:] or (kwargs.get("mode", "r"),))[0].startswith("r")
+            reads = whole.__name__ == "open" and (args[1:] or (kwargs.get("mode", "r"),))[
+                0
+            ].startswith("r")
             if not reads:
                 self.left -= 1
             if self.left < 0 and not reads and not self.met:
@@ -322,7 +359,13 @@ def test_files_outside_the_folder_are_neither_believed_nor_removed(tmp_path: Pat
     made(folder, "a.jpg")
     (tmp_path / "other.bin").write_bytes(b"mine")
     whole = (folder / "entries.jsonl").read_text()
-    for name in ("../other.bin", str(tmp_path / "other.bin"), "a/../../other.bin", "..\\\\other.bin", "C:/x"):
+    for name in (
+        "../other.bin",
+        str(tmp_path / "other.bin"),
+        "a/../../other.bin",
+        "..\\\\other.bin",
+        "C:/x",
+    ):
         (folder / "entries.jsonl").write_text(whole.replace('"a/map.bin": {', f'"{name}": {{'))
         for use in (lambda: read_entries(folder), lambda: made(folder, "b.jpg", request={})):
             with pytest.raises(InputError, match="which is not in its folder"):
@@ -336,7 +379,9 @@ def test_files_outside_the_folder_are_neither_believed_nor_removed(tmp_path: Pat
     assert (tmp_path / "elsewhere" / "map.bin").exists()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{}", '{"schema": 1}', "[" * 100_000, '{"schema": 1, "files": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '"x"', "{}", '{"schema": 1}', "[" * 100_000, '{"schema": 1, "files": 3}']
+)
 def test_a_manifest_that_is_none_of_ours_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match="is no manifest of seewhy") as raised:

@@ -9,7 +9,11 @@ from seewhy.data.truth import Truth
 from seewhy.errors import InputError
 
 
-def boxed(*boxes: tuple[float, float, float, float], size: tuple[int, int] = (20, 30), labels: list[int] | None = None):
+def boxed(
+    *boxes: tuple[float, float, float, float],
+    size: tuple[int, int] = (20, 30),
+    labels: list[int] | None = None,
+):
     return Truth(size, torch.tensor(boxes), torch.tensor(labels or [0] * len(boxes)))
 
 
@@ -61,10 +65,17 @@ def test_shapes_that_do_not_go_together() -> None:
     with pytest.raises(InputError, match=r"labels has shape \(2,\)"):
         boxed((0, 0, 1, 1), labels=[1, 2])
     with pytest.raises(InputError, match="masks has shape"):
-        Truth((4, 4), torch.tensor([[0, 0, 1, 1]]), torch.tensor([0]), torch.ones(1, 4, 5, dtype=torch.bool))
+        Truth(
+            (4, 4),
+            torch.tensor([[0, 0, 1, 1]]),
+            torch.tensor([0]),
+            torch.ones(1, 4, 5, dtype=torch.bool),
+        )
 
 
-@pytest.mark.parametrize("box", [(0.0, 0.0, 30.0, 20.0), (5.0, 2.0, 25.0, 17.0), (-6.0, -4.0, 36.0, 24.0)])
+@pytest.mark.parametrize(
+    "box", [(0.0, 0.0, 30.0, 20.0), (5.0, 2.0, 25.0, 17.0), (-6.0, -4.0, 36.0, 24.0)]
+)
 def test_cropped_masks_are_the_cropped_boxes(box: tuple[float, float, float, float]) -> None:
     """A whole number of new pixels for each old one, so that masks and boxes must agree to the pixel."""
     plain = boxed((6, 3, 12, 9), (20, 10, 28, 19))
@@ -73,7 +84,12 @@ def test_cropped_masks_are_the_cropped_boxes(box: tuple[float, float, float, flo
     seen = truth.cropped(box, size)
     assert seen.size == size
     assert torch.equal(seen.masks, from_boxes(seen))
-    assert seen.boxes[0].tolist() == [2 * (6 - box[0]), 2 * (3 - box[1]), 2 * (12 - box[0]), 2 * (9 - box[1])]
+    assert seen.boxes[0].tolist() == [
+        2 * (6 - box[0]),
+        2 * (3 - box[1]),
+        2 * (12 - box[0]),
+        2 * (9 - box[1]),
+    ]
 
 
 def test_cropped_leaves_out_what_is_not_seen() -> None:

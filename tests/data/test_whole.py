@@ -56,7 +56,9 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def _lenient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", request.param)
     yield
-    assert request.param is ImageFile.LOAD_TRUNCATED_IMAGES, "what is set for the process is left alone"
+    assert request.param is ImageFile.LOAD_TRUNCATED_IMAGES, (
+        "what is set for the process is left alone"
+    )
 
 
 @pytest.mark.usefixtures("_lenient")
@@ -72,7 +74,9 @@ def test_a_file_that_is_cut_off_is_refused_and_a_whole_one_read(tmp_path: Path, 
     assert np.array_equal(np.asarray(read_image(path)), expected)
     for part in (0.05, 0.3, 0.6, 0.9, 0.97):
         path.write_bytes(data[: int(len(data) * part)])
-        with pytest.raises(ImageError, match=r"truncated or damaged|not an image that Pillow can read"):
+        with pytest.raises(
+            ImageError, match=r"truncated or damaged|not an image that Pillow can read"
+        ):
             read_image(path)
 
 
@@ -86,7 +90,9 @@ def png(rows: np.ndarray[Any, Any], height: int, *, color: int = 2, closed: bool
     data = packed.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     data += packed.flush() if closed else packed.flush(zlib.Z_SYNC_FLUSH)
     header = struct.pack(">IIBBBBB", rows.shape[1], height, 8, color, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.usefixtures("_lenient")
@@ -135,7 +141,9 @@ def test_a_jpeg_whose_end_marker_comes_too_soon(tmp_path: Path, mode: str) -> No
         read_image(path)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 30}, {"restart_marker_rows": 1}]
+)
 def test_a_jpeg_that_is_mid_grey_is_whole(tmp_path: Path, options: dict[str, Any]) -> None:
     """The color of what libjpeg fills in: a picture that ends so is looked at closely."""
     path = tmp_path / "grey.jpg"

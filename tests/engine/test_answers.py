@@ -77,9 +77,14 @@ def test_a_part_by_name_or_number(raw: Any, which: str | int) -> None:
 
 
 def test_what_is_no_part_is_told() -> None:
-    with pytest.raises(ModelError, match=r"output=2 is no part of .*: \(2, 8\) as 0, \(2, 3\) as 1"):
+    with pytest.raises(
+        ModelError, match=r"output=2 is no part of .*: \(2, 8\) as 0, \(2, 3\) as 1"
+    ):
         as_adapter(2)((FEATURES, TABLE))
-    with pytest.raises(ModelError, match=r"output='logit' is no part .*: \(2, 3\) as 'logits', \(2, 8\) as 'hidden'"):
+    with pytest.raises(
+        ModelError,
+        match=r"output='logit' is no part .*: \(2, 3\) as 'logits', \(2, 8\) as 'hidden'",
+    ):
         as_adapter("logit")(Output(TABLE, FEATURES))
     for wrong in (True, None, 1.5, TABLE):
         with pytest.raises(ArgumentTypeError, match=r"output=.* cannot be called; give a function"):
@@ -102,9 +107,13 @@ class Several(nn.Module):
 def test_features_are_not_taken_for_scores(method: str) -> None:
     net, x = randomised(Several()), pictures(2)
     asked: dict[str, Any] = {"samples": 32} if method == "rise" else {}
-    with pytest.raises(TargetError, match=r"output is \(2, 8\) as 0, \(2, 5\) as 1, not one tensor .*output=1"):
+    with pytest.raises(
+        TargetError, match=r"output is \(2, 8\) as 0, \(2, 5\) as 1, not one tensor .*output=1"
+    ):
         METHODS[method](net, x, 1, **asked)
-    named, by_function = (METHODS[method](net, x, 1, output=o, **asked) for o in (1, lambda said: said[1]))
+    named, by_function = (
+        METHODS[method](net, x, 1, output=o, **asked) for o in (1, lambda said: said[1])
+    )
     torch.testing.assert_close(named, by_function)
 
 

@@ -25,7 +25,9 @@ from seewhy.methods.catalog import find_method
 from tiny_models import TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:the images of a batch depend on each other"),  # outside of `told`
+    pytest.mark.filterwarnings(
+        "ignore:the images of a batch depend on each other"
+    ),  # outside of `told`
     pytest.mark.filterwarnings("ignore:LIME of .*not locally linear"),
 ]
 
@@ -69,7 +71,9 @@ def batch_norm() -> nn.Module:
 def quantized() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.ao says that it is to go
-        return torch.ao.quantization.quantize_dynamic(randomised(TinyCNN()), {nn.Linear}, dtype=torch.qint8)
+        return torch.ao.quantization.quantize_dynamic(
+            randomised(TinyCNN()), {nn.Linear}, dtype=torch.qint8
+        )
 
 
 DEPENDENT: dict[str, Callable[[], nn.Module]] = {
@@ -77,7 +81,9 @@ DEPENDENT: dict[str, Callable[[], nn.Module]] = {
     "scale": lambda: randomised(OverTheBatch(lambda a: a / a.detach().abs().amax())),
     "mean": lambda: randomised(OverTheBatch(lambda a: a - a.detach().mean(0) / 2)),
     "order": lambda: randomised(
-        OverTheBatch(lambda a: a * (1 + a.detach().mean((1, 2, 3)).argsort().argsort())[:, None, None, None])
+        OverTheBatch(
+            lambda a: a * (1 + a.detach().mean((1, 2, 3)).argsort().argsort())[:, None, None, None]
+        )
     ),
     "quantized": quantized,
 }
@@ -100,12 +106,18 @@ def told(times: int) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    said = [w for w in caught if issubclass(w.category, SeewhyWarning) and "depend on each other" in str(w.message)]
+    said = [
+        w
+        for w in caught
+        if issubclass(w.category, SeewhyWarning) and "depend on each other" in str(w.message)
+    ]
     assert len(said) == times
 
 
 def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()) + 1e-9)
+    torch.testing.assert_close(
+        found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()) + 1e-9
+    )
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -129,7 +141,9 @@ def test_masked_pictures_of_one_image_are_run_alone(kind: str) -> None:
     boxes = torch.tensor([[0, 0, 8, 8], [8, 0, 16, 8], [0, 8, 16, 16]])
     masks = PatchMasks(boxes, (SIZE, SIZE))
     with told(1):
-        chunks = list(masked_scores(net, x, [masks], [Logit(1), lambda out: out[:, 2]], baseline=Zeros()))
+        chunks = list(
+            masked_scores(net, x, [masks], [Logit(1), lambda out: out[:, 2]], baseline=Zeros())
+        )
     found = torch.cat([chunk.scores for chunk in chunks])
     with torch.no_grad():
         shown = masks.render(0, 3, torch.device("cpu"))[:, None] * x
@@ -146,11 +160,17 @@ def test_with_further_inputs_and_several_baselines() -> None:
     call = Call(net, inputs={"shift": torch.tensor([10.0, 20.0])})
     masks = [PatchMasks(torch.tensor([[0, 0, 8, 8], [8, 8, 16, 16]]), (SIZE, SIZE))] * 2
     with told(1):
-        chunks = list(masked_scores(call, x, masks, [Logit((1, 2))], baseline=Several([Zeros(), Zeros()])))
+        chunks = list(
+            masked_scores(call, x, masks, [Logit((1, 2))], baseline=Several([Zeros(), Zeros()]))
+        )
     for chunk in chunks:
         shown = chunk.masks[:, None] * x[chunk.image]
-        single = [call.rows([chunk.image]).answer(one)[:, 1 + chunk.image] for one in shown.split(1)]
-        torch.testing.assert_close(chunk.scores[:, 0], torch.cat(single).double(), rtol=1e-4, atol=1e-4)
+        single = [
+            call.rows([chunk.image]).answer(one)[:, 1 + chunk.image] for one in shown.split(1)
+        ]
+        torch.testing.assert_close(
+            chunk.scores[:, 0], torch.cat(single).double(), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_explanations_and_evaluations_are_those_of_single_images() -> None:
@@ -159,7 +179,9 @@ def test_explanations_and_evaluations_are_those_of_single_images() -> None:
     how: dict[str, Any] = {"methods": ["grad_cam", "saliency"], "targets": ["top2", [1, 0, 4]]}
     with told(1):
         found = seewhy.explain(net, x, layers="relu2", **how)
-        similar = seewhy.explain(net, x[:1], targets=EmbeddingSimilarity(reference[:1]), layers="relu2")
+        similar = seewhy.explain(
+            net, x[:1], targets=EmbeddingSimilarity(reference[:1]), layers="relu2"
+        )
     single = [
         seewhy.explain(net, x[i : i + 1], layers="relu2", **{**how, "targets": ["top2", k]})
         for i, k in enumerate([1, 0, 4])
@@ -255,15 +277,21 @@ def test_each_size_of_batch_is_tried() -> None:
     with told(1):
         chunks = list(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running))
     expected = [net(chunk.masks[:, None] * x[chunk.image])[:, 1].double() for chunk in chunks]
-    torch.testing.assert_close(torch.cat([c.scores[:, 0] for c in chunks]), torch.cat(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cat([c.scores[:, 0] for c in chunks]), torch.cat(expected), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_last_batch_of_another_size_is_tried_too() -> None:
     net = randomised(OverTheBatch(lambda a: a - a.mean(0) if len(a) == 2 else a))
-    masks = [PatchMasks(torch.tensor([[0, 0, 8, 8], [8, 8, 16, 16], [0, 8, 8, 16]] * 2), (SIZE, SIZE))]
+    masks = [
+        PatchMasks(torch.tensor([[0, 0, 8, 8], [8, 8, 16, 16], [0, 8, 8, 16]] * 2), (SIZE, SIZE))
+    ]
     running = Running(batch_size=4, memory_format="contiguous")
     with told(1):
-        list(masked_scores(net, spread_out(1), masks, [Logit(1)], baseline=Zeros(), running=running))
+        list(
+            masked_scores(net, spread_out(1), masks, [Logit(1)], baseline=Zeros(), running=running)
+        )
 
 
 def test_weights_that_change_are_tried_anew() -> None:
@@ -298,7 +326,10 @@ def test_answers_are_joined_in_any_packing() -> None:
     packings: list[tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = [
         (lambda out: out, lambda out: out),
         (lambda out: {"a": out, "b": (out, 3)}, lambda out: out["b"][0]),
-        (lambda out: [{"a": row} for row in out], lambda out: torch.stack([record["a"] for record in out])),
+        (
+            lambda out: [{"a": row} for row in out],
+            lambda out: torch.stack([record["a"] for record in out]),
+        ),
     ]
     for pack, unpack in packings:
         with told(1):
@@ -313,4 +344,6 @@ def test_a_model_of_a_fixed_batch_size_is_run_as_it_is() -> None:
 
     net, x = randomised(Fixed()), spread_out()
     with told(0):
-        close(find_method("saliency")(net, x, 1), find_method("saliency")(randomised(TinyCNN()), x, 1))
+        close(
+            find_method("saliency")(net, x, 1), find_method("saliency")(randomised(TinyCNN()), x, 1)
+        )

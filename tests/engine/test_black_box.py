@@ -58,7 +58,10 @@ def test_one_score_for_each_picture_is_a_column(n: int) -> None:
     for said in (lambda x: x.amax((1, 2, 3)), lambda x: x.amax((1, 2, 3)).tolist()):
         torch.testing.assert_close(BlackBox(said)(x), x.amax((1, 2, 3))[:, None])
     assert BlackBox(lambda x: x.amax((1, 2, 3)) > 0)(x).dtype == torch.bool
-    assert BlackBox(lambda x: (x.amax((1, 2, 3)) > 0).tolist(), gives="score")(x).dtype == torch.float32
+    assert (
+        BlackBox(lambda x: (x.amax((1, 2, 3)) > 0).tolist(), gives="score")(x).dtype
+        == torch.float32
+    )
 
 
 def test_detectors_records_are_for_targets_to_read() -> None:
@@ -72,7 +75,11 @@ def test_detectors_records_are_for_targets_to_read() -> None:
 
 def found_by(kind: Callable[[Any], Any], *, empty: bool = False) -> dict[str, Any]:
     boxes = np.zeros((0, 4)) if empty else np.array([[4.0, 4, 8, 8], [0, 0, 2, 2]])
-    return {"boxes": kind(boxes), "labels": kind(np.arange(len(boxes))), "scores": kind(np.full(len(boxes), 0.5))}
+    return {
+        "boxes": kind(boxes),
+        "labels": kind(np.arange(len(boxes))),
+        "scores": kind(np.full(len(boxes), 0.5)),
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,14 +91,22 @@ def test_records_of_arrays_and_lists_are_read(kind: Callable[[Any], Any]) -> Non
         assert record["boxes"].shape == (n, 4)
         assert record["labels"].dtype == torch.long
     similarity = seewhy.methods.DetectionSimilarity((4, 4, 8, 8), 0)
-    torch.testing.assert_close(similarity(said).double(), torch.tensor([0.5, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        similarity(said).double(), torch.tensor([0.5, 0.0], dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ([{"boxes": [[0, 0, 1, 1]], "labels": ["cat"], "scores": [0.5]}] * 2, "'labels' as a list of no numbers"),
-        ([{"boxes": [[0, 0, 1, 1], [0]], "labels": [0], "scores": [0.5]}] * 2, "'boxes' as a list of no numbers"),
+        (
+            [{"boxes": [[0, 0, 1, 1]], "labels": ["cat"], "scores": [0.5]}] * 2,
+            "'labels' as a list of no numbers",
+        ),
+        (
+            [{"boxes": [[0, 0, 1, 1], [0]], "labels": [0], "scores": [0.5]}] * 2,
+            "'boxes' as a list of no numbers",
+        ),
         ([{"boxes": [[0, 0, 1, 1]]}], "gave 1 records for 2 pictures"),
     ],
 )
@@ -178,15 +193,24 @@ def test_what_goes_wrong_is_told_in_one_line(function: Any, message: str) -> Non
 
 
 def test_arguments() -> None:
-    with pytest.raises(InputError, match=r"takes='photo' is not known; use 'tensor', 'array', 'pictures', 'rows'"):
+    with pytest.raises(
+        InputError, match=r"takes='photo' is not known; use 'tensor', 'array', 'pictures', 'rows'"
+    ):
         wrap(brightness, takes="photo")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"takes='array' is for black boxes; TinyCNN is a module"):
         wrap(TinyCNN(), takes="array")
-    with pytest.raises(ModelError, match=r"1 or 3 channels in \[0, 1\], x has 3 from -2 to 1; give preprocess="):
+    with pytest.raises(
+        ModelError, match=r"1 or 3 channels in \[0, 1\], x has 3 from -2 to 1; give preprocess="
+    ):
         wrap(brightness, takes="pictures")(torch.tensor([-2.0, 1.0]).expand(1, 3, 4, 2))
     with pytest.raises(ModelError, match=r"x has 4 from 0 to 0"):
         wrap(brightness, takes="pictures")(torch.zeros(1, 4, 2, 2))
-    for nothing, kind in (({}, "a dict"), (None, "a NoneType"), (3, "a int"), (TinyCNN, "the class TinyCNN")):
+    for nothing, kind in (
+        ({}, "a dict"),
+        (None, "a NoneType"),
+        (3, "a int"),
+        (TinyCNN, "the class TinyCNN"),
+    ):
         with pytest.raises(ArgumentTypeError, match=rf"model is {kind}; give a torch\.nn\.Module"):
             wrap(nothing)  # type: ignore[arg-type]
 
@@ -200,17 +224,26 @@ def test_wrapping() -> None:
     assert unwrap(model.module) is model.module
     assert isinstance(wrap(TinyCNN()).module, TinyCNN)
     x = pictures(2, 8)
-    with Trace(model.module, x, layers=[], grad=False) as trace:  # the shared pass reads predictions like this
+    with Trace(
+        model.module, x, layers=[], grad=False
+    ) as trace:  # the shared pass reads predictions like this
         np.testing.assert_allclose(trace.output, brightness(x.numpy()), rtol=1e-6)
         np.testing.assert_allclose(trace.scores(1), brightness(x.numpy())[:, 1], rtol=1e-6)
 
 
-NEEDY = {m.name: m for m in (*METHODS.values(), ablation_cam, score_cam) if m.sample is None or m.at == "layer"}
+NEEDY = {
+    m.name: m
+    for m in (*METHODS.values(), ablation_cam, score_cam)
+    if m.sample is None or m.at == "layer"
+}
 
 
 @pytest.mark.parametrize("name", NEEDY)
 def test_methods_that_need_gradients_or_layers_say_so(name: str) -> None:
-    with pytest.raises(ModelError, match=r"needs gradients or layers, and a black box \(brightness\) has neither; use"):
+    with pytest.raises(
+        ModelError,
+        match=r"needs gradients or layers, and a black box \(brightness\) has neither; use",
+    ):
         NEEDY[name](brightness, pictures(1), 0)
 
 
@@ -227,7 +260,9 @@ def test_methods_that_mask_take_a_function() -> None:
     torch.testing.assert_close(occlusion(left, x, 0, **options), expected)
     torch.testing.assert_close(occlusion(lambda a: left(a).numpy(), x, 0, **options), expected)
     told = seewhy.wrap(left, gives="score")
-    found = seewhy.explain(told, x, methods=[occlusion], targets=[0], options={"occlusion": options})
+    found = seewhy.explain(
+        told, x, methods=[occlusion], targets=[0], options={"occlusion": options}
+    )
     torch.testing.assert_close(found[0].map, expected)
     assert found.model == "left"
 
@@ -251,19 +286,27 @@ def test_a_scikit_learn_pipeline_on_features() -> None:
     features, labels = images.flatten(1).numpy()[:500], digits.target[:500]
     pipeline = pipeline_of(StandardScaler(), LogisticRegression(max_iter=200)).fit(features, labels)
     model = wrap(pipeline)
-    torch.testing.assert_close(model(images[:5]), torch.tensor(pipeline.predict_proba(features[:5])).float())
+    torch.testing.assert_close(
+        model(images[:5]), torch.tensor(pipeline.predict_proba(features[:5])).float()
+    )
     assert model.name == "Pipeline"
     margins = LinearSVC().fit(features, labels)
-    torch.testing.assert_close(wrap(margins)(images[:5]), torch.tensor(margins.decision_function(features[:5])).float())
+    torch.testing.assert_close(
+        wrap(margins)(images[:5]), torch.tensor(margins.decision_function(features[:5])).float()
+    )
     numbers = Ridge().fit(features, labels)
-    torch.testing.assert_close(wrap(numbers)(images[:5])[:, 0], torch.tensor(numbers.predict(features[:5])).float())
+    torch.testing.assert_close(
+        wrap(numbers)(images[:5])[:, 0], torch.tensor(numbers.predict(features[:5])).float()
+    )
 
 
 def test_volumes_for_what_takes_rows_or_pictures() -> None:
     x = torch.rand(2, 3, 4, 5, 6)
     rows = BlackBox(lambda given: given, takes="rows")
     assert torch.equal(rows(x), x.permute(0, 2, 3, 4, 1).flatten(1))
-    with pytest.raises(ModelError, match=r"is for pictures, x has shape \(2, 3, 4, 5, 6\); give takes='array'"):
+    with pytest.raises(
+        ModelError, match=r"is for pictures, x has shape \(2, 3, 4, 5, 6\); give takes='array'"
+    ):
         BlackBox(brightness, takes="pictures")(x)
 
 
@@ -277,7 +320,10 @@ class Session:
         return [SimpleNamespace(name="x", shape=self.shape)]
 
     def get_outputs(self) -> list[Any]:
-        return [SimpleNamespace(name="y", type="tensor(float)"), SimpleNamespace(name="of_x", type="tensor(int64)")]
+        return [
+            SimpleNamespace(name="y", type="tensor(float)"),
+            SimpleNamespace(name="of_x", type="tensor(int64)"),
+        ]
 
     def run(self, names: Any, given: dict[str, Any]) -> list[Any]:
         self.sizes.append(len(given["x"]))
@@ -285,7 +331,9 @@ class Session:
         return [brightness(given["x"])]
 
 
-@pytest.mark.parametrize(("fixed", "sizes"), [("batch", [5]), (1, [1] * 5), (2, [2, 2, 2]), (8, [8])])
+@pytest.mark.parametrize(
+    ("fixed", "sizes"), [("batch", [5]), (1, [1] * 5), (2, [2, 2, 2]), (8, [8])]
+)
 def test_sessions(fixed: int | str, sizes: list[int]) -> None:
     session, x = Session(fixed), pictures(5, 8)
     np.testing.assert_allclose(wrap(session)(x), brightness(x.numpy()), rtol=1e-6)
@@ -296,8 +344,15 @@ def test_onnx_runtime() -> None:
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     conv, fc = randomised(nn.Conv2d(3, 4, 3)), randomised(nn.Linear(4, 5))
     arrays = {"w": conv.weight, "b": conv.bias, "v": fc.weight, "c": fc.bias}
-    nodes = [("Conv", ["x", "w", "b"], "a"), ("Relu", ["a"], "r"), ("GlobalAveragePool", ["r"], "p")]
-    made = [onnx.helper.make_node(kind, given, [out]) for kind, given, out in [*nodes, ("Flatten", ["p"], "f")]]
+    nodes = [
+        ("Conv", ["x", "w", "b"], "a"),
+        ("Relu", ["a"], "r"),
+        ("GlobalAveragePool", ["r"], "p"),
+    ]
+    made = [
+        onnx.helper.make_node(kind, given, [out])
+        for kind, given, out in [*nodes, ("Flatten", ["p"], "f")]
+    ]
     made.append(onnx.helper.make_node("Gemm", ["f", "v", "c"], ["y"], transB=1))
     kind = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
@@ -305,9 +360,14 @@ def test_onnx_runtime() -> None:
         "net",
         [onnx.helper.make_tensor_value_info("x", kind, ["n", 3, 8, 8])],
         [onnx.helper.make_tensor_value_info("y", kind, ["n", 5])],
-        [onnx.numpy_helper.from_array(value.detach().numpy(), name) for name, value in arrays.items()],
+        [
+            onnx.numpy_helper.from_array(value.detach().numpy(), name)
+            for name, value in arrays.items()
+        ],
     )
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    proto = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
     model, x = wrap(runtime.InferenceSession(proto.SerializeToString())), pictures(3, 8)
     with torch.no_grad():
         expected = fc(conv(x).relu().mean((2, 3)))

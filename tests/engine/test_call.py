@@ -35,9 +35,19 @@ class Inner(nn.Module):
 
 
 WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("args of a tensor", {"args": torch.ones(2)}, ArgumentTypeError, r"args is <Tensor of shape \(2,\)>; give a tuple"),
+    (
+        "args of a tensor",
+        {"args": torch.ones(2)},
+        ArgumentTypeError,
+        r"args is <Tensor of shape \(2,\)>; give a tuple",
+    ),
     ("args of a number", {"args": 5}, ArgumentTypeError, r"args is 5; give a tuple"),
-    ("kwargs of a list", {"kwargs": [1]}, ArgumentTypeError, r"kwargs is \[1\]; give a mapping of names"),
+    (
+        "kwargs of a list",
+        {"kwargs": [1]},
+        ArgumentTypeError,
+        r"kwargs is \[1\]; give a mapping of names",
+    ),
     (
         "kwargs of a tensor",
         {"kwargs": torch.ones(2)},
@@ -50,18 +60,37 @@ WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         ArgumentTypeError,
         r"inputs is <Tensor .*; give a mapping",
     ),
-    ("inputs by number", {"inputs": {0: torch.ones(2)}}, ArgumentTypeError, r"inputs is .*; give a mapping of names"),
-    ("output of a name", {"output": "logits"}, ModelError, r"output='logits' is no part of what the model returns"),
-    ("output of a number", {"output": 3}, ModelError, r"output=3 is no part of what the model returns"),
+    (
+        "inputs by number",
+        {"inputs": {0: torch.ones(2)}},
+        ArgumentTypeError,
+        r"inputs is .*; give a mapping of names",
+    ),
+    (
+        "output of a name",
+        {"output": "logits"},
+        ModelError,
+        r"output='logits' is no part of what the model returns",
+    ),
+    (
+        "output of a number",
+        {"output": 3},
+        ModelError,
+        r"output=3 is no part of what the model returns",
+    ),
     ("output of nothing", {"output": True}, ArgumentTypeError, r"output=True cannot be called"),
     ("too many", {"args": (1, 2)}, InputError, r"TinyCNN cannot be called so: .*forward\(\) takes"),
     ("unknown", {"kwargs": {"meta": 1}}, InputError, r"TinyCNN cannot be called so: .*'meta'"),
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "said"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+@pytest.mark.parametrize(
+    ("given", "error", "said"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
+)
 @pytest.mark.parametrize("ask", ["method", "explain", "layers", "trace", "evaluate"])
-def test_wrong_calls_are_told(ask: str, given: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_wrong_calls_are_told(
+    ask: str, given: dict[str, Any], error: type[Exception], said: str
+) -> None:
     asked: dict[str, Callable[..., Any]] = {
         "method": lambda **how: seewhy.methods.grad_cam(NET, X, 1, **how),
         "explain": lambda **how: seewhy.explain(NET, X, **how),
@@ -111,7 +140,9 @@ def test_what_the_caller_changes_later_does_not_count() -> None:
 
 
 def test_calls_travel() -> None:
-    call = Call(NET, args=(1,), inputs={"rows": np.arange(4), "words": list("abcd")}, output=torch.relu)
+    call = Call(
+        NET, args=(1,), inputs={"rows": np.arange(4), "words": list("abcd")}, output=torch.relu
+    )
     for other in (copy.deepcopy(call), pickle.loads(pickle.dumps(call))):
         assert other.args == (1,)
         assert other.output is torch.relu

@@ -19,8 +19,20 @@ from seewhy.methods.catalog import find_method
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 
 # those that go by gradients or relevance, at the layer and at the input
-GOING_BACK = ("grad_cam", "layer_relevance", "saliency", "guided_backprop", "guided_grad_cam", "lrp", "clrp")
-OTHERS = {"rise": {"samples": 16, "cells": 3}, "occlusion": {}, "lime": {"samples": 20, "superpixels": "slic"}}
+GOING_BACK = (
+    "grad_cam",
+    "layer_relevance",
+    "saliency",
+    "guided_backprop",
+    "guided_grad_cam",
+    "lrp",
+    "clrp",
+)
+OTHERS = {
+    "rise": {"samples": 16, "cells": 3},
+    "occlusion": {},
+    "lime": {"samples": 20, "superpixels": "slic"},
+}
 
 
 class Net(nn.Module):
@@ -79,13 +91,22 @@ def quantized() -> nn.Module:
 
 
 NETS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "re-entrant": (lambda: randomised(Reentrant()), r"re-entrant checkpointing.*use_reentrant=False"),
+    "re-entrant": (
+        lambda: randomised(Reentrant()),
+        r"re-entrant checkpointing.*use_reentrant=False",
+    ),
     "detached": (lambda: randomised(Detached()), r"after 'body'.*detach\(\)"),
     "numpy": (lambda: randomised(Numpy()), "after 'body'.*numpy"),
     "numpy alone": (lambda: randomised(NumpyAlone()), "hands a tensor to numpy"),
     # before torch 2.11 nodes written in Python, as those of rules, may be gone when the cause is looked for
-    "stepwise": (lambda: randomised(Stepwise()), r"lost in 'step' \(Rounded\)|after 'body' nothing"),
-    "quantized": (quantized, r"'fc' \(Linear\) is quantized|no relevance rule for .*: quantized parts"),
+    "stepwise": (
+        lambda: randomised(Stepwise()),
+        r"lost in 'step' \(Rounded\)|after 'body' nothing",
+    ),
+    "quantized": (
+        quantized,
+        r"'fc' \(Linear\) is quantized|no relevance rule for .*: quantized parts",
+    ),
 }
 
 
@@ -103,7 +124,9 @@ def net_of(kind: str) -> nn.Module:
 def test_no_gradient_is_no_zeros(kind: str, name: str, frozen: bool) -> None:
     net = net_of(kind).requires_grad_(not frozen)
     before = ModelState(net) if kind != "quantized" else None
-    found = () if kind == "stepwise" else (None,)  # there the step's own output is found, which has a gradient
+    found = (
+        () if kind == "stepwise" else (None,)
+    )  # there the step's own output is found, which has a gradient
     layers = ("body", "body.0", *found) if find_method(name).at == "layer" else (None,)
     for layer in layers:
         with pytest.raises(InputError, match=NETS[kind][1]) as raised:
@@ -114,7 +137,9 @@ def test_no_gradient_is_no_zeros(kind: str, name: str, frozen: bool) -> None:
         before.assert_unchanged()
 
 
-@pytest.mark.filterwarnings("ignore:LIME of .*not locally linear", "ignore:the images of a batch depend")
+@pytest.mark.filterwarnings(
+    "ignore:LIME of .*not locally linear", "ignore:the images of a batch depend"
+)
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("kind", NETS)
 def test_methods_without_gradients_still_answer(kind: str, name: str) -> None:
@@ -125,7 +150,11 @@ def test_methods_without_gradients_still_answer(kind: str, name: str) -> None:
 def test_checkpointing_without_re_entering_is_plain() -> None:
     class Checkpointed(Net):
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(checkpoint(self.body, checkpoint(self.stem, x, use_reentrant=False), use_reentrant=False))
+            return self.head(
+                checkpoint(
+                    self.body, checkpoint(self.stem, x, use_reentrant=False), use_reentrant=False
+                )
+            )
 
     x, free = pictures(), randomised(Net())
     for name in ("grad_cam", "saliency"):
@@ -144,7 +173,8 @@ def test_the_input_of_a_backbone_under_its_own_no_grad() -> None:
     with pytest.raises(LayerError, match=r"'stem.0' \(Conv2d\) runs under torch.no_grad\(\)"):
         seewhy.methods.saliency(net, pictures(), 1)
     torch.testing.assert_close(
-        seewhy.methods.grad_cam(net, pictures(), 1), seewhy.methods.grad_cam(randomised(Net()), pictures(), 1)
+        seewhy.methods.grad_cam(net, pictures(), 1),
+        seewhy.methods.grad_cam(randomised(Net()), pictures(), 1),
     )
 
 
@@ -175,7 +205,9 @@ def test_a_layer_whose_output_goes_nowhere() -> None:
         seewhy.methods.grad_cam(randomised(Aside()), pictures(), 1, layer="body")
 
 
-@pytest.mark.parametrize("name", ["grad_cam", "saliency", "lrp", "clrp", "cam", "fullgrad", "smooth_grad"])
+@pytest.mark.parametrize(
+    "name", ["grad_cam", "saliency", "lrp", "clrp", "cam", "fullgrad", "smooth_grad"]
+)
 def test_targets_without_a_gradient(name: str) -> None:
     with pytest.raises(TargetError, match=r"no gradient by the model's output.*rise"):
         find_method(name)(randomised(TinyCNN()), pictures(1), lambda out: out.argmax(1).float())
@@ -191,7 +223,10 @@ def test_a_gradient_of_zero_is_an_empty_map() -> None:
             return self.out(self.conv(x).relu()) - torch.tensor([0.0, 0.0, 1e3]).view(3, 1, 1)
 
     explained = seewhy.explain(
-        randomised(Nowhere()), pictures(2), targets=[seewhy.targets.SegmentationRegion(2)], layers="conv"
+        randomised(Nowhere()),
+        pictures(2),
+        targets=[seewhy.targets.SegmentationRegion(2)],
+        layers="conv",
     )
     assert explained[0].status == ("empty", "empty")
 

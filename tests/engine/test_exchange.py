@@ -25,7 +25,9 @@ class Scores(nn.Module):
         super().__init__()
         self.fc, self.take = nn.Linear(3 * SIZE * SIZE, 5), take
         with torch.no_grad():
-            self.fc.weight.copy_(torch.randn(self.fc.weight.shape, generator=torch.Generator().manual_seed(1)))
+            self.fc.weight.copy_(
+                torch.randn(self.fc.weight.shape, generator=torch.Generator().manual_seed(1))
+            )
         self.seen: list[int] = []
 
     def forward(self, x: Tensor) -> Any:
@@ -46,7 +48,9 @@ def of_another(image: int, other: int) -> Take:
     """One image alone takes something, from another alone."""
 
     def take(a: Tensor) -> Tensor:
-        return torch.stack([row + a[other] / 100 if i == image and len(a) > 1 else row for i, row in enumerate(a)])
+        return torch.stack(
+            [row + a[other] / 100 if i == image and len(a) > 1 else row for i, row in enumerate(a)]
+        )
 
     return take
 
@@ -136,7 +140,10 @@ def test_images_by_themselves(n: int) -> None:
 
 def test_beside_a_little_noise_it_is_seen() -> None:
     noise = torch.Generator().manual_seed(0)
-    assert matters(lambda a: (a - a.mean(0)) * (1 + 1e-5 * torch.randn(a.shape, generator=noise)), pictures(4, SIZE))
+    assert matters(
+        lambda a: (a - a.mean(0)) * (1 + 1e-5 * torch.randn(a.shape, generator=noise)),
+        pictures(4, SIZE),
+    )
 
 
 def test_a_quiet_image_is_among_what_is_exchanged_for() -> None:
@@ -165,7 +172,9 @@ def test_a_model_that_takes_no_other_numbers_or_no_other_size() -> None:
         assert neighbors_matter(Call(model), x, Call(model).answer(x))
     assert max(seen) > 1
     fixed = BlackBox(lambda x: (x.view(4, 3, SIZE, SIZE) - x.mean(0)).mean((2, 3)))
-    assert not neighbors_matter(Call(fixed), x, Call(fixed).answer(x))  # there is no other way to run it
+    assert not neighbors_matter(
+        Call(fixed), x, Call(fixed).answer(x)
+    )  # there is no other way to run it
     gone = BlackBox(lambda x: 1 / 0)
     assert not neighbors_matter(Call(gone), x, x)
 
@@ -215,7 +224,9 @@ def test_state_is_as_it_was() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    assert neighbors_matter(Call(net), x, answer)  # what is seen of one changes what is said of the others
+    assert neighbors_matter(
+        Call(net), x, answer
+    )  # what is seen of one changes what is said of the others
     assert net.mean is held
     assert (net.mean, net.most) == kept
     assert torch.equal(torch.rand(1), expected)

@@ -38,12 +38,19 @@ def vgg11() -> nn.Module:
 
 def hf_vit() -> nn.Module:
     config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
     )
     return transformers.ViTForImageClassification(config)
 
 
-HF_BLOCKS = "vit.layers" if hasattr(hf_vit().vit, "layers") else "vit.encoder.layer"  # of transformers 5, and before
+HF_BLOCKS = (
+    "vit.layers" if hasattr(hf_vit().vit, "layers") else "vit.encoder.layer"
+)  # of transformers 5, and before
 
 
 def hf_convnext() -> nn.Module:
@@ -55,7 +62,12 @@ def hf_convnext() -> nn.Module:
 def hf_swin() -> nn.Module:
     return transformers.SwinForImageClassification(
         transformers.SwinConfig(
-            image_size=64, patch_size=4, embed_dim=8, depths=[1, 1, 1], num_heads=[1, 1, 2], window_size=4
+            image_size=64,
+            patch_size=4,
+            embed_dim=8,
+            depths=[1, 1, 1],
+            num_heads=[1, 1, 2],
+            window_size=4,
         )
     )
 
@@ -136,7 +148,9 @@ def test_an_input_that_is_handed_on_is_no_layer() -> None:
 
 
 def test_a_zero_head_still_has_a_layer() -> None:
-    assert find_flow(tv_vit().eval(), pictures(1, 64)).chosen  # torchvision begins with a head of zeros
+    assert find_flow(
+        tv_vit().eval(), pictures(1, 64)
+    ).chosen  # torchvision begins with a head of zeros
 
 
 def test_the_answer_is_remembered_by_size() -> None:
@@ -165,7 +179,9 @@ def test_a_model_without_a_picture() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     with pytest.raises(LayerError, match="no layer of the model has a picture-shaped output"):
         grad_cam(net, pictures(1, 16), 0)
-    with pytest.raises(LayerError, match=r"layer '1' gives \(1, 8\) for images of 16 x 16, which is no picture"):
+    with pytest.raises(
+        LayerError, match=r"layer '1' gives \(1, 8\) for images of 16 x 16, which is no picture"
+    ):
         grad_cam(net, pictures(1, 16), 0, layer="1")
 
 
@@ -195,7 +211,9 @@ def test_a_backbone_that_has_an_own_no_grad() -> None:
 
 
 def test_outputs_that_are_no_scores_fall_back_to_the_order() -> None:
-    net = nn.Sequential(randomised(TinyCNN()).conv1, nn.ReLU(), Called(lambda a: {"boxes": a, "scores": a}))
+    net = nn.Sequential(
+        randomised(TinyCNN()).conv1, nn.ReLU(), Called(lambda a: {"boxes": a, "scores": a})
+    )
     assert find_flow(net, pictures(1)).chosen == ("1",)
 
 
@@ -207,15 +225,23 @@ def test_to_grid_of_every_layout_is_the_same_picture(prefix: int) -> None:
     picture = torch.randn(2, 6, 3, 5)  # (N, C, h, w)
     tokens = torch.cat([torch.full((2, prefix, 6), 99.0), picture.flatten(2).mT], 1)
     assert torch.equal(Layout("channels_first", (3, 5)).to_grid(picture), picture)
-    assert torch.equal(Layout("channels_last", (3, 5)).to_grid(picture.permute(0, 2, 3, 1)), picture)
+    assert torch.equal(
+        Layout("channels_last", (3, 5)).to_grid(picture.permute(0, 2, 3, 1)), picture
+    )
     assert torch.equal(Layout("tokens", (3, 5), prefix).to_grid(tokens), picture)
-    assert torch.equal(Layout("tokens_first", (3, 5), prefix).to_grid(tokens.transpose(0, 1)), picture)
+    assert torch.equal(
+        Layout("tokens_first", (3, 5), prefix).to_grid(tokens.transpose(0, 1)), picture
+    )
 
 
 ORIENTED: dict[str, tuple[Callable[[], nn.Module], str, Grid]] = {
     "cnn": (TinyCNN, "relu2", (32, 64)),
     "timm vit": (lambda: tiny_vit(img_size=(32, 64), reg_tokens=2), "patch_embed", (32, 64)),
-    "timm vit, norm of the second block": (lambda: tiny_vit(img_size=(32, 64)), "blocks.1.norm1", (32, 64)),
+    "timm vit, norm of the second block": (
+        lambda: tiny_vit(img_size=(32, 64)),
+        "blocks.1.norm1",
+        (32, 64),
+    ),
     "swin": (lambda: tv.swin_t(), "features.1", (64, 96)),
     "hf vit": (hf_vit, f"{HF_BLOCKS}.0.layernorm_before", (32, 32)),
 }
@@ -227,7 +253,10 @@ def test_a_patch_moves_its_own_corner_of_the_grid(model: str, corner: Grid) -> N
     make, layer, size = ORIENTED[model]
     net, plain = randomised(make()), pictures(1, size)
     bright = plain.clone()
-    rows, columns = (slice(0, s // 4) if at == 0 else slice(-s // 4, None) for at, s in zip(corner, size, strict=True))
+    rows, columns = (
+        slice(0, s // 4) if at == 0 else slice(-s // 4, None)
+        for at, s in zip(corner, size, strict=True)
+    )
     bright[:, :, rows, columns] += 5
     grids = []
     for x in (plain, bright):
@@ -236,7 +265,10 @@ def test_a_patch_moves_its_own_corner_of_the_grid(model: str, corner: Grid) -> N
             grids.append(picture_layout(find_places(net, x), x, layer, a).to_grid(a))
     moved = (grids[1] - grids[0]).abs().sum(1)[0]
     y, x_ = divmod(int(moved.argmax()), moved.shape[1])
-    assert (y >= moved.shape[0] // 2, x_ >= moved.shape[1] // 2) == (bool(corner[0]), bool(corner[1]))
+    assert (y >= moved.shape[0] // 2, x_ >= moved.shape[1] // 2) == (
+        bool(corner[0]),
+        bool(corner[1]),
+    )
 
 
 # ---------------------------------------------------------------- names
@@ -249,7 +281,8 @@ def test_layers_by_name_and_by_module() -> None:
     net.alias = net.conv2
     assert resolve_layer(net, "alias") == "alias"
     with pytest.raises(
-        LayerError, match=r"'conv3' is not in TinyCNN; did you mean 'conv[12]' or 'conv[12]'.*list_layers"
+        LayerError,
+        match=r"'conv3' is not in TinyCNN; did you mean 'conv[12]' or 'conv[12]'.*list_layers",
     ):
         resolve_layer(net, "conv3")
     with pytest.raises(ArgumentTypeError, match=r"layer=\['conv2'\] is no layer"):

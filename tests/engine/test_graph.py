@@ -21,5 +21,10 @@ def test_what_lies_between() -> None:
     end = b * a
     assert between([_node(end)], [_node(tap)]) == [_node(v) for v in (a, b, end)]
     order = children_first(_node(end))
-    assert all(order.index(child) < order.index(node) for node in order for child, _ in node.next_functions if child)
+    assert all(
+        order.index(child) < order.index(node)
+        for node in order
+        for child, _ in node.next_functions
+        if child
+    )
     assert between([_node(tap)], [_node(end)]) == []

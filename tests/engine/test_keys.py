@@ -245,14 +245,20 @@ def test_the_structure_of_a_model_as_it_now_is(change: Callable[[nn.Sequential],
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("method", ["grad_cam", "relevance_cam", "cam", "score_cam", "smooth:grad_cam"])
-def test_a_changed_model_is_explained_as_a_new_one(method: str, change: Callable[[nn.Sequential], None]) -> None:
+@pytest.mark.parametrize(
+    "method", ["grad_cam", "relevance_cam", "cam", "score_cam", "smooth:grad_cam"]
+)
+def test_a_changed_model_is_explained_as_a_new_one(
+    method: str, change: Callable[[nn.Sequential], None]
+) -> None:
     net, x = plain(), pictures(2)
     explain = seewhy.methods.find_method(method)
     explain(net, x, 1)
     change(net)
     randomised(net, 1)
-    torch.testing.assert_close(explain(net, x, 1), explain(copy.deepcopy(net), x, 1), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        explain(net, x, 1), explain(copy.deepcopy(net), x, 1), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_weights_count_for_layers() -> None:

@@ -24,7 +24,13 @@ Grid = tuple[int, int]
 def hiera(size: Grid) -> nn.Module:
     """Tokens in units of its mask up to the last stage."""
     return timm.models.hiera.Hiera(
-        size, num_classes=5, embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), mask_unit_size=(8, 8), q_pool=3
+        size,
+        num_classes=5,
+        embed_dim=16,
+        num_heads=1,
+        stages=(1, 1, 1, 1),
+        mask_unit_size=(8, 8),
+        q_pool=3,
     )
 
 
@@ -38,7 +44,13 @@ def swin(size: Grid) -> nn.Module:
 def tnt(size: Grid) -> nn.Module:
     """Attention weights (N, heads, L, L) that pass for pictures."""
     return timm.models.tnt.TNT(
-        size, num_classes=5, embed_dim=24, inner_dim=4, depth=2, num_heads_inner=1, num_heads_outer=2
+        size,
+        num_classes=5,
+        embed_dim=24,
+        inner_dim=4,
+        depth=2,
+        num_heads_inner=1,
+        num_heads_outer=2,
     )
 
 
@@ -69,7 +81,9 @@ class TokensFirst(nn.Module):
 
 
 MOST_CELLS = 64
-IN_PLACE = 0.4  # attention mixes places, and patches end beside the borders of cells; else it is 1 / cells
+IN_PLACE = (
+    0.4  # attention mixes places, and patches end beside the borders of cells; else it is 1 / cells
+)
 # the network, the picture, and the grid of its default layer
 NETWORKS: dict[str, tuple[Callable[[Grid], nn.Module], Grid, Grid]] = {
     "Hiera": (hiera, (96, 96), (3, 3)),
@@ -93,11 +107,15 @@ def hidden_one_by_one(x: Tensor, grid: Grid) -> Tensor:
         i, j = divmod(cell, w)
         rows = slice(i * height // h, (i + 1) * height // h)
         columns = slice(j * width // w, (j + 1) * width // w)
-        changed[cell + 1, :, rows, columns] = 3 * torch.randn_like(changed[cell + 1, :, rows, columns])
+        changed[cell + 1, :, rows, columns] = 3 * torch.randn_like(
+            changed[cell + 1, :, rows, columns]
+        )
     return changed
 
 
-def shares_in_place(net: nn.Module, x: Tensor, records: list[LayerRecord], grid: Grid) -> dict[str, float]:
+def shares_in_place(
+    net: nn.Module, x: Tensor, records: list[LayerRecord], grid: Grid
+) -> dict[str, float]:
     """For each layer the share of cells that answer most, against what they usually do, when they are hidden."""
     names = [record.name for record in records]
     laid: dict[str, list[Tensor]] = {name: [] for name in names}

@@ -19,7 +19,9 @@ def tail_of(net: nn.Module, layer: str) -> Tail:
 
 
 def scores_of(x: Tensor) -> Tensor:
-    return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3)), x[:, :, ::2].square().mean((1, 2, 3))], 1)
+    return torch.stack(
+        [x.mean((1, 2, 3)), x.amax((1, 2, 3)), x[:, :, ::2].square().mean((1, 2, 3))], 1
+    )
 
 
 Same = Callable[[Tensor, Tensor], None]
@@ -31,7 +33,9 @@ def same(device: torch.device) -> Same:
     # where there is an accelerator the processor is another too, whose kernels may add up a batch in another order than
     # a single image: float32 then agrees to its last digits alone
     tolerance = 1e-6 if device.type == "cuda" else 1e-7
-    return lambda found, expected: torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    return lambda found, expected: torch.testing.assert_close(
+        found, expected, rtol=tolerance, atol=tolerance
+    )
 
 
 class After(nn.Module):
@@ -39,7 +43,11 @@ class After(nn.Module):
 
     def __init__(self, on: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.before, self.layer, self.on = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 1, 1), Called(on)
+        self.before, self.layer, self.on = (
+            nn.Conv2d(3, 4, 3, 2, 1),
+            nn.Conv2d(4, 4, 3, 1, 1),
+            Called(on),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         skip = self.before(x)
@@ -71,7 +79,9 @@ def test_shortcuts_are_taken_where_they_give_what_the_network_gives(
     assert (tail.together, tail.replays) == (together, replays)
     with torch.no_grad():
         for one, scores in zip(changed, found, strict=True):
-            handle = net.layer.register_forward_hook(lambda m, args, value, one=one: one[None].clone())
+            handle = net.layer.register_forward_hook(
+                lambda m, args, value, one=one: one[None].clone()
+            )
             torch.testing.assert_close(scores, net(x)[0].double(), rtol=1e-5, atol=1e-6)
             handle.remove()
         same(tail.scores, net(x).double())
@@ -127,7 +137,9 @@ def test_networks_that_do_not_call_the_same_operations_each_time(same: Same) -> 
     assert not tail.replays
     ways[:] = [1, 1, 1, 0]
     tail = tail_of(net, "1")
-    with pytest.raises(ModelError, match="the model does not call the same operations for the same image"):
+    with pytest.raises(
+        ModelError, match="the model does not call the same operations for the same image"
+    ):
         tail.run(tail.activation.clone())
 
 
@@ -137,7 +149,9 @@ def test_layers_without_numbers() -> None:
         tail_of(net, "0")
     net[0] = Called(lambda x: None)
     net[1] = Called(lambda x: torch.ones(1, 3))
-    with pytest.raises(LayerError, match="the layer gives a NoneType without a tensor; choose another"):
+    with pytest.raises(
+        LayerError, match="the layer gives a NoneType without a tensor; choose another"
+    ):
         tail_of(net, "0")
 
 

@@ -20,7 +20,14 @@ import tiny_models
 from oracles import activation_and_gradient
 from seewhy import Trace
 from seewhy.engine.rules.guided import Rectifiers
-from seewhy.errors import ArgumentTypeError, InputError, LayerError, ModelError, SeewhyError, TargetError
+from seewhy.errors import (
+    ArgumentTypeError,
+    InputError,
+    LayerError,
+    ModelError,
+    SeewhyError,
+    TargetError,
+)
 from tiny_models import ModelState, Returning, TinyCNN, TinyResNet, pictures, randomised
 
 Pair = namedtuple("Pair", "first second")
@@ -48,7 +55,11 @@ def test_output_is_the_plain_forward_bit_for_bit(layers: list[str]) -> None:
 @pytest.mark.parametrize("make", [TinyCNN, TinyResNet, tiny_models.tiny_vit])
 def test_signals_are_plain_autograd(make: Callable[[], nn.Module]) -> None:
     net, x = randomised(make()).double(), pictures().double()
-    names = [name for name, part in net.named_modules() if name and isinstance(part, nn.Conv2d | nn.ReLU | nn.Linear)]
+    names = [
+        name
+        for name, part in net.named_modules()
+        if name and isinstance(part, nn.Conv2d | nn.ReLU | nn.Linear)
+    ]
     names = [name for name in names if name != "layer1.relu"]  # called twice: see below
     names = [name for name in names if name not in ("layer2.relu", "head", "fc")][::-1]
     with Trace(net, x, layers=names) as trace:
@@ -207,7 +218,11 @@ def test_activations_and_output_outlive_the_trace() -> None:
 
 
 def under(mode: str) -> Any:
-    return {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "enable_grad": torch.enable_grad}[mode]()
+    return {
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+        "enable_grad": torch.enable_grad,
+    }[mode]()
 
 
 @pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])
@@ -216,7 +231,9 @@ def test_works_under_the_callers_mode(mode: str, rules: Any) -> None:
     net, x = randomised(TinyCNN()), pictures()
 
     def signals(x: Tensor) -> dict[str, Tensor]:
-        with Trace(net, x, layers=["input", "relu1"], rules=Rectifiers(rules) if rules else None) as trace:
+        with Trace(
+            net, x, layers=["input", "relu1"], rules=Rectifiers(rules) if rules else None
+        ) as trace:
             return trace.signal("top1")
 
     plain = signals(x)
@@ -304,10 +321,14 @@ def test_precisions(dtype: torch.dtype, device: torch.device) -> None:
     for name, g in signal.items():
         assert g.dtype == dtype
         error = (g.float().cpu() - single[name]).norm() / single[name].norm()
-        assert error < {torch.float64: 1e-5, torch.float16: 0.05, torch.bfloat16: 0.3}[dtype], f"{name}: {error}"
+        assert error < {torch.float64: 1e-5, torch.float16: 0.05, torch.bfloat16: 0.3}[dtype], (
+            f"{name}: {error}"
+        )
 
 
-@pytest.mark.parametrize("wrapper", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")])
+@pytest.mark.parametrize(
+    "wrapper", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")]
+)
 def test_wrappers_are_looked_through(wrapper: Callable[[nn.Module], Any]) -> None:
     net, x = randomised(TinyCNN()), pictures()
     wrapped = wrapper(net)
@@ -326,7 +347,9 @@ def test_no_graph_before_the_earliest_tapped_layer() -> None:
     net, x = randomised(TinyCNN()), pictures()
     graphs: dict[str, bool] = {}
     handles = [
-        part.register_forward_hook(lambda m, i, out, name=name: graphs.update({name: out.requires_grad}))
+        part.register_forward_hook(
+            lambda m, i, out, name=name: graphs.update({name: out.requires_grad})
+        )
         for name, part in net.named_children()
     ]
     with Trace(net, x, layers=["relu2", "conv2"]) as trace:
@@ -347,7 +370,10 @@ def test_what_is_saved_for_the_way_back_shrinks_with_the_layer() -> None:
             count += 1
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), Trace(net, x, layers=[layer]) as trace:
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+            Trace(net, x, layers=[layer]) as trace,
+        ):
             trace.signal(0)
         return count
 
@@ -401,7 +427,10 @@ def test_signals_end_with_the_trace() -> None:
     ],
 )
 def test_bad_targets(target: Any, error: type[Exception], says: str) -> None:
-    with Trace(randomised(TinyCNN()), pictures(2), layers=["relu2"]) as trace, pytest.raises(error, match=says):
+    with (
+        Trace(randomised(TinyCNN()), pictures(2), layers=["relu2"]) as trace,
+        pytest.raises(error, match=says),
+    ):
         trace.signal(target)
 
 
@@ -410,7 +439,9 @@ def test_scores_without_a_gradient_are_none(target: Any) -> None:
     with Trace(randomised(TinyCNN()), pictures(2), layers=["relu2"]) as trace:
         with pytest.raises(TargetError, match=r"no gradient by the model's output.*rise"):
             trace.signal(target)
-        assert trace.signal(lambda out: 0 * out[:, 1])["relu2"].count_nonzero() == 0  # a gradient of zero is one
+        assert (
+            trace.signal(lambda out: 0 * out[:, 1])["relu2"].count_nonzero() == 0
+        )  # a gradient of zero is one
 
 
 @pytest.mark.parametrize("where", ["conv1.weight", "bn2.running_var", "bn1.running_mean"])
@@ -422,9 +453,17 @@ def test_nan_weights_are_named(where: str) -> None:
 
 
 BAD_X: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
-    "nan": (lambda x: x.index_fill(0, torch.tensor(1), float("nan")), InputError, r"NaN or infinite values in image 1"),
+    "nan": (
+        lambda x: x.index_fill(0, torch.tensor(1), float("nan")),
+        InputError,
+        r"NaN or infinite values in image 1",
+    ),
     "inf": (lambda x: x / 0, InputError, r"image 0, 1"),
-    "channels": (lambda x: x[:, :1], InputError, r"\(\d, 1, 32, 32\) does not fit the model: .*channels"),
+    "channels": (
+        lambda x: x[:, :1],
+        InputError,
+        r"\(\d, 1, 32, 32\) does not fit the model: .*channels",
+    ),
     "empty": (lambda x: x[:0], InputError, r"batch is empty"),
     "single": (lambda x: x[0], InputError, r"x\[None\]"),
     "text": (lambda x: "cat.jpg", ArgumentTypeError, r"x is a str"),
@@ -472,7 +511,11 @@ def test_a_bad_input_does_not_spoil_the_next_call() -> None:
         ("realu2", LayerError, r"'realu2' is not in TinyCNN; did you mean 'relu2'"),
         ("stem.9", LayerError, r"not in TinyCNN"),
         (nn.ReLU(), LayerError, r"layer ReLU is not a part of TinyCNN"),
-        (3, ArgumentTypeError, r"layers=\[3\] is of type list; give a list, each a text or a module"),
+        (
+            3,
+            ArgumentTypeError,
+            r"layers=\[3\] is of type list; give a list, each a text or a module",
+        ),
         ("unused", LayerError, r"layer unused did not run"),
     ],
 )
@@ -484,7 +527,9 @@ def test_bad_layers(layer: Any, error: type[Exception], says: str) -> None:
 
 
 def test_a_layer_without_a_tensor() -> None:
-    net = nn.Sequential(OrderedDict(tell=Pack(lambda x: {"words": "none"}), fall=Pack(lambda d: torch.ones(2, 3))))
+    net = nn.Sequential(
+        OrderedDict(tell=Pack(lambda x: {"words": "none"}), fall=Pack(lambda d: torch.ones(2, 3)))
+    )
     with (
         pytest.raises(LayerError, match=r"'tell' gives a dict without a tensor"),
         Trace(net, pictures(), layers=["tell"]),
@@ -494,7 +539,9 @@ def test_a_layer_without_a_tensor() -> None:
 
 def test_a_layer_of_integers_has_no_gradient() -> None:
     net = nn.Sequential(
-        OrderedDict(index=Pack(lambda x: x.argmax(1)), out=Pack(lambda i: i.float().sum((1, 2))[:, None]))
+        OrderedDict(
+            index=Pack(lambda x: x.argmax(1)), out=Pack(lambda i: i.float().sum((1, 2))[:, None])
+        )
     )
     with pytest.raises(LayerError, match="index"), Trace(net, pictures(), layers=["index"]):
         pass
@@ -504,14 +551,20 @@ def test_the_models_own_errors_come_through() -> None:
     def fail(x: Tensor) -> Tensor:
         raise KeyError("its own")
 
-    with pytest.raises(KeyError, match="its own"), Trace(nn.Sequential(Pack(fail)), pictures(), layers=["0"]):
+    with (
+        pytest.raises(KeyError, match="its own"),
+        Trace(nn.Sequential(Pack(fail)), pictures(), layers=["0"]),
+    ):
         pass
 
 
 def test_weights_made_under_inference_mode() -> None:
     with torch.inference_mode():
         net = TinyCNN().eval()
-    with pytest.raises(ModelError, match="inference_mode"), Trace(net, pictures(), layers=["conv1"]) as trace:
+    with (
+        pytest.raises(ModelError, match="inference_mode"),
+        Trace(net, pictures(), layers=["conv1"]) as trace,
+    ):
         trace.signal(0)
 
 
@@ -535,7 +588,13 @@ def mixed(net: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", seewhy.methods.METHODS)
 def test_methods_leave_the_model_as_it_was(name: str) -> None:
     net = mixed(randomised(TinyCNN(dropout=0.5)))
-    options = {"samples": 2} if name == "smooth_grad" else {"steps": 2} if name == "integrated_gradients" else {}
+    options = (
+        {"samples": 2}
+        if name == "smooth_grad"
+        else {"steps": 2}
+        if name == "integrated_gradients"
+        else {}
+    )
     before, x = ModelState(net), pictures()
     copy = x.clone()
     seewhy.methods.METHODS[name](net, x, "top1", **options)
@@ -544,9 +603,13 @@ def test_methods_leave_the_model_as_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize("rules", [None, "guided", "deconvnet"])
-@pytest.mark.parametrize("where", ["forward", "after a tap", "target", "adapter", "hook", "body", "interrupt"])
+@pytest.mark.parametrize(
+    "where", ["forward", "after a tap", "target", "adapter", "hook", "body", "interrupt"]
+)
 def test_every_error_leaves_the_model_as_it_was(where: str, rules: Any) -> None:
-    net = mixed(randomised(TinyCNN(dropout=0.5, inplace=False)))  # torch forbids backward hooks before in-place
+    net = mixed(
+        randomised(TinyCNN(dropout=0.5, inplace=False))
+    )  # torch forbids backward hooks before in-place
     error = KeyboardInterrupt if where == "interrupt" else FailingError
 
     def fail(*_: Any) -> Any:
@@ -573,7 +636,9 @@ def test_every_error_leaves_the_model_as_it_was(where: str, rules: Any) -> None:
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("name", ["grad_cam", "guided_grad_cam", "cam", "fullgrad", "smooth_grad", "deconvnet"])
+@pytest.mark.parametrize(
+    "name", ["grad_cam", "guided_grad_cam", "cam", "fullgrad", "smooth_grad", "deconvnet"]
+)
 def test_methods_that_fail_leave_the_model_as_it_was(name: str) -> None:
     net = mixed(randomised(TinyCNN(dropout=0.5)))
 
@@ -638,7 +703,16 @@ def test_threads_share_a_model_in_training_mode() -> None:
     net = randomised(TinyResNet(), train=True)
     net.layer1.bn1.eval()
     flags = [part.training for part in net.modules()]
-    names = ["grad_cam", "guided_backprop", "deconvnet", "layer_cam", "cam", "saliency", "guided_grad_cam", "fullgrad"]
+    names = [
+        "grad_cam",
+        "guided_backprop",
+        "deconvnet",
+        "layer_cam",
+        "cam",
+        "saliency",
+        "guided_grad_cam",
+        "fullgrad",
+    ]
     jobs = [(name, pictures(1, 24, seed=s), s % 5) for s in range(12) for name in names]
 
     def answer(job: tuple[str, Tensor, int]) -> Tensor:
@@ -654,7 +728,9 @@ def test_threads_share_a_model_in_training_mode() -> None:
     finally:
         sys.setswitchinterval(interval)
     for job, first, second in zip(jobs, sequential, threaded, strict=True):
-        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-7, msg=lambda m, job=job: f"{job[0]}: {m}")
+        torch.testing.assert_close(
+            first, second, rtol=1e-5, atol=1e-7, msg=lambda m, job=job: f"{job[0]}: {m}"
+        )
     assert [part.training for part in net.modules()] == flags
     assert not any(part._forward_hooks for part in net.modules())
 

@@ -64,7 +64,9 @@ def train(net: nn.Module, images: Tensor, labels: Tensor, l2: float) -> nn.Modul
 
         def closure(optimiser: Any = optimiser) -> Tensor:
             optimiser.zero_grad()
-            value = F.cross_entropy(net(images), labels) + l2 / 2 * sum(w.square().sum() for w in weights)
+            value = F.cross_entropy(net(images), labels) + l2 / 2 * sum(
+                w.square().sum() for w in weights
+            )
             value.backward()
             return value
 
@@ -111,17 +113,24 @@ def slow_hessian(net: nn.Module, images: Tensor, labels: Tensor, l2: float) -> T
     def objective(flat: Tensor) -> Tensor:
         parts = zip(named.items(), flat.split(sizes), strict=True)
         weights = {name: part.reshape(p.shape) for (name, p), part in parts}
-        return F.cross_entropy(functional_call(net, weights, (images,)), labels) + l2 / 2 * flat.square().sum()
+        return (
+            F.cross_entropy(functional_call(net, weights, (images,)), labels)
+            + l2 / 2 * flat.square().sum()
+        )
 
     flat = torch.cat([p.detach().flatten() for p in named.values()])
     return torch.autograd.functional.hessian(objective, flat)
 
 
-def slow_influence(net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tensor], ridge: float) -> Tensor:
+def slow_influence(
+    net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tensor], ridge: float
+) -> Tensor:
     """(T, n), with the exact Hessian; the ridge is l2 and damping."""
     train_rows = slow_gradients(net, losses(data[1]), data[0])
     test_rows = slow_gradients(net, losses(tests[1]), tests[0])
-    return test_rows @ torch.linalg.solve(slow_hessian(net, *data, ridge), train_rows.T) / len(data[0])
+    return (
+        test_rows @ torch.linalg.solve(slow_hessian(net, *data, ridge), train_rows.T) / len(data[0])
+    )
 
 
 class Newton:
@@ -143,7 +152,9 @@ class Newton:
             gradient = self._gradient(current, weights)
             if gradient.norm() < 1e-11:
                 return current
-            current = current - torch.cholesky_solve(gradient.reshape(-1, 1), self.factor).reshape(current.shape)
+            current = current - torch.cholesky_solve(gradient.reshape(-1, 1), self.factor).reshape(
+                current.shape
+            )
         assert steps == 1, "Newton's method did not converge"
         return current
 

@@ -40,7 +40,9 @@ class Odd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.same(self.circular(self.grouped(x).tanh()))
-        x = self.norm(self.tied(self.tokens(x.flatten(2).transpose(1, 2)))) * self.scale  # (B, L, 4)
+        x = (
+            self.norm(self.tied(self.tokens(x.flatten(2).transpose(1, 2)))) * self.scale
+        )  # (B, L, 4)
         x = self.turned(x.transpose(0, 1)).transpose(0, 1)  # rows that are no images
         return self.head(self.twice(self.twice(x).tanh()).mean(1))
 
@@ -87,13 +89,18 @@ def test_gradients_are_those_of_each_example(name: str) -> None:
     torch.testing.assert_close(total_gradient(problem, x, labels), expected.sum(0))
     target = slow_gradients(net, lambda output, i: -output.softmax(1)[0, (2, 0, 1)[i]], x)
     torch.testing.assert_close(example_gradients(problem, x, Probability((2, 0, 1))), target)
-    assert {p for layer in affine_layers(net, problem.names) for p in layer.parameters} <= set(problem.names)
+    assert {p for layer in affine_layers(net, problem.names) for p in layer.parameters} <= set(
+        problem.names
+    )
 
 
 def test_gradients_where_vmap_cannot_go() -> None:
     net, x, labels = randomised(Contrary()).double(), pictures(2, 6).double(), torch.tensor([1, 0])
     found = torch.cat(
-        [example_gradients(Problem(modules=(net,), count=2), x[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
+        [
+            example_gradients(Problem(modules=(net,), count=2), x[i : i + 1], labels[i : i + 1])
+            for i in (0, 1)
+        ]
     )
     torch.testing.assert_close(found, slow_gradients(net, losses(labels), x))
 
@@ -169,12 +176,17 @@ def test_projections_keep_inner_products(distribution: Any) -> None:
     found = projection(rows)
     assert torch.equal(found, Projection(256, seed=3, distribution=distribution)(rows))
     torch.testing.assert_close(projection(rows[2:3])[0], found[2])
-    for other in (Projection(256, seed=4, distribution=distribution), Projection(256, seed=3, stream=1)):
+    for other in (
+        Projection(256, seed=4, distribution=distribution),
+        Projection(256, seed=3, stream=1),
+    ):
         assert (other(rows) - found).abs().max() > 0.1
     exact = rows @ rows.T
     squares = exact.diagonal()
     deviation = ((squares[:, None] * squares[None] + exact.square()) / 256).sqrt()
-    many = torch.stack([Projection(256, seed=s, distribution=distribution)(rows) for s in range(20)])
+    many = torch.stack(
+        [Projection(256, seed=s, distribution=distribution)(rows) for s in range(20)]
+    )
     error = many @ many.transpose(1, 2) - exact
     assert (error.mean(0).abs() < 4 * deviation / 20**0.5).all()
     assert 0.5 < float((error.square().mean(0).sqrt() / deviation).mean()) < 1.2
@@ -191,7 +203,9 @@ def test_draws_depend_on_content_alone() -> None:
     assert torch.equal(uniforms(x[7:8].double().float(), 0), u[7:8])
     assert (uniforms(x, 1) - u).abs().mean() > 0.2
     ordered = u.sort().values
-    assert (ordered - (torch.arange(500) + 0.5) / 500).abs().max() < 1.63 / 500**0.5  # Kolmogorov and Smirnov, 1 %
+    assert (
+        ordered - (torch.arange(500) + 0.5) / 500
+    ).abs().max() < 1.63 / 500**0.5  # Kolmogorov and Smirnov, 1 %
     z = normals(x, 0, 8)
     assert torch.equal(normals(x.flip(0), 0, 8).flip(0), z)
     assert abs(float(z.mean())) < 4 / 4000**0.5
@@ -218,16 +232,22 @@ def test_baselines() -> None:
     x, labels = pictures(6, 8), torch.tensor([0, 1, 2, 3, 4, 0])
     problem = Problem(modules=(net,), count=6)
     solver = find_solver("embedding")
-    found = solver.dot(solver.test_rows(problem, x[:2], Logit(0)), solver.train_rows(problem, x, labels))
+    found = solver.dot(
+        solver.test_rows(problem, x[:2], Logit(0)), solver.train_rows(problem, x, labels)
+    )
     features = net.relu2(net.bn2(net.conv2(net.stem(x)))).mean((2, 3)).detach()
-    torch.testing.assert_close(found, F.cosine_similarity(features[:2, None], features[None], dim=2))
+    torch.testing.assert_close(
+        found, F.cosine_similarity(features[:2, None], features[None], dim=2)
+    )
     loss = find_solver("loss")
     expected = F.cross_entropy(net(x), labels, reduction="none").detach()
     torch.testing.assert_close(loss.self_influence(problem, x, labels), expected)
     rows = loss.dot(loss.test_rows(problem, x[:2], labels[:2]), loss.train_rows(problem, x, labels))
     torch.testing.assert_close(rows, expected.expand(2, -1))
     chance = [find_solver("random", seed=s) for s in (0, 0, 1)]
-    scores = [s.dot(s.test_rows(problem, x, labels), s.train_rows(problem, x, labels)) for s in chance]
+    scores = [
+        s.dot(s.test_rows(problem, x, labels), s.train_rows(problem, x, labels)) for s in chance
+    ]
     assert torch.equal(scores[0], scores[1])
     assert (scores[0] - scores[2]).abs().max() > 0.1
     assert (

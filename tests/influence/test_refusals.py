@@ -16,7 +16,14 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from influence_cases import NOT_TRAINED, N, fit, gradient, held_back, network, training
 from seewhy.errors import InputError, ModelError, SeewhyWarning
-from seewhy.influence import SOLVERS, InfluenceIndex, Problem, find_solver, match_regions, mislabelled
+from seewhy.influence import (
+    SOLVERS,
+    InfluenceIndex,
+    Problem,
+    find_solver,
+    match_regions,
+    mislabelled,
+)
 from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
 from seewhy.influence.gradients.per_example import example_gradients
 from seewhy.influence.solvers import lissa
@@ -46,11 +53,19 @@ def test_losses_that_are_no_cross_entropy() -> None:
     for solver in ("last_layer", "ekfac", "trak"):
         with pytest.raises(InputError, match=f"the softmax cross entropy, which {solver} is for"):
             fit(network(), (x, y), solver=solver, loss=weighted(3.0), l2=0.1)
-    fit(network(), (x, y), solver=find_solver("ekfac", fisher="empirical"), loss=weighted(3.0), l2=0.1)
+    fit(
+        network(),
+        (x, y),
+        solver=find_solver("ekfac", fisher="empirical"),
+        loss=weighted(3.0),
+        l2=0.1,
+    )
     fit(network(), (x, y), solver="last_layer", loss=smoothed, l2=0.1)  # curves alike
     with pytest.raises(InputError, match="is not the softmax cross entropy"):
         fit(network(), (x, y), solver="trak", loss=smoothed)
-    loss = nn.CrossEntropyLoss(torch.arange(5.0), reduction="none")  # float64 does not go with its weights
+    loss = nn.CrossEntropyLoss(
+        torch.arange(5.0), reduction="none"
+    )  # float64 does not go with its weights
     with pytest.raises(InputError, match="does not curve"):
         fit(network().float(), (x.float(), y), solver="last_layer", loss=loss)
 
@@ -65,7 +80,9 @@ def test_the_callers_mode_does_not_matter(mode: Any, solver: str, tmp_path: Path
         index = fit(net, (x, y), solver=solver, l2=0.1, out=tmp_path)
         opened = InfluenceIndex.open(tmp_path, net, data=(x, y))
         for found in (index, opened):
-            torch.testing.assert_close(found.scores(*(t.clone() for t in tested)), expected.scores(*tested))
+            torch.testing.assert_close(
+                found.scores(*(t.clone() for t in tested)), expected.scores(*tested)
+            )
             torch.testing.assert_close(found.self_influence(), expected.self_influence())
             assert len(found.query(tested[0].clone(), 2)) == 4
             matched = match_regions(found, tested[0][:1].clone(), [0, 3])
@@ -170,10 +187,14 @@ def test_layers_used_in_no_usual_way(net: nn.Module) -> None:
     for count in (1, 2, 3, 4):  # as many pictures as the sequence is long, too
         x, y = training(count)
         found = example_gradients(Problem(modules=(net,), count=count), x, y)
-        slow = [gradient(net, F.cross_entropy(net(a[None]), b[None])) for a, b in zip(x, y, strict=True)]
+        slow = [
+            gradient(net, F.cross_entropy(net(a[None]), b[None])) for a, b in zip(x, y, strict=True)
+        ]
         torch.testing.assert_close(found, torch.stack(slow))
     x, y = training(6)
-    with pytest.raises(ModelError, match="is used other than by calling its layer on a row for each image"):
+    with pytest.raises(
+        ModelError, match="is used other than by calling its layer on a row for each image"
+    ):
         find_solver("ekfac").fit(Problem(modules=(net,), count=6), lambda: [(x, y)])
 
 
@@ -209,8 +230,12 @@ def test_sheets_of_scores_that_are_no_influences(monkeypatch: pytest.MonkeyPatch
 
     said: list[str] = []
     page, row = drawn._page, drawn._row
-    monkeypatch.setattr(drawn, "_page", lambda t, b, notes, *rest: (said.extend(notes), page(t, b, notes, *rest))[1])
-    monkeypatch.setattr(drawn, "_row", lambda title, *rest: (said.append(title), row(title, *rest))[1])
+    monkeypatch.setattr(
+        drawn, "_page", lambda t, b, notes, *rest: (said.extend(notes), page(t, b, notes, *rest))[1]
+    )
+    monkeypatch.setattr(
+        drawn, "_row", lambda title, *rest: (said.append(title), row(title, *rest))[1]
+    )
     x = held_back()[0][:1]
     for solver in ("embedding", "last_layer"):
         said.clear()
@@ -240,7 +265,9 @@ def test_solvers_say_whether_their_numbers_have_a_unit() -> None:
     found = {name: is_calibrated(find_solver(name)) for name in SOLVERS}
     ranks = {"embedding", "loss", "random", "trak", "tracin", "gradient_dot"}
     said = {name for name, calibrated in found.items() if not calibrated}
-    assert said == ranks, f"a new solver whose scores only rank goes into `ranks` here: {said ^ ranks}"
+    assert said == ranks, (
+        f"a new solver whose scores only rank goes into `ranks` here: {said ^ ranks}"
+    )
 
     class Own(EmbeddingSimilarity):
         """Stands for a solver that was written before there was such an attribute."""
@@ -272,11 +299,22 @@ def test_what_self_influence_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     index = fit(network(), training(12), solver="last_layer", l2=0.1)
     building = index._building()
-    assert building._working({"features": torch.zeros(8, 50), "residuals": torch.zeros(8, 10)}) == 3 * 8 * 8 * 500
-    assert building._working({"features": torch.zeros(1, 9000), "residuals": torch.zeros(1, 1000)}) == 3 * 8 * 2**24
-    size = index.problem.flat().numel()  # of these eight gradients are held whole before they are projected
+    assert (
+        building._working({"features": torch.zeros(8, 50), "residuals": torch.zeros(8, 10)})
+        == 3 * 8 * 8 * 500
+    )
+    assert (
+        building._working({"features": torch.zeros(1, 9000), "residuals": torch.zeros(1, 1000)})
+        == 3 * 8 * 2**24
+    )
+    size = (
+        index.problem.flat().numel()
+    )  # of these eight gradients are held whole before they are projected
     projected = fit(network(), training(12), solver=find_solver("gradient_dot", dim=4))
-    assert projected._building()._working({"rows": torch.zeros(8, 4)}) == int(2.5 * 8 * size * 8) + size * 4
+    assert (
+        projected._building()._working({"rows": torch.zeros(8, 4)})
+        == int(2.5 * 8 * size * 8) + size * 4
+    )
     expected = index.scores(*held_back())
     own = index.solver.self_influence(index.problem, *training(12))
     monkeypatch.setattr(last_layer, "WORKING", 1)  # one by one

@@ -28,14 +28,20 @@ pytestmark = NOT_TRAINED
 def alike() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     """A network, and examples all of whose directions are alike: any basis of them is one of eigenvectors."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.linalg.qr(torch.randn(16, 16, generator=generator, dtype=torch.float64)).Q.reshape(16, 1, 4, 4)
+    images = torch.linalg.qr(
+        torch.randn(16, 16, generator=generator, dtype=torch.float64)
+    ).Q.reshape(16, 1, 4, 4)
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12, bias=False), nn.Tanh(), nn.Linear(12, 4)).double()
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 12, bias=False), nn.Tanh(), nn.Linear(12, 4)
+    ).double()
     return net, (images, torch.arange(16) % 4)
 
 
 @pytest.mark.parametrize("dim", [None, 200])
-def test_a_curvature_that_was_lost_is_not_mixed_with_another(dim: int | None, tmp_path: Path) -> None:
+def test_a_curvature_that_was_lost_is_not_mixed_with_another(
+    dim: int | None, tmp_path: Path
+) -> None:
     net, data = alike()
     options = {"solver": find_solver("ekfac", dim=dim), "l2": 0.01}
     fit(net, data, out=tmp_path, **options)
@@ -69,7 +75,9 @@ def test_the_estimate_knows_of_projected_gradients() -> None:
     for dim in (None, 4):
         fit(net, data, solver=find_solver("ekfac", dim=dim), l2=0.1, announce=said.append)
     weights = sum(p.numel() for p in net.parameters())
-    assert said[1].memory >= 8 * weights * 8 + 4 * weights * 4  # a batch's gradients, and the projection's matrix
+    assert (
+        said[1].memory >= 8 * weights * 8 + 4 * weights * 4
+    )  # a batch's gradients, and the projection's matrix
     assert said[1].disk < said[0].disk
 
 
@@ -82,9 +90,14 @@ PROCESSES: dict[str, dict[str, Any]] = {
 
 def asked(solver: str, folder: Path) -> tuple[Tensor, Tensor]:
     net, _ = alike()
-    images, labels = torch.randn(13, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double(), torch.arange(13) % 4
+    images, labels = (
+        torch.randn(13, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double(),
+        torch.arange(13) % 4,
+    )
     made = find_solver(solver, **PROCESSES[solver])
-    index = InfluenceIndex.fit(net, (images, labels), solver=made, l2=0.1, out=folder, batch_size=3, shard_rows=5)
+    index = InfluenceIndex.fit(
+        net, (images, labels), solver=made, l2=0.1, out=folder, batch_size=3, shard_rows=5
+    )
     return index.scores(images[:4], labels[:4]), index.self_influence()
 
 
@@ -131,10 +144,16 @@ class Cropped(nn.Conv2d):
 )
 def test_convolutions_with_a_forward_of_their_own(conv: nn.Conv2d) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).double().eval()
+    net = (
+        nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+        .double()
+        .eval()
+    )
     x, y = torch.randn(6, 3, 9, 8, dtype=torch.float64), torch.arange(6) % 3
     problem = Problem(modules=(net,), count=6, l2=0.1)
-    expected = torch.stack([gradient(net, F.cross_entropy(net(a[None]), b[None])) for a, b in zip(x, y, strict=True)])
+    expected = torch.stack(
+        [gradient(net, F.cross_entropy(net(a[None]), b[None])) for a, b in zip(x, y, strict=True)]
+    )
     torch.testing.assert_close(example_gradients(problem, x, y), expected)
     solver: Any = find_solver("ekfac")
     if isinstance(conv, Cropped):
@@ -146,5 +165,7 @@ def test_convolutions_with_a_forward_of_their_own(conv: nn.Conv2d) -> None:
 
 
 def test_python_m_seewhy() -> None:
-    said = subprocess.run([sys.executable, "-m", "seewhy", "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-m", "seewhy", "--version"], capture_output=True, text=True, check=True
+    )
     assert said.stdout.strip()

@@ -21,7 +21,12 @@ def run_two(file: str, folder: Path) -> None:
 
 def _run_one(rank: int, port: int, file: str, folder: Path) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     assert spec
     assert spec.loader

@@ -52,12 +52,19 @@ def test_boxes_equal_flood_filling(connectivity: Any, relative_to: Any) -> None:
         made = torch.randn(11, 7 + i, generator=generator)
         made = made if i % 2 else (3 * made).round() / 3  # with ties
         share = (
-            made.clamp(min=0) / made.max() if relative_to == "max" else (made - made.min()) / (made - made.min()).max()
+            made.clamp(min=0) / made.max()
+            if relative_to == "max"
+            else (made - made.min()) / (made - made.min()).max()
         )
         rule = BoxRule(0.3, relative_to, "all", connectivity)
         (found,), (regions,) = boxes(made, rule=rule), masks(made, rule=rule)
-        expected = sorted(components(share.double().numpy() > 0.3, connectivity), key=lambda one: -one[1])
-        assert list(zip(map(tuple, found.boxes.tolist()), found.areas.tolist(), strict=True)) == expected
+        expected = sorted(
+            components(share.double().numpy() > 0.3, connectivity), key=lambda one: -one[1]
+        )
+        assert (
+            list(zip(map(tuple, found.boxes.tolist()), found.areas.tolist(), strict=True))
+            == expected
+        )
         for inside, box, area, peak, mean in zip(
             regions, found.boxes.tolist(), found.areas, found.peaks, found.means, strict=True
         ):
@@ -71,21 +78,34 @@ def test_boxes_equal_flood_filling(connectivity: Any, relative_to: Any) -> None:
 
 
 def test_the_presets_take_what_their_papers_say() -> None:
-    made = field((1, 1, 5, 5, 1.0), (8, 1, 10, 3, 0.18), (12, 8, 15, 12, 0.21), (0, 11, 1, 12, 0.09))
+    made = field(
+        (1, 1, 5, 5, 1.0), (8, 1, 10, 3, 0.18), (12, 8, 15, 12, 0.21), (0, 11, 1, 12, 0.09)
+    )
     found = {name: boxes(made, rule=name)[0].boxes.tolist() for name in RULES}
     big, faint, third, crumb = [1, 1, 5, 5], [8, 1, 10, 3], [12, 8, 15, 12], [0, 11, 1, 12]
     assert found["cam2016"] == found["grad_cam"] == found["wsol_v1"] == [big]
     assert found["wsol_v2"] == [big, third]
     assert found["cam2016_code"] == [big, third]
     assert boxes(made, rule="grad_cam", components="all")[0].boxes.tolist() == [big, third, faint]
-    assert boxes(made, threshold=0.05, components="all")[0].boxes.tolist() == [big, third, faint, crumb]
-    assert boxes(made, threshold=0.05, components="all", min_share=4 / 192)[0].boxes.tolist() == [big, third, faint]
+    assert boxes(made, threshold=0.05, components="all")[0].boxes.tolist() == [
+        big,
+        third,
+        faint,
+        crumb,
+    ]
+    assert boxes(made, threshold=0.05, components="all", min_share=4 / 192)[0].boxes.tolist() == [
+        big,
+        third,
+        faint,
+    ]
     assert boxes(made, threshold=0.05, components="all", most=1)[0].boxes.tolist() == [big]
     assert find_rule("cam2016", relative_to="minmax") == RULES["wsol_v1"]
 
 
 def test_the_scale_decides() -> None:
-    raised = field((2, 2, 6, 6, 1.0)) + 0.5  # the background is a third of the maximum, and the minimum
+    raised = (
+        field((2, 2, 6, 6, 1.0)) + 0.5
+    )  # the background is a third of the maximum, and the minimum
     assert boxes(raised)[0].boxes.tolist() == [[0, 0, 16, 12]]
     assert boxes(raised, relative_to="minmax")[0].boxes.tolist() == [[2, 2, 6, 6]]
     against = field((2, 2, 6, 6, 1.0)) - 2  # speaks against the class everywhere
@@ -109,7 +129,11 @@ def test_a_ring_has_no_second_box_and_a_line_is_not_lost() -> None:
 
 @pytest.mark.parametrize("status", ["empty", "constant", "non_finite"])
 def test_a_map_without_an_answer_has_no_box(status: str) -> None:
-    made = {"empty": -field((0, 0, 3, 3, 1.0)), "constant": torch.full((5, 5), 3.0), "non_finite": torch.eye(5)}[status]
+    made = {
+        "empty": -field((0, 0, 3, 3, 1.0)),
+        "constant": torch.full((5, 5), 3.0),
+        "non_finite": torch.eye(5),
+    }[status]
     made = made / 0 if status == "non_finite" else made
     (found,), (region,), (top,) = boxes(made), masks(made), peaks(made)
     assert found.status == top.status == status
@@ -119,7 +143,12 @@ def test_a_map_without_an_answer_has_no_box(status: str) -> None:
 
 
 def test_statuses_are_those_of_maps_whatever_the_sizes() -> None:
-    given = [torch.zeros(3, 3), torch.rand(2, 5), torch.full((4, 4), -2.0), torch.tensor([[1.0, float("inf")]])]
+    given = [
+        torch.zeros(3, 3),
+        torch.rand(2, 5),
+        torch.full((4, 4), -2.0),
+        torch.tensor([[1.0, float("inf")]]),
+    ]
     assert statuses(given) == ("empty", "ok", "empty", "non_finite")
     assert statuses(given, "minmax") == ("empty", "ok", "constant", "non_finite")
     assert statuses([]) == ()
@@ -139,20 +168,30 @@ def test_maps_of_many_sizes_and_boxes_at_another_size() -> None:
 def test_peaks_are_local_maxima_some_distance_apart() -> None:
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(60.0), indexing="ij")
     at = [(10, 12, 1.0), (45, 30, 0.8), (14, 16, 0.6), (30, 5, 0.1)]
-    made = torch.stack([h * torch.exp(-((x - a) ** 2 + (y - b) ** 2) / 4) for a, b, h in at]).amax(0)
+    made = torch.stack([h * torch.exp(-((x - a) ** 2 + (y - b) ** 2) / 4) for a, b, h in at]).amax(
+        0
+    )
     (found,) = peaks(made, most=5, distance=2)
-    assert found.points.tolist() == [[10, 12], [45, 30], [14, 16]]  # the fourth is below a fifth of the first
+    assert found.points.tolist() == [
+        [10, 12],
+        [45, 30],
+        [14, 16],
+    ]  # the fourth is below a fifth of the first
     assert found.values.tolist() == pytest.approx([1.0, 0.8, 0.6])
     assert peaks(made, most=5, distance=8)[0].points.tolist() == [[10, 12], [45, 30]]
     assert peaks(made)[0].points.tolist() == [[10, 12]]
     assert peaks(made, most=5, threshold=0.05, distance=2)[0].points.tolist()[-1] == [30, 5]
-    assert peaks(field((3, 4, 9, 9, 1.0)))[0].points.tolist() == [[3, 4]]  # of a plateau the first, as argmax
+    assert peaks(field((3, 4, 9, 9, 1.0)))[0].points.tolist() == [
+        [3, 4]
+    ]  # of a plateau the first, as argmax
 
 
 def test_box_iou_is_of_half_open_boxes() -> None:
     generator = np.random.default_rng(0)
     corners = generator.integers(0, 20, (2, 30, 2))
-    first, second = (np.concatenate([c, c + generator.integers(1, 15, c.shape)], 1) for c in corners)
+    first, second = (
+        np.concatenate([c, c + generator.integers(1, 15, c.shape)], 1) for c in corners
+    )
     found = box_iou(torch.from_numpy(first), torch.from_numpy(second)).numpy()
     expected = [[iou(tuple(a), tuple(b)) for b in second] for a in first]
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -214,7 +253,12 @@ def test_what_the_model_padded_is_in_no_box() -> None:
 
 def attribution(made: Tensor) -> Attribution:
     named = {"method": "grad_cam", "title": "Grad-CAM", "layer": "layer4", "target": "top1"}
-    given = {"status": statuses([made]), "labels": ("cat",), "scores": (1.0,), "probabilities": (0.4,)}
+    given = {
+        "status": statuses([made]),
+        "labels": ("cat",),
+        "scores": (1.0,),
+        "probabilities": (0.4,),
+    }
     return Attribution(map=made[None], image_size=(80, 160), **named, **given)  # type: ignore[arg-type]
 
 
@@ -224,7 +268,10 @@ def colored(picture: Image.Image, color: tuple[int, int, int]) -> np.ndarray:
 
 def test_the_picture_shows_found_and_marked_boxes_where_they_are() -> None:
     made = field((2, 2, 5, 5, 1.0), size=(8, 8))
-    photo, whole = Image.new("RGB", (320, 160), (90, 120, 90)), Placement((160, 320), (0.0, 0.0, 320.0, 160.0))
+    photo, whole = (
+        Image.new("RGB", (320, 160), (90, 120, 90)),
+        Placement((160, 320), (0.0, 0.0, 320.0, 160.0)),
+    )
     found = boxes_on_photo(made, whole, rule=BoxRule(0.5))
     marked = Truth((160, 320), torch.tensor([[60.0, 30.0, 200.0, 110.0]]), torch.tensor([0]))
     plain = boxes_picture(attribution(made), 0, photo, whole, found)
@@ -240,7 +287,10 @@ def test_the_picture_shows_found_and_marked_boxes_where_they_are() -> None:
 
 
 def test_a_picture_without_a_box_says_why() -> None:
-    photo, whole = Image.new("RGB", (320, 160), (90, 120, 90)), Placement((160, 320), (0.0, 0.0, 320.0, 160.0))
+    photo, whole = (
+        Image.new("RGB", (320, 160), (90, 120, 90)),
+        Placement((160, 320), (0.0, 0.0, 320.0, 160.0)),
+    )
     empty = attribution(torch.zeros(8, 8))
     picture = boxes_picture(empty, 0, photo, whole, boxes_on_photo(empty.map[0], whole))
     assert not colored(picture, FOUND)[:160].any()
@@ -257,8 +307,14 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
 
     Image.fromarray(skimage.data.chelsea()).save(tmp_path / "cat.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
-    settings: dict[str, Any] = {"methods": ["grad_cam"], "targets": ["top2"], "out": tmp_path / "out"}
-    status = localize_photos([tmp_path / "cat.jpg", tmp_path / "broken.jpg"], rule="grad_cam", as_json=True, **settings)
+    settings: dict[str, Any] = {
+        "methods": ["grad_cam"],
+        "targets": ["top2"],
+        "out": tmp_path / "out",
+    }
+    status = localize_photos(
+        [tmp_path / "cat.jpg", tmp_path / "broken.jpg"], rule="grad_cam", as_json=True, **settings
+    )
     assert status == 1
     told = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "boxes.json").read_text())
@@ -311,12 +367,18 @@ def test_what_was_finished_is_on_disk_when_the_command_stops(
     assert seen == [[], ["a.jpg"], ["a.jpg", "b.jpg"]]
     told = json.loads(listed.read_text())
     assert [photo["name"] for photo in told["images"]] == ["a.jpg", "b.jpg"]
-    assert all((tmp_path / "out" / photo["found"][0]["picture"]).is_file() for photo in told["images"])
+    assert all(
+        (tmp_path / "out" / photo["found"][0]["picture"]).is_file() for photo in told["images"]
+    )
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["a", "b"]
     monkeypatch.setattr(localizing, "_photo_record", whole)
     assert run(["localize", str(tmp_path), "--batch-size", "1", "-o", str(tmp_path / "out")]) == 0
     assert "2 of 3 were done before" in capsys.readouterr().err
-    assert [photo["name"] for photo in json.loads(listed.read_text())["images"]] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [photo["name"] for photo in json.loads(listed.read_text())["images"]] == [
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+    ]
 
 
 def test_photos_and_labels_of_one_name_have_pictures_of_their_own(
@@ -330,14 +392,27 @@ def test_photos_and_labels_of_one_name_have_pictures_of_their_own(
     labels = [f"thing {i}" for i in range(1000)]
     labels[281], labels[282] = "TV/monitor", "TV monitor"
     (tmp_path / "labels.txt").write_text("\n".join(labels))
-    settings: dict[str, Any] = {"methods": ["grad_cam"], "labels": tmp_path / "labels.txt", "out": tmp_path / "out"}
+    settings: dict[str, Any] = {
+        "methods": ["grad_cam"],
+        "labels": tmp_path / "labels.txt",
+        "out": tmp_path / "out",
+    }
     settings |= {"targets": ["TV/monitor", "TV monitor"], "as_json": True}
     assert localize_photos([tmp_path / "photos"], **settings) == 0
     photos = json.loads(capsys.readouterr().out)["images"]
     assert [photo["name"] for photo in photos] == ["cats/1.jpg", "cups/1.jpg"]
     pictures = [found["picture"] for photo in photos for found in photo["found"]]
-    assert len({(tmp_path / "out" / name).read_bytes() for name in pictures}) == len(set(pictures)) == 4
-    assert localize_photos([tmp_path / "photos" / "cats", tmp_path / "photos" / "cups" / "1.jpg"], **settings) == 0
+    assert (
+        len({(tmp_path / "out" / name).read_bytes() for name in pictures})
+        == len(set(pictures))
+        == 4
+    )
+    assert (
+        localize_photos(
+            [tmp_path / "photos" / "cats", tmp_path / "photos" / "cups" / "1.jpg"], **settings
+        )
+        == 0
+    )
     photos = json.loads(capsys.readouterr().out)["images"]
     assert [photo["name"] for photo in photos] == ["cats/1.jpg", "cups/1.jpg"]
 

@@ -39,7 +39,9 @@ def test_statuses(values: list[float], status: str) -> None:
 
 
 def test_statuses_are_of_each_image() -> None:
-    batch = torch.stack([torch.eye(2), torch.zeros(2, 2), torch.ones(2, 2), torch.full((2, 2), NAN)])
+    batch = torch.stack(
+        [torch.eye(2), torch.zeros(2, 2), torch.ones(2, 2), torch.full((2, 2), NAN)]
+    )
     assert maps.statuses(batch) == ("ok", "empty", "constant", "non_finite")
     assert maps.statuses(torch.ones(1, 1, 1)) == ("ok",)  # a single place is where it is
 
@@ -79,7 +81,9 @@ def test_resize_is_bilinear_on_half_pixels() -> None:
     m = torch.randn(2, 3, 5)
     found = maps.resize(m, (12, 15))
     for one, expected in zip(found, m, strict=True):
-        np.testing.assert_allclose(one, oracles.bilinear(expected.double().numpy(), (12, 15)), atol=1e-5)
+        np.testing.assert_allclose(
+            one, oracles.bilinear(expected.double().numpy(), (12, 15)), atol=1e-5
+        )
 
 
 def test_resize_keeps_the_place() -> None:
@@ -106,7 +110,9 @@ def test_resize_to_its_own_size_changes_nothing() -> None:
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0, 100.0])
 def test_smooth_keeps_a_constant(sigma: float) -> None:
-    torch.testing.assert_close(maps.smooth(torch.full((1, 9, 7), 2.5), sigma), torch.full((1, 9, 7), 2.5))
+    torch.testing.assert_close(
+        maps.smooth(torch.full((1, 9, 7), 2.5), sigma), torch.full((1, 9, 7), 2.5)
+    )
 
 
 def test_smooth_keeps_the_mass_and_spreads_it() -> None:
@@ -116,12 +122,17 @@ def test_smooth_keeps_the_mass_and_spreads_it() -> None:
     assert float(blurred.sum()) == pytest.approx(1, abs=1e-5)
     places = torch.arange(41) - 20.0
     for axis in (0, 1):
-        assert math.sqrt(float(blurred.sum(axis) @ places**2)) == pytest.approx(3, rel=0.03)  # cut at 3 sigma
+        assert math.sqrt(float(blurred.sum(axis) @ places**2)) == pytest.approx(
+            3, rel=0.03
+        )  # cut at 3 sigma
     assert torch.equal(maps.smooth(m, 0), m)
 
 
 def test_fuse_by_hand() -> None:
-    first, second = torch.tensor([[[0.0, 2.0], [4.0, -8.0]]]), torch.tensor([[[1.0, 1.0], [0.0, 0.5]]])
+    first, second = (
+        torch.tensor([[[0.0, 2.0], [4.0, -8.0]]]),
+        torch.tensor([[[1.0, 1.0], [0.0, 0.5]]]),
+    )
 
     def rows(how: str) -> list[float]:
         return maps.fuse([first, second], how=how).flatten().tolist()  # type: ignore[arg-type]
@@ -146,7 +157,16 @@ def test_fuse_at_the_finest_and_equally_loud() -> None:
 def attribution(m: Tensor) -> Attribution:
     n = len(m)
     return Attribution(
-        "m", "M", None, "t", m, maps.statuses(m), ("a",) * n, (0.0,) * n, (None,) * n, image_size=(16, 24)
+        "m",
+        "M",
+        None,
+        "t",
+        m,
+        maps.statuses(m),
+        ("a",) * n,
+        (0.0,) * n,
+        (None,) * n,
+        image_size=(16, 24),
     )
 
 

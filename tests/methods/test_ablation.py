@@ -34,7 +34,9 @@ class TinyVGG(nn.Module):
         for before, after in ((3, 6), (6, 8)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(8 * 64, 10), nn.ReLU(), nn.Dropout(), nn.Linear(10, 5))
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(8 * 64, 10), nn.ReLU(), nn.Dropout(), nn.Linear(10, 5)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))
@@ -43,7 +45,9 @@ class TinyVGG(nn.Module):
 def close(found: Tensor, expected: Any, tolerance: float = 1e-5) -> None:
     expected = torch.as_tensor(expected).float()
     assert expected.abs().max() > 0
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+    torch.testing.assert_close(
+        found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())
+    )
 
 
 def peer(kind: Any, net: nn.Module, layer: str, x: Tensor, targets: list[int]) -> Tensor:
@@ -58,10 +62,14 @@ def peer(kind: Any, net: nn.Module, layer: str, x: Tensor, targets: list[int]) -
 
 def keeping(net: nn.Module, layer: str) -> tuple[list[Tensor], Any]:
     kept: list[Tensor] = []
-    return kept, net.get_submodule(layer).register_forward_hook(lambda m, args, value: kept.append(value.clone()))
+    return kept, net.get_submodule(layer).register_forward_hook(
+        lambda m, args, value: kept.append(value.clone())
+    )
 
 
-def slow_ablation_cam(net: nn.Module, layer: str, x: Tensor, target: int, axis: int, grid: Any) -> Any:
+def slow_ablation_cam(
+    net: nn.Module, layer: str, x: Tensor, target: int, axis: int, grid: Any
+) -> Any:
     """Desai and Ramaswamy 2020 for one image, in float64: the whole network for every channel."""
     net, x, part = net.double(), x.double(), net.get_submodule(layer)
     with torch.no_grad():
@@ -128,9 +136,14 @@ def tokens_first(a: Tensor) -> Tensor:
         (TinyVGG, "features.5"),
     ],
 )
-def test_maps_are_those_of_pytorch_grad_cam(make: Callable[[], nn.Module], layer: str, capfd: Any) -> None:
+def test_maps_are_those_of_pytorch_grad_cam(
+    make: Callable[[], nn.Module], layer: str, capfd: Any
+) -> None:
     net, x, targets = randomised(make()), pictures(2), [1, 3]
-    close(ablation_cam(net, x, targets, layer=layer), peer(pytorch_grad_cam.AblationCAM, net, layer, x, targets))
+    close(
+        ablation_cam(net, x, targets, layer=layer),
+        peer(pytorch_grad_cam.AblationCAM, net, layer, x, targets),
+    )
     found = score_cam(net, x, targets, layer=layer, align_corners=True)
     close(found, peer(pytorch_grad_cam.ScoreCAM, net, layer, x, targets))
 
@@ -140,7 +153,11 @@ class ChannelsLast(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.norm, self.mix, self.fc = nn.Conv2d(3, 10, 4, 4), nn.LayerNorm(10), *_two_linear()
+        self.embed, self.norm, self.mix, self.fc = (
+            nn.Conv2d(3, 10, 4, 4),
+            nn.LayerNorm(10),
+            *_two_linear(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x).permute(0, 2, 3, 1)
@@ -185,7 +202,9 @@ def test_maps_are_the_papers(make: Any, layer: str, axis: int, grid: Any, target
     net, x = randomised(make()), pictures(1)
     found = ablation_cam(net, x, target, layer=layer)
     close(found[0], slow_ablation_cam(net, layer, x, target, axis, grid), 2e-5)
-    close(score_cam(net, x, target, layer=layer)[0], slow_score_cam(net, layer, x, target, grid), 2e-5)
+    close(
+        score_cam(net, x, target, layer=layer)[0], slow_score_cam(net, layer, x, target, grid), 2e-5
+    )
 
 
 def test_a_linear_head_has_a_closed_form() -> None:
@@ -196,7 +215,10 @@ def test_a_linear_head_has_a_closed_form() -> None:
         y = net(x)[:, 2]
         handle.remove()
         weights = net.fc.weight[2] * kept[0].mean((2, 3)) / y[:, None]
-        close(ablation_cam(net, x, 2, layer="relu2"), torch.einsum("nc,nchw->nhw", weights, kept[0]).clamp(min=0))
+        close(
+            ablation_cam(net, x, 2, layer="relu2"),
+            torch.einsum("nc,nchw->nhw", weights, kept[0]).clamp(min=0),
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -206,14 +228,21 @@ def test_neither_batch_nor_company_matters(method: Any, make: Callable[[], nn.Mo
     layer = {"TinyCNN": "relu1", "TinyResNet": "layer1"}.get(type(net).__name__, "blocks.1")
     options = {**method.options, "layer": layer}
     before = ModelState(net)
-    scores = [Logit((1, 0, 4)), Probability(2), lambda out: out[torch.arange(3), torch.tensor([1, 0, 4])]]
+    scores = [
+        Logit((1, 0, 4)),
+        Probability(2),
+        lambda out: out[torch.arange(3), torch.tensor([1, 0, 4])],
+    ]
     together = method.sample(Call(net), x, scores, **options)
     before.assert_unchanged()
     close(together[2].map, together[0].map)
     for i, index in enumerate([1, 0, 4]):
         for size in (1, 3, 100):
             alone = method.sample(
-                Call(net), x[i : i + 1], [Logit(index)], **{**options, "running": Running(batch_size=size)}
+                Call(net),
+                x[i : i + 1],
+                [Logit(index)],
+                **{**options, "running": Running(batch_size=size)},
             )
             close(alone[0].map[0], together[0].map[i])
             assert alone[0].facts[0] == together[0].facts[i]
@@ -236,12 +265,23 @@ def test_further_inputs_of_the_model(method: Any) -> None:
 
     each = torch.tensor([0.5, 1.0, 2.0])
     found = method(
-        Scaled(), x, 1, layer="net.relu1", inputs={"each": each}, kwargs={"key": "mine"}, output=lambda o: o["mine"]
+        Scaled(),
+        x,
+        1,
+        layer="net.relu1",
+        inputs={"each": each},
+        kwargs={"key": "mine"},
+        output=lambda o: o["mine"],
     )
     for i in range(3):
         scaled = Scaled()
         alone = method(
-            scaled, x[i : i + 1], 1, layer=net.relu1, inputs={"each": each[i : i + 1]}, kwargs={"key": "logits"}
+            scaled,
+            x[i : i + 1],
+            1,
+            layer=net.relu1,
+            inputs={"each": each[i : i + 1]},
+            kwargs={"key": "logits"},
         )
         close(found[i], alone[0])
 
@@ -255,7 +295,9 @@ def test_nothing_to_see(method: Any) -> None:
         dead.fc.weight.zero_()
     for dtype in (torch.float32, torch.bfloat16):
         net = dead.to(dtype)
-        (found,) = method.sample(Call(net), pictures(2), [Logit(1)], layer="relu2", **method.options)
+        (found,) = method.sample(
+            Call(net), pictures(2), [Logit(1)], layer="relu2", **method.options
+        )
         assert torch.equal(found.map, torch.zeros(2, 8, 8))
         expected = {"channels": 12, "samples": int(method is score_cam), "partial": False}
         assert found.facts == (expected, expected)
@@ -292,8 +334,12 @@ def test_only_the_most_varied_channels() -> None:
 
     for i in range(2):
         close(few.map[i], slow_score_cam(net, "relu2", x[i : i + 1], 1, most_varied), 2e-5)
-    assert torch.equal(score_cam(net, x, 1, layer="relu2", top_channels=99), score_cam(net, x, 1, layer="relu2"))
-    with pytest.raises(InputError, match="top_channels=0 is too few; give 1 or more, or None for all"):
+    assert torch.equal(
+        score_cam(net, x, 1, layer="relu2", top_channels=99), score_cam(net, x, 1, layer="relu2")
+    )
+    with pytest.raises(
+        InputError, match="top_channels=0 is too few; give 1 or more, or None for all"
+    ):
         score_cam(net, x, 1, layer="relu2", top_channels=0)
 
 
@@ -355,7 +401,9 @@ def test_progress(method: Any) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_layers_that_will_not_do(method: Any) -> None:
     net, x = randomised(TinyCNN()), pictures(2)
-    with pytest.raises(LayerError, match=r"layer 'fc' gives \(\d, 5\) for images of 32 x 32, which is no picture"):
+    with pytest.raises(
+        LayerError, match=r"layer 'fc' gives \(\d, 5\) for images of 32 x 32, which is no picture"
+    ):
         method(net, x, 1, layer="fc")
     net.unused = nn.ReLU()
     with pytest.raises(LayerError, match=r"layer '?unused'? did not run in the forward pass"):
@@ -374,7 +422,9 @@ def test_threads_share_a_model() -> None:
 
     def work(i: int) -> None:
         for _ in range(3):
-            found[i] = ablation_cam(net, x[i : i + 1], 1, layer="layer1", running=Running(batch_size=2))
+            found[i] = ablation_cam(
+                net, x[i : i + 1], 1, layer="layer1", running=Running(batch_size=2)
+            )
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     before = ModelState(net)

@@ -30,7 +30,9 @@ PARTS = ("arrived", "off_picture", "kept", "absorbed", "rest")
 def explained(
     net: nn.Module, x: Tensor, method: str = "lrp", *, layers: str | None = None, **options: object
 ) -> Attribution:
-    return seewhy.explain(net, x, methods=method, targets=1, layers=layers, options={method: options})[0]
+    return seewhy.explain(
+        net, x, methods=method, targets=1, layers=layers, options={method: options}
+    )[0]
 
 
 def accounts(a: Attribution) -> list[Mapping[str, float]]:
@@ -38,7 +40,9 @@ def accounts(a: Attribution) -> list[Mapping[str, float]]:
     found = [facts["relevance"] for facts in a.facts]
     for account in found:
         whole = max(account["size"], max(abs(account[part]) for part in PARTS))
-        assert sum(account[part] for part in PARTS) == pytest.approx(account["started"], abs=1e-5 * whole)
+        assert sum(account[part] for part in PARTS) == pytest.approx(
+            account["started"], abs=1e-5 * whole
+        )
     return found
 
 
@@ -50,7 +54,9 @@ class Placed(nn.Module):
 
     def __init__(self, size: float) -> None:
         super().__init__()
-        self.position = nn.Parameter(size * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3)))
+        self.position = nn.Parameter(
+            size * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3))
+        )
         self.fc = nn.Linear(192, 4, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +71,9 @@ def test_a_position_embedding_keeps_its_share(size: float, status: str) -> None:
         w = net.fc.weight[1]
         kept, arrived = float(w @ net.position.flatten()), (x.flatten(1) @ w).tolist()
     for n, account in enumerate(accounts(a)):
-        assert (account["kept"], account["arrived"]) == pytest.approx((kept, arrived[n]), rel=1e-4, abs=1e-5)
+        assert (account["kept"], account["arrived"]) == pytest.approx(
+            (kept, arrived[n]), rel=1e-4, abs=1e-5
+        )
         assert account["started"] == pytest.approx(a.scores[n], rel=1e-5)
     if status == "withheld":
         assert a.status == ("withheld",) * 3
@@ -77,7 +85,10 @@ def test_a_position_embedding_keeps_its_share(size: float, status: str) -> None:
 
 
 def test_a_bias_that_may_absorb_is_no_fault() -> None:
-    net, x = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).double(), pictures(2)[:, :, :8, :8].double()
+    net, x = (
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).double(),
+        pictures(2)[:, :, :8, :8].double(),
+    )
     net[1].bias.data += 3
     bias = float(net[1].bias[1].detach())
     a = explained(net, x, composite=uniform_epsilon(0))
@@ -137,7 +148,12 @@ def test_what_goes_past_a_layer_is_not_lost() -> None:
     names = [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d)]
     branch, stem = names[-1], names[0]
     both = seewhy.explain(
-        net, x, methods="layer_relevance", targets=1, layers=[stem, branch], options={"layer_relevance": {}}
+        net,
+        x,
+        methods="layer_relevance",
+        targets=1,
+        layers=[stem, branch],
+        options={"layer_relevance": {}},
     )
     alone = explained(net, x, "layer_relevance", layers=branch)
     for one, other in zip(accounts(both.select(layer=branch)[0]), accounts(alone), strict=True):
@@ -174,17 +190,24 @@ class TokensFirst(nn.Module):
 @pytest.mark.parametrize("images", [3, 4, 8])  # of 4 tokens: told apart, as many, a multiple
 @pytest.mark.parametrize("composite", ["conserving", "epsilon_gamma"])
 def test_each_image_has_its_own_account_when_tokens_come_first(images: int, composite: str) -> None:
-    net, x = randomised(TokensFirst(2)).double(), torch.randn(images, 3, 16, 16, dtype=torch.float64)
+    net, x = (
+        randomised(TokensFirst(2)).double(),
+        torch.randn(images, 3, 16, 16, dtype=torch.float64),
+    )
     together = accounts(explained(net, x, composite=composite))
     for n in range(images):
         (alone,) = accounts(explained(net, x[n : n + 1], composite=composite))
-        assert [together[n][p] for p in PARTS[:-1]] == pytest.approx([alone[p] for p in PARTS[:-1]], abs=1e-4)
+        assert [together[n][p] for p in PARTS[:-1]] == pytest.approx(
+            [alone[p] for p in PARTS[:-1]], abs=1e-4
+        )
 
 
 # ---------------------------------------------------------------- families
 
 
-_vit = partial(VisionTransformer, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=5)
+_vit = partial(
+    VisionTransformer, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=5
+)
 
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
@@ -193,9 +216,21 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "convnext_v2": lambda: ConvNeXt(
         depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), use_grn=True, ls_init_value=None, num_classes=5
     ),
-    "davit": lambda: DaVit(depths=(1, 1), embed_dims=(12, 16), num_heads=(2, 2), window_size=4, num_classes=5),
-    "cait": lambda: Cait(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=5, init_values=0.5),
-    "xcit": lambda: Xcit(img_size=32, patch_size=16, embed_dim=16, depth=2, num_heads=2, num_classes=5, eta=0.5),
+    "davit": lambda: DaVit(
+        depths=(1, 1), embed_dims=(12, 16), num_heads=(2, 2), window_size=4, num_classes=5
+    ),
+    "cait": lambda: Cait(
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=2,
+        num_heads=2,
+        num_classes=5,
+        init_values=0.5,
+    ),
+    "xcit": lambda: Xcit(
+        img_size=32, patch_size=16, embed_dim=16, depth=2, num_heads=2, num_classes=5, eta=0.5
+    ),
     "siglip": lambda: _vit(class_token=False, global_pool="map"),
     "clip": lambda: _vit(pre_norm=True, norm_layer=nn.LayerNorm),
     "dinov2_registers": lambda: _vit(reg_tokens=4, no_embed_class=True, init_values=0.5),

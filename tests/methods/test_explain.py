@@ -19,7 +19,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.errors import ArgumentTypeError, ImageError, InputError, LayerError, SeewhyError, TargetError
+from seewhy.errors import (
+    ArgumentTypeError,
+    ImageError,
+    InputError,
+    LayerError,
+    SeewhyError,
+    TargetError,
+)
 from seewhy.maps import values as maps
 from seewhy.methods.explain import explain_batches
 from seewhy.methods.explanation import join
@@ -35,7 +42,11 @@ def model() -> seewhy.Model:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("photos")
-    sources = {"cat": skimage.data.chelsea(), "coffee": skimage.data.coffee(), "rocket": skimage.data.rocket()}
+    sources = {
+        "cat": skimage.data.chelsea(),
+        "coffee": skimage.data.coffee(),
+        "rocket": skimage.data.rocket(),
+    }
     for name, picture in sources.items():
         Image.fromarray(picture).save(folder / f"{name}.png")
     return sorted(folder.iterdir())
@@ -44,12 +55,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def explanation(model: seewhy.Model, photos: list[Path]) -> seewhy.Explanation:
     return seewhy.explain(
-        model, photos, methods=["grad_cam", "guided_grad_cam"], targets=["top2", "counterfactual:espresso"]
+        model,
+        photos,
+        methods=["grad_cam", "guided_grad_cam"],
+        targets=["top2", "counterfactual:espresso"],
     )
 
 
 def test_photos_get_the_predictions_they_deserve(explanation: seewhy.Explanation) -> None:
-    assert [predictions[0].label for predictions in explanation.predictions] == ["tiger cat", "espresso", "missile"]
+    assert [predictions[0].label for predictions in explanation.predictions] == [
+        "tiger cat",
+        "espresso",
+        "missile",
+    ]
     assert all(0 < p.probability <= 1 for row in explanation.predictions for p in row)
 
 
@@ -78,21 +96,32 @@ def test_select_finds_by_method_and_target(explanation: seewhy.Explanation) -> N
 
 
 def test_select_says_what_there_is_where_nothing_fits(explanation: seewhy.Explanation) -> None:
-    with pytest.raises(InputError, match=r"method=.cam. is not in it; did you mean .*; the explanation has grad_cam, "):
+    with pytest.raises(
+        InputError,
+        match=r"method=.cam. is not in it; did you mean .*; the explanation has grad_cam, ",
+    ):
         explanation.select(method="cam")
-    with pytest.raises(InputError, match=r"layer='bn3' is not in it; did you mean 'bn2'.; the explanation has bn2"):
+    with pytest.raises(
+        InputError, match=r"layer='bn3' is not in it; did you mean 'bn2'.; the explanation has bn2"
+    ):
         explanation.select(layer="bn3")
     with pytest.raises(TargetError, match="target=7: the explanation has 3 targets"):
         explanation.select(target=7)
-    with pytest.raises(TargetError, match="target='cat' is not in the explanation; did you mean 'tiger cat'"):
+    with pytest.raises(
+        TargetError, match="target='cat' is not in the explanation; did you mean 'tiger cat'"
+    ):
         explanation.select(target="cat")
 
 
 def test_reprs_are_short(model: seewhy.Model, explanation: seewhy.Explanation) -> None:
-    many = seewhy.wrap(nn.Linear(1, 1000), labels=["a name that is very long indeed " * 9] * 1000, name="n" * 999)
+    many = seewhy.wrap(
+        nn.Linear(1, 1000), labels=["a name that is very long indeed " * 9] * 1000, name="n" * 999
+    )
     for shown in (model, many, explanation, *explanation):
         assert 20 < len(repr(shown)) < 600, repr(shown)
-    assert repr(model).startswith("<Model efficientnet_lite0: EfficientNet, 224 x 224 pixels, 1000 labels: tench, ")
+    assert repr(model).startswith(
+        "<Model efficientnet_lite0: EfficientNet, 224 x 224 pixels, 1000 labels: tench, "
+    )
     assert "cat.png: tiger cat" in repr(explanation)
     assert repr(explanation[0]).startswith("<Attribution grad_cam at bn2 of top1, 3 x (7 x 7): ")
 
@@ -107,7 +136,16 @@ def test_layers_are_a_sequence_and_a_table(model: seewhy.Model) -> None:
         flow["bn3"]
     assert len(repr(flow)) < 600
     lines = str(flow).splitlines()
-    assert lines[0].split() == ["layer", "kind", "shape", "grid", "layout", "prefix", "tokens", "chosen"]
+    assert lines[0].split() == [
+        "layer",
+        "kind",
+        "shape",
+        "grid",
+        "layout",
+        "prefix",
+        "tokens",
+        "chosen",
+    ]
     assert len(lines) == len(flow) + 1
     assert flow.table()[-1]["chosen"] == "default"
 
@@ -122,7 +160,9 @@ def test_an_attribution_draws_itself_on_its_photos(explanation: seewhy.Explanati
     axes = figure.subplots()
     assert first.plot(axes, index=2) is axes
     assert axes.get_title() == f"{first.title} of {first.labels[2]}"
-    with pytest.raises(InputError, match="index=3 is no image of the attribution; it has 3: 0 to 2"):
+    with pytest.raises(
+        InputError, match="index=3 is no image of the attribution; it has 3: 0 to 2"
+    ):
         first.picture(3)
     alone = dataclasses.replace(first, photos=None)
     assert alone._repr_png_() is None
@@ -139,9 +179,14 @@ def test_a_notebook_shows_every_photo_or_says_how_many(explanation: seewhy.Expla
     assert whole.height < more.height < whole.height + 100  # a line that says 3 of 6
 
 
-def test_a_table_of_numbers_needs_pandas(explanation: seewhy.Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_numbers_needs_pandas(
+    explanation: seewhy.Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"to_dataframe.. needs pandas, which is not installed: pip install pandas"):
+    with pytest.raises(
+        ImportError,
+        match=r"to_dataframe.. needs pandas, which is not installed: pip install pandas",
+    ):
         explanation.to_dataframe()
     made = types.SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns))
     monkeypatch.setitem(sys.modules, "pandas", made)
@@ -168,7 +213,9 @@ def test_the_batch_size_changes_nothing(
         assert (a.labels, a.status) == (b.labels, b.status)
 
 
-def test_one_target_for_each_image_is_cut_with_the_batches(model: seewhy.Model, photos: list[Path]) -> None:
+def test_one_target_for_each_image_is_cut_with_the_batches(
+    model: seewhy.Model, photos: list[Path]
+) -> None:
     classes = [281, 504, 812]
     together = seewhy.explain(model, photos, targets=[classes], batch_size=2)
     for i, (photo, c) in enumerate(zip(photos, classes, strict=True)):
@@ -177,7 +224,9 @@ def test_one_target_for_each_image_is_cut_with_the_batches(model: seewhy.Model, 
         assert together[0].labels[i] == model.label(c)
 
 
-def test_pictures_arrays_tensors_and_folders_are_all_photos(model: seewhy.Model, photos: list[Path]) -> None:
+def test_pictures_arrays_tensors_and_folders_are_all_photos(
+    model: seewhy.Model, photos: list[Path]
+) -> None:
     assert model.preprocess is not None
     by_path = seewhy.explain(model, photos[0])
     picture = Image.open(photos[0]).convert("RGB")
@@ -199,10 +248,18 @@ def test_the_heatmap_lies_where_the_model_saw_the_photo(explanation: seewhy.Expl
 
 def test_all_stages_and_fusion(model: seewhy.Model, photos: list[Path]) -> None:
     staged = seewhy.explain(model, photos[0], methods="layer_cam", layers="all-stages")
-    assert [tuple(a.map.shape[1:]) for a in staged] == [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7)]
+    assert [tuple(a.map.shape[1:]) for a in staged] == [
+        (112, 112),
+        (56, 56),
+        (28, 28),
+        (14, 14),
+        (7, 7),
+    ]
     fused = staged.fuse("layer")[-1]
     torch.testing.assert_close(fused.map, maps.fuse([a.map for a in staged]))
-    with pytest.raises(InputError, match="would fuse nothing: for each target there is one method only"):
+    with pytest.raises(
+        InputError, match="would fuse nothing: for each target there is one method only"
+    ):
         staged.fuse("method")
     with pytest.raises(InputError, match="over='target' is not known; use 'layer', 'method'"):
         staged.fuse("target")  # type: ignore[arg-type]
@@ -236,7 +293,9 @@ def test_photos_of_one_name_do_not_overwrite_each_other(
     assert [image["sheet"] for image in told["images"]] == ["cat/sheet.png", "cat-2/sheet.png"]
 
 
-def test_photos_are_called_by_their_path_below_what_was_given(photos: list[Path], tmp_path: Path) -> None:
+def test_photos_are_called_by_their_path_below_what_was_given(
+    photos: list[Path], tmp_path: Path
+) -> None:
     def names(*given: Any) -> list[str]:
         return Source(given, model, None).names
 
@@ -249,7 +308,12 @@ def test_photos_are_called_by_their_path_below_what_was_given(photos: list[Path]
     assert names(a, dog) == ["cat.png", "dog.png"]
     assert names(a, b, dog) == ["a/cat.png", "c/dog.png", "b/cat.png", "dog.png"]
     assert names(a / "cat.png", str(b / "cat.png")) == ["a/cat.png", "b/cat.png"]
-    assert names(b, d / "b", Image.open(dog)) == ["c/dog.png", f"{b}/cat.png", f"{d}/b/cat.png", "image 3"]
+    assert names(b, d / "b", Image.open(dog)) == [
+        "c/dog.png",
+        f"{b}/cat.png",
+        f"{d}/b/cat.png",
+        "image 3",
+    ]
     assert names(dog, dog) == [str(dog)] * 2
 
 
@@ -267,7 +331,9 @@ def test_targets_that_look_alike_have_files_of_their_own(tmp_path: Path) -> None
             assert entry["map"]["key"].endswith(("lambda", "lambda-2")[i])
 
 
-def test_the_report_is_one_page_about_all_photos(explanation: seewhy.Explanation, tmp_path: Path) -> None:
+def test_the_report_is_one_page_about_all_photos(
+    explanation: seewhy.Explanation, tmp_path: Path
+) -> None:
     page = explanation.report(tmp_path / "deep" / "report.html").read_text()
     for said in ("cat.png", "coffee.png", "rocket.png", "espresso", "Grad-CAM"):
         assert said in page
@@ -276,30 +342,46 @@ def test_the_report_is_one_page_about_all_photos(explanation: seewhy.Explanation
 
 def test_batches_come_as_they_are_done(model: seewhy.Model, photos: list[Path]) -> None:
     seen: list[tuple[int, int]] = []
-    parts = explain_batches(model, photos, batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    parts = explain_batches(
+        model, photos, batch_size=2, progress=lambda done, total: seen.append((done, total))
+    )
     assert next(parts).names == ("cat.png", "coffee.png")
     assert next(parts).names == ("rocket.png",)
     assert list(parts) == []
     assert seen == [(2, 3), (3, 3)]
 
 
-def test_a_bad_picture_is_left_out_where_asked(model: seewhy.Model, photos: list[Path], tmp_path: Path) -> None:
+def test_a_bad_picture_is_left_out_where_asked(
+    model: seewhy.Model, photos: list[Path], tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(photos[0].read_bytes()[:2000])
     with pytest.raises(ImageError, match=r"bad\.png"):
         seewhy.explain(model, [photos[0], bad])
     left_out: list[Path] = []
     parts = list(
-        explain_batches(model, [bad, photos[0]], batch_size=1, on_bad_image=lambda item, _: left_out.append(item))
+        explain_batches(
+            model,
+            [bad, photos[0]],
+            batch_size=1,
+            on_bad_image=lambda item, _: left_out.append(item),
+        )
     )
     assert [part.names for part in parts] == [("cat.png",)]
     assert left_out == [bad]
     line = tmp_path / "line.png"
     Image.new("RGB", (4000, 1)).save(line)
-    parts = list(explain_batches(model, [line, photos[0]], on_bad_image=lambda item, _: left_out.append(item)))
+    parts = list(
+        explain_batches(
+            model, [line, photos[0]], on_bad_image=lambda item, _: left_out.append(item)
+        )
+    )
     assert [part.names for part in parts] == [("cat.png",)]
     assert left_out == [bad, line]
-    with pytest.raises(ImageError, match=r"image 'line\.png': photo of 4000 x 1 is too elongated to resize; crop it"):
+    with pytest.raises(
+        ImageError,
+        match=r"image 'line\.png': photo of 4000 x 1 is too elongated to resize; crop it",
+    ):
         seewhy.explain(model, line)
 
 
@@ -319,7 +401,9 @@ def test_the_probability_of_one_of_several_labels_is_its_sigmoid() -> None:
     with torch.no_grad():
         sigmoids = net(x).sigmoid()
     targets = ["probability:c", "probability:top2"]
-    found = seewhy.explain(model, x, methods=["saliency", "occlusion"], targets=targets, batch_size=2)
+    found = seewhy.explain(
+        model, x, methods=["saliency", "occlusion"], targets=targets, batch_size=2
+    )
     for attribution in found:
         assert attribution.scores == pytest.approx(attribution.probabilities, abs=1e-6)
     named, best, second = found.select(method="saliency")
@@ -339,7 +423,9 @@ def test_outputs_that_are_no_classes_are_explained_by_their_targets() -> None:
     region = torch.zeros(16, 16)
     region[:8] = 1
     target = seewhy.targets.SegmentationRegion(2, region)
-    done = seewhy.explain(_Segmenter(), torch.rand(2, 3, 16, 16), methods="hires_cam", targets=target, layers="body")
+    done = seewhy.explain(
+        _Segmenter(), torch.rand(2, 3, 16, 16), methods="hires_cam", targets=target, layers="body"
+    )
     assert done.predictions == ((), ())
     assert done[0].probabilities == (None, None)
     assert done[0].map[:, 9:].abs().amax() == 0  # what lies outside the region has no say
@@ -347,15 +433,27 @@ def test_outputs_that_are_no_classes_are_explained_by_their_targets() -> None:
         seewhy.explain(_Segmenter(), torch.rand(2, 3, 16, 16), targets=1)
 
 
-_NET = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+_NET = nn.Sequential(
+    nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+)
 _X = torch.rand(2, 3, 16, 16)
 
 
 @pytest.mark.parametrize(
     ("images", "options", "error", "said"),
     [
-        (_X, {"methods": "grad_cma"}, InputError, "method 'grad_cma' is unknown; did you mean 'grad_cam'"),
-        (_X, {"targets": 5}, TargetError, "target 5 is not a class of the model, which has 5: 0 to 4"),
+        (
+            _X,
+            {"methods": "grad_cma"},
+            InputError,
+            "method 'grad_cma' is unknown; did you mean 'grad_cam'",
+        ),
+        (
+            _X,
+            {"targets": 5},
+            TargetError,
+            "target 5 is not a class of the model, which has 5: 0 to 4",
+        ),
         (_X, {"targets": "top9"}, TargetError, "'top9' asks for 9 classes, the model has 5"),
         (_X, {"targets": "tabby"}, TargetError, "'tabby' is a name, and the model has no labels"),
         (_X, {"targets": [[1]]}, TargetError, "names 1 classes for 2 images"),
@@ -364,8 +462,18 @@ _X = torch.rand(2, 3, 16, 16)
         (_X, {"layers": "9"}, LayerError, "layer '9' is not in Sequential"),
         (_X, {"layers": "4"}, LayerError, "which is no picture"),
         (_X, {"batch_size": 0}, InputError, "batch_size=0 is too small"),
-        (_X, {"options": {"riise": {"samples": 3}}}, InputError, "method 'riise' is unknown; did you mean 'rise'"),
-        (_X, {"options": {"grad_cam": {"steps": 3}}}, InputError, "grad_cam has no option 'steps'; its options: none"),
+        (
+            _X,
+            {"options": {"riise": {"samples": 3}}},
+            InputError,
+            "method 'riise' is unknown; did you mean 'rise'",
+        ),
+        (
+            _X,
+            {"options": {"grad_cam": {"steps": 3}}},
+            InputError,
+            "grad_cam has no option 'steps'; its options: none",
+        ),
         (_X[:0], {}, InputError, "the batch is empty"),
         ([], {}, InputError, "images is empty"),
         (_X[:, :2], {}, InputError, r"x of shape \(1, 2, 16, 16\) does not fit the model"),

@@ -33,7 +33,9 @@ tv = torchvision.models
 
 def close(found: Tensor, expected: Any, *, rtol: float = 1e-5, atol: float = 1e-6) -> None:
     expected = torch.as_tensor(np.asarray(expected), dtype=torch.float32)
-    torch.testing.assert_close(found.float(), expected, rtol=rtol, atol=atol * float(expected.abs().max()) + 1e-12)
+    torch.testing.assert_close(
+        found.float(), expected, rtol=rtol, atol=atol * float(expected.abs().max()) + 1e-12
+    )
 
 
 def quietly(call: Callable[[], Any]) -> Any:
@@ -50,7 +52,9 @@ def quietly(call: Callable[[], Any]) -> Any:
 def test_cams_equal_the_papers_formulas(name: str, layer: str) -> None:
     net, x = randomised(TinyCNN()).double(), pictures(2, 16).double()
     a, g = oracles.activation_and_gradient(net, net.get_submodule(layer), x, 3)
-    expected = [oracles.CAMS[name](one, grad) for one, grad in zip(a.numpy(), g.numpy(), strict=True)]
+    expected = [
+        oracles.CAMS[name](one, grad) for one, grad in zip(a.numpy(), g.numpy(), strict=True)
+    ]
     # alpha of Grad-CAM++ has a pole where 2 + g sum A = 0, which activations of both signs come near
     atol = 1e-3 if (name, layer) == ("grad_cam_pp", "conv1") else 1e-6
     close(METHODS[name](net, x, 3, layer=layer), np.stack(expected), atol=atol)
@@ -70,7 +74,10 @@ def test_grad_cam_pp_at_small_gradients(scale: float) -> None:
     """Where the peers' epsilon swamps 2 g^2 the weights are a tenth of what they should be."""
     a, g = torch.rand(2, 4, 3, 5), torch.randn(2, 4, 3, 5) * scale
     assert methods.grad_cam_pp.combine is not None
-    expected = [oracles.grad_cam_pp(p.numpy(), q.numpy()) for p, q in zip(a.double(), g.double(), strict=True)]
+    expected = [
+        oracles.grad_cam_pp(p.numpy(), q.numpy())
+        for p, q in zip(a.double(), g.double(), strict=True)
+    ]
     close(methods.grad_cam_pp.combine(a, g), np.stack(expected))
 
 
@@ -87,7 +94,13 @@ def test_grad_cam_pp_at_small_gradients(scale: float) -> None:
 @pytest.mark.parametrize("make", [TinyCNN, tv.resnet18, tv.mobilenet_v2])
 def test_cams_equal_pytorch_grad_cam(name: str, theirs: Any, make: Callable[[], nn.Module]) -> None:
     net, x = randomised(make()), pictures(2, 64)
-    layer = net.relu2 if isinstance(net, TinyCNN) else net.layer4 if hasattr(net, "layer4") else net.features
+    layer = (
+        net.relu2
+        if isinstance(net, TinyCNN)
+        else net.layer4
+        if hasattr(net, "layer4")
+        else net.features
+    )
     raw: list[np.ndarray] = []
 
     class Raw(theirs):  # type: ignore[misc]
@@ -105,7 +118,10 @@ def test_cams_equal_captum(layer: str) -> None:
     net, x = randomised(TinyCNN(inplace=False)), pictures(2)
     part = net.get_submodule(layer)
     theirs = captum.attr.LayerGradCam(net, part)
-    close(methods.grad_cam(net, x, 1, layer=layer), theirs.attribute(x, 1, relu_attributions=True)[:, 0].detach())
+    close(
+        methods.grad_cam(net, x, 1, layer=layer),
+        theirs.attribute(x, 1, relu_attributions=True)[:, 0].detach(),
+    )
     product = captum.attr.LayerGradientXActivation(net, part).attribute(x, 1).detach()
     close(methods.hires_cam(net, x, 1, layer=layer), product.sum(1))
     close(methods.elementwise_grad_cam(net, x, 1, layer=layer), product.clamp(min=0).sum(1))
@@ -130,7 +146,9 @@ def test_cam_is_grad_cam_up_to_a_constant(model: str, target: Any) -> None:
     net, x = randomised(HEADS[model]()), pictures(2, 64)
     signed = methods.cam(net, x, target)
     n_places = signed.shape[1] * signed.shape[2]
-    if model.startswith("densenet"):  # Grad-CAM reads the layer before the ReLU: hand it the layer after
+    if model.startswith(
+        "densenet"
+    ):  # Grad-CAM reads the layer before the ReLU: hand it the layer after
 
         class Rectified(nn.Module):
             def __init__(self) -> None:
@@ -141,7 +159,9 @@ def test_cam_is_grad_cam_up_to_a_constant(model: str, target: Any) -> None:
                 return self.classifier(self.relu(self.features(x)).mean((2, 3)))
 
         coarse = methods.grad_cam(Rectified().eval(), x, target, layer="relu")
-    elif model.startswith("squeezenet"):  # after its ReLU Grad-CAM's weights are those of the class channel alone
+    elif model.startswith(
+        "squeezenet"
+    ):  # after its ReLU Grad-CAM's weights are those of the class channel alone
         coarse = methods.grad_cam(net, x, target, layer="classifier.2")
     else:
         coarse = methods.grad_cam(net, x, target)
@@ -158,7 +178,9 @@ def test_cam_by_hand() -> None:
     found = methods.cam(net, x, [4, 0])
     close(found, by_hand)
     scores = net(x).detach()[[0, 1], [4, 0]]
-    torch.testing.assert_close(found.mean((1, 2)) + net.fc.bias.detach()[[4, 0]], scores)  # CAM's own identity
+    torch.testing.assert_close(
+        found.mean((1, 2)) + net.fc.bias.detach()[[4, 0]], scores
+    )  # CAM's own identity
 
 
 @pytest.mark.parametrize("pool", ["amax", "sum"])
@@ -175,7 +197,9 @@ def test_cam_of_other_pools(pool: str) -> None:
 class AtEveryPlace(nn.Module):
     """A classifier that is applied at every place, and whose answers are pooled."""
 
-    def __init__(self, head: nn.Module, pool: Callable[[Tensor], Tensor], *, rectified: bool, tokens: bool) -> None:
+    def __init__(
+        self, head: nn.Module, pool: Callable[[Tensor], Tensor], *, rectified: bool, tokens: bool
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1))
         self.last = nn.ReLU() if rectified else nn.Identity()
@@ -195,7 +219,9 @@ class AtEveryPlace(nn.Module):
         return self.pool(self.logits(x))
 
 
-@pytest.mark.parametrize("pool", [lambda a: a.mean((2, 3)), lambda a: a.sum((2, 3)), lambda a: a.amax((2, 3))])
+@pytest.mark.parametrize(
+    "pool", [lambda a: a.mean((2, 3)), lambda a: a.sum((2, 3)), lambda a: a.amax((2, 3))]
+)
 @pytest.mark.parametrize("rectified", [True, False])
 @pytest.mark.parametrize("classes", [5, 12, 1])
 def test_cam_of_a_classifier_at_every_place_is_its_own_map(
@@ -207,7 +233,12 @@ def test_cam_of_a_classifier_at_every_place_is_its_own_map(
         (nn.Conv2d(12, classes, 1), False),
     ):
         net = randomised(AtEveryPlace(head, pool, rectified=rectified, tokens=tokens))
-        close(methods.cam(net, pictures(), 0), net.logits(pictures())[:, 0].detach(), rtol=1e-4, atol=1e-5)
+        close(
+            methods.cam(net, pictures(), 0),
+            net.logits(pictures())[:, 0].detach(),
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def test_cam_of_a_probability_weighs_the_classes() -> None:
@@ -215,13 +246,19 @@ def test_cam_of_a_probability_weighs_the_classes() -> None:
     p = net(x).softmax(1).detach()[0]
     per_class = torch.cat([methods.cam(net, x, k) for k in range(5)])
     weights = p[1] * (F.one_hot(torch.tensor(1), 5) - p)
-    close(methods.cam(net, x, Probability(1))[0], torch.einsum("k,khw->hw", weights, per_class), rtol=1e-4)
+    close(
+        methods.cam(net, x, Probability(1))[0],
+        torch.einsum("k,khw->hw", weights, per_class),
+        rtol=1e-4,
+    )
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 5)),
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 5)
+        ),
         tiny_vit,
         lambda: nn.Sequential(TinyCNN(), nn.Tanh()),
         lambda: nn.Sequential(TinyCNN(), nn.Linear(5, 5)),
@@ -249,10 +286,17 @@ def test_eigen_cam_on_a_real_layer() -> None:
         close(methods.eigen_cam(net, x, 3, layer=layer), expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (1, 3, 1, 2), (2, 5, 7, 3), (2, 40, 2, 3), (1, 3, 20, 20)])
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 1, 1), (1, 3, 1, 2), (2, 5, 7, 3), (2, 40, 2, 3), (1, 3, 20, 20)]
+)
 def test_eigen_cam_of_any_shape(shape: tuple[int, ...]) -> None:
     a = torch.rand(shape) + torch.rand(1, shape[1], 1, 1)
-    close(_first_component(a), np.stack([oracles.eigen_cam(one) for one in a.double().numpy()]), rtol=1e-4, atol=1e-4)
+    close(
+        _first_component(a),
+        np.stack([oracles.eigen_cam(one) for one in a.double().numpy()]),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("places", [1, 2, 3])
@@ -261,8 +305,15 @@ def test_eigen_cam_where_few_places_speak(places: int) -> None:
     generator = torch.Generator().manual_seed(0)
     a = torch.zeros(4, 8, 4, 4)
     alike = torch.randn(4, 8, 1, generator=generator)
-    a[:, :, 0, :places] = alike * (1 + torch.arange(places)) + 0.1 * torch.randn(4, 8, places, generator=generator)
-    close(_first_component(a), np.stack([oracles.eigen_cam(one) for one in a.double().numpy()]), rtol=1e-4, atol=1e-4)
+    a[:, :, 0, :places] = alike * (1 + torch.arange(places)) + 0.1 * torch.randn(
+        4, 8, places, generator=generator
+    )
+    close(
+        _first_component(a),
+        np.stack([oracles.eigen_cam(one) for one in a.double().numpy()]),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_the_sign_shows_the_object() -> None:
@@ -312,7 +363,10 @@ def test_channels_that_cancel_still_have_a_component() -> None:
 
 def test_gradients_equal_captum() -> None:
     net, x = randomised(TinyResNet()), pictures(2).requires_grad_()  # captum wants it
-    close(methods.saliency(net, x, 2, channels=True), captum.attr.Saliency(net).attribute(x, 2, abs=False))
+    close(
+        methods.saliency(net, x, 2, channels=True),
+        captum.attr.Saliency(net).attribute(x, 2, abs=False),
+    )
     close(methods.saliency(net, x, 2), captum.attr.Saliency(net).attribute(x, 2).amax(1))
     theirs = captum.attr.InputXGradient(net).attribute(x, 2).detach()
     close(methods.input_x_gradient(net, x, 2, channels=True), theirs)
@@ -327,7 +381,9 @@ def test_integrated_gradients_equal_captum(steps: int) -> None:
         theirs = captum.attr.IntegratedGradients(net).attribute(
             x, baseline, target=2, n_steps=steps, method="gausslegendre"
         )
-        found = methods.integrated_gradients(net, x, 2, steps=steps, baseline=baseline, channels=True)
+        found = methods.integrated_gradients(
+            net, x, 2, steps=steps, baseline=baseline, channels=True
+        )
         close(found, theirs.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -337,7 +393,9 @@ def test_integrated_gradients_add_up(make: Callable[[], nn.Module]) -> None:
     with torch.no_grad():
         difference = (net(x) - net(base))[:, 1]
     total = methods.integrated_gradients(net, x, 1, steps=48, baseline=base).sum((1, 2))
-    torch.testing.assert_close(total, difference, rtol=1e-3, atol=1e-3 * float(difference.abs().max()))
+    torch.testing.assert_close(
+        total, difference, rtol=1e-3, atol=1e-3 * float(difference.abs().max())
+    )
 
 
 def test_integrated_gradients_of_a_linear_model_is_exact() -> None:
@@ -360,8 +418,14 @@ def test_smooth_grad_is_the_mean_over_noisy_copies() -> None:
     copies = list(noisy_copies(x, 4, 0.2, 7))
     for base in ("grad_cam", "input_x_gradient", "cam", "guided_backprop", "eigen_cam"):
         expected = torch.stack([METHODS[base](net, copy, 1) for copy in copies]).mean(0)
-        close(find_method(f"smooth:{base}")(net, x, 1, samples=4, noise=0.2, seed=7), expected, atol=1e-5)
-    gradient = torch.stack([methods.saliency(net, copy, 1, channels=True) for copy in copies]).mean(0)
+        close(
+            find_method(f"smooth:{base}")(net, x, 1, samples=4, noise=0.2, seed=7),
+            expected,
+            atol=1e-5,
+        )
+    gradient = torch.stack([methods.saliency(net, copy, 1, channels=True) for copy in copies]).mean(
+        0
+    )
     found = methods.smooth_grad(net, x, 1, samples=4, noise=0.2, seed=7)
     close(found, gradient.abs().amax(1))  # the mean gradient, then its magnitude
     close(methods.smooth_grad(net, x, 1, samples=2, noise=0.0), methods.saliency(net, x, 1))
@@ -371,7 +435,9 @@ def test_smooth_explains_the_class_of_the_clean_image() -> None:
     net, x = randomised(TinyCNN()), pictures(2)
     best = net(x).argmax(1).tolist()
     loud = {"samples": 3, "noise": 3.0}
-    assert torch.equal(methods.smooth_grad(net, x, "top1", **loud), methods.smooth_grad(net, x, best, **loud))
+    assert torch.equal(
+        methods.smooth_grad(net, x, "top1", **loud), methods.smooth_grad(net, x, best, **loud)
+    )
 
 
 def test_noise_depends_on_the_seed_and_the_image_alone() -> None:
@@ -405,7 +471,11 @@ def test_guided_grad_cam_is_the_product() -> None:
     expected = fine * methods.guided_backprop(net, x, 1, channels=True).double().numpy()
     close(methods.guided_grad_cam(net, x, 1, layer="layer2", channels=True), expected)
     theirs = quietly(
-        lambda: captum.attr.GuidedGradCam(net, net.layer2).attribute(x, 1, interpolate_mode="bilinear").detach()
+        lambda: (
+            captum.attr.GuidedGradCam(net, net.layer2)
+            .attribute(x, 1, interpolate_mode="bilinear")
+            .detach()
+        )
     )
     close(methods.guided_grad_cam(net, x, 1, layer="layer2", channels=True), theirs)
 
@@ -442,13 +512,17 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
     net, x = randomised(TinyResNet()), pictures(2)
     layers, targets = ["layer1", "layer2"], [1, "top2", Margin(0, 3)]
     need_a_class = {"clrp", "clrp_two_pass", "sglrp"}
-    asked = [m for m in METHODS.values() if m.combine and m.name not in need_a_class] + [methods.cam]
+    asked = [m for m in METHODS.values() if m.combine and m.name not in need_a_class] + [
+        methods.cam
+    ]
     done = shared_pass(Call(net), x, methods=asked, targets=targets, layers=layers)
     output = net(x).detach()
     assert torch.equal(done.output, output)
     best = output.topk(2).indices.T.tolist()
     flat = [1, best[0], best[1], Margin(0, 3)]
-    assert len(done.results) == sum(len(flat) * (len(layers) if m.at == "layer" else 1) for m in asked)
+    assert len(done.results) == sum(
+        len(flat) * (len(layers) if m.at == "layer" else 1) for m in asked
+    )
     results = iter(done.results)
     for method in asked:
         for layer in layers if method.at == "layer" else [None]:
@@ -457,7 +531,11 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
                 assert (result.method, result.layer) == (method, layer)
                 alone = method(net, x, target, layer=layer)
                 assert torch.equal(result.map, alone), f"{method.name} {layer} {target}"
-                score = shared_pass(Call(net), x, methods=[method], targets=[target], layers=layers).results[0].scores
+                score = (
+                    shared_pass(Call(net), x, methods=[method], targets=[target], layers=layers)
+                    .results[0]
+                    .scores
+                )
                 assert torch.equal(result.scores, score)
 
 
@@ -466,7 +544,12 @@ def test_a_shared_pass_equals_separate_calls_exactly() -> None:
     [
         (["grad_cam"], 1, 1, 1),
         (["grad_cam"], 3, 1, 3),
-        (["grad_cam", "layer_cam", "hires_cam", "saliency", "input_x_gradient", "eigen_cam"], 3, 1, 3),
+        (
+            ["grad_cam", "layer_cam", "hires_cam", "saliency", "input_x_gradient", "eigen_cam"],
+            3,
+            1,
+            3,
+        ),
         (["grad_cam", "guided_backprop"], 3, 1, 6),
         (["grad_cam", "guided_backprop", "guided_grad_cam", "saliency", "grad_cam_pp"], 3, 1, 6),
         (["guided_backprop"], 3, 1, 3),
@@ -502,6 +585,8 @@ def test_a_method_alone_is_one_pass_once_the_layer_is_known() -> None:
 
 
 def test_guided_rules_without_a_rectifier_warn() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
     with pytest.warns(SeewhyWarning, match="has no rectifier for the guided and deconvnet rules"):
         methods.guided_backprop(net, torch.rand(1, 3, 8, 8), 0)

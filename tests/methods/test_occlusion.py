@@ -20,10 +20,21 @@ from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 def explain(model: nn.Module, x: Tensor, *scores: ScoreFunction, **options: Any) -> list[Estimate]:
     assert occlusion.sample is not None
-    return list(occlusion.sample(Call(model), x, scores or (Logit(0),), layer=None, **{**occlusion.options, **options}))
+    return list(
+        occlusion.sample(
+            Call(model), x, scores or (Logit(0),), layer=None, **{**occlusion.options, **options}
+        )
+    )
 
 
-def slow(model: nn.Module, image: Tensor, score: ScoreFunction, window: Any, stride: Any, baseline: Tensor) -> Tensor:
+def slow(
+    model: nn.Module,
+    image: Tensor,
+    score: ScoreFunction,
+    window: Any,
+    stride: Any,
+    baseline: Tensor,
+) -> Tensor:
     """Window by window in float64, one picture at a time; the last window of each row and column ends at the border."""
     h, w = image.shape[1:]
 
@@ -58,7 +69,9 @@ def test_the_map_is_the_mean_over_windows(window: Any, stride: Any, sizes: Any, 
     before = ModelState(net)
     found = explain(net, x, Logit(2), Probability((1, 3)), window=window, stride=stride)
     before.assert_unchanged()
-    for estimate, classes in zip(found, ((Logit(2), Logit(2)), (Probability(1), Probability(3))), strict=True):
+    for estimate, classes in zip(
+        found, ((Logit(2), Logit(2)), (Probability(1), Probability(3))), strict=True
+    ):
         assert estimate.map.dtype == torch.float32
         for i, score in enumerate(classes):
             expected = slow(net, x[i], score, sizes, steps, torch.zeros(()))
@@ -78,7 +91,9 @@ def test_baselines(baseline: Any, shown: float | None) -> None:
 
 def test_a_patch_is_found() -> None:
     patch = Called(
-        lambda x: torch.stack([x[:, :, 8:12, 18:22].mean((1, 2, 3)), -x[:, :, 8:12, 2:6].mean((1, 2, 3))], 1)
+        lambda x: torch.stack(
+            [x[:, :, 8:12, 18:22].mean((1, 2, 3)), -x[:, :, 8:12, 2:6].mean((1, 2, 3))], 1
+        )
     )
     x = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0)) + 0.5
     towards, against = explain(patch, x, Logit(0), Logit(1), window=4, stride=2)
@@ -91,7 +106,9 @@ def test_a_patch_is_found() -> None:
             near = torch.zeros_like(inside)
             near[4:16, max(columns.start - 4, 0) : columns.stop + 4] = True
             assert not one[~near].any()
-    pixels = explain(Called(lambda x: x.flatten(2).sum(2)), x, Logit(1), window=1)[0]  # a linear model, window 1
+    pixels = explain(Called(lambda x: x.flatten(2).sum(2)), x, Logit(1), window=1)[
+        0
+    ]  # a linear model, window 1
     torch.testing.assert_close(pixels.map, x[:, 1], rtol=1e-4, atol=2e-4)
     assert pixels.facts[0] == {"windows": 768, "of": 768, "partial": False}
 
@@ -121,7 +138,9 @@ def test_batches_channels_and_sizes() -> None:
         torch.testing.assert_close(other, whole.map, rtol=1e-5, atol=1e-5)
     for channels in (1, 2, 4, 32):
         for size in ((5, 9), (1, 1)):
-            found = occlusion(Called(lambda x: x.mean((2, 3))), pictures(1, size, channels=channels), channels - 1)
+            found = occlusion(
+                Called(lambda x: x.mean((2, 3))), pictures(1, size, channels=channels), channels - 1
+            )
             assert found.shape == (1, *size)
             assert found.isfinite().all()
 
@@ -140,7 +159,11 @@ def test_what_was_scored_before_a_failure_is_returned() -> None:
     options: dict[str, Any] = {"running": Running(batch_size=10, memory_format="contiguous")}
     found = explain(Called(fails), x, **options)[0]
     assert found.facts[0] == {"windows": 169, "of": 169, "partial": False}
-    assert {k: v for k, v in found.facts[1].items() if k != "failed"} == {"windows": 79, "of": 169, "partial": True}
+    assert {k: v for k, v in found.facts[1].items() if k != "failed"} == {
+        "windows": 79,
+        "of": 169,
+        "partial": True,
+    }
     assert found.facts[1]["failed"].startswith("scoring stopped after 250 of 340")
     full = explain(net, x, **options)[0].map
     torch.testing.assert_close(found.map[0], full[0], rtol=1e-5, atol=1e-5)

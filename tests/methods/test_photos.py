@@ -38,14 +38,18 @@ def test_two_photos_never_stand_in_memory_whole(monkeypatch: pytest.MonkeyPatch)
     assert len(batch.photos) == 5
 
 
-def test_placements_are_in_the_photos_own_pixels_and_pictures_at_a_stated_size(tmp_path: Path) -> None:
+def test_placements_are_in_the_photos_own_pixels_and_pictures_at_a_stated_size(
+    tmp_path: Path,
+) -> None:
     """A photo of 4,000 x 3,000 is drawn at 2,048 x 1,536; what is told of it counts its own pixels."""
     Image.effect_noise((4000, 3000), 60).save(tmp_path / "a.png")
     small = Preprocess((32, 32), 32, (0.5,) * 3, (0.5,) * 3, "bilinear")
     found = explain(wrap(TinyCNN(), preprocess=small), tmp_path / "a.png", targets=1)
     (placement,) = found.placements
     assert placement.photo_size == (3000, 4000)
-    assert placement.box == pytest.approx((500, 0, 3500, 3000), abs=60)  # the middle, to an input's pixel
+    assert placement.box == pytest.approx(
+        (500, 0, 3500, 3000), abs=60
+    )  # the middle, to an input's pixel
     assert found.picture(found[0]).size == found.photos[0].size == (2048, 1536)
     entry = json.loads(found.save(tmp_path / "out").read_text())["images"][0]
     assert entry["size"] == [3000, 4000]
@@ -61,7 +65,11 @@ def test_a_limit_on_pixels_is_handed_on(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a.png' has 20 x 10 pixels; accepted: at most 100"):
         explain(model, tmp_path, targets=1, max_pixels=100)
     parts = explain_batches(
-        model, tmp_path, targets=1, max_pixels=100, on_bad_image=lambda path, error: skipped.append(path.name)
+        model,
+        tmp_path,
+        targets=1,
+        max_pixels=100,
+        on_bad_image=lambda path, error: skipped.append(path.name),
     )
     assert [part.names for part in parts] == [("b.png",)]
     assert skipped == ["a.png"]

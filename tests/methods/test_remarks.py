@@ -58,16 +58,22 @@ def _explained(model: seewhy.Model, photo: Path) -> seewhy.Explanation:
     return seewhy.explain(model, photo, methods=["lime", "occlusion"], options=lime)
 
 
-def test_a_warning_names_the_photo_and_the_label_at_the_line_of_the_caller(model: seewhy.Model, photo: Path) -> None:
+def test_a_warning_names_the_photo_and_the_label_at_the_line_of_the_caller(
+    model: seewhy.Model, photo: Path
+) -> None:
     frame = inspect.currentframe()
     assert frame is not None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         line = frame.f_lineno + 1
-        seewhy.explain(model, photo, methods="lime", options={"lime": {"samples": 60, "superpixels": "grid"}})
+        seewhy.explain(
+            model, photo, methods="lime", options={"lime": {"samples": 60, "superpixels": "grid"}}
+        )
     (one,) = (each for each in caught if issubclass(each.category, SeewhyWarning))
     assert (one.filename, one.lineno) == (__file__, line)
-    assert str(one.message).startswith(("LIME of noise.png, even: a linear model", "LIME of noise.png, odd: a linear"))
+    assert str(one.message).startswith(
+        ("LIME of noise.png, even: a linear model", "LIME of noise.png, odd: a linear")
+    )
 
 
 @pytest.mark.filterwarnings("ignore::seewhy.errors.SeewhyWarning")
@@ -83,7 +89,12 @@ def test_a_remark_stands_on_the_record_and_on_all_that_is_drawn_of_it(
     assert "remarks on 1 of its maps" in repr(ex)
     assert max(len(repr(ex)), len(repr(lime))) < 600
     plain = seewhy.Explanation(
-        ex.model, ex.names, ex.photos, ex.placements, ex.predictions, tuple(_without_remarks(a) for a in ex)
+        ex.model,
+        ex.names,
+        ex.photos,
+        ex.placements,
+        ex.predictions,
+        tuple(_without_remarks(a) for a in ex),
     )
     marked, unmarked = (np.asarray(each.picture(each[0])) for each in (ex, plain))
     assert (marked != unmarked).any(2).mean() > 0.1  # a strip at its foot
@@ -110,13 +121,26 @@ def test_the_terminal_says_it_beside_the_map(
     (tmp_path / "own.py").write_text(_FACTORY)
     options = ["-O", "lime.samples=60", "-O", "lime.superpixels=grid"]
     for command in ("explain", "localize"):
-        assert run([command, str(photo), "-m", "own.py:make", "-M", "lime", *options, "-o", command]) == 0
+        assert (
+            run([command, str(photo), "-m", "own.py:make", "-M", "lime", *options, "-o", command])
+            == 0
+        )
         said = capsys.readouterr()
         assert _SAID in said.out
         assert "seewhy: LIME of noise.png, " in said.err
     boxes = json.loads((tmp_path / "localize" / "boxes.json").read_text())
     assert boxes["images"][0]["found"][0]["remarks"][0].startswith(_SAID)
-    scored = ["evaluate", str(photo), "-m", "own.py:make", "-M", "lime", *options, "--metric", "complexity"]
+    scored = [
+        "evaluate",
+        str(photo),
+        "-m",
+        "own.py:make",
+        "-M",
+        "lime",
+        *options,
+        "--metric",
+        "complexity",
+    ]
     assert run([*scored, "-o", "scored"]) == 0
     assert "unsure lime: noise.png, " in capsys.readouterr().err
     row = json.loads((tmp_path / "scored" / "evaluation.json").read_text())["rows"][0]
@@ -124,9 +148,13 @@ def test_the_terminal_says_it_beside_the_map(
 
 
 @pytest.mark.filterwarnings("ignore::seewhy.errors.SeewhyWarning")
-def test_remarks_are_joined_over_batches_and_go_into_what_is_fused(model: seewhy.Model, photo: Path) -> None:
+def test_remarks_are_joined_over_batches_and_go_into_what_is_fused(
+    model: seewhy.Model, photo: Path
+) -> None:
     options = {"lime": {"samples": 60, "superpixels": "grid"}}
-    both = seewhy.explain(model, [photo, photo], methods=["lime", "occlusion"], batch_size=1, options=options)
+    both = seewhy.explain(
+        model, [photo, photo], methods=["lime", "occlusion"], batch_size=1, options=options
+    )
     assert [len(said) for said in both[0].remarks] == [1, 1]
     fused = both.fuse("method")[-1]
     assert all(said[0].startswith(f"LIME: {_SAID}") for said in fused.remarks)
@@ -141,7 +169,9 @@ def test_what_the_rules_cannot_reach_stands_on_the_maps_it_is_of() -> None:
 
 
 def test_a_plain_function_warns_of_the_place_in_the_batch() -> None:
-    with pytest.warns(SeewhyWarning, match=r"RISE of image 0, class 1: its error is .* after 2 samples"):
+    with pytest.warns(
+        SeewhyWarning, match=r"RISE of image 0, class 1: its error is .* after 2 samples"
+    ):
         seewhy.methods.rise(randomised(TinyCNN()), pictures(2), 1, samples=2, cells=3, masks="iid")
 
 
@@ -149,10 +179,16 @@ def test_a_plain_function_warns_of_the_place_in_the_batch() -> None:
     ("facts", "said"),
     [
         ({}, ()),
-        ({"partial": True, "failed": "the line is dead"}, ("the map is partial: the line is dead",)),
+        (
+            {"partial": True, "failed": "the line is dead"},
+            ("the map is partial: the line is dead",),
+        ),
         ({"locally_linear": None, "r2_held_out": None}, ()),
         ({"samples": 100, "relative_error": 0.5}, ()),
-        ({"samples": 100, "relative_error": 0.7}, ("its error is 70 % of its signal after 100 samples; take more",)),
+        (
+            {"samples": 100, "relative_error": 0.7},
+            ("its error is 70 % of its signal after 100 samples; take more",),
+        ),
         (
             {"samples": 100, "relative_error": None},
             ("its error is as large or larger than its signal after 100 samples; take more",),
@@ -170,7 +206,12 @@ def test_facts_become_remarks(facts: dict[str, object], said: tuple[str, ...]) -
 
 def test_one_warning_for_a_method_and_target_names_the_others() -> None:
     with pytest.warns(SeewhyWarning) as caught, naming(["a.jpg", "b.jpg", "c.jpg"]):
-        tell("LIME", ["image 0", "image 1", "image 2"], ["cat", "dog", "cow"], ((), ("x",), ("y", "z")))
+        tell(
+            "LIME",
+            ["image 0", "image 1", "image 2"],
+            ["cat", "dog", "cow"],
+            ((), ("x",), ("y", "z")),
+        )
     assert str(caught[0].message) == "LIME of b.jpg, dog: x (something is said of c.jpg too)"
     tell("LIME", ["image 0"], ["cat"], ((),))
 

@@ -32,7 +32,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 def explained(images: Any, **options: Any) -> seewhy.Explanation:
-    model = seewhy.wrap(randomised(TinyCNN()), preprocess=PLAIN, labels=list("abcde"), gives="logits")
+    model = seewhy.wrap(
+        randomised(TinyCNN()), preprocess=PLAIN, labels=list("abcde"), gives="logits"
+    )
     return seewhy.explain(model, images, **{"targets": "top1", "batch_size": 2, **options})
 
 
@@ -65,14 +67,18 @@ def test_photos_of_files_are_opened_as_they_were(photos: Path, tmp_path: Path) -
     assert isinstance(again, seewhy.Explanation)
     check_same(ex, again)
     assert again.paths == ex.paths == tuple(photos / f"{name}.png" for name in "abc")
-    one, other = (each.report(tmp_path / f"{i}.html").read_bytes() for i, each in enumerate((ex, again)))
+    one, other = (
+        each.report(tmp_path / f"{i}.html").read_bytes() for i, each in enumerate((ex, again))
+    )
     assert one == other
     again.save(tmp_path / "second")
     check_same(ex, seewhy.open(tmp_path / "second"))
     assert not (tmp_path / "out" / "a" / "photo.png").exists()
 
 
-def test_arrays_tensors_ledgers_and_fused_maps_are_opened_as_they_were(photos: Path, tmp_path: Path) -> None:
+def test_arrays_tensors_ledgers_and_fused_maps_are_opened_as_they_were(
+    photos: Path, tmp_path: Path
+) -> None:
     arrays = [np.asarray(Image.open(path)) for path in sorted(photos.iterdir())]
     ex = explained(arrays, methods=["grad_cam", "layer_cam"]).fuse("method")
     ex.save(tmp_path / "arrays")
@@ -84,16 +90,26 @@ def test_arrays_tensors_ledgers_and_fused_maps_are_opened_as_they_were(photos: P
 
 def test_numbers_that_are_none_come_back(photos: Path, tmp_path: Path) -> None:
     ex = explained([photos])
-    odd = dataclasses.replace(ex[0], scores=(float("inf"), float("-inf"), 0.1), probabilities=(None, None, 0.3))
-    odd = dataclasses.replace(odd, map=ex[0].map.clone().fill_(float("nan")), status=("non_finite",) * 3)
+    odd = dataclasses.replace(
+        ex[0], scores=(float("inf"), float("-inf"), 0.1), probabilities=(None, None, 0.3)
+    )
+    odd = dataclasses.replace(
+        odd, map=ex[0].map.clone().fill_(float("nan")), status=("non_finite",) * 3
+    )
     ex = dataclasses.replace(ex, attributions=(odd,))
     ex.save(tmp_path / "out")
     again = seewhy.open(tmp_path / "out")
-    assert (again[0].scores, again[0].probabilities, again[0].status) == (odd.scores, odd.probabilities, odd.status)
+    assert (again[0].scores, again[0].probabilities, again[0].status) == (
+        odd.scores,
+        odd.probabilities,
+        odd.status,
+    )
     assert again[0].map.isnan().all()
 
 
-def test_a_photo_that_is_gone_or_another_is_told_when_it_is_needed(photos: Path, tmp_path: Path) -> None:
+def test_a_photo_that_is_gone_or_another_is_told_when_it_is_needed(
+    photos: Path, tmp_path: Path
+) -> None:
     explained([photos]).save(tmp_path / "out")
     again = seewhy.open(tmp_path / "out")
     (photos / "a.png").unlink()
@@ -109,7 +125,9 @@ def test_a_photo_is_read_from_the_folder_or_from_where_its_digest_says(tmp_path:
     explained([np.zeros((30, 44, 3), np.uint8)]).save(tmp_path / "out")
     Image.new("RGB", (44, 30)).save(tmp_path / "other.png")
     lines = tmp_path / "out" / "entries.jsonl"
-    here, elsewhere = ('"photo": {"file": "' + name for name in ("image_0/photo.png", "../other.png"))
+    here, elsewhere = (
+        '"photo": {"file": "' + name for name in ("image_0/photo.png", "../other.png")
+    )
     assert here in lines.read_text()
     lines.write_text(lines.read_text().replace(here, elsewhere))
     with pytest.raises(ImageError, match="is none of the files of 'image 0'"):
@@ -129,14 +147,20 @@ def test_what_is_damaged_is_told_in_one_line(photos: Path, tmp_path: Path) -> No
         seewhy.open(tmp_path / "out")
 
 
-def test_a_second_save_replaces_the_first_and_leaves_what_is_not_its_own(photos: Path, tmp_path: Path) -> None:
+def test_a_second_save_replaces_the_first_and_leaves_what_is_not_its_own(
+    photos: Path, tmp_path: Path
+) -> None:
     ex = explained([photos], methods=["grad_cam", "saliency"])
     ex.save(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     fewer = explained([photos / "b.png"])
     fewer.save(tmp_path / "out")
     check_same(fewer, seewhy.open(tmp_path / "out"))
-    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    found = {
+        path.relative_to(tmp_path / "out").as_posix()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
     kept = {"b/maps.npz", "b/sheet.png", "b/grad_cam.relu2.top1.png"}
     assert found == {*kept, "notes.txt", "run.json", "entries.jsonl", "explanation.json", ".lock"}
 

@@ -47,7 +47,12 @@ def example() -> tuple[Any, torch.Tensor, Evaluation]:
     net, x = randomised(TinyCNN()), pictures(5)
     before = ModelState(net)
     found = evaluate(
-        net, x, methods=["grad_cam", "layer_relevance", "saliency"], metrics=FAST, targets=["top2"], batch_size=2
+        net,
+        x,
+        methods=["grad_cam", "layer_relevance", "saliency"],
+        metrics=FAST,
+        targets=["top2"],
+        batch_size=2,
     )
     before.assert_unchanged()
     return net, x, found
@@ -102,7 +107,8 @@ def test_chance_is_the_same_metric_of_maps_that_know_nothing() -> None:
 def test_batches_and_chance_do_not_change_the_scores() -> None:
     net, x, _ = example()
     whole, parts = (
-        evaluate(net, x, metrics="deletion", chance=(), targets=[[0, 1, 2, 3, 4]], batch_size=size) for size in (5, 3)
+        evaluate(net, x, metrics="deletion", chance=(), targets=[[0, 1, 2, 3, 4]], batch_size=size)
+        for size in (5, 3)
     )
     np.testing.assert_allclose(whole[0].result.values, parts[0].result.values, atol=1e-5)
     assert whole[0].chance == {}
@@ -113,7 +119,9 @@ def test_batches_and_chance_do_not_change_the_scores() -> None:
 
 def test_several_layers_have_rows_of_their_own() -> None:
     net, x, _ = example()
-    found = evaluate(net, x[:2], layers=["relu1", "relu2"], metrics={"steady": FAST["steady"]}, chance=())
+    found = evaluate(
+        net, x[:2], layers=["relu1", "relu2"], metrics={"steady": FAST["steady"]}, chance=()
+    )
     assert [row.layer for row in found] == ["relu1", "relu2"]
     every = evaluate(net, x[:2], layers="all-stages", metrics={"steady": FAST["steady"]}, chance=())
     assert len(every) > 1
@@ -134,7 +142,9 @@ def test_what_is_saved_reads_back(tmp_path: Path) -> None:
     assert row["settings"]["output"] == "probability"
     assert row["status"] == ["ok"] * 5
     np.testing.assert_allclose(row["curves"], np.stack(found[0].result.curves), atol=1e-6)
-    assert len(row["positions"][0]) == len(row["curves"][0]) == len(row["chance"]["random"]["curve"])
+    assert (
+        len(row["positions"][0]) == len(row["curves"][0]) == len(row["chance"]["random"]["curve"])
+    )
     with (tmp_path / "out" / "evaluation.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert float(lines[0]["mean"]) == row["mean"]
@@ -147,7 +157,9 @@ def test_what_is_saved_reads_back(tmp_path: Path) -> None:
         found.save(tmp_path / "file")
 
 
-def test_what_there_is_so_far_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_there_is_so_far_is_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, x, _ = example()
     now = [0.0]
     monkeypatch.setattr("seewhy.metrics.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -160,9 +172,16 @@ def test_what_there_is_so_far_is_handed_over(tmp_path: Path, monkeypatch: pytest
     def tick(done: int, total: int) -> None:
         now[0] += 31
 
-    options: dict[str, Any] = {"metrics": ["deletion", "sparsity"], "chance": ("random",), "batch_size": 1}
+    options: dict[str, Any] = {
+        "metrics": ["deletion", "sparsity"],
+        "chance": ("random",),
+        "batch_size": 1,
+    }
     whole = evaluate(net, x, on_part=keep, progress=tick, **options)
-    assert [len(part.names) for part in parts] == [2, 4]  # the third would be within twenty times three seconds
+    assert [len(part.names) for part in parts] == [
+        2,
+        4,
+    ]  # the third would be within twenty times three seconds
     assert whole.finished
     for part in parts:
         assert not part.finished
@@ -210,7 +229,10 @@ def test_the_picture_has_a_panel_for_each_metric_and_no_global_state() -> None:
     lines = Panel("A", "higher is better", ("x", "y"), (scored("m"), scored("random", chance=True)))
     none = np.empty(0)
     dots = Panel(
-        "B", "lower is better", ("", ""), (scored("m" * 60, at=none, curve=none, low=math.nan, high=math.nan),)
+        "B",
+        "lower is better",
+        ("", ""),
+        (scored("m" * 60, at=none, curve=none, low=math.nan, high=math.nan),),
     )
     one, four = curves_picture([lines]), curves_picture([lines, dots, lines, dots], title="T")
     assert four.width == 3 * one.width
@@ -240,9 +262,16 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
 
     Image.fromarray(skimage.data.chelsea()).save(tmp_path / "cat.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
-    settings: dict[str, Any] = {"methods": ["grad_cam"], "targets": ["top1"], "chance": False, "out": tmp_path / "out"}
+    settings: dict[str, Any] = {
+        "methods": ["grad_cam"],
+        "targets": ["top1"],
+        "chance": False,
+        "out": tmp_path / "out",
+    }
     metrics = ["average_drop", "deletion:step=25088,output=logit"]
-    status = evaluate_photos([tmp_path / "cat.jpg", tmp_path / "broken.jpg"], metrics=metrics, as_json=True, **settings)
+    status = evaluate_photos(
+        [tmp_path / "cat.jpg", tmp_path / "broken.jpg"], metrics=metrics, as_json=True, **settings
+    )
     assert status == 1
     told = json.loads(capsys.readouterr().out)
     assert [row["metric"] for row in told["rows"]] == metrics
@@ -275,6 +304,13 @@ def test_metrics_are_parsed_with_their_settings() -> None:
 def test_targets_are_called_as_they_were_given() -> None:
     net, x, _ = example()
     model = seewhy.wrap(net, labels=[f"label {i}" for i in range(5)])
-    found = evaluate(model, x, metrics="complexity", targets=["label 3", 2, [0, 1, 2, 3, 4]], chance=(), batch_size=2)
+    found = evaluate(
+        model,
+        x,
+        metrics="complexity",
+        targets=["label 3", 2, [0, 1, 2, 3, 4]],
+        chance=(),
+        batch_size=2,
+    )
     assert [row.target for row in found] == ["label 3", "2", "each image's own"]
     assert [row.result.n for row in found] == [5, 5, 5]

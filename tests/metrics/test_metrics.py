@@ -18,7 +18,15 @@ from torchmetrics import MetricCollection
 import seewhy
 from seewhy.errors import ArgumentTypeError, InputError, TargetError
 from seewhy.methods.catalog import METHODS
-from seewhy.metrics import CHANCES, ChanceMethod, Complexity, MaxSensitivity, MetricResult, Sparsity, chance_maps
+from seewhy.metrics import (
+    CHANCES,
+    ChanceMethod,
+    Complexity,
+    MaxSensitivity,
+    MetricResult,
+    Sparsity,
+    chance_maps,
+)
 from seewhy.metrics.catalog import METRICS
 from seewhy.metrics.intervals import interval_of
 from seewhy.metrics.metric import image_generator
@@ -40,10 +48,17 @@ def test_max_sensitivity_equals_captums_on_the_same_draws() -> None:
     saliency = METHODS["saliency"]
     target = [1, 0, 2]
     found = result_of(
-        MaxSensitivity("saliency", radius=radius, samples=samples), saliency(net, x, target), net, x, target
+        MaxSensitivity("saliency", radius=radius, samples=samples),
+        saliency(net, x, target),
+        net,
+        x,
+        target,
     )
     draws = [image_generator(image, 0) for image in x]
-    step = [torch.stack([(2 * torch.rand(3, 32, 32, generator=g) - 1) * radius for g in draws]) for _ in range(samples)]
+    step = [
+        torch.stack([(2 * torch.rand(3, 32, 32, generator=g) - 1) * radius for g in draws])
+        for _ in range(samples)
+    ]
 
     def explain(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
         return (saliency(net, inputs if isinstance(inputs, Tensor) else inputs[0], target),)
@@ -66,13 +81,18 @@ def test_max_sensitivity_is_zero_for_a_constant_explainer_and_linear_gradients()
     before = ModelState(net)
     fixed = torch.rand(1, 4, 4)
     constant = result_of(
-        MaxSensitivity(lambda model, x, target: fixed.expand(len(x), -1, -1)), fixed.expand(2, -1, -1), net, x
+        MaxSensitivity(lambda model, x, target: fixed.expand(len(x), -1, -1)),
+        fixed.expand(2, -1, -1),
+        net,
+        x,
     )
     assert constant.values.tolist() == [0, 0]
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4))
     small = pictures(2, 8)
     maps = METHODS["saliency"](linear, small, 1)
-    assert result_of(MaxSensitivity("saliency", radius=1.0), maps, linear, small, 1).values.tolist() == [0, 0]
+    assert result_of(
+        MaxSensitivity("saliency", radius=1.0), maps, linear, small, 1
+    ).values.tolist() == [0, 0]
     before.assert_unchanged()
 
 
@@ -97,7 +117,9 @@ def test_max_sensitivity_keeps_the_first_answer_as_target_and_the_layer() -> Non
     assert [target.index for target in asked] == [best, best]
     at = METHODS["grad_cam"](net, x, layer="relu1")
     named = result_of(MaxSensitivity("grad_cam", layer="relu1", samples=1), at, net, x)
-    own = result_of(MaxSensitivity(partial(METHODS["grad_cam"], layer="relu1"), samples=1), at, net, x)
+    own = result_of(
+        MaxSensitivity(partial(METHODS["grad_cam"], layer="relu1"), samples=1), at, net, x
+    )
     np.testing.assert_array_equal(named.values, own.values)
     with pytest.raises(InputError, match="not resized"):
         MaxSensitivity("grad_cam").update(torch.rand(2, 32, 32), net, x)
@@ -145,7 +167,9 @@ def test_complexity_compares_resolutions_at_the_size_of_the_input() -> None:
     x = torch.rand(1, 3, 32, 32)
     coarse, fine = torch.ones(1, 4, 4), torch.ones(1, 32, 32)
     assert result_of(Complexity(), coarse).mean == pytest.approx(math.log(16))
-    assert result_of(Complexity(), coarse, None, x).mean == pytest.approx(result_of(Complexity(), fine).mean)
+    assert result_of(Complexity(), coarse, None, x).mean == pytest.approx(
+        result_of(Complexity(), fine).mean
+    )
 
 
 # what all share
@@ -158,7 +182,9 @@ def test_maps_that_cannot_be_judged_are_left_out_and_counted() -> None:
     maps[3] = -maps[3]
     for found in (
         result_of(Complexity(), maps),
-        result_of(MaxSensitivity(lambda model, x, target: maps.nan_to_num(), samples=1), maps, net, x),
+        result_of(
+            MaxSensitivity(lambda model, x, target: maps.nan_to_num(), samples=1), maps, net, x
+        ),
     ):
         assert found.status == ("ok", "empty", "non_finite", "ok")
         assert np.isnan(found.values).tolist() == [False, True, True, False]
@@ -178,7 +204,9 @@ def test_what_cannot_be_used_is_said_in_one_line() -> None:
     metric = MaxSensitivity("saliency")
     with pytest.raises(ArgumentTypeError, match="maps is a list"):
         metric.update([1], net, x)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"not \(N, h, w\); the map of a single image is map\[None\]"):
+    with pytest.raises(
+        InputError, match=r"not \(N, h, w\); the map of a single image is map\[None\]"
+    ):
         metric.update(torch.rand(8, 8), net, x)
     with pytest.raises(InputError, match="maps has 3 maps for 2 images"):
         metric.update(torch.rand(3, 8, 8), net, x)
@@ -186,7 +214,10 @@ def test_what_cannot_be_used_is_said_in_one_line() -> None:
         metric.update(torch.rand(2, 8, 8))
     with pytest.raises(TargetError, match="is 3 targets"):
         metric.update(torch.rand(2, 8, 8), net, x, "top3")
-    with pytest.raises(InputError, match="has no images yet"), pytest.warns(UserWarning, match="before the ``update``"):
+    with (
+        pytest.raises(InputError, match="has no images yet"),
+        pytest.warns(UserWarning, match="before the ``update``"),
+    ):
         Complexity().compute()
     for wrong in ({"interval": "normal"}, {"leave_out": ["blank"]}):
         with pytest.raises(InputError, match=r"accepted|use 't'"):
@@ -213,7 +244,9 @@ def test_states_merge_pickle_and_reset_and_forward_gives_the_batch() -> None:
 
 
 def test_sync_joins_the_processes() -> None:
-    metric = Complexity(dist_sync_fn=lambda state, group: [state, state], distributed_available_fn=lambda: True)
+    metric = Complexity(
+        dist_sync_fn=lambda state, group: [state, state], distributed_available_fn=lambda: True
+    )
     found = result_of(metric, torch.rand(3, 5, 5))
     assert found.n == 6
     assert found.status == ("ok",) * 6
@@ -223,7 +256,9 @@ def test_sync_joins_the_processes() -> None:
 
 def test_a_collection_keeps_its_metrics_apart() -> None:
     # torchmetrics would share the states of metrics whose first states are equal, as they are of equal maps here
-    apart = MetricCollection({"a": Complexity(), "b": Complexity(interval="bootstrap"), "c": Sparsity()})
+    apart = MetricCollection(
+        {"a": Complexity(), "b": Complexity(interval="bootstrap"), "c": Sparsity()}
+    )
     apart.update(torch.zeros(1, 4, 4))
     apart.update(torch.rand(3, 4, 4))
     found = apart.compute()
@@ -252,7 +287,9 @@ def test_intervals_in_closed_form() -> None:
     ("right", "of", "low", "high"),
     [(8, 10, 0.490, 0.943), (10, 10, 0.722, 1.0), (0, 10, 0.0, 0.278), (1, 1, 0.207, 1.0)],
 )
-def test_wilsons_interval_has_its_published_values(right: int, of: int, low: float, high: float) -> None:
+def test_wilsons_interval_has_its_published_values(
+    right: int, of: int, low: float, high: float
+) -> None:
     values = np.array([1.0] * right + [0.0] * (of - right))
     found = interval_of(values, "wilson")
     assert found == pytest.approx((low, high), abs=5e-4)
@@ -263,7 +300,9 @@ def test_wilsons_interval_has_its_published_values(right: int, of: int, low: flo
 def test_wilsons_interval_covers_shares_near_the_ends_too(share: float) -> None:
     drawn = np.random.default_rng(4)
     counts = drawn.binomial(20, share, 4000)
-    bounds = {k: interval_of(np.repeat([1.0, 0.0], [k, 20 - k]), "wilson") for k in set(counts.tolist())}
+    bounds = {
+        k: interval_of(np.repeat([1.0, 0.0], [k, 20 - k]), "wilson") for k in set(counts.tolist())
+    }
     held = np.mean([bounds[k][0] <= share <= bounds[k][1] for k in counts.tolist()])
     assert 0.92 <= held <= 1
 
@@ -274,7 +313,9 @@ def test_intervals_end_where_values_do() -> None:
     assert high > 1
     assert interval_of(values, "t", limits=(0, 1)) == (low, 1)
     assert interval_of(1 - values, "t", limits=(0, 1)) == (0, pytest.approx(1 - low))
-    with pytest.raises(InputError, match=r"interval='wilson' is of shares, and values reach from 0\.2 to 3;"):
+    with pytest.raises(
+        InputError, match=r"interval='wilson' is of shares, and values reach from 0\.2 to 3;"
+    ):
         interval_of(np.array([0.2, 3.0]), "wilson")
 
 
@@ -285,7 +326,10 @@ def test_metrics_know_what_their_values_lie_between() -> None:
     sparse = Sparsity()
     sparse.update(maps)
     assert sparse.compute().high <= 1
-    limits = {name: METRICS[name]()._limits() for name in ("deletion", "insertion", "average_drop", "road_morf")}
+    limits = {
+        name: METRICS[name]()._limits()
+        for name in ("deletion", "insertion", "average_drop", "road_morf")
+    }
     assert set(limits.values()) == {(0, 1)}
     assert METRICS["deletion"](output="logit")._limits() == (-math.inf, math.inf)
     assert METRICS["road"]()._limits() == (-0.5, 0.5)
@@ -297,7 +341,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say(how: Any, low: float) -> 
     drawn = np.random.default_rng(1)
     held = 0
     for _ in range(400):
-        values = (drawn.random(30) < 0.3).astype(float) if how == "wilson" else drawn.normal(0.3, 2.0, 30)
+        values = (
+            (drawn.random(30) < 0.3).astype(float)
+            if how == "wilson"
+            else drawn.normal(0.3, 2.0, 30)
+        )
         bounds = interval_of(values, how)
         held += bounds[0] <= 0.3 <= bounds[1]
     assert low <= held / 400 <= 0.99
@@ -339,7 +387,9 @@ def test_the_edge_map_is_where_the_picture_changes() -> None:
 
     photo = pictures(1)
     grey = photo[0].mean(0).double().numpy()
-    inside = np.hypot(sobel_h(grey), sobel_v(grey))[1:-1, 1:-1]  # scikit-image leaves the border out
+    inside = np.hypot(sobel_h(grey), sobel_v(grey))[
+        1:-1, 1:-1
+    ]  # scikit-image leaves the border out
     found = chance_maps(photo)["edges"][0, 1:-1, 1:-1]
     np.testing.assert_allclose(found / found.max(), inside / inside.max(), atol=1e-5)
 

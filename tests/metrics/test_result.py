@@ -89,7 +89,9 @@ def test_lightning_logs_metrics(tmp_path_factory: pytest.TempPathFactory) -> Non
         accelerator="cpu",
         default_root_dir=tmp_path_factory.mktemp("lightning"),
     )
-    (said,) = trainer.validate(Module(), torch.utils.data.DataLoader(torch.zeros(1, 1)), verbose=False)
+    (said,) = trainer.validate(
+        Module(), torch.utils.data.DataLoader(torch.zeros(1, 1)), verbose=False
+    )
     metric = Deletion(step=400)
     metric.update(torch.arange(2 * 32 * 32.0).view(2, 32, 32), net, x, 1)
     assert said["deletion"] == said["again"] == pytest.approx(float(metric.compute()), rel=1e-5)

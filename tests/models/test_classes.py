@@ -49,7 +49,11 @@ TEXTS = sorted(map(str, range(12)))  # 0, 1, 10, 11, 2, ...
             ["a", "b", "crane", "crane", "maillot", "maillot, tank suit", "c"],
             tuple(range(7)),
         ),
-        (["thing 1", "thing 2", "thing 3", "x", "y"], ["thing 1", "thing 3", "thing 2", "x", "y"], (0, 2, 1, 3, 4)),
+        (
+            ["thing 1", "thing 2", "thing 3", "x", "y"],
+            ["thing 1", "thing 3", "thing 2", "x", "y"],
+            (0, 2, 1, 3, 4),
+        ),
     ],
 )
 def test_by_name_and_by_number(labels: Any, classes: list[str], expected: tuple[int, ...]) -> None:
@@ -59,8 +63,16 @@ def test_by_name_and_by_number(labels: Any, classes: list[str], expected: tuple[
 @pytest.mark.parametrize(
     ("labels", "classes", "says"),
     [
-        (["red", "green", "azure"], ["red", "green", "blue"], "has no class 'blue' of things; .*classes="),
-        (["a", "green", "c"], ["red", "green", "blue"], r"has no class 'red' of things \(nor 1 others\)"),
+        (
+            ["red", "green", "azure"],
+            ["red", "green", "blue"],
+            "has no class 'blue' of things; .*classes=",
+        ),
+        (
+            ["a", "green", "c"],
+            ["red", "green", "blue"],
+            r"has no class 'red' of things \(nor 1 others\)",
+        ),
         (None, ["red", "green"], "has no names, and so no class 'red'"),
         (None, ["1", "2", "3"], "has no names, and so no class '1'"),  # from 0 or from 1
         (None, ["1", "01"], "no class '1'"),
@@ -77,9 +89,15 @@ def test_what_is_asked_for(labels: Any, classes: list[str], says: str) -> None:
 
 
 def test_given_by_number_or_by_name() -> None:
-    assert found(["a", "b", "c"], ["red", "green", "blue"], {"red": 2, "Green": "A", "blue": 1}) == (2, 0, 1)
+    assert found(
+        ["a", "b", "c"], ["red", "green", "blue"], {"red": 2, "Green": "A", "blue": 1}
+    ) == (2, 0, 1)
     assert found(None, ["1", "2"], {"1": 0, "2": 1}) == (0, 1)
-    assert found(["cat", "dog"], ["poodle", "dachshund", "cat"], {"poodle": 1, "dachshund": 1}) == (1, 1, 0)
+    assert found(["cat", "dog"], ["poodle", "dachshund", "cat"], {"poodle": 1, "dachshund": 1}) == (
+        1,
+        1,
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,11 +155,20 @@ def test_an_estimator_says_its_classes(classes: Any, expected: tuple[str, ...] |
 
 def test_a_class_of_an_estimator_is_the_column_of_its_name() -> None:
     model, x = seewhy.wrap(Estimator(np.array([1, 2, 3])), takes="array"), torch.rand(1, 3, 4, 4)
-    how: dict[str, Any] = {"methods": "occlusion", "options": {"occlusion": {"window": 2, "stride": 2}}}
-    assert [a.labels[0] for a in seewhy.explain(model, x, targets=["2", 2, "top1"], **how)] == ["2", "3", "1"]
+    how: dict[str, Any] = {
+        "methods": "occlusion",
+        "options": {"occlusion": {"window": 2, "stride": 2}},
+    }
+    assert [a.labels[0] for a in seewhy.explain(model, x, targets=["2", 2, "top1"], **how)] == [
+        "2",
+        "3",
+        "1",
+    ]
     one = seewhy.wrap(Deciding(), takes="array")
     assert one.labels == ("ill",)
-    assert seewhy.explain(one, x, targets="ill", **how)[0].scores[0] == pytest.approx(float(x.mean()))
+    assert seewhy.explain(one, x, targets="ill", **how)[0].scores[0] == pytest.approx(
+        float(x.mean())
+    )
 
 
 def configured(id2label: Any) -> nn.Module:
@@ -157,7 +184,10 @@ def test_names_by_column_of_a_config() -> None:
     assert seewhy.wrap(configured(None)).labels is None
     with pytest.raises(ModelError, match="leaves out column 1"):
         seewhy.wrap(configured({0: "a", 2: "b"}))
-    assert seewhy.wrap(configured({0: "a", 2: "b"}), labels={"0": "x", "1": "y"}).labels == ("x", "y")
+    assert seewhy.wrap(configured({0: "a", 2: "b"}), labels={"0": "x", "1": "y"}).labels == (
+        "x",
+        "y",
+    )
 
 
 def test_a_module_that_says_how_many_classes_it_has() -> None:
@@ -174,7 +204,9 @@ def test_a_module_that_says_how_many_classes_it_has() -> None:
 
 
 def test_data_in_the_classes_of_a_model() -> None:
-    model, nameless = (seewhy.wrap(nn.Identity(), labels=labels) for labels in (["blue", "red"], None))
+    model, nameless = (
+        seewhy.wrap(nn.Identity(), labels=labels) for labels in (["blue", "red"], None)
+    )
     data = Named(["red", "blue"])
     data.names, data.labels = ["a", "b", "c"], [(0,), (1,), (0,)]
     found = in_classes_of(model, data)

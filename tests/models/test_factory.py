@@ -119,13 +119,17 @@ def test_functions_classes_and_modules_are_models(net: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["wrapped", "ready"])
-def test_what_is_a_model_stays_one_and_what_is_given_comes_before_it(net: str, tmp_path: Path, path: str) -> None:
+def test_what_is_a_model_stays_one_and_what_is_given_comes_before_it(
+    net: str, tmp_path: Path, path: str
+) -> None:
     model = load(f"{net}:{path}")
     assert (model.name, model.labels, model.gives) == ("mine", ("cat", "dog"), "score")
     assert model.preprocess == sys.modules[net].ready.preprocess
     (tmp_path / "names.txt").write_text("tea\ncoffee\n")
     with pytest.warns(SeewhyWarning):
-        other = seewhy.load_model(f"{net}:{path}", labels=tmp_path / "names.txt", preprocess=seewhy.IMAGENET)
+        other = seewhy.load_model(
+            f"{net}:{path}", labels=tmp_path / "names.txt", preprocess=seewhy.IMAGENET
+        )
     assert other.labels == ("tea", "coffee")
     assert other.preprocess == seewhy.IMAGENET
     assert other.gives == "score"
@@ -137,7 +141,9 @@ def test_a_callable_is_a_black_box(net: str) -> None:
     assert torch.equal(model(x), x.mean((2, 3))[:, :2])
 
 
-def test_a_file_is_named_by_its_path_and_finds_what_lies_beside_it(net: str, tmp_path: Path) -> None:
+def test_a_file_is_named_by_its_path_and_finds_what_lies_beside_it(
+    net: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "some where"
     folder.mkdir()
     (folder / f"{net}_beside.py").write_text("CLASSES = 5\n")
@@ -155,7 +161,10 @@ def test_weights_come_from_a_file(net: str, tmp_path: Path, suffix: str, prefix:
     load(f"{net}:make")
     torch.manual_seed(3)
     other = sys.modules[net].Net()
-    file, state = tmp_path / f"w@1.{suffix}", {prefix + key: value for key, value in other.state_dict().items()}
+    file, state = (
+        tmp_path / f"w@1.{suffix}",
+        {prefix + key: value for key, value in other.state_dict().items()},
+    )
     if suffix == "safetensors":
         save_file(state, file)
     else:
@@ -179,19 +188,33 @@ def test_a_part_that_is_called_module_keeps_its_name(net: str, tmp_path: Path) -
         ("mak", "has no 'mak'; did you mean 'make'?"),
         ("Net.mkae", "has no 'mkae'; did you mean 'make'?"),
         ("zzz", "has no 'zzz'; it has Net, Wrapper, make, wrapped"),
-        ("sized", "needs the arguments classes; give a function without any, such as: def make(): return sized(...)"),
+        (
+            "sized",
+            "needs the arguments classes; give a function without any, such as: def make(): return sized(...)",
+        ),
         ("Net.forward", "needs the arguments self, x"),
-        ("nothing", "gives a NoneType; it should return an nn.Module, a seewhy.Model or a callable"),
+        (
+            "nothing",
+            "gives a NoneType; it should return an nn.Module, a seewhy.Model or a callable",
+        ),
         ("forgot", "gives the class Net; it should return"),
         ("pair", "gives a tuple; it should return"),
         ("leaves", "raised SystemExit: 2 ("),
         ("make@nowhere.pt", "weights file 'nowhere.pt' does not exist"),
-        ("make@other.pt", "do not fit Net: of its tensors 4 are missing (conv.bias, conv.weight ...) and 1 are not"),
+        (
+            "make@other.pt",
+            "do not fit Net: of its tensors 4 are missing (conv.bias, conv.weight ...) and 1 are not",
+        ),
         ("make@wide.pt", "2 have another shape (fc.weight is (3, 4), the model's (2, 4))"),
-        ("box@wide.pt", "do not fit BlackBox: of its tensors 4 are not the model's (conv.bias, conv.weight ...)"),
+        (
+            "box@wide.pt",
+            "do not fit BlackBox: of its tensors 4 are not the model's (conv.bias, conv.weight ...)",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_factory_is_said_in_one_line(net: str, tmp_path: Path, path: str, said: str) -> None:
+def test_what_is_wrong_with_a_factory_is_said_in_one_line(
+    net: str, tmp_path: Path, path: str, said: str
+) -> None:
     torch.save({"x": torch.zeros(2)}, tmp_path / "other.pt")
     torch.save(seewhy.load_model(f"{net}:three").module.state_dict(), tmp_path / "wide.pt")
     assert said in refusal(f"{net}:{path}")
@@ -210,20 +233,30 @@ def test_an_error_of_the_factory_has_its_line(net: str) -> None:
     [
         ("import torch\n1 / 0\n", "cannot be imported: ZeroDivisionError: division by zero ("),
         ("def make(:\n", "cannot be imported: SyntaxError: invalid syntax ("),
-        ("import nowhere_to_be_found\n", "cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_"),
+        (
+            "import nowhere_to_be_found\n",
+            "cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_",
+        ),
         ("raise SystemExit(0)\n", "cannot be imported: SystemExit: 0 ("),
     ],
 )
-def test_a_module_that_fails_says_why_and_where(net: str, tmp_path: Path, text: str, said: str) -> None:
+def test_a_module_that_fails_says_why_and_where(
+    net: str, tmp_path: Path, text: str, said: str
+) -> None:
     (tmp_path / f"{net}_bad.py").write_text(text)
     found = refusal(f"{net}_bad:make")
     assert said in found
     assert f"{net}_bad.py, line {1 + text.startswith('import torch')}" in found
 
 
-def test_a_module_that_is_not_there_runs_nothing_and_says_where_it_was_looked_for(net: str, tmp_path: Path) -> None:
+def test_a_module_that_is_not_there_runs_nothing_and_says_where_it_was_looked_for(
+    net: str, tmp_path: Path
+) -> None:
     said = refusal(f"{net}x:make")  # a warning would be an error here
-    assert f"no module '{net}x' in the current directory '{tmp_path}' or installed; did you mean '{net}'?" in said
+    assert (
+        f"no module '{net}x' in the current directory '{tmp_path}' or installed; did you mean '{net}'?"
+        in said
+    )
     assert "did you mean 'timm'?" in refusal("tim:resnet18")
     assert "does not exist" in refusal("nowhere/net.py:make")
     (tmp_path / "net-2.py").write_text(NET)
@@ -262,7 +295,9 @@ def test_a_file_that_another_module_hides_is_not_taken_for_it(net: str, tmp_path
         ("a/b:make", None),
     ],
 )
-def test_what_is_a_factory_and_what_is_none(spec: str, read: tuple[str, str, str | None] | None) -> None:
+def test_what_is_a_factory_and_what_is_none(
+    spec: str, read: tuple[str, str, str | None] | None
+) -> None:
     found = read_factory(spec)
     assert (found and (found.place, found.path, found.weights)) == read
 

@@ -45,7 +45,9 @@ def test_the_embedded_model_knows_its_labels_and_is_ready(embedded: seewhy.Model
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 @pytest.mark.parametrize("classes", [1000, 7])
-def test_local_weights_are_loaded_whatever_their_classes(tmp_path: Path, suffix: str, classes: int) -> None:
+def test_local_weights_are_loaded_whatever_their_classes(
+    tmp_path: Path, suffix: str, classes: int
+) -> None:
     import timm
 
     torch.manual_seed(1)
@@ -90,7 +92,10 @@ def test_transformers_models_load_from_a_folder(tmp_path: Path) -> None:
     model = load_model(f"hf:{tmp_path}")
     assert model.labels == ("cat", "dog", "tea")
     explanation = seewhy.explain(model, skimage.data.chelsea(), targets="dog")
-    assert explanation[0].layer in ("vit.layers.1.layernorm_before", "vit.encoder.layer.1.layernorm_before")  # v5, v4
+    assert explanation[0].layer in (
+        "vit.layers.1.layernorm_before",
+        "vit.encoder.layer.1.layernorm_before",
+    )  # v5, v4
     assert explanation[0].map.shape == (1, 4, 4)
     assert explanation[0].labels == ("dog",)
 
@@ -100,7 +105,10 @@ def test_transformers_models_load_from_a_folder(tmp_path: Path) -> None:
     [
         ("resnet50", "did you mean 'timm:resnet50'"),
         ("timm:resnet5o", "timm has no model 'resnet5o'; did you mean 'resnet50'"),
-        ("torchvision:vgg61", "torchvision has no classifier 'vgg61'; did you mean 'vgg16'|'vgg19'"),
+        (
+            "torchvision:vgg61",
+            "torchvision has no classifier 'vgg61'; did you mean 'vgg16'|'vgg19'",
+        ),
         ("keras:vgg16", "model 'keras:vgg16' is not known"),
         ("timm:", "model 'timm:' is not known"),
         ("timm:resnet18@nowhere.pt", "weights file 'nowhere.pt' does not exist"),
@@ -142,7 +150,9 @@ def test_without_a_network_the_error_is_one_quick_line(
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     monkeypatch.setattr("seewhy.models.families.getproxies", dict)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match="no network to download it; give local weights as") as raised:
+    with pytest.raises(
+        ModelError, match="no network to download it; give local weights as"
+    ) as raised:
         load_model(spec)
     assert "\n" not in str(raised.value)
     assert "Retrying" not in capfd.readouterr().err
@@ -169,9 +179,13 @@ def test_wrap_reads_what_models_say_of_themselves_and_checks_labels() -> None:
 
 
 def test_a_plain_module_explains_tensors_and_asks_for_a_preprocessing_for_photos() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
     assert seewhy.explain(net, torch.rand(2, 3, 16, 16))[0].map.shape[0] == 2
-    with pytest.raises(ModelError, match=r"does not say how photos become its input; wrap it: seewhy\.wrap"):
+    with pytest.raises(
+        ModelError, match=r"does not say how photos become its input; wrap it: seewhy\.wrap"
+    ):
         seewhy.explain(net, skimage.data.chelsea())
     wrapped = seewhy.wrap(net, preprocess=seewhy.IMAGENET)
     assert seewhy.explain(wrapped, skimage.data.chelsea())[0].image_size == (224, 224)

@@ -28,7 +28,10 @@ class Runs:
         ({"a": 1}, "holds no tensors"),
         ({}, "holds no tensors"),
         (None, "holds a NoneType, not tensors by name"),
-        ({"w": torch.zeros(2, dtype=torch.complex64)}, "holds complex numbers ('w'); give real ones"),
+        (
+            {"w": torch.zeros(2, dtype=torch.complex64)},
+            "holds complex numbers ('w'); give real ones",
+        ),
         ({"state_dict": [torch.zeros(2)]}, "holds no tensors"),
     ],
 )
@@ -41,7 +44,9 @@ def test_what_is_no_state_dict(tmp_path: Path, held: object, said: str, zipped: 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("data", [b"hello, these are words\n", b"", b"\x89PNG\r\n\x1a\n", b"x" * 300])
+@pytest.mark.parametrize(
+    "data", [b"hello, these are words\n", b"", b"\x89PNG\r\n\x1a\n", b"x" * 300]
+)
 def test_what_is_no_file_of_torch(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "w.pt").write_bytes(data)
     with pytest.raises(ModelError, match=r"state dict: it is no file that torch\.save wrote"):

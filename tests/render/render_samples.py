@@ -66,8 +66,21 @@ def many(label: str = "tabby cat") -> list[Attribution]:
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     return [
         attribution(bump(), label=label),
-        attribution(bump(9) - 0.4, signed=True, title="Layer relevance", layer="features." * 8 + "conv2", label=label),
-        attribution(pixels.sum(1), signed=True, pixels=pixels, title="Guided", method="guided_backprop", label=label),
+        attribution(
+            bump(9) - 0.4,
+            signed=True,
+            title="Layer relevance",
+            layer="features." * 8 + "conv2",
+            label=label,
+        ),
+        attribution(
+            pixels.sum(1),
+            signed=True,
+            pixels=pixels,
+            title="Guided",
+            method="guided_backprop",
+            label=label,
+        ),
         attribution(torch.zeros(1, 7, 7), title="LIME", layer=None, label=label),
         attribution(torch.full((1, 7, 7), float("inf")), title="RISE", layer=None, label=label),
     ]

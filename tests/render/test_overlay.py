@@ -16,14 +16,23 @@ from render_samples import PREDICTIONS, attribution, bump, chroma, numbers, phot
 from seewhy.data.preprocess import Placement
 from seewhy.errors import InputError
 from seewhy.maps.attribution import Attribution
-from seewhy.render import STYLES, attribution_picture, color_bar, default_style, explanation_sheet, seen_picture
+from seewhy.render import (
+    STYLES,
+    attribution_picture,
+    color_bar,
+    default_style,
+    explanation_sheet,
+    seen_picture,
+)
 
 
 @pytest.mark.parametrize("style", [None, *STYLES])
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (400, 20), (3, 200), (1, 1)])
 def test_picture_has_the_photos_size(style: str | None, size: tuple[int, int]) -> None:
     picture = photo(*size)
-    drawn = attribution_picture(attribution(bump() - 0.3, signed=True), 0, picture, whole(picture), style=style)
+    drawn = attribution_picture(
+        attribution(bump() - 0.3, signed=True), 0, picture, whole(picture), style=style
+    )
     assert drawn.size == size
     assert drawn.mode == "RGB"
 
@@ -40,7 +49,9 @@ def test_jet_is_the_papers_formula() -> None:
 
 def test_heat_stands_out_and_cold_leaves_the_photo() -> None:
     picture = Image.new("RGB", (80, 80), (120, 120, 120))
-    drawn = attribution_picture(attribution(bump(14, x=0.25, y=0.25, width=0.08)), 0, picture, whole(picture))
+    drawn = attribution_picture(
+        attribution(bump(14, x=0.25, y=0.25, width=0.08)), 0, picture, whole(picture)
+    )
     assert chroma(drawn)[:40, :40].max() > 80
     assert chroma(drawn)[40:, 40:].max() <= 2
     assert numbers(drawn)[20, 20].mean() > numbers(drawn)[60, 60].mean()
@@ -63,7 +74,10 @@ def test_default_styles() -> None:
     assert default_style(attribution(bump(), signed=True), 0) == "heatmap"
     assert default_style(attribution(bump() - 0.5), 0) == "heatmap"
     pixels = torch.randn(1, 3, 64, 64)
-    assert default_style(attribution(pixels.sum(1), signed=True, pixels=pixels, style="grey"), 0) == "grey"
+    assert (
+        default_style(attribution(pixels.sum(1), signed=True, pixels=pixels, style="grey"), 0)
+        == "grey"
+    )
 
 
 def test_grey_is_neutral_at_zero() -> None:
@@ -76,7 +90,9 @@ def test_grey_is_neutral_at_zero() -> None:
     assert (drawn[30, 30] == 128).all()
     assert tuple(drawn[30, 80]) == (255, 128, 128)
     assert (drawn[30, 3] <= 1).all()
-    flat = numbers(attribution_picture(attribution(bump(8)), 0, picture, whole(picture), style="grey"))
+    flat = numbers(
+        attribution_picture(attribution(bump(8)), 0, picture, whole(picture), style="grey")
+    )
     assert (np.ptp(flat, axis=2) == 0).all()
     assert flat.min() >= 128
 
@@ -93,8 +109,14 @@ def test_mask_keeps_the_half() -> None:
 def test_map_is_flat_tiles() -> None:
     picture = photo(80, 40)
     field = torch.tensor([[[0.0, 1.0], [0.5, 0.25]]])
-    drawn = numbers(attribution_picture(attribution(field), 0, picture, whole(picture), style="map", colormap="gray"))
-    assert [len(np.unique(tile)) for tile in (drawn[:20, :40], drawn[:20, 40:], drawn[20:, :40])] == [1, 1, 1]
+    drawn = numbers(
+        attribution_picture(
+            attribution(field), 0, picture, whole(picture), style="map", colormap="gray"
+        )
+    )
+    assert [
+        len(np.unique(tile)) for tile in (drawn[:20, :40], drawn[:20, 40:], drawn[20:, :40])
+    ] == [1, 1, 1]
     assert drawn[0, 0, 0] == 0
     assert drawn[0, 79, 0] == 255
     assert abs(drawn[39, 0, 0] - 128) <= 1
@@ -112,7 +134,10 @@ def test_what_the_model_did_not_see_is_grey(style: str) -> None:
     assert chroma(drawn)[outside].max() <= 1
     frame = numbers(drawn)[:, 30, 0]
     assert {0, 255} <= set(frame.tolist())  # dashes
-    assert numbers(seen_picture(picture, placement))[30, 60].tolist() == numbers(picture)[30, 60].tolist()
+    assert (
+        numbers(seen_picture(picture, placement))[30, 60].tolist()
+        == numbers(picture)[30, 60].tolist()
+    )
 
 
 def test_box_beyond_the_photo_and_uncut_photos_have_no_frame() -> None:
@@ -121,14 +146,21 @@ def test_box_beyond_the_photo_and_uncut_photos_have_no_frame() -> None:
     assert numbers(seen_picture(picture, padded)).tolist() == numbers(picture).tolist()
     drawn = attribution_picture(attribution(bump()), 0, picture, padded)
     assert drawn.size == picture.size
-    at_top = attribution(torch.tensor([[[1.0]] + [[0.0]] * 17]))  # only in the padding above the photo
+    at_top = attribution(
+        torch.tensor([[[1.0]] + [[0.0]] * 17])
+    )  # only in the padding above the photo
     notice = attribution_picture(at_top, 0, picture, padded)
     assert chroma(notice).max() <= 8
 
 
 @pytest.mark.parametrize(
     "field",
-    [torch.zeros(1, 7, 7), -torch.ones(1, 7, 7), torch.ones(1, 7, 7), torch.full((1, 7, 7), float("nan"))],
+    [
+        torch.zeros(1, 7, 7),
+        -torch.ones(1, 7, 7),
+        torch.ones(1, 7, 7),
+        torch.full((1, 7, 7), float("nan")),
+    ],
     ids=["zero", "negative", "constant", "nan"],
 )
 @pytest.mark.parametrize("style", STYLES)
@@ -147,7 +179,9 @@ def test_statuses_have_different_words_at_any_size() -> None:
     zero, constant = attribution(torch.zeros(1, 3, 3)), attribution(torch.ones(1, 3, 3))
     for size in ((300, 200), (40, 40), (60, 900), (900, 30)):
         picture = photo(*size)
-        first, second = (numbers(attribution_picture(a, 0, picture, whole(picture))) for a in (zero, constant))
+        first, second = (
+            numbers(attribution_picture(a, 0, picture, whole(picture))) for a in (zero, constant)
+        )
         assert (first != second).any(), size
     for size in ((1, 1), (4, 3), (2, 50)):
         picture = photo(*size)
@@ -185,7 +219,9 @@ def test_superpixels_for_and_against_are_outlined_and_the_rest_is_dim() -> None:
     field = torch.zeros(1, 6, 6)
     field[0, :3, :3], field[0, 3:, 3:], field[0, 0, 5] = 1.0, -2.0, 0.0
     drawn = numbers(
-        attribution_picture(attribution(field, signed=True, style="superpixels"), 0, picture, whole(picture))
+        attribution_picture(
+            attribution(field, signed=True, style="superpixels"), 0, picture, whole(picture)
+        )
     )
     assert (drawn[15, 15] == 100).all()  # inside: the photo
     assert (drawn[15, 45] < 50).all()  # of no weight: dim
@@ -199,7 +235,11 @@ def test_superpixels_for_and_against_are_outlined_and_the_rest_is_dim() -> None:
 def test_sure_is_white_above_the_interval_and_needs_one() -> None:
     picture = photo(60, 60)
     field = torch.tensor([[[1.0, 0.2], [-1.0, 0.3]]])
-    drawn = numbers(attribution_picture(attribution(field, signed=True), 0, picture, whole(picture), style="sure"))
+    drawn = numbers(
+        attribution_picture(
+            attribution(field, signed=True), 0, picture, whole(picture), style="sure"
+        )
+    )
     assert drawn[::30, ::30, 0].tolist() == [[255, 0], [0, 255]]
     without = dataclasses.replace(attribution(field), interval=None)
     with pytest.raises(InputError, match="'sure' needs a map with an interval"):
@@ -213,7 +253,11 @@ def test_noise_is_smoothed_and_superpixels_are_not() -> None:
     tiles = torch.rand(1, 8, 8, generator=generator).repeat_interleave(8, 1).repeat_interleave(8, 2)
 
     def jump(found: Attribution) -> float:
-        drawn = numbers(attribution_picture(found, 0, picture, whole(picture), style="jet", colormap="gray", opacity=1))
+        drawn = numbers(
+            attribution_picture(
+                found, 0, picture, whole(picture), style="jet", colormap="gray", opacity=1
+            )
+        )
         return float(np.abs(np.diff(drawn[..., 0], axis=1)).max())
 
     assert jump(noise) < 230
@@ -225,7 +269,9 @@ def test_inputs_stay_as_they_are() -> None:
     picture, field = photo(), bump(64)
     before, kept = numbers(picture), field.clone()
     for style in STYLES:
-        attribution_picture(attribution(field, signed=True), 0, picture, whole(picture), style=style)
+        attribution_picture(
+            attribution(field, signed=True), 0, picture, whole(picture), style=style
+        )
     assert (numbers(picture) == before).all()
     assert (field == kept).all()
 

@@ -43,7 +43,14 @@ class Page(HTMLParser):
 
 def report(label: str = "tabby cat") -> str:
     pages = [
-        ReportPage(photo(), f"{label}.png", Placement((60, 90), (15, 0, 75, 60)), PREDICTIONS, many(label), 0),
+        ReportPage(
+            photo(),
+            f"{label}.png",
+            Placement((60, 90), (15, 0, 75, 60)),
+            PREDICTIONS,
+            many(label),
+            0,
+        ),
         ReportPage(photo(30, 200), "tall.png", whole(photo(30, 200)), [], [], 0),
     ]
     return html_report(pages, title=f"A report on {label}", model_name=label, notes=[label])
@@ -56,19 +63,31 @@ def test_report_parses_and_stands_alone() -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(pictures) >= 6
     assert all((p["src"] or "").startswith("data:image/") and p["alt"] for p in pictures)
-    assert not re.search(r"https?:|//[a-z]|@import|<link|srcset", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    assert not re.search(
+        r"https?:|//[a-z]|@import|<link|srcset", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    )
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
 
 
 def test_report_says_what_people_need() -> None:
     page = Page(report())
-    for words in ("tabby cat", "43 %", "Grad-CAM · layer4", "How to read it", "What it cannot say", "2 photos"):
+    for words in (
+        "tabby cat",
+        "43 %",
+        "Grad-CAM · layer4",
+        "How to read it",
+        "What it cannot say",
+        "2 photos",
+    ):
         assert words in page.text
     assert maps.STATUS_MEANINGS["empty"] in page.text
     assert maps.STATUS_MEANINGS["non_finite"] in page.text
     alts = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
-    assert any("Grad-CAM · layer4 for tabby cat 43 %: the strongest evidence lies in the centre" in alt for alt in alts)
+    assert any(
+        "Grad-CAM · layer4 for tabby cat 43 %: the strongest evidence lies in the centre" in alt
+        for alt in alts
+    )
 
 
 def test_report_escapes() -> None:
@@ -87,7 +106,8 @@ def test_report_of_nothing() -> None:
 def test_every_family_has_its_limits() -> None:
     families = [*get_args(Family), None]
     told = [
-        reading.cannot_say(dataclasses.replace(attribution(torch.ones(1, 2, 2)), family=family)) for family in families
+        reading.cannot_say(dataclasses.replace(attribution(torch.ones(1, 2, 2)), family=family))
+        for family in families
     ]
     assert len(set(told)) == len(families)
     assert all(words.endswith(".") for words in told)
@@ -101,6 +121,10 @@ def test_sampled_maps_say_how_far_they_can_be_trusted() -> None:
     assert reading.trust_words(found, 0) == "1,600 samples; its error is 10% of its signal"
     said = "400 samples; a linear model has 30% of the score's variance; the model is not locally linear"
     assert reading.trust_words(found, 1) == said
-    assert reading.trust_words(found, 2) == reading.trust_words(attribution(torch.rand(1, 4, 4)), 0) == ""
+    assert (
+        reading.trust_words(found, 2)
+        == reading.trust_words(attribution(torch.rand(1, 4, 4)), 0)
+        == ""
+    )
     page = ReportPage(photo(), "cat.jpg", whole(photo()), PREDICTIONS, [found], 1)
     assert "not locally linear" in html_report([page], title="Why?", model_name="net")

@@ -42,7 +42,10 @@ def test_grid_of_methods_and_targets() -> None:
 
 
 def test_peak_in_words() -> None:
-    words = [reading.where_words(attribution(bump(9, x=x, y=y)), 0) for x, y in ((0.1, 0.1), (0.5, 0.5), (0.9, 0.5))]
+    words = [
+        reading.where_words(attribution(bump(9, x=x, y=y)), 0)
+        for x, y in ((0.1, 0.1), (0.5, 0.5), (0.9, 0.5))
+    ]
     assert words == ["upper left", "centre", "right"]
 
 
@@ -51,7 +54,9 @@ def test_peak_in_words() -> None:
 def test_sheets_of_any_shape(size: tuple[int, int], targets: int) -> None:
     picture = photo(*size)
     found = [
-        attribution(a.map, title=a.title, layer=a.layer, signed=a.signed, target=str(t), label=f"{t} {LONG}")
+        attribution(
+            a.map, title=a.title, layer=a.layer, signed=a.signed, target=str(t), label=f"{t} {LONG}"
+        )
         for a in many()
         for t in range(targets)
     ]

@@ -34,7 +34,9 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
                 warnings.showwarning = _tell_warning
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
         sys.stdout.flush()
-        return _interrupted() if status == 130 else status or 0  # newer typer returns 130, older raises Abort
+        return (
+            _interrupted() if status == 130 else status or 0
+        )  # newer typer returns 130, older raises Abort
     except typer.Exit as leaving:
         return int(leaving.exit_code)
     except InterruptError as error:
@@ -52,13 +54,17 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         if debug:
             raise
         if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
-            said = error.format_message()  # nothing where there was no argument, and the help was printed
+            said = (
+                error.format_message()
+            )  # nothing where there was no argument, and the help was printed
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "seewhy"
             return _fail(f"{said} ('{command} --help' lists what there is)") if said else 1
         if isinstance(error, OSError) and error.strerror:
             where = f"'{error.filename}'" if error.filename else "a file"
-            return _fail(f"{where} cannot be read or written: {error.strerror}; check its rights, and the disk's room")
+            return _fail(
+                f"{where} cannot be read or written: {error.strerror}; check its rights, and the disk's room"
+            )
         said = str(error).strip().splitlines() or [""]
         return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
 

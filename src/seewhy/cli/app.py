@@ -73,7 +73,9 @@ def explain(
     fuse: FuseOption = None,
     style: StyleOption = None,
     out: OutOption = Path("seewhy-out"),
-    report: Annotated[bool, typer.Option("--report", help="Also write report.html, one page to look at.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html, one page to look at.")
+    ] = False,
     ledger: LedgerOption = False,
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
@@ -84,9 +86,20 @@ def explain(
     as_json: JsonOption = False,
 ) -> int:
     """Explains what a model says of your photos."""
-    methods = checked(method, option, targets=target, model=model, labels=labels, device=device, style=style)
-    how: dict[str, Any] = {"device": device, "labels": labels, "batch_size": batch_size, "as_json": as_json}
-    how |= {"trust_paths": trust_paths, "max_pixels": max_pixels, "fuse": asked_fuse(fuse, methods, layer)}
+    methods = checked(
+        method, option, targets=target, model=model, labels=labels, device=device, style=style
+    )
+    how: dict[str, Any] = {
+        "device": device,
+        "labels": labels,
+        "batch_size": batch_size,
+        "as_json": as_json,
+    }
+    how |= {
+        "trust_paths": trust_paths,
+        "max_pixels": max_pixels,
+        "fuse": asked_fuse(fuse, methods, layer),
+    }
     from .explain import explain_photos
 
     return explain_photos(
@@ -107,18 +120,26 @@ def explain(
 @app.command()
 def evaluate(
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Pictures, or folders of them.", show_default=False, parser=path_of)
+        list[Path] | None,
+        typer.Argument(help="Pictures, or folders of them.", show_default=False, parser=path_of),
     ] = None,
     task: Annotated[
-        str, typer.Option(help="faithfulness, of photos; or localisation, over --data with boxes or masks.")
+        str,
+        typer.Option(
+            help="faithfulness, of photos; or localisation, over --data with boxes or masks."
+        ),
     ] = "faithfulness",
     data: Annotated[str | None, DATA_OPTION] = None,
     split: Annotated[str, typer.Option(help="Of the data: train, val or test.")] = "test",
     validation: Annotated[
-        str | None, typer.Option(help="The split on which localisation thresholds are fitted.", show_default="none")
+        str | None,
+        typer.Option(
+            help="The split on which localisation thresholds are fitted.", show_default="none"
+        ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Of the data, at most so many pictures.", show_default="all")
+        int | None,
+        typer.Option(min=1, help="Of the data, at most so many pictures.", show_default="all"),
     ] = None,
     rule: RuleOption = "cam2016",
     model: ModelOption = "efficientnet_lite0",
@@ -126,15 +147,19 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", help="One or more, as deletion or deletion:step=1792,output=logit.", show_default="the task's"
+            "--metric",
+            help="One or more, as deletion or deletion:step=1792,output=logit.",
+            show_default="the task's",
         ),
     ] = None,
     target: TargetsOption = None,
     layer: LayersOption = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the table and the curves go.")] = Path(
-        "seewhy-evaluation"
-    ),
-    chance: Annotated[bool, typer.Option(help="Also score maps that know nothing of the model.")] = True,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the table and the curves go.")
+    ] = Path("seewhy-evaluation"),
+    chance: Annotated[
+        bool, typer.Option(help="Also score maps that know nothing of the model.")
+    ] = True,
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
@@ -145,7 +170,9 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> int:
     """Scores how faithful methods' maps are, or how well they localise, beside maps that know nothing of the model."""
-    methods = checked(method, option, targets=target, model=model, labels=labels, device=device, rule=rule)
+    methods = checked(
+        method, option, targets=target, model=model, labels=labels, device=device, rule=rule
+    )
     check_metrics(metric or [])
     shared: dict[str, Any] = {
         "model": model,
@@ -165,7 +192,9 @@ def evaluate(
         from .evaluate_data import evaluate_data
 
         if photos or target:
-            raise typer.BadParameter("localisation scores the true classes of --data, and takes no photos or targets")
+            raise typer.BadParameter(
+                "localisation scores the true classes of --data, and takes no photos or targets"
+            )
         return evaluate_data(
             data or "scenes",
             split=split,
@@ -182,9 +211,12 @@ def evaluate(
         raise typer.BadParameter("use 'faithfulness' or 'localisation'", param_hint="'--task'")
     if not photos or data:
         raise typer.BadParameter(
-            "give photos for --task faithfulness, or --data for --task localisation", param_hint="'PHOTOS'"
+            "give photos for --task faithfulness, or --data for --task localisation",
+            param_hint="'PHOTOS'",
         )
-    return evaluate_photos(photos, metrics=metric or ["insertion", "deletion"], targets=target or ["top1"], **shared)
+    return evaluate_photos(
+        photos, metrics=metric or ["insertion", "deletion"], targets=target or ["top1"], **shared
+    )
 
 
 @app.command()
@@ -196,10 +228,13 @@ def localize(
     layer: LayersOption = None,
     rule: RuleOption = "cam2016",
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the map's scale, instead of the rule's.")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the map's scale, instead of the rule's."),
     ] = None,
     every: Annotated[bool, typer.Option("--every", help="Boxes around all components.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where pictures and boxes.json go.")] = Path("seewhy-boxes"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where pictures and boxes.json go.")
+    ] = Path("seewhy-boxes"),
     option: MethodOptions = None,
     device: DeviceOption = "cpu",
     labels: LabelsOption = None,
@@ -209,10 +244,17 @@ def localize(
     as_json: JsonOption = False,
 ) -> int:
     """Draws and prints boxes around what a map marks."""
-    methods = checked(method, option, targets=target, model=model, labels=labels, device=device, rule=rule)
+    methods = checked(
+        method, option, targets=target, model=model, labels=labels, device=device, rule=rule
+    )
     from .localize import localize_photos
 
-    how: dict[str, Any] = {"device": device, "labels": labels, "batch_size": batch_size, "as_json": as_json}
+    how: dict[str, Any] = {
+        "device": device,
+        "labels": labels,
+        "batch_size": batch_size,
+        "as_json": as_json,
+    }
     how |= {"trust_paths": trust_paths, "max_pixels": max_pixels}
     return localize_photos(
         photos,
@@ -234,27 +276,46 @@ def train(
     data: Annotated[str, DATA_OPTION] = "scenes",
     val: Annotated[
         str | None,
-        typer.Option("--val", help="Data whose split 'val' is held back; 'none' holds nothing.", show_default="--data"),
+        typer.Option(
+            "--val",
+            help="Data whose split 'val' is held back; 'none' holds nothing.",
+            show_default="--data",
+        ),
     ] = None,
-    pooling: Annotated[str, typer.Option("--pooling", help="The head: gap (CAM), gmp, lse or oquab.")] = "gap",
+    pooling: Annotated[
+        str, typer.Option("--pooling", help="The head: gap (CAM), gmp, lse or oquab.")
+    ] = "gap",
     backbone: Annotated[
-        str, typer.Option(help="efficientnet_lite0, timm:NAME, torchvision:alexnet, vgg16 or googlenet; @FILE.")
+        str,
+        typer.Option(
+            help="efficientnet_lite0, timm:NAME, torchvision:alexnet, vgg16 or googlenet; @FILE."
+        ),
     ] = "efficientnet_lite0",
     scratch: Annotated[bool, typer.Option("--scratch", help="Begin from random weights.")] = False,
     size: Annotated[
         int | None,
-        typer.Option(min=16, help="Pixels along each edge of the input.", show_default="the pictures', else 224"),
+        typer.Option(
+            min=16,
+            help="Pixels along each edge of the input.",
+            show_default="the pictures', else 224",
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 8,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one step.")] = 32,
     lr: Annotated[float, typer.Option("--lr", help="The highest learning rate.")] = 3e-3,
-    augment: Annotated[str, typer.Option(help="none, move (zoom, shift, light) or mirror (left-right too).")] = "move",
-    patience: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and count it.")] = False,
+    augment: Annotated[
+        str, typer.Option(help="none, move (zoom, shift, light) or mirror (left-right too).")
+    ] = "move",
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and count it.")
+    ] = False,
     seed: SeedOption = 0,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the network and its curves go.")] = Path(
-        "seewhy-train"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the network and its curves go.")
+    ] = Path("seewhy-train"),
     device: DeviceOption = "cpu",
     devices: Annotated[int, typer.Option(min=1)] = 1,
     resume: Annotated[bool, typer.Option(help="Go on with a training that was stopped.")] = True,
@@ -316,7 +377,9 @@ def methods(as_json: JsonOption = False) -> None:
             "name": m.name,
             "title": m.title,
             "paper": m.paper,
-            "map over": {"head": "the pooled layer", "layer": "any layer", "input": "the input"}[m.at],
+            "map over": {"head": "the pooled layer", "layer": "any layer", "input": "the input"}[
+                m.at
+            ],
             "signed": m.signed,
             "options": m.told_options,
         }
@@ -325,13 +388,18 @@ def methods(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps({"methods": rows}))
     else:
-        told = [{**row, "options": ", ".join(f"{k}={v}" for k, v in row["options"].items())} for row in rows]
+        told = [
+            {**row, "options": ", ".join(f"{k}={v}" for k, v in row["options"].items())}
+            for row in rows
+        ]
         table("Methods", told)
 
 
 @app.command()
 def layers(
-    model: Annotated[str, typer.Argument(help="As --model of 'seewhy explain'; weights are not downloaded.")],
+    model: Annotated[
+        str, typer.Argument(help="As --model of 'seewhy explain'; weights are not downloaded.")
+    ],
     every: Annotated[bool, typer.Option("--all", help="Also layers that are no picture.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -342,15 +410,28 @@ def layers(
     flow = list_layers(model)
     rows = flow.table(every=every)
     if as_json:
-        print(json.dumps({"model": model, "default": flow.chosen[-1], "all-stages": flow.chosen, "layers": rows}))
+        print(
+            json.dumps(
+                {
+                    "model": model,
+                    "default": flow.chosen[-1],
+                    "all-stages": flow.chosen,
+                    "layers": rows,
+                }
+            )
+        )
     else:
         table(f"Layers of {model}", rows, highlight=lambda row: bool(row["chosen"]))
 
 
 @app.command()
 def labels(
-    model: Annotated[str, typer.Argument(help="As --model of 'seewhy explain'; weights are not downloaded.")],
-    part: Annotated[str, typer.Argument(help="Only labels with this in them.", show_default="all")] = "",
+    model: Annotated[
+        str, typer.Argument(help="As --model of 'seewhy explain'; weights are not downloaded.")
+    ],
+    part: Annotated[
+        str, typer.Argument(help="Only labels with this in them.", show_default="all")
+    ] = "",
     as_json: JsonOption = False,
 ) -> int:
     """Lists the labels of a model's classes: what --target takes."""

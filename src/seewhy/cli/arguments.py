@@ -27,11 +27,15 @@ def path_of(text: str) -> Path:
 
 PhotosArgument = Annotated[
     list[Path],
-    typer.Argument(help="Pictures, or folders of them.", show_default=False, parser=path_of, metavar="PHOTOS"),
+    typer.Argument(
+        help="Pictures, or folders of them.", show_default=False, parser=path_of, metavar="PHOTOS"
+    ),
 ]
 MethodsOption = Annotated[
     list[str] | None,
-    typer.Option("--method", "-M", help="One or more; 'seewhy methods' lists them.", show_default="grad_cam"),
+    typer.Option(
+        "--method", "-M", help="One or more; 'seewhy methods' lists them.", show_default="grad_cam"
+    ),
 ]
 TargetsOption = Annotated[
     list[str] | None,
@@ -44,34 +48,62 @@ TargetsOption = Annotated[
 ]
 LayersOption = Annotated[
     list[str] | None,
-    typer.Option("--layer", "-l", help="Names, or all-stages.", show_default="the last that is a picture"),
+    typer.Option(
+        "--layer", "-l", help="Names, or all-stages.", show_default="the last that is a picture"
+    ),
 ]
 MethodOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", "-O", help="METHOD.OPTION=VALUE, as rise.samples=2000; 'seewhy methods' lists them."),
+    typer.Option(
+        "--option",
+        "-O",
+        help="METHOD.OPTION=VALUE, as rise.samples=2000; 'seewhy methods' lists them.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ...")]
-LabelsOption = Annotated[Path | None, typer.Option("--labels", help="A file of class names: one a line, JSON or CSV.")]
+LabelsOption = Annotated[
+    Path | None, typer.Option("--labels", help="A file of class names: one a line, JSON or CSV.")
+]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Photos in one pass.")]
 DATA_OPTION = typer.Option(
-    "--data", "-d", help="scenes, folder:PATH, csv:, voc:, coco:, imagenet:, cub:, openimages:, stl10: ..."
+    "--data",
+    "-d",
+    help="scenes, folder:PATH, csv:, voc:, coco:, imagenet:, cub:, openimages:, stl10: ...",
 )
 RuleOption = Annotated[
-    str, typer.Option(help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1 or wsol_v2.")
+    str,
+    typer.Option(
+        help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1 or wsol_v2."
+    ),
 ]
 FuseOption = Annotated[str | None, typer.Option(help="Fuse maps over 'layer' or 'method' as well.")]
 StyleOption = Annotated[
-    str | None, typer.Option(help="How to draw: heatmap, jet, signed, grey, mask, map, sure or superpixels.")
+    str | None,
+    typer.Option(help="How to draw: heatmap, jet, signed, grey, mask, map, sure or superpixels."),
 ]
-LedgerOption = Annotated[bool, typer.Option("--ledger", help="Print where relevance went, operation by operation.")]
+LedgerOption = Annotated[
+    bool, typer.Option("--ledger", help="Print where relevance went, operation by operation.")
+]
 MaxPixelsOption = Annotated[
     int,
-    typer.Option("--max-pixels", min=1, help="A picture of more pixels is refused.", show_default="200 million"),
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        help="A picture of more pixels is refused.",
+        show_default="200 million",
+    ),
 ]
 TrustPathsOption = Annotated[
     bool,
-    typer.Option("--trust-paths", help="Follow paths in lists, manifests and cards that lead out of their folders."),
+    typer.Option(
+        "--trust-paths",
+        help="Follow paths in lists, manifests and cards that lead out of their folders.",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of all that is drawn.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, and nothing else there.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where to put pictures, maps and explanation.json.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, and nothing else there.")
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", help="Where to put pictures, maps and explanation.json.")
+]

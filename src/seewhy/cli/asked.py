@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import InputError
-from ..names import Spellings, check_classes, check_device, check_option, known_name, split_names, split_targets
+from ..names import (
+    Spellings,
+    check_classes,
+    check_device,
+    check_option,
+    known_name,
+    split_names,
+    split_targets,
+)
 from . import sources
 
 _SMOOTH = "smooth:"
@@ -62,11 +70,15 @@ def check_options(texts: Sequence[str], methods: Sequence[str]) -> None:
         place, equals, _ = text.partition("=")
         method, _, option = place.rpartition(".")
         if not (method and option and equals):
-            raise InputError(f"option {text!r} is not METHOD.OPTION=VALUE, such as rise.samples=2000")
+            raise InputError(
+                f"option {text!r} is not METHOD.OPTION=VALUE, such as rise.samples=2000"
+            )
         name = _method(method)
         if name not in methods:
             asked = ", ".join(methods)
-            raise InputError(f"option {text!r} is of a method that is not asked for; add --method {name} to {asked}")
+            raise InputError(
+                f"option {text!r} is of a method that is not asked for; add --method {name} to {asked}"
+            )
         options = sources.methods()["smooth_grad" if name.startswith(_SMOOTH) else name].options
         check_option(name, option.strip(), options)
 
@@ -83,12 +95,16 @@ def asked_fuse(
         return None
     if over == "method":
         if len(set(methods)) < 2:
-            raise InputError(f"--fuse method would fuse {methods[0]} with nothing; give --method two or more")
+            raise InputError(
+                f"--fuse method would fuse {methods[0]} with nothing; give --method two or more"
+            )
         return "method"
     if over != "layer":
         raise InputError(f"--fuse {over!r} cannot be fused over; use 'layer' or 'method'")
     if len(set(layers or ())) < 2 and list(layers or ()) != ["all-stages"]:
-        raise InputError("--fuse layer would fuse one layer with nothing; give --layer two or more, or all-stages")
+        raise InputError(
+            "--fuse layer would fuse one layer with nothing; give --layer two or more, or all-stages"
+        )
     return "layer"
 
 

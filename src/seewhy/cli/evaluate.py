@@ -54,7 +54,12 @@ def evaluate_photos(
     usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     given = parsing.options(options)
-    asked = {"methods": list(methods), "metrics": list(metrics), "targets": list(targets), "layers": layers}
+    asked = {
+        "methods": list(methods),
+        "metrics": list(metrics),
+        "targets": list(targets),
+        "layers": layers,
+    }
     request = {"model": loaded.identity(), **asked, "options": given, "chance": chance}
     run = RunFolder(out, kind=KIND, request=request, tell=remark)
     names: list[str] = []
@@ -74,7 +79,9 @@ def evaluate_photos(
                 max_pixels=max_pixels,
                 options=parsing.with_progress(methods, given, show.within),
                 progress=show,
-                on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+                on_bad_image=None
+                if len(paths) == 1
+                else lambda path, error: unreadable.update({path: str(error)}),
                 on_part=lambda part: part.write(run),
                 within=show.scores,
                 announce=_tell_cost,
@@ -131,10 +138,17 @@ def metric_of(text: str, kind: type[_Kind]) -> _Kind:
         return found
     pairs = [setting.partition("=") for setting in settings.split(",")]
     if not all(key and equals for key, equals, _ in pairs):
-        raise InputError(f"metric {text!r} is not NAME:OPTION=VALUE,...; such as deletion:step=1792,output=logit")
-    defaults = {key: each.default for key, each in inspect.signature(type(found)).parameters.items()}
+        raise InputError(
+            f"metric {text!r} is not NAME:OPTION=VALUE,...; such as deletion:step=1792,output=logit"
+        )
+    defaults = {
+        key: each.default for key, each in inspect.signature(type(found)).parameters.items()
+    }
     named = {key.strip(): value for key, _, value in pairs}
-    options = {key: parsing.value(value, of=f"{name}:{key}", default=defaults.get(key)) for key, value in named.items()}
+    options = {
+        key: parsing.value(value, of=f"{name}:{key}", default=defaults.get(key))
+        for key, value in named.items()
+    }
     try:
         return type(found)(**options)
     except (TypeError, ValueError) as error:
@@ -145,8 +159,13 @@ def metric_of(text: str, kind: type[_Kind]) -> _Kind:
 
 def _tell(found: Evaluation, out: Path) -> None:
     """For people: the scores, and where the curves are."""
-    table(f"How faithful the maps are, {found.model}, {len(found.names)} photos", [_told(row) for row in found])
-    console.print("\nIntervals are of the mean over photos, at 95 %. A map is worth something where it beats chance.")
+    table(
+        f"How faithful the maps are, {found.model}, {len(found.names)} photos",
+        [_told(row) for row in found],
+    )
+    console.print(
+        "\nIntervals are of the mean over photos, at 95 %. A map is worth something where it beats chance."
+    )
     console.print(f"The table as CSV, Parquet and JSON, and the curves, are in {bold(out)}")
     console.print(f"Look at {bold(out / PICTURE_NAME)} first")
 

@@ -46,7 +46,12 @@ def evaluate_data(
 ) -> int:
     """Scores methods on a data set and writes what came out; returns 1 where some picture was unreadable."""
     chosen = {text: metric_of(text, ImageMetric) for text in metrics or METRICS}  # type: ignore[type-abstract]
-    asked: dict[str, Any] = {"seed": seed, "on_error": "skip", "max_pixels": max_pixels, "trust_paths": trust_paths}
+    asked: dict[str, Any] = {
+        "seed": seed,
+        "on_error": "skip",
+        "max_pixels": max_pixels,
+        "trust_paths": trust_paths,
+    }
     found = _some(find_data(data, split=split, **asked), count)
     other = None
     if validation is not None:
@@ -55,9 +60,21 @@ def evaluate_data(
     usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     given = parsing.options(options)
-    request: dict[str, object] = {"data": data, "split": split, "validation": validation, "count": count, "seed": seed}
+    request: dict[str, object] = {
+        "data": data,
+        "split": split,
+        "validation": validation,
+        "count": count,
+        "seed": seed,
+    }
     request["rule"] = rule
-    request |= {"methods": list(methods), "metrics": list(chosen), "layers": layers, "chance": chance, "options": given}
+    request |= {
+        "methods": list(methods),
+        "metrics": list(chosen),
+        "layers": layers,
+        "chance": chance,
+        "options": given,
+    }
     run = RunFolder(out, kind=KIND, request={"model": loaded.identity(), **request}, tell=remark)
     with interruptible(lambda: _what_is_saved(run)), run:
         with progress("Evaluating", len(found), told=True) as show:
@@ -82,13 +99,26 @@ def evaluate_data(
     skipped = [{"name": name, "error": said} for name, said in unreadable.items()]
     if as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
-        print(json.dumps({**told, "data": data, "split": split, "out": str(out), "skipped": skipped, "mended": mended}))
+        print(
+            json.dumps(
+                {
+                    **told,
+                    "data": data,
+                    "split": split,
+                    "out": str(out),
+                    "skipped": skipped,
+                    "mended": mended,
+                }
+            )
+        )
     else:
         _tell(study, out)
         tell_remarks(study.remarks)
     tell_skipped(unreadable.values())
     for name, notes in mended.items():
-        console.print(f"[yellow]mended[/yellow] {said(f'{name}: ' + '; '.join(notes))}", soft_wrap=True)
+        console.print(
+            f"[yellow]mended[/yellow] {said(f'{name}: ' + '; '.join(notes))}", soft_wrap=True
+        )
     return 1 if skipped else 0
 
 
@@ -116,7 +146,10 @@ def _tell(study: LocalisationEvaluation, out: Path) -> None:
             {
                 "method": row.method,
                 "layer": row.layer or "",
-                **_cells(row.result.figures or {"mean": Figure(row.result.mean, row.result.low, row.result.high)}),
+                **_cells(
+                    row.result.figures
+                    or {"mean": Figure(row.result.mean, row.result.low, row.result.high)}
+                ),
                 "n": row.result.n,
                 "no answer": _counts(row.result.failed),
                 "left out": _counts(row.result.left_out),
@@ -124,17 +157,29 @@ def _tell(study: LocalisationEvaluation, out: Path) -> None:
             for row in rows
         ]
         levels = [
-            {"method": f"({name})", "layer": "", **_cells(found.figures), "n": found.n, "no answer": "", "left out": ""}
+            {
+                "method": f"({name})",
+                "layer": "",
+                **_cells(found.figures),
+                "n": found.n,
+                "no answer": "",
+                "left out": "",
+            }
             for name, found in rows[0].chance.items()
         ]
         columns = dict.fromkeys(column for line in (*shown, *levels) for column in line)
-        table(f"{metric}, {better}", [{c: line.get(c, "") for c in columns} for line in (*shown, *levels)])
+        table(
+            f"{metric}, {better}",
+            [{c: line.get(c, "") for c in columns} for line in (*shown, *levels)],
+        )
     console.print(
         f"\n{study.title}, {len(study.names)} objects' classes, {study.model}. In brackets: what knows no model."
     )
     console.print(f"The table as CSV, Parquet and JSON, and the curves, are in {bold(out)}")
     if study.cases:
-        console.print(f"Look at {bold(out / CASES_NAME)} first: boxes of the maps in cyan, true ones in green")
+        console.print(
+            f"Look at {bold(out / CASES_NAME)} first: boxes of the maps in cyan, true ones in green"
+        )
 
 
 def _cells(figures: Any) -> dict[str, str]:

@@ -16,7 +16,14 @@ from ..engine.masking import keep_allocator_memory
 from ..errors import ImageError, InputError
 from ..methods.catalog import find_method
 from ..methods.explain import explain_batches
-from ..methods.explanation import JSON_NAME, TITLE, Explanation, ExplanationWriter, report_pages, summary
+from ..methods.explanation import (
+    JSON_NAME,
+    TITLE,
+    Explanation,
+    ExplanationWriter,
+    report_pages,
+    summary,
+)
 from ..methods.saved import saved_explanations
 from ..models.load import DEFAULT_MODEL
 from ..render.report import write_report
@@ -60,14 +67,23 @@ def explain_photos(
     as_json: bool = False,
 ) -> int:
     """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
-    if ledger and not any("seed" in find_method(m).options or find_method(m).seeds for m in methods):
-        raise InputError(f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance")
+    if ledger and not any(
+        "seed" in find_method(m).options or find_method(m).seeds for m in methods
+    ):
+        raise InputError(
+            f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance"
+        )
     paths = find_images(photos)
     unreadable: dict[Path, str] = {}
     usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     chosen = parsing.options(options)
-    asked: dict[str, object] = {"methods": list(methods), "targets": list(targets), "layers": layers, "options": chosen}
+    asked: dict[str, object] = {
+        "methods": list(methods),
+        "targets": list(targets),
+        "layers": layers,
+        "options": chosen,
+    }
     asked |= {"fuse": fuse, "style": style, "ledger": ledger}
     keep_allocator_memory()
     request = {"model": loaded.identity(), **json.loads(json.dumps(asked))}
@@ -89,7 +105,9 @@ def explain_photos(
                 options=parsing.with_progress(methods, chosen, show.within),
                 progress=show,
                 # one bad file does not stop a folder
-                on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+                on_bad_image=None
+                if len(paths) == 1
+                else lambda path, error: unreadable.update({path: str(error)}),
                 without=done,
             )
             for part in _fused(parts, fuse):
@@ -101,7 +119,11 @@ def explain_photos(
         page = _report(writer.run, names, told) if report else None
     skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
     if as_json:
-        print(json.dumps({**told, "out": str(out), "report": str(page) if page else None, "skipped": skipped}))
+        print(
+            json.dumps(
+                {**told, "out": str(out), "report": str(page) if page else None, "skipped": skipped}
+            )
+        )
     else:
         for entry in told["images"] if ledger else ():
             tell_ledgers(entry)
@@ -117,7 +139,9 @@ def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
     return run.view("report.html", lambda path: write_report(path, pages, **about))
 
 
-def _fused(parts: Iterator[Explanation], over: Literal["layer", "method"] | None) -> Iterator[Explanation]:
+def _fused(
+    parts: Iterator[Explanation], over: Literal["layer", "method"] | None
+) -> Iterator[Explanation]:
     for part in parts:
         yield part.fuse(over) if over else part
 
@@ -137,7 +161,9 @@ def _tell(model: str, entries: Sequence[Json], out: Path, page: Path | None) -> 
                     "layer": told["layer"] or "",
                     "status": told["status"],
                     "remarks": "; ".join(told["remarks"]),
-                    "peak (x, y)": "" if told["peak"] is None else "{:.0f}, {:.0f}".format(*told["peak"]),
+                    "peak (x, y)": ""
+                    if told["peak"] is None
+                    else "{:.0f}, {:.0f}".format(*told["peak"]),
                 }
             )
     table(f"Why {model} said so", rows)

@@ -28,7 +28,14 @@ from ..methods.photos import photo_digest
 from ..models.load import DEFAULT_MODEL
 from ..safe_names import shown
 from . import parsing
-from .influence_data import Limits, index_identity, model_and_data, open_index, trust_hint, what_is_indexed
+from .influence_data import (
+    Limits,
+    index_identity,
+    model_and_data,
+    open_index,
+    trust_hint,
+    what_is_indexed,
+)
 from .interrupts import interruptible
 from .saving import forecasting, remark, what_is_saved
 from .show import Shown, bold, console, progress, table, tell_remarks, tell_skipped
@@ -79,7 +86,10 @@ def fit_index(
     loaded, examples = model_and_data(made_of, limits, device=device, on_error=on_error)
     made_of["skipped"] = list(examples.skipped)
     writable_folder(out)
-    with interruptible(lambda: what_is_indexed(out)), progress("Indexing", len(examples), told=True) as show:
+    with (
+        interruptible(lambda: what_is_indexed(out)),
+        progress("Indexing", len(examples), told=True) as show,
+    ):
         index = InfluenceIndex.fit(
             loaded,
             examples,
@@ -98,7 +108,12 @@ def fit_index(
             index.self_influence(progress=_forecasting(show))
     tell_skipped(examples.skipped.values())
     if as_json and first:
-        told = {"solver": solver, "l2": l2, "examples": len(index), "self_influence": self_influence}
+        told = {
+            "solver": solver,
+            "l2": l2,
+            "examples": len(index),
+            "self_influence": self_influence,
+        }
         print(json.dumps({"index": str(out), **made_of, **told}))
     elif not as_json:
         once = "" if self_influence else "  # computes self-influence first, once"
@@ -145,13 +160,23 @@ def query_photos(
         return model_photo(opened.model, path, max_pixels=max_pixels)[0]
 
     def answer(photo: Image.Image, title: str) -> tuple[InfluenceQuery, Image.Image]:
-        (found,) = opened.query([photo], k, labels=None if wanted is None else [wanted], target=target)
+        (found,) = opened.query(
+            [photo], k, labels=None if wanted is None else [wanted], target=target
+        )
         settings: dict[str, Any] = {"label": wanted, "target": target, "layer": layer}
-        return found, influence_sheet(opened, [photo], found, title=f"What taught this answer: {title}", **settings)
+        return found, influence_sheet(
+            opened, [photo], found, title=f"What taught this answer: {title}", **settings
+        )
 
     asked = {"k": k, "target": target, "label": wanted, "layer": layer}
     request = {"index": index_identity(index), **asked}
-    run = RunFolder(out, kind="influence", request=request, tell=remark, close=lambda run: _write_queries(run, told()))
+    run = RunFolder(
+        out,
+        kind="influence",
+        request=request,
+        tell=remark,
+        close=lambda run: _write_queries(run, told()),
+    )
     names = list(map(str, paths))
     with interruptible(lambda: what_is_saved(run, names)), run if first else nullcontext():
         with progress("Asking", len(paths)) as show:
@@ -195,7 +220,11 @@ def _ask(
     found, picture = answer(photo, path.name)
     if first and not known:
         with run.entry(str(path), digest) as draft:
-            draft.record = {"photo": str(path), **asdict(found), "sheet": draft.save("sheet.png", png_bytes(picture))}
+            draft.record = {
+                "photo": str(path),
+                **asdict(found),
+                "sheet": draft.save("sheet.png", png_bytes(picture)),
+            }
 
 
 def _queries(run: RunFolder, names: Iterable[str] | None) -> list[Json]:
@@ -229,8 +258,13 @@ def list_mislabelled(
     first = _first_of_all()
     writable_folder(out)
     limits = Limits(max_pixels, trust_paths=trust_paths)
-    opened = open_index(index, model=model, data=data, device=device, batch_size=batch_size, limits=limits)
-    with interruptible(lambda: what_is_indexed(index)), progress("Self-influence", len(opened), told=True) as show:
+    opened = open_index(
+        index, model=model, data=data, device=device, batch_size=batch_size, limits=limits
+    )
+    with (
+        interruptible(lambda: what_is_indexed(index)),
+        progress("Self-influence", len(opened), told=True) as show,
+    ):
         suspects = mislabelled(opened, top, progress=_forecasting(show))
     sheet = out / f"{MISLABELLED_NAME}.png"
     if first:
@@ -293,7 +327,11 @@ def _forecasting(show: Shown) -> Callable[[int, int], None]:
 
 def _told(index: InfluenceIndex) -> dict[str, Any]:
     """What the answers are of."""
-    told = {"index": str(index.folder), "solver": index.solver.name, "calibrated": is_calibrated(index.solver)}
+    told = {
+        "index": str(index.folder),
+        "solver": index.solver.name,
+        "calibrated": is_calibrated(index.solver),
+    }
     return {**told, "remarks": list(index.remarks)}
 
 
@@ -302,11 +340,19 @@ def _tell(query: Json, index: InfluenceIndex) -> None:
     number = "influence" if calibrated else "score"
 
     def row(kind: str, one: Json) -> dict[str, Any]:
-        return {"": kind, "training picture": one["name"], "label": one["label_name"], number: f"{one['score']:+.3g}"}
+        return {
+            "": kind,
+            "training picture": one["name"],
+            "label": one["label_name"],
+            number: f"{one['score']:+.3g}",
+        }
 
     rows = [row(kind, one) for kind in ("helpful", "harmful") for one in query[kind]]
     ranks = "" if calibrated else f" by {index.solver.name}, of which only the ranks count"
-    table(f"{Path(query['photo']).name}: {query['predicted']}; {number} on {query['about']}{ranks}", rows)
+    table(
+        f"{Path(query['photo']).name}: {query['predicted']}; {number} on {query['about']}{ranks}",
+        rows,
+    )
     tell_remarks(query["remarks"])
 
 

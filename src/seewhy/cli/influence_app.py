@@ -21,27 +21,41 @@ from .arguments import (
 )
 from .asked import check_request, check_solver
 
-influence = typer.Typer(help="Finds the training pictures that taught a model its answers.", no_args_is_help=True)
+influence = typer.Typer(
+    help="Finds the training pictures that taught a model its answers.", no_args_is_help=True
+)
 
-IndexOption = Annotated[Path, typer.Option("--index", "-i", help="The folder that 'seewhy influence fit' wrote.")]
+IndexOption = Annotated[
+    Path, typer.Option("--index", "-i", help="The folder that 'seewhy influence fit' wrote.")
+]
 # brackets in a help text would be taken for markup: what holds unless given goes to show_default
 OtherModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="Where the index's model is now.", show_default="the model that the index was made with"
+        "--model",
+        "-m",
+        help="Where the index's model is now.",
+        show_default="the model that the index was made with",
     ),
 ]
 OtherDataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", "-d", help="Where the index's data are now.", show_default="the data that the index was made of"
+        "--data",
+        "-d",
+        help="Where the index's data are now.",
+        show_default="the data that the index was made of",
     ),
 ]
 LayerOption = Annotated[
     str | None,
-    typer.Option("--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"),
+    typer.Option(
+        "--layer", "-l", help="Where the maps are read.", show_default="the last that is a picture"
+    ),
 ]
-SheetsOption = Annotated[Path, typer.Option("--out", "-o", help="Where the sheets and a JSON file go.")]
+SheetsOption = Annotated[
+    Path, typer.Option("--out", "-o", help="Where the sheets and a JSON file go.")
+]
 _SOLVERS = (
     "last_layer, hessian, conjugate_gradient, lissa, arnoldi, ekfac, gradient_dot, tracin, trak, representer; and to "
     "compare with: embedding, loss, random. docs/influence.md says which when."
@@ -56,7 +70,10 @@ def influence_fit(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            "--option", "-O", help="A setting of the solver, NAME=VALUE, as damping=0.01.", show_default="the solver's"
+            "--option",
+            "-O",
+            help="A setting of the solver, NAME=VALUE, as damping=0.01.",
+            show_default="the solver's",
         ),
     ] = None,
     l2: Annotated[
@@ -77,19 +94,28 @@ def influence_fit(
     ] = None,
     labels: LabelsOption = None,
     split: Annotated[str, typer.Option(help="Of the data: train, val or test.")] = "train",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and count it.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and count it.")
+    ] = False,
     seed: SeedOption = 0,
     dtype: Annotated[
         str | None,
-        typer.Option(help="float16, float32 or float64 on disk.", show_default="as the solver gives it"),
+        typer.Option(
+            help="float16, float32 or float64 on disk.", show_default="as the solver gives it"
+        ),
     ] = None,
     self_influence: Annotated[
-        bool, typer.Option("--self-influence", help="Compute at once what 'mislabelled' else computes first.")
+        bool,
+        typer.Option(
+            "--self-influence", help="Compute at once what 'mislabelled' else computes first."
+        ),
     ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 0,
     batch_size: BatchOption = 64,
     device: DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the index goes.")] = Path("seewhy-index"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the index goes.")] = Path(
+        "seewhy-index"
+    ),
     trust_paths: TrustPathsOption = False,
     max_pixels: MaxPixelsOption = 200_000_000,
     as_json: JsonOption = False,
@@ -126,15 +152,22 @@ def influence_fit(
 def influence_query(
     photos: PhotosArgument,
     index: IndexOption = Path("seewhy-index"),
-    k: Annotated[int, typer.Option("-k", min=1, help="Helpful and harmful training pictures of each photo.")] = 5,
+    k: Annotated[
+        int, typer.Option("-k", min=1, help="Helpful and harmful training pictures of each photo.")
+    ] = 5,
     target: Annotated[
         str | None,
-        typer.Option("--target", "-t", help="Ask about a score in place of a loss: top1, a class, probability:A, ..."),
+        typer.Option(
+            "--target",
+            "-t",
+            help="Ask about a score in place of a loss: top1, a class, probability:A, ...",
+        ),
     ] = None,
     label: Annotated[
         str | None,
         typer.Option(
-            help="Ask about the loss of this class, a name or a number.", show_default="the class that the model says"
+            help="Ask about the loss of this class, a name or a number.",
+            show_default="the class that the model says",
         ),
     ] = None,
     layer: LayerOption = None,
@@ -150,7 +183,12 @@ def influence_query(
     check_request(device=device)
     from .influence import query_photos
 
-    how: dict[str, Any] = {"device": device, "trust_paths": trust_paths, "max_pixels": max_pixels, "as_json": as_json}
+    how: dict[str, Any] = {
+        "device": device,
+        "trust_paths": trust_paths,
+        "max_pixels": max_pixels,
+        "as_json": as_json,
+    }
     return query_photos(
         photos,
         index=index,

@@ -33,7 +33,11 @@ AS_USUAL = Limits()
 
 
 def model_and_data(
-    made_of: Mapping[str, Any], limits: Limits, *, device: str, on_error: Literal["raise", "skip"] = "raise"
+    made_of: Mapping[str, Any],
+    limits: Limits,
+    *,
+    device: str,
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> tuple[Model, LabelledImages]:
     """What an index is made of, from what its manifest says: model, labels, data, split, seed, skipped.
 
@@ -45,7 +49,9 @@ def model_and_data(
     """
     with console.status(f"Loading {said(made_of['model'])}"):
         names, usable = made_of.get("labels"), usable_device(device)
-        model = load_model(made_of["model"], labels=names, device=usable, trust_paths=limits.trust_paths)
+        model = load_model(
+            made_of["model"], labels=names, device=usable, trust_paths=limits.trust_paths
+        )
         # What was wrong with annotations was settled when the index was made.
         lenient: OnError = "skip" if "skipped" in made_of else on_error
         division = {"split": made_of.get("split", "train"), "seed": made_of.get("seed", 0)}
@@ -92,7 +98,9 @@ def _made_of(store: Store, given: Mapping[str, str], limits: Limits) -> Mapping[
     """
     about, folder = store.head.get("about"), store.folder
     if not isinstance(about, dict):
-        raise InputError(f"the manifest in '{folder}' does not say what the index is of (about); fit it again")
+        raise InputError(
+            f"the manifest in '{folder}' does not say what the index is of (about); fit it again"
+        )
     made_of = {**about, **given}
     missing = [name for name in ("model", "data") if made_of.get(name) is None]
     if missing:

@@ -18,12 +18,18 @@ def list_labels(model: str, part: str = "", *, as_json: bool = False) -> int:
         TargetError: no label has it.
     """
     known = _labels_of(model)
-    found = [(i, label) for i, label in enumerate(known) if part.strip().casefold() in label.casefold()]
+    found = [
+        (i, label) for i, label in enumerate(known) if part.strip().casefold() in label.casefold()
+    ]
     if not found:
         raise TargetError(f"no label of {model} has {part!r} in it{did_you_mean(part, known)}")
     rows = [{"label": label, "class": str(i)} for i, label in found]
     if as_json:
-        print(json.dumps({"model": model, "labels": [{"class": i, "label": label} for i, label in found]}))
+        print(
+            json.dumps(
+                {"model": model, "labels": [{"class": i, "label": label} for i, label in found]}
+            )
+        )
     else:
         table(f"Labels of {model}", rows)
     return 0
@@ -37,5 +43,7 @@ def _labels_of(model: str) -> Sequence[str]:
 
     named = load_model(model, pretrained=False).labels
     if named is None:
-        raise InputError(f"model {model!r} names no classes; --target takes their numbers, --labels gives them names")
+        raise InputError(
+            f"model {model!r} names no classes; --target takes their numbers, --labels gives them names"
+        )
     return named

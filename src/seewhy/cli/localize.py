@@ -66,11 +66,17 @@ def localize_photos(
     usable_folder(out)
     loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
     keep_allocator_memory()
-    told = {"schema": SCHEMA, "model": loaded.name, "rule": {"name": rule, **dataclasses.asdict(chosen)}}
+    told = {
+        "schema": SCHEMA,
+        "model": loaded.name,
+        "rule": {"name": rule, **dataclasses.asdict(chosen)},
+    }
     given = parsing.options(options)
     asked = {"methods": list(methods), "targets": list(targets), "layers": layers, "options": given}
     request = {"model": loaded.identity(), **asked, "rule": told["rule"]}
-    run = RunFolder(out, kind="boxes", request=request, tell=remark, close=lambda run: _write_boxes(run, told))
+    run = RunFolder(
+        out, kind="boxes", request=request, tell=remark, close=lambda run: _write_boxes(run, told)
+    )
     names: list[str] = []
     with interruptible(lambda: what_is_saved(run, names)), run:
         names, done = done_before(run, photos, loaded)
@@ -86,7 +92,9 @@ def localize_photos(
                 max_pixels=max_pixels,
                 options=parsing.with_progress(methods, given, show.within),
                 progress=show,
-                on_bad_image=None if len(paths) == 1 else lambda path, error: unreadable.update({path: str(error)}),
+                on_bad_image=None
+                if len(paths) == 1
+                else lambda path, error: unreadable.update({path: str(error)}),
                 without=done,
             ):
                 for i in range(len(part.names)):
@@ -105,13 +113,17 @@ def _write_boxes(run: RunFolder, told: Json) -> None:
     run.view_json(JSON_NAME, {**told, "images": [entry.record for entry in run.entries()]})
 
 
-def _tell(told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *, as_json: bool) -> None:
+def _tell(
+    told: dict[str, Any], out: Path, skipped: Sequence[dict[str, str]], *, as_json: bool
+) -> None:
     if as_json:
         print(json.dumps({**told, "out": str(out), "skipped": skipped}))
     else:
         first = out / told["images"][0]["found"][0]["picture"]
         table(f"Where {told['model']} sees it", list(_rows(told["images"])))
-        console.print(f"\nBoxes are x0, y0, x1, y1 in pixels of the photo, also in {bold(out / JSON_NAME)}")
+        console.print(
+            f"\nBoxes are x0, y0, x1, y1 in pixels of the photo, also in {bold(out / JSON_NAME)}"
+        )
         console.print(f"Look at {bold(first)} first")
 
 
@@ -131,7 +143,9 @@ def _photo_record(draft: Draft, part: Explanation, i: int, rule: BoxRule) -> Jso
     found = []
     for attribution, key in zip(part, file_keys(part), strict=True):
         boxes = boxes_on_photo(attribution.map[i], shown, rule=rule)
-        picture = draft.save(f"{key}.png", png_bytes(boxes_picture(attribution, i, photo, shown, boxes)))
+        picture = draft.save(
+            f"{key}.png", png_bytes(boxes_picture(attribution, i, photo, shown, boxes))
+        )
         probability = attribution.probabilities[i]
         found.append(
             {
@@ -151,9 +165,20 @@ def _photo_record(draft: Draft, part: Explanation, i: int, rule: BoxRule) -> Jso
 
 def _box_entries(boxes: Boxes) -> list[dict[str, Any]]:
     pixels = boxes.size[0] * boxes.size[1]
-    each = zip(boxes.boxes.tolist(), boxes.areas.tolist(), boxes.peaks.tolist(), boxes.means.tolist(), strict=True)
+    each = zip(
+        boxes.boxes.tolist(),
+        boxes.areas.tolist(),
+        boxes.peaks.tolist(),
+        boxes.means.tolist(),
+        strict=True,
+    )
     return [
-        {"box": box, "share": round(area / pixels, 6), "peak": round(peak, 6), "mean": round(mean, 6)}
+        {
+            "box": box,
+            "share": round(area / pixels, 6),
+            "peak": round(peak, 6),
+            "mean": round(mean, 6),
+        }
         for box, area, peak, mean in each
     ]
 
@@ -169,7 +194,9 @@ def _rows(entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                     "method": told["method"],
                     "layer": told["layer"] or "",
                     "label": told["label"],
-                    "probability": "" if told["probability"] is None else f"{told['probability']:.1%}",
+                    "probability": ""
+                    if told["probability"] is None
+                    else f"{told['probability']:.1%}",
                     "box": "" if box is None else "{}, {}, {}, {}".format(*box["box"]),
                     "covers": "" if box is None else f"{box['share']:.0%} of the photo",
                     "status": told["status"],

@@ -24,10 +24,14 @@ def label_names(path: Path | None) -> ClassNames | None:
     return None if path is None else ClassNames.read(path)
 
 
-def loaded_model(spec: str, *, labels: Path | None, device: str, trust_paths: bool = False) -> Model:
+def loaded_model(
+    spec: str, *, labels: Path | None, device: str, trust_paths: bool = False
+) -> Model:
     """The model of --model, with the names in a file, on a device."""
     with console.status(f"Loading {said(spec)}"):
-        return load_model(spec, labels=label_names(labels), device=usable_device(device), trust_paths=trust_paths)
+        return load_model(
+            spec, labels=label_names(labels), device=usable_device(device), trust_paths=trust_paths
+        )
 
 
 def targets(texts: Sequence[str], model: Model) -> list[TargetLike]:
@@ -52,7 +56,9 @@ def value(text: str, *, of: str = "", default: Any = None) -> Any:
     except json.JSONDecodeError as error:
         if isinstance(default, bool | int | float):
             accepted = "true or false" if isinstance(default, bool) else "a number"
-            raise InputError(f"option {of}={text.strip()!r} is not {accepted}; its default is {default}") from error
+            raise InputError(
+                f"option {of}={text.strip()!r} is not {accepted}; its default is {default}"
+            ) from error
         return text.strip()
 
 
@@ -89,4 +95,6 @@ def with_progress(
 
 def samples(methods: Sequence[str], photos: int, batch_size: int) -> int:
     """How many samples of many passes are drawn: of each method that draws any, one for each batch."""
-    return -(-photos // batch_size) * sum("running" in find_method(method).options for method in methods)
+    return -(-photos // batch_size) * sum(
+        "running" in find_method(method).options for method in methods
+    )

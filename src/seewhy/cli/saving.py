@@ -13,7 +13,9 @@ from ..render.reading import clock_words
 from .show import LONG, console, said
 
 
-def forecasting(tell: Callable[[int, int], None], say: Callable[[int, str], str]) -> Callable[[int, int], None]:
+def forecasting(
+    tell: Callable[[int, int], None], say: Callable[[int, str], str]
+) -> Callable[[int, int], None]:
     """Progress that says once what is left to do if that is much, by its second batch: the first is slow.
 
     Args:
@@ -45,7 +47,11 @@ def done_before(run: RunFolder, photos: Sequence[Path], model: Model) -> tuple[l
     """What the photos are called, and the names of those that are done already, of which it says how many."""
     source = Source(photos, model, None)
     pairs = zip(source.names, source.items, strict=True)
-    done = {name for name, path in pairs if name in run and isinstance(path, Path) and _is_done(run, name, path)}
+    done = {
+        name
+        for name, path in pairs
+        if name in run and isinstance(path, Path) and _is_done(run, name, path)
+    }
     if done:
         remark(f"{len(done)} of {len(source)} were done before")
     return source.names, done

@@ -10,7 +10,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from ..names import table_lines
@@ -22,12 +29,26 @@ if not console.is_terminal:  # a log file has no width to keep to
 
 LONG = 30.0  # seconds: what takes more is announced
 _SAMPLE = 3.0  # seconds that are measured first
-NARROW = ("name", "photo", "probability", "status", "shape", "grid", "chosen", "layer", "method", "layout")
+NARROW = (
+    "name",
+    "photo",
+    "probability",
+    "status",
+    "shape",
+    "grid",
+    "chosen",
+    "layer",
+    "method",
+    "layout",
+)
 NAMES = ("name", "photo", "example", "training picture")
 
 
 def table(
-    title: str, rows: Sequence[Mapping[str, Any]], *, highlight: Callable[[Mapping[str, Any]], bool] | None = None
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    highlight: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> None:
     """Prints rows of equal keys as a table on standard output, below its title on standard error.
 
@@ -87,7 +108,9 @@ class Shown:
         told: how long it takes is said by somebody else.
     """
 
-    def __init__(self, bar: Progress, photos: TaskID, what: str, samples: int = 0, *, told: bool = False) -> None:
+    def __init__(
+        self, bar: Progress, photos: TaskID, what: str, samples: int = 0, *, told: bool = False
+    ) -> None:
         self.bar, self.photos, self.what, self.samples = bar, photos, what, samples
         self.inner: dict[str, TaskID] = {}
         self._begun = time.perf_counter()
@@ -126,15 +149,23 @@ class Shown:
         if left > LONG:
             about = timedelta(seconds=round(left))
             console.print(
-                f"seewhy: {self.what} takes about {about} (h:mm:ss) more, by its first {took:.0f} s", soft_wrap=True
+                f"seewhy: {self.what} takes about {about} (h:mm:ss) more, by its first {took:.0f} s",
+                soft_wrap=True,
             )
 
 
 @contextmanager
 def progress(what: str, total: int, *, samples: int = 0, told: bool = False) -> Iterator[Shown]:
     """A progress bar over `total` photos, gone when done; yields what takes (done, total), see `Shown`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         yield Shown(bar, bar.add_task(what, total=total), what, samples, told=told)
 
 
@@ -157,9 +188,15 @@ def tell_ledgers(entry: Mapping[str, Any]) -> None:
             continue
         kept = ("bias", "epsilon", "no_contributor", "parameter")
         columns = ("received", "handed_on", *kept, "peak")
-        total = {"operation": "kept in all", **{c: sum(row[c] for row in told["ledger"]) for c in kept}}
+        total = {
+            "operation": "kept in all",
+            **{c: sum(row[c] for row in told["ledger"]) for c in kept},
+        }
         rows = [
-            {"operation": row["operation"], **{c.replace("_", " "): _short(row.get(c)) for c in columns}}
+            {
+                "operation": row["operation"],
+                **{c.replace("_", " "): _short(row.get(c)) for c in columns},
+            }
             for row in (*told["ledger"], total)
         ]
         where = f" at {told['layer']}" if told["layer"] else ""

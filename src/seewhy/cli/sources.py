@@ -54,7 +54,9 @@ def metrics() -> dict[str, Listed]:
         for variable in _names_in("metrics.catalog", catalog):
             kinds = list(_bases(*_imported("metrics.catalog", variable)))
             told = next(fields for kind in kinds if (fields := _name_and_title(kind)))
-            found[told[0]] = Listed(told[1], tuple(name for name in _settings(kinds) if name not in _OBJECTS))
+            found[told[0]] = Listed(
+                told[1], tuple(name for name in _settings(kinds) if name not in _OBJECTS)
+            )
     return found
 
 
@@ -92,7 +94,9 @@ def imagenet_labels() -> tuple[str, ...] | None:
     if found is None or found.origin is None:
         return None
     try:
-        tree = ast.parse((Path(found.origin).parent / "models" / "_meta.py").read_text(encoding="utf-8"))
+        tree = ast.parse(
+            (Path(found.origin).parent / "models" / "_meta.py").read_text(encoding="utf-8")
+        )
     except OSError:
         return None
     value = _value_in(tree, "_IMAGENET_CATEGORIES")
@@ -101,13 +105,23 @@ def imagenet_labels() -> tuple[str, ...] | None:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse((_PACKAGE / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8"))
+    return ast.parse(
+        (_PACKAGE / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    )
 
 
 def _value_in(tree: ast.Module, variable: str) -> ast.expr | None:
     for statement in tree.body:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and target.id == variable:
+        target = (
+            statement.targets[0]
+            if isinstance(statement, ast.Assign)
+            else getattr(statement, "target", None)
+        )
+        if (
+            isinstance(statement, ast.Assign | ast.AnnAssign)
+            and isinstance(target, ast.Name)
+            and target.id == variable
+        ):
             return statement.value
     return None
 
@@ -155,7 +169,9 @@ def _bases(module: str, name: str) -> Iterator[ast.ClassDef]:
 def _name_and_title(kind: ast.ClassDef) -> tuple[str, str] | None:
     for statement in kind.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
-            fields = [target.id for target in statement.targets[0].elts if isinstance(target, ast.Name)]
+            fields = [
+                target.id for target in statement.targets[0].elts if isinstance(target, ast.Name)
+            ]
             if fields[:2] == ["name", "title"]:
                 name, title, *_ = ast.literal_eval(statement.value)
                 return name, title
@@ -168,7 +184,9 @@ def _settings(kinds: list[ast.ClassDef]) -> tuple[str, ...]:
     for kind in kinds:
         for made in kind.body:
             if isinstance(made, ast.FunctionDef) and made.name == "__init__":
-                found |= dict.fromkeys(arg.arg for arg in (*made.args.args[1:], *made.args.kwonlyargs))
+                found |= dict.fromkeys(
+                    arg.arg for arg in (*made.args.args[1:], *made.args.kwonlyargs)
+                )
                 if made.args.kwarg is None:
                     return tuple(found)
     return tuple(found)
@@ -177,11 +195,20 @@ def _settings(kinds: list[ast.ClassDef]) -> tuple[str, ...]:
 def _options_made_by(module: str, function: ast.expr) -> ast.expr | None:
     """The options that a function of the module gives to the methods it makes."""
     for statement in _tree(module).body:
-        if isinstance(statement, ast.FunctionDef) and statement.name == getattr(function, "id", None):
+        if isinstance(statement, ast.FunctionDef) and statement.name == getattr(
+            function, "id", None
+        ):
             for node in ast.walk(statement):
-                if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", None) == "options":
+                if (
+                    isinstance(node, ast.AnnAssign)
+                    and getattr(node.target, "id", None) == "options"
+                ):
                     return node.value
-                if isinstance(node, ast.keyword) and node.arg == "options" and isinstance(node.value, ast.Dict):
+                if (
+                    isinstance(node, ast.keyword)
+                    and node.arg == "options"
+                    and isinstance(node.value, ast.Dict)
+                ):
                     return node.value
     return None
 

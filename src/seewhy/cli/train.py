@@ -69,7 +69,13 @@ def train_model(
         rows.append(row)
         console.print(_told(row, epochs))
 
-    settings: dict[str, Any] = {"lr": lr, "augment": augment, "patience": patience, "seed": seed, "devices": devices}
+    settings: dict[str, Any] = {
+        "lr": lr,
+        "augment": augment,
+        "patience": patience,
+        "seed": seed,
+        "devices": devices,
+    }
     start = time.monotonic()
     try:
         with progress("Training", epochs * -(-len(pictures) // batch_size)) as show:
@@ -106,13 +112,19 @@ def _results(trained: Trained) -> dict[str, Any]:
     return {"scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
 
 
-def _find(data: str, val: str | None, **asked: Any) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
+def _find(
+    data: str, val: str | None, **asked: Any
+) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
     from ..data.sources import find_data
 
     specs = {"train": data, "val": val or data}
     with console.status(f"Finding {said(data)}"):
-        found = {split: find_data(spec, split=split, **asked) for split, spec in specs.items() if spec != NO_VAL}
+        found = {
+            split: find_data(spec, split=split, **asked)
+            for split, spec in specs.items()
+            if spec != NO_VAL
+        }
         if asked["on_error"] == "skip":
             found = {split: one.readable() for split, one in found.items()}
     skipped = {name: said for one in found.values() for name, said in one.skipped.items()}
@@ -121,7 +133,9 @@ def _find(data: str, val: str | None, **asked: Any) -> tuple[LabelledImages, Lab
 
 def _told(row: Mapping[str, float], epochs: int) -> str:
     said = f"epoch {row['epoch']} of {epochs}: loss {row['train_loss']:.3f}"
-    return said + (f", held back {row['val_loss']:.3f}, score {row['score']:.4f}" if "score" in row else "")
+    return said + (
+        f", held back {row['val_loss']:.3f}, score {row['score']:.4f}" if "score" in row else ""
+    )
 
 
 def _how_to_go_on(out: Path, epochs: int) -> str:
@@ -138,7 +152,11 @@ def _tell(trained: Trained, pooling: str, backbone: str, seconds: float | None) 
     row: dict[str, Any] = {"head": pooling, "backbone": backbone, "epochs": len(trained.history)}
     if trained.scores:
         s = trained.scores
-        row |= {str(s["metric"]): f"{s['value']:.4f}", "at epoch": s["epoch"], "pictures held back": s["pictures"]}
+        row |= {
+            str(s["metric"]): f"{s['value']:.4f}",
+            "at epoch": s["epoch"],
+            "pictures held back": s["pictures"],
+        }
     row["minutes"] = "" if seconds is None else f"{seconds / 60:.1f}"
     table("Trained", [row])
     console.print(f"\nThe network, its card and its learning curves are in {bold(trained.folder)}")

@@ -16,7 +16,11 @@ from .truth import Truth
 
 SPLITS = ("train", "val", "test")
 OnError = Literal["raise", "skip"]
-DRAWN = {"train": 4000, "val": 1000, "test": 1000}  # pictures of a split that is drawn, unless asked otherwise
+DRAWN = {
+    "train": 4000,
+    "val": 1000,
+    "test": 1000,
+}  # pictures of a split that is drawn, unless asked otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +153,9 @@ class Subset(LabelledImages):
 def check_split(split: str) -> None:
     """Raises an InputError unless `split` is one of `SPLITS`."""
     if split not in SPLITS:
-        raise InputError(f"split={split!r} is not known{did_you_mean(split, SPLITS)}; use 'train', 'val' or 'test'")
+        raise InputError(
+            f"split={split!r} is not known{did_you_mean(split, SPLITS)}; use 'train', 'val' or 'test'"
+        )
 
 
 def check_on_error(on_error: str) -> None:
@@ -160,9 +166,15 @@ def check_on_error(on_error: str) -> None:
 
 def check_drawn(count: int | None, size: int, seed: int) -> None:
     """Raises an InputError unless pictures can be drawn: one at least, of 32 pixels at least, seed not negative."""
-    for name, value, least in (("count", 1 if count is None else count, 1), ("size", size, 32), ("seed", seed, 0)):
+    for name, value, least in (
+        ("count", 1 if count is None else count, 1),
+        ("size", size, 32),
+        ("seed", seed, 0),
+    ):
         if not isinstance(value, int) or value < least:
-            raise InputError(f"{name}={value!r} draws no pictures; give a whole number of at least {least}")
+            raise InputError(
+                f"{name}={value!r} draws no pictures; give a whole number of at least {least}"
+            )
 
 
 def check_splits(train: LabelledImages, val: LabelledImages) -> None:
@@ -176,7 +188,9 @@ def check_splits(train: LabelledImages, val: LabelledImages) -> None:
     if train.classes != val.classes:
         other = sorted(set(train.classes) ^ set(val.classes))
         what = f"{_quoted(other)} only in one of them" if other else "their order"
-        raise InputError(f"the classes of {train.title} and of {val.title} differ: {what}; use two splits of one set")
+        raise InputError(
+            f"the classes of {train.title} and of {val.title} differ: {what}; use two splits of one set"
+        )
     counts = zip(train.classes, train.class_counts(), val.class_counts(), strict=True)
     unlearnt, untested = [], []
     for name, in_train, in_val in counts:
@@ -186,9 +200,13 @@ def check_splits(train: LabelledImages, val: LabelledImages) -> None:
             untested.append(name)
     if unlearnt:
         way_out = "add some, or leave the class out of both"
-        raise InputError(f"{train.title} has no picture of {_quoted(unlearnt)}, which {val.title} shows; {way_out}")
+        raise InputError(
+            f"{train.title} has no picture of {_quoted(unlearnt)}, which {val.title} shows; {way_out}"
+        )
     if untested:
-        said = f"{val.title} has no picture of {_quoted(untested)}; its scores say nothing about them"
+        said = (
+            f"{val.title} has no picture of {_quoted(untested)}; its scores say nothing about them"
+        )
         warn(said)
 
 
@@ -205,7 +223,9 @@ def check_listed(data: LabelledImages) -> None:
     """
     if not data.names:
         raise InputError(f"{data.title} has no picture; give another path or split")
-    empty = [name for name, count in zip(data.classes, data.class_counts(), strict=True) if not count]
+    empty = [
+        name for name, count in zip(data.classes, data.class_counts(), strict=True) if not count
+    ]
     if empty:
         said = f"{data.title} has no picture of {_quoted(empty)}; add some, or leave the class out"
         warn(said)

@@ -98,13 +98,17 @@ def writable_folder(folder: Path) -> None:
             f"out={str(folder)!r} cannot be made a folder: {error.strerror}; give one where you may write"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"out={str(folder)!r} cannot be written into; change its rights, or give another folder")
+        raise InputError(
+            f"out={str(folder)!r} cannot be written into; change its rights, or give another folder"
+        )
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
     """What to raise where a file cannot be written: which one, and why."""
     why = error.strerror or error
-    return InputError(f"'{path}' cannot be written: {why}; make room, or give another folder; what is whole stays")
+    return InputError(
+        f"'{path}' cannot be written: {why}; make room, or give another folder; what is whole stays"
+    )
 
 
 def png_bytes(picture: Image.Image) -> bytes:

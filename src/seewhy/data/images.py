@@ -72,7 +72,11 @@ def drawn_photo(photo: Image.Image) -> Image.Image:
     """A copy of a photo of `SHOWN_SIDE` at most along either side."""
     factor = min(1.0, SHOWN_SIDE / max(photo.size))
     size = max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
-    return photo.copy() if size == photo.size else photo.resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
+    return (
+        photo.copy()
+        if size == photo.size
+        else photo.resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
+    )
 
 
 @checked
@@ -84,32 +88,50 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for one in listed:
         if not isinstance(one, (str, os.PathLike)) or not os.fspath(one):
-            raise ArgumentTypeError(f"paths has {brief(one)}, which is no path; give files, and folders of pictures")
+            raise ArgumentTypeError(
+                f"paths has {brief(one)}, which is no path; give files, and folders of pictures"
+            )
     given = list(map(Path, listed))
     known = picture_endings()
     found: list[Path] = []
     for path in given:
         # links to nothing and what is no file are among them, to be told of
-        inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in known and not file.is_dir()]
+        inside = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in known and not file.is_dir()
+        ]
         ours = [p for p in {f.parent for f in inside} - {path} if _is_ours(p)]
-        seen = [f for f in inside if f.parent not in ours and not any(p[0] == "." for p in f.relative_to(path).parts)]
+        seen = [
+            f
+            for f in inside
+            if f.parent not in ours and not any(p[0] == "." for p in f.relative_to(path).parts)
+        ]
         found += seen if path.is_dir() else [path]
     if not found:
         where = ", ".join(f"'{shown(path)}'" for path in given) or "an empty list of paths"
-        raise ImageError(f"no image in {where}; accepted: image files such as .jpg or .png, and folders with some")
+        raise ImageError(
+            f"no image in {where}; accepted: image files such as .jpg or .png, and folders with some"
+        )
     return found
 
 
 def _is_ours(folder: Path) -> bool:
     """Whether seewhy wrote into a folder: a run, an entry of one, or what older versions did."""
-    return is_run_folder(folder) or is_run_folder(folder.parent) or any((folder / one).exists() for one in _OURS)
+    return (
+        is_run_folder(folder)
+        or is_run_folder(folder.parent)
+        or any((folder / one).exists() for one in _OURS)
+    )
 
 
 @cache
 def picture_endings() -> frozenset[str]:
     """The endings of files, with the dot and in small letters, that Pillow reads pixels from."""
     return frozenset(
-        end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN.keys() - NO_PIXELS
+        end
+        for end, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN.keys() - NO_PIXELS
     )
 
 
@@ -123,19 +145,25 @@ def _read(source: ImageLike, max_pixels: int, least: Least | None) -> Photo:
     elif isinstance(source, Tensor):
         picture, name = _of_tensor(source), "image tensor"
     else:
-        raise ArgumentTypeError(f"image is a {type(source).__name__}; accepted: a path, PIL picture, array or tensor")
+        raise ArgumentTypeError(
+            f"image is a {type(source).__name__}; accepted: a path, PIL picture, array or tensor"
+        )
     check_pixels(picture.size, name, max_pixels)
     try:
         return _photo(picture, name, least)
     except ImageError:
         raise
     except Exception as error:  # decoders meet damage with whatever their parsing trips over
-        raise ImageError(f"{name} is truncated or damaged ({error}); get it anew or save it again") from error
+        raise ImageError(
+            f"{name} is truncated or damaged ({error}); get it anew or save it again"
+        ) from error
 
 
 def _from_file(name: str, max_pixels: int, least: Least | None) -> Photo:
     if re.match(r"https?:/", name, re.IGNORECASE):
-        raise ImageError(f"image '{name}' is a web address; accepted: a local file; download it first")
+        raise ImageError(
+            f"image '{name}' is a web address; accepted: a local file; download it first"
+        )
     with opened(Path(name).expanduser(), max_pixels=max_pixels) as picture:
         own = picture.size
         small = _reduced(picture, own, least)
@@ -145,7 +173,9 @@ def _from_file(name: str, max_pixels: int, least: Least | None) -> Photo:
         return _photo(picture, f"image '{shown(name)}'", least, own=own if drafted else None)
 
 
-def _photo(picture: Image.Image, name: str, least: Least | None, *, own: tuple[int, int] | None = None) -> Photo:
+def _photo(
+    picture: Image.Image, name: str, least: Least | None, *, own: tuple[int, int] | None = None
+) -> Photo:
     """Decodes a picture, whose (width, height) is another where it is being decoded smaller."""
     load_whole(picture, name)
     size = own or picture.size  # some formats know theirs only now
@@ -153,7 +183,9 @@ def _photo(picture: Image.Image, name: str, least: Least | None, *, own: tuple[i
     return Photo(rgb, turned_size(picture, size)[::-1])
 
 
-def _reduced(picture: Image.Image, size: tuple[int, int], least: Least | None) -> tuple[int, int] | None:
+def _reduced(
+    picture: Image.Image, size: tuple[int, int], least: Least | None
+) -> tuple[int, int] | None:
     """The (width, height), not turned yet, to which a picture is reduced; None for one that is left as it is."""
     if least is None or size[0] * size[1] <= LARGE:
         return None
@@ -170,7 +202,9 @@ def _plain_copy(picture: Image.Image, source: object) -> Image.Image:
 
 def _eight_bit(values: Array, kind: str) -> npt.NDArray[np.uint8]:
     if values.size == 0:
-        raise ImageError(f"image {kind} has no pixels: shape {values.shape}; accepted: at least 1 x 1")
+        raise ImageError(
+            f"image {kind} has no pixels: shape {values.shape}; accepted: at least 1 x 1"
+        )
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.bool_:
@@ -185,14 +219,22 @@ def _eight_bit(values: Array, kind: str) -> npt.NDArray[np.uint8]:
     # The comparison is written so that NaN fails it.
     if not (low >= 0 and high <= 1):
         accepted = "floats in [0, 1]; divide 0..255 by 255, or undo the normalisation"
-        raise ImageError(f"image {kind} holds floats from {low:g} to {high:g}; accepted: {accepted}")
+        raise ImageError(
+            f"image {kind} holds floats from {low:g} to {high:g}; accepted: {accepted}"
+        )
     return np.rint(values.astype(np.float64) * 255).astype(np.uint8)
 
 
 def _of_array(array: Array, kind: str = "array") -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        hint = "; move channels last: .transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
-        raise ImageError(f"image array has shape {array.shape}; accepted: (H, W) and (H, W, 1 or 3 or 4){hint}")
+        hint = (
+            "; move channels last: .transpose(1, 2, 0)"
+            if array.ndim == 3 and array.shape[0] in (1, 3, 4)
+            else ""
+        )
+        raise ImageError(
+            f"image array has shape {array.shape}; accepted: (H, W) and (H, W, 1 or 3 or 4){hint}"
+        )
     values = _eight_bit(array, kind)
     flat = values[:, :, 0] if values.ndim == 3 and values.shape[2] == 1 else values
     return Image.fromarray(np.ascontiguousarray(flat))
@@ -209,7 +251,9 @@ def _of_tensor(tensor: Tensor) -> Image.Image:
         hint = "; take one picture of a batch with [0]" if len(shape) == 4 else ""
         if len(shape) == 3 and shape[2] in (1, 3):
             hint = "; move channels first: .permute(2, 0, 1)"
-        raise ImageError(f"image tensor has shape {shape}; accepted: (H, W), (1, H, W) or (3, H, W){hint}")
+        raise ImageError(
+            f"image tensor has shape {shape}; accepted: (H, W), (1, H, W) or (3, H, W){hint}"
+        )
     # numpy knows no bfloat16
     values = (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
     return _of_array(values if values.ndim == 2 else values.transpose(1, 2, 0), "tensor")

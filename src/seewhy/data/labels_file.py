@@ -60,7 +60,9 @@ def _of_table(delimiter: str, text: str) -> list[str]:
     if widths == [1]:
         return [row[0] for row in rows]
     if widths != [2]:
-        raise ValueError(f"its rows have {' or '.join(map(str, widths))} columns, not a number and a name")
+        raise ValueError(
+            f"its rows have {' or '.join(map(str, widths))} columns, not a number and a name"
+        )
     backwards = [row[::-1] for row in rows]
     for pairs in (rows, rows[1:], backwards, backwards[1:]):
         if _are_numbered(pairs):
@@ -111,7 +113,9 @@ def _in_order(pairs: Sequence[tuple[int, str]]) -> list[str]:
     last = len(numbers) - 1
     if numbers != list(range(len(numbers))):
         shown = f"{numbers[0]} to {numbers[-1]}"
-        raise ValueError(f"its {len(numbers)} numbers are {shown}, where a model's classes are 0 to {last}")
+        raise ValueError(
+            f"its {len(numbers)} numbers are {shown}, where a model's classes are 0 to {last}"
+        )
     return [name for _, name in pairs]
 
 

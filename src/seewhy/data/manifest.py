@@ -66,7 +66,14 @@ def head_of(kind: str, state: str, request: Json | None, files: Mapping[str, Sto
     """What run.json says."""
     versions = {"seewhy": own_version(), "torch": torch.__version__}
     told = {name: asdict(file) for name, file in sorted(files.items())}
-    return {"schema": SCHEMA, "kind": kind, **versions, "state": state, "request": request, "files": told}
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        **versions,
+        "state": state,
+        "request": request,
+        "files": told,
+    }
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -88,9 +95,13 @@ def read_head(folder: Path) -> Json | None:
         schema, files = told["schema"], files_of(told["files"])
         head: Json = {key: told[key] for key in ("kind", "seewhy", "torch", "state", "request")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"'{path}' is no manifest of seewhy ({type(error).__name__}); give another folder") from error
+        raise InputError(
+            f"'{path}' is no manifest of seewhy ({type(error).__name__}); give another folder"
+        ) from error
     if schema != SCHEMA:
-        raise InputError(f"'{path}' has schema {schema!r}, this seewhy reads {SCHEMA}; give another folder")
+        raise InputError(
+            f"'{path}' has schema {schema!r}, this seewhy reads {SCHEMA}; give another folder"
+        )
     _check_inside(path, files)
     return {**head, "files": told["files"]}
 
@@ -101,7 +112,9 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     Raises:
         InputError: a line cannot be read.
     """
-    return {entry.name: entry for entry in (entry_of(folder, line) for _, line in whole_lines(folder))}
+    return {
+        entry.name: entry for entry in (entry_of(folder, line) for _, line in whole_lines(folder))
+    }
 
 
 def whole_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
@@ -122,7 +135,9 @@ def entry_of(folder: Path, line: bytes) -> Entry:
         entry = Entry.read(line)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = line[:40].decode(errors="replace")
-        raise InputError(f"'{folder / ENTRIES}' has a damaged line, {said!r}; give another folder") from error
+        raise InputError(
+            f"'{folder / ENTRIES}' has a damaged line, {said!r}; give another folder"
+        ) from error
     _check_inside(folder / ENTRIES, entry.files)
     return entry
 
@@ -140,8 +155,16 @@ def stored_file(path: Path) -> StoredFile:
 def _check_inside(path: Path, files: Iterable[str]) -> None:
     for file in files:
         parts = PurePosixPath(file).parts
-        if not parts or PurePosixPath(file).is_absolute() or ".." in parts or "\\" in file or ":" in parts[0]:
-            raise InputError(f"'{path}' names {file!r}, which is not in its folder; give another folder")
+        if (
+            not parts
+            or PurePosixPath(file).is_absolute()
+            or ".." in parts
+            or "\\" in file
+            or ":" in parts[0]
+        ):
+            raise InputError(
+                f"'{path}' names {file!r}, which is not in its folder; give another folder"
+            )
 
 
 def older_files(folder: Path) -> list[str]:

@@ -29,7 +29,9 @@ _KINDS = {
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], what: str = "image", *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def opened(
+    path: str | os.PathLike[str], what: str = "image", *, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
     """A picture file, whose pixels are not decoded yet; whatever goes wrong while it is open is an ImageError.
 
     Args:
@@ -52,7 +54,9 @@ def opened(path: str | os.PathLike[str], what: str = "image", *, max_pixels: int
         raise ImageError(f"{name} {said}; accepted: image files; convert to PNG or JPEG") from error
     except Exception as error:  # decoders meet damage with whatever their parsing trips over
         why = getattr(error, "strerror", None) or f"it is truncated or damaged: {shown(error)}"
-        raise ImageError(f"{name} cannot be opened ({why}); check its rights, or get it anew") from error
+        raise ImageError(
+            f"{name} cannot be opened ({why}); check its rights, or get it anew"
+        ) from error
 
 
 def load_whole(picture: Image.Image, name: str) -> None:
@@ -74,7 +78,9 @@ def check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
         InputError: so it is, or the limit is none.
     """
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
-        raise InputError(f"max_pixels={max_pixels!r} is no limit; give a whole number of pixels, 1 or more")
+        raise InputError(
+            f"max_pixels={max_pixels!r} is no limit; give a whole number of pixels, 1 or more"
+        )
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels: {width} x {height}; accepted: at least 1 x 1")
@@ -95,7 +101,11 @@ def _check_file(path: str | os.PathLike[str], name: str, max_pixels: int) -> Non
     if kind:
         hint = "; find_images() lists those in a folder" if kind == "a folder" else ""
         raise ImageError(f"{name} is {kind}; accepted: one image file{hint}")
-    most = max(_LEAST_BYTES, _BYTES_OF_A_PIXEL * max_pixels) if isinstance(max_pixels, int) else _LEAST_BYTES
+    most = (
+        max(_LEAST_BYTES, _BYTES_OF_A_PIXEL * max_pixels)
+        if isinstance(max_pixels, int)
+        else _LEAST_BYTES
+    )
     if found.st_size > most:
         raise ImageError(
             f"{name} has {found.st_size:,} bytes; accepted: at most {most:,}; make it smaller, or allow more with "

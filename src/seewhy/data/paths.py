@@ -24,7 +24,9 @@ def kept_inside(path: Path, folder: Path) -> Path:
         InputError: it leads out of that.
     """
     if leads_out(path, folder):
-        raise InputError(f"'{shown(path)}' is outside of '{folder}'; give a data set that names its own files")
+        raise InputError(
+            f"'{shown(path)}' is outside of '{folder}'; give a data set that names its own files"
+        )
     return path
 
 

@@ -18,11 +18,15 @@ from ..errors import ArgumentTypeError, ImageError
 from .images import picture_of_tensor
 from .rgb import eight_bit_grey
 
-_REDUCING_GAP = 3  # Pillow's documents call a resize after a reduction to so much nearly as good as one without
+_REDUCING_GAP = (
+    3  # Pillow's documents call a resize after a reduction to so much nearly as good as one without
+)
 _BY_HAND = "write out seewhy.Preprocess(size, resize, mean, std, interpolation) instead"
 
 
-_RESAMPLINGS = {name.lower(): resampling for name, resampling in Image.Resampling.__members__.items()}
+_RESAMPLINGS = {
+    name.lower(): resampling for name, resampling in Image.Resampling.__members__.items()
+}
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,18 @@ class Placement:
         """
         x0, y0, x1, y1 = self.box
         if field.ndim != 2 or field.size == 0 or x1 <= x0 or y1 <= y0:
-            raise ImageError(f"field of shape {field.shape} on box {self.box}; accepted: (h, w) on a box with an area")
+            raise ImageError(
+                f"field of shape {field.shape} on box {self.box}; accepted: (h, w) on a box with an area"
+            )
         rows, top, bottom = _overlap(y0, y1, self.photo_size[0], field.shape[0])
         cols, left, right = _overlap(x0, x1, self.photo_size[1], field.shape[1])
         placed = np.full(self.photo_size, np.nan, np.float32)
         if not rows or not cols:
             return placed
         # A photo pixel with its centre inside may overhang the field, and Pillow resizes no box beyond the picture.
-        margin = math.ceil(max(0.0, -top, -left, bottom - field.shape[0], right - field.shape[1])) + 1
+        margin = (
+            math.ceil(max(0.0, -top, -left, bottom - field.shape[0], right - field.shape[1])) + 1
+        )
         padded = Image.fromarray(np.pad(field.astype(np.float32), margin, mode="edge"))
         box = (left + margin, top + margin, right + margin, bottom + margin)
         resized = padded.resize((len(cols), len(rows)), Image.Resampling.BILINEAR, box=box)
@@ -110,17 +118,36 @@ class Preprocess:
     def __post_init__(self) -> None:
         self._make_tuples()
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
-            raise ImageError(f"mean {self.mean} and std {self.std}; accepted: one value each for 1 or 3 channels")
-        edges = self.resize if isinstance(self.resize, tuple) else (self.resize,) if self.resize is not None else ()
+            raise ImageError(
+                f"mean {self.mean} and std {self.std}; accepted: one value each for 1 or 3 channels"
+            )
+        edges = (
+            self.resize
+            if isinstance(self.resize, tuple)
+            else (self.resize,)
+            if self.resize is not None
+            else ()
+        )
         if min(*self.size, *edges) < 1 or min(*self.std, self.scale) <= 0:
             raise ImageError(f"{self}; accepted: size, resize, std and scale above 0")
-        for name, known in (("interpolation", _RESAMPLINGS), ("fit", ("stretch", "cover", "contain"))):
+        for name, known in (
+            ("interpolation", _RESAMPLINGS),
+            ("fit", ("stretch", "cover", "contain")),
+        ):
             if getattr(self, name) not in known:
-                raise ImageError(f"{name} '{getattr(self, name)}' is unknown; accepted: {', '.join(known)}")
+                raise ImageError(
+                    f"{name} '{getattr(self, name)}' is unknown; accepted: {', '.join(known)}"
+                )
 
     def _make_tuples(self) -> None:
         """Of what is given as lists or arrays, so that equal ones are equal, and are written down as they are."""
-        for name, kind in (("mean", float), ("std", float), ("size", int), ("resize", int), ("fill", int)):
+        for name, kind in (
+            ("mean", float),
+            ("std", float),
+            ("size", int),
+            ("resize", int),
+            ("fill", int),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int | None):
                 object.__setattr__(self, name, tuple(map(kind, value)))
@@ -130,23 +157,39 @@ class Preprocess:
         """From `timm.data.resolve_model_data_config(model)`; gives what timm's evaluation transform gives."""
         channels, *(height, width) = config["input_size"]
         mean, std = tuple(config["mean"]), tuple(config["std"])
-        scaled = tuple(math.floor(edge / (config.get("crop_pct") or 0.875)) for edge in (height, width))
-        fit = {"squash": "stretch", "border": "contain"}.get(config.get("crop_mode") or "center", "cover")
+        scaled = tuple(
+            math.floor(edge / (config.get("crop_pct") or 0.875)) for edge in (height, width)
+        )
+        fit = {"squash": "stretch", "border": "contain"}.get(
+            config.get("crop_mode") or "center", "cover"
+        )
         resize: Any = scaled[0] if fit == "cover" and scaled[0] == scaled[1] else scaled
-        fill = tuple(round(255 * value) for value in np.broadcast_to(mean, 3)) if fit == "contain" else (0, 0, 0)
+        fill = (
+            tuple(round(255 * value) for value in np.broadcast_to(mean, 3))
+            if fit == "contain"
+            else (0, 0, 0)
+        )
         if channels == 1:
             mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-        return cls((height, width), resize, mean, std, str(config["interpolation"]), fit=fit, fill=fill)
+        return cls(
+            (height, width), resize, mean, std, str(config["interpolation"]), fit=fit, fill=fill
+        )
 
     @classmethod
     def from_torchvision(cls, transforms: Any) -> Preprocess:
         """From `weights.transforms()` of a torchvision classifier; anything else is an ArgumentTypeError."""
         try:
             crop, resize = list(transforms.crop_size), list(transforms.resize_size)
-            mean, std, name = tuple(transforms.mean), tuple(transforms.std), transforms.interpolation.value
+            mean, std, name = (
+                tuple(transforms.mean),
+                tuple(transforms.std),
+                transforms.interpolation.value,
+            )
         except (AttributeError, TypeError) as error:
             kind = type(transforms).__name__
-            raise ArgumentTypeError(f"transforms is a {kind}; accepted: weights.transforms(); {_BY_HAND}") from error
+            raise ArgumentTypeError(
+                f"transforms is a {kind}; accepted: weights.transforms(); {_BY_HAND}"
+            ) from error
         edges = (resize[0], resize[1]) if len(resize) > 1 else resize[0]
         return cls((crop[0], crop[-1]), edges, mean, std, name.removesuffix("-exact"))
 
@@ -158,13 +201,20 @@ class Preprocess:
         try:
             timm = getattr(processor, "data_config", None)
             made = cls.from_timm(timm) if timm else _read_huggingface(processor)
-            ours, theirs = made(photo)[0], processor(images=photo, return_tensors="pt")["pixel_values"][0]
+            ours, theirs = (
+                made(photo)[0],
+                processor(images=photo, return_tensors="pt")["pixel_values"][0],
+            )
             low, high = made.bounds
-            same = theirs.shape == ours.shape and ((theirs - ours) / (high - low)).abs().mean() < 0.02
+            same = (
+                theirs.shape == ours.shape and ((theirs - ours) / (high - low)).abs().mean() < 0.02
+            )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ImageError(f"processor {kind} cannot be read ({error}); {_BY_HAND}") from error
         if not same:
-            raise ImageError(f"processor {kind} does more than resize, crop and normalise; {_BY_HAND}")
+            raise ImageError(
+                f"processor {kind} does more than resize, crop and normalise; {_BY_HAND}"
+            )
         return made
 
     @property
@@ -183,14 +233,21 @@ class Preprocess:
         mode = "L" if len(self.mean) == 1 else "RGB"
         wide, high = self._resized(photo.height, photo.width)[::-1]
         if wide * high > 4 * max(photo.width * photo.height, 64_000_000):
-            raise ImageError(f"photo of {photo.width} x {photo.height} is too elongated to resize; crop it first")
+            raise ImageError(
+                f"photo of {photo.width} x {photo.height} is too elongated to resize; crop it first"
+            )
         plain = photo if photo.mode == mode else photo.convert(mode)
         resized = plain.resize((wide, high), _RESAMPLINGS[self.interpolation])
         left, top = self._offset(wide, self.size[1]), self._offset(high, self.size[0])
         seen = Image.new(mode, self.size[::-1], self.fill[0] if mode == "L" else self.fill)
         seen.paste(resized, (-left, -top))
         across, down = photo.width / wide, photo.height / high
-        box = (left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down)
+        box = (
+            left * across,
+            top * down,
+            (left + self.size[1]) * across,
+            (top + self.size[0]) * down,
+        )
         pixels = torch.from_numpy(np.array(seen)).reshape(*self.size, -1).permute(2, 0, 1).float()
         mean, std = self._statistics()
         # Dividing by 255 gives the very bits of torchvision; multiplying by 1/255 does not.
@@ -207,14 +264,18 @@ class Preprocess:
     def invert(self, x: Tensor) -> npt.NDArray[np.uint8]:
         """Undoes the normalisation: (N, C, H, W) to uint8 (N, H, W, 3); other shapes are an ImageError."""
         if x.ndim != 4 or x.shape[1] != len(self.mean):
-            raise ImageError(f"input has shape {tuple(x.shape)}; accepted: (N, {len(self.mean)}, H, W)")
+            raise ImageError(
+                f"input has shape {tuple(x.shape)}; accepted: (N, {len(self.mean)}, H, W)"
+            )
         mean, std = self._statistics()
         values = (x.detach().cpu().float() * std + mean) / self.scale
         pixels = values.nan_to_num().round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
         return (pixels.flip(1) if self.bgr else pixels).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(v, dtype=torch.float32, device="cpu") for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device="cpu") for v in (self.mean, self.std)
+        )
         return mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -223,7 +284,9 @@ class Preprocess:
             return (self.resize, longest) if height <= width else (longest, self.resize)
         if self.resize is None or self.fit == "stretch":
             return self.resize or (height, width)
-        ratio = (max if self.fit == "contain" else min)(height / self.resize[0], width / self.resize[1])
+        ratio = (max if self.fit == "contain" else min)(
+            height / self.resize[0], width / self.resize[1]
+        )
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
     def _offset(self, has: int, wants: int) -> int:
@@ -276,7 +339,16 @@ def _read_huggingface(processor: Any) -> Preprocess:
     scale = has["rescale_factor"] if has.get("do_rescale") else 1.0
     resize = resize if has.get("do_resize") else None
     bgr = bool(has.get("do_flip_channel_order"))
-    return Preprocess(size, resize, tuple(mean.tolist()), tuple(std.tolist()), name, scale, bgr=bgr, floor_crop=True)
+    return Preprocess(
+        size,
+        resize,
+        tuple(mean.tolist()),
+        tuple(std.tolist()),
+        name,
+        scale,
+        bgr=bgr,
+        floor_crop=True,
+    )
 
 
 def _edges(size: Any) -> Mapping[str, int]:

@@ -39,7 +39,9 @@ def upright(picture: Image.Image) -> Image.Image:
     return picture if turn is None else _turned(picture, turn)
 
 
-def upright_rgb(picture: Image.Image, name: str, size: tuple[int, int] | None = None) -> Image.Image:
+def upright_rgb(
+    picture: Image.Image, name: str, size: tuple[int, int] | None = None
+) -> Image.Image:
     """A decoded picture as 8-bit RGB, right way up, transparency on white; it may be the very one that was given.
 
     Args:
@@ -129,7 +131,12 @@ def _bands(picture: Image.Image, rows: int) -> Iterator[tuple[tuple[int, int], I
     step = max(1, int(_BAND / (picture.width * scale)))
     for top in range(0, rows, step):
         bottom = min(rows, top + step)
-        part = (0, math.floor(top * scale), picture.width, min(picture.height, math.ceil(bottom * scale)))
+        part = (
+            0,
+            math.floor(top * scale),
+            picture.width,
+            min(picture.height, math.ceil(bottom * scale)),
+        )
         yield (top, bottom), picture.crop(part)
 
 
@@ -139,12 +146,18 @@ def _grey_range(bands: Iterable[Array], name: str) -> tuple[float, float]:
     for values in bands:
         kind = values.dtype.kind
         if kind == "f" and not np.isfinite(values).all():
-            raise ImageError(f"{name} holds NaN or infinite pixels; accepted: finite values; replace them first")
+            raise ImageError(
+                f"{name} holds NaN or infinite pixels; accepted: finite values; replace them first"
+            )
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-    usual = [top for top in ((1.0, 255.0) if kind == "f" else (65535.0,)) if 0 <= low <= high <= top]
+    usual = [
+        top for top in ((1.0, 255.0) if kind == "f" else (65535.0,)) if 0 <= low <= high <= top
+    ]
     return (0.0, usual[0]) if usual else (low, high)
 
 
 def _scaled_grey(values: Array, ends: tuple[float, float]) -> npt.NDArray[np.uint8]:
     floor, top = ends
-    return np.rint((values.astype(np.float64) - floor) * (255 / ((top - floor) or 1))).astype(np.uint8)
+    return np.rint((values.astype(np.float64) - floor) * (255 / ((top - floor) or 1))).astype(
+        np.uint8
+    )

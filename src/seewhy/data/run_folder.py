@@ -41,7 +41,10 @@ from .manifest import (
     whole_lines,
 )
 
-_WRITING, _FILES = ".writing-", "files"  # the folder of what is being written, and in it what will be moved
+_WRITING, _FILES = (
+    ".writing-",
+    "files",
+)  # the folder of what is being written, and in it what will be moved
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,12 @@ class RunFolder:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         try:
             if self.is_begun or (kind is None and self._entries):
                 self._finish("complete" if kind is None else "running")
@@ -199,7 +207,9 @@ class RunFolder:
         try:
             yield draft
             self._begin()
-            self._list(Entry(name, digest, draft.files, draft.record, draft.exact), aside / _FILES, place)
+            self._list(
+                Entry(name, digest, draft.files, draft.record, draft.exact), aside / _FILES, place
+            )
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -238,12 +248,19 @@ class RunFolder:
             self._outdated = bool(outdated)
             remove_files(self.folder, outdated - kept)
             return
-        self._old = older_files(self.folder) if head is None else sorted({*kept, *outdated, *head["files"]})
+        self._old = (
+            older_files(self.folder) if head is None else sorted({*kept, *outdated, *head["files"]})
+        )
         if self._old:
-            self._tell(f"out='{self.folder}' holds another run, whose {len(self._old)} files will be replaced")
+            self._tell(
+                f"out='{self.folder}' holds another run, whose {len(self._old)} files will be replaced"
+            )
 
     def _asks_the_same(self, head: Json) -> bool:
-        return self.request is not None and (head["kind"], head["request"]) == (self.kind, self.request)
+        return self.request is not None and (head["kind"], head["request"]) == (
+            self.kind,
+            self.request,
+        )
 
     def _read_listed(self) -> tuple[dict[str, _Listed], set[str]]:
         """The entries, and the files of those that were replaced by others of their name."""

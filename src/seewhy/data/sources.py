@@ -69,8 +69,12 @@ def find_data(
     paths, given = _parts(spec, rest, source.paths)
     for name in ("split", "on_error"):
         if name in given:
-            raise InputError(f"data {spec!r} sets {name!r}, which is asked for apart; leave it out of the spec")
-    own = ({"seed": seed} if source.seeded else {}) | ({"on_error": on_error} if source.paths else {})
+            raise InputError(
+                f"data {spec!r} sets {name!r}, which is asked for apart; leave it out of the spec"
+            )
+    own = ({"seed": seed} if source.seeded else {}) | (
+        {"on_error": on_error} if source.paths else {}
+    )
     settings = {"split": split, **own, **options, **given}
     made = getattr(importlib.import_module(f".{source.module}", __package__), source.name)
     try:
@@ -105,7 +109,9 @@ def _kind(spec: str) -> tuple[str, str]:
     if path.suffix.lower() == ".csv":
         return "csv", spec
     kinds = ", ".join(SOURCES)
-    raise InputError(f"data {spec!r} is not known{did_you_mean(kind, SOURCES)}; give KIND:PATH with {kinds}, or a path")
+    raise InputError(
+        f"data {spec!r} is not known{did_you_mean(kind, SOURCES)}; give KIND:PATH with {kinds}, or a path"
+    )
 
 
 def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, Any]]:
@@ -117,8 +123,14 @@ def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, Any]]
         options[name.strip()] = _value(text.strip())
     paths = [",".join(parts)] if count == 1 and parts else parts
     if len(paths) != count or not all(paths):
-        wanted = ("options NAME=VALUE", "a path", "two paths, cut-outs and backgrounds, with a comma between")[count]
-        raise InputError(f"data {spec!r} needs {wanted} after the colon; such as 'scenes:size=64' or 'folder:photos'")
+        wanted = (
+            "options NAME=VALUE",
+            "a path",
+            "two paths, cut-outs and backgrounds, with a comma between",
+        )[count]
+        raise InputError(
+            f"data {spec!r} needs {wanted} after the colon; such as 'scenes:size=64' or 'folder:photos'"
+        )
     return paths, options
 
 

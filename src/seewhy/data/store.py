@@ -26,7 +26,9 @@ from .disk import read_json, write_whole
 from .paths import is_plain
 
 MANIFEST, FORMAT = "manifest.json", 4
-_OURS = re.compile(r"(journal-\d+\.jsonl|[a-z]+-[0-9a-f]{12}(-\d+)?\.safetensors)(\.part)?|manifest\.json\.part")
+_OURS = re.compile(
+    r"(journal-\d+\.jsonl|[a-z]+-[0-9a-f]{12}(-\d+)?\.safetensors)(\.part)?|manifest\.json\.part"
+)
 _SCALE = ".scale"
 
 
@@ -74,9 +76,15 @@ class Store:
             return False
         given, told, found = _read_manifest(path)
         if given != FORMAT:
-            raise InputError(f"index '{self.folder}' has format {given}, this seewhy reads {FORMAT}; fit it again")
+            raise InputError(
+                f"index '{self.folder}' has format {given}, this seewhy reads {FORMAT}; fit it again"
+            )
         self.head, self.files = told, found
-        lines = [line for journal in self.folder.glob("journal-*.jsonl") for line in _read_journal(journal)]
+        lines = [
+            line
+            for journal in self.folder.glob("journal-*.jsonl")
+            for line in _read_journal(journal)
+        ]
         self.files |= {name: entry for _, name, entry in sorted(lines, key=lambda line: line[0])}
         return True
 
@@ -85,7 +93,9 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"out={str(self.folder)!r} cannot be made a folder: {error.strerror}") from error
+            raise InputError(
+                f"out={str(self.folder)!r} cannot be made a folder: {error.strerror}"
+            ) from error
         self.head = {**head, "complete": False}
         self._write_manifest()
 
@@ -110,18 +120,28 @@ class Store:
         from safetensors.torch import save
 
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        data = save(plain, metadata={"names": json.dumps(list(names)), "remarks": json.dumps(list(remarks))})
+        data = save(
+            plain, metadata={"names": json.dumps(list(names)), "remarks": json.dumps(list(remarks))}
+        )
         entry = Entry(len(data), hashlib.sha256(data).hexdigest(), start, len(names))
         path = self.folder / name
         try:
             write_whole(path, data)
-            with (self.folder / f"journal-{self.writer}.jsonl").open("a", encoding="utf-8") as journal:
-                line = {"file": name, **asdict(entry), "at": time.time_ns()}  # another writer may have made it before
+            with (self.folder / f"journal-{self.writer}.jsonl").open(
+                "a", encoding="utf-8"
+            ) as journal:
+                line = {
+                    "file": name,
+                    **asdict(entry),
+                    "at": time.time_ns(),
+                }  # another writer may have made it before
                 journal.write("\n" + json.dumps(line) + "\n")  # a torn line may come before
                 journal.flush()
                 os.fsync(journal.fileno())
         except OSError as error:
-            raise InputError(f"'{path}' cannot be written: {error.strerror}; make room and start again") from error
+            raise InputError(
+                f"'{path}' cannot be written: {error.strerror}; make room and start again"
+            ) from error
         self.files[name] = entry
         self._sound.add(name)
 
@@ -142,7 +162,9 @@ class Store:
         """
         for name in names:
             if not is_plain(name):
-                raise InputError(f"{name!r} is no file of '{self.folder}', and is not removed; fit the index anew")
+                raise InputError(
+                    f"{name!r} is no file of '{self.folder}', and is not removed; fit the index anew"
+                )
             self.files.pop(name, None)
             self._sound.discard(name)
             path = self.folder / name
@@ -211,7 +233,9 @@ class Store:
 
     def _write_manifest(self) -> None:
         files = {name: asdict(entry) for name, entry in sorted(self.files.items())}
-        text = json.dumps({"format": FORMAT, **self.head, "files": files}, indent=1, ensure_ascii=False)
+        text = json.dumps(
+            {"format": FORMAT, **self.head, "files": files}, indent=1, ensure_ascii=False
+        )
         write_whole(self.folder / MANIFEST, (text + "\n").encode(errors="backslashreplace"))
 
 
@@ -222,12 +246,18 @@ def _read_manifest(path: Path) -> tuple[object, dict[str, Any], dict[str, Entry]
         given = told.pop("format")
         found = {name: Entry(**entry) for name, entry in told.pop("files").items()}
     except KeyError as error:
-        raise InputError(f"index manifest '{path}' does not say its {error}; fit the index again") from error
+        raise InputError(
+            f"index manifest '{path}' does not say its {error}; fit the index again"
+        ) from error
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise InputError(f"index manifest '{path}' cannot be read: {error}; fit the index again") from error
+        raise InputError(
+            f"index manifest '{path}' cannot be read: {error}; fit the index again"
+        ) from error
     outside = next((name for name in found if not is_plain(name)), None)
     if outside is not None:
-        raise InputError(f"index manifest '{path}' names {outside!r}, which is no file of its folder; fit it again")
+        raise InputError(
+            f"index manifest '{path}' names {outside!r}, which is no file of its folder; fit it again"
+        )
     return given, told, found
 
 
@@ -256,7 +286,9 @@ def pack(rows: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Ten
             packed[name] = tensor
         elif dtype == torch.float16:
             flat = tensor.reshape(len(tensor), -1)
-            scale = flat.abs().amax(1, keepdim=True) if flat.shape[1] else flat.new_zeros(len(flat), 1)
+            scale = (
+                flat.abs().amax(1, keepdim=True) if flat.shape[1] else flat.new_zeros(len(flat), 1)
+            )
             packed[name] = (flat / torch.where(scale > 0, scale, 1)).to(dtype).reshape(tensor.shape)
             packed[name + _SCALE] = scale[:, 0].float()
         else:

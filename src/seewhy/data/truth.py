@@ -35,8 +35,12 @@ class Truth:
 
     def __post_init__(self) -> None:
         (height, width), n = self.size, len(self.boxes)
-        object.__setattr__(self, "boxes", torch.as_tensor(self.boxes, dtype=torch.float32).reshape(-1, 4))
-        object.__setattr__(self, "labels", torch.as_tensor(self.labels, dtype=torch.long).reshape(-1))
+        object.__setattr__(
+            self, "boxes", torch.as_tensor(self.boxes, dtype=torch.float32).reshape(-1, 4)
+        )
+        object.__setattr__(
+            self, "labels", torch.as_tensor(self.labels, dtype=torch.long).reshape(-1)
+        )
         if self.difficult is None:
             object.__setattr__(self, "difficult", torch.zeros(n, dtype=torch.bool))
         for name, tensor, shape in (
@@ -46,21 +50,30 @@ class Truth:
             ("ignore", self.ignore, (height, width)),
         ):
             if tensor is not None and tuple(tensor.shape) != shape:
-                raise InputError(f"{name} has shape {tuple(tensor.shape)}; {n} boxes of {self.size} need {shape}")
+                raise InputError(
+                    f"{name} has shape {tuple(tensor.shape)}; {n} boxes of {self.size} need {shape}"
+                )
         x0, y0, x1, y1 = self.boxes.unbind(1)
         for wrong, said in (
             ((x1 <= x0) | (y1 <= y0), "has no area"),
-            ((x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height), f"reaches beyond the picture of {width} x {height}"),
+            (
+                (x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height),
+                f"reaches beyond the picture of {width} x {height}",
+            ),
         ):
             if bool(wrong.any()):
-                raise InputError(f"box {self.boxes[wrong][0].tolist()} {said}; accepted: 0 <= x0 < x1 <= width, and y")
+                raise InputError(
+                    f"box {self.boxes[wrong][0].tolist()} {said}; accepted: 0 <= x0 < x1 <= width, and y"
+                )
 
     def of(self, label: int) -> Truth:
         """Returns the objects of one class; the pixels to ignore stay."""
         kept = self.labels == label
         assert self.difficult is not None
         masks = None if self.masks is None else self.masks[kept]
-        return Truth(self.size, self.boxes[kept], self.labels[kept], masks, self.difficult[kept], self.ignore)
+        return Truth(
+            self.size, self.boxes[kept], self.labels[kept], masks, self.difficult[kept], self.ignore
+        )
 
     def cropped(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> Truth:
         """Returns the truth of what a model saw: the part in `box`, (x0, y0, x1, y1) in pixels, brought to (H, W).
@@ -77,10 +90,14 @@ class Truth:
             ((torch.arange(n) + 0.5) * (stop - start) / n + start).floor().long()
             for n, start, stop in ((size[0], y0, y1), (size[1], x0, x1))
         )
-        within = ((rows >= 0) & (rows < self.size[0]))[:, None] & ((cols >= 0) & (cols < self.size[1]))
+        within = ((rows >= 0) & (rows < self.size[0]))[:, None] & (
+            (cols >= 0) & (cols < self.size[1])
+        )
 
         def seen(pixels: Tensor) -> Tensor:
-            picked = pixels[..., rows.clamp(0, self.size[0] - 1), :][..., cols.clamp(0, self.size[1] - 1)]
+            picked = pixels[..., rows.clamp(0, self.size[0] - 1), :][
+                ..., cols.clamp(0, self.size[1] - 1)
+            ]
             return picked & within
 
         masks = None
@@ -98,5 +115,7 @@ class Truth:
             return self.masks.any(0)
         ys, xs = (torch.arange(n) + 0.5 for n in self.size)
         x0, y0, x1, y1 = self.boxes[:, :, None].unbind(1)
-        inside = ((ys >= y0) & (ys < y1))[:, :, None] & ((xs >= x0) & (xs < x1))[:, None, :]  # (B, H, W)
+        inside = ((ys >= y0) & (ys < y1))[:, :, None] & ((xs >= x0) & (xs < x1))[
+            :, None, :
+        ]  # (B, H, W)
         return inside.any(0)

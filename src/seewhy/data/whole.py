@@ -18,11 +18,21 @@ from PIL.JpegImagePlugin import JpegImageFile
 from ..errors import ImageError
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types
-_PASSES = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))  # Adam7
+_PASSES = (
+    (0, 8, 0, 8),
+    (4, 8, 0, 8),
+    (0, 4, 4, 8),
+    (2, 4, 0, 4),
+    (0, 2, 2, 4),
+    (1, 2, 0, 2),
+    (0, 1, 1, 2),
+)  # Adam7
 _END, _SCAN = b"\xff\xd9", 0xDA
 _JPEG2000_TAIL = 4096
 _GREY = 128  # what libjpeg fills in
-_OTHER = bytes(i * 167 % 251 for i in range(4096))  # data that no picture goes on with, without a marker
+_OTHER = bytes(
+    i * 167 % 251 for i in range(4096)
+)  # data that no picture goes on with, without a marker
 
 
 class ToTheEnd(io.BufferedReader):
@@ -47,10 +57,17 @@ def check_whole(picture: Image.Image, file: BinaryIO, name: str) -> None:
     Raises:
         ImageError: so many are missing.
     """
-    checks = {"PNG": _png_lacks, "JPEG": _jpeg_lacks, "MPO": _jpeg_lacks, "JPEG2000": _jpeg2000_lacks}
+    checks = {
+        "PNG": _png_lacks,
+        "JPEG": _jpeg_lacks,
+        "MPO": _jpeg_lacks,
+        "JPEG2000": _jpeg2000_lacks,
+    }
     lacks = checks.get(picture.format or "")
     if lacks and lacks(picture, file):
-        raise ImageError(f"{name} is truncated or damaged: its data end before its last row; get it anew")
+        raise ImageError(
+            f"{name} is truncated or damaged: its data end before its last row; get it anew"
+        )
 
 
 def _png_lacks(picture: Image.Image, file: BinaryIO) -> bool:

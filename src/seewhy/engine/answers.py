@@ -11,7 +11,9 @@ from torch import Tensor
 from ..arguments import brief
 from ..errors import ArgumentTypeError, ModelError, SeewhyError
 
-Gives = Literal["logits", "probabilities", "sigmoids", "score", "embedding", "records"]  # what its numbers are
+Gives = Literal[
+    "logits", "probabilities", "sigmoids", "score", "embedding", "records"
+]  # what its numbers are
 OutputAdapter = Callable[[Any], Any]
 OutputLike = OutputAdapter | str | int
 _KNOWN = ("logits", "out", "output", "scores")
@@ -39,7 +41,9 @@ def main_output(raw: Any) -> Any:
 def has_boxes(raw: object) -> bool:
     """Whether an answer is a detector's: a record with boxes, or a list with one for each image."""
     records = raw if isinstance(raw, tuple | list) and raw else [raw]
-    return all(isinstance(one, Mapping) and ("boxes" in one or "pred_boxes" in one) for one in records)
+    return all(
+        isinstance(one, Mapping) and ("boxes" in one or "pred_boxes" in one) for one in records
+    )
 
 
 def _only(parts: list[object], raw: object) -> object:
@@ -50,7 +54,9 @@ def _only(parts: list[object], raw: object) -> object:
 def _first_of_equals(parts: list[object], raw: object) -> object:
     tensors = _tables(parts)
     scores = [part for part in tensors if part.ndim == 2]
-    return scores[0] if scores and len(scores) == 1 and scores[0] is tensors[0] else _only(parts, raw)
+    return (
+        scores[0] if scores and len(scores) == 1 and scores[0] is tensors[0] else _only(parts, raw)
+    )
 
 
 def _tables(parts: list[object]) -> list[Tensor]:
@@ -111,5 +117,9 @@ def _parts(raw: Any) -> Mapping[Any, Any]:
 
 def described(raw: object) -> str:
     """What a model returns, in words: "(2, 8) as 0, (2, 3) as 1", "a dict"."""
-    told = [f"{tuple(part.shape)} as {name!r}" for name, part in _parts(raw).items() if isinstance(part, Tensor)]
+    told = [
+        f"{tuple(part.shape)} as {name!r}"
+        for name, part in _parts(raw).items()
+        if isinstance(part, Tensor)
+    ]
     return ", ".join(told[:6]) if told else f"a {type(raw).__name__}"

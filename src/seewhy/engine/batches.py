@@ -84,7 +84,9 @@ def joined(answers: Sequence[object]) -> object:
     """The answer to a batch, from those to its images one by one, in whatever they are packed."""
     first = answers[0]
     if isinstance(first, list) and len(first) == 1 and isinstance(first[0], Mapping):
-        return [record for answer in answers if isinstance(answer, list) for record in answer]  # a detector's
+        return [
+            record for answer in answers if isinstance(answer, list) for record in answer
+        ]  # a detector's
     parts = zip(*map(tree_leaves, answers), strict=True)
     return tree_unflatten(list(map(_rows_joined, parts)), tree_structure(first))
 

@@ -18,8 +18,14 @@ from .answers import Gives
 
 Takes = Literal["tensor", "array", "pictures", "rows"]
 
-_OF_METHODS: dict[str, Gives] = {"predict_proba": "probabilities", "decision_function": "score", "predict": "score"}
-NO_GRADIENTS = "this needs gradients or layers, and a black box ({}) has neither; use rise, lime or occlusion"
+_OF_METHODS: dict[str, Gives] = {
+    "predict_proba": "probabilities",
+    "decision_function": "score",
+    "predict": "score",
+}
+NO_GRADIENTS = (
+    "this needs gradients or layers, and a black box ({}) has neither; use rise, lime or occlusion"
+)
 
 
 class BlackBox(nn.Module):
@@ -62,7 +68,9 @@ class BlackBox(nn.Module):
     ) -> None:
         super().__init__()
         if takes is not None and takes not in get_args(Takes):
-            raise InputError(f"takes={takes!r} is not known; use 'tensor', 'array', 'pictures' or 'rows'")
+            raise InputError(
+                f"takes={takes!r} is not known; use 'tensor', 'array', 'pictures' or 'rows'"
+            )
         self.name = name or getattr(function, "__name__", type(function).__name__)
         source = _as_source(function)
         self.function, self.flat = source.function, source.flat
@@ -90,7 +98,11 @@ class BlackBox(nn.Module):
             raise ModelError(f"the black box {self.name} {what}: {reason}") from error
         if isinstance(said, Mapping):
             return self._record(said)
-        if isinstance(said, list | tuple) and said and all(isinstance(record, Mapping) for record in said):
+        if (
+            isinstance(said, list | tuple)
+            and said
+            and all(isinstance(record, Mapping) for record in said)
+        ):
             return [self._record(record) for record in self._one_each(said, len(x))]
         return self._scores(said, len(x))
 
@@ -112,7 +124,9 @@ class BlackBox(nn.Module):
 
     def _pictures(self, x: Tensor) -> NDArray[np.uint8]:
         if x.ndim != 4:
-            raise ModelError(f"takes='pictures' is for pictures, x has shape {tuple(x.shape)}; give takes='array'")
+            raise ModelError(
+                f"takes='pictures' is for pictures, x has shape {tuple(x.shape)}; give takes='array'"
+            )
         if self.preprocess is not None:
             return self.preprocess.invert(x)
         low, high = float(x.min()), float(x.max())
@@ -124,7 +138,9 @@ class BlackBox(nn.Module):
         pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
-    def _one_each(self, records: Sequence[Mapping[str, object]], n: int) -> Sequence[Mapping[str, object]]:
+    def _one_each(
+        self, records: Sequence[Mapping[str, object]], n: int
+    ) -> Sequence[Mapping[str, object]]:
         if len(records) != n:
             raise ModelError(
                 f"the black box {self.name} gave {len(records)} records for {n} pictures; give one for each"
@@ -142,7 +158,11 @@ class BlackBox(nn.Module):
             return value
         try:
             numbers = np.asarray(value)
-        except (RuntimeError, TypeError, ValueError):  # rows of different lengths, or tensors on another device
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):  # rows of different lengths, or tensors on another device
             numbers = np.asarray(None)
         if numbers.dtype.kind not in "biuf":
             raise ModelError(
@@ -154,7 +174,11 @@ class BlackBox(nn.Module):
     def _scores(self, said: Any, n: int) -> Tensor:
         if isinstance(said, list | tuple) and len(said) == 1 and getattr(said[0], "ndim", 0) == 2:
             said = said[0]  # a session's list of outputs
-        scores = said.detach().cpu() if isinstance(said, Tensor) else torch.as_tensor(self._numbers(said))
+        scores = (
+            said.detach().cpu()
+            if isinstance(said, Tensor)
+            else torch.as_tensor(self._numbers(said))
+        )
         if scores.ndim not in (1, 2) or len(scores) != n or scores.numel() == 0:
             raise ModelError(
                 f"the black box {self.name} gave scores of shape {tuple(scores.shape)} for {n} pictures; give (N, K), "
@@ -169,7 +193,9 @@ class BlackBox(nn.Module):
         except (RuntimeError, TypeError, ValueError):  # rows of different lengths
             numbers = np.asarray(None)
         if numbers.dtype.kind not in "biuf":
-            raise ModelError(f"the black box {self.name} gave a {type(said).__name__}; give scores (N, K)")
+            raise ModelError(
+                f"the black box {self.name} gave a {type(said).__name__}; give scores (N, K)"
+            )
         return numbers.astype(np.float64) if numbers.dtype.kind == "f" else numbers.astype(np.int64)
 
 
@@ -205,7 +231,9 @@ def _as_source(source: Any) -> _Source:
     if asked and not isinstance(source, type):
         _check_scores(source, asked[0])
         return _Source(getattr(source, asked[0]), None, flat=True, gives=_OF_METHODS[asked[0]])
-    kind = f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
+    kind = (
+        f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
+    )
     raise ArgumentTypeError(
         f"model is {kind}; give a torch.nn.Module, what seewhy.load_model returns, or a callable from pictures "
         "(N, C, H, W) to scores (N, K)"
@@ -246,10 +274,16 @@ def _session(session: Any) -> Callable[[Any], Any]:
         parts: list[list[Any]] = []
         for start in range(0, len(pictures), step):
             part = pictures[start : start + step]
-            filled = np.resize(part, (step, *part.shape[1:]))  # the last piece is filled up with its own pictures
+            filled = np.resize(
+                part, (step, *part.shape[1:])
+            )  # the last piece is filled up with its own pictures
             parts.append([said[: len(part)] for said in session.run(names, {first.name: filled})])
         whole = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        return whole[0] if len(names) == 1 else dict(zip(names, map(torch.as_tensor, whole), strict=True))
+        return (
+            whole[0]
+            if len(names) == 1
+            else dict(zip(names, map(torch.as_tensor, whole), strict=True))
+        )
 
     return run
 
@@ -257,8 +291,14 @@ def _session(session: Any) -> Callable[[Any], Any]:
 def _outputs_of(session: Any) -> list[str]:
     """The names of a session's outputs of floats: labels beside scores are none."""
     outputs = session.get_outputs()
-    floats = [out.name for out in outputs if out.type in ("tensor(float)", "tensor(double)", "tensor(float16)")]
+    floats = [
+        out.name
+        for out in outputs
+        if out.type in ("tensor(float)", "tensor(double)", "tensor(float16)")
+    ]
     if not floats:
         told = ", ".join(f"{out.name} ({out.type})" for out in outputs)
-        raise ModelError(f"the session has no output of floats: {told}; export scores as a tensor (zipmap=False)")
+        raise ModelError(
+            f"the session has no output of floats: {told}; export scores as a tensor (zipmap=False)"
+        )
     return floats

@@ -30,7 +30,9 @@ from .keys import key_of
 from .layers import unwrap
 from .weights import is_without_data, place_of_weights
 
-Bounds = tuple[Tensor, Tensor]  # the lowest and the highest value of each channel of the input, (C, 1, 1) each
+Bounds = tuple[
+    Tensor, Tensor
+]  # the lowest and the highest value of each channel of the input, (C, 1, 1) each
 
 _borrowed: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
 _borrowing = threading.Lock()
@@ -73,7 +75,9 @@ def uncompiled() -> Iterator[None]:
     """
     global _uncompiling
     with _borrowing:
-        if not _uncompiling and "torch._dynamo" in sys.modules:  # nothing is compiled where that was not loaded
+        if (
+            not _uncompiling and "torch._dynamo" in sys.modules
+        ):  # nothing is compiled where that was not loaded
             _uncompiled.enter_context(torch.compiler.set_stance("force_eager"))
         _uncompiling += 1
     try:
@@ -115,7 +119,9 @@ def check_input(x: Tensor) -> None:
         hint = f"; {_THREE_DIMENSIONS}" if x.ndim == 3 else ""
         if x.ndim == 3 and _channels_last(x):
             hint = "; a single image whose channels come last is x.permute(2, 0, 1)[None]"
-        raise InputError(f"x has shape {tuple(x.shape)}, not (N, C, H, W), or (N, C, D, H, W) of volumes{hint}")
+        raise InputError(
+            f"x has shape {tuple(x.shape)}, not (N, C, H, W), or (N, C, D, H, W) of volumes{hint}"
+        )
     _check_numbers(x)
 
 
@@ -123,14 +129,20 @@ def _check_numbers(x: Tensor) -> None:
     if x.layout is not torch.strided:
         raise InputError(f"x is {x.layout}; give a dense tensor, x.to_dense()")
     if x.is_meta:
-        raise InputError("x is on the meta device, which holds no data; make it on another, as torch.device('cpu')")
+        raise InputError(
+            "x is on the meta device, which holds no data; make it on another, as torch.device('cpu')"
+        )
     if x.is_complex() or x.is_quantized:
         raise InputError(f"x is {x.dtype}; give floats, or whole numbers, which go in as floats")
     if 0 in x.shape:
-        raise InputError(f"x has shape {tuple(x.shape)}: the batch is empty; give at least one image")
+        raise InputError(
+            f"x has shape {tuple(x.shape)}: the batch is empty; give at least one image"
+        )
     if not x.isfinite().all():
         bad = [i for i, image in enumerate(x) if not image.isfinite().all()]
-        raise InputError(f"x has NaN or infinite values in image {', '.join(map(str, bad))}; look at its preprocessing")
+        raise InputError(
+            f"x has NaN or infinite values in image {', '.join(map(str, bad))}; look at its preprocessing"
+        )
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -183,24 +195,32 @@ class Call:
         self._check_inputs()
 
     def _check_kinds(self) -> None:
-        if not isinstance(self.module, nn.Module) and isinstance(getattr(self.module, "module", None), nn.Module):
+        if not isinstance(self.module, nn.Module) and isinstance(
+            getattr(self.module, "module", None), nn.Module
+        ):
             kind = type(self.module).__name__
             raise ArgumentTypeError(
                 f"module is a {kind}; give its module, {kind}.module, or the {kind} itself to explain"
             )
         if not isinstance(self.args, tuple | list):
-            raise ArgumentTypeError(f"args is {brief(self.args)}; give a tuple of further inputs: args=(value,)")
+            raise ArgumentTypeError(
+                f"args is {brief(self.args)}; give a tuple of further inputs: args=(value,)"
+            )
         for name in ("kwargs", "inputs"):
             given = getattr(self, name)
             if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-                raise ArgumentTypeError(f"{name} is {brief(given)}; give a mapping of names: {name}={{'name': value}}")
+                raise ArgumentTypeError(
+                    f"{name} is {brief(given)}; give a mapping of names: {name}={{'name': value}}"
+                )
         as_adapter(self.output)
 
     def _check_inputs(self) -> None:
         for name, value in self.inputs.items():
             if name in self.kwargs:
                 raise InputError(f"{name!r} is given in inputs= and in kwargs=; give it once")
-            if not isinstance(value, Tensor | np.ndarray | list | tuple) or (hasattr(value, "ndim") and not value.ndim):
+            if not isinstance(value, Tensor | np.ndarray | list | tuple) or (
+                hasattr(value, "ndim") and not value.ndim
+            ):
                 raise ArgumentTypeError(
                     f"inputs[{name!r}] is a {type(value).__name__}, which has no row for each image; give a tensor "
                     "or a list, or kwargs= for what goes in as it is"
@@ -209,7 +229,9 @@ class Call:
     @cached_property
     def asked(self) -> Hashable:
         """Equal for calls that ask the same of a model; of `inputs`, which differ by image, only the kind counts."""
-        rows = tuple((name, type(v), tuple(getattr(v, "shape", ())[1:])) for name, v in self.inputs.items())
+        rows = tuple(
+            (name, type(v), tuple(getattr(v, "shape", ())[1:])) for name, v in self.inputs.items()
+        )
         return key_of(self.args), key_of(self.kwargs), rows, key_of(self.output), self.whole_numbers
 
     def check_rows(self, n: int) -> None:
@@ -225,7 +247,9 @@ class Call:
         """The call for these images of the batch, in this order and as often."""
         if not self.inputs:
             return self
-        return replace(self, inputs={name: _rows(value, images) for name, value in self.inputs.items()})
+        return replace(
+            self, inputs={name: _rows(value, images) for name, value in self.inputs.items()}
+        )
 
     def run(self, x: Tensor, *, weights: Mapping[str, Tensor] | None = None) -> Any:
         """Calls the module on x (N, C, H, W), and reads its output.
@@ -239,7 +263,9 @@ class Call:
             ModelError: the model was made under torch.inference_mode.
         """
         said = taken_out(self.output, self._raw(x, weights))
-        alone = len(x) == 1 and isinstance(said, Tensor) and not said.ndim  # its dimension of images was squeezed away
+        alone = (
+            len(x) == 1 and isinstance(said, Tensor) and not said.ndim
+        )  # its dimension of images was squeezed away
         return said[None] if alone else said
 
     def _raw(self, x: Tensor, weights: Mapping[str, Tensor] | None) -> Any:
@@ -282,7 +308,9 @@ class Call:
 
     def _told_of_whole_numbers(self, error: Exception, reason: str, x: Tensor) -> InputError | None:
         """That the model takes whole numbers where it was given floats, if that is so."""
-        of_types = isinstance(error, TypeError) or any(word in reason for word in ("type", "Float", "Byte", "Long"))
+        of_types = isinstance(error, TypeError) or any(
+            word in reason for word in ("type", "Float", "Byte", "Long")
+        )
         if not of_types or not x.is_floating_point() or isinstance(self.module, BlackBox):
             return None
         try:
@@ -309,7 +337,9 @@ class Call:
         misfit = any(said in reason for said in ("channel", "must match", "mat1 and mat2"))
         if misfit or isinstance(error, AssertionError):
             beside = f" with {', '.join(self.inputs)}" if self.inputs else ""
-            return InputError(f"x of shape {tuple(x.shape)}{beside} does not fit the model: {reason}")
+            return InputError(
+                f"x of shape {tuple(x.shape)}{beside} does not fit the model: {reason}"
+            )
         return None
 
     def _told_of_arguments(self, error: TypeError, reason: str) -> Exception | None:
@@ -342,7 +372,9 @@ def with_inputs(
     """The call of a module with what its users give beside it; what is not given is as in a call that is given."""
     given: dict[str, Any] = {"kwargs": kwargs, "inputs": inputs, "output": output}
     given["args"] = None if isinstance(args, tuple | list) and not args else args
-    return replace(as_call(model), **{name: value for name, value in given.items() if value is not None})
+    return replace(
+        as_call(model), **{name: value for name, value in given.items() if value is not None}
+    )
 
 
 def _rounded(x: Tensor, whole: torch.dtype | None) -> Tensor:
@@ -356,7 +388,9 @@ def _rounded(x: Tensor, whole: torch.dtype | None) -> Tensor:
 def _told_of_weights(module: nn.Module, reason: str) -> ModelError | None:
     """What keeps the tensors of a model from being reckoned with."""
     if any(p.is_inference() for p in module.parameters()):
-        return ModelError("the model was made under torch.inference_mode, which rules out gradients")
+        return ModelError(
+            "the model was made under torch.inference_mode, which rules out gradients"
+        )
     if "meta" in reason and is_without_data(module):
         return ModelError(
             "weights of the model are on the meta device, which holds no data, and no hook brings them; load them "
@@ -383,7 +417,11 @@ def _told_of_inference(module: nn.Module) -> ModelError:
 def _rows(value: Any, images: Sequence[int]) -> Any:
     if isinstance(value, Tensor):
         return value[torch.as_tensor(images, device=value.device, dtype=torch.long)]
-    return value[np.asarray(images, dtype=int)] if isinstance(value, np.ndarray) else [value[i] for i in images]
+    return (
+        value[np.asarray(images, dtype=int)]
+        if isinstance(value, np.ndarray)
+        else [value[i] for i in images]
+    )
 
 
 def _on_device(value: Any, x: Tensor) -> Any:
@@ -392,5 +430,7 @@ def _on_device(value: Any, x: Tensor) -> Any:
 
 def _ordinary(value: Any) -> Any:
     """A further input, copied where it was made under inference mode, which rules out gradients."""
-    made_so = isinstance(value, Tensor) and value.is_inference() and not torch.is_inference_mode_enabled()
+    made_so = (
+        isinstance(value, Tensor) and value.is_inference() and not torch.is_inference_mode_enabled()
+    )
     return value.clone() if made_so else value

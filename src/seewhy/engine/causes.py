@@ -86,10 +86,17 @@ class Witness:
     def __enter__(self) -> Witness:
         for name, part in self.module.named_modules():
             if not isinstance(part, torch.jit.ScriptModule):
-                self._hooks.callback(part.register_forward_hook(self._hook(name), with_kwargs=True).remove)
+                self._hooks.callback(
+                    part.register_forward_hook(self._hook(name), with_kwargs=True).remove
+                )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self._hooks.close()
 
     def _hook(self, name: str) -> Callable[[nn.Module, object, object, object], None]:
@@ -117,7 +124,9 @@ class Witness:
                 f"the target's score does not depend on layer {layer!r} by anything that has a gradient; leave the "
                 f"layer out, give another target, or use {WITHOUT_GRADIENTS}"
             )
-        return LayerError(f"no gradient reaches layer {layer!r} from the output: {self._where_lost(layer, way)}")
+        return LayerError(
+            f"no gradient reaches layer {layer!r} from the output: {self._where_lost(layer, way)}"
+        )
 
     def _where_lost(self, layer: str, way: _WayBack) -> str:
         last = _Call(layer, "", [], [], True, False, False)
@@ -169,7 +178,11 @@ class _WayBack:
             if node in self._leading:
                 self._leading.add(start)
                 return True
-            if node not in seen and node not in self._others and not name_of(node).endswith(NO_DERIVATIVE):
+            if (
+                node not in seen
+                and node not in self._others
+                and not name_of(node).endswith(NO_DERIVATIVE)
+            ):
                 seen.add(node)
                 rest += [child for child, _ in leads_to(node) if child is not None]
         self._others |= seen

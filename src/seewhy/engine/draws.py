@@ -16,7 +16,9 @@ from torch import Tensor
 def same_random_states() -> Iterator[None]:
     """Leaves the random states of torch, NumPy and Python as they were, whatever is drawn or seeded within."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's
-    begun: Callable[[], bool] = torch.cuda.is_initialized  # asking a device for its state would begin it
+    begun: Callable[[], bool] = (
+        torch.cuda.is_initialized
+    )  # asking a device for its state would begin it
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if begun() else ()):
         try:
             yield
@@ -27,7 +29,9 @@ def same_random_states() -> Iterator[None]:
 
 def keys(images: Tensor, seed: int) -> list[int]:
     """A 64-bit seed for each image."""
-    every = images.detach().cpu().contiguous().flatten(1).view(torch.uint8)  # bfloat16 is no type of NumPy's
+    every = (
+        images.detach().cpu().contiguous().flatten(1).view(torch.uint8)
+    )  # bfloat16 is no type of NumPy's
     return [_mixed(zlib.crc32(image.numpy().tobytes()) + (seed << 32)) for image in every]
 
 

@@ -21,8 +21,13 @@ from .call import Call, matching_input
 from .targets.rows import row_of
 
 # for each code in which passes; one that is exchanged once is seen as it is beside any other that is exchanged
-CODES = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=torch.bool)
-LOUD = (-3.0, 6.0)  # of the largest number of the batch: mean, range and spread are beyond those of its images
+CODES = torch.tensor(
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=torch.bool
+)
+LOUD = (
+    -3.0,
+    6.0,
+)  # of the largest number of the batch: mean, range and spread are beyond those of its images
 # of the largest of an answer: what counts as the same where the model repeats itself, and where it nearly does
 SAME, ROUNDING, ROUNDING_OF_FAST_PRODUCTS = 1e-5, 1e-4, 1e-2
 STEPS_OF_SAME, STEPS = 2, 8  # of the least precise type that may have been at work
@@ -49,8 +54,12 @@ def neighbors_matter(call: Call, x: Tensor, answer: object) -> bool:
     exchanged = exchanged_in_passes(len(x))
     for low, high in ((LOUD[0] * reach, LOUD[1] * reach), (lowest, highest)):
         try:
-            return _Experiment(call, x, answer, exchanged).shows(_others(x, low, high, exchanged.sum(0) == 1))
-        except Exception:  # it may refuse numbers out of its range; what cannot be tried at all stays as it is
+            return _Experiment(call, x, answer, exchanged).shows(
+                _others(x, low, high, exchanged.sum(0) == 1)
+            )
+        except (
+            Exception
+        ):  # it may refuse numbers out of its range; what cannot be tried at all stays as it is
             continue
     return False
 
@@ -60,8 +69,12 @@ def exchanged_in_passes(n: int) -> Tensor:
     if n <= CODES.shape[1]:
         return torch.eye(n, dtype=torch.bool)
     codes = len(CODES)
-    if n > codes:  # neither the first and the last image, nor those at one place of equal parts, have one code
-        codes = next((several for several in (codes, codes - 1, codes - 2) if n % several > 1), codes)
+    if (
+        n > codes
+    ):  # neither the first and the last image, nor those at one place of equal parts, have one code
+        codes = next(
+            (several for several in (codes, codes - 1, codes - 2) if n % several > 1), codes
+        )
     return CODES[(n - 1 - torch.arange(n)) % codes].T
 
 
@@ -90,7 +103,9 @@ class _Experiment:
         passes = [self._said(self._pictures(others, exchanged)) for exchanged in self.exchanged]
         if not self._changes(self.before, passes, EXACTLY):
             return False
-        again = self._said(self.x)  # hooks and compilers may have had a part in the answer that was given
+        again = self._said(
+            self.x
+        )  # hooks and compilers may have had a part in the answer that was given
         if not self._changes(again, passes, EXACTLY):
             return False
         slack = EXACTLY
@@ -110,7 +125,9 @@ class _Experiment:
 
     def _changes(self, before: _Rows, passes: list[_Rows], slack: int) -> bool:
         """Whether an image is told something else than before, or than where it was exchanged first."""
-        first: dict[tuple[int, bool], list[Tensor]] = {(i, False): row for i, row in enumerate(before)}
+        first: dict[tuple[int, bool], list[Tensor]] = {
+            (i, False): row for i, row in enumerate(before)
+        }
         for exchanged, said in zip(self.exchanged.tolist(), passes, strict=True):
             for i, row in enumerate(said):
                 if not _alike([first.setdefault((i, exchanged[i]), row)], [row], slack):
@@ -150,7 +167,10 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
 
 def said_alike(one: object, other: object) -> bool:
     """Whether two answers are the same up to rounding."""
-    tensors = [[leaf.detach() for leaf in tree_leaves(said) if isinstance(leaf, Tensor)] for said in (one, other)]
+    tensors = [
+        [leaf.detach() for leaf in tree_leaves(said) if isinstance(leaf, Tensor)]
+        for said in (one, other)
+    ]
     return _alike(tensors[:1], tensors[1:], NEARLY)
 
 
@@ -176,7 +196,9 @@ def _rounding(said: Tensor, slack: int) -> float:
     """The share of the largest number of an answer that may be rounding."""
     device = said.device.type
     kind = said.dtype if said.is_floating_point() else torch.float32
-    eps = torch.finfo(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else kind).eps
+    eps = torch.finfo(
+        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else kind
+    ).eps
     if slack == EXACTLY:
         return max(SAME, STEPS_OF_SAME * eps)
     full = device == "cpu" and torch.get_float32_matmul_precision() == "highest"

@@ -67,7 +67,9 @@ class Flow:
             return self.records[key]
         found = {record.name: record for record in self.records}
         if key not in found:
-            raise LayerError(f"layer {key!r} is not among these{did_you_mean(key, found)}; print() lists them")
+            raise LayerError(
+                f"layer {key!r} is not among these{did_you_mean(key, found)}; print() lists them"
+            )
         return found[key]
 
     def table(self, *, every: bool = False) -> list[dict[str, str | int]]:
@@ -88,7 +90,9 @@ class Flow:
         return "\n".join(table_lines(self.table(every=True)))
 
     def __repr__(self) -> str:
-        chosen = ", ".join(f"{name} ({'x'.join(map(str, self[name].shape[1:]))})" for name in self.chosen)
+        chosen = ", ".join(
+            f"{name} ({'x'.join(map(str, self[name].shape[1:]))})" for name in self.chosen
+        )
         pictures = sum(1 for record in self.records if record.layout)
         text = f"<Flow of {len(self)} layers, {pictures} of them pictures; all-stages, the last the default: {chosen}"
         return at_most(f"{text}; print() lists all, [i] and [name] give one", REPR - 1) + ">"
@@ -96,7 +100,11 @@ class Flow:
     def by_places(self, chosen: str) -> list[str]:
         """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
         size = next(record.layout for record in self.records if record.name == chosen)
-        alike = [r.name for r in self.records if r.by_places and size and r.layout and r.layout.grid == size.grid]
+        alike = [
+            r.name
+            for r in self.records
+            if r.by_places and size and r.layout and r.layout.grid == size.grid
+        ]
         return alike or [chosen]
 
 
@@ -156,7 +164,9 @@ class _FlowRecorder:
             self.by_memory[memory_of(x)] = INPUT  # what is handed on as it came is no layer's
             score = _any_score(self.call.run(x))
             if score is None or self.leaf is None:
-                return Flow(self._records(), tuple(record.name for record in self._choose()), self.places)
+                return Flow(
+                    self._records(), tuple(record.name for record in self._choose()), self.places
+                )
             self._find_trunk(score, self.leaf)
             self._find_evidence(score, self.leaf)
             self._find_what_is_read_by_places(score)
@@ -176,7 +186,9 @@ class _FlowRecorder:
 
     def _hear(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
         tensors = tensors_in(value)
-        if tensors and self.leaf is None and tensors[0].is_floating_point():  # whole numbers have no gradient
+        if (
+            tensors and self.leaf is None and tensors[0].is_floating_point()
+        ):  # whole numbers have no gradient
             self.leaf = tensors[0].detach().requires_grad_()
             value = replace_first_tensor(value, self.leaf.clone())
             tensors = tensors_in(value)
@@ -184,7 +196,9 @@ class _FlowRecorder:
             self._note(layer_call, module, tensors[0], alone=len(tensors) == 1)
         return value
 
-    def _note(self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool) -> None:
+    def _note(
+        self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool
+    ) -> None:
         key = memory_of(tensor)
         if self.by_memory.get(key) == INPUT:
             return
@@ -200,7 +214,9 @@ class _FlowRecorder:
             del self.seen[previous]
         shape, layout = tuple(tensor.shape), self.places.layouts.get(layer_call)
         edge = get_gradient_edge(tensor) if tensor.requires_grad else None
-        record = LayerRecord(name, maker, type(module).__name__, shape, layout, False, False, pools, projects)
+        record = LayerRecord(
+            name, maker, type(module).__name__, shape, layout, False, False, pools, projects
+        )
         self.seen[name] = _Seen(record, edge, tensor)
         self.by_memory[key] = name
 
@@ -214,7 +230,9 @@ class _FlowRecorder:
         with ExitStack() as stack:
             for name, seen in self.seen.items():
                 if seen.edge is not None and seen.record.layout:
-                    stack.callback(seen.edge.node.register_prehook(self._evidence_hook(name, seen)).remove)
+                    stack.callback(
+                        seen.edge.node.register_prehook(self._evidence_hook(name, seen)).remove
+                    )
             gradients(score, [leaf])
         for name in self.evidence:
             self.seen[name].record = replace(self.seen[name].record, evidence=True)
@@ -231,13 +249,20 @@ class _FlowRecorder:
         return look
 
     def _find_what_is_read_by_places(self, score: Tensor) -> None:
-        edges = {(s.edge.node, s.edge.output_nr): s for s in self.seen.values() if s.edge is not None}
+        edges = {
+            (s.edge.node, s.edge.output_nr): s for s in self.seen.values() if s.edge is not None
+        }
         for node in children_first(get_gradient_edge(score).node):
             if not name_of(node).startswith("ConvolutionBackward"):
                 continue
             read = edges.get(node.next_functions[0])  # type: ignore[arg-type]
             kernel = node._saved_weight.shape[2:]  # type: ignore[attr-defined]
-            if read and read.record.layout and all(k == 1 for k in kernel) and bool((read.tensor >= 0).all()):
+            if (
+                read
+                and read.record.layout
+                and all(k == 1 for k in kernel)
+                and bool((read.tensor >= 0).all())
+            ):
                 read.record = replace(read.record, by_places=True)
 
     def _nearer_the_output(self, default: LayerRecord, score: Tensor, leaf: Tensor) -> LayerRecord:
@@ -264,7 +289,8 @@ class _FlowRecorder:
 
         def block(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
             return tuple(
-                torch.zeros_like(g) if i == blocked.output_nr and g is not None else g for i, g in enumerate(gradients)
+                torch.zeros_like(g) if i == blocked.output_nr and g is not None else g
+                for i, g in enumerate(gradients)
             )
 
         seen = self.seen[upstream]
@@ -272,7 +298,9 @@ class _FlowRecorder:
             return False
         with ExitStack() as stack:
             stack.callback(blocked.node.register_prehook(block).remove)
-            stack.callback(seen.edge.node.register_prehook(self._evidence_hook(upstream, seen)).remove)
+            stack.callback(
+                seen.edge.node.register_prehook(self._evidence_hook(upstream, seen)).remove
+            )
             gradients(score, [leaf])
         return upstream not in self.evidence
 

@@ -19,7 +19,11 @@ def children_first(*starts: Node) -> list[Node]:
         elif node not in visited:
             visited.add(node)
             stack.append((node, True))
-            stack.extend((child, False) for child, _ in leads_to(node) if child is not None and child not in visited)
+            stack.extend(
+                (child, False)
+                for child, _ in leads_to(node)
+                if child is not None and child not in visited
+            )
     return order
 
 

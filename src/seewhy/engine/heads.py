@@ -16,7 +16,9 @@ def linear_heads(call: Call, x: Tensor) -> tuple[list[str], list[str]]:
         x: (N, C, H, W), whose first image is looked at.
     """
     ran: list[tuple[str, Tensor]] = []
-    parts = {name: part for name, part in call.module.named_modules() if isinstance(part, nn.Linear)}
+    parts = {
+        name: part for name, part in call.module.named_modules() if isinstance(part, nn.Linear)
+    }
     handles = [
         part.register_forward_hook(lambda m, a, out, name=name: ran.append((name, out.clone())))
         for name, part in parts.items()

@@ -62,7 +62,10 @@ def _refuses_floats(call: Call, floats: Tensor) -> bool:
     def ask() -> list[bool]:
         one, picture = call.rows([0]), floats[:1]
         with _same_draws(call):
-            return [not _takes(one, picture) and _takes(replace(one, whole_numbers=torch.uint8), picture)]
+            return [
+                not _takes(one, picture)
+                and _takes(replace(one, whole_numbers=torch.uint8), picture)
+            ]
 
     return _refusing.get(call.module, call.asked, ask)[0]
 
@@ -78,7 +81,9 @@ def _takes(call: Call, picture: Tensor) -> bool:
 def _same_draws(call: Call) -> AbstractContextManager[None]:
     """Leaves the random states as they are, whatever the model draws."""
     weights = place_of_weights(call.module)
-    return torch.random.fork_rng(devices=[weights[0]] if weights and weights[0].type == "cuda" else [])
+    return torch.random.fork_rng(
+        devices=[weights[0]] if weights and weights[0].type == "cuda" else []
+    )
 
 
 def _differ(floats: Call, rounding: Call, picture: Tensor) -> bool:
@@ -88,7 +93,9 @@ def _differ(floats: Call, rounding: Call, picture: Tensor) -> bool:
     except Exception:  # what whole numbers are nothing for fails with whatever it likes
         return False
     try:
-        return not said_alike(floats.answer(picture), said) and said_alike(rounding.answer(picture), said)
+        return not said_alike(floats.answer(picture), said) and said_alike(
+            rounding.answer(picture), said
+        )
     except Exception:  # the same
         return True
 

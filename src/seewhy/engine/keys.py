@@ -31,10 +31,14 @@ def digest(*parts: Tensor | str) -> str:
     made = hashlib.blake2b(digest_size=8)
     for part in parts:
         if isinstance(part, str):
-            made.update(f"{len(part)}:{part}".encode(errors="surrogatepass"))  # a file's name may be no UTF-8
+            made.update(
+                f"{len(part)}:{part}".encode(errors="surrogatepass")
+            )  # a file's name may be no UTF-8
         else:
             made.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            made.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            made.update(
+                part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
     return made.hexdigest()
 
 
@@ -92,12 +96,21 @@ def _members(value: object) -> list[object] | None:
         return [value.func, value.args, value.keywords]
     if not isinstance(value, tuple | list | set | frozenset | Mapping) or len(value) > _MANY:
         return None
-    return [each for pair in value.items() for each in pair] if isinstance(value, Mapping) else list(value)
+    return (
+        [each for pair in value.items() for each in pair]
+        if isinstance(value, Mapping)
+        else list(value)
+    )
 
 
 def _tensor_key(value: Tensor) -> Hashable:
     small = value.numel() * value.element_size() <= _MUCH
-    if type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and small and not value.is_meta:
+    if (
+        type(value) in (Tensor, nn.Parameter)
+        and value.layout == torch.strided
+        and small
+        and not value.is_meta
+    ):
         return "tensor", str(value.device), digest(value.resolve_conj().resolve_neg())
     return Identity(value), 0 if value.is_inference() else value._version
 
@@ -112,7 +125,9 @@ def _function_members(function: FunctionType) -> list[object]:
     """The same for functions made anew in each turn of a loop, as lambdas are, if they do the same."""
     code, cells = function.__code__, function.__closure__ or ()
     closed = [cell.cell_contents for cell in cells]
-    read = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
+    read = {
+        name: function.__globals__[name] for name in _names(code) if name in function.__globals__
+    }
     return [code, closed, read, function.__defaults__, function.__kwdefaults__]
 
 
@@ -163,7 +178,10 @@ class Structure:
 
     def settings(self) -> dict[Setting, object]:
         """Each setting's value."""
-        return {(part, name): value for part, name, value in zip(*(self.told[i::3] for i in range(3)), strict=True)}
+        return {
+            (part, name): value
+            for part, name, value in zip(*(self.told[i::3] for i in range(3)), strict=True)
+        }
 
 
 def structure_key(module: nn.Module, *, weights: bool = False) -> Structure:
@@ -190,7 +208,11 @@ def structure_key(module: nn.Module, *, weights: bool = False) -> Structure:
 def _add_settings(part: nn.Module, told: list[object], others: dict[int, Hashable]) -> None:
     """What a part is and holds; a model may have a thousand, each with thirty attributes, so every look counts."""
     own, children = id(part), part._modules
-    told += (own, "", (type(part), *children.keys(), *map(id, children.values())) if children else type(part))
+    told += (
+        own,
+        "",
+        (type(part), *children.keys(), *map(id, children.values())) if children else type(part),
+    )
     if part._forward_hooks or part._forward_pre_hooks:
         _add_hooks(part, told)
     for name, value in vars(part).items():
@@ -262,9 +284,13 @@ class Remembered(Generic[T]):
     """The latest answers about each of several modules; they go with the module."""
 
     def __init__(self) -> None:
-        self._of: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, T]] = weakref.WeakKeyDictionary()
+        self._of: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, T]] = (
+            weakref.WeakKeyDictionary()
+        )
 
-    def get(self, module: nn.Module, asked: Hashable, make: Callable[[], T], *, weights: bool = False) -> T:
+    def get(
+        self, module: nn.Module, asked: Hashable, make: Callable[[], T], *, weights: bool = False
+    ) -> T:
         """The answer to what is asked of the module as it is, made where there is none.
 
         Args:

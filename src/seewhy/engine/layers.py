@@ -90,7 +90,9 @@ def choose(records: Sequence[LayerRecord], why_none: str = "") -> list[LayerReco
         LayerError: no layer's output is a picture.
     """
     pictures = [r for r in records if r.layout and not r.pools and split_call(r.name)[1] is None]
-    pictures = [r for r in pictures if r.name] or pictures  # the model's own output is what is explained
+    pictures = [
+        r for r in pictures if r.name
+    ] or pictures  # the model's own output is what is explained
     if not pictures:
         raise LayerError(
             "no layer of the model has a picture-shaped output: layer=None cannot be found; a method that reads the "

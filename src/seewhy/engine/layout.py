@@ -16,7 +16,11 @@ from torch import Tensor
 
 Kind = Literal["channels_first", "channels_last", "tokens", "tokens_first", "tokens_last"]
 Grid = tuple[int, ...]  # (h, w), or (d, h, w) of a volume
-_OF_TOKENS: dict[Kind, Grid] = {"tokens": (0, 2, 1), "tokens_first": (1, 2, 0), "tokens_last": (0, 1, 2)}
+_OF_TOKENS: dict[Kind, Grid] = {
+    "tokens": (0, 2, 1),
+    "tokens_first": (1, 2, 0),
+    "tokens_last": (0, 1, 2),
+}
 
 
 @cache

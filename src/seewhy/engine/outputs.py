@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from .layers import is_sealed
 
 LayerCall = tuple[str, int]  # a module's name, and which of its calls
-Listener = Callable[[LayerCall, nn.Module, Any], Any]  # told what a call gives; what it returns goes on in its place
+Listener = Callable[
+    [LayerCall, nn.Module, Any], Any
+]  # told what a call gives; what it returns goes on in its place
 
 
 @contextmanager
@@ -64,7 +66,9 @@ def replace_first_tensor(value: Any, new: Tensor) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{_key_of(vars(value), old): new})
     items = [new if v is old else v for v in value]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # named tuples take arguments
+    return (
+        type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    )  # named tuples take arguments
 
 
 def _key_of(values: Mapping[str, object], tensor: Tensor) -> str:

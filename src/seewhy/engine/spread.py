@@ -40,7 +40,9 @@ class World:
         if self.size == 1:
             return tensor
         parts = [
-            tensor.detach().cpu().contiguous() if rank == self.rank else torch.empty(shape, dtype=tensor.dtype)
+            tensor.detach().cpu().contiguous()
+            if rank == self.rank
+            else torch.empty(shape, dtype=tensor.dtype)
             for rank, shape in enumerate(self.gather(tensor.shape))
         ]
         for rank, part in enumerate(parts):

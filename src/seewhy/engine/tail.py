@@ -23,7 +23,9 @@ from .layers import INPUT, part_to_hear, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
 
-Read = Callable[[Any, int], Tensor]  # a model's answer to so many pictures -> (pictures, T), float64 on the CPU
+Read = Callable[
+    [Any, int], Tensor
+]  # a model's answer to so many pictures -> (pictures, T), float64 on the CPU
 
 
 class Tail:
@@ -54,7 +56,9 @@ class Tail:
         read: Read,
     ) -> None:
         if layer == INPUT:
-            raise LayerError("layer 'input' has no network before it to keep; give a layer of the model")
+            raise LayerError(
+                "layer 'input' has no network before it to keep; give a layer of the model"
+            )
         self.call, self.layer = as_call(model), layer
         self.module = self.call.module
         self._read = read
@@ -62,7 +66,11 @@ class Tail:
         _, wanted = split_call(layer)
         self._tape = _Tape(wanted)
         self.scores = read(self._forward(self._tape.listen, replay=True), 1)
-        seen = find_places(self.call, x).call(layer)[1] if self._tape.calls > 1 and wanted is None else None
+        seen = (
+            find_places(self.call, x).call(layer)[1]
+            if self._tape.calls > 1 and wanted is None
+            else None
+        )
         if seen is not None:
             self._tape = _Tape(seen)
             self.scores = read(self._forward(self._tape.listen, replay=True), 1)
@@ -88,7 +96,9 @@ class Tail:
 
     def _score(self, changed: Tensor, n: int) -> Tensor:
         self._tape.rewind()
-        return self._read(self._forward(lambda value: self._tape.exchange(value, changed), replay=self.replays), n)
+        return self._read(
+            self._forward(lambda value: self._tape.exchange(value, changed), replay=self.replays), n
+        )
 
     def _try_shortcuts(self, dim: int) -> None:
         """Keeps to what agrees with the whole network on the activation as it is and with half of its values gone."""
@@ -147,7 +157,11 @@ class _Tape(TorchFunctionMode):
         self._position, self._call = 0, 0
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if self._state == "recording":
             value = func(*args, **kwargs or {})
@@ -198,7 +212,9 @@ class _Tape(TorchFunctionMode):
         return replace_first_tensor(value, changed)
 
     def _versions_now(self) -> list[int]:
-        return [tensor._version for _, value in self._kept[: self._end] for tensor in tensors_in(value)]
+        return [
+            tensor._version for _, value in self._kept[: self._end] for tensor in tensors_in(value)
+        ]
 
 
 def _copied(value: Any) -> Any:

@@ -84,7 +84,9 @@ class Trace:
         self._tapped: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._calls = Counter[str]()  # of each layer
-        self._pinned: dict[str, int] = {}  # of a layer that is called several times, the call that is meant
+        self._pinned: dict[
+            str, int
+        ] = {}  # of a layer that is called several times, the call that is meant
         self._output: Any = None
         self._open = False
 
@@ -104,7 +106,12 @@ class Trace:
         self._open = True
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -165,7 +172,9 @@ class Trace:
                 return None
             tensors = tensors_in(value)
             if not tensors:
-                raise LayerError(f"layer {name!r} gives a {type(value).__name__} without a tensor; choose another")
+                raise LayerError(
+                    f"layer {name!r} gives a {type(value).__name__} without a tensor; choose another"
+                )
             return replace_first_tensor(value, self._tap(name, tensors[0], stack))
 
         return part_to_hear(self.module, name).register_forward_hook(tap)
@@ -178,7 +187,9 @@ class Trace:
         first = not any(t.requires_grad for t in self._tapped.values())
         torch.set_grad_enabled(True)
         if not tensor.is_floating_point():
-            raise LayerError(f"layer {name!r} gives {tensor.dtype}, which has no gradient; choose another")
+            raise LayerError(
+                f"layer {name!r} gives {tensor.dtype}, which has no gradient; choose another"
+            )
         if not tensor.requires_grad:  # nothing tapped lies before it
             tensor = tensor.detach().requires_grad_()
         self._tapped[name], self._versions[name] = tensor, tensor._version
@@ -225,11 +236,15 @@ class Trace:
     def _single(self, target: TargetLike) -> Callable[[Any], Tensor]:
         resolved = resolve(target, self._output, numbers=numbers_of(self.call, self._output))
         if len(resolved) > 1:
-            raise TargetError(f"target {target!r} is {len(resolved)} targets; signal() answers for one")
+            raise TargetError(
+                f"target {target!r} is {len(resolved)} targets; signal() answers for one"
+            )
         return resolved[0].score
 
     @on_the_cpu()
-    def signal(self, target: TargetLike, *, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def signal(
+        self, target: TargetLike, *, layers: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
         """Carries the target back to the layers, under the rules: for each a tensor of its activation's shape.
 
         Args:
@@ -249,12 +264,16 @@ class Trace:
         tensors = [self._tapped[name] for name in names]
         changed = [n for n in names if self._tapped[n]._version != self._versions[n]]
         if changed:
-            raise LayerError(f"layer {changed[0]!r} was changed in place after it ran; choose the layer after it")
+            raise LayerError(
+                f"layer {changed[0]!r} was changed in place after it ran; choose the layer after it"
+            )
         score, ledger = self._scores(target), getattr(self.rules, "ledger", None)
         if ledger is not None:
             ledger.clear()
         carried = {
-            name: g.detach() for name, g in zip(names, self._carried(score, tensors), strict=True) if g is not None
+            name: g.detach()
+            for name, g in zip(names, self._carried(score, tensors), strict=True)
+            if g is not None
         }
         lost = [name for name in names if name not in carried]
         if lost:  # no gradient is not a gradient of zero
@@ -283,7 +302,9 @@ class Trace:
         """
         ledger = getattr(self.rules, "ledger", None)
         if ledger is None:
-            raise SeewhyError("the trace keeps no ledger: give it rules=Relevance(composite, ledger=Ledger())")
+            raise SeewhyError(
+                "the trace keeps no ledger: give it rules=Relevance(composite, ledger=Ledger())"
+            )
         return Ledger(list(ledger.entries))
 
 
@@ -291,7 +312,9 @@ def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
     """Returns what a target gave if it is one finite score for each of n images, (n,), or says what it is."""
     if not isinstance(value, Tensor) or value.shape != (n,):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise TargetError(f"the target gave {shape}, not one score for each of the {n} images: ({n},){ROWS_AS_INPUTS}")
+        raise TargetError(
+            f"the target gave {shape}, not one score for each of the {n} images: ({n},){ROWS_AS_INPUTS}"
+        )
     if not value.detach().isfinite().all():
         raise ModelError(f"the model's score is not finite{_broken_weights(module)}")
     return value
@@ -299,5 +322,13 @@ def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
 
 def _broken_weights(module: nn.Module) -> str:
     kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
-    broken = next((f"{kind} {name!r}" for kind, named in kinds for name, t in named if not t.isfinite().all()), None)
+    broken = next(
+        (
+            f"{kind} {name!r}"
+            for kind, named in kinds
+            for name, t in named
+            if not t.isfinite().all()
+        ),
+        None,
+    )
     return f": {broken} has NaN or infinite values" if broken else "; its weights and x are"

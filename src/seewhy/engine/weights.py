@@ -48,5 +48,7 @@ def weights_digest(module: nn.Module) -> str:
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor) and not tensor.is_meta:
             made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            made.update(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
     return made.hexdigest()

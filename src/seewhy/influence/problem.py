@@ -34,11 +34,15 @@ from .modes import made_in_inference_mode
 WORKING = 2**24  # numbers of examples' gradients that are solved for at a time
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), labels (B,) int64
-Batches = Callable[[], Iterable[Batch]]  # called once for each pass over the data; the same order every time
+Batches = Callable[
+    [], Iterable[Batch]
+]  # called once for each pass over the data; the same order every time
 Rows = dict[str, Tensor]  # each (B, ...): what is kept of B examples
 Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes in place
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K), labels (B,) -> (B,)
-ScoreOrLoss = Tensor | Callable[[Tensor], Tensor]  # labels (T,): their loss; or outputs (T, K) -> (T,) of a target
+ScoreOrLoss = (
+    Tensor | Callable[[Tensor], Tensor]
+)  # labels (T,): their loss; or outputs (T, K) -> (T,) of a target
 Progress = Callable[[int], None]  # told how many more examples a pass has seen
 
 
@@ -99,15 +103,25 @@ class Problem:
         if self.count < 1:
             raise InputError(f"count={self.count} training examples; accepted: 1 or more")
         if not 0 <= self.l2 < float("inf"):
-            raise InputError(f"l2={self.l2} cannot be used; accepted: 0 or more, as in loss + l2/2 |theta|^2")
-        shapes = [{name: p.shape for name, p in module.named_parameters()} for module in self._own_modules]
+            raise InputError(
+                f"l2={self.l2} cannot be used; accepted: 0 or more, as in loss + l2/2 |theta|^2"
+            )
+        shapes = [
+            {name: p.shape for name, p in module.named_parameters()} for module in self._own_modules
+        ]
         if any(other != shapes[0] for other in shapes):
-            raise InputError("modules differ in their parameters; give checkpoints of one architecture")
+            raise InputError(
+                "modules differ in their parameters; give checkpoints of one architecture"
+            )
         for name in self.parameters or ():
             if name not in shapes[0]:
-                raise InputError(f"parameters: {name!r} is none of the model's{did_you_mean(name, shapes[0])}")
+                raise InputError(
+                    f"parameters: {name!r} is none of the model's{did_you_mean(name, shapes[0])}"
+                )
         if not self.names:
-            raise InputError("the model has no parameters, so no training example has any influence through them")
+            raise InputError(
+                "the model has no parameters, so no training example has any influence through them"
+            )
         self._check_rates()
         self._check_statistics()
         check_loaded(self._own_modules)
@@ -121,7 +135,9 @@ class Problem:
     def _check_rates(self) -> None:
         rates = self.learning_rates
         if rates is not None and (len(rates) != len(self.modules) or min(rates) <= 0):
-            raise InputError(f"learning_rates={rates}; give a positive one for each of the {len(self.modules)} modules")
+            raise InputError(
+                f"learning_rates={rates}; give a positive one for each of the {len(self.modules)} modules"
+            )
 
     def _check_statistics(self) -> None:
         for name, part in self.module.named_modules():
@@ -173,7 +189,9 @@ class Problem:
     def names(self) -> tuple[str, ...]:
         """The parameters that count, in the model's order."""
         if self.parameters is not None:
-            return tuple(name for name, _ in self.module.named_parameters() if name in self.parameters)
+            return tuple(
+                name for name, _ in self.module.named_parameters() if name in self.parameters
+            )
         every = dict(self.module.named_parameters())
         return tuple(name for name, p in every.items() if p.requires_grad) or tuple(every)
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 
-Family = Literal["layer", "gradient", "guided", "relevance", "perturbation"]  # what evidence a map is of
+Family = Literal[
+    "layer", "gradient", "guided", "relevance", "perturbation"
+]  # what evidence a map is of
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Estimate:
 class Drawn(Protocol):
     """What draws the maps of a batch on its photos (`seewhy.render.on_photos`)."""
 
-    def picture(self, attribution: Attribution, index: int, style: str | None = None) -> Image.Image: ...
+    def picture(
+        self, attribution: Attribution, index: int, style: str | None = None
+    ) -> Image.Image: ...
 
     def strip(self, attribution: Attribution) -> Image.Image: ...
 
@@ -130,9 +134,13 @@ class Attribution:
             InputError: no such image, or there are no photos.
         """
         if self.photos is None:
-            raise InputError("the attribution has no photos to draw on; those of seewhy.explain have")
+            raise InputError(
+                "the attribution has no photos to draw on; those of seewhy.explain have"
+            )
         if not 0 <= index < len(self):
-            raise InputError(f"index={index} is no image of the attribution; it has {len(self)}: 0 to {len(self) - 1}")
+            raise InputError(
+                f"index={index} is no image of the attribution; it has {len(self)}: 0 to {len(self) - 1}"
+            )
         return self.photos.picture(self, index, style)
 
     @checked
@@ -168,9 +176,14 @@ class Attribution:
 
     def __repr__(self) -> str:
         of = Counter(map("{}, {}".format, self.labels, self.status))
-        listed = "; ".join(words if n == 1 else f"{words} ({n} times)" for words, n in of.most_common())
+        listed = "; ".join(
+            words if n == 1 else f"{words} ({n} times)" for words, n in of.most_common()
+        )
         at = "" if self.layer is None else f" at {self.layer}"
         size = " x ".join(map(str, self.map.shape[1:]))
         head = f"{self.method}{at} of {self.target}, {len(self)} x ({size}): {listed}"
         said = list(dict.fromkeys(text for each in self.remarks for text in each))
-        return at_most(f"<Attribution {head}" + (f"; {'; '.join(said)}" if said else ""), REPR - 1) + ">"
+        return (
+            at_most(f"<Attribution {head}" + (f"; {'; '.join(said)}" if said else ""), REPR - 1)
+            + ">"
+        )

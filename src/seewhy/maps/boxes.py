@@ -52,14 +52,18 @@ class BoxRule:
     def __post_init__(self) -> None:
         for name in ("threshold", "min_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)!r} is no share; give at least 0 and less than 1")
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} is no share; give at least 0 and less than 1"
+                )
         for name, accepted in (
             ("relative_to", ("max", "minmax")),
             ("components", ("largest", "all")),
             ("connectivity", (4, 8)),
         ):
             if getattr(self, name) not in accepted:
-                raise InputError(f"{name}={getattr(self, name)!r} is not known; use {accepted[0]!r} or {accepted[1]!r}")
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} is not known; use {accepted[0]!r} or {accepted[1]!r}"
+                )
         if self.most is not None and self.most < 1:
             raise InputError(f"most={self.most} boxes; give at least 1, or None for all")
 
@@ -105,7 +109,11 @@ class Boxes:
     def scaled(self, size: tuple[int, int]) -> Boxes:
         """The same boxes on a picture of another (height, width), to the nearest pixels."""
         down, across = size[0] / self.size[0], size[1] / self.size[1]
-        corners = (self.boxes * torch.tensor([across, down, across, down], dtype=torch.float64)).round().long()
+        corners = (
+            (self.boxes * torch.tensor([across, down, across, down], dtype=torch.float64))
+            .round()
+            .long()
+        )
         areas = (self.areas.double() * (down * across)).round().long()
         return dataclasses.replace(self, boxes=corners, areas=areas, size=size)
 
@@ -132,7 +140,9 @@ def find_rule(rule: RuleLike, **changes: Any) -> BoxRule:
     """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none."""
     if not isinstance(rule, BoxRule):
         rule = RULES[known_name(str(rule), RULES, what="rule")]
-    return dataclasses.replace(rule, **{name: value for name, value in changes.items() if value is not None})
+    return dataclasses.replace(
+        rule, **{name: value for name, value in changes.items() if value is not None}
+    )
 
 
 @checked
@@ -167,11 +177,16 @@ def boxes(
         most=most,
         min_share=min_share,
     )
-    return [_boxed(field, labels, status) for field, labels, status in _labelled(maps, chosen, size)]
+    return [
+        _boxed(field, labels, status) for field, labels, status in _labelled(maps, chosen, size)
+    ]
 
 
 def masks(
-    maps: Tensor | Sequence[Tensor], *, rule: RuleLike = "cam2016", size: tuple[int, int] | None = None
+    maps: Tensor | Sequence[Tensor],
+    *,
+    rule: RuleLike = "cam2016",
+    size: tuple[int, int] | None = None,
 ) -> list[Tensor]:
     """The components that `boxes` puts boxes around: (B, H, W) bool for each map, in the same order."""
     return [
@@ -181,14 +196,23 @@ def masks(
 
 
 def region(
-    maps: Tensor | Sequence[Tensor], *, rule: RuleLike = "cam2016", size: tuple[int, int] | None = None
+    maps: Tensor | Sequence[Tensor],
+    *,
+    rule: RuleLike = "cam2016",
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """The union of the components that `boxes` puts boxes around: (N, H, W) bool, for maps of one size."""
-    return torch.stack([torch.from_numpy(labels > 0) for _, labels, _ in _labelled(maps, find_rule(rule), size)])
+    return torch.stack(
+        [torch.from_numpy(labels > 0) for _, labels, _ in _labelled(maps, find_rule(rule), size)]
+    )
 
 
 def peaks(
-    maps: Tensor | Sequence[Tensor], *, most: int = 1, distance: float | None = None, threshold: float = 0.2
+    maps: Tensor | Sequence[Tensor],
+    *,
+    most: int = 1,
+    distance: float | None = None,
+    threshold: float = 0.2,
 ) -> list[Peaks]:
     """The local maxima of maps that are some distance apart; the first is the maximum, of equal ones the first.
 
@@ -206,7 +230,9 @@ def peaks(
     BoxRule(threshold)  # says what is accepted
     fields = fields_of(maps)
     return [
-        _peaks(field, status, most, min(field.shape) / 8 if distance is None else distance, threshold)
+        _peaks(
+            field, status, most, min(field.shape) / 8 if distance is None else distance, threshold
+        )
         for field, status in zip(fields, statuses(fields), strict=True)
     ]
 
@@ -217,14 +243,18 @@ def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2
     The map is laid onto the photo bilinearly first. What the model did not see is in no box, and scales nothing.
     """
     placed = placement.place(map_.detach().float().cpu().numpy())
-    seen = np.isfinite(placed) | ~np.isfinite(map_.detach().cpu().numpy()).all()  # a map with NaN is told as such
+    seen = (
+        np.isfinite(placed) | ~np.isfinite(map_.detach().cpu().numpy()).all()
+    )  # a map with NaN is told as such
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     if not len(rows):
         return dataclasses.replace(boxes(torch.zeros(1, 1))[0], size=placement.photo_size)
     inside = placed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     (found,) = boxes(torch.from_numpy(inside.copy()), rule=rule)
     x, y = int(columns[0]), int(rows[0])
-    return dataclasses.replace(found, boxes=found.boxes + torch.tensor([x, y, x, y]), size=placement.photo_size)
+    return dataclasses.replace(
+        found, boxes=found.boxes + torch.tensor([x, y, x, y]), size=placement.photo_size
+    )
 
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
@@ -245,9 +275,13 @@ def fields_of(maps: Tensor | Sequence[Tensor]) -> list[Tensor]:
     given = list(maps) if not isinstance(maps, Tensor) or maps.ndim == 3 else [maps]
     for one in given:
         if not isinstance(one, Tensor):
-            raise ArgumentTypeError(f"maps holds a {type(one).__name__}; give a tensor (N, h, w), or a list of (h, w)")
+            raise ArgumentTypeError(
+                f"maps holds a {type(one).__name__}; give a tensor (N, h, w), or a list of (h, w)"
+            )
         if one.ndim != 2 or 0 in one.shape:
-            raise InputError(f"a map has shape {tuple(one.shape)}; give (N, h, w), or a list of (h, w), with pixels")
+            raise InputError(
+                f"a map has shape {tuple(one.shape)}; give (N, h, w), or a list of (h, w), with pixels"
+            )
     return [one.detach().float().cpu() for one in given]
 
 
@@ -256,11 +290,15 @@ def statuses(fields: Sequence[Tensor], relative_to: RelativeTo = "max") -> tuple
     if not fields:
         return ()
     # the least and the highest value tell all, NaN and infinity too
-    ends = torch.from_numpy(np.array([[(one.min(), one.max())] for one in (field.numpy() for field in fields)]))
+    ends = torch.from_numpy(
+        np.array([[(one.min(), one.max())] for one in (field.numpy() for field in fields)])
+    )
     found = map_tools.statuses(ends)
     if relative_to == "max" or "empty" not in found:
         return found
-    return tuple(t if f == "empty" else f for f, t in zip(found, map_tools.statuses(-ends), strict=True))
+    return tuple(
+        t if f == "empty" else f for f, t in zip(found, map_tools.statuses(-ends), strict=True)
+    )
 
 
 def _labelled(
@@ -294,9 +332,14 @@ def _boxed(field: Tensor, labels: Array, status: Status) -> Boxes:
     found = ndimage.find_objects(labels)
     count = range(1, len(found) + 1)
     # of an unreadable map nothing is labelled, and nothing of its values is asked
-    peak, mean = (ask(field.numpy(), labels, count) if found else [] for ask in (ndimage.maximum, ndimage.mean))
+    peak, mean = (
+        ask(field.numpy(), labels, count) if found else []
+        for ask in (ndimage.maximum, ndimage.mean)
+    )
     return Boxes(
-        torch.tensor([[x.start, y.start, x.stop, y.stop] for y, x in found], dtype=torch.long).reshape(-1, 4),
+        torch.tensor(
+            [[x.start, y.start, x.stop, y.stop] for y, x in found], dtype=torch.long
+        ).reshape(-1, 4),
         torch.from_numpy(np.bincount(labels.ravel())[1:]),
         torch.tensor(np.asarray(peak), dtype=torch.float32),
         torch.tensor(np.asarray(mean), dtype=torch.float32),
@@ -311,7 +354,9 @@ def _peaks(map_: Tensor, status: Status, most: int, distance: float, threshold: 
     field = map_.numpy()
     found: list[tuple[int, int]] = []
     if status == "ok":
-        tops = (field == ndimage.maximum_filter(field, 3, mode="nearest")) & (field > threshold * field.max())
+        tops = (field == ndimage.maximum_filter(field, 3, mode="nearest")) & (
+            field > threshold * field.max()
+        )
         y, x = np.nonzero(tops)
         order = np.argsort(-field[y, x], kind="stable")
         y, x = y[order], x[order]

@@ -59,7 +59,9 @@ def component_tree(field: Array, thresholds: int, *, connectivity: int = 8) -> C
         connectivity: 4 or 8.
     """
     parts = _parts(field.size, thresholds)
-    fine = np.multiply(field, thresholds * parts, dtype=np.float64)  # exact: 24 bits of float32 times at most 29
+    fine = np.multiply(
+        field, thresholds * parts, dtype=np.float64
+    )  # exact: 24 bits of float32 times at most 29
     heights = np.ceil(fine, out=fine).astype(
         np.int32 if thresholds * parts << field.size.bit_length() < 2**31 else np.int64
     )
@@ -86,11 +88,15 @@ def component_tree(field: Array, thresholds: int, *, connectivity: int = 8) -> C
     extents, areas = _extents(nodes.reshape(levels.shape), parents)
     x0, last_column, first, last = extents
     height, width = levels.shape
-    boxes = np.stack([x0 // height, first // width, last_column // height + 1, last // width + 1], 1)
+    boxes = np.stack(
+        [x0 // height, first // width, last_column // height + 1, last // width + 1], 1
+    )
     return ComponentTree(boxes, areas, first, starts, stops, thresholds)
 
 
-def _pairs(shape: tuple[int, ...], connectivity: int) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+def _pairs(
+    shape: tuple[int, ...], connectivity: int
+) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
     """Where the two pixels of every pair of neighbours are, for each direction."""
     height, width = shape
     found = []
@@ -110,7 +116,9 @@ def _parts(pixels: int, thresholds: int) -> int:
 def _basins(heights: Array, connectivity: int) -> tuple[Array, Array]:
     """For each pixel the number of the peak it climbs to, (H, W), and the place of each peak, (K,)."""
     size, bits = heights.size, heights.size.bit_length()
-    keys = (heights << bits) | np.arange(size, dtype=heights.dtype).reshape(heights.shape)  # the place breaks ties
+    keys = (heights << bits) | np.arange(size, dtype=heights.dtype).reshape(
+        heights.shape
+    )  # the place breaks ties
     highest = keys.copy()
     for here, there in _pairs(heights.shape, connectivity):
         np.maximum(highest[here], keys[there], out=highest[here])
@@ -142,7 +150,9 @@ def _merges(basins: Array, levels: Array, tops: Array, connectivity: int) -> tup
         a, b, low = (each[low > 0] for each in (basins[here][at], basins[there][at], low))
         codes.append((np.minimum(a, b) * k + np.maximum(a, b)) * base + low)
     edges = np.sort(np.concatenate(codes))
-    edges = edges[np.append(edges[1:] // base != edges[:-1] // base, True)[: len(edges)]]  # the highest of each pair
+    edges = edges[
+        np.append(edges[1:] // base != edges[:-1] // base, True)[: len(edges)]
+    ]  # the highest of each pair
     pair, saddle = edges // base, edges % base
     order = np.argsort(-saddle, kind="stable")
     into, until = np.arange(k), np.zeros(k, np.int64)
@@ -155,7 +165,9 @@ def _merges(basins: Array, levels: Array, tops: Array, connectivity: int) -> tup
             i = root[i]
         return i
 
-    for a, b, low in zip((pair[order] // k).tolist(), (pair[order] % k).tolist(), saddle[order].tolist(), strict=True):
+    for a, b, low in zip(
+        (pair[order] // k).tolist(), (pair[order] % k).tolist(), saddle[order].tolist(), strict=True
+    ):
         one, other = find(a), find(b)
         if one != other:
             high, merged = (one, other) if heights[one] > heights[other] else (other, one)
@@ -211,7 +223,9 @@ def _extents(nodes: Array, parents: Array) -> tuple[list[Array], Array]:
 def range_max(starts: Array, stops: Array, values: Array, length: int, empty: Any) -> Array:
     """At each of `length` places the highest value of the intervals [start, stop) that cover it: a sparse table."""
     sizes = stops - starts
-    powers = np.floor(np.log2(np.maximum(sizes, 1))).astype(np.int64)  # two blocks of 2**power cover an interval
+    powers = np.floor(np.log2(np.maximum(sizes, 1))).astype(
+        np.int64
+    )  # two blocks of 2**power cover an interval
     table = np.full((int(powers.max(initial=0)) + 1, length), empty)
     covering = sizes > 0
     power = powers[covering]

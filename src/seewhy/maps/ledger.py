@@ -48,8 +48,14 @@ class Ledger:
 
     def __repr__(self) -> str:
         loudest = self.loudest()
-        peak = f"; the largest, {loudest.peak:.3g}, at the input of {loudest.operation}" if loudest else ""
-        kept = {what: self.total(what) for what in ("bias", "epsilon", "no_contributor", "parameter")}
+        peak = (
+            f"; the largest, {loudest.peak:.3g}, at the input of {loudest.operation}"
+            if loudest
+            else ""
+        )
+        kept = {
+            what: self.total(what) for what in ("bias", "epsilon", "no_contributor", "parameter")
+        }
         stayed = ", ".join(f"{what} {value:.3g}" for what, value in kept.items() if value)
         text = f"<Ledger of {len(self.entries)} operations{f', kept: {stayed}' if stayed else ''}{peak}"
         return at_most(text, REPR - 1) + ">"
@@ -57,10 +63,14 @@ class Ledger:
     def clear(self) -> None:
         self.entries.clear()
 
-    def linear(self, name: str, received: Tensor, handed_on: Tensor, tally: Mapping[str, float] | None) -> None:
+    def linear(
+        self, name: str, received: Tensor, handed_on: Tensor, tally: Mapping[str, float] | None
+    ) -> None:
         """Notes a linear map; both tensors are relevance, place by place; the tally says what did not go on."""
         peak = float(handed_on.abs().amax()) if handed_on.numel() else 0.0
-        self.entries.append(Entry(name, total(received), total(handed_on), **(tally or {}), peak=peak))
+        self.entries.append(
+            Entry(name, total(received), total(handed_on), **(tally or {}), peak=peak)
+        )
 
     def kept(self, name: str, relevance: Tensor, *, bias: bool = False) -> None:
         """Notes what a parameter, a constant or a bias keeps; padding with zeros keeps nothing."""

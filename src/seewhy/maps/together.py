@@ -14,7 +14,9 @@ from . import values as maps
 from .attribution import Attribution
 
 
-def fused(group: Sequence[Attribution], over: str, how: Literal["mean", "max", "product"]) -> Attribution:
+def fused(
+    group: Sequence[Attribution], over: str, how: Literal["mean", "max", "product"]
+) -> Attribution:
     """Attributions that differ in `over`, "layer" or "method", as one more."""
     both = maps.fuse([a.map for a in group], how=how)
     parts = " + ".join(dict.fromkeys(str(a.layer if over == "layer" else a.title) for a in group))

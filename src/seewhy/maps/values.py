@@ -16,7 +16,17 @@ from torch import Tensor
 
 from ..errors import InputError
 
-Status = Literal["ok", "empty", "constant", "non_finite", "blown_up", "misplaced", "unbalanced", "withheld", "partial"]
+Status = Literal[
+    "ok",
+    "empty",
+    "constant",
+    "non_finite",
+    "blown_up",
+    "misplaced",
+    "unbalanced",
+    "withheld",
+    "partial",
+]
 STATUS_MEANINGS: dict[Status, str] = {
     "ok": "the map has positive evidence",
     "empty": "nothing in the map is positive: no place speaks for the target",
@@ -89,7 +99,9 @@ def normalize(maps: Tensor, *, how: Literal["max", "minmax", "absmax", "rank"] =
     elif how == "absmax":
         scale = flat.abs().amax(1, keepdim=True)
     else:
-        raise InputError(f"how={how!r} is not a way to normalise; use 'max', 'minmax', 'absmax' or 'rank'")
+        raise InputError(
+            f"how={how!r} is not a way to normalise; use 'max', 'minmax', 'absmax' or 'rank'"
+        )
     scaled = flat / torch.where(scale > 0, scale, 1)
     return scaled.reshape(maps.shape)
 
@@ -121,7 +133,9 @@ def fuse(
     if not maps:
         raise InputError("fuse() got no maps; give it at least one")
     finest = max((m.shape[1:] for m in maps), key=math.prod)
-    stack = torch.stack([resize(normalize(m, how=normalize_by), finest) for m in maps])  # (maps, N, h, w)
+    stack = torch.stack(
+        [resize(normalize(m, how=normalize_by), finest) for m in maps]
+    )  # (maps, N, h, w)
     if how == "mean":
         return stack.mean(0)
     if how == "max":

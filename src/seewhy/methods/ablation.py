@@ -82,20 +82,29 @@ def _ablated(
     tail = Tail(call.rows([image]), one, layer, read=read)
     layout = picture_layout(find_places(tail.call, one), one, layer, tail.activation)
     if progress := running.progress:
-        running = replace(running, progress=lambda done, of: progress(image * of + done, len(x) * of))
+        running = replace(
+            running, progress=lambda done, of: progress(image * of + done, len(x) * of)
+        )
     said, facts = _without_each(tail, (layout.batch_dim, layout.channel_dim), running)
     y = tail.scores
     weights = (y - said) / torch.where(y == 0, 1, y)  # (C, T)
     return _weighted(weights, layout.to_grid(tail.activation)[0]), facts
 
 
-def _read(call: Call, scores: Sequence[ScoreFunction], image: int, images: int, output: Any, n: int) -> Tensor:
+def _read(
+    call: Call, scores: Sequence[ScoreFunction], image: int, images: int, output: Any, n: int
+) -> Tensor:
     """The scores of n answers that are all about one of so many images, (n, T)."""
-    columns = [check_scores(call.module, rows_of(score, [image] * n, images)(output), n) for score in scores]
+    columns = [
+        check_scores(call.module, rows_of(score, [image] * n, images)(output), n)
+        for score in scores
+    ]
     return torch.stack(columns, 1).to("cpu", torch.float64)
 
 
-def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[Tensor, Mapping[str, Any]]:
+def _without_each(
+    tail: Tail, dims: tuple[int, int], running: Running
+) -> tuple[Tensor, Mapping[str, Any]]:
     """The scores without each channel, (C, T), and facts; a channel of zeros changes nothing, and is not run."""
     a, (batch, channels) = tail.activation, dims
     live = a.movedim(channels, 0).flatten(1).ne(0).any(1).nonzero()[:, 0]
@@ -160,7 +169,9 @@ def _score_cam(
     chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
     shown = [_distinct(one) for one in chosen]
     size = tuple(x.shape[2:])
-    masks = [FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown]
+    masks = [
+        FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown
+    ]
     said, failed = _scores_shown(call, x, masks, scores, running)
     maps, facts = [], []
     for one, (_, index), found in zip(chosen, shown, said, strict=True):
@@ -169,7 +180,12 @@ def _score_cam(
         reached = int(found.isfinite().all(1).sum())
         partial = reached < len(found)
         facts.append(
-            {"channels": a.shape[1], "samples": reached, "partial": partial, **({"failed": failed} if partial else {})}
+            {
+                "channels": a.shape[1],
+                "samples": reached,
+                "partial": partial,
+                **({"failed": failed} if partial else {}),
+            }
         )
     return [Estimate(one, facts=tuple(facts)) for one in torch.stack(maps, 1)]
 
@@ -185,7 +201,9 @@ def _scores_shown(
 
     They are -inf where scoring did not come to.
     """
-    said = [torch.full((len(source), len(scores)), -torch.inf, dtype=torch.float64) for source in masks]
+    said = [
+        torch.full((len(source), len(scores)), -torch.inf, dtype=torch.float64) for source in masks
+    ]
     try:
         for chunk in masked_scores(call, x, masks, scores, baseline=Zeros(), running=running):
             said[chunk.image][chunk.start : chunk.stop] = chunk.scores
@@ -207,7 +225,9 @@ def _distinct(a: Tensor) -> tuple[Tensor, Tensor]:
     """The channels (C, h, w), each in [0, 1] and constant ones zero, without repetition; and which of them each is."""
     dims = tuple(range(1, a.ndim))
     low, high = a.amin(dims, keepdim=True), a.amax(dims, keepdim=True)
-    fields, index = torch.unique((a - low) / torch.where(high > low, high - low, 1), dim=0, return_inverse=True)
+    fields, index = torch.unique(
+        (a - low) / torch.where(high > low, high - low, 1), dim=0, return_inverse=True
+    )
     return fields, index.cpu()
 
 

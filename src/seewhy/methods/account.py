@@ -35,10 +35,14 @@ class Account:
     absorbed: Tensor
 
     @classmethod
-    def of_layer(cls, start: Tensor, whole: Tensor, on_picture: Tensor, stayed: StayedBehind) -> Account:
+    def of_layer(
+        cls, start: Tensor, whole: Tensor, on_picture: Tensor, stayed: StayedBehind
+    ) -> Account:
         """From relevance of the output (N, K), of all of the layer (N,) and of its places (N, C, h, w)."""
         arrived = on_picture.float().flatten(1).sum(1)
-        return cls(start.sum(1), start.abs().sum(1), arrived, whole - arrived, stayed.kept, stayed.absorbed)
+        return cls(
+            start.sum(1), start.abs().sum(1), arrived, whole - arrived, stayed.kept, stayed.absorbed
+        )
 
     @property
     def rest(self) -> Tensor:
@@ -62,7 +66,10 @@ class Account:
         rows = torch.stack([getattr(self, column) for column in columns], 1).tolist()
         flags = torch.stack([self.is_closed, self.adds_up], 1).tolist()
         return [
-            {"relevance": dict(zip(columns, row, strict=True)), **_flags(closed, adds_up or not promised)}
+            {
+                "relevance": dict(zip(columns, row, strict=True)),
+                **_flags(closed, adds_up or not promised),
+            }
             for row, (closed, adds_up) in zip(rows, flags, strict=True)
         ]
 

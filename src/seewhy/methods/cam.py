@@ -28,9 +28,13 @@ from ..errors import ModelError
 from ..maps.values import resize
 from ..models.networks.heads import LogSumExpPool2d
 from ..remarks import warn
+from .formula import Need
 from .method import Method
 
-_LAST: tuple[Callable[[LayerRecord], bool], ...] = (lambda record: record.pools, lambda record: record.projects)
+_LAST: tuple[Callable[[LayerRecord], bool], ...] = (
+    lambda record: record.pools,
+    lambda record: record.projects,
+)
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
 
 
@@ -57,7 +61,9 @@ def _grad_cam_pp(a: Tensor, g: Tensor) -> Tensor:
     # divided by g^2, which underflows where gradients are small: alpha = 1 / (2 + g sum A)
     rising = F.relu(g)
     denominator = (rising * a.sum(places(a), keepdim=True)).add_(2)
-    alpha_g = (rising / denominator).nan_to_num_(nan=torch.nan, posinf=0.0, neginf=0.0)  # alpha is 0 at its pole
+    alpha_g = (rising / denominator).nan_to_num_(
+        nan=torch.nan, posinf=0.0, neginf=0.0
+    )  # alpha is 0 at its pole
     return F.relu(_weighted(alpha_g.sum(places(a)), a))
 
 
@@ -102,11 +108,17 @@ def _first_component(a: Tensor) -> Tensor:
     The search starts from the channel sum and, as that is blind where channels cancel, the strongest channel.
     """
     m = a.flatten(2)  # (N, C, P)
-    scale = m.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(m.dtype).tiny)  # squares stay in range
+    scale = (
+        m.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(m.dtype).tiny)
+    )  # squares stay in range
     m = m / scale
     whole = m.sum(1, keepdim=True)  # (N, 1, P)
-    strongest = m.take_along_dim(m.norm(dim=2, keepdim=True).argmax(1, keepdim=True), 1)  # (N, 1, P)
-    strongest = torch.where((whole * strongest).sum(2, keepdim=True) < 0, -strongest, strongest)  # they may cancel
+    strongest = m.take_along_dim(
+        m.norm(dim=2, keepdim=True).argmax(1, keepdim=True), 1
+    )  # (N, 1, P)
+    strongest = torch.where(
+        (whole * strongest).sum(2, keepdim=True) < 0, -strongest, strongest
+    )  # they may cancel
     start = F.normalize(whole, dim=2) + F.normalize(strongest, dim=2)
     if m.shape[1] < m.shape[2]:  # by the shorter side
         first = _top_singular(m.mT, start @ m.mT)[1]
@@ -130,8 +142,12 @@ def _top_singular(m: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     for step in range(most):
         reached = direction.norm(dim=2, keepdim=True).clamp(min=reached) if step else reached
         for _ in range(2 if step else 0):  # once more: rounding leaves the first result aslant
-            direction = torch.baddbmm(direction, direction @ basis[:, :step].mT, basis[:, :step], alpha=-1)
-        spent = direction.norm(dim=2, keepdim=True) <= _KRYLOV_TOLERANCE * reached  # of low rank: the rest is rounding
+            direction = torch.baddbmm(
+                direction, direction @ basis[:, :step].mT, basis[:, :step], alpha=-1
+            )
+        spent = (
+            direction.norm(dim=2, keepdim=True) <= _KRYLOV_TOLERANCE * reached
+        )  # of low rank: the rest is rounding
         direction = direction.masked_fill(spent, 0.0)
         basis[:, step : step + 1] = F.normalize(direction, dim=2, eps=1e-30)
         made.append(basis[:, step : step + 1] @ m.mT)
@@ -141,7 +157,9 @@ def _top_singular(m: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
             values, vectors = torch.linalg.eigh(images @ images.mT)
             mix, value = vectors[:, :, -1:].mT, values[:, -1:, None]
             vector, image = mix @ basis[:, : step + 1], mix @ images
-            if ((image @ m - value * vector).norm(dim=2, keepdim=True) <= _KRYLOV_TOLERANCE * value).all():
+            if (
+                (image @ m - value * vector).norm(dim=2, keepdim=True) <= _KRYLOV_TOLERANCE * value
+            ).all():
                 break
     return vector, image
 
@@ -149,7 +167,9 @@ def _top_singular(m: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
 def _fem(a: Tensor) -> Tensor:
     """FEM (Fuad et al., IPTA 2020): channels' unusually strong places, weighted by their means; knows no class."""
     mean = a.mean(places(a), keepdim=True)
-    std = (a - mean).square_().mean(places(a), keepdim=True).sqrt()  # a.std() takes five times as long
+    std = (
+        (a - mean).square_().mean(places(a), keepdim=True).sqrt()
+    )  # a.std() takes five times as long
     return _weighted(mean.flatten(1), (a > mean + 2 * std).to(a))
 
 
@@ -164,28 +184,40 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
     flow = find_flow(call, x)
     # what a network pools may be the picture that another pooling left, as in VGG without its dense layers, or the
     # classes' own maps, which a layer makes at every place
-    pooled, projected = ([r.name for r in flow.records if r.layout and kind(r)][-1:] for kind in _LAST)
+    pooled, projected = (
+        [r.name for r in flow.records if r.layout and kind(r)][-1:] for kind in _LAST
+    )
     names = list(dict.fromkeys([*projected, flow.chosen[-1], *pooled]))
     with Trace(call, x, layers=names, grad=False) as trace:
         raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)
-    pictures = [picture_layout(flow.places, x, name, raw).to_grid(raw) for name, raw in raws.items()]
+    pictures = [
+        picture_layout(flow.places, x, name, raw).to_grid(raw) for name, raw in raws.items()
+    ]
     a, weight = _pooled_head(call, pictures, output, x)
     with torch.inference_mode(False), torch.enable_grad():
         logits = output.detach().clone().requires_grad_()
         said = check_differentiable(score(logits))
-        (of_class,) = torch.autograd.grad(said.sum(), logits)  # (N, K): which classes the score speaks of
+        (of_class,) = torch.autograd.grad(
+            said.sum(), logits
+        )  # (N, K): which classes the score speaks of
     return _weighted((of_class @ weight).float(), a.float())
 
 
-def _pooled_head(call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _pooled_head(
+    call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor]:
     """The picture that is pooled (N, C, h, w) and the weights (K, C) on it that fit the model's own output best."""
     module, records = call.module, find_flow(call, x).records
     heads = [
-        module.get_submodule(r.maker) for r in records if r.projects and output.shape[1] in (r.channels, r.shape[1])
+        module.get_submodule(r.maker)
+        for r in records
+        if r.projects and output.shape[1] in (r.channels, r.shape[1])
     ]
     if any(head.weight.is_meta for head in heads):
-        raise ModelError("cam reads the head's weights, which wait on the meta device; load them, or use grad_cam")
+        raise ModelError(
+            "cam reads the head's weights, which wait on the meta device; load them, or use grad_cam"
+        )
     fits: list[tuple[float, Tensor, Tensor]] = []
     with torch.no_grad():
         for a in pictures:
@@ -202,7 +234,9 @@ def _pooled_head(call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tens
     tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
     near = [fit for fit in fits if fit[0] <= tolerance * output.abs().amax()]
     if near:
-        own_maps = [fit for fit in near if fit[1].shape[1] == output.shape[1] and _is_identity(fit[2])]
+        own_maps = [
+            fit for fit in near if fit[1].shape[1] == output.shape[1] and _is_identity(fit[2])
+        ]
         _, layer, weights = min(own_maps or near, key=lambda fit: fit[0])
         return layer, weights
     raise ModelError(
@@ -215,7 +249,9 @@ def _is_identity(weights: Tensor) -> bool:
     return torch.equal(weights, torch.eye(len(weights)).to(weights))
 
 
-def _readings(a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module) -> Iterator[tuple[Tensor, ...]]:
+def _readings(
+    a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module
+) -> Iterator[tuple[Tensor, ...]]:
     """What a head (K, C) would answer (N, K), the picture it pools and its weights, for each way to pool."""
     soft = [part for part in module.modules() if isinstance(part, LogSumExpPool2d)]
     for layer in (a, F.relu(a)):  # some models rectify by a function after the last layer
@@ -241,18 +277,24 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     total = torch.zeros(len(x), *size, device=x.device)
 
     left_out = 0
-    owners = {id(weight): name.rpartition(".")[0] for name, weight in call.module.named_parameters()}
+    owners = {
+        id(weight): name.rpartition(".")[0] for name, weight in call.module.named_parameters()
+    }
 
     def add(field: Tensor, layout: Layout | None, extent: Extent | None = None) -> None:
         nonlocal total
         if layout is not None:  # a dense layer after pooling has no place
-            total = total.to(field.device) + _laid(_unit(layout.to_grid(field)).sum(1), size, extent)
+            total = total.to(field.device) + _laid(
+                _unit(layout.to_grid(field)).sum(1), size, extent
+            )
 
     def add_bias(field: Tensor, weight: Tensor | None) -> None:
         nonlocal left_out
         owner = owners.get(id(weight))
         layout = found.layout_of(tuple(field.shape), owner)
-        left_out += layout is None and sum(size > 1 for size in field.shape[1:]) > 1  # else it has one place
+        left_out += (
+            layout is None and sum(size > 1 for size in field.shape[1:]) > 1
+        )  # else it has one place
         add(field, layout, found.extent_of(owner))
 
     rules = BiasGradients(add_bias)
@@ -286,24 +328,47 @@ def _unit(field: Tensor) -> Tensor:
     return (flat / flat.amax(1, keepdim=True).clamp(min=1e-30)).reshape(field.shape)
 
 
-def _layer_method(name: str, title: str, paper: str, combine: Any, *, signed: bool = False) -> Method:
+def _layer_method(
+    name: str, title: str, paper: str, combine: Any, *, signed: bool = False
+) -> Method:
     needs = combine.__code__.co_varnames[: combine.__code__.co_argcount]
-    spelled = {"a": "activation", "g": "gradient"}
-    return Method(name, title, paper, "layer", combine, tuple(spelled[n] for n in needs), signed=signed)  # type: ignore[misc]
+    spelled: dict[str, Need] = {"a": "activation", "g": "gradient"}
+    tensors = tuple(spelled[n] for n in needs)
+    return Method(name, title, paper, "layer", combine, tensors, signed=signed)
 
 
 cam = Method("cam", "CAM", "Zhou et al., CVPR 2016", "layer", run=_cam, at="head", signed=True)
 grad_cam = _layer_method("grad_cam", "Grad-CAM", "Selvaraju et al., ICCV 2017", _grad_cam)
-grad_cam_pp = _layer_method("grad_cam_pp", "Grad-CAM++", "Chattopadhay et al., WACV 2018", _grad_cam_pp)
+grad_cam_pp = _layer_method(
+    "grad_cam_pp", "Grad-CAM++", "Chattopadhay et al., WACV 2018", _grad_cam_pp
+)
 xgrad_cam = _layer_method("xgrad_cam", "XGrad-CAM", "Fu et al., BMVC 2020", _xgrad_cam)
-hires_cam = _layer_method("hires_cam", "HiResCAM", "Draelos and Carin, 2020", _hires_cam, signed=True)
+hires_cam = _layer_method(
+    "hires_cam", "HiResCAM", "Draelos and Carin, 2020", _hires_cam, signed=True
+)
 layer_cam = _layer_method("layer_cam", "Layer-CAM", "Jiang et al., TIP 2021", _layer_cam)
 elementwise_grad_cam = _layer_method(
-    "elementwise_grad_cam", "Element-wise Grad-CAM", "after Selvaraju et al., ICCV 2017", _elementwise_grad_cam
+    "elementwise_grad_cam",
+    "Element-wise Grad-CAM",
+    "after Selvaraju et al., ICCV 2017",
+    _elementwise_grad_cam,
 )
-eigen_cam = _layer_method("eigen_cam", "Eigen-CAM", "Muhammad and Yeasin, IJCNN 2020", _eigen_cam, signed=True)
+eigen_cam = _layer_method(
+    "eigen_cam", "Eigen-CAM", "Muhammad and Yeasin, IJCNN 2020", _eigen_cam, signed=True
+)
 eigen_grad_cam = _layer_method(
-    "eigen_grad_cam", "Eigen-Grad-CAM", "after Muhammad and Yeasin, IJCNN 2020", _eigen_grad_cam, signed=True
+    "eigen_grad_cam",
+    "Eigen-Grad-CAM",
+    "after Muhammad and Yeasin, IJCNN 2020",
+    _eigen_grad_cam,
+    signed=True,
 )
 fem = _layer_method("fem", "FEM", "Fuad et al., IPTA 2020", _fem, signed=True)
-fullgrad = Method("fullgrad", "FullGrad", "Srinivas and Fleuret, NeurIPS 2019", "gradient", run=_fullgrad, at="input")
+fullgrad = Method(
+    "fullgrad",
+    "FullGrad",
+    "Srinivas and Fleuret, NeurIPS 2019",
+    "gradient",
+    run=_fullgrad,
+    at="input",
+)

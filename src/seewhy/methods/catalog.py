@@ -82,8 +82,12 @@ def find_method(name: str | Method) -> Method:
     if isinstance(name, Method):
         return name
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"method {brief(name)} is of type {type(name).__name__}; give a name, or a Method")
+        raise ArgumentTypeError(
+            f"method {brief(name)} is of type {type(name).__name__}; give a name, or a Method"
+        )
     if name.startswith("smooth:"):
         return smoothed(find_method(name.removeprefix("smooth:")))
     titles = {known: method.title for known, method in METHODS.items()}
-    return METHODS[known_name(name, METHODS, what="method", titles=titles, ways="'seewhy methods' lists them")]
+    return METHODS[
+        known_name(name, METHODS, what="method", titles=titles, ways="'seewhy methods' lists them")
+    ]

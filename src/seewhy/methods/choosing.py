@@ -11,7 +11,11 @@ from ..names import Spellings, find_name
 
 
 def chosen(
-    attributions: Sequence[Attribution], *, method: str | None, layer: str | None, target: int | str | None
+    attributions: Sequence[Attribution],
+    *,
+    method: str | None,
+    layer: str | None,
+    target: int | str | None,
 ) -> list[Attribution]:
     """Those of a method, a layer and a target; None is any.
 
@@ -42,7 +46,11 @@ def _of_layer(attributions: Sequence[Attribution], layer: str) -> list[Attributi
 def _known(what: str, given: str, names: list[str], titles: dict[str, str]) -> str:
     found = find_name(given, names, titles)
     if found is None:
-        there = f"the explanation has {', '.join(names)}" if names else f"none of these maps has a {what}"
+        there = (
+            f"the explanation has {', '.join(names)}"
+            if names
+            else f"none of these maps has a {what}"
+        )
         raise InputError(f"{what}={given!r} is not in it{did_you_mean(given, names)}; {there}")
     return found
 
@@ -52,7 +60,9 @@ def _of_target(attributions: Sequence[Attribution], target: int | str) -> list[A
     names = list(dict.fromkeys(a.target for a in attributions))
     if isinstance(target, int):
         if not 0 <= target < len(names):
-            raise TargetError(f"target={target}: the explanation has {len(names)} targets: {', '.join(names)}")
+            raise TargetError(
+                f"target={target}: the explanation has {len(names)} targets: {', '.join(names)}"
+            )
         target = names[target]
     if target in names:
         return [a for a in attributions if a.target == target]

@@ -194,8 +194,12 @@ def list_layers(
         x: (N, C, H, W), whose first image is traced; a grey picture of the model's input size unless given.
         args, kwargs, inputs, output: as in `explain`.
     """
-    own_weights = model == DEFAULT_MODEL  # others would be downloaded, and layers are the same without
-    model, call = model_and_call(model, pretrained=own_weights, args=args, kwargs=kwargs, inputs=inputs, output=output)
+    own_weights = (
+        model == DEFAULT_MODEL
+    )  # others would be downloaded, and layers are the same without
+    model, call = model_and_call(
+        model, pretrained=own_weights, args=args, kwargs=kwargs, inputs=inputs, output=output
+    )
     if x is None:
         size = model.preprocess.size if model.preprocess else (224, 224)
         channels = len(model.preprocess.mean) if model.preprocess else 3
@@ -215,7 +219,9 @@ def _layer_names(
         return (flow.chosen if every else flow.chosen[-1:]), flow
     given = [layers] if isinstance(layers, str | nn.Module) else list(layers)
     if not given:
-        raise LayerError(f"layers={layers!r} names no layer; give names, 'all-stages', or None for the last")
+        raise LayerError(
+            f"layers={layers!r} names no layer; give names, 'all-stages', or None for the last"
+        )
     return tuple(dict.fromkeys(resolve_layer(call.module, layer) for layer in given)), None
 
 
@@ -226,19 +232,27 @@ def _explanation(
     numbers, scores = done.results[0].target.numbers, _scores_of_classes(done)
     if numbers.gives is None and scores is not None:
         say_once(f"{numbers.why_no_probability()}; predictions are without")
-    chances = None if scores is None or not numbers.have_probabilities else numbers.probabilities(scores)
+    chances = (
+        None if scores is None or not numbers.have_probabilities else numbers.probabilities(scores)
+    )
     return Explanation(
         model=model.name,
         names=batch.names,
         photos=batch.photos,
         placements=batch.placements,
         paths=batch.paths,
-        predictions=((),) * len(batch.x) if scores is None else _predictions(scores, chances, model),
-        attributions=tuple(_attribution(r, chances, model, batch, options, of_all) for r in done.results),
+        predictions=((),) * len(batch.x)
+        if scores is None
+        else _predictions(scores, chances, model),
+        attributions=tuple(
+            _attribution(r, chances, model, batch, options, of_all) for r in done.results
+        ),
     )
 
 
-def _predictions(scores: Tensor, chances: Tensor | None, model: Model) -> tuple[tuple[Prediction, ...], ...]:
+def _predictions(
+    scores: Tensor, chances: Tensor | None, model: Model
+) -> tuple[tuple[Prediction, ...], ...]:
     """The best answers of each image, from its scores and, where there are any, its probabilities, both (N, K)."""
     best = scores.topk(min(PREDICTIONS, scores.shape[1]), dim=1)
     indices, values = best.indices.tolist(), best.values.tolist()
@@ -247,13 +261,19 @@ def _predictions(scores: Tensor, chances: Tensor | None, model: Model) -> tuple[
     else:
         known = chances.gather(1, best.indices).tolist()
     each = (zip(*rows, strict=True) for rows in zip(indices, known, values, strict=True))
-    return tuple(tuple(Prediction(i, model.label(i), p, score) for i, p, score in row) for row in each)
+    return tuple(
+        tuple(Prediction(i, model.label(i), p, score) for i, p, score in row) for row in each
+    )
 
 
 def _scores_of_classes(done: SharedPass) -> Tensor | None:
     """What the model says of each image, (N, K) float32; None for what is no classifier."""
     output, gives = done.output, done.results[0].target.numbers.gives
-    if not isinstance(output, Tensor) or not output.is_floating_point() or gives in ("embedding", "records"):
+    if (
+        not isinstance(output, Tensor)
+        or not output.is_floating_point()
+        or gives in ("embedding", "records")
+    ):
         return None
     table = output[:, None] if output.ndim == 1 else output  # one score for each image
     return table.float() if table.ndim == 2 else None
@@ -297,7 +317,9 @@ def _attribution(
         photos=OnPhotos(batch.photos, batch.placements, batch.names),
     )
     of_statuses = tuple(reading.status_remarks(made, n) for n in range(len(x)))
-    return replace(made, remarks=together([of_statuses, (of_all,) * len(x), result.remarks], len(x)))
+    return replace(
+        made, remarks=together([of_statuses, (of_all,) * len(x), result.remarks], len(x))
+    )
 
 
 def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:

@@ -47,7 +47,18 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SHEETS, _NAMED = 3, 5  # that a notebook and a repr show
-_COLUMNS = ("label", "method", "layer", "target", "probability", "score", "status", "minimum", "maximum", "peak")
+_COLUMNS = (
+    "label",
+    "method",
+    "layer",
+    "target",
+    "probability",
+    "score",
+    "status",
+    "minimum",
+    "maximum",
+    "peak",
+)
 JSON_NAME, MAPS, SCHEMA = "explanation.json", "maps.npz", 1
 KIND, TITLE = "explanation", "Why this answer?"
 
@@ -85,7 +96,11 @@ class Explanation:
 
     @checked
     def select(
-        self, *, method: str | None = None, layer: str | None = None, target: int | str | None = None
+        self,
+        *,
+        method: str | None = None,
+        layer: str | None = None,
+        target: int | str | None = None,
     ) -> list[Attribution]:
         """The attributions of a method, a layer and a target, as people write them; never none.
 
@@ -101,7 +116,10 @@ class Explanation:
 
     @checked
     def fuse(
-        self, over: Literal["layer", "method"] = "layer", *, how: Literal["mean", "max", "product"] = "mean"
+        self,
+        over: Literal["layer", "method"] = "layer",
+        *,
+        how: Literal["mean", "max", "product"] = "mean",
     ) -> Explanation:
         """Adds, for each group that differs only in its layer or method, one attribution that fuses them.
 
@@ -114,11 +132,15 @@ class Explanation:
         fused = [fuse_group(group, over, how) for group in groups.values() if len(group) > 1]
         if not fused:
             one = ", ".join(dict.fromkeys(str(getattr(a, over)) for a in self))
-            raise InputError(f"over={over!r} would fuse nothing: for each target there is one {over} only ({one})")
+            raise InputError(
+                f"over={over!r} would fuse nothing: for each target there is one {over} only ({one})"
+            )
         return dataclasses.replace(self, attributions=(*self.attributions, *fused))
 
     @checked
-    def picture(self, attribution: Attribution, index: int = 0, *, style: str | None = None) -> Image.Image:
+    def picture(
+        self, attribution: Attribution, index: int = 0, *, style: str | None = None
+    ) -> Image.Image:
         """Draws one attribution over its photo, at the size of that in `photos`."""
         photo = self._photo(index)
         placement = self.placements[index].scaled(photo.size[::-1])
@@ -139,7 +161,9 @@ class Explanation:
 
     def _photo(self, index: int) -> Image.Image:
         if not -len(self.names) <= index < len(self.names):
-            raise InputError(f"index={index}: the explanation has {len(self.names)} photos, counted from 0")
+            raise InputError(
+                f"index={index}: the explanation has {len(self.names)} photos, counted from 0"
+            )
         return self.photos[index]
 
     def _repr_png_(self) -> bytes | None:
@@ -148,7 +172,11 @@ class Explanation:
             return None
         sheets = [self.sheet(i) for i in range(min(len(self.photos), _SHEETS))]
         more = len(self.photos) - len(sheets)
-        said = f"{len(sheets)} of {len(self.photos)} photos; .sheet(i) draws photo i, .report(path) all" if more else ""
+        said = (
+            f"{len(sheets)} of {len(self.photos)} photos; .sheet(i) draws photo i, .report(path) all"
+            if more
+            else ""
+        )
         return stacked(sheets, said)._repr_png_()
 
     def to_dataframe(self) -> DataFrame:
@@ -162,7 +190,11 @@ class Explanation:
         except ImportError as error:
             raise MissingPackageError("to_dataframe()", "pandas") from error
         rows = [
-            {"photo": name, **{k: v for k, v in told.items() if k in _COLUMNS}, "remarks": "; ".join(told["remarks"])}
+            {
+                "photo": name,
+                **{k: v for k, v in told.items() if k in _COLUMNS},
+                "remarks": "; ".join(told["remarks"]),
+            }
             for i, name in enumerate(self.names)
             for told in (attribution_record(a, i, self.placements[i]) for a in self)
         ]
@@ -170,12 +202,21 @@ class Explanation:
 
     def __repr__(self) -> str:
         photos = f"{len(self.names)} photo{'' if len(self.names) == 1 else 's'}"
-        said = [f"{name}: {best[0].label}" for name, best in zip(self.names, self.predictions, strict=True) if best]
-        maps_of = [f"[{i}] {a.method}{f' at {a.layer}' if a.layer else ''} of {a.target}" for i, a in enumerate(self)]
+        said = [
+            f"{name}: {best[0].label}"
+            for name, best in zip(self.names, self.predictions, strict=True)
+            if best
+        ]
+        maps_of = [
+            f"[{i}] {a.method}{f' at {a.layer}' if a.layer else ''} of {a.target}"
+            for i, a in enumerate(self)
+        ]
         listed = "; ".join(filter(None, map(_first_few, (said, maps_of))))
         unsure = sum(bool(each) for a in self for each in a.remarks)
         remarks = f"; remarks on {unsure} of its maps (.remarks of each)" if unsure else ""
-        return at_most(f"<Explanation of {photos} by {self.model}: {listed}{remarks}", REPR - 1) + ">"
+        return (
+            at_most(f"<Explanation of {photos} by {self.model}: {listed}{remarks}", REPR - 1) + ">"
+        )
 
     @checked
     def save(self, folder: str | PathLike[str], *, style: str | None = None) -> Path:
@@ -198,7 +239,13 @@ class Explanation:
         unfinished = path.parent / f"{path.name}.part"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_report(unfinished, report_pages([self]), count=len(self.names), title=TITLE, model_name=self.model)
+            write_report(
+                unfinished,
+                report_pages([self]),
+                count=len(self.names),
+                title=TITLE,
+                model_name=self.model,
+            )
             unfinished.replace(path)
         except OSError as error:
             raise unwritable(path, error) from error
@@ -216,7 +263,9 @@ def report_pages(parts: Iterable[Explanation]) -> Iterator[ReportPage]:
     """The pages of a report about the photos of several explanations, one at a time."""
     for part in parts:
         for i, name in enumerate(part.names):
-            yield ReportPage(part.photos[i], name, part.placements[i], part.predictions[i], part.attributions, i)
+            yield ReportPage(
+                part.photos[i], name, part.placements[i], part.predictions[i], part.attributions, i
+            )
 
 
 def join(parts: Sequence[Explanation]) -> Explanation:
@@ -232,7 +281,9 @@ def join(parts: Sequence[Explanation]) -> Explanation:
         placements=placements,
         predictions=tuple(prediction for part in parts for prediction in part.predictions),
         paths=tuple(path for part in parts for path in part.paths),
-        attributions=tuple(_joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))),
+        attributions=tuple(
+            _joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))
+        ),
     )
 
 
@@ -280,7 +331,12 @@ class ExplanationWriter:
         self.run.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self.run.__exit__(kind, error, tb)
 
     def add(self, part: Explanation) -> None:
@@ -311,16 +367,35 @@ class ExplanationWriter:
         arrays: dict[str, Any] = {}
         for attribution, key in zip(part, file_keys(part), strict=True):
             arrays |= attribution_arrays(attribution, i, key)
-            picture = draft.save(f"{key}.png", png_bytes(part.picture(attribution, i, style=self.style)))
-            of_map = {"file": f"{draft.folder}/{MAPS}", "key": key, "shape": list(attribution.map.shape[1:])}
-            records.append({**attribution_record(attribution, i, placement), "picture": picture, "map": of_map})
+            picture = draft.save(
+                f"{key}.png", png_bytes(part.picture(attribution, i, style=self.style))
+            )
+            of_map = {
+                "file": f"{draft.folder}/{MAPS}",
+                "key": key,
+                "shape": list(attribution.map.shape[1:]),
+            }
+            records.append(
+                {**attribution_record(attribution, i, placement), "picture": picture, "map": of_map}
+            )
         draft.save(MAPS, _npz_bytes(arrays))
         draft.record["attributions"] = records
         if self.sheets:
-            draft.record["sheet"] = draft.save("sheet.png", png_bytes(part.sheet(i, style=self.style)))
-        kept = {"path": str(path.absolute())} if path else {"file": draft.save("photo.png", png_bytes(part.photos[i]))}
+            draft.record["sheet"] = draft.save(
+                "sheet.png", png_bytes(part.sheet(i, style=self.style))
+            )
+        kept = (
+            {"path": str(path.absolute())}
+            if path
+            else {"file": draft.save("photo.png", png_bytes(part.photos[i]))}
+        )
         exact = [attribution_exact(attribution, i) for attribution in part]
-        draft.exact = {"model": part.model, "photo": kept, **photo_exact(placement, predictions), "attributions": exact}
+        draft.exact = {
+            "model": part.model,
+            "photo": kept,
+            **photo_exact(placement, predictions),
+            "attributions": exact,
+        }
 
 
 def summary(entries: Iterable[Entry]) -> Json:
@@ -329,7 +404,13 @@ def summary(entries: Iterable[Entry]) -> Json:
     for entry in entries:
         told.append(entry.record)
         models.append(entry.exact["model"])
-    return {"schema": SCHEMA, "seewhy": own_version(), "torch": torch.__version__, "model": models[0], "images": told}
+    return {
+        "schema": SCHEMA,
+        "seewhy": own_version(),
+        "torch": torch.__version__,
+        "model": models[0],
+        "images": told,
+    }
 
 
 def _write_summary(run: RunFolder) -> None:

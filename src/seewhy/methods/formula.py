@@ -13,7 +13,14 @@ from ..maps.attribution import Estimate, Family
 from .seeds import Seed
 
 Need = Literal[
-    "activation", "gradient", "input", "input_gradient", "guided", "deconvnet", "relevance", "input_relevance"
+    "activation",
+    "gradient",
+    "input",
+    "input_gradient",
+    "guided",
+    "deconvnet",
+    "relevance",
+    "input_relevance",
 ]
 Combine = Callable[..., Tensor]
 Run = Callable[..., Tensor]

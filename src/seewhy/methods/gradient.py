@@ -83,7 +83,9 @@ def _integrated_gradients(
         baseline: a number or (1 or N, C, H, W), in the model's input space.
     """
     if not 1 <= steps <= _MOST_STEPS:
-        raise InputError(f"steps={steps}: integrated gradients takes 1 to {_MOST_STEPS}, usually 32")
+        raise InputError(
+            f"steps={steps}: integrated gradients takes 1 to {_MOST_STEPS}, usually 32"
+        )
     base = _baseline_like(x, baseline)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros_like(x, dtype=torch.float32)
@@ -105,7 +107,9 @@ def _baseline_like(x: Tensor, baseline: Tensor | float) -> Tensor:
         accepted = f"a number, or a dense tensor that goes with {tuple(x.shape)}"
         raise InputError(f"baseline={brief(baseline)} cannot be used; give {accepted}") from error
     if not found.isfinite().all():
-        raise InputError(f"baseline={brief(baseline)} is not finite; give numbers of the model's input")
+        raise InputError(
+            f"baseline={brief(baseline)} is not finite; give numbers of the model's input"
+        )
     return found
 
 
@@ -115,13 +119,19 @@ def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[T
     The noise of an image depends on the seed and on the image alone, not on its place in a batch.
     """
     generators = [
-        torch.Generator().manual_seed(zlib.crc32(image.detach().float().cpu().numpy().tobytes(), seed)) for image in x
+        torch.Generator().manual_seed(
+            zlib.crc32(image.detach().float().cpu().numpy().tobytes(), seed)
+        )
+        for image in x
     ]
     dims = tuple(range(1, x.ndim))
     scale = noise * (x.amax(dims, keepdim=True) - x.amin(dims, keepdim=True))
     for _ in range(samples):
         drawn = torch.stack(
-            [torch.randn(x.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]
+            [
+                torch.randn(x.shape[1:], generator=generator, dtype=torch.float32)
+                for generator in generators
+            ]
         )
         yield x + scale * drawn.to(x)
 
@@ -171,7 +181,9 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
     )
 
 
-def _of_copy(base: Method, call: Call, copy: Tensor, score: ScoreFunction, layer: str | None) -> Tensor:
+def _of_copy(
+    base: Method, call: Call, copy: Tensor, score: ScoreFunction, layer: str | None
+) -> Tensor:
     """A method's attribution of a changed image: of its colours where it has one, (N, C, H, W), else (N, h, w)."""
     if base.run:
         return base.run(call, copy, score, layer=layer, **base.options)

@@ -64,7 +64,9 @@ class Method(Formula):
             output: takes what the model returns to (N, K) scores.
             options: the method's own, `options` lists them.
         """
-        call, x = settled_input(call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output), x)
+        call, x = settled_input(
+            call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output), x
+        )
         warn_of_range(x, call.bounds)
         flow = find_flow(call, x) if layer is None and self.at == "layer" else None
         done = shared_pass(
@@ -72,19 +74,27 @@ class Method(Formula):
             x,
             methods=[self],
             targets=[target],
-            layers=[resolve_layer(call.module, layer)] if layer is not None else flow.chosen[-1:] if flow else [],
+            layers=[resolve_layer(call.module, layer)]
+            if layer is not None
+            else flow.chosen[-1:]
+            if flow
+            else [],
             flow=flow,
             labels=labels_of(model),
             options={self.name: options},
         )
         if len(done.results) != 1:
-            raise InputError(f"target {target!r} is {len(done.results)} targets; a method answers for one")
+            raise InputError(
+                f"target {target!r} is {len(done.results)} targets; a method answers for one"
+            )
         result = done.results[0]
         _warn_of(result, labels_of(model) or ClassNames(), len(x))
         if not channels:
             return result.map
         if result.pixels is None:
-            raise InputError(f"channels=True: {self.title} has a map over the layer, and no colour channels to keep")
+            raise InputError(
+                f"channels=True: {self.title} has a map over the layer, and no colour channels to keep"
+            )
         return result.pixels
 
 

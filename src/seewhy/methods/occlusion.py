@@ -34,7 +34,9 @@ def windows(size: Grid, window: Edges | None = None, stride: Edges | None = None
     edges = _edges("window", window, tuple(math.ceil(side / 7) for side in size))
     steps = _edges("stride", stride, tuple(max(1, edge // 2) for edge in edges))
     if any(step > edge for step, edge in zip(steps, edges, strict=True)):
-        raise InputError(f"stride={stride} is larger than the window {edges}: pixels would never be hidden")
+        raise InputError(
+            f"stride={stride} is larger than the window {edges}: pixels would never be hidden"
+        )
     edges = tuple(map(min, edges, size))
     starts = torch.cartesian_prod(*map(_starts, size, edges, steps))  # (n, axes)
     return torch.cat([starts.flip(1), (starts + torch.tensor(edges)).flip(1)], 1)
@@ -47,13 +49,19 @@ def _edges(name: str, given: Edges | None, default: Grid) -> Grid:
         each = default if given is None else tuple(given)
     if len(each) != len(default) or min(each) < 1:
         order = "(down, across)" if len(default) == 2 else "(deep, down, across)"
-        raise InputError(f"{name}={given!r} cannot be used; give pixels, one number or {order}, at least 1")
+        raise InputError(
+            f"{name}={given!r} cannot be used; give pixels, one number or {order}, at least 1"
+        )
     return each
 
 
 def _starts(length: int, window: int, stride: int) -> Tensor:
     starts = torch.arange(0, length - window + 1, stride)
-    return starts if starts[-1] == length - window else torch.cat([starts, torch.tensor([length - window])])
+    return (
+        starts
+        if starts[-1] == length - window
+        else torch.cat([starts, torch.tensor([length - window])])
+    )
 
 
 def spread(boxes: Tensor, values: Tensor, size: Grid) -> Tensor:
@@ -122,7 +130,9 @@ def _occlusion(
             raise
         failed = {"failed": str(error)}
     done = [max(len(s) - 1, 0) for s in said]
-    maps = torch.stack([_mean_drop(boxes[:n], s, size) for n, s in zip(done, said, strict=True)], 1)  # (T, N, H, W)
+    maps = torch.stack(
+        [_mean_drop(boxes[:n], s, size) for n, s in zip(done, said, strict=True)], 1
+    )  # (T, N, H, W)
     facts = tuple(_facts(n, len(boxes), failed) for n in done)
     return [Estimate(one.float(), facts=facts) for one in maps]
 

@@ -27,8 +27,12 @@ from .formula import Formula, Need
 from .seeds import Seed, seeded, starting_relevance
 
 NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
-OUT_OF_REACH = "the guided and deconvnet rules do not reach {}: rectifiers there pass the plain gradient"
-BLOW_UP = 100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
+OUT_OF_REACH = (
+    "the guided and deconvnet rules do not reach {}: rectifiers there pass the plain gradient"
+)
+BLOW_UP = (
+    100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
+)
 
 LayoutOf = Callable[[str, Tensor], Layout]  # how what a layer gave lies over the images
 LayersOf = Callable[[Formula], Sequence[str]]  # the layers that a method reads
@@ -42,10 +46,16 @@ def signals(group: Iterable[Formula]) -> set[Need]:
 class GradientPass:
     """A trace whose signal is the gradient, or obeys the guided or deconvnet rule."""
 
-    def __init__(self, trace: Trace, rules: Rectifiers | None, layout_of: LayoutOf, layers_of: LayersOf) -> None:
+    def __init__(
+        self, trace: Trace, rules: Rectifiers | None, layout_of: LayoutOf, layers_of: LayersOf
+    ) -> None:
         self.trace, self.rules, self.layers_of = trace, rules, layers_of
         self.layouts = {n: layout_of(n, a) for n, a in trace.activations.items() if n != INPUT}
-        self.activations = {n: self.layouts[n].to_grid(a).float() for n, a in trace.activations.items() if n != INPUT}
+        self.activations = {
+            n: self.layouts[n].to_grid(a).float()
+            for n, a in trace.activations.items()
+            if n != INPUT
+        }
         self.gradients: dict[str, Tensor] = {}
         self.ruled: Tensor | None = None
         self.out_of_reach: tuple[str, ...] = ()
@@ -63,7 +73,8 @@ class GradientPass:
                 self.rules.rule = "gradient"
             carried = self.trace.signal(target.score, layers=layers)
             self.gradients = {
-                n: (self.layouts[n].to_grid(g) if n in self.layouts else g).float() for n, g in carried.items()
+                n: (self.layouts[n].to_grid(g) if n in self.layouts else g).float()
+                for n, g in carried.items()
             }
         if self.rules and {"guided", "deconvnet"} & needs:
             self.rules.rule = "guided" if "guided" in needs else "deconvnet"
@@ -125,7 +136,12 @@ class RelevancePass:
     ) -> None:
         self.unknown = _unknown(trace, strict)
         assert isinstance(trace.rules, Relevance)
-        self.trace, self.rules, self.layers_of, self.seeds_of = trace, trace.rules, layers_of, seeds_of
+        self.trace, self.rules, self.layers_of, self.seeds_of = (
+            trace,
+            trace.rules,
+            layers_of,
+            seeds_of,
+        )
         self.with_ledger = with_ledger  # the same trace anew, with a ledger
         self.given = trace.activations
         self.layouts = {n: layout_of(n, a) for n, a in self.given.items() if n != INPUT}
@@ -150,10 +166,14 @@ class RelevancePass:
             if self.rules.ledger is not None:
                 self.ledgers[seed] = self.trace.ledger()
             for layer, r in whole.items():
-                self.relevance[seed, layer] = r if layer == INPUT else self.layouts[layer].to_grid(r)
+                self.relevance[seed, layer] = (
+                    r if layer == INPUT else self.layouts[layer].to_grid(r)
+                )
             self.accounts[seed] = self._accounts(seed, whole)
 
-    def _carried(self, score: ScoreFunction, layers: Sequence[str], images: int) -> dict[str, Tensor]:
+    def _carried(
+        self, score: ScoreFunction, layers: Sequence[str], images: int
+    ) -> dict[str, Tensor]:
         """Relevance of the layers, as they gave their output; the balance is then that of this signal."""
         self.rules.balance.begin(images)
         signal = self.trace.signal(score, layers=layers)
@@ -170,11 +190,14 @@ class RelevancePass:
         if not balance.divided or len(divided) < len(sums):
             divided, at_layer = self._one_by_one(seed, order)
         found = {
-            n: Account.of_layer(start, divided[n], self.relevance[seed, n], stayed) for n, stayed in at_layer.items()
+            n: Account.of_layer(start, divided[n], self.relevance[seed, n], stayed)
+            for n, stayed in at_layer.items()
         }
         return settled(found, list(found))
 
-    def _one_by_one(self, seed: Seed, layers: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, StayedBehind]]:
+    def _one_by_one(
+        self, seed: Seed, layers: Sequence[str]
+    ) -> tuple[dict[str, Tensor], dict[str, StayedBehind]]:
         """The same from a way back for each image: a tensor does not show which of its axes is the images'."""
         sums: dict[str, list[Tensor]] = {n: [] for n in layers}
         stayed: dict[str, list[StayedBehind]] = {n: [] for n in layers}
@@ -185,7 +208,10 @@ class RelevancePass:
                 stayed[n].append(balance.at_layer.get(n, balance.stayed_behind(r.device)))
         return (
             {n: torch.stack(each) for n, each in sums.items()},
-            {n: StayedBehind(*map(torch.cat, zip(*each, strict=True))) for n, each in stayed.items()},
+            {
+                n: StayedBehind(*map(torch.cat, zip(*each, strict=True)))
+                for n, each in stayed.items()
+            },
         )
 
     def tensors(self, method: Formula, layer: str) -> list[Tensor]:
@@ -214,7 +240,9 @@ class RelevancePass:
                 for image, peak in enumerate(peaks.tolist()):
                     facts[image]["relevance_peak"] = max(facts[image]["relevance_peak"], peak)
                     if peak > BLOW_UP and "blown_up_by" not in facts[image]:
-                        facts[image]["blown_up_by"] = self._culprit(seed, image, BLOW_UP * float(started[image]))
+                        facts[image]["blown_up_by"] = self._culprit(
+                            seed, image, BLOW_UP * float(started[image])
+                        )
         return tuple(facts)
 
     def _culprit(self, seed: Seed, image: int, bound: float) -> str | None:
@@ -226,7 +254,9 @@ class RelevancePass:
         """The operation that lost most of this image's relevance without a bias or constant that keeps it."""
         if self.rules.unknown:
             return ", ".join(self.rules.unknown)
-        lost = [(abs(e.epsilon + e.no_contributor), e.operation) for e in self._entries(seed, image)]
+        lost = [
+            (abs(e.epsilon + e.no_contributor), e.operation) for e in self._entries(seed, image)
+        ]
         most, operation = max(lost, default=(0.0, ""))
         return operation if most else None
 

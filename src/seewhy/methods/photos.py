@@ -94,7 +94,8 @@ class Source:
         for longer in (1, 2):
             times = Counter(self.names)
             self.names = [
-                each[longer] if times[name] > 1 else name for name, each in zip(self.names, called, strict=True)
+                each[longer] if times[name] > 1 else name
+                for name, each in zip(self.names, called, strict=True)
             ]
 
     def __len__(self) -> int:

@@ -27,7 +27,10 @@ def file_keys(attributions: Iterable[Attribution]) -> list[str]:
     """METHOD.LAYER.TARGET for each, of characters that every file system takes; no two are the same."""
     taken: set[str] = set()
     named = [(a.method, a.layer, a.target) for a in attributions]
-    keys = [".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part) for parts in named]
+    keys = [
+        ".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part)
+        for parts in named
+    ]
     return [_free(within_bytes(key, 180), taken) for key in keys]
 
 
@@ -40,7 +43,9 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def photo_record(name: str, placement: Placement, predictions: Sequence[Prediction], image_size: Sequence[int]) -> Json:
+def photo_record(
+    name: str, placement: Placement, predictions: Sequence[Prediction], image_size: Sequence[int]
+) -> Json:
     """What is said of one photo, its maps aside: plain numbers and strings; what is not finite is null."""
     return {
         "name": name,
@@ -48,7 +53,12 @@ def photo_record(name: str, placement: Placement, predictions: Sequence[Predicti
         **({"frames": list(placement.frames)} if placement.frames else {}),
         "seen_box": [round(v, 2) for v in placement.box],
         "predictions": [
-            {"index": p.index, "label": p.label, "probability": number(p.probability), "score": number(p.score)}
+            {
+                "index": p.index,
+                "label": p.label,
+                "probability": number(p.probability),
+                "score": number(p.score),
+            }
             for p in predictions
         ],
     }
@@ -100,7 +110,9 @@ def photo_exact(placement: Placement, predictions: Sequence[Prediction]) -> Json
     """What `photo_record` rounds or leaves out."""
     return {
         "placement": asdict(placement),
-        "predictions": [[p.index, p.label, _exact(p.probability), _exact(p.score)] for p in predictions],
+        "predictions": [
+            [p.index, p.label, _exact(p.probability), _exact(p.score)] for p in predictions
+        ],
     }
 
 
@@ -113,7 +125,9 @@ def placement_again(exact: Json) -> Placement:
 
 def predictions_again(exact: Json) -> tuple[Prediction, ...]:
     told = exact["predictions"]
-    return tuple(Prediction(i, label, _again(chance), float(score)) for i, label, chance, score in told)
+    return tuple(
+        Prediction(i, label, _again(chance), float(score)) for i, label, chance, score in told
+    )
 
 
 def attribution_exact(a: Attribution, i: int) -> Json:
@@ -140,7 +154,9 @@ def attribution_again(record: Json, exact: Json, arrays: Arrays) -> Attribution:
     key = record["map"]["key"]
     names = [name for name in (key, f"{key}.interval", f"{key}.pixels") if name in arrays]
     found = {name: torch.from_numpy(arrays[name])[None] for name in names}
-    ledgers = (Ledger([Entry(**entry) for entry in record["ledger"]]),) if "ledger" in record else ()
+    ledgers = (
+        (Ledger([Entry(**entry) for entry in record["ledger"]]),) if "ledger" in record else ()
+    )
     return Attribution(
         method=record["method"],
         title=exact["title"],

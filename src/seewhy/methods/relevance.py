@@ -54,7 +54,9 @@ def _layer_relevance(relevance: Tensor) -> Tensor:
 
 
 def _before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]]:
-    return [flow.chosen[-3:-1] or flow.chosen] if len(layers) == 1 else [[layer] for layer in layers]
+    return (
+        [flow.chosen[-3:-1] or flow.chosen] if len(layers) == 1 else [[layer] for layer in layers]
+    )
 
 
 def _agreed(fields: Sequence[Tensor]) -> Tensor:
@@ -97,15 +99,27 @@ def _method(
     seed: Seed | None,
     **rest: Any,
 ) -> Method:
-    options: dict[str, Any] = {"composite": composite, **({"seed": seed} if seed else {}), "strict": True}
-    return Method(name, title, paper, "relevance", combine, needs, **{"signed": True, **rest}, options=options)
+    options: dict[str, Any] = {
+        "composite": composite,
+        **({"seed": seed} if seed else {}),
+        "strict": True,
+    }
+    return Method(
+        name, title, paper, "relevance", combine, needs, **{"signed": True, **rest}, options=options
+    )
 
 
 _AT_INPUT: dict[str, Any] = {"at": "input", "reduce": channel_sum}
 _ONCE: tuple[Need, ...] = ("input_relevance",)
-lrp = _method("lrp", "LRP", "Bach et al., PLoS ONE 2015", _lrp, _ONCE, "conserving", "lrp", **_AT_INPUT)
-clrp = _method("clrp", "CLRP", "Gu et al., ACCV 2018", _lrp, _ONCE, "conserving", "clrp", **_AT_INPUT)
-sglrp = _method("sglrp", "SGLRP", "Iwana et al., ICCVW 2019", _lrp, _ONCE, "conserving", "sglrp", **_AT_INPUT)
+lrp = _method(
+    "lrp", "LRP", "Bach et al., PLoS ONE 2015", _lrp, _ONCE, "conserving", "lrp", **_AT_INPUT
+)
+clrp = _method(
+    "clrp", "CLRP", "Gu et al., ACCV 2018", _lrp, _ONCE, "conserving", "clrp", **_AT_INPUT
+)
+sglrp = _method(
+    "sglrp", "SGLRP", "Iwana et al., ICCVW 2019", _lrp, _ONCE, "conserving", "sglrp", **_AT_INPUT
+)
 clrp_two_pass = _method(
     "clrp_two_pass",
     "CLRP as its official code",

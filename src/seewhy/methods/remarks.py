@@ -29,7 +29,9 @@ def remarks_of_facts(facts: Mapping[str, Any]) -> tuple[str, ...]:
             "another baseline may fit better"
         )
     if facts.get("precise") is False:
-        said.append(f"the precision that was asked for is not reached after {facts['samples']:,} samples; draw more")
+        said.append(
+            f"the precision that was asked for is not reached after {facts['samples']:,} samples; draw more"
+        )
     if "relative_error" in facts and facts["samples"] > 1:
         said += _of_error(facts["relative_error"], facts["samples"])
     return tuple(said)
@@ -38,7 +40,9 @@ def remarks_of_facts(facts: Mapping[str, Any]) -> tuple[str, ...]:
 def _of_error(error: float | None, samples: int) -> Iterator[str]:
     """What a sampled map's error says against it; None is an infinite one."""
     if error is None or error > UNSURE_ABOVE:
-        share = "as large or larger than" if error is None or error >= 1 else f"{100 * error:.0f} % of"
+        share = (
+            "as large or larger than" if error is None or error >= 1 else f"{100 * error:.0f} % of"
+        )
         yield f"its error is {share} its signal after {samples:,} samples; take more"
 
 

@@ -44,18 +44,30 @@ class SavedPhotos(Sequence[Image.Image]):
     def __getitem__(self, index: slice) -> list[Image.Image]: ...
 
     def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
-        return [*map(self._read, self.entries[index])] if isinstance(index, slice) else self._read(self.entries[index])
+        return (
+            [*map(self._read, self.entries[index])]
+            if isinstance(index, slice)
+            else self._read(self.entries[index])
+        )
 
     def _read(self, entry: Entry) -> Image.Image:
         kept = entry.exact["photo"]
         if "path" not in kept and kept["file"] not in entry.files:
-            raise ImageError(f"photo '{kept['file']}' is none of the files of {entry.name!r} in '{self.folder}'")
+            raise ImageError(
+                f"photo '{kept['file']}' is none of the files of {entry.name!r} in '{self.folder}'"
+            )
         path = Path(kept["path"]) if "path" in kept else self.folder / kept["file"]
         if "path" in kept and (not path.is_file() or photo_digest(path) != entry.digest):
-            what = "is another file than was explained" if path.is_file() else "is not there any more"
-            raise ImageError(f"photo '{path}' {what}; put it back, or look at the pictures in '{self.folder}'")
+            what = (
+                "is another file than was explained" if path.is_file() else "is not there any more"
+            )
+            raise ImageError(
+                f"photo '{path}' {what}; put it back, or look at the pictures in '{self.folder}'"
+            )
         height, width = placement_again(entry.exact).photo_size
-        drawn = read_photo(path, max_pixels=max(MAX_PIXELS, height * width), least=lambda *_: (0, 0)).picture
+        drawn = read_photo(
+            path, max_pixels=max(MAX_PIXELS, height * width), least=lambda *_: (0, 0)
+        ).picture
         return drawn_photo(drawn)
 
 
@@ -105,7 +117,9 @@ def _again(folder: Path, entry: Entry) -> Explanation:
         ) from error
 
 
-def _arrays(folder: Path, entry: Entry) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+def _arrays(
+    folder: Path, entry: Entry
+) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     (file,) = (name for name in entry.files if name.endswith(f"/{MAPS}"))
     with np.load(folder / file, allow_pickle=False) as stored:
         return dict(stored)

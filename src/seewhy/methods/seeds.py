@@ -56,7 +56,9 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
     if seed == "lrp":
         return score
     if seed not in _STARTS:
-        raise InputError(f"seed={brief(seed)} is not known; use 'lrp', {', '.join(map(repr, _STARTS))}")
+        raise InputError(
+            f"seed={brief(seed)} is not known; use 'lrp', {', '.join(map(repr, _STARTS))}"
+        )
 
     def start(output: Any) -> Tensor:
         z = class_scores(output)

@@ -119,7 +119,9 @@ class _Asked:
 
 def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
     """All images in one batch; None where what the model says of one depends on the others."""
-    plan = _Plan(call, x, asked.layers, asked.flow, _all_options(asked.methods, asked.options), asked.ledger)
+    plan = _Plan(
+        call, x, asked.layers, asked.flow, _all_options(asked.methods, asked.options), asked.ledger
+    )
     done: dict[tuple[str, str | None, int], Result] = {}
     output: Any = None
     targets: list[ResolvedTarget] = []
@@ -134,7 +136,12 @@ def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
     for method in asked.methods:
         if not method.combine:
             _run_apart(method, plan, targets, output, done)
-    order = [(m.name, label, t) for m in asked.methods for label in plan.places(m) for t in range(len(targets))]
+    order = [
+        (m.name, label, t)
+        for m in asked.methods
+        for label in plan.places(m)
+        for t in range(len(targets))
+    ]
     return SharedPass(output, [done[key] for key in order])
 
 
@@ -144,7 +151,9 @@ def _one_by_one(call: Call, x: Tensor, asked: _Asked) -> SharedPass:
     output = joined([done.output for done in found])
     targets = asked.resolved(call, output)
     together = zip(*(done.results for done in found), strict=True)
-    return SharedPass(output, [_joined(parts, targets[i % len(targets)]) for i, parts in enumerate(together)])
+    return SharedPass(
+        output, [_joined(parts, targets[i % len(targets)]) for i, parts in enumerate(together)]
+    )
 
 
 def _joined(parts: Sequence[Result], target: ResolvedTarget) -> Result:
@@ -167,7 +176,9 @@ def _rows(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(found) if found else None
 
 
-def _all_options(methods: Sequence[Formula], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def _all_options(
+    methods: Sequence[Formula], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
     """For each method its options, those given before its own."""
     for method in methods:
         for name, value in given.get(method.name, {}).items():
@@ -245,7 +256,9 @@ class _Plan:
         return method.seeds or (self.options[method.name]["seed"],)
 
     @contextmanager
-    def opened(self, kind: _Kind, group: Sequence[Formula]) -> Iterator[GradientPass | RelevancePass]:
+    def opened(
+        self, kind: _Kind, group: Sequence[Formula]
+    ) -> Iterator[GradientPass | RelevancePass]:
         """The trace that answers for a group of methods."""
         if kind.rules == "relevance":
             with self._relevance_trace(group, ledger=self.ledger) as trace:
@@ -294,7 +307,11 @@ def _kind(method: Formula, plan: _Plan) -> _Kind:
     if {"relevance", "input_relevance"} & set(method.needs):
         options = plan.options[method.name]
         composite: str | Composite = options["composite"]
-        return _Kind("relevance", composite if isinstance(composite, str) else Identity(composite), options["strict"])
+        return _Kind(
+            "relevance",
+            composite if isinstance(composite, str) else Identity(composite),
+            options["strict"],
+        )
     return _Kind("deconvnet" if "deconvnet" in method.needs else "gradient")
 
 
@@ -312,7 +329,9 @@ def _combine_group(
             assert method.combine is not None
             for label, layers in plan.places(method).items():
                 if t and not signals([method]):  # the same for every target
-                    done[method.name, label, t] = replace(done[method.name, label, 0], target=target, scores=scores)
+                    done[method.name, label, t] = replace(
+                        done[method.name, label, 0], target=target, scores=scores
+                    )
                     continue
                 with torch.inference_mode(False), torch.no_grad():
                     raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
@@ -333,17 +352,28 @@ def _run_apart(
     scores = [target.score for target in targets]
     for label, layers in plan.places(method).items():
         with heard() as said_of_all:
-            made = [_estimates(method, plan, scores, layer if method.at == "layer" else None) for layer in layers]
+            made = [
+                _estimates(method, plan, scores, layer if method.at == "layer" else None)
+                for layer in layers
+            ]
         for t, target in enumerate(targets):
             with torch.inference_mode(False), torch.no_grad():
-                said = check_scores(plan.call.module, asked(target.score, output, len(plan.x)), len(plan.x))
+                said = check_scores(
+                    plan.call.module, asked(target.score, output, len(plan.x)), len(plan.x)
+                )
             of_layers = [estimates[t] for estimates in made]
             facts = plan.facts(method, layers, of_layers[0].facts)
-            estimate = replace(of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]), facts=facts)
-            done[method.name, label, t] = _result(method, label, target, estimate, said.float().cpu(), said_of_all)
+            estimate = replace(
+                of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]), facts=facts
+            )
+            done[method.name, label, t] = _result(
+                method, label, target, estimate, said.float().cpu(), said_of_all
+            )
 
 
-def _estimates(method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None) -> Sequence[Estimate]:
+def _estimates(
+    method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None
+) -> Sequence[Estimate]:
     options = plan.options[method.name]
     if method.sample:
         with torch.inference_mode(False), torch.no_grad():

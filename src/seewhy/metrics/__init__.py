@@ -10,7 +10,14 @@ from .base import STATUS_MEANINGS, ImageMetric
 from .baselines import CHANCES, Chance, ChanceMethod, chance_maps
 from .catalog import LOCALIZATION, METRICS, find_metric
 from .complexity import Complexity, Sparsity
-from .faithfulness.curves import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
+from .faithfulness.curves import (
+    AverageDrop,
+    AverageIncrease,
+    ConfidenceDrop,
+    Deletion,
+    Insertion,
+    PixelFlipping,
+)
 from .faithfulness.road import ROAD, ROADLeRF, ROADMoRF
 from .faithfulness.subsets import Infidelity, SensitivityN
 from .localization.box_metrics import MaxBoxAccuracy, TopKLocalization
@@ -20,7 +27,12 @@ from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, S
 from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
 from .result import Figure, MetricResult
-from .sanity.randomization import ParameterRandomisation, Randomisation, label_randomisation, parameter_randomisation
+from .sanity.randomization import (
+    ParameterRandomisation,
+    Randomisation,
+    label_randomisation,
+    parameter_randomisation,
+)
 from .sanity.rerun import MethodMetric, bind
 from .sanity.robustness import MaxSensitivity
 from .similarity import SIMILARITIES

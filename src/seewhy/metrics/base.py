@@ -75,14 +75,18 @@ class ImageMetric(Metric):
         self.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
         for status in self.leave_out:
             if status not in STATUS_MEANINGS:
-                raise InputError(f"leave_out has {status!r}, which is no status; accepted: {', '.join(STATUSES)}")
+                raise InputError(
+                    f"leave_out has {status!r}, which is no status; accepted: {', '.join(STATUSES)}"
+                )
         interval_of(np.zeros(0), interval)  # says what is accepted
         self.settings: dict[str, Any] = {**(settings or {}), "seed": seed}
         for state in ("values", "codes", "curves", "lengths"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
         # MetricCollection shares states between metrics whose states are equal after one update; these never are
         identity = json.dumps([self.name, self.settings, interval, self.leave_out], default=str)
-        self.add_state("identity", default=torch.tensor(zlib.crc32(identity.encode())), dist_reduce_fx="max")
+        self.add_state(
+            "identity", default=torch.tensor(zlib.crc32(identity.encode())), dist_reduce_fx="max"
+        )
 
     def compute(self) -> MetricResult:
         """The mean over the images, its interval, and what is behind it."""
@@ -99,9 +103,15 @@ class ImageMetric(Metric):
         """Adds images: their values (N,), NaN where there is none, their statuses, and a curve each or none."""
         curves = [c.detach().double().cpu() for c in curves]
         self.values.append(values.detach().double().to(self.device))
-        self.codes.append(torch.tensor([STATUSES.index(s) for s in status], dtype=torch.long, device=self.device))
-        self.curves.append((torch.cat(curves) if curves else torch.empty(0).double()).to(self.device))
-        self.lengths.append(torch.tensor([len(c) for c in curves], dtype=torch.long, device=self.device))
+        self.codes.append(
+            torch.tensor([STATUSES.index(s) for s in status], dtype=torch.long, device=self.device)
+        )
+        self.curves.append(
+            (torch.cat(curves) if curves else torch.empty(0).double()).to(self.device)
+        )
+        self.lengths.append(
+            torch.tensor([len(c) for c in curves], dtype=torch.long, device=self.device)
+        )
 
     def _result(self) -> Findings:
         values = joined(self.values).double().numpy()
@@ -109,7 +119,11 @@ class ImageMetric(Metric):
             raise InputError(f"{self.name} has no images yet; call update(...) first")
         kept = values[~np.isnan(values)]
         low, high = interval_of(kept, self.interval, seed=self.seed, limits=self._limits())
-        curves = torch.split(joined(self.curves), joined(self.lengths).tolist()) if len(self.lengths) else ()
+        curves = (
+            torch.split(joined(self.curves), joined(self.lengths).tolist())
+            if len(self.lengths)
+            else ()
+        )
         return Findings(
             metric=self.name,
             mean=float(kept.mean()) if len(kept) else math.nan,

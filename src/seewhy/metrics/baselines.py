@@ -29,7 +29,12 @@ def chance_maps(x: Tensor, *, seed: int = 0) -> dict[Chance, Tensor]:
     """
     return {
         "random": torch.stack(
-            [torch.rand(image.shape[1:], generator=image_generator(image, seed), dtype=torch.float32) for image in x]
+            [
+                torch.rand(
+                    image.shape[1:], generator=image_generator(image, seed), dtype=torch.float32
+                )
+                for image in x
+            ]
         ),
         "uniform": torch.ones(len(x), *x.shape[2:], dtype=torch.float32),
         "centre": _centre(x.shape[2], x.shape[3]).expand(len(x), -1, -1).contiguous(),
@@ -52,13 +57,18 @@ class ChanceMethod:
 
 
 def _centre(height: int, width: int) -> Tensor:
-    rows, cols = ((torch.arange(side, dtype=torch.float32) - (side - 1) / 2) / (side / 4) for side in (height, width))
+    rows, cols = (
+        (torch.arange(side, dtype=torch.float32) - (side - 1) / 2) / (side / 4)
+        for side in (height, width)
+    )
     return torch.exp(-(rows[:, None] ** 2 + cols**2) / 2)
 
 
 def _edges(x: Tensor) -> Tensor:
     grey = F.pad(x.detach().float().cpu().mean(1, keepdim=True), [1] * 4, mode="replicate")
-    across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], dtype=torch.float32)
+    across = torch.tensor(
+        [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], dtype=torch.float32
+    )
     gradient = F.conv2d(grey, torch.stack([across, across.T])[:, None])  # (N, 2, H, W)
     magnitude = gradient.square().sum(1).sqrt()
     return magnitude / magnitude.amax((1, 2), keepdim=True).clamp(min=1e-12)

@@ -9,7 +9,14 @@ from ..errors import ArgumentTypeError, InputError
 from ..names import known_name
 from .base import ImageMetric
 from .complexity import Complexity, Sparsity
-from .faithfulness.curves import AverageDrop, AverageIncrease, ConfidenceDrop, Deletion, Insertion, PixelFlipping
+from .faithfulness.curves import (
+    AverageDrop,
+    AverageIncrease,
+    ConfidenceDrop,
+    Deletion,
+    Insertion,
+    PixelFlipping,
+)
 from .faithfulness.road import ROAD, ROADLeRF, ROADMoRF
 from .faithfulness.subsets import Infidelity, SensitivityN
 from .localization.box_metrics import MaxBoxAccuracy, TopKLocalization
@@ -69,7 +76,9 @@ def find_metric(name: str | ImageMetric) -> ExplanationMetric: ...
 def find_metric(name: str | ImageMetric, kind: type[_M]) -> _M: ...
 
 
-def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMetric) -> ImageMetric:
+def find_metric(
+    name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMetric
+) -> ImageMetric:
     """Returns the metric of that name with its defaults, or the metric itself.
 
     Args:
@@ -88,8 +97,12 @@ def find_metric(name: str | ImageMetric, kind: type[ImageMetric] = ExplanationMe
     else:
         found = name
     if not isinstance(found, ImageMetric):
-        raise ArgumentTypeError(f"metric {brief(name)} is of type {type(name).__name__}; give a name, or a metric")
+        raise ArgumentTypeError(
+            f"metric {brief(name)} is of type {type(name).__name__}; give a name, or a metric"
+        )
     if not isinstance(found, kind):
         needs = "compares with true boxes" if found.name in LOCALIZATION else "asks the model"
-        raise InputError(f"metric {found.name!r} {needs} and cannot be used here; accepted: {', '.join(wanted)}")
+        raise InputError(
+            f"metric {found.name!r} {needs} and cannot be used here; accepted: {', '.join(wanted)}"
+        )
     return found

@@ -31,7 +31,9 @@ class _OfMapsAlone(ExplanationMetric):
         """
         judged = self._checked(maps)
         sized = judged if x is None else map_tools.resize(judged, (x.shape[2], x.shape[3]))
-        self._keep(judged, Measured(self._of(sized.nan_to_num(0.0, 0.0, 0.0).abs().double().flatten(1))))
+        self._keep(
+            judged, Measured(self._of(sized.nan_to_num(0.0, 0.0, 0.0).abs().double().flatten(1)))
+        )
 
     def _of(self, magnitudes: Tensor) -> Tensor:
         """(N, places), each at least 0 -> (N,)."""

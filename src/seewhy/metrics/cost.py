@@ -39,7 +39,12 @@ class EvaluationCost:
 
 
 def estimate(
-    call: Call, x: Tensor, units: Sequence[tuple[Unit, ExplanationMetric]], *, photos: int, explaining: float
+    call: Call,
+    x: Tensor,
+    units: Sequence[tuple[Unit, ExplanationMetric]],
+    *,
+    photos: int,
+    explaining: float,
 ) -> EvaluationCost:
     """Runs the model on a few copies of a picture, and reckons.
 

@@ -48,7 +48,12 @@ from .keeping import BatchKept, KeptScores, Photo, PhotoRemarks, Unit
 from .metric import ExplanationMetric, Kept
 from .sanity.rerun import BoundMethod, MethodMetric, bind
 
-MetricsLike = str | ExplanationMetric | Iterable[str | ExplanationMetric] | Mapping[str, str | ExplanationMetric]
+MetricsLike = (
+    str
+    | ExplanationMetric
+    | Iterable[str | ExplanationMetric]
+    | Mapping[str, str | ExplanationMetric]
+)
 
 
 @checked
@@ -130,13 +135,17 @@ def evaluate(
                 if announce:
                     announce(_cost(work, tasks, len(source) - start))
                     announce = None
-                board.add(work, tasks, BatchKept(kept, batch), within, _remarks_of(batch.names, work))
+                board.add(
+                    work, tasks, BatchKept(kept, batch), within, _remarks_of(batch.names, work)
+                )
                 seen += batch.names
                 parts.offer(so_far)
             if progress:
                 progress(stop, len(source))
     if not seen:
-        raise ImageError(f"none of the {len(source)} pictures can be read; the first: {source.first_error}")
+        raise ImageError(
+            f"none of the {len(source)} pictures can be read; the first: {source.first_error}"
+        )
     return so_far(finished=True)
 
 
@@ -160,7 +169,9 @@ def _explained(
     options: Mapping[str, Mapping[str, Any]] | None,
 ) -> _Work:
     begun, scores = time.perf_counter(), [each.score for each in targets]
-    found = explain(call, x, methods=methods, targets=scores, layers=layers, batch_size=len(x), options=options)
+    found = explain(
+        call, x, methods=methods, targets=scores, layers=layers, batch_size=len(x), options=options
+    )
     return _Work(call, x, targets, found.attributions, time.perf_counter() - begun)
 
 
@@ -264,7 +275,9 @@ class _Board:
         known = [kept.read(unit, photos) for unit in units]
         for unit, found in zip(units, known, strict=True):
             if found is None:
-                raise InputError(f"'{kept.run.folder}' lacks scores of {photos[0].name!r}; give another folder")
+                raise InputError(
+                    f"'{kept.run.folder}' lacks scores of {photos[0].name!r}; give another folder"
+                )
             self._metric(unit).restore(found)
         self._remark([kept.remarks(photo) for photo in photos])
 
@@ -283,7 +296,10 @@ class _Board:
                 unit.target,
                 unit.metric,
                 result,
-                {c: found[Unit(c, None, unit.target, unit.metric, by_chance=True)] for c in self.chances},
+                {
+                    c: found[Unit(c, None, unit.target, unit.metric, by_chance=True)]
+                    for c in self.chances
+                },
                 tuple(self._remarks.get((unit.method, unit.layer, unit.target), ())),
             )
             for unit, result in found.items()
@@ -318,17 +334,26 @@ def _named(metrics: MetricsLike) -> dict[str, ExplanationMetric]:
     if isinstance(metrics, Mapping):
         found = {name: find_metric(metric) for name, metric in metrics.items()}
     else:
-        listed = [find_metric(m) for m in ([metrics] if isinstance(metrics, str | ExplanationMetric) else metrics)]
+        listed = [
+            find_metric(m)
+            for m in ([metrics] if isinstance(metrics, str | ExplanationMetric) else metrics)
+        ]
         found = {metric.name: metric for metric in listed}
         if len(found) < len(listed):
-            raise InputError("metrics has one of a kind twice; name them: metrics={'step 224': Deletion(), ...}")
+            raise InputError(
+                "metrics has one of a kind twice; name them: metrics={'step 224': Deletion(), ...}"
+            )
     if not found:
         raise InputError("metrics is empty; give at least one, such as 'deletion'")
     return found
 
 
 def _resolved(
-    call: Call, x: Tensor, targets: Sequence[TargetLike], images: Sequence[int], labels: Sequence[str] | None
+    call: Call,
+    x: Tensor,
+    targets: Sequence[TargetLike],
+    images: Sequence[int],
+    labels: Sequence[str] | None,
 ) -> list[ResolvedTarget]:
     """The targets of a batch, settled on what the model says of it, under names that are the same in every batch."""
     output = answers(call, x)

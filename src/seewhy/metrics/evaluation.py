@@ -103,10 +103,14 @@ class Evaluation:
             f"{row.metric} of {row.method}{f' at {row.layer}' if row.layer else ''} {row.result.mean:.3g}"
             for row in self.rows
         ]
-        listed = ", ".join(rows[:_NAMED]) + (f", ... ({len(rows)} rows: .table())" if len(rows) > _NAMED else "")
+        listed = ", ".join(rows[:_NAMED]) + (
+            f", ... ({len(rows)} rows: .table())" if len(rows) > _NAMED else ""
+        )
         so_far = "" if self.finished else " so far"
         listed += f"; {'; '.join(self.remarks)}" if self.remarks else ""
-        text = f"<{type(self).__name__} of {len(self.names)} images{so_far} by {self.model}: {listed}"
+        text = (
+            f"<{type(self).__name__} of {len(self.names)} images{so_far} by {self.model}: {listed}"
+        )
         return at_most(text, REPR - 1) + ">"
 
     @property
@@ -152,22 +156,36 @@ class Evaluation:
         writer.writeheader()
         writer.writerows({key: cell(value) for key, value in row.items()} for row in table)
         plain = [
-            {key: shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in table
+            {key: shown(value) if isinstance(value, str) else value for key, value in row.items()}
+            for row in table
         ]
         run.view(CSV_NAME, lambda path: path.write_bytes(lines.getvalue().encode()))
-        run.view(PARQUET_NAME, lambda path: parquet.write_table(pyarrow.Table.from_pylist(plain), path))
+        run.view(
+            PARQUET_NAME, lambda path: parquet.write_table(pyarrow.Table.from_pylist(plain), path)
+        )
         run.view(PICTURE_NAME, lambda path: path.write_bytes(png_bytes(self.picture())))
         run.view(RESULTS_NAME, lambda path: path.write_bytes(packed(self.about(), self._results())))
         rows = [{**row.cells(), **_details(row)} for row in self.rows]
-        told = {"schema": SCHEMA, "model": self.model, "finished": self.finished, "images": list(self.names)}
+        told = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "finished": self.finished,
+            "images": list(self.names),
+        }
         return run.view_json(JSON_NAME, {**told, "rows": rows})
 
     def about(self) -> Json:
         """What is known beside the rows' results, in JSON's types."""
         rows = [
-            [row.method, row.layer, row.target, row.metric, list(row.chance), list(row.remarks)] for row in self.rows
+            [row.method, row.layer, row.target, row.metric, list(row.chance), list(row.remarks)]
+            for row in self.rows
         ]
-        return {"model": self.model, "names": list(self.names), "finished": self.finished, "rows": rows}
+        return {
+            "model": self.model,
+            "names": list(self.names),
+            "finished": self.finished,
+            "rows": rows,
+        }
 
     def _results(self) -> list[MetricResult]:
         """Each row's, and those of its chance maps."""
@@ -177,7 +195,10 @@ class Evaluation:
         rows = [row for row in self.rows if (row.metric, row.target) == (metric, target)]
         places = Counter(row.method for row in rows)
         scored = [
-            _scored(f"{row.method} {row.layer}" if places[row.method] > 1 else row.method, row.result) for row in rows
+            _scored(
+                f"{row.method} {row.layer}" if places[row.method] > 1 else row.method, row.result
+            )
+            for row in rows
         ]
         scored += [_scored(name, found, chance=True) for name, found in rows[0].chance.items()]
         direction = "higher is better" if rows[0].result.higher_is_better else "lower is better"
@@ -209,7 +230,9 @@ class Parts:
             self._next = done + max(self._seconds, 20 * (done - begun))
 
     @contextmanager
-    def also_when_interrupted(self, make: Callable[[], Evaluation], is_there: Callable[[], bool]) -> Iterator[None]:
+    def also_when_interrupted(
+        self, make: Callable[[], Evaluation], is_there: Callable[[], bool]
+    ) -> Iterator[None]:
         """Hands over what there is before an interrupt goes on."""
         try:
             yield

@@ -17,7 +17,11 @@ Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def interval_of(
-    values: npt.NDArray[Any], how: Interval, *, seed: int = 0, limits: tuple[float, float] = (-math.inf, math.inf)
+    values: npt.NDArray[Any],
+    how: Interval,
+    *,
+    seed: int = 0,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float]:
     """The 95 % interval (low, high) of the mean of n values; NaN where too few values leave it unknown.
 
@@ -62,7 +66,9 @@ def wilson(share: float, n: float) -> tuple[float, float]:
         return math.nan, math.nan
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(min(middle - half, share), 0.0), min(max(middle + half, share), 1.0)  # rounding leaves no share outside
+    return max(min(middle - half, share), 0.0), min(
+        max(middle + half, share), 1.0
+    )  # rounding leaves no share outside
 
 
 def resampling_weights(key: int, seed: int, resamples: int) -> npt.NDArray[np.float32]:

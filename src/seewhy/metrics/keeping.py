@@ -21,7 +21,9 @@ from .metric import Kept
 _PART = "\0"  # which no file has in its name: between a photo and what is scored of it
 
 
-PhotoRemarks = list[tuple[str, str | None, str, str]]  # method, layer, target, and what is said of that map
+PhotoRemarks = list[
+    tuple[str, str | None, str, str]
+]  # method, layer, target, and what is said of that map
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,24 @@ class KeptScores:
     def remarks(self, photo: Photo) -> PhotoRemarks:
         """What was said of the maps of a photo that is whole."""
         (entry,) = self.run.entries([photo.name])
-        return [(method, layer, target, said) for method, layer, target, said in entry.record["remarks"]]
+        return [
+            (method, layer, target, said) for method, layer, target, said in entry.record["remarks"]
+        ]
 
     def read(self, unit: Unit, photos: Sequence[Photo]) -> Kept | None:
         """The scores of the photos, if those of all are there."""
         names = [_name(photo, unit) for photo in photos]
-        if not all(self.run.has(name, photo.digest) for name, photo in zip(names, photos, strict=True)):
+        if not all(
+            self.run.has(name, photo.digest) for name, photo in zip(names, photos, strict=True)
+        ):
             return None
         found = list(self.run.entries(names))
         told = [entry.exact for entry in found]
         curves = [_tensor(one["curve"]) for one in told if one["curve"] is not None]
         return Kept(
-            torch.cat([_tensor(one["value"]) for one in told]), [entry.record["status"] for entry in found], curves
+            torch.cat([_tensor(one["value"]) for one in told]),
+            [entry.record["status"] for entry in found],
+            curves,
         )
 
     def write(self, unit: Unit, photos: Sequence[Photo], found: Kept) -> None:
@@ -91,17 +99,27 @@ class KeptScores:
             with self.run.entry(_name(photo, unit), photo.digest) as draft:
                 number = float(value)
                 told = {"photo": photo.name, **dataclasses.asdict(unit)}
-                draft.record = {**told, "value": None if number != number else number, "status": status}
+                draft.record = {
+                    **told,
+                    "value": None if number != number else number,
+                    "status": status,
+                }
                 curve = _text(found.curves[i]) if found.curves else None
                 draft.exact = {"value": _text(value), "curve": curve}
 
-    def finish(self, photos: Sequence[Photo], units: Sequence[Unit], remarks: Sequence[PhotoRemarks]) -> None:
+    def finish(
+        self, photos: Sequence[Photo], units: Sequence[Unit], remarks: Sequence[PhotoRemarks]
+    ) -> None:
         """Says of photos that all their scores are there, and what is to know of their maps."""
         told: list[Json] = [dataclasses.asdict(unit) for unit in units]
         for photo, said in zip(photos, remarks, strict=True):
             if not self.run.has(photo.name, photo.digest):
                 with self.run.entry(photo.name, photo.digest) as draft:
-                    draft.record = {"name": photo.name, "units": told, "remarks": [list(one) for one in said]}
+                    draft.record = {
+                        "name": photo.name,
+                        "units": told,
+                        "remarks": [list(one) for one in said],
+                    }
 
 
 class BatchKept:
@@ -127,7 +145,10 @@ class BatchKept:
 
 def _photos_of(batch: Batch) -> list[Photo]:
     """The photos of a batch, by their files, or by the inputs that they are."""
-    digests = [digest(x) if path is None else photo_digest(path) for path, x in zip(batch.paths, batch.x, strict=True)]
+    digests = [
+        digest(x) if path is None else photo_digest(path)
+        for path, x in zip(batch.paths, batch.x, strict=True)
+    ]
     return [Photo(*pair) for pair in zip(batch.names, digests, strict=True)]
 
 
@@ -137,7 +158,13 @@ def of_photo(name: str) -> str:
 
 
 def _name(photo: Photo, unit: Unit) -> str:
-    parts = [unit.method, unit.layer or "", unit.target, unit.metric, "chance" if unit.by_chance else ""]
+    parts = [
+        unit.method,
+        unit.layer or "",
+        unit.target,
+        unit.metric,
+        "chance" if unit.by_chance else "",
+    ]
     return photo.name + _PART + " | ".join(parts)
 
 

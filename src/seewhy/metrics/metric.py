@@ -60,11 +60,17 @@ class Case:
     clean: Tensor  # (N,) float64, the scores of x
     call: Call
 
-    def chunks(self, masks: Sequence[Masks], baseline: AnyBaseline, running: Running | None) -> Iterator[Chunk]:
+    def chunks(
+        self, masks: Sequence[Masks], baseline: AnyBaseline, running: Running | None
+    ) -> Iterator[Chunk]:
         """The target's scores of the masked images, masks of each image in their order."""
-        return masked_scores(self.call, self.x, masks, [self.score], baseline=baseline, running=running)
+        return masked_scores(
+            self.call, self.x, masks, [self.score], baseline=baseline, running=running
+        )
 
-    def masked(self, masks: Sequence[Masks], baseline: AnyBaseline, running: Running | None) -> list[Tensor]:
+    def masked(
+        self, masks: Sequence[Masks], baseline: AnyBaseline, running: Running | None
+    ) -> list[Tensor]:
         """For each image the scores of its masks, (masks,) float64."""
         found = [torch.empty(len(source), dtype=torch.float64) for source in masks]
         for chunk in self.chunks(masks, baseline, running):
@@ -133,7 +139,9 @@ class ExplanationMetric(ImageMetric):
             SeewhyError: shapes that do not go together, or a target that the metric cannot score.
         """
         judged = self._checked(maps)
-        self._keep(judged, self._measure(self._case(judged.nan_to_num(0.0, 0.0, 0.0), model, x, target)))
+        self._keep(
+            judged, self._measure(self._case(judged.nan_to_num(0.0, 0.0, 0.0), model, x, target))
+        )
 
     def _keep(self, maps: Tensor, found: Measured) -> None:
         """Adds what was found of these maps to the states, with the maps' statuses."""
@@ -149,13 +157,18 @@ class ExplanationMetric(ImageMetric):
     def newest(self) -> Kept:
         """What the last update added."""
         status = [STATUSES[code] for code in self.codes[-1].tolist()]
-        curves = torch.split(self.curves[-1], self.lengths[-1].tolist()) if len(self.lengths[-1]) else ()
+        curves = (
+            torch.split(self.curves[-1], self.lengths[-1].tolist()) if len(self.lengths[-1]) else ()
+        )
         return Kept(self.values[-1], status, curves)
 
     def restore(self, kept: Kept) -> None:
         """Adds images whose scores are known, as `newest` gave them, in place of an update."""
         self._store(kept.values, kept.status, kept.curves)
-        self._update_count, self._computed = self._update_count + 1, None  # torchmetrics' own account of updates
+        self._update_count, self._computed = (
+            self._update_count + 1,
+            None,
+        )  # torchmetrics' own account of updates
 
     def passes(self, pixels: int) -> int:
         """How many changed pictures of so many pixels the model is shown for each image."""
@@ -166,7 +179,9 @@ class ExplanationMetric(ImageMetric):
         return 0
 
     def _limits(self) -> tuple[float, float]:
-        followed = self.limits_of_probability if self.settings.get("output") == "probability" else None
+        followed = (
+            self.limits_of_probability if self.settings.get("output") == "probability" else None
+        )
         return followed or self.limits
 
     def _measure(self, case: Case) -> Measured:
@@ -179,26 +194,39 @@ class ExplanationMetric(ImageMetric):
             raise ArgumentTypeError(f"maps is a {type(maps).__name__}; give a tensor (N, h, w)")
         if not (maps.ndim == 3 or (self.takes_colours and maps.ndim == 4)) or 0 in maps.shape:
             accepted = "(N, h, w) or (N, C, H, W)" if self.takes_colours else "(N, h, w)"
-            hint = {2: "; the map of a single image is map[None]", 4: "; of volumes judge one slice, maps[:, k]"}
-            raise InputError(f"maps has shape {tuple(maps.shape)}, not {accepted}{hint.get(maps.ndim, '')}")
+            hint = {
+                2: "; the map of a single image is map[None]",
+                4: "; of volumes judge one slice, maps[:, k]",
+            }
+            raise InputError(
+                f"maps has shape {tuple(maps.shape)}, not {accepted}{hint.get(maps.ndim, '')}"
+            )
         return maps.detach().float().cpu()
 
-    def _case(self, maps: Tensor, model: CallableModel | None, x: Tensor | None, target: TargetLike) -> Case:
+    def _case(
+        self, maps: Tensor, model: CallableModel | None, x: Tensor | None, target: TargetLike
+    ) -> Case:
         if model is None or x is None:
             raise InputError(f"{self.name} runs the model: call update(maps, model, x, target)")
         call, x = settled_input(call_of(model), x)
         if is_volume(x):
-            raise InputError(f"x has shape {tuple(x.shape)}: metrics are of pictures (N, C, H, W), not of volumes")
+            raise InputError(
+                f"x has shape {tuple(x.shape)}: metrics are of pictures (N, C, H, W), not of volumes"
+            )
         if len(maps) != len(x):
             raise InputError(f"maps has {len(maps)} maps for {len(x)} images; give one for each")
         output = answers(call, x)
         numbers = numbers_of(call, output)
         resolved = resolve(target, output, labels_of(model), numbers=numbers)
         if len(resolved) != 1:
-            raise TargetError(f"target {target!r} is {len(resolved)} targets; a metric judges maps of one")
+            raise TargetError(
+                f"target {target!r} is {len(resolved)} targets; a metric judges maps of one"
+            )
         score = read_as(resolved[0].score, self.settings.get("output", "logit"), numbers=numbers)
         clean = _read(call, output, score, len(x))
-        return Case(maps, wrapped(model if call.whole_numbers is None else call), x, score, clean, call)
+        return Case(
+            maps, wrapped(model if call.whole_numbers is None else call), x, score, clean, call
+        )
 
 
 def _read(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
@@ -209,7 +237,9 @@ def _read(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
 
 def check_output(output: str) -> None:
     if output not in ("probability", "logit"):
-        raise InputError(f"output={output!r} is not known; use 'probability' or 'logit' (the target's own score)")
+        raise InputError(
+            f"output={output!r} is not known; use 'probability' or 'logit' (the target's own score)"
+        )
 
 
 def read_as(score: ScoreFunction, output: Output, *, numbers: Numbers) -> ScoreFunction:

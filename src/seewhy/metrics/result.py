@@ -69,13 +69,19 @@ class Findings(NamedTuple):
     @property
     def left_out(self) -> dict[str, int]:
         """How many images are left out of the mean, by status."""
-        missing = [s for s, value in zip(self.status, self.values, strict=True) if math.isnan(value)]
+        missing = [
+            s for s, value in zip(self.status, self.values, strict=True) if math.isnan(value)
+        ]
         return {status: missing.count(status) for status in dict.fromkeys(missing)}
 
     @property
     def failed(self) -> dict[str, int]:
         """How many images are in the mean though their map gives no answer, by status."""
-        counted = [s for s, value in zip(self.status, self.values, strict=True) if not math.isnan(value) and s != "ok"]
+        counted = [
+            s
+            for s, value in zip(self.status, self.values, strict=True)
+            if not math.isnan(value) and s != "ok"
+        ]
         return {status: counted.count(status) for status in dict.fromkeys(counted)}
 
     def mean_curve(self) -> tuple[Floats, Floats]:
@@ -83,7 +89,9 @@ class Findings(NamedTuple):
         if self.pooled_curve is not None:
             return self.pooled_curve
         pairs = zip(self.positions, self.curves, strict=True)
-        kept = [pair for pair, value in zip(pairs, self.values, strict=False) if not math.isnan(value)]
+        kept = [
+            pair for pair, value in zip(pairs, self.values, strict=False) if not math.isnan(value)
+        ]
         if not kept:
             return np.empty(0), np.empty(0)
         at = max((x for x, _ in kept), key=len)
@@ -152,7 +160,9 @@ class MetricResult(Tensor):
     def __float__(self) -> float:
         return self.found.mean
 
-    def squeeze(self, *dims: object) -> MetricResult:  # torchmetrics squeezes what it returns, and keeps a clone
+    def squeeze(
+        self, *dims: object
+    ) -> MetricResult:  # torchmetrics squeezes what it returns, and keeps a clone
         return self
 
     def clone(self, **_: object) -> MetricResult:
@@ -162,7 +172,9 @@ class MetricResult(Tensor):
         return MetricResult(self.found)
 
     def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
-        return MetricResult, (self.found._replace(figures=dict(self.found.figures)),)  # a proxy cannot be pickled
+        return MetricResult, (
+            self.found._replace(figures=dict(self.found.figures)),
+        )  # a proxy cannot be pickled
 
     def __repr__(self) -> str:  # type: ignore[override]
         f = self.found

@@ -25,7 +25,9 @@ def packed(about: Json, results: Sequence[MetricResult]) -> bytes:
             places[id(result)] = len(told)
             arrays |= _arrays(result, len(told))
             told.append(_told(result))
-    text = json.dumps({**about, "results": told, "places": [places[id(result)] for result in results]})
+    text = json.dumps(
+        {**about, "results": told, "places": [places[id(result)] for result in results]}
+    )
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{_ABOUT: np.frombuffer(text.encode(), np.uint8), **arrays})
     return buffer.getvalue()
@@ -43,14 +45,20 @@ def _arrays(result: MetricResult, place: int) -> dict[str, Floats]:
     lengths = np.array([len(curve) for curve in result.curves], np.float64)
     each: dict[str, Floats] = {"values": result.values, "lengths": lengths}
     if result.curves:
-        each |= {"curves": np.concatenate(result.curves), "positions": np.concatenate(result.positions)}
+        each |= {
+            "curves": np.concatenate(result.curves),
+            "positions": np.concatenate(result.positions),
+        }
     if result.pooled_curve is not None:
         each["pooled"] = np.stack(result.pooled_curve)
     return {f"{place}.{name}": values for name, values in each.items()}
 
 
 def _told(result: MetricResult) -> Json:
-    figures = {name: [*map(repr, figure[:3]), list(figure.thresholds)] for name, figure in result.figures.items()}
+    figures = {
+        name: [*map(repr, figure[:3]), list(figure.thresholds)]
+        for name, figure in result.figures.items()
+    }
     return {
         "metric": result.metric,
         "numbers": [repr(float(number)) for number in (result.mean, result.low, result.high)],

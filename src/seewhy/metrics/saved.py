@@ -18,7 +18,9 @@ def open_evaluation(folder: Path, kind: str) -> Evaluation:
     """
     path = folder / RESULTS_NAME
     if not path.is_file():
-        raise InputError(f"'{folder}' has no table yet, only single scores; run the same command again to go on")
+        raise InputError(
+            f"'{folder}' has no table yet, only single scores; run the same command again to go on"
+        )
     try:
         about, results = unpacked(path)
         found, rows = iter(results), []
@@ -34,4 +36,6 @@ def open_evaluation(folder: Path, kind: str) -> Evaluation:
         )
     except Exception as error:  # readers meet damage with whatever their parsing trips over
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"'{path}' cannot be read ({said}); run the command that wrote it again") from error
+        raise InputError(
+            f"'{path}' cannot be read ({said}); run the command that wrote it again"
+        ) from error

@@ -79,7 +79,11 @@ def hog(a: Tensor, b: Tensor, *, ranks: bool = False) -> Tensor:
         torch.from_numpy(
             np.stack(
                 [
-                    histogram(m.double().numpy(), pixels_per_cell=(CELL, CELL), cells_per_block=(BLOCK, BLOCK))
+                    histogram(
+                        m.double().numpy(),
+                        pixels_per_cell=(CELL, CELL),
+                        cells_per_block=(BLOCK, BLOCK),
+                    )
                     for m in maps
                 ]
             )
@@ -110,12 +114,16 @@ def similarity_of(name: str, a: Tensor, b: Tensor, size: tuple[int, int]) -> Ten
 def check_similarity(name: str) -> None:
     if name not in SIMILARITIES:
         accepted = ", ".join(SIMILARITIES)
-        raise InputError(f"similarity={name!r} is unknown{did_you_mean(name, SIMILARITIES)}; accepted: {accepted}")
+        raise InputError(
+            f"similarity={name!r} is unknown{did_you_mean(name, SIMILARITIES)}; accepted: {accepted}"
+        )
 
 
 def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape != b.shape or a.ndim != 3:
-        raise InputError(f"maps of {tuple(a.shape)} and {tuple(b.shape)} cannot be compared; give two of (N, h, w)")
+        raise InputError(
+            f"maps of {tuple(a.shape)} and {tuple(b.shape)} cannot be compared; give two of (N, h, w)"
+        )
     return a.detach().float().cpu(), b.detach().float().cpu()
 
 

@@ -61,7 +61,9 @@ def model_and_call(
     call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
     if isinstance(model, Call):
         name = type(call.module).__name__
-        model = Model(call.module, name, output=call.output, gives=call.gives, multi_label=call.multi_label)
+        model = Model(
+            call.module, name, output=call.output, gives=call.gives, multi_label=call.multi_label
+        )
     return model, call
 
 

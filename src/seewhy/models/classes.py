@@ -49,7 +49,9 @@ def class_indices(
     twice = next((c for i, c in enumerate(known) if i not in given and known.count(c) > 1), None)
     if twice is not None:
         both = " and ".join(repr(theirs[i]) for i, column in enumerate(known) if column == twice)
-        raise ModelError(f"{both} of {data.title} are both class {twice} of {model.name}; say with classes= which is")
+        raise ModelError(
+            f"{both} of {data.title} are both class {twice} of {model.name}; say with classes= which is"
+        )
     return tuple(known)
 
 
@@ -76,7 +78,9 @@ class InClassesOf(LabelledImages):
         numbers: for each class of the data the model's.
     """
 
-    def __init__(self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]) -> None:
+    def __init__(
+        self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]
+    ) -> None:
         self.data, self.numbers = data, numbers
         self.title, self.classes, self.multi_label = data.title, tuple(classes), data.multi_label
         self.names, self.skipped, self.on_error = data.names, data.skipped, data.on_error
@@ -90,7 +94,9 @@ class InClassesOf(LabelledImages):
         return replace(example, labels=self._mapped(example.labels))
 
 
-def _given(theirs: ClassNames, model: Model, data: LabelledImages, classes: Mapping[str, int | str]) -> dict[int, int]:
+def _given(
+    theirs: ClassNames, model: Model, data: LabelledImages, classes: Mapping[str, int | str]
+) -> dict[int, int]:
     """For places among the data's classes the columns that the caller gave."""
     found: dict[int, int] = {}
     for name, said in classes.items():
@@ -98,10 +104,14 @@ def _given(theirs: ClassNames, model: Model, data: LabelledImages, classes: Mapp
         column = one if isinstance(one, tuple) else column_of(one, model.labels)
         most = len(model.labels) if model.labels else math.inf
         if not isinstance(column, int) or not 0 <= column < most:
-            raise InputError(f"classes[{name!r}]={said!r} is no class of {model.name}; give its number")
+            raise InputError(
+                f"classes[{name!r}]={said!r} is no class of {model.name}; give its number"
+            )
         places = theirs.columns(name)
         if not places:
-            raise InputError(f"classes has {name!r}, which is no class of {data.title}{did_you_mean(name, theirs)}")
+            raise InputError(
+                f"classes has {name!r}, which is no class of {data.title}{did_you_mean(name, theirs)}"
+            )
         found.update(dict.fromkeys(places, column))
     return found
 

@@ -20,5 +20,7 @@ def usable_device(name: str) -> str:
     try:
         torch.zeros(1, device=name).item()  # the meta device has no numbers
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can") from error
+        raise InputError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can"
+        ) from error
     return name

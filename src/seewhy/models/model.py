@@ -61,10 +61,23 @@ class Model:
         object.__setattr__(self, "labels", ClassNames.of(self.labels))
 
     def __repr__(self) -> str:
-        size = "" if self.preprocess is None else f", {' x '.join(map(str, self.preprocess.size))} pixels"
-        named = "no labels" if not self.labels else f"{len(self.labels)} labels: {', '.join(self.labels[:3])}, ..."
+        size = (
+            ""
+            if self.preprocess is None
+            else f", {' x '.join(map(str, self.preprocess.size))} pixels"
+        )
+        named = (
+            "no labels"
+            if not self.labels
+            else f"{len(self.labels)} labels: {', '.join(self.labels[:3])}, ..."
+        )
         gives = f", gives {self.gives}" if self.gives else ""
-        return at_most(f"<Model {self.name}: {type(self.module).__name__}{size}{gives}, {named}", REPR - 1) + ">"
+        return (
+            at_most(
+                f"<Model {self.name}: {type(self.module).__name__}{size}{gives}, {named}", REPR - 1
+            )
+            + ">"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -128,7 +141,9 @@ class Model:
         """What its code and `output` make of a drawn picture, in brief; None where it does not say the same twice."""
         if self.preprocess is None:
             return None
-        pixels = np.random.default_rng(0).integers(0, 256, (*self.preprocess.size, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(0).integers(
+            0, 256, (*self.preprocess.size, 3), dtype=np.uint8
+        )
         picture = self.preprocess(Image.fromarray(pixels))[0][None]
         call = Call(self.module) if self.output is None else Call(self.module, output=self.output)
         try:
@@ -189,14 +204,22 @@ def wrap(
     check_gives(gives)
     if isinstance(module, Model):
         names = labels if labels is None else given_labels(labels)
-        said = {"preprocess": preprocess, "name": name, "output": output, "gives": gives, "labels": names}
+        said = {
+            "preprocess": preprocess,
+            "name": name,
+            "output": output,
+            "gives": gives,
+            "labels": names,
+        }
         return _said_anew(module, takes, {**said, "multi_label": multi_label or None})
     names = ClassNames.of(own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
         name = module.name
     elif takes is not None:
-        raise InputError(f"takes={takes!r} is for black boxes; {type(module).__name__} is a module and takes a tensor")
+        raise InputError(
+            f"takes={takes!r} is for black boxes; {type(module).__name__} is a module and takes a tensor"
+        )
     config = getattr(module, "pretrained_cfg", None)
     if preprocess is None and isinstance(config, dict) and config.get("mean"):
         import timm.data
@@ -213,7 +236,9 @@ def _said_anew(model: Model, takes: Takes | None, said: Mapping[str, Any]) -> Mo
     """A model of which something else is said; what is not given stays."""
     given = {name: value for name, value in said.items() if value is not None}
     if takes is not None or (isinstance(model.module, BlackBox) and "preprocess" in given):
-        raise InputError("takes= and preprocess= are of a black box itself; wrap the function or session anew")
+        raise InputError(
+            "takes= and preprocess= are of a black box itself; wrap the function or session anew"
+        )
     return replace(model, **given) if given else model
 
 
@@ -226,4 +251,6 @@ def own_names(model: object) -> object:
     if not isinstance(classes, np.ndarray) or classes.ndim != 1:
         return None
     decides = hasattr(model, "decision_function") and not hasattr(model, "predict_proba")
-    return classes[1:] if decides and len(classes) == 2 else classes  # of two, one score: for the second
+    return (
+        classes[1:] if decides and len(classes) == 2 else classes
+    )  # of two, one score: for the second

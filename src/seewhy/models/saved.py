@@ -19,9 +19,26 @@ from ..engine.answers import OutputLike
 from ..engine.black_box import BlackBox
 from ..engine.layers import unwrap
 from ..errors import InputError, ModelError
-from .factory import FactorySpec, imported, made_by, module_with, needed_arguments, read_factory, warn_of_code
+from .factory import (
+    FactorySpec,
+    imported,
+    made_by,
+    module_with,
+    needed_arguments,
+    read_factory,
+    warn_of_code,
+)
 from .families import load_family
-from .networks.cards import CARD, SAVED, TRAINED, WEIGHTS, Card, card_preprocess, make_card, read_card
+from .networks.cards import (
+    CARD,
+    SAVED,
+    TRAINED,
+    WEIGHTS,
+    Card,
+    card_preprocess,
+    make_card,
+    read_card,
+)
 from .networks.heads import build
 from .weights import load_state, read_weights
 
@@ -57,7 +74,10 @@ def save_module(
     if (folder / CARD).exists() and read_card(folder)["format"] == TRAINED:
         raise InputError(f"'{folder}' holds what 'seewhy train' wrote; give another folder")
     if preprocess is not None and type(preprocess) is not Preprocess:
-        raise _cannot(entries["name"], f"its preprocess is a {type(preprocess).__name__}, not a seewhy.Preprocess")
+        raise _cannot(
+            entries["name"],
+            f"its preprocess is a {type(preprocess).__name__}, not a seewhy.Preprocess",
+        )
     card = make_card(
         preprocess,
         form=SAVED,
@@ -72,7 +92,9 @@ def save_module(
     return folder
 
 
-def load_saved(folder: Path, card: Card, file: Path, *, trust_paths: bool = False) -> dict[str, Any]:
+def load_saved(
+    folder: Path, card: Card, file: Path, *, trust_paths: bool = False
+) -> dict[str, Any]:
     """The fields of the `Model` that was saved, its weights in the precision that they had.
 
     Args:
@@ -89,7 +111,9 @@ def load_saved(folder: Path, card: Card, file: Path, *, trust_paths: bool = Fals
         _refuse_files_elsewhere(folder, [*runs, source.get("spec")])
     weights = read_weights(file) if card["tensors"] else {}
     if len(weights) != card["tensors"]:
-        raise ModelError(f"'{file}' has {len(weights)} tensors, its card says {card['tensors']}; save the model again")
+        raise ModelError(
+            f"'{file}' has {len(weights)} tensors, its card says {card['tensors']}; save the model again"
+        )
     try:
         for factory in filter(None, runs):
             warn_of_code(_factory(factory), folder)
@@ -102,7 +126,13 @@ def load_saved(folder: Path, card: Card, file: Path, *, trust_paths: bool = Fals
         raise ModelError(f"the model in '{folder}' cannot be made again: {error}{hint}") from error
     fields = {key: card[key] for key in ("name", "multi_label", "gives", "source")}
     labels = card["labels"] and tuple(card["labels"])
-    return {**fields, "module": module, "output": output, "preprocess": _preprocess(card), "labels": labels}
+    return {
+        **fields,
+        "module": module,
+        "output": output,
+        "preprocess": _preprocess(card),
+        "labels": labels,
+    }
 
 
 def _refuse_files_elsewhere(folder: Path, named: Sequence[object]) -> None:
@@ -111,14 +141,19 @@ def _refuse_files_elsewhere(folder: Path, named: Sequence[object]) -> None:
         place, _, rest = str(text).partition(":")
         file = place if place.endswith(".py") else rest.partition("@")[2] or rest
         if (place.endswith(".py") or os.path.exists(file)) and leads_out(file, folder):
-            raise ModelError(f"the card in '{folder}' names '{file}', which is outside of it; {TRUST}")
+            raise ModelError(
+                f"the card in '{folder}' names '{file}', which is outside of it; {TRUST}"
+            )
 
 
 def factory_source(factory: FactorySpec) -> Source:
     """A factory, and the file that it is in."""
     file = getattr(module_with(factory), "__file__", None)
     found = str(Path(file).resolve()) if file else None
-    return {"factory": f"{found}:{factory.path}" if factory.is_file else str(factory), "file": found}
+    return {
+        "factory": f"{found}:{factory.path}" if factory.is_file else str(factory),
+        "file": found,
+    }
 
 
 def module_in(made: object) -> object:
@@ -139,7 +174,11 @@ def _rebuilt(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
     else:
         made = module_in(made_by(_factory(source["factory"])))
         about = {"takes": card["takes"], "name": card["name"], "gives": card["gives"]}
-        module = made if isinstance(made, nn.Module) else BlackBox(made, preprocess=_preprocess(card), **about)
+        module = (
+            made
+            if isinstance(made, nn.Module)
+            else BlackBox(made, preprocess=_preprocess(card), **about)
+        )
     floats = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
     if len(floats) == 1:
         module.to(floats.pop())
@@ -168,7 +207,9 @@ def _preprocess(card: Card) -> Preprocess | None:
 def _factory(text: str) -> FactorySpec:
     read = read_factory(text)
     if read is None or read.weights is not None:
-        raise InputError(f"factory={text!r} is none; give 'package.module:factory', or 'path/to/file.py:factory'")
+        raise InputError(
+            f"factory={text!r} is none; give 'package.module:factory', or 'path/to/file.py:factory'"
+        )
     return read
 
 
@@ -210,7 +251,11 @@ def _output_entry(output: OutputLike | None, name: str) -> object:
         return output
     place, path = getattr(output, "__module__", None), getattr(output, "__qualname__", "")
     written = f"{place}:{path}"
-    if place in (None, "__main__") or read_factory(written) is None or imported(_factory(written)) is not output:
+    if (
+        place in (None, "__main__")
+        or read_factory(written) is None
+        or imported(_factory(written)) is not output
+    ):
         raise ModelError(
             f"{name} cannot be saved: its output={path or output!r} is a function that cannot be imported; give the "
             "name or number of the part, or a function of a module"
@@ -268,7 +313,9 @@ def _settings(part: nn.Module | None) -> dict[str, object]:
     """The numbers, words and functions among the attributes of a part."""
     given = vars(part).items() if part is not None else ()
     return {
-        key: _plain(value) for key, value in given if _is_setting(value) and key not in _NO_SETTINGS and key[:1] != "_"
+        key: _plain(value)
+        for key, value in given
+        if _is_setting(value) and key not in _NO_SETTINGS and key[:1] != "_"
     }
 
 
@@ -294,7 +341,9 @@ def _write(folder: Path, kept: Mapping[str, Tensor], card: Card) -> None:
             write_whole(folder / WEIGHTS, save(dict(kept)))
         write_whole(folder / CARD, json_bytes(card))
     except OSError as error:
-        raise InputError(f"'{folder}' cannot be written: {error.strerror}; give one with rights and room") from error
+        raise InputError(
+            f"'{folder}' cannot be written: {error.strerror}; give one with rights and room"
+        ) from error
 
 
 def _cannot(name: str, why: str) -> ModelError:

@@ -16,7 +16,9 @@ _PREFIXES = ("module.", "_orig_mod.")
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """A state dict from a .safetensors file, or from a .pt file that holds tensors and nothing that runs code."""
     if not path.is_file():
-        raise ModelError(f"weights file '{path}' does not exist; give a .pt, .pth or .safetensors file after the '@'")
+        raise ModelError(
+            f"weights file '{path}' does not exist; give a .pt, .pth or .safetensors file after the '@'"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -25,18 +27,28 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = _why_unreadable(path, error)
-        raise ModelError(f"weights file '{path}' cannot be read as a state dict: {reason}") from error
+        raise ModelError(
+            f"weights file '{path}' cannot be read as a state dict: {reason}"
+        ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     listed = state.items() if isinstance(state, Mapping) else ()
     tensors = {str(key): value for key, value in listed if isinstance(value, Tensor)}
     if not tensors:
-        held = "no tensors" if isinstance(state, Mapping) else f"a {type(state).__name__}, not tensors by name"
-        raise ModelError(f"weights file '{path}' holds {held}; it should be what torch.save(model.state_dict()) writes")
+        held = (
+            "no tensors"
+            if isinstance(state, Mapping)
+            else f"a {type(state).__name__}, not tensors by name"
+        )
+        raise ModelError(
+            f"weights file '{path}' holds {held}; it should be what torch.save(model.state_dict()) writes"
+        )
     imaginary = next((name for name, tensor in tensors.items() if tensor.is_complex()), None)
     if imaginary is not None:
-        raise ModelError(f"weights file '{path}' holds complex numbers ('{imaginary}'); give real ones")
+        raise ModelError(
+            f"weights file '{path}' holds complex numbers ('{imaginary}'); give real ones"
+        )
     return tensors
 
 
@@ -55,7 +67,9 @@ def head_of(module: nn.Module) -> str:
     return [name for name, tensor in module.state_dict().items() if tensor.ndim >= 2][-1]
 
 
-def with_weights(make: Callable[[int], nn.Module], weights: Mapping[str, Tensor], module: nn.Module) -> nn.Module:
+def with_weights(
+    make: Callable[[int], nn.Module], weights: Mapping[str, Tensor], module: nn.Module
+) -> nn.Module:
     """The module with these weights; made anew where they are for another number of classes."""
     head, weights = head_of(module), _in_names_of(module, weights)
     if head in weights and len(weights[head]) != len(module.state_dict()[head]):

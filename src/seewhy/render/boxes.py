@@ -56,7 +56,9 @@ def boxes_picture(
         best = float(box_iou(found.boxes, marked).max()) if len(found) else 0.0
         lines.append((MARKED, True, f"marked by a person; best overlap (IoU) {best:.2f}"))
     if is_cut(placement):
-        lines.append((None, False, "What lies outside the thin black and white frame the model did not see."))
+        lines.append(
+            (None, False, "What lies outside the thin black and white frame the model did not see.")
+        )
     return _with_legend(picture, lines)
 
 
@@ -94,12 +96,17 @@ def _told(found: Boxes, title: str) -> str:
     return f"found: {title}{which}, whose evidence covers {share} of the photo"
 
 
-def _with_legend(picture: Image.Image, lines: Sequence[tuple[Color | None, bool, str]]) -> Image.Image:
+def _with_legend(
+    picture: Image.Image, lines: Sequence[tuple[Color | None, bool, str]]
+) -> Image.Image:
     """The picture above a white strip, with a sample of each line's colour before its text."""
     face = drawing.font(max(10, min(18, round(picture.width / 32))))
     tall, sample, pad = drawing.line_height(face), 2 * drawing.line_height(face), 6
     starts = [sample + 2 * pad if color else pad for color, _, _ in lines]
-    texts = [drawing.wrap(text, face, picture.width - x - pad) for x, (_, _, text) in zip(starts, lines, strict=True)]
+    texts = [
+        drawing.wrap(text, face, picture.width - x - pad)
+        for x, (_, _, text) in zip(starts, lines, strict=True)
+    ]
     height = sum(len(text) for text in texts) * tall + 2 * pad
     sheet = Image.new("RGB", (picture.width, picture.height + height), drawing.PAPER)
     sheet.paste(picture, (0, 0))

@@ -44,7 +44,9 @@ class Scored:
     @property
     def name(self) -> str:
         """The label, cut where it is long, and the mean."""
-        short = self.label if len(self.label) <= LONGEST else self.label[: LONGEST - 1].rstrip() + "…"
+        short = (
+            self.label if len(self.label) <= LONGEST else self.label[: LONGEST - 1].rstrip() + "…"
+        )
         return f"{short} {self.mean:.3g}" if np.isfinite(self.mean) else short
 
 
@@ -58,7 +60,9 @@ class Panel:
     scored: tuple[Scored, ...]
 
 
-def curves_picture(panels: Sequence[Panel], *, title: str = "", remarks: Sequence[str] = ()) -> Image.Image:
+def curves_picture(
+    panels: Sequence[Panel], *, title: str = "", remarks: Sequence[str] = ()
+) -> Image.Image:
     """Draws the panels side by side, at most three in a row.
 
     A panel whose methods have curves shows those, labelled on the line; another shows each mean with its interval.
@@ -109,12 +113,18 @@ def _styles(panel: Panel) -> dict[int, dict[str, Any]]:
     """For each scored thing its colour and dashes."""
     methods = [id(s) for s in panel.scored if not s.chance]
     chances = [id(s) for s in panel.scored if s.chance]
-    solid = {key: {"color": COLORS[i % len(COLORS)], "linestyle": "-"} for i, key in enumerate(methods)}
-    return solid | {k: {"color": "#8A929C", "linestyle": DASHES[i % len(DASHES)]} for i, k in enumerate(chances)}
+    solid = {
+        key: {"color": COLORS[i % len(COLORS)], "linestyle": "-"} for i, key in enumerate(methods)
+    }
+    return solid | {
+        k: {"color": "#8A929C", "linestyle": DASHES[i % len(DASHES)]} for i, k in enumerate(chances)
+    }
 
 
 def _draw(place: Any, panel: Panel) -> None:
-    place.set_title(panel.title, loc="left", fontsize=10.5, fontweight="bold", color=_rgb(INK), pad=18)
+    place.set_title(
+        panel.title, loc="left", fontsize=10.5, fontweight="bold", color=_rgb(INK), pad=18
+    )
     place.text(0, 1.03, panel.note, transform=place.transAxes, fontsize=8.5, color=_rgb(FAINT))
     place.spines[["top", "right"]].set_visible(False)
     place.spines[["left", "bottom"]].set_color(_rgb(FAINT))
@@ -145,14 +155,23 @@ def _draw_dots(place: Any, panel: Panel) -> None:
         if np.isfinite(scored.low):
             place.plot([scored.low, scored.high], [row, row], color=color, linewidth=2.0, zorder=3)
         place.plot([scored.mean], [row], "o", color=color, markersize=7, zorder=4)
-    chances = sorted((s for s in panel.scored if s.chance and np.isfinite(s.mean)), key=lambda s: s.mean)
+    chances = sorted(
+        (s for s in panel.scored if s.chance and np.isfinite(s.mean)), key=lambda s: s.mean
+    )
     gap = 0.3 * max(1.0, len(methods) / 3)
     for i, scored in enumerate(chances):
         place.axvline(scored.mean, linewidth=1.2, zorder=2, **styles[id(scored)])
-        height = len(methods) - 0.55 + gap * i  # one below the other, so that near ones stay legible
+        height = (
+            len(methods) - 0.55 + gap * i
+        )  # one below the other, so that near ones stay legible
         _write(place, scored.name, (scored.mean, height), color=_rgb(FAINT))
     place.set_ylim(len(methods) - 0.3 + gap * len(chances), -0.6)
-    place.set_yticks(range(len(methods)), [s.name.replace(" ", "\n") for s in methods], fontsize=9, color=_rgb(INK))
+    place.set_yticks(
+        range(len(methods)),
+        [s.name.replace(" ", "\n") for s in methods],
+        fontsize=9,
+        color=_rgb(INK),
+    )
     place.tick_params(axis="y", length=0)
     place.margins(x=0.08)
 

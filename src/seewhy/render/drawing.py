@@ -70,7 +70,9 @@ def label_strip(picture: Image.Image, head: str, text: str, *, lines_high: int =
     pad = max(1, min(8, width // 30))
     for size in range(max(9, min(18, round((width * height) ** 0.5 / lines_high))), 8, -1):
         lines = wrap(f"{head}: {text}", font(size), width - 2 * pad)
-        if len(lines) * line_height(font(size)) + 2 * pad <= 0.6 * height and not any("…" in line for line in lines):
+        if len(lines) * line_height(font(size)) + 2 * pad <= 0.6 * height and not any(
+            "…" in line for line in lines
+        ):
             break
     else:
         size = max(5, min(10, height - 3))
@@ -81,7 +83,9 @@ def label_strip(picture: Image.Image, head: str, text: str, *, lines_high: int =
     strip = Image.new("RGB", (width, tall), (24, 26, 30))
     draw = ImageDraw.Draw(strip)
     for i, line in enumerate(lines):
-        draw.text((pad, pad + i * line_height(font(size))), line, font=font(size), fill=(255, 255, 255))
+        draw.text(
+            (pad, pad + i * line_height(font(size))), line, font=font(size), fill=(255, 255, 255)
+        )
     picture.paste(strip, (0, height - tall))
 
 
@@ -97,7 +101,9 @@ def dashed_frame(picture: Image.Image, box: tuple[float, float, float, float]) -
     draw = ImageDraw.Draw(picture)
     # a side is (horizontal?, first and last pixel along it, its own coordinate)
     sides = [(True, left, right, y) for y, inside in ((top, y0 > 0), (bottom, y1 < high)) if inside]
-    sides += [(False, top, bottom, x) for x, inside in ((left, x0 > 0), (right, x1 < wide)) if inside]
+    sides += [
+        (False, top, bottom, x) for x, inside in ((left, x0 > 0), (right, x1 < wide)) if inside
+    ]
     for horizontal, start, stop, at in sides:
         for i, a in enumerate(range(start, stop + 1, dash)):
             b = min(a + dash - 1, stop)

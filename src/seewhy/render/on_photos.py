@@ -27,14 +27,21 @@ class OnPhotos:
     placements: Sequence[Placement]
     names: Sequence[str]
 
-    def picture(self, attribution: Attribution, index: int, style: str | None = None) -> Image.Image:
+    def picture(
+        self, attribution: Attribution, index: int, style: str | None = None
+    ) -> Image.Image:
         """One image's map at the photo's own size."""
-        return attribution_picture(attribution, index, self.photos[index], self.placements[index], style=style)
+        return attribution_picture(
+            attribution, index, self.photos[index], self.placements[index], style=style
+        )
 
     def strip(self, attribution: Attribution) -> Image.Image:
         """The maps of all images side by side, each with its name and label; of many the first, which it says."""
         shown = min(len(attribution), _MOST)
-        cells = [(self.picture(attribution, i), f"{self.names[i]}: {attribution.labels[i]}") for i in range(shown)]
+        cells = [
+            (self.picture(attribution, i), f"{self.names[i]}: {attribution.labels[i]}")
+            for i in range(shown)
+        ]
         if shown < len(attribution):
             picture, caption = cells[-1]
             cells[-1] = picture, f"{caption} (and {len(attribution) - shown} more)"

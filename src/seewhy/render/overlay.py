@@ -23,7 +23,14 @@ from .superpixels import outline_top
 Array = npt.NDArray[np.float32]
 Painter = Callable[[Array, Array, Array, float], Array]
 
-_TABLES = {"heatmap": "inferno", "jet": "jet", "map": "inferno", "signed": "RdBu_r", "grey": "gray", "mask": "gray"}
+_TABLES = {
+    "heatmap": "inferno",
+    "jet": "jet",
+    "map": "inferno",
+    "signed": "RdBu_r",
+    "grey": "gray",
+    "mask": "gray",
+}
 _TABLES |= {"sure": "gray", "superpixels": "RdYlGn"}
 _WITHOUT_ZERO = ("grey", "map", "sure", "superpixels")  # styles in which a map of zeros can be read
 _IN_TILES = ("map", "sure", "superpixels")  # styles that show the places as they are
@@ -40,7 +47,9 @@ def default_style(attribution: Attribution, index: int) -> str:
 
 
 def _sided_style(attribution: Attribution, index: int) -> str:
-    return "signed" if attribution.signed and bool((attribution.map[index] < 0).any()) else "heatmap"
+    return (
+        "signed" if attribution.signed and bool((attribution.map[index] < 0).any()) else "heatmap"
+    )
 
 
 def attribution_picture(
@@ -151,7 +160,12 @@ def color_bar(
 
 
 def bar_picture(
-    style: str, *, colormap: str | None = None, opacity: float = 0.5, length: int = 240, thickness: int = 12
+    style: str,
+    *,
+    colormap: str | None = None,
+    opacity: float = 0.5,
+    length: int = 240,
+    thickness: int = 12,
 ) -> Image.Image:
     """The bar of `color_bar` without words: `length` x `thickness` pixels."""
     style = find_style(style)
@@ -159,11 +173,15 @@ def bar_picture(
     return Image.fromarray(_bytes(colors)).resize((length, thickness))
 
 
-def _check(attribution: Attribution, index: int, photo: Image.Image, placement: Placement, opacity: float) -> None:
+def _check(
+    attribution: Attribution, index: int, photo: Image.Image, placement: Placement, opacity: float
+) -> None:
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity is {opacity}; accepted: 0 (only the photo) to 1")
     if not 0 <= index < len(attribution):
-        raise InputError(f"index is {index}; accepted: 0 to {len(attribution) - 1}, the images of this attribution")
+        raise InputError(
+            f"index is {index}; accepted: 0 to {len(attribution) - 1}, the images of this attribution"
+        )
     if photo.size[::-1] != tuple(placement.photo_size):
         raise InputError(
             f"photo is {photo.width} x {photo.height}, and the placement is for one of "
@@ -184,7 +202,9 @@ def _table(name: str) -> Array:
 
 
 def _table_name(style: str, attribution: Attribution, index: int) -> str:
-    return _TABLES["signed" if style == "map" and _sided_style(attribution, index) == "signed" else style]
+    return _TABLES[
+        "signed" if style == "map" and _sided_style(attribution, index) == "signed" else style
+    ]
 
 
 def _values(attribution: Attribution, index: int, placement: Placement, style: str) -> Array:
@@ -195,9 +215,13 @@ def _values(attribution: Attribution, index: int, placement: Placement, style: s
     if style == "sure":
         interval = attribution.interval
         if interval is None:
-            raise InputError(f"style 'sure' needs a map with an interval, as of rise; {attribution.title} has none")
+            raise InputError(
+                f"style 'sure' needs a map with an interval, as of rise; {attribution.title} has none"
+            )
         field = (field > interval[index]).float()
-    frames = frames_of(field, attribution.image_size, fine=style not in _IN_TILES)  # (n, h, w), of a picture one
+    frames = frames_of(
+        field, attribution.image_size, fine=style not in _IN_TILES
+    )  # (n, h, w), of a picture one
     if style in ("superpixels", "sure"):
         return _nearest(side_by_side(frames).numpy(), placement)
     signed = style == "signed" or (style == "map" and _sided_style(attribution, index) == "signed")
@@ -239,13 +263,17 @@ def _pixel_values(attribution: Attribution, index: int, placement: Placement) ->
     """(H, W) or (H, W, 3) in [-1, 1] on the photo, from `pixels` where they are grey or RGB, else from the map."""
     has_pixels = attribution.pixels is not None and attribution.pixels.shape[1] in (1, 3)
     source = (
-        attribution.pixels[index] if attribution.pixels is not None and has_pixels else attribution.map[index][None]
+        attribution.pixels[index]
+        if attribution.pixels is not None and has_pixels
+        else attribution.map[index][None]
     )
     each = []
     for one in source:
         frames = frames_of(one, attribution.image_size, fine=True)
         each.append(side_by_side(frames))
-    channels = np.nan_to_num(torch.stack(each).detach().float().cpu().numpy(), posinf=0.0, neginf=0.0)  # (1 or 3, h, w)
+    channels = np.nan_to_num(
+        torch.stack(each).detach().float().cpu().numpy(), posinf=0.0, neginf=0.0
+    )  # (1 or 3, h, w)
     scaled = np.clip(channels / _percentile(channels), -1, 1)
     placed = [placement.place(channel) for channel in scaled]
     return placed[0] if len(placed) == 1 else np.stack(placed, axis=2)
@@ -254,9 +282,15 @@ def _pixel_values(attribution: Attribution, index: int, placement: Placement) ->
 def _nearest(field: npt.NDArray[Any], placement: Placement) -> Array:
     """Lays (h, w) onto the photo as flat tiles: (H, W), NaN where the model did not see."""
     x0, y0, x1, y1 = placement.box
-    rows = np.floor((np.arange(placement.photo_size[0]) + 0.5 - y0) * (field.shape[0] / (y1 - y0))).astype(int)
-    cols = np.floor((np.arange(placement.photo_size[1]) + 0.5 - x0) * (field.shape[1] / (x1 - x0))).astype(int)
-    placed = field[np.clip(rows, 0, field.shape[0] - 1)][:, np.clip(cols, 0, field.shape[1] - 1)].astype(np.float32)
+    rows = np.floor(
+        (np.arange(placement.photo_size[0]) + 0.5 - y0) * (field.shape[0] / (y1 - y0))
+    ).astype(int)
+    cols = np.floor(
+        (np.arange(placement.photo_size[1]) + 0.5 - x0) * (field.shape[1] / (x1 - x0))
+    ).astype(int)
+    placed = field[np.clip(rows, 0, field.shape[0] - 1)][
+        :, np.clip(cols, 0, field.shape[1] - 1)
+    ].astype(np.float32)
     placed[(rows < 0) | (rows >= field.shape[0])] = np.nan
     placed[:, (cols < 0) | (cols >= field.shape[1])] = np.nan
     return np.asarray(placed, np.float32)
@@ -278,7 +312,9 @@ def _blend(base: Array, colors: Array, alpha: Array) -> Array:
 
 def _paint_heat(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
     # Opacity that grows with heat: plain blending veils the cold places too, and the photo is lost.
-    return _blend(_grey(photo) * (1 - 0.4 * opacity), _look_up(table, heat), heat * min(1.0, 1.6 * opacity))
+    return _blend(
+        _grey(photo) * (1 - 0.4 * opacity), _look_up(table, heat), heat * min(1.0, 1.6 * opacity)
+    )
 
 
 def _paint_jet(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
@@ -288,7 +324,9 @@ def _paint_jet(photo: Array, heat: Array, table: Array, opacity: float) -> Array
 def _paint_signed(photo: Array, share: Array, table: Array, opacity: float) -> Array:
     # The root keeps weak evidence off the pale middle of the colours, where its sign could not be told.
     strength = np.abs(share)
-    colors = _look_up(table, np.float32(0.5) + np.float32(0.42) * np.sign(share) * np.sqrt(strength))
+    colors = _look_up(
+        table, np.float32(0.5) + np.float32(0.42) * np.sign(share) * np.sqrt(strength)
+    )
     alpha = strength ** np.float32(0.75) * np.float32(min(1.0, 1.8 * opacity))
     # A pale photo, for both ends of the colours are dark.
     return _blend(_grey(photo) * (1 - 0.8 * opacity) + 180 * opacity, colors, alpha)
@@ -299,7 +337,9 @@ def _paint_grey(photo: Array, share: Array, table: Array, opacity: float) -> Arr
 
 
 def _paint_mask(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
-    return np.where((heat >= 0.5)[..., None], photo, photo * np.float32(1 - min(1.0, 1.6 * opacity)))
+    return np.where(
+        (heat >= 0.5)[..., None], photo, photo * np.float32(1 - min(1.0, 1.6 * opacity))
+    )
 
 
 def _paint_map(photo: Array, share: Array, table: Array, opacity: float) -> Array:
@@ -313,8 +353,12 @@ def _paint_sure(photo: Array, sure: Array, table: Array, opacity: float) -> Arra
 def _paint_superpixels(photo: Array, weights: Array, table: Array, opacity: float) -> Array:
     coefficients, labels = np.unique(weights, return_inverse=True)
     if len(coefficients) > _REGIONS:
-        raise InputError(f"style 'superpixels' is for few regions, such as LIME's; here are {len(coefficients)}")
-    return outline_top(photo / np.float32(255), labels.reshape(weights.shape), coefficients) * np.float32(255)
+        raise InputError(
+            f"style 'superpixels' is for few regions, such as LIME's; here are {len(coefficients)}"
+        )
+    return outline_top(
+        photo / np.float32(255), labels.reshape(weights.shape), coefficients
+    ) * np.float32(255)
 
 
 _PAINTERS: dict[str, Painter] = {
@@ -339,7 +383,9 @@ def _bar_colors(style: str, table: Array, opacity: float, length: int) -> Array:
         return np.asarray(table[np.linspace(0, 255, length).astype(int)][None], np.float32)
     lowest = -1.0 if style in ("signed", "grey", "sure") else 0.0
     photo = np.full((1, length, 3), 190, np.float32)
-    return _paint(style, photo, np.linspace(lowest, 1, length, dtype=np.float32)[None], table, opacity)
+    return _paint(
+        style, photo, np.linspace(lowest, 1, length, dtype=np.float32)[None], table, opacity
+    )
 
 
 def _bytes(pixels: Array) -> npt.NDArray[np.uint8]:
@@ -350,7 +396,9 @@ def _finish(painted: Array, pixels: Array, placement: Placement) -> Image.Image:
     """The painted pixels (H, W, 1 or 3) where the model looked, the photo grey and dim elsewhere, and the frame."""
     height, width = placement.photo_size
     x0, y0, x1, y1 = placement.box
-    rows = slice(*np.clip(np.ceil([y0 - 0.5, y1 - 0.5]), 0, height).astype(int))  # pixels with their centre inside
+    rows = slice(
+        *np.clip(np.ceil([y0 - 0.5, y1 - 0.5]), 0, height).astype(int)
+    )  # pixels with their centre inside
     cols = slice(*np.clip(np.ceil([x0 - 0.5, x1 - 0.5]), 0, width).astype(int))
     whole = rows == slice(0, height) and cols == slice(0, width)
     if whole:

@@ -23,7 +23,9 @@ def panel_size(photo_size: tuple[int, int], side: int, *, longest: int) -> tuple
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def resized(photo: Image.Image, placement: Placement, size: tuple[int, int]) -> tuple[Image.Image, Placement]:
+def resized(
+    photo: Image.Image, placement: Placement, size: tuple[int, int]
+) -> tuple[Image.Image, Placement]:
     """The photo at (width, height), and where the model looked on it."""
     shown = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
     return shown, placement.scaled(size[::-1])
@@ -39,11 +41,15 @@ def arrange(attributions: Sequence[Attribution], index: int) -> list[Row]:
     seen: Counter[tuple[str, str | None, int]] = Counter()
     for attribution in attributions:
         if not 0 <= index < len(attribution):
-            raise InputError(f"index is {index}; accepted: 0 to {len(attribution) - 1}, the images of each attribution")
+            raise InputError(
+                f"index is {index}; accepted: 0 to {len(attribution) - 1}, the images of each attribution"
+            )
         target = (attribution.target, attribution.labels[index])
         column = columns.setdefault(target, len(columns))
         cell = (attribution.title, attribution.layer, column)
-        rows.setdefault((attribution.title, attribution.layer, seen[cell]), {})[column] = attribution
+        rows.setdefault((attribution.title, attribution.layer, seen[cell]), {})[column] = (
+            attribution
+        )
         seen[cell] += 1
     return [[cells.get(i) for i in range(len(columns))] for cells in rows.values()]
 
@@ -57,10 +63,16 @@ def percent(probability: float) -> str:
 
 def sureness(prediction: Prediction) -> str:
     """Such as "43 %"; "score 3.1" where the model gives no probability."""
-    return f"score {prediction.score:.3g}" if prediction.probability is None else percent(prediction.probability)
+    return (
+        f"score {prediction.score:.3g}"
+        if prediction.probability is None
+        else percent(prediction.probability)
+    )
 
 
-def method_title(attribution: Attribution, face: drawing.Font | None = None, width: float = 0) -> str:
+def method_title(
+    attribution: Attribution, face: drawing.Font | None = None, width: float = 0
+) -> str:
     """Such as "Grad-CAM · layer4"; with a font, the layer's first parts give way where `width` pixels are too few."""
     if not attribution.layer:
         return attribution.title
@@ -75,7 +87,12 @@ def method_title(attribution: Attribution, face: drawing.Font | None = None, wid
 def is_cut(placement: Placement) -> bool:
     """Whether the model did not see part of the photo."""
     x0, y0, x1, y1 = placement.box
-    return x0 >= 0.5 or y0 >= 0.5 or x1 <= placement.photo_size[1] - 0.5 or y1 <= placement.photo_size[0] - 0.5
+    return (
+        x0 >= 0.5
+        or y0 >= 0.5
+        or x1 <= placement.photo_size[1] - 0.5
+        or y1 <= placement.photo_size[0] - 0.5
+    )
 
 
 def target_percent(attribution: Attribution, index: int) -> str:

@@ -92,7 +92,9 @@ def notice(attribution: Attribution, index: int) -> tuple[str, str]:
     others = "; ".join(map(in_short, other_remarks(attribution, index)))
     words = status_words(attribution, index)
     if words:
-        return attribution.status[index].replace("_", "-"), f"{words}; {others}" if others else words
+        return attribution.status[index].replace(
+            "_", "-"
+        ), f"{words}; {others}" if others else words
     return (UNSURE, others) if others else ("", "")
 
 
@@ -142,7 +144,9 @@ def account_words(attribution: Attribution, index: int) -> str:
         return ""
     shares = {name: account[name] / whole for name in _STAYED}
     return ", ".join(
-        _STAYED[name].format(f"{100 * share:.0f} %") for name, share in shares.items() if abs(share) > 0.01
+        _STAYED[name].format(f"{100 * share:.0f} %")
+        for name, share in shares.items()
+        if abs(share) > 0.01
     )
 
 
@@ -153,7 +157,9 @@ def trust_words(attribution: Attribution, index: int) -> str:
     if facts.get("relative_error") is not None:
         said.append(f"its error is {facts['relative_error']:.0%} of its signal")
     if facts.get("r2_held_out") is not None:
-        said.append(f"a linear model has {max(facts['r2_held_out'], 0):.0%} of the score's variance")
+        said.append(
+            f"a linear model has {max(facts['r2_held_out'], 0):.0%} of the score's variance"
+        )
     if facts.get("locally_linear") is False:
         said.append("the model is not locally linear")
     if words := account_words(attribution, index):
@@ -176,9 +182,12 @@ def _side_words(field: Tensor) -> str:
     down = ("upper", "", "lower")[min(2, int(3 * (row + 0.5) / field.shape[0]))]
     across = ("left", "", "right")[min(2, int(3 * (column + 0.5) / field.shape[1]))]
     if not down or not across:
-        return {"upper": "upper middle", "lower": "lower middle", "left": "left", "right": "right"}.get(
-            down + across, "centre"
-        )
+        return {
+            "upper": "upper middle",
+            "lower": "lower middle",
+            "left": "left",
+            "right": "right",
+        }.get(down + across, "centre")
     return f"{down} {across}"
 
 

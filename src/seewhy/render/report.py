@@ -46,7 +46,12 @@ class ReportPage:
 
 
 def html_report(
-    pages: Sequence[ReportPage], *, title: str, model_name: str, notes: Sequence[str] = (), style: str | None = None
+    pages: Sequence[ReportPage],
+    *,
+    title: str,
+    model_name: str,
+    notes: Sequence[str] = (),
+    style: str | None = None,
 ) -> str:
     """Writes one HTML page that needs nothing beside it: no other file, no network.
 
@@ -63,7 +68,11 @@ def html_report(
     Raises:
         InputError: As `attribution_picture`.
     """
-    return "".join(_chunks(pages, count=len(pages), title=title, model_name=model_name, notes=notes, style=style))
+    return "".join(
+        _chunks(
+            pages, count=len(pages), title=title, model_name=model_name, notes=notes, style=style
+        )
+    )
 
 
 def write_report(
@@ -78,7 +87,11 @@ def write_report(
 ) -> None:
     """Writes the page of `html_report`, photo by photo: memory does not grow with their number, `count`."""
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(_chunks(pages, count=count, title=title, model_name=model_name, notes=notes, style=style))
+        file.writelines(
+            _chunks(
+                pages, count=count, title=title, model_name=model_name, notes=notes, style=style
+            )
+        )
 
 
 def _chunks(pages: Iterable[ReportPage], *, style: str | None, **told: Any) -> Iterator[str]:
@@ -126,7 +139,8 @@ def _page(page: ReportPage, style: str | None) -> dict[str, Any]:
         "size": size,
         "cell": max(170, round(0.5 * size[0])),  # CSS pixels that a panel needs at least
         "predictions": [
-            {"label": p.label, "percent": panels.sureness(p), "share": _share(p)} for p in page.predictions
+            {"label": p.label, "percent": panels.sureness(p), "share": _share(p)}
+            for p in page.predictions
         ],
         "cells": cells,
         "columns": len(cells[0]) if cells else 0,
@@ -140,7 +154,11 @@ def _share(prediction: Prediction) -> float | None:
 
 
 def _cell(
-    attribution: Attribution | None, index: int, photo: Image.Image, placement: Placement, style: str | None
+    attribution: Attribution | None,
+    index: int,
+    photo: Image.Image,
+    placement: Placement,
+    style: str | None,
 ) -> dict[str, Any] | None:
     if attribution is None:
         return None

@@ -126,7 +126,11 @@ def _wrapped(rows: list[panels.Row], size: tuple[int, int]) -> list[panels.Row]:
 
 
 def _panel(
-    attribution: Attribution | None, index: int, photo: Image.Image, placement: Placement, style: str | None
+    attribution: Attribution | None,
+    index: int,
+    photo: Image.Image,
+    placement: Placement,
+    style: str | None,
 ) -> Image.Image:
     if attribution is None:
         return Image.new("RGB", (max(photo.width, _CELL), 1), drawing.PAPER)
@@ -139,7 +143,9 @@ def _panel(
     return captioned(picture, lines, width)
 
 
-def captioned(picture: Image.Image, lines: Sequence[tuple[str, str, bool]], width: int) -> Image.Image:
+def captioned(
+    picture: Image.Image, lines: Sequence[tuple[str, str, bool]], width: int
+) -> Image.Image:
     """Puts lines of (text, ending that is never cut, bold) above a picture, in a cell of `width` pixels."""
     tall = drawing.line_height(drawing.font(13)) + 2
     cell = Image.new("RGB", (width, tall * len(lines) + 5 + picture.height), drawing.PAPER)
@@ -148,17 +154,26 @@ def captioned(picture: Image.Image, lines: Sequence[tuple[str, str, bool]], widt
         face = drawing.font(13, bold=bold)
         room = width - (face.getlength(f" {ending}") if ending else 0)
         line = f"{drawing.shorten(text, face, room)} {ending}".strip()
-        draw.text((0, i * tall), line, font=face, fill=drawing.INK if bold or len(lines) == 1 else drawing.FAINT)
+        draw.text(
+            (0, i * tall),
+            line,
+            font=face,
+            fill=drawing.INK if bold or len(lines) == 1 else drawing.FAINT,
+        )
     cell.paste(picture, (0, cell.height - picture.height))
     return cell
 
 
 def grid(cells: list[list[Image.Image]]) -> Image.Image:
     """Lays rows of cells out in columns, each as wide and as high as its largest needs."""
-    widths = [max(row[c].width for row in cells if c < len(row)) for c in range(max(map(len, cells)))]
+    widths = [
+        max(row[c].width for row in cells if c < len(row)) for c in range(max(map(len, cells)))
+    ]
     heights = [max(cell.height for cell in row) for row in cells]
     laid = Image.new(
-        "RGB", (sum(widths) + _GAP * (len(widths) - 1), sum(heights) + _GAP * (len(heights) - 1)), drawing.PAPER
+        "RGB",
+        (sum(widths) + _GAP * (len(widths) - 1), sum(heights) + _GAP * (len(heights) - 1)),
+        drawing.PAPER,
     )
     for r, row in enumerate(cells):
         for c, cell in enumerate(row):
@@ -166,7 +181,9 @@ def grid(cells: list[list[Image.Image]]) -> Image.Image:
     return laid
 
 
-def _sidebar(photo: Image.Image, placement: Placement, predictions: Sequence[Prediction]) -> Image.Image:
+def _sidebar(
+    photo: Image.Image, placement: Placement, predictions: Sequence[Prediction]
+) -> Image.Image:
     """The photo with what the model saw, and below it a bar for each prediction."""
     width, step = max(photo.width, _SIDEBAR), 38
     caption = "The model saw the framed part" if panels.is_cut(placement) else "What the model saw"
@@ -180,7 +197,9 @@ def _sidebar(photo: Image.Image, placement: Placement, predictions: Sequence[Pre
         y, face = top.height + 18 + step * i, drawing.font(13, bold=i == 0)
         share = panels.sureness(prediction)
         right = bars - face.getlength(share)
-        draw.text((0, y), drawing.shorten(prediction.label, face, right - 12), font=face, fill=drawing.INK)
+        draw.text(
+            (0, y), drawing.shorten(prediction.label, face, right - 12), font=face, fill=drawing.INK
+        )
         draw.text((right, y), share, font=face, fill=drawing.INK)
         if prediction.probability is not None:
             _bar(draw, y + 20, bars, min(1.0, max(0.0, prediction.probability)))
@@ -196,7 +215,9 @@ def _bar(draw: ImageDraw.ImageDraw, y: int, width: int, share: float) -> None:
 
 def _styles(attributions: Sequence[Attribution], index: int, style: str | None) -> list[str]:
     """The styles on the sheet, in order; maps that are not painted have none."""
-    used = [style or default_style(a, index) for a in attributions if a.status[index] in maps.READABLE]
+    used = [
+        style or default_style(a, index) for a in attributions if a.status[index] in maps.READABLE
+    ]
     return list(dict.fromkeys(used))
 
 
@@ -236,7 +257,9 @@ class _Block(NamedTuple):
 
 
 def _remark_blocks(said: Sequence[str], width: int) -> list[_Block]:
-    return [_Block(None, drawing.wrap(line, drawing.font(12), width), drawing.WARN) for line in said]
+    return [
+        _Block(None, drawing.wrap(line, drawing.font(12), width), drawing.WARN) for line in said
+    ]
 
 
 def _style_blocks(styles: Sequence[str], width: int) -> list[_Block]:

@@ -35,7 +35,11 @@ def outline_top(
     """
     from skimage.segmentation import mark_boundaries
 
-    shown, weights, regions = np.asarray(photo, np.float32), np.asarray(coefficients), np.asarray(labels)
+    shown, weights, regions = (
+        np.asarray(photo, np.float32),
+        np.asarray(coefficients),
+        np.asarray(labels),
+    )
     _check(shown, regions, weights, k)
     top = np.argsort(-np.abs(weights), kind="stable")[:k]
     top = top[weights[top] != 0]
@@ -48,11 +52,15 @@ def outline_top(
     return np.asarray(picture, np.float32)
 
 
-def _check(photo: npt.NDArray[Any], labels: npt.NDArray[Any], coefficients: npt.NDArray[Any], k: int) -> None:
+def _check(
+    photo: npt.NDArray[Any], labels: npt.NDArray[Any], coefficients: npt.NDArray[Any], k: int
+) -> None:
     if photo.ndim != 3 or photo.shape[2] != 3:
         raise InputError(f"photo has shape {photo.shape}; give (H, W, 3) floats in [0, 1]")
     if labels.shape != photo.shape[:2]:
-        raise InputError(f"labels has shape {labels.shape}, the photo {photo.shape}; give one label for each pixel")
+        raise InputError(
+            f"labels has shape {labels.shape}, the photo {photo.shape}; give one label for each pixel"
+        )
     if coefficients.ndim != 1 or not 0 <= labels.min() <= labels.max() < len(coefficients):
         raise InputError(
             f"labels go from {labels.min()} to {labels.max()} and coefficients has shape {coefficients.shape}; "

@@ -86,11 +86,17 @@ def test_picture_i_depends_on_the_seed_the_split_and_i_alone() -> None:
 
 
 def test_splits_share_no_glyph() -> None:
-    seen = [{glyph.tobytes() for of_class in glyphs(split) for glyph in of_class} for split in ("train", "val", "test")]
+    seen = [
+        {glyph.tobytes() for of_class in glyphs(split) for glyph in of_class}
+        for split in ("train", "val", "test")
+    ]
     assert not seen[0] & seen[1]
     assert not seen[0] & seen[2]
     assert not seen[1] & seen[2]
-    assert sum(len(of_class) for split in ("train", "val", "test") for of_class in glyphs(split)) == 1797
+    assert (
+        sum(len(of_class) for split in ("train", "val", "test") for of_class in glyphs(split))
+        == 1797
+    )
     assert min(len(of_class) for of_class in glyphs("val")) >= 20
 
 
@@ -130,7 +136,9 @@ def test_no_shortcut_finds_the_digits() -> None:
     assert pointing(data, edges) < 0.65
     assert pointing(data, lambda grey: ndimage.gaussian_filter(grey, 4)) < 0.6  # the lightest spot
     for share in (0.2, 0.3, 0.4, 0.5, 0.6):
-        found = [float(centre_iou(one.truth.boxes, 96, share).max()) >= 0.5 for one in data if one.truth]
+        found = [
+            float(centre_iou(one.truth.boxes, 96, share).max()) >= 0.5 for one in data if one.truth
+        ]
         assert np.mean(found) < 0.2
 
 

@@ -42,7 +42,11 @@ def filled(rows: slice, cols: slice) -> np.ndarray:
 def test_voc(tmp_path: Path) -> None:
     root = layouts.voc(tmp_path)
     data = find_data(f"voc:{root}")
-    assert (len(data.classes), data.classes[:2], data.multi_label) == (20, ("aeroplane", "bicycle"), True)
+    assert (len(data.classes), data.classes[:2], data.multi_label) == (
+        20,
+        ("aeroplane", "bicycle"),
+        True,
+    )
     cat, dog = data.classes.index("cat"), data.classes.index("dog")
     assert data.names == ["000005", "000007"]
     assert data.labels == [(cat, dog), (dog,)]
@@ -52,7 +56,9 @@ def test_voc(tmp_path: Path) -> None:
     assert truth_of(first).boxes.tolist() == [[0, 0, 10, 5], [20, 10, 30, 20]]
     assert truth_of(first).labels.tolist() == [dog, cat]
     assert truth_of(first).difficult.tolist() == [False, True]  # type: ignore[union-attr]
-    assert np.array_equal(masks_of(first), [filled(slice(0, 5), slice(0, 10)), filled(slice(12, 20), slice(22, 30))])
+    assert np.array_equal(
+        masks_of(first), [filled(slice(0, 5), slice(0, 10)), filled(slice(12, 20), slice(22, 30))]
+    )
     assert np.array_equal(truth_of(first).ignore, filled(slice(5, 6), slice(0, 10)))  # type: ignore[arg-type]
     assert truth_of(second).masks is None
     assert truth_of(second).boxes[0].tolist() == [2, 1, 3, 2]  # one pixel
@@ -71,14 +77,18 @@ def test_voc_with_other_classes_and_masks_that_do_not_fit(tmp_path: Path) -> Non
     assert truth_of(find_data(f"voc:{root}")[0]).masks is None  # two masks for one object
     layouts.grey(root / "SegmentationObject/000005.png", np.ones((5, 5)))
     with pytest.raises(
-        InputError, match=r"of '000005': object 1 \('dog'\): its mask has 5 x 5 pixels, the photo 30 x 20"
+        InputError,
+        match=r"of '000005': object 1 \('dog'\): its mask has 5 x 5 pixels, the photo 30 x 20",
     ):
         find_data(f"voc:{root}")[0]
     layouts.text(root / "Annotations/000007.xml", "<annotation><object><name>dog</name>")
     with pytest.raises(InputError, match=r"000007.xml' is torn \(no element found"):
         find_data(f"voc:{root}")
     layouts.xml(root / "Annotations/000007.xml", [("dog", (1, 1, "wide", 2), 0)])
-    with pytest.raises(InputError, match=r"of '000007': object 1 \('dog'\): box \['1', '1', 'wide', '2'\]; give four"):
+    with pytest.raises(
+        InputError,
+        match=r"of '000007': object 1 \('dog'\): box \['1', '1', 'wide', '2'\]; give four",
+    ):
         find_data(f"voc:{root}")
 
 
@@ -101,7 +111,9 @@ def test_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert np.array_equal(truth_of(example).ignore, filled(slice(0, 1), slice(0, 30)))  # type: ignore[arg-type]
     assert truth_of(data[0]).masks is None
     assert truth_of(data[1]).boxes.shape == (0, 4)
-    with pytest.raises(InputError, match=r"no annotations of split 'val' .*there: instances_train2017.json"):
+    with pytest.raises(
+        InputError, match=r"no annotations of split 'val' .*there: instances_train2017.json"
+    ):
         find_data(f"coco:{root}", split="val")
 
 
@@ -112,7 +124,10 @@ def test_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             lambda told: told["annotations"][0].update(bbox=[25, 3, 10, 6]),
             r"box \[25.0, 3.0, 35.0, 9.0\] reaches beyond",
         ),
-        (lambda told: told["annotations"][0].update(bbox=[2, 3, 0, 6]), r"box \[2.0, 3.0, 2.0, 9.0\] has no area"),
+        (
+            lambda told: told["annotations"][0].update(bbox=[2, 3, 0, 6]),
+            r"box \[2.0, 3.0, 2.0, 9.0\] has no area",
+        ),
         (
             lambda told: told["images"][0].update(height=21),
             r"picture of 30 x 21 \(width x height\), and the photo has 30 x 20",
@@ -153,12 +168,16 @@ def test_coco_that_is_torn(tmp_path: Path) -> None:
     told = layouts.coco_annotations()
     told["annotations"][0]["segmentation"] = {"size": [20, 30], "counts": 7}
     layouts.coco(tmp_path, told)
-    with pytest.raises(InputError, match=r"of '000000000009.jpg': annotation 1: its run lengths are 7; give a list"):
+    with pytest.raises(
+        InputError, match=r"of '000000000009.jpg': annotation 1: its run lengths are 7; give a list"
+    ):
         find_data(f"coco:{root}")[2]
 
 
 def test_coco_in_other_words(tmp_path: Path) -> None:
-    sound = [truth_of(example).boxes.tolist() for example in find_data(f"coco:{layouts.coco(tmp_path)}")]
+    sound = [
+        truth_of(example).boxes.tolist() for example in find_data(f"coco:{layouts.coco(tmp_path)}")
+    ]
     told = layouts.coco_annotations()
     for one in told["annotations"]:
         one["image_id"], one["category_id"] = str(one["image_id"]), float(one["category_id"])
@@ -180,7 +199,9 @@ def test_coco_leaks_through_links(tmp_path: Path) -> None:
     for name in ("000000000009.jpg", "000000000004.jpg", "000000000005.jpg"):
         (root / "val2017" / name).symlink_to(f"../train2017/{name}")
     assert len(find_data(f"coco:{root}")) == 3
-    with pytest.raises(InputError, match=r"'000000000009.jpg', which is in train too, as .*held back"):
+    with pytest.raises(
+        InputError, match=r"'000000000009.jpg', which is in train too, as .*held back"
+    ):
         find_data(f"coco:{root}", split="val")
 
 
@@ -219,14 +240,22 @@ def test_imagenet(tmp_path: Path) -> None:
     assert data.names == ["n01440764/n01440764_18", "n01443537/n01443537_2"]
     assert data.labels == [(0,), (1,)]
     assert [number_of(example.photo) for example in data] == [1, 2]
-    assert truth_of(data[0]).boxes.tolist() == [[0, 0, 30, 20], [3, 4, 4, 6]]  # from 0, and the last pixel is inside
+    assert truth_of(data[0]).boxes.tolist() == [
+        [0, 0, 30, 20],
+        [3, 4, 4, 6],
+    ]  # from 0, and the last pixel is inside
     assert data[1].truth is None
     val = find_data(f"imagenet:{root}", split="val")
     assert val.labels == [(1,), (0,), (1,)]
     assert [number_of(example.photo) for example in val] == [3, 4, 5]
-    assert [truth_of(example).boxes.tolist() for example in val] == [[[i, 2, 11, 13]] for i in (1, 2, 3)]
+    assert [truth_of(example).boxes.tolist() for example in val] == [
+        [[i, 2, 11, 13]] for i in (1, 2, 3)
+    ]
     barred = layouts.text(tmp_path / "blacklist.txt", "2", "")
-    assert find_data(f"imagenet:{root}", split="val", blacklist=barred).names == [val.names[0], val.names[2]]
+    assert find_data(f"imagenet:{root}", split="val", blacklist=barred).names == [
+        val.names[0],
+        val.names[2],
+    ]
     (root / "LOC_val_solution.csv").unlink()
     assert find_data(f"imagenet:{root}", split="val").labels == val.labels
     with pytest.raises(InputError, match="split='test' of ImageNet has no public labels"):
@@ -238,15 +267,27 @@ def test_imagenet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has 'n0000', which LOC_synset_mapping.txt has not"):
         find_data(f"imagenet:{root}")
     layouts.text(root / "LOC_synset_mapping.txt", "n01440764 tench", "n01443537")
-    with pytest.raises(InputError, match=r"LOC_synset_mapping.txt' is torn at line 2: 'n01443537', expected 2 columns"):
+    with pytest.raises(
+        InputError,
+        match=r"LOC_synset_mapping.txt' is torn at line 2: 'n01443537', expected 2 columns",
+    ):
         find_data(f"imagenet:{root}", split="val")
 
 
 def test_cub(tmp_path: Path) -> None:
     root = layouts.cub(tmp_path)
     train, val, test = (find_data(f"cub:{root}", split=split) for split in ("train", "val", "test"))
-    assert train.classes == val.classes == test.classes == ("Black footed Albatross", "Laysan Albatross")
-    assert (len(train), len(val), len(test)) == (9 + 1, 1, 2)  # a class of one picture is all to train
+    assert (
+        train.classes
+        == val.classes
+        == test.classes
+        == ("Black footed Albatross", "Laysan Albatross")
+    )
+    assert (len(train), len(val), len(test)) == (
+        9 + 1,
+        1,
+        2,
+    )  # a class of one picture is all to train
     assert len({*train.names, *val.names, *test.names}) == 13
     assert val.names != find_data(f"cub:{root}", split="val", seed=2).names
     assert test.labels == [(0,), (1,)]
@@ -262,7 +303,9 @@ def test_cub(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"bounding_boxes.txt' says nothing of picture 13"):
         find_data(f"cub:{root}")
     layouts.text(root / "bounding_boxes.txt", "1 3.0 4.0 5.0", *lines[1:])
-    with pytest.raises(InputError, match=r"Bird_0001.jpg': bird 1: box \['3.0', '4.0', '5.0'\]; give four"):
+    with pytest.raises(
+        InputError, match=r"Bird_0001.jpg': bird 1: box \['3.0', '4.0', '5.0'\]; give four"
+    ):
         [find_data(f"cub:{root}", split=split) for split in ("train", "val")]
 
 
@@ -291,7 +334,9 @@ def test_openimages(tmp_path: Path) -> None:
 def test_stl10_against_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import STL10
 
-    monkeypatch.setattr(STL10, "_check_integrity", lambda self: True)  # the hashes are of the real files
+    monkeypatch.setattr(
+        STL10, "_check_integrity", lambda self: True
+    )  # the hashes are of the real files
     root = layouts.stl10(tmp_path)
     theirs = STL10(root, split="test")
     ours = find_data(f"stl10:{root}", split="test")
@@ -299,12 +344,17 @@ def test_stl10_against_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert ours.labels == [(int(label),) for _, label in theirs]
     for example, (photo, _) in zip(ours, theirs, strict=True):
         assert np.array_equal(np.asarray(example.photo), np.asarray(photo))
-    train, val = find_data(f"stl10:{root}"), find_data(f"stl10:{root / 'stl10_binary'}", split="val")
+    train, val = (
+        find_data(f"stl10:{root}"),
+        find_data(f"stl10:{root / 'stl10_binary'}", split="val"),
+    )
     assert (train.class_counts(), val.class_counts()) == ((3,) * 10, (1,) * 10)
     assert sorted([*train.names, *val.names]) == [f"train-{i:05d}" for i in range(40)]
     theirs = STL10(root, split="train")
     row = int(val.names[3].split("-")[1])
-    assert np.array_equal(np.asarray(pickle.loads(pickle.dumps(val))[3].photo), np.asarray(theirs[row][0]))
+    assert np.array_equal(
+        np.asarray(pickle.loads(pickle.dumps(val))[3].photo), np.asarray(theirs[row][0])
+    )
     with (root / "stl10_binary/test_X.bin").open("r+b") as file:
         file.truncate(27648 * 5 + 11)
     with pytest.raises(InputError, match=r"test_X.bin' is cut short: it has not the 6 pictures"):
@@ -317,14 +367,20 @@ def test_stl10_against_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def cut_out(path: Path, shape: np.ndarray, colour: tuple[int, int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     alpha = (shape * 255).astype(np.uint8)
-    layouts.Image.fromarray(np.dstack([np.full((*shape.shape, 3), colour, np.uint8), alpha])).save(path)
+    layouts.Image.fromarray(np.dstack([np.full((*shape.shape, 3), colour, np.uint8), alpha])).save(
+        path
+    )
 
 
 def cut_outs(root: Path) -> str:
     disc = np.hypot(*np.mgrid[-20:20, -30:30]) < 18
     cut_out(root / "stamps/disc.png", disc, (255, 0, 0))
     for i in range(4):
-        cut_out(root / f"stamps/bars/{i}.png", np.arange(40)[:, None] * np.ones(20) < 30, (0, 0, 200 + 10 * i))
+        cut_out(
+            root / f"stamps/bars/{i}.png",
+            np.arange(40)[:, None] * np.ones(20) < 30,
+            (0, 0, 200 + 10 * i),
+        )
     for i in range(3):
         layouts.picture(root / f"backgrounds/{i}.png", i, (50, 80))
     return f"cutouts:{root / 'stamps'},{root / 'backgrounds'},count=12,size=64,scale=0.4-0.6"
@@ -333,14 +389,20 @@ def cut_outs(root: Path) -> str:
 def test_cutouts(tmp_path: Path) -> None:
     spec = cut_outs(tmp_path)
     data = find_data(spec)
-    assert (data.classes, data.class_counts(), data.multi_label) == (("bars", "disc"), (6, 6), False)
+    assert (data.classes, data.class_counts(), data.multi_label) == (
+        ("bars", "disc"),
+        (6, 6),
+        False,
+    )
     blues: dict[str, set[int]] = {}
     for split in ("train", "val", "test"):
         for example in find_data(spec, split=split):
             assert example.photo.size == (64, 64)
             pixels, mask = np.asarray(example.photo).astype(int), masks_of(example)[0]
             ys, xs = np.nonzero(mask)
-            assert truth_of(example).boxes.tolist() == [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]
+            assert truth_of(example).boxes.tolist() == [
+                [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+            ]
             longest = max(xs.max() - xs.min(), ys.max() - ys.min()) + 1
             assert 0.4 * 64 - 1.5 <= longest <= 0.6 * 64 + 1.5
             # Green is in the backgrounds alone: inside is where the object's colour has more than half of it.
@@ -352,7 +414,9 @@ def test_cutouts(tmp_path: Path) -> None:
     assert not blues["val"] & blues["test"]
     again = find_data(spec.replace("count=12", "count=5"))
     assert np.array_equal(np.asarray(again[4].photo), np.asarray(data[4].photo))
-    assert not np.array_equal(np.asarray(find_data(spec, seed=1)[4].photo), np.asarray(data[4].photo))
+    assert not np.array_equal(
+        np.asarray(find_data(spec, seed=1)[4].photo), np.asarray(data[4].photo)
+    )
 
 
 def test_cutouts_that_cannot_be_used(tmp_path: Path) -> None:
@@ -365,7 +429,10 @@ def test_cutouts_that_cannot_be_used(tmp_path: Path) -> None:
     dots = np.zeros((400, 400))
     dots[::4, ::4] = 1  # between them nothing, so that nothing is left of them when they are small
     cut_out(tmp_path / "stamps/disc.png", dots, (1, 2, 3))
-    with pytest.raises(ImageError, match=r"disc.png' is too thin to be seen at \d+ x \d+ pixels; give a larger size"):
+    with pytest.raises(
+        ImageError,
+        match=r"disc.png' is too thin to be seen at \d+ x \d+ pixels; give a larger size",
+    ):
         find_data(spec)[1]
     assert len(find_data(spec, on_error="skip").readable().skipped) == 6
     (tmp_path / "stamps/disc.png").write_bytes(b"no picture")
@@ -407,5 +474,8 @@ def test_a_damaged_picture_is_named_counted_and_skipped_or_fatal(kind: str, tmp_
 def test_classes_without_a_picture_are_named(tmp_path: Path) -> None:
     layouts.imagenet(tmp_path)
     (tmp_path / "ILSVRC/Data/CLS-LOC/train/n01443537/n01443537_2.JPEG").unlink()
-    with pytest.warns(SeewhyWarning, match="ImageNet, train has no picture of 'goldfish, Carassius auratus'; add some"):
+    with pytest.warns(
+        SeewhyWarning,
+        match="ImageNet, train has no picture of 'goldfish, Carassius auratus'; add some",
+    ):
         find_data(f"imagenet:{tmp_path}")

@@ -16,7 +16,9 @@ def test_run_lengths_are_those_of_pycocotools(size: tuple[int, int], share: floa
     pixels = np.random.default_rng(0).random(size) < share
     pixels[size[0] // 3 :, size[1] // 2 :] |= share > 0
     coded = coder.encode(np.asfortranarray(pixels, np.uint8))
-    assert np.array_equal(read_shape({"size": list(size), "counts": coded["counts"].decode()}, (0, 0)), pixels)
+    assert np.array_equal(
+        read_shape({"size": list(size), "counts": coded["counts"].decode()}, (0, 0)), pixels
+    )
     flat = pixels.T.ravel()
     edges = [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
     counts = ([0] if flat[0] else []) + np.diff(edges).tolist()

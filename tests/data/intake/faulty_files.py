@@ -98,14 +98,20 @@ def coco_box(root: Path, texts: list[str]) -> None:
 
 def xml_box(name: str, root: Path, texts: list[str]) -> None:
     corners = ("xmin", "ymin", "xmax", "ymax")
-    box = "".join(f"<{corner}>{text}</{corner}>" for corner, text in zip(corners, texts, strict=False))
+    box = "".join(
+        f"<{corner}>{text}</{corner}>" for corner, text in zip(corners, texts, strict=False)
+    )
     path = root / name
     start, end = (path.read_text().index(tag) for tag in ("<bndbox>", "</bndbox>"))
     path.write_text(path.read_text()[:start] + f"<bndbox>{box}" + path.read_text()[end:])
 
 
 def xml_size(name: str, root: Path, width: str, height: str) -> None:
-    change(root / name, "<width>30</width><height>20</height>", f"<width>{width}</width><height>{height}</height>")
+    change(
+        root / name,
+        "<width>30</width><height>20</height>",
+        f"<width>{width}</width><height>{height}</height>",
+    )
 
 
 def coco_size(root: Path, width: str, height: str) -> None:
@@ -126,7 +132,9 @@ SOUND = {
             "line 2",
             photo="a.png",
             box=lambda root, box: change(root.parent / "list.csv", "3,4,13,14", ",".join(box)),
-            size=lambda root, *size: change(root.parent / "list.csv", "train,30,20", f"train,{','.join(size)}"),
+            size=lambda root, *size: change(
+                root.parent / "list.csv", "train,30,20", f"train,{','.join(size)}"
+            ),
         ),
         Sound(
             "voc",
@@ -161,9 +169,17 @@ SOUND = {
             "Laysan_Albatross/Bird_0013.jpg",
             "bird 13",
             split="test",
-            box=lambda root, box: change(root / BOXES, "13 13.0 2.0 10.0 5.0", f"13 {' '.join(box)}"),
+            box=lambda root, box: change(
+                root / BOXES, "13 13.0 2.0 10.0 5.0", f"13 {' '.join(box)}"
+            ),
         ),
-        Sound("openimages", layouts.openimages, "val/0bt_c3/bb.jpg", "mask 'val/0bt_c3/bb_m0.png'", split="val"),
+        Sound(
+            "openimages",
+            layouts.openimages,
+            "val/0bt_c3/bb.jpg",
+            "mask 'val/0bt_c3/bb_m0.png'",
+            split="val",
+        ),
         Sound("folder", folder, "train/cat/train.png", ""),
     )
 }
@@ -190,15 +206,27 @@ def _boxes() -> Iterator[Fault]:
         yield _box("a box of three numbers", kind, ["3", "4", "10"])
     for kind in EXTENTS:
         yield _box("a box of five numbers", kind, ["3", "4", "10", "10", "1"])
-    for what, box in (("null", None), ("[]", []), ("a dictionary", {"x": 1}), ("yes", [True, 1, 2, 3]), ("7", 7)):
+    for what, box in (
+        ("null", None),
+        ("[]", []),
+        ("a dictionary", {"x": 1}),
+        ("yes", [True, 1, 2, 3]),
+        ("7", 7),
+    ):
         yield _of("coco", f"a box that is {what}", partial(first, bbox=box))
     for kind, name in (("voc", VOC_XML), ("imagenet", IMAGENET_XML)):
         yield _of(kind, "no box", lambda root, name=name: change(root / name, "bndbox", "box", 2))
         odd = ("<difficult>0", "<difficult>maybe")
-        yield _of(kind, "difficult is a word", lambda root, name=name, odd=odd: change(root / name, *odd))
-    yield _of("csv", "a box of two classes", lambda file: change(file, "a.png,cat", "a.png,cat|dog"))
+        yield _of(
+            kind, "difficult is a word", lambda root, name=name, odd=odd: change(root / name, *odd)
+        )
+    yield _of(
+        "csv", "a box of two classes", lambda file: change(file, "a.png,cat", "a.png,cat|dog")
+    )
     more = "a.png,cat,1,1,2,2,train,30,20,1"
-    yield Fault("more cells than columns", "csv", lambda file: _add(file, more), ("a.png", "line 5"))
+    yield Fault(
+        "more cells than columns", "csv", lambda file: _add(file, more), ("a.png", "line 5")
+    )
 
 
 def _of(kind: str, what: str, damage: Damage) -> Fault:
@@ -229,7 +257,9 @@ def _sizes() -> Iterator[Fault]:
     yield Fault(
         "two sizes of one picture",
         "csv",
-        lambda file: change(file, "b.png,dog,1,2,3,4", "a.png,dog,1,2,3,4,train,31,20\nb.png,dog,1,2,3,4"),
+        lambda file: change(
+            file, "b.png,dog,1,2,3,4", "a.png,dog,1,2,3,4,train,31,20\nb.png,dog,1,2,3,4"
+        ),
         ("a.png", "line 3"),
     )
 
@@ -265,16 +295,32 @@ def _shapes() -> Iterator[Fault]:
     voc, mask = "SegmentationObject/000005.png", "OpenImages/val/0bt_c3/bb_m0.png"
     numbers = np.array([[1, 2]])
     yield _of("voc", "masks of another size", lambda root: layouts.grey(root / voc, numbers))
-    yield Fault("damaged masks", "voc", lambda root: (root / voc).write_bytes(junk), ("000005", "000005.png"))
-    yield _of("openimages", "a mask of other proportions", lambda root: layouts.grey(root / mask, half))
+    yield Fault(
+        "damaged masks",
+        "voc",
+        lambda root: (root / voc).write_bytes(junk),
+        ("000005", "000005.png"),
+    )
+    yield _of(
+        "openimages", "a mask of other proportions", lambda root: layouts.grey(root / mask, half)
+    )
     yield _of("openimages", "a damaged mask", lambda root: (root / mask).write_bytes(junk))
     yield _of("openimages", "a mask that is not there", lambda root: (root / mask).unlink())
-    yield _of("openimages", "an empty mask", lambda root: layouts.grey(root / mask, 0 * half.repeat(2, 1)))
+    yield _of(
+        "openimages", "an empty mask", lambda root: layouts.grey(root / mask, 0 * half.repeat(2, 1))
+    )
     ignored = "OpenImages/val/0bt_c3/bb_ignore.png"
     says = (SOUND["openimages"].picture, "bb_ignore.png")
-    yield Fault("damaged pixels to ignore", "openimages", lambda root: (root / ignored).write_bytes(junk), says)
+    yield Fault(
+        "damaged pixels to ignore",
+        "openimages",
+        lambda root: (root / ignored).write_bytes(junk),
+        says,
+    )
     says = ("Bird_0012.jpg", "bird 12")
-    yield Fault("a mask of other proportions", "cub", lambda root: layouts.grey(_mask(root), half), says)
+    yield Fault(
+        "a mask of other proportions", "cub", lambda root: layouts.grey(_mask(root), half), says
+    )
     yield Fault("a damaged mask", "cub", lambda root: _mask(root).write_bytes(junk), says)
 
 
@@ -291,29 +337,63 @@ def _references() -> Iterator[Fault]:
     yield Fault("a class that is not listed", "imagenet", damage, says)
     for kind, path in (("voc", VOC_XML), ("imagenet", IMAGENET_XML)):
         says = (SOUND[kind].picture, "object 1 ('')")
-        yield Fault("no class", kind, lambda root, path=path: change(root / path, "name>", "called>", 2), says)
+        yield Fault(
+            "no class",
+            kind,
+            lambda root, path=path: change(root / path, "name>", "called>", 2),
+            says,
+        )
         says = (SOUND[kind].picture, path.rpartition("/")[2])
-        yield Fault("a torn annotation", kind, lambda root, path=path: layouts.text(root / path, "<annotation>"), says)
+        yield Fault(
+            "a torn annotation",
+            kind,
+            lambda root, path=path: layouts.text(root / path, "<annotation>"),
+            says,
+        )
     says = ("Bird_0013.jpg", "class '9'")
     labels = "image_class_labels.txt"
-    yield Fault("a class that is not listed", "cub", lambda root: change(root / labels, "13 2", "13 9"), says)
-    yield Fault("no picture of this id", "coco", partial(first, image_id=77), ("picture 77", "annotation 1"))
+    yield Fault(
+        "a class that is not listed",
+        "cub",
+        lambda root: change(root / labels, "13 2", "13 9"),
+        says,
+    )
+    yield Fault(
+        "no picture of this id", "coco", partial(first, image_id=77), ("picture 77", "annotation 1")
+    )
     yield Fault("no picture at all", "coco", partial(first, image_id=None), ("entry 1", "image_id"))
     entry = partial(told, edit=lambda content: content["annotations"].insert(0, "annotation"))
     yield Fault("an entry that is a word", "coco", entry, ("entry 1", "image_id"))
-    yield Fault("no picture of this id", "cub", lambda root: _add(root / BOXES, "14 1 2 3 4"), ("picture 14", BOXES))
+    yield Fault(
+        "no picture of this id",
+        "cub",
+        lambda root: _add(root / BOXES, "14 1 2 3 4"),
+        ("picture 14", BOXES),
+    )
     lists = "metadata/OpenImages/val"
     for file in ("localization.txt", "class_labels.txt"):
         damage = partial(lambda file, root: _add(root / lists / file, "val/x.jpg,1,"), file)
-        yield Fault(f"no picture of this id in {file}", "openimages", damage, ("val/x.jpg", "not listed"))
+        yield Fault(
+            f"no picture of this id in {file}", "openimages", damage, ("val/x.jpg", "not listed")
+        )
     damage = partial(_without, "metadata/OpenImages/val/class_labels.txt", "val/0bt_c3/bb.jpg")
     yield Fault("no label", "openimages", damage, ("val/0bt_c3/bb.jpg", "class_labels.txt"))
     solution = "LOC_val_solution.csv"
     damage = partial(_without, solution, "ILSVRC2012_val_00000002")
-    yield Fault("no label", "imagenet", damage, ("ILSVRC2012_val_00000002", "no label"), split="val")
+    yield Fault(
+        "no label", "imagenet", damage, ("ILSVRC2012_val_00000002", "no label"), split="val"
+    )
     damage = partial(lambda root: change(root / solution, "n01440764 2", "n7 2"))
-    yield Fault("a class that is not listed", "imagenet", damage, ("ILSVRC2012_val_00000002", "n7"), split="val")
-    yield Fault("no path", "csv", lambda file: _add(file, ",cat,,,,,train,,"), ("list.csv", "line 5"))
+    yield Fault(
+        "a class that is not listed",
+        "imagenet",
+        damage,
+        ("ILSVRC2012_val_00000002", "n7"),
+        split="val",
+    )
+    yield Fault(
+        "no path", "csv", lambda file: _add(file, ",cat,,,,,train,,"), ("list.csv", "line 5")
+    )
     says = ("000005", "cannot be read")
     yield Fault("no annotation", "voc", lambda root: (root / VOC_XML).unlink(), says)
 
@@ -322,38 +402,138 @@ def _twice() -> Iterator[Fault]:
     """What is there twice, so that nobody knows which is meant."""
     again = {"id": 4, "file_name": "000000000009.jpg", "height": 20, "width": 30}
     for what, kind, damage, says in (
-        ("a picture's id", "coco", partial(told, edit=lambda told: told["images"].append(again)), "picture of id 4"),
-        ("a picture's id", "cub", lambda root: _add(root / "images.txt", "5 other.jpg"), "picture '5'"),
+        (
+            "a picture's id",
+            "coco",
+            partial(told, edit=lambda told: told["images"].append(again)),
+            "picture of id 4",
+        ),
+        (
+            "a picture's id",
+            "cub",
+            lambda root: _add(root / "images.txt", "5 other.jpg"),
+            "picture '5'",
+        ),
         ("a picture's box", "cub", lambda root: _add(root / BOXES, "5 1 2 3 4"), "picture '5'"),
-        ("a picture's id", "voc", lambda root: _add(root / "ImageSets/Main/train.txt", "000005"), "'000005' twice"),
-        ("a picture's label", "openimages", partial(_append, "class_labels.txt", "val/0bt_c3/bb.jpg,0"), "bb.jpg"),
-        ("a picture's id", "openimages", partial(_append, "image_ids.txt", "val/0bt_c3/bb.jpg"), "bb.jpg' twice"),
-        ("a class's id", "coco", partial(told, edit=lambda told: told["categories"].append({"id": 18})), "id 18"),
-        ("a class's id", "cub", lambda root: _add(root / "classes.txt", "2 Gull"), "class '2' twice"),
-        ("a class's id", "imagenet", lambda root: _add(root / "LOC_synset_mapping.txt", "n01440764 x"), "n01440764"),
-        ("a picture by its stem", "imagenet", lambda root: layouts.picture(root / TRAIN / "n01440764_18.png"), "_18"),
-        ("a picture by its stem", "voc", lambda root: layouts.picture(root / "JPEGImages/000005.png"), "000005"),
-        ("a file by its spelling", "csv", lambda file: _add(file, "x/../a.png,dog,,,,,train,,"), "x/../a.png"),
+        (
+            "a picture's id",
+            "voc",
+            lambda root: _add(root / "ImageSets/Main/train.txt", "000005"),
+            "'000005' twice",
+        ),
+        (
+            "a picture's label",
+            "openimages",
+            partial(_append, "class_labels.txt", "val/0bt_c3/bb.jpg,0"),
+            "bb.jpg",
+        ),
+        (
+            "a picture's id",
+            "openimages",
+            partial(_append, "image_ids.txt", "val/0bt_c3/bb.jpg"),
+            "bb.jpg' twice",
+        ),
+        (
+            "a class's id",
+            "coco",
+            partial(told, edit=lambda told: told["categories"].append({"id": 18})),
+            "id 18",
+        ),
+        (
+            "a class's id",
+            "cub",
+            lambda root: _add(root / "classes.txt", "2 Gull"),
+            "class '2' twice",
+        ),
+        (
+            "a class's id",
+            "imagenet",
+            lambda root: _add(root / "LOC_synset_mapping.txt", "n01440764 x"),
+            "n01440764",
+        ),
+        (
+            "a picture by its stem",
+            "imagenet",
+            lambda root: layouts.picture(root / TRAIN / "n01440764_18.png"),
+            "_18",
+        ),
+        (
+            "a picture by its stem",
+            "voc",
+            lambda root: layouts.picture(root / "JPEGImages/000005.png"),
+            "000005",
+        ),
+        (
+            "a file by its spelling",
+            "csv",
+            lambda file: _add(file, "x/../a.png,dog,,,,,train,,"),
+            "x/../a.png",
+        ),
         ("a file by its case", "csv", lambda file: _add(file, "A.PNG,dog,,,,,train,,"), "A.PNG"),
-        ("a file in two splits", "csv", lambda file: _add(file, f"{file.parent}/a.png,dog,,,,,val,,"), "in val too"),
-        ("a file by a link", "csv", lambda file: _linked(file.parent, "c.png", "a.png"), "in val too"),
-        ("a file in two splits", "voc", lambda root: _add(root / "ImageSets/Main/val.txt", "000005"), "in val too"),
-        ("a file in two splits", "folder", partial(_linked, name="val/dog/x.png", to="train/cat/train.png"), ""),
-        ("a file in two folders", "folder", partial(_linked, name="train/dog/x.png", to="train/cat/train.png"), ""),
-        ("a file in two splits", "openimages", partial(_append, "../train/image_ids.txt", "val/0bt_c3/bb.jpg"), ""),
-        ("a column", "csv", lambda file: change(file, "width,height", "width,height,label"), "one of them twice"),
+        (
+            "a file in two splits",
+            "csv",
+            lambda file: _add(file, f"{file.parent}/a.png,dog,,,,,val,,"),
+            "in val too",
+        ),
+        (
+            "a file by a link",
+            "csv",
+            lambda file: _linked(file.parent, "c.png", "a.png"),
+            "in val too",
+        ),
+        (
+            "a file in two splits",
+            "voc",
+            lambda root: _add(root / "ImageSets/Main/val.txt", "000005"),
+            "in val too",
+        ),
+        (
+            "a file in two splits",
+            "folder",
+            partial(_linked, name="val/dog/x.png", to="train/cat/train.png"),
+            "",
+        ),
+        (
+            "a file in two folders",
+            "folder",
+            partial(_linked, name="train/dog/x.png", to="train/cat/train.png"),
+            "",
+        ),
+        (
+            "a file in two splits",
+            "openimages",
+            partial(_append, "../train/image_ids.txt", "val/0bt_c3/bb.jpg"),
+            "",
+        ),
+        (
+            "a column",
+            "csv",
+            lambda file: change(file, "width,height", "width,height,label"),
+            "one of them twice",
+        ),
     ):
         split = "val" if "val/dog" in str(damage) else ""
         yield Fault(f"{what}, twice", kind, damage, (says,), listed=True, split=split)
-    other = partial(_append, "localization.txt", "val/0bt_c3/bb.jpg,val/0bt_c3/bb_m1.png,val/other.png")
+    other = partial(
+        _append, "localization.txt", "val/0bt_c3/bb.jpg,val/0bt_c3/bb_m1.png,val/other.png"
+    )
     says = (SOUND["openimages"].picture, "bb_m1.png")
     yield Fault("pixels to ignore, twice", "openimages", other, says)
     for name in (None, "", 7):
-        damage: Damage = partial(told, edit=lambda told, name=name: told["images"][1].update(file_name=name))
-        yield Fault(f"a file called {name!r}", "coco", damage, ("picture 4", "file_name"), listed=True)
+        damage: Damage = partial(
+            told, edit=lambda told, name=name: told["images"][1].update(file_name=name)
+        )
+        yield Fault(
+            f"a file called {name!r}", "coco", damage, ("picture 4", "file_name"), listed=True
+        )
     nothing = partial(told, edit=lambda told: told["images"][1].update(file_name="a\0/b\0.jpg"))
     yield Fault("a path that is none", "coco", nothing, (r"a\x00/b",))
-    yield _of("coco", "an annotation's id, twice", partial(told, edit=lambda told: told["annotations"][1].update(id=1)))
+    yield _of(
+        "coco",
+        "an annotation's id, twice",
+        partial(told, edit=lambda told: told["annotations"][1].update(id=1)),
+    )
 
 
 def _add(path: Path, line: str) -> None:
@@ -367,7 +547,9 @@ def _append(name: str, line: str, root: Path) -> None:
 def _without(name: str, picture: str, root: Path) -> None:
     """A list without the line of a picture."""
     path = root / name
-    layouts.text(path, *(line for line in path.read_text().splitlines() if not line.startswith(picture)))
+    layouts.text(
+        path, *(line for line in path.read_text().splitlines() if not line.startswith(picture))
+    )
 
 
 def _linked(root: Path, name: str, to: str) -> None:

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*has no picture of:seewhy.error
 
 
 def read(kind: str, root: Path, split: str, on_error: str) -> LabelledImages:
-    return find_data(f"{kind}:{root}", split=split or SOUND[kind].split, on_error=on_error).readable()  # type: ignore[arg-type]
+    return find_data(
+        f"{kind}:{root}", split=split or SOUND[kind].split, on_error=on_error
+    ).readable()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}: {fault.what}")
@@ -33,7 +35,11 @@ def test_each_fault_is_named(fault: Fault, tmp_path: Path) -> None:
             read(fault.kind, root, fault.split, "skip")
         return
     data = read(fault.kind, root, fault.split, "skip")
-    assert_names(fault, [f"{name}: {note}" for name, notes in data.notes.items() for note in notes], data.skipped)
+    assert_names(
+        fault,
+        [f"{name}: {note}" for name, notes in data.notes.items() for note in notes],
+        data.skipped,
+    )
     assert len({*data.names, *data.skipped}) == len(sound.names), "what is sound is read"
 
 

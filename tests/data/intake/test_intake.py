@@ -17,7 +17,9 @@ def mask_of(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return pixels
 
 
-def taken(annotation: Annotation, size: tuple[int, int], on_error: str = "raise") -> tuple[Truth, tuple[str, ...]]:
+def taken(
+    annotation: Annotation, size: tuple[int, int], on_error: str = "raise"
+) -> tuple[Truth, tuple[str, ...]]:
     intake = Intake(range(10), corners, on_error)  # type: ignore[arg-type]
     truth, notes = intake.truth("a", lambda: annotation, size)
     assert truth is not None
@@ -31,7 +33,10 @@ def test_overhang_of_rounding_is_no_mistake() -> None:
     truth, notes = taken(beyond, (20, 30), "skip")
     assert notes == ("object 1: box [0.0, 0.0, 31.1, 20.0] reaches beyond the picture of 30 x 20",)
     assert truth.boxes.tolist() == [[0, 0, 30, 20]]
-    with pytest.raises(InputError, match=r"annotation of 'a': object 1: .*31.1, .*; mend it, or pass on_error='skip'"):
+    with pytest.raises(
+        InputError,
+        match=r"annotation of 'a': object 1: .*31.1, .*; mend it, or pass on_error='skip'",
+    ):
         taken(beyond, (20, 30))
     truth, _ = taken(Annotation([]), (20, 30))
     assert not truth.region().any()
@@ -40,7 +45,9 @@ def test_overhang_of_rounding_is_no_mistake() -> None:
 def test_a_crowd_may_be_written_as_text() -> None:
     for said, boxes in (("0", 1), (0, 1), (None, 1), ("1", 0), (1, 0), (True, 0)):
         mask = partial(mask_of, np.ones((20, 30), bool))
-        truth, _ = taken(Annotation([MarkedObject("object 1", 3, [1, 2, 9, 8], mask, crowd=said)]), (20, 30))
+        truth, _ = taken(
+            Annotation([MarkedObject("object 1", 3, [1, 2, 9, 8], mask, crowd=said)]), (20, 30)
+        )
         assert len(truth.boxes) == boxes
 
 
@@ -50,7 +57,9 @@ def test_shares_of_the_sides_are_no_pixels() -> None:
         with pytest.raises(InputError, match=said):
             taken(Annotation([MarkedObject("object 1", 3, box)]), (20, 30))
     for box in ([0, 0, 1, 1], [0.5, 0.5, 1.5, 2]):
-        assert taken(Annotation([MarkedObject("object 1", 3, box)]), (20, 30))[0].boxes.tolist() == [box]
+        assert taken(Annotation([MarkedObject("object 1", 3, box)]), (20, 30))[
+            0
+        ].boxes.tolist() == [box]
 
 
 def test_what_belongs_to_a_box_goes_with_it() -> None:
@@ -59,9 +68,13 @@ def test_what_belongs_to_a_box_goes_with_it() -> None:
         pixels[i, i, i] = True
     objects = [
         MarkedObject(f"object {i}", 7 + i, box, partial(mask_of, pixels[i]), difficult)
-        for i, (box, difficult) in enumerate((([0, 0, 1, 1], "0"), ([2, 2, 2, 2], None), ([2, 2, 3, 3], True)))
+        for i, (box, difficult) in enumerate(
+            (([0, 0, 1, 1], "0"), ([2, 2, 2, 2], None), ([2, 2, 3, 3], True))
+        )
     ]
-    truth, notes = taken(Annotation(objects, ignore=partial(mask_of, pixels[0] | pixels[1])), (4, 5), "skip")
+    truth, notes = taken(
+        Annotation(objects, ignore=partial(mask_of, pixels[0] | pixels[1])), (4, 5), "skip"
+    )
     assert truth.labels.tolist() == [7, 9]
     assert np.array_equal(truth.masks, pixels[[0, 2]])  # type: ignore[arg-type]
     assert truth.difficult.tolist() == [False, True]  # type: ignore[union-attr]
@@ -75,7 +88,9 @@ def test_masks_of_another_size() -> None:
     pixels = np.zeros((40, 60), bool)
     pixels[10:20, 30:60] = True
     one = Annotation([MarkedObject("object 1", 1, [15, 5, 30, 10], partial(mask_of, pixels))])
-    with pytest.raises(InputError, match="object 1: its mask has 60 x 40 pixels, the photo 30 x 20"):
+    with pytest.raises(
+        InputError, match="object 1: its mask has 60 x 40 pixels, the photo 30 x 20"
+    ):
         taken(one, (20, 30))
     scaled = Annotation(one.objects, scaled=True)
     assert taken(scaled, (20, 30))[0].masks.nonzero()[:, 1:].amin(0).tolist() == [5, 15]  # type: ignore[union-attr]
@@ -114,11 +129,28 @@ def test_the_size_that_is_stated(stated: tuple[object, object], said: str | None
 
 def test_classes_by_their_ids() -> None:
     intake = Intake(["7", "08", "cat", 2.0], extent, "skip")
-    shown = [MarkedObject(str(said), said, [0, 0, 1, 1]) for said in (7, "7", "2", 2, "cat", "08", 8, None, True, [7])]
-    assert [intake.shown("a", [one]) for one in shown] == [(0,), (0,), (3,), (3,), (2,), (1,), (), (), (), ()]
+    shown = [
+        MarkedObject(str(said), said, [0, 0, 1, 1])
+        for said in (7, "7", "2", 2, "cat", "08", 8, None, True, [7])
+    ]
+    assert [intake.shown("a", [one]) for one in shown] == [
+        (0,),
+        (0,),
+        (3,),
+        (3,),
+        (2,),
+        (1,),
+        (),
+        (),
+        (),
+        (),
+    ]
     with pytest.raises(InputError, match="class of id 7 is listed twice"):
         Intake(["7", 7], extent, "raise")
-    with pytest.raises(InputError, match=r"annotation of 'a': 8: its class 8 is not listed; mend it, or pass on_error"):
+    with pytest.raises(
+        InputError,
+        match=r"annotation of 'a': 8: its class 8 is not listed; mend it, or pass on_error",
+    ):
         Intake(["7"], extent, "raise").shown("a", shown[6:7])
 
 
@@ -126,8 +158,16 @@ def test_whatever_a_mask_raises_is_a_fault_of_its_object() -> None:
     def torn(size: tuple[int, int]) -> np.ndarray:
         raise ZeroDivisionError("of\nsome decoder")
 
-    objects = [MarkedObject("object 1", 1, [0, 0, 1, 1], torn), MarkedObject("object 2", 2, [0, 0, 1, 1])]
-    with pytest.raises(InputError, match="annotation of 'a': object 1: ZeroDivisionError: of some decoder; mend"):
+    objects = [
+        MarkedObject("object 1", 1, [0, 0, 1, 1], torn),
+        MarkedObject("object 2", 2, [0, 0, 1, 1]),
+    ]
+    with pytest.raises(
+        InputError, match="annotation of 'a': object 1: ZeroDivisionError: of some decoder; mend"
+    ):
         taken(Annotation(objects), (4, 5))
     truth, notes = taken(Annotation(objects), (4, 5), "skip")
-    assert (truth.labels.tolist(), notes) == ([2], ("object 1: ZeroDivisionError: of some decoder",))
+    assert (truth.labels.tolist(), notes) == (
+        [2],
+        ("object 1: ZeroDivisionError: of some decoder",),
+    )

@@ -31,7 +31,14 @@ def files(folder: Path, *names: str) -> list[Path]:
 
 
 def test_ids() -> None:
-    assert [as_id(said, "picture") for said in (7, "7", 7.0, "07", "a", "-7")] == [7, 7, 7, "07", "a", "-7"]
+    assert [as_id(said, "picture") for said in (7, "7", 7.0, "07", "a", "-7")] == [
+        7,
+        7,
+        7,
+        "07",
+        "a",
+        "-7",
+    ]
     for said in (None, True, 7.5, float("nan"), "", [7], {}):
         with pytest.raises(InputError, match="is no id of a picture; give a number or a text"):
             as_id(said, "picture")
@@ -61,9 +68,13 @@ def test_one_file_in_other_words(tmp_path: Path, spelled: str) -> None:
     (tmp_path / "p/link.png").symlink_to("a.png")
     (tmp_path / "q").symlink_to("p")
     other = Path(f"{tmp_path}/p/{spelled}")
-    with pytest.raises(InputError, match=r"some lists '.*' twice, also as 'a.png'; leave one of the two out"):
+    with pytest.raises(
+        InputError, match=r"some lists '.*' twice, also as 'a.png'; leave one of the two out"
+    ):
         refuse_shared_files("some", [*listed(a, b), Picture(spelled, other, (0,))], {})
-    with pytest.raises(InputError, match=r"some has 'a.png', which is in val too, as '.*': what is held back"):
+    with pytest.raises(
+        InputError, match=r"some has 'a.png', which is in val too, as '.*': what is held back"
+    ):
         refuse_shared_files("some", listed(a, b), elsewhere([a, other], ["train", "val"], "train"))
     refuse_shared_files("some", listed(b), elsewhere([a, other], ["train", "val"], "train"))
 
@@ -81,7 +92,9 @@ def test_files_that_are_not_there_are_told_apart_by_their_paths(tmp_path: Path) 
         refuse_shared_files("some", listed(tmp_path / "p/a.png", tmp_path / "p/a.png"), {})
 
 
-def test_splits_in_folders_of_their_own_are_listed_only_where_links_lead_out(tmp_path: Path) -> None:
+def test_splits_in_folders_of_their_own_are_listed_only_where_links_lead_out(
+    tmp_path: Path,
+) -> None:
     train, val = files(tmp_path / "store/train", "a.png"), files(tmp_path / "val", "b.png")
     (tmp_path / "train").symlink_to("store/train")
     asked: list[str] = []

@@ -58,14 +58,20 @@ def rendered(masks: Masks) -> Tensor:
 
 def patches(n: int, size: tuple[int, int], seed: int = 0) -> PatchMasks:
     generator = torch.Generator().manual_seed(seed)
-    corners = torch.stack([torch.randint(0, edge, (n,), generator=generator) for edge in (size[1], size[0])], 1)
-    return PatchMasks(torch.cat([corners, corners + torch.randint(1, 9, (n, 2), generator=generator)], 1), size)
+    corners = torch.stack(
+        [torch.randint(0, edge, (n,), generator=generator) for edge in (size[1], size[0])], 1
+    )
+    return PatchMasks(
+        torch.cat([corners, corners + torch.randint(1, 9, (n, 2), generator=generator)], 1), size
+    )
 
 
 def grids(n: int, size: tuple[int, int], cells: int = 4) -> GridMasks:
     generator = torch.Generator().manual_seed(n)
     shifts = [torch.randint(0, -(-edge // cells), (n,), generator=generator) for edge in size]
-    return GridMasks(torch.rand(n, cells, cells, generator=generator) < 0.5, torch.stack(shifts, 1), size)
+    return GridMasks(
+        torch.rand(n, cells, cells, generator=generator) < 0.5, torch.stack(shifts, 1), size
+    )
 
 
 def collected(chunks: Any, n: int, targets: int = 1) -> list[Tensor]:
@@ -77,20 +83,27 @@ def collected(chunks: Any, n: int, targets: int = 1) -> list[Tensor]:
         assert len(chunk.masks) == len(chunk.scores)
         assert chunk.scores.dtype == torch.float64
         found[chunk.image].append(chunk)
-    return [torch.cat([torch.zeros(0, targets).double(), *(chunk.scores for chunk in one)]) for one in found]
+    return [
+        torch.cat([torch.zeros(0, targets).double(), *(chunk.scores for chunk in one)])
+        for one in found
+    ]
 
 
 # --- masks ---
 
 
-@pytest.mark.parametrize(("size", "cells"), [((224, 224), 7), ((32, 48), 7), ((3, 5), 7), ((17, 23), 3), ((8, 8), 1)])
+@pytest.mark.parametrize(
+    ("size", "cells"), [((224, 224), 7), ((32, 48), 7), ((3, 5), 7), ((17, 23), 3), ((8, 8), 1)]
+)
 def test_grid_masks_are_those_of_the_authors(size: tuple[int, int], cells: int) -> None:
     masks = grids(6, size, cells)
     pitch = [-(-edge // cells) for edge in size]
     for i, found in enumerate(rendered(masks).numpy()):
         y, x = masks.shifts[i].tolist()
         whole = [(cells + 1) * edge for edge in pitch]
-        up = resize(masks.cells[i].double().numpy(), whole, order=1, mode="reflect", anti_aliasing=False)
+        up = resize(
+            masks.cells[i].double().numpy(), whole, order=1, mode="reflect", anti_aliasing=False
+        )
         np.testing.assert_allclose(found, up[y : y + size[0], x : x + size[1]], atol=2e-7)
 
 
@@ -100,7 +113,9 @@ def test_a_mask_is_the_same_in_every_chunk() -> None:
         grids(9, (5, 7)),
         SuperpixelMasks(torch.rand(9, 6, generator=torch.Generator().manual_seed(0)), labels),
         patches(9, (5, 7)),
-        FieldMasks(torch.rand(9, 2, 3, generator=torch.Generator().manual_seed(0)), (5, 7), normalize=True),
+        FieldMasks(
+            torch.rand(9, 2, 3, generator=torch.Generator().manual_seed(0)), (5, 7), normalize=True
+        ),
         StepMasks(torch.arange(35).flip(0).view(5, 7), range(0, 36, 4)),
     ]
     for source in sources:
@@ -110,7 +125,9 @@ def test_a_mask_is_the_same_in_every_chunk() -> None:
         assert whole.min() >= 0
         assert whole.max() <= 1 + 1e-6
         for start, stop in itertools.pairwise((0, 1, 4, 9)):
-            torch.testing.assert_close(source.render(start, stop, CPU), whole[start:stop], rtol=0, atol=1e-7)
+            torch.testing.assert_close(
+                source.render(start, stop, CPU), whole[start:stop], rtol=0, atol=1e-7
+            )
 
 
 def test_superpixel_patch_and_step_masks_pixel_by_pixel() -> None:
@@ -118,8 +135,13 @@ def test_superpixel_patch_and_step_masks_pixel_by_pixel() -> None:
     coefficients = torch.tensor([[1, 0, 1], [0, 1, 1]], dtype=torch.bool)
     boxes = torch.tensor([[1, 0, 3, 1], [-2, 1, 1, 9]])
     ranks = torch.tensor([[5, 0, 3], [1, 4, 2]])
-    superpixels, patch = rendered(SuperpixelMasks(coefficients, labels)), rendered(PatchMasks(boxes, (2, 3)))
-    going, coming = (rendered(StepMasks(ranks, [0, 2, 6], inserting=inserting)) for inserting in (False, True))
+    superpixels, patch = (
+        rendered(SuperpixelMasks(coefficients, labels)),
+        rendered(PatchMasks(boxes, (2, 3))),
+    )
+    going, coming = (
+        rendered(StepMasks(ranks, [0, 2, 6], inserting=inserting)) for inserting in (False, True)
+    )
     for y, x in itertools.product(range(2), range(3)):
         for i in range(2):
             x0, y0, x1, y1 = boxes[i].tolist()
@@ -153,7 +175,9 @@ def test_blur_is_that_of_the_authors_of_rise() -> None:
     kernel = torch.zeros(3, 3, 11, 11)
     for channel in range(3):
         kernel[channel, channel] = torch.tensor(gaussian_filter(point, 5))
-    torch.testing.assert_close(Blur().picture(x), F.conv2d(x[None], kernel, padding=5)[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        Blur().picture(x), F.conv2d(x[None], kernel, padding=5)[0], rtol=1e-5, atol=1e-6
+    )
     assert Blur(3, 1.0).picture(torch.rand(32, 3, 5)).shape == (32, 3, 5)
     with pytest.raises(InputError, match="odd kernel"):
         Blur(kernel=4)
@@ -163,7 +187,11 @@ def test_baselines_in_their_own_words() -> None:
     x = pictures(1, (6, 8), channels=5)[0]
     labels = torch.arange(48).view(6, 8) % 7
     assert not Zeros().picture(x).any()
-    mean, pieces, noise = MeanColour().picture(x), SuperpixelMean(labels).picture(x), Noise(3).picture(x)
+    mean, pieces, noise = (
+        MeanColour().picture(x),
+        SuperpixelMean(labels).picture(x),
+        Noise(3).picture(x),
+    )
     for channel, (y, k) in itertools.product(range(5), itertools.product(range(6), range(8))):
         assert float(mean[channel, y, k]) == pytest.approx(float(x[channel].mean()), abs=1e-6)
         own = x[channel][labels == labels[y, k]].mean()
@@ -205,12 +233,20 @@ def test_baselines_by_name() -> None:
 
 
 def one_by_one(
-    net: nn.Module, x: Tensor, masks: list[Masks], target: int | list[int], baselines: list[Any] | None = None
+    net: nn.Module,
+    x: Tensor,
+    masks: list[Masks],
+    target: int | list[int],
+    baselines: list[Any] | None = None,
 ) -> list[Tensor]:
     """Every picture masked in float64 and run by itself."""
     found = []
     for i, (image, source) in enumerate(zip(x, masks, strict=True)):
-        hidden = [torch.zeros_like(image)] if baselines is None else [b.picture(image) for b in baselines]
+        hidden = (
+            [torch.zeros_like(image)]
+            if baselines is None
+            else [b.picture(image) for b in baselines]
+        )
         index = target[i] if isinstance(target, list) else target
         scores = []
         for mask in rendered(source).double():
@@ -223,13 +259,17 @@ def one_by_one(
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
-def test_scores_are_those_of_single_pictures(batch_size: int, memory_format: Any, device: torch.device) -> None:
+def test_scores_are_those_of_single_pictures(
+    batch_size: int, memory_format: Any, device: torch.device
+) -> None:
     net, x = randomised(TinyCNN()).to(device), pictures(3, (12, 18))
     masks: list[Masks] = [grids(11, (12, 18)), patches(0, (12, 18)), patches(9, (12, 18))]
     before = ModelState(net)
     running = Running(batch_size=batch_size, memory_format=memory_format)
     with torch.inference_mode():
-        chunks = list(masked_scores(net, x, masks, [Logit((1, 0, 4))], baseline=Zeros(), running=running))
+        chunks = list(
+            masked_scores(net, x, masks, [Logit((1, 0, 4))], baseline=Zeros(), running=running)
+        )
     before.assert_unchanged()
     expected = one_by_one(net.cpu(), x, masks, [1, 0, 4])
     for found, scores in zip(collected(chunks, 3), expected, strict=True):
@@ -244,16 +284,22 @@ def test_several_images_share_a_batch() -> None:
     seen = []
     net = Called(lambda x: seen.append(len(x)) or x.mean((2, 3)))
     sources = [patches(n, (8, 8)) for n in (5, 1, 10, 3)]
-    found = collected(masked_scores(net, pictures(4, 8), sources, [Logit(0)], baseline=Zeros(), running=PLAIN), 4)
+    found = collected(
+        masked_scores(net, pictures(4, 8), sources, [Logit(0)], baseline=Zeros(), running=PLAIN), 4
+    )
     assert [len(scores) for scores in found] == [5, 1, 10, 3]
-    assert seen == [16] * 4 + [3] * 4  # three more of each size, to see whether they depend on each other
+    assert (
+        seen == [16] * 4 + [3] * 4
+    )  # three more of each size, to see whether they depend on each other
 
 
 def test_several_baselines_are_averaged_and_images_may_have_their_own() -> None:
     net, x = randomised(TinyCNN()), pictures(2, 12)
     masks: list[Masks] = [patches(6, (12, 12), seed) for seed in (0, 1)]
     pair = (Zeros(), Blur(3, 1.0), MeanColour())
-    found = collected(masked_scores(net, x, masks, [Logit(2)], baseline=Several(pair), running=PLAIN), 2)
+    found = collected(
+        masked_scores(net, x, masks, [Logit(2)], baseline=Several(pair), running=PLAIN), 2
+    )
     for one, expected in zip(found, one_by_one(net, x, masks, 2, list(pair)), strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)
     own = [Picture(image.flip(2)) for image in x]
@@ -276,15 +322,30 @@ def test_targets_see_each_row_as_its_own_image() -> None:
     def by_closure(output: Tensor) -> Tensor:
         return output.gather(1, chosen[:, None])[:, 0]
 
-    scores: list[Any] = [by_closure, Logit((2, 0, 1)), Margin((2, 0, 1), 3), Probability(4), lambda out: out[:, 1]]
+    scores: list[Any] = [
+        by_closure,
+        Logit((2, 0, 1)),
+        Margin((2, 0, 1), 3),
+        Probability(4),
+        lambda out: out[:, 1],
+    ]
     scores += [EmbeddingSimilarity(reference), EmbeddingSimilarity(reference[0])]
-    found = collected(masked_scores(net, x, masks, scores, baseline=Zeros(), running=PLAIN), 3, len(scores))
+    found = collected(
+        masked_scores(net, x, masks, scores, baseline=Zeros(), running=PLAIN), 3, len(scores)
+    )
     for i, source in enumerate(masks):
         with torch.no_grad():
             out = net(rendered(source)[:, None] * x[i])
         k = int(chosen[i])
         near = [torch.cosine_similarity(out, reference[j].expand_as(out)) for j in (i, 0)]
-        columns = [out[:, k], out[:, k], out[:, k] - out[:, 3], out.softmax(1)[:, 4], out[:, 1], *near]
+        columns = [
+            out[:, k],
+            out[:, k],
+            out[:, k] - out[:, 3],
+            out.softmax(1)[:, 4],
+            out[:, 1],
+            *near,
+        ]
         torch.testing.assert_close(found[i], torch.stack(columns, 1).double(), rtol=1e-5, atol=1e-5)
 
 
@@ -295,7 +356,11 @@ def test_outputs_packed_in_anything() -> None:
 
     def detector(x: Tensor) -> dict[str, Tensor]:
         means = torch.stack([x[:, :, :4, :4].mean((1, 2, 3)), x[:, :, 4:, 4:].mean((1, 2, 3))], 1)
-        return {"boxes": boxes.expand(len(x), -1, -1), "scores": means[..., None], "scale": torch.tensor(2.0)}
+        return {
+            "boxes": boxes.expand(len(x), -1, -1),
+            "scores": means[..., None],
+            "scale": torch.tensor(2.0),
+        }
 
     ways: list[tuple[Callable[..., Any], Any]] = [
         (detector, DetectionBox((0, 0, 4, 4), 0)),
@@ -351,21 +416,31 @@ def test_what_has_no_row_for_each_image_goes_in_as_it_is() -> None:
         call = Call(Keyword(), kwargs={"scale": scale})
         chunks = masked_scores(call, x, masks, [Logit(0)], baseline=Zeros())
         expected = 2 * (rendered(masks[0]) * x[0, 0]).mean((1, 2))
-        torch.testing.assert_close(collected(chunks, 1)[0][:, 0], expected.double(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            collected(chunks, 1)[0][:, 0], expected.double(), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_models_of_other_precision(dtype: torch.dtype) -> None:
     net, x, masks = randomised(TinyCNN()).to(dtype), pictures(1, 12), [patches(8, (12, 12))]
-    found = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1)[0]
+    found = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1)[
+        0
+    ]
     expected = one_by_one(randomised(TinyCNN()), x, masks, 1)[0]
     torch.testing.assert_close(found, expected.double(), rtol=0.05, atol=0.05)
 
 
 def test_any_callable_is_a_model() -> None:
     x, masks = pictures(2, 8), [patches(6, (8, 8)), patches(2, (8, 8))]
-    expected = [(rendered(source) * image[1]).mean((1, 2)) for source, image in zip(masks, x, strict=True)]
-    for function in (lambda x: x.numpy().mean((2, 3)), lambda x: x.mean((2, 3)).tolist(), lambda x: x.mean((2, 3))):
+    expected = [
+        (rendered(source) * image[1]).mean((1, 2)) for source, image in zip(masks, x, strict=True)
+    ]
+    for function in (
+        lambda x: x.numpy().mean((2, 3)),
+        lambda x: x.mean((2, 3)).tolist(),
+        lambda x: x.mean((2, 3)),
+    ):
         found = collected(masked_scores(function, x, masks, [Logit(1)], baseline=Zeros()), 2)
         for scores, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(scores[:, 0], wanted.double(), rtol=1e-5, atol=1e-6)
@@ -373,9 +448,17 @@ def test_any_callable_is_a_model() -> None:
 
 def test_progress() -> None:
     seen: list[tuple[int, int]] = []
-    running = Running(batch_size=4, memory_format="contiguous", progress=lambda done, all_: seen.append((done, all_)))
+    running = Running(
+        batch_size=4,
+        memory_format="contiguous",
+        progress=lambda done, all_: seen.append((done, all_)),
+    )
     sources = [patches(5, (8, 8)), patches(4, (8, 8))]
-    list(masked_scores(Keyless(), pictures(2, 8), sources, [Logit(0)], baseline=Zeros(), running=running))
+    list(
+        masked_scores(
+            Keyless(), pictures(2, 8), sources, [Logit(0)], baseline=Zeros(), running=running
+        )
+    )
     assert seen == [(4, 9), (8, 9), (9, 9)]
 
     def interrupt(done: int, _: int) -> None:
@@ -383,7 +466,11 @@ def test_progress() -> None:
 
     running = Running(batch_size=4, progress=interrupt)
     with pytest.raises(KeyboardInterrupt):
-        list(masked_scores(Keyless(), pictures(2, 8), sources, [Logit(0)], baseline=Zeros(), running=running))
+        list(
+            masked_scores(
+                Keyless(), pictures(2, 8), sources, [Logit(0)], baseline=Zeros(), running=running
+            )
+        )
 
 
 class Keyless(nn.Module):
@@ -416,17 +503,31 @@ def fail(_: Tensor) -> Tensor:
     [
         (fail, "the server went away; look at"),
         (lambda means: means * float("nan"), "a score is not finite"),
-        (lambda means: means[:-1], r"a target gave \(3,\), not one score for each of 4 pictures: \(4,\)"),
+        (
+            lambda means: means[:-1],
+            r"a target gave \(3,\), not one score for each of 4 pictures: \(4,\)",
+        ),
     ],
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_scorer_that_fails_amid_the_masks(then: Callable[[Tensor], Tensor], said: str, precision: Any) -> None:
+def test_a_scorer_that_fails_amid_the_masks(
+    then: Callable[[Tensor], Tensor], said: str, precision: Any
+) -> None:
     running = Running(batch_size=4, memory_format="contiguous", precision=precision)
-    net, found = Failing(5, then), []  # two batches, and three that tell whether pictures depend on each other
+    net, found = (
+        Failing(5, then),
+        [],
+    )  # two batches, and three that tell whether pictures depend on each other
     before = ModelState(net)
-    with pytest.raises(ScorerError, match=rf"scoring stopped after 8 of 12 masked pictures: .*{said}") as caught:  # noqa: PT012
+    stopped = rf"scoring stopped after 8 of 12 masked pictures: .*{said}"
+    with pytest.raises(ScorerError, match=stopped) as caught:  # noqa: PT012
         for chunk in masked_scores(
-            net, pictures(2, 8), [patches(6, (8, 8))] * 2, [Logit(0)], baseline=Zeros(), running=running
+            net,
+            pictures(2, 8),
+            [patches(6, (8, 8))] * 2,
+            [Logit(0)],
+            baseline=Zeros(),
+            running=running,
         ):
             found.append((chunk.image, chunk.start, chunk.stop))
     assert found == [(0, 0, 4), (0, 4, 6), (1, 0, 2)]
@@ -442,11 +543,16 @@ def test_what_does_not_fit_says_so_at_once() -> None:
         list(masked_scores(net, x[:, :2], [patches(3, (8, 8))], [Logit(0)], baseline=Zeros()))
     with pytest.raises(InputError, match="masks has 2 sources for 1 images"):
         masked_scores(net, x, [patches(3, (8, 8))] * 2, [Logit(0)], baseline=Zeros())
-    with pytest.raises(InputError, match=r"masks\[0\] renders \(1, 8, 9\) for one mask, the image needs \(1, 8, 8\)"):
+    with pytest.raises(
+        InputError,
+        match=r"masks\[0\] renders \(1, 8, 9\) for one mask, the image needs \(1, 8, 8\)",
+    ):
         masked_scores(net, x, [patches(3, (8, 9))], [Logit(0)], baseline=Zeros())
     with pytest.raises(InputError, match="x has shape"):
         masked_scores(net, x[0], [patches(3, (8, 8))], [Logit(0)], baseline=Zeros())
-    with pytest.raises(InputError, match="precision='float16' is not known; use 'auto', 'float32', 'bfloat16'"):
+    with pytest.raises(
+        InputError, match="precision='float16' is not known; use 'auto', 'float32', 'bfloat16'"
+    ):
         Running(precision="float16")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="batch_size=0 is too small"):
         Running(batch_size=0)
@@ -462,14 +568,25 @@ def test_a_batch_that_does_not_fit_on_the_device_is_halved() -> None:
         return x.mean((2, 3))
 
     x, masks = pictures(2, 8), [patches(20, (8, 8), 1), patches(15, (8, 8), 2)]
-    found = collected(masked_scores(Called(model), x, masks, [Logit(0)], baseline=Zeros(), running=PLAIN), 2)
+    found = collected(
+        masked_scores(Called(model), x, masks, [Logit(0)], baseline=Zeros(), running=PLAIN), 2
+    )
     for i in range(2):
         expected = (rendered(masks[i]) * x[i, 0]).mean((1, 2))
         torch.testing.assert_close(found[i][:, 0], expected.double(), rtol=1e-5, atol=1e-6)
     assert sizes[:3] == [16, 8, 4]
     assert max(sizes[3:]) <= 5
     with pytest.raises(ScorerError, match="out of memory"):
-        list(masked_scores(Called(fail_for_want_of_memory), x, masks, [Logit(0)], baseline=Zeros(), running=PLAIN))
+        list(
+            masked_scores(
+                Called(fail_for_want_of_memory),
+                x,
+                masks,
+                [Logit(0)],
+                baseline=Zeros(),
+                running=PLAIN,
+            )
+        )
 
 
 def fail_for_want_of_memory(_: Tensor) -> Tensor:
@@ -479,7 +596,9 @@ def fail_for_want_of_memory(_: Tensor) -> Tensor:
 # --- what is found by measuring ---
 
 
-def clocked(cost: Callable[[Running, int], float], monkeypatch: pytest.MonkeyPatch) -> Callable[[Running, int], Tensor]:
+def clocked(
+    cost: Callable[[Running, int], float], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Running, int], Tensor]:
     """A measurement on a clock of its own; scores are the same in every way of running."""
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
@@ -494,24 +613,36 @@ def clocked(cost: Callable[[Running, int], float], monkeypatch: pytest.MonkeyPat
 
 def settled(measure: Any, running: Running | None = None, total: int = 4000) -> Running:
     return tuning.settled(
-        running or Running(), measure, call=Call(nn.Identity()), picture=torch.zeros(3, 8, 8), total=total
+        running or Running(),
+        measure,
+        call=Call(nn.Identity()),
+        picture=torch.zeros(3, 8, 8),
+        total=total,
     )
 
 
 def test_the_batch_grows_while_a_picture_gets_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     def cost(way: Running, count: int) -> float:
-        return 8 + count + (5 if count > 32 else 0)  # a start-up of 8; above 32 something no longer fits
+        return (
+            8 + count + (5 if count > 32 else 0)
+        )  # a start-up of 8; above 32 something no longer fits
 
     found = settled(clocked(cost, monkeypatch))
     assert found == Running(batch_size=32, memory_format="contiguous")
-    assert settled(clocked(lambda way, count: count, monkeypatch)).batch_size == 4  # nothing to gain
+    assert (
+        settled(clocked(lambda way, count: count, monkeypatch)).batch_size == 4
+    )  # nothing to gain
     assert settled(clocked(cost, monkeypatch), Running(batch_size=5)).batch_size == 5
 
 
-def test_formats_and_precisions_are_taken_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_and_precisions_are_taken_where_they_are_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def cost(way: Running, count: int) -> float:
         return (
-            count * (0.7 if way.memory_format == "channels_last" else 1) * (0.5 if way.precision == "bfloat16" else 1)
+            count
+            * (0.7 if way.memory_format == "channels_last" else 1)
+            * (0.5 if way.precision == "bfloat16" else 1)
         )
 
     assert settled(clocked(cost, monkeypatch)).memory_format == "channels_last"
@@ -536,12 +667,18 @@ def test_what_was_found_is_kept_for_the_model() -> None:
     assert first.batch_size is not None
     assert "auto" not in (first.precision, first.memory_format)
     assert settle(net, x, masks, [Logit(0)], **how) == first
-    runs = [collected(masked_scores(net, x, masks, [Logit(0)], baseline=Zeros()), 1)[0] for _ in range(2)]
+    runs = [
+        collected(masked_scores(net, x, masks, [Logit(0)], baseline=Zeros()), 1)[0]
+        for _ in range(2)
+    ]
     assert torch.equal(*runs)
 
 
 def test_live_memory_of_a_known_network() -> None:
-    net, x = nn.Sequential(nn.Flatten(), nn.Linear(48, 100), nn.ReLU(), nn.Linear(100, 10)), torch.zeros(2, 3, 4, 4)
+    net, x = (
+        nn.Sequential(nn.Flatten(), nn.Linear(48, 100), nn.ReLU(), nn.Linear(100, 10)),
+        torch.zeros(2, 3, 4, 4),
+    )
     with torch.no_grad(), tuning.LiveMemory() as live:
         net(x)
     assert live.peak == 4 * 2 * (100 + 100)  # the linear map's result and the rectifier's
@@ -557,7 +694,11 @@ def test_the_batch_stays_within_the_memory() -> None:
     sizes: list[int] = []
     net = Called(lambda x: sizes.append(len(x)) or x.mean((2, 3)))
     each = x.nbytes
-    list(masked_scores(net, x, masks, [Logit(0)], baseline=Zeros(), running=Running(memory=20 * each)))
+    list(
+        masked_scores(
+            net, x, masks, [Logit(0)], baseline=Zeros(), running=Running(memory=20 * each)
+        )
+    )
     assert 1 <= max(sizes) <= 20
     list(masked_scores(net, x, masks, [Logit(0)], baseline=Zeros(), running=Running(memory=1)))
     assert sizes[-1] == 1
@@ -577,7 +718,9 @@ def test_bfloat16_runs_the_model_under_autocast() -> None:
     net.fc.register_forward_hook(lambda module, args, value: seen.append(value.dtype))
     before = ModelState(net)
     running = Running(batch_size=8, precision="bfloat16", memory_format="contiguous")
-    found = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running), 1)[0]
+    found = collected(
+        masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running), 1
+    )[0]
     before.assert_unchanged()
     assert seen == [torch.bfloat16] * 4  # three more, to see whether pictures depend on each other
     torch.testing.assert_close(found, one_by_one(net, x, masks, 1)[0], rtol=0.05, atol=0.05)
@@ -595,11 +738,17 @@ def test_bfloat16_casts_the_weights_once_for_many_batches(monkeypatch: pytest.Mo
 
 def test_the_callers_autocast_changes_nothing() -> None:
     net, x, masks = randomised(TinyCNN()), pictures(1, 12), [grids(16, (12, 12))]
-    plain = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1)[0]
+    plain = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1)[
+        0
+    ]
     with torch.autocast("cpu", torch.bfloat16):
-        found = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Blur(3, 1.0), running=PLAIN), 1)[0]
+        found = collected(
+            masked_scores(net, x, masks, [Logit(1)], baseline=Blur(3, 1.0), running=PLAIN), 1
+        )[0]
         assert torch.is_autocast_enabled("cpu")
-        same = collected(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1)[0]
+        same = collected(
+            masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=PLAIN), 1
+        )[0]
     assert torch.equal(same, plain)
     assert not torch.equal(found, plain)
 

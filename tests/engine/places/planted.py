@@ -48,7 +48,9 @@ class Planted(nn.Module):
             tokens = self.patches(nn.functional.unfold(x, 4, stride=4).mT)
         ends = (end.expand(len(x), -1, -1) for end in (self.first, self.last))
         tokens = torch.cat([next(ends), tokens[:, self.order], next(ends)], 1)
-        seen = self.at(tokens.permute(self.dims) * 1.0).permute(self.dims)  # each of these orders is its own inverse
+        seen = self.at(tokens.permute(self.dims) * 1.0).permute(
+            self.dims
+        )  # each of these orders is its own inverse
         return self.head(self.block(seen).mean(1))
 
     def truth(self, seen: Tensor) -> Tensor:
@@ -60,7 +62,9 @@ class Planted(nn.Module):
 class Channels(nn.Module):
     """Convolutions whose pictures `at` gives with these dimensions, of (N, C, h, w)."""
 
-    def __init__(self, channels: int, dims: tuple[int, ...] = (0, 1, 2, 3), stride: int | Grid = 4) -> None:
+    def __init__(
+        self, channels: int, dims: tuple[int, ...] = (0, 1, 2, 3), stride: int | Grid = 4
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, channels, stride, stride), nn.ReLU())
         self.dims, self.at = dims, nn.Identity()

@@ -20,7 +20,10 @@ def heard(grid: Grid, cells: list[int | None], *, mixing: float = 0.0, coarse: i
     padded = torch.nn.functional.pad(masks, (0, -grid[1] % coarse, 0, -grid[0] % coarse))
     blocks = torch.nn.functional.avg_pool2d(padded, coarse).flatten(1) * coarse**2  # (P, cells)
     everything = masks.mean((1, 2))
-    own = [blocks[:, cell] if cell is not None else torch.zeros(len(masks), dtype=torch.float64) for cell in cells]
+    own = [
+        blocks[:, cell] if cell is not None else torch.zeros(len(masks), dtype=torch.float64)
+        for cell in cells
+    ]
     return torch.stack(own, 1) + mixing * everything[:, None]
 
 
@@ -48,7 +51,9 @@ def test_tokens_in_any_order(grid: Grid, before: int) -> None:
     assert found.order == tuple(at[cell] for cell in range(len(order)))
 
 
-@pytest.mark.parametrize(("grid", "coarse"), [((14, 14), 2), ((56, 56), 4), ((7, 9), 2), ((28, 20), 4)])
+@pytest.mark.parametrize(
+    ("grid", "coarse"), [((14, 14), 2), ((56, 56), 4), ((7, 9), 2), ((28, 20), 4)]
+)
 def test_coarser_grids(grid: Grid, coarse: int) -> None:
     rows, columns = -(-grid[0] // coarse), -(-grid[1] // coarse)
     found = Code(grid).read(heard(grid, [None, *range(rows * columns)], coarse=coarse).float())
@@ -70,7 +75,9 @@ def test_tokens_in_the_order_of_mask_units() -> None:
 
 def test_a_part_of_a_finer_grid_is_no_address() -> None:
     by_unit = heard((56, 56), in_units((28, 28), 4), coarse=2).view(-1, 16, 49)
-    attended = by_unit.mean(1, keepdim=True).expand_as(by_unit).flatten(1)  # every token hears its whole unit
+    attended = (
+        by_unit.mean(1, keepdim=True).expand_as(by_unit).flatten(1)
+    )  # every token hears its whole unit
     assert Code((56, 56)).read(attended.float()) is None
 
 
@@ -78,7 +85,9 @@ def test_a_part_of_a_finer_grid_is_no_address() -> None:
 def test_what_hears_of_all_alike_has_no_address(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for tokens in (16, 17, 64, 65, 100, 300):
-        alike = heard((8, 8), [None] * tokens, mixing=1.0) * torch.rand(tokens, generator=generator) * 3
+        alike = (
+            heard((8, 8), [None] * tokens, mixing=1.0) * torch.rand(tokens, generator=generator) * 3
+        )
         noise = 1 + 0.3 * torch.randn(alike.shape, generator=generator)
         assert Code((8, 8)).read((alike * noise.abs()).float()) is None
 

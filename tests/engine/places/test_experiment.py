@@ -22,7 +22,9 @@ from tiny_models import Called, TinyCNN, pictures, randomised
         ((8, 1), (8, 1), 1, 1),
     ],
 )
-def test_the_dimension_of_images(one: tuple[int, ...], many: tuple[int, ...], rows: int, found: int) -> None:
+def test_the_dimension_of_images(
+    one: tuple[int, ...], many: tuple[int, ...], rows: int, found: int
+) -> None:
     assert batch_dim(one, many, rows) == found
 
 
@@ -35,7 +37,9 @@ def test_the_dimension_of_images(one: tuple[int, ...], many: tuple[int, ...], ro
         ((1, 8, 5), (3, 8, 7), "no row"),
     ],
 )
-def test_what_has_no_row_for_each_image(one: tuple[int, ...], many: tuple[int, ...], said: str) -> None:
+def test_what_has_no_row_for_each_image(
+    one: tuple[int, ...], many: tuple[int, ...], said: str
+) -> None:
     found = batch_dim(one, many, 3)
     assert isinstance(found, str)
     assert said in found
@@ -62,7 +66,9 @@ def measured(net: nn.Module, *, disturb: bool = False) -> dict[LayerCall, Tensor
     experiment = Experiment(Call(net), pictures(1))
     if disturb:
         step = torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1)
-        experiment.compare(pictures(1).expand(3, -1, -1, -1), measure, {("net.relu1", 0): lambda rows: rows + step})
+        experiment.compare(
+            pictures(1).expand(3, -1, -1, -1), measure, {("net.relu1", 0): lambda rows: rows + step}
+        )
     else:
         experiment.compare(pictures(3, seed=1), measure)
     return found

@@ -69,26 +69,45 @@ CHANGED: dict[str, tuple[Change, tuple[int, int], Box]] = {
     "padded all around": (padded(12, 12, 12, 12), (64, 64), (-12, -12, 76, 76)),
     "padded to a square at one side": (padded(0, 0, 8, 0), (64, 56), (0, 0, 64, 64)),
     "padded by its reflection": (padded(12, 8, 12, 8, "reflect"), (64, 64), (-12, -8, 76, 72)),
-    "cropped across, padded down": (lambda x: F.pad(x[..., 6:58], (0, 0, 4, 4)), (64, 64), (6, -4, 58, 68)),
-    "rounded and cropped": (lambda x: (255 * x[..., 8:56, 8:56]).round() / 255, (64, 64), (8, 8, 56, 56)),
+    "cropped across, padded down": (
+        lambda x: F.pad(x[..., 6:58], (0, 0, 4, 4)),
+        (64, 64),
+        (6, -4, 58, 68),
+    ),
+    "rounded and cropped": (
+        lambda x: (255 * x[..., 8:56, 8:56]).round() / 255,
+        (64, 64),
+        (8, 8, 56, 56),
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", CHANGED)
-@pytest.mark.parametrize("net", [convolutions, lambda: convolutions(7, 2, 3), lambda: convolutions(4, 4, 0)])
-def test_what_is_cropped_or_padded_is_found_to_the_pixel(kind: str, net: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize(
+    "net", [convolutions, lambda: convolutions(7, 2, 3), lambda: convolutions(4, 4, 0)]
+)
+def test_what_is_cropped_or_padded_is_found_to_the_pixel(
+    kind: str, net: Callable[[], nn.Module]
+) -> None:
     change, size, box = CHANGED[kind]
     assert extent(behind(change, net()), size) == box
 
 
 def test_a_picture_that_is_resized_and_cropped() -> None:
-    net = behind(lambda x: F.interpolate(x, size=(64, 64), mode="area")[..., 8:56, 8:56], convolutions())
+    net = behind(
+        lambda x: F.interpolate(x, size=(64, 64), mode="area")[..., 8:56, 8:56], convolutions()
+    )
     assert extent(net, (128, 128)) == (16, 16, 112, 112)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (66, 60)])
 def test_a_picture_that_is_resized_is_covered(size: tuple[int, int]) -> None:
-    assert extent(behind(lambda x: F.interpolate(x, size=(48, 48), mode="bilinear"), convolutions()), size) is None
+    assert (
+        extent(
+            behind(lambda x: F.interpolate(x, size=(48, 48), mode="bilinear"), convolutions()), size
+        )
+        is None
+    )
 
 
 GEOMETRIES = [
@@ -107,14 +126,19 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("size", [(64, 64), (75, 62), (50, 79)])
-def test_plain_convolutions_cover_the_picture(geometry: tuple[int, int, int], size: tuple[int, int]) -> None:
+def test_plain_convolutions_cover_the_picture(
+    geometry: tuple[int, int, int], size: tuple[int, int]
+) -> None:
     assert extent(randomised(convolutions(*geometry)), size) is None
 
 
 @pytest.mark.parametrize("size", [(32, 32), (35, 33), (43, 46)])
 def test_tokens_cover_the_picture_up_to_less_than_a_patch(size: tuple[int, int]) -> None:
     for convolved in (True, False):
-        assert extent(randomised(Planted((size[0] // 4, size[1] // 4), convolved=convolved)), size) is None
+        assert (
+            extent(randomised(Planted((size[0] // 4, size[1] // 4), convolved=convolved)), size)
+            is None
+        )
 
 
 def test_tokens_and_channels_last_of_a_cropped_picture() -> None:
@@ -125,11 +149,19 @@ def test_tokens_and_channels_last_of_a_cropped_picture() -> None:
 def test_what_is_seen_in_every_place_is_no_padding() -> None:
     norm = nn.InstanceNorm2d(3, affine=True)
     assert extent(randomised(nn.Sequential(norm, convolutions())), (64, 64)) is None
-    assert extent(randomised(nn.Sequential(norm, Changed(cut(8, 8, 56, 56)), convolutions())), (64, 64)) is None
+    assert (
+        extent(
+            randomised(nn.Sequential(norm, Changed(cut(8, 8, 56, 56)), convolutions())), (64, 64)
+        )
+        is None
+    )
 
 
 def test_layers_before_the_crop_cover_the_picture() -> None:
-    net, x = behind(cut(8, 8, 56, 56), nn.Sequential(nn.BatchNorm2d(3), convolutions())), pictures(1, (64, 64))
+    net, x = (
+        behind(cut(8, 8, 56, 56), nn.Sequential(nn.BatchNorm2d(3), convolutions())),
+        pictures(1, (64, 64)),
+    )
     before = randomised(nn.Sequential(nn.BatchNorm2d(3), net))
     places = find_places(before, x)
     assert places.extent_of("0") is None
@@ -143,7 +175,9 @@ def test_it_runs_to_the_first_layer_with_weights_once() -> None:
     net, x = randomised(convolutions()), pictures(3, (64, 64))
     ran: dict[str, list[int]] = {"0": [], "2": []}
     for name, rows in ran.items():
-        net.get_submodule(name).register_forward_hook(lambda module, args, value, rows=rows: rows.append(len(value)))
+        net.get_submodule(name).register_forward_hook(
+            lambda module, args, value, rows=rows: rows.append(len(value))
+        )
     find_places(net, x)
     assert ran == {"0": [1, 3, 5], "2": [1, 3]}
     find_places(net, x)
@@ -178,8 +212,14 @@ def test_another_picture_that_goes_through_the_same_layers_first() -> None:
 
 
 SAID = {
-    "crop": (cut(8, 16, 56, 64), "looks only at rows 16 to 64 and columns 8 to 56 of the 64 x 64 picture"),
-    "pad": (padded(8, 8, 8, 8), "adds 8 and 8 rows and 8 and 8 columns of padding before and after those of the 64 x"),
+    "crop": (
+        cut(8, 16, 56, 64),
+        "looks only at rows 16 to 64 and columns 8 to 56 of the 64 x 64 picture",
+    ),
+    "pad": (
+        padded(8, 8, 8, 8),
+        "adds 8 and 8 rows and 8 and 8 columns of padding before and after those of the 64 x",
+    ),
     "both": (
         lambda x: F.pad(x[..., 6:58], (0, 0, 4, 4)),
         "looks only at columns 6 to 58 and adds 4 and 4 rows and 0 and 0 columns of padding",

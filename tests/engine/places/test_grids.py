@@ -69,7 +69,9 @@ def test_what_only_has_the_shape_of_a_picture(kind: str, grid: Grid) -> None:
     assert found(NO_PICTURES[kind](answers(grid, (64, 64))), (64, 64)) is None
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("channels_first", (3, 12, 2, 2)), ("channels_last", (3, 2, 2, 12))])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("channels_first", (3, 12, 2, 2)), ("channels_last", (3, 2, 2, 12))]
+)
 def test_few_places_are_believed_by_their_proportions(kind: Kind, shape: tuple[int, ...]) -> None:
     alike = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     assert found(alike, (64, 64)) == Layout(kind, (2, 2))

@@ -50,7 +50,9 @@ def test_planted_places_are_found(kind: str, batch: str) -> None:
     x = pictures(tokens if batch == "as many as tokens" else int(batch), (grid[0] * 4, grid[1] * 4))
     with Trace(net, x, layers=["at"], grad=False) as trace:
         seen = trace.activations["at"]
-    assert torch.equal(picture_layout(find_places(net, x), x, "at", seen).to_grid(seen), net.truth(seen))
+    assert torch.equal(
+        picture_layout(find_places(net, x), x, "at", seen).to_grid(seen), net.truth(seen)
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 46), (35, 31)])
@@ -60,8 +62,12 @@ def test_pictures_that_are_no_multiple_of_the_patch(size: Grid) -> None:
 
 
 @pytest.mark.parametrize("dims", [(0, 1, 2, 3), (0, 2, 3, 1)])
-@pytest.mark.parametrize(("channels", "size", "stride"), [(8, (32, 32), 4), (6, (24, 48), 4), (8, (32, 40), (4, 1))])
-def test_pictures_whose_numbers_agree(dims: tuple[int, ...], channels: int, size: Grid, stride: int | Grid) -> None:
+@pytest.mark.parametrize(
+    ("channels", "size", "stride"), [(8, (32, 32), 4), (6, (24, 48), 4), (8, (32, 40), (4, 1))]
+)
+def test_pictures_whose_numbers_agree(
+    dims: tuple[int, ...], channels: int, size: Grid, stride: int | Grid
+) -> None:
     net, x = randomised(Channels(channels, dims, stride)), pictures(2, size)
     for name in ("at", None):
         found, plain = grad_cam(net, x, 1, layer=name), grad_cam(net, x, 1, layer="stem")
@@ -102,13 +108,19 @@ def test_attention_weights_are_no_picture() -> None:
     class Attending(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.patches, self.qk, self.weights = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 16), nn.Softmax(-1)
+            self.patches, self.qk, self.weights = (
+                nn.Conv2d(3, 8, 8, 8),
+                nn.Linear(8, 16),
+                nn.Softmax(-1),
+            )
             self.head = nn.Linear(8, 5)
 
         def forward(self, x: Tensor) -> Tensor:
             tokens = self.patches(x).flatten(2).mT  # (N, 16, 8)
             q, k = self.qk(tokens).chunk(2, -1)
-            return self.head((self.weights(torch.stack([q @ k.mT] * 2, 1)).mean(1) @ tokens).mean(1))
+            return self.head(
+                (self.weights(torch.stack([q @ k.mT] * 2, 1)).mean(1) @ tokens).mean(1)
+            )
 
     net, x = randomised(Attending()), pictures(1)
     assert find_flow(net, x).chosen[-1] != "weights"
@@ -120,14 +132,19 @@ def test_raw_detections_beside_feature_maps() -> None:
     class Detector(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.boxes = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.SiLU()), nn.Conv2d(8, 7, 1)
+            self.body, self.boxes = (
+                nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.SiLU()),
+                nn.Conv2d(8, 7, 1),
+            )
 
         def forward(self, x: Tensor) -> Any:
             seen = self.body(x)
             raw = self.boxes(seen).flatten(2)  # (N, 4 + K, places)
             return torch.cat([raw[:, :4].sigmoid(), raw[:, 4:].sigmoid()], 1), seen
 
-    chosen = find_flow(Call(randomised(Detector()), output=lambda answer: answer[0]), pictures(1)).chosen
+    chosen = find_flow(
+        Call(randomised(Detector()), output=lambda answer: answer[0]), pictures(1)
+    ).chosen
     assert chosen[-1] in ("body", "boxes")
 
 
@@ -136,7 +153,11 @@ def test_a_branch_of_its_own_patches() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.fine, self.coarse = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(3, 8, 6, 6)
-            self.fine_tokens, self.coarse_tokens, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+            self.fine_tokens, self.coarse_tokens, self.head = (
+                nn.Linear(8, 8),
+                nn.Linear(8, 8),
+                nn.Linear(8, 5),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             fine = self.fine_tokens(self.fine(x).flatten(2).mT)
@@ -189,12 +210,16 @@ def test_the_call_that_depends_on_the_picture(picture_first: bool, layer: str | 
     for call in (0, 1):
         maps.append(grad_cam(net, x, 0, layer=f"trunk.relu2@{call}", args=(other,)))
         kept: list[Tensor] = []
-        handle = net.trunk.relu2.register_forward_hook(lambda module, args, value, to=kept: to.append(value))
+        handle = net.trunk.relu2.register_forward_hook(
+            lambda module, args, value, to=kept: to.append(value)
+        )
         score = net(x.clone().requires_grad_(), other.clone().requires_grad_())
         handle.remove()
         (g,) = torch.autograd.grad(score.sum(), kept[call])
         expected = oracles.grad_cam(kept[call].detach()[0].double().numpy(), g[0].double().numpy())
-        torch.testing.assert_close(maps[-1][0].double(), torch.as_tensor(expected), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            maps[-1][0].double(), torch.as_tensor(expected), rtol=1e-4, atol=1e-7
+        )
     own = maps[0 if picture_first else 1]
     assert torch.equal(grad_cam(net, x, 0, layer=layer, args=(other,)), own)
     names = [record.name for record in find_flow(Call(net, args=(other,)), x).records]
@@ -249,7 +274,9 @@ def test_a_model_that_takes_one_picture() -> None:
 
     single = Called(one)
     single.net = net
-    torch.testing.assert_close(grad_cam(single, x, 1, layer="net.at"), grad_cam(net, x, 1, layer="at"))
+    torch.testing.assert_close(
+        grad_cam(single, x, 1, layer="net.at"), grad_cam(net, x, 1, layer="at")
+    )
 
 
 def test_a_model_that_takes_only_a_few_pictures_at_once() -> None:
@@ -333,7 +360,11 @@ class Scales(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine, self.middle, self.coarse = nn.Conv2d(3, 16, 8, 8), nn.Conv2d(16, 16, 2, 2), nn.Conv2d(16, 16, 2, 2)
+        self.fine, self.middle, self.coarse = (
+            nn.Conv2d(3, 16, 8, 8),
+            nn.Conv2d(16, 16, 2, 2),
+            nn.Conv2d(16, 16, 2, 2),
+        )
         self.tokens, self.head = nn.LayerNorm(16), nn.Linear(16, 5)
         self.block = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
 
@@ -370,7 +401,12 @@ class Odd(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.conv, self.relu, self.fc, self.kind = nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Linear(8, 8), kind
+        self.conv, self.relu, self.fc, self.kind = (
+            nn.Conv2d(3, 8, 4, 4),
+            nn.ReLU(),
+            nn.Linear(8, 8),
+            kind,
+        )
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,19 +30,27 @@ def _shared(q: Tensor, bias: Tensor, r: Tensor, epsilon: float) -> Tensor:
     return share @ r
 
 
-def epsilon_rule(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, epsilon: float, absorb: bool) -> Tensor:
+def epsilon_rule(
+    w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, epsilon: float, absorb: bool
+) -> Tensor:
     return _shared(x[:, None] * w, b * absorb, r, epsilon)
 
 
-def epsilon_rule_with_bias_spread(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, epsilon: float) -> Tensor:
+def epsilon_rule_with_bias_spread(
+    w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, epsilon: float
+) -> Tensor:
     """The bias takes its share, and hands it to the image's inputs in proportion to their magnitude."""
     z = (x[:, None] * w).sum(0) + b
     share = b / _stable(z, epsilon)
     share[z == 0] = 0
-    return epsilon_rule(w, b, x, r, epsilon=epsilon, absorb=True) + x.abs() / x.abs().sum() * (share @ r)
+    return epsilon_rule(w, b, x, r, epsilon=epsilon, absorb=True) + x.abs() / x.abs().sum() * (
+        share @ r
+    )
 
 
-def gamma_rule(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, gamma: float, epsilon: float, absorb: bool) -> Tensor:
+def gamma_rule(
+    w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, gamma: float, epsilon: float, absorb: bool
+) -> Tensor:
     """Contributions of the sign of z_j count 1 + gamma times."""
     q = x[:, None] * w
     z = q.sum(0) + b
@@ -52,7 +60,15 @@ def gamma_rule(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, gamma: float, epsi
 
 
 def alpha_beta_rule(
-    w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, alpha: float, beta: float, epsilon: float, absorb: bool
+    w: Tensor,
+    b: Tensor,
+    x: Tensor,
+    r: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    epsilon: float,
+    absorb: bool,
 ) -> Tensor:
     q = x[:, None] * w
     positive = _shared(q.clamp(min=0), b.clamp(min=0) * absorb, r, epsilon)
@@ -68,7 +84,9 @@ def flat_rule(w: Tensor, b: Tensor, x: Tensor, r: Tensor, *, epsilon: float) -> 
     return _shared((w != 0).to(w), torch.zeros_like(b), r, epsilon)
 
 
-def z_box_rule(w: Tensor, b: Tensor, x: Tensor, r: Tensor, low: Tensor, high: Tensor, *, epsilon: float) -> Tensor:
+def z_box_rule(
+    w: Tensor, b: Tensor, x: Tensor, r: Tensor, low: Tensor, high: Tensor, *, epsilon: float
+) -> Tensor:
     q = x[:, None] * w - low[:, None] * w.clamp(min=0) - high[:, None] * w.clamp(max=0)
     return _shared(q, torch.zeros_like(b), r, epsilon)
 

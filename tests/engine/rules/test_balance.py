@@ -12,7 +12,14 @@ N = 3
 
 @pytest.mark.parametrize(
     ("shape", "axis"),
-    [((N, 3, 4, 4), 0), ((N, 7), 0), ((N, 5, 2), 0), ((5, N, 2), 1), ((N, N, 4, 4), 0), ((5, N, 2, 4), 1)],
+    [
+        ((N, 3, 4, 4), 0),
+        ((N, 7), 0),
+        ((N, 5, 2), 0),
+        ((5, N, 2), 1),
+        ((N, N, 4, 4), 0),
+        ((5, N, 2, 4), 1),
+    ],
 )
 def test_the_sum_of_each_image(shape: tuple[int, ...], axis: int) -> None:
     r = torch.randn(shape)

@@ -28,13 +28,30 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "DenseNet": (densenet, "features.norm5"),
     "ConvNeXt": (convnext, "stages.2"),
 }
-METHODS_TRIED = ("grad_cam", "guided_backprop", "saliency", "lrp", "clrp", "layer_relevance", "relevance_cam")
+METHODS_TRIED = (
+    "grad_cam",
+    "guided_backprop",
+    "saliency",
+    "lrp",
+    "clrp",
+    "layer_relevance",
+    "relevance_cam",
+)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(
     "method",
-    ["grad_cam", "guided_backprop", "deconvnet", "saliency", "lrp", "clrp", "layer_relevance", "relevance_cam"],
+    [
+        "grad_cam",
+        "guided_backprop",
+        "deconvnet",
+        "saliency",
+        "lrp",
+        "clrp",
+        "layer_relevance",
+        "relevance_cam",
+    ],
 )
 def test_maps_are_those_without_checkpoints(network: str, method: str) -> None:
     make, layer = NETWORKS[network]

@@ -26,13 +26,24 @@ class Checkpointed(nn.Module):
         return self.net.fc(x.mean((2, 3)))
 
     def _first(self, x: Tensor) -> Tensor:
-        return nn.functional.silu(self.net.down(self._run(self.net.layer1, self.net.stem(x))), inplace=True)
+        return nn.functional.silu(
+            self.net.down(self._run(self.net.layer1, self.net.stem(x))), inplace=True
+        )
 
     def _run(self, part: Any, x: Tensor) -> Any:
         return checkpoint(part, x, use_reentrant=False) if self.on else part(x)
 
 
-METHODS = ["lrp", "clrp", "layer_relevance", "relevance_cam", "guided_backprop", "deconvnet", "fullgrad", "grad_cam"]
+METHODS = [
+    "lrp",
+    "clrp",
+    "layer_relevance",
+    "relevance_cam",
+    "guided_backprop",
+    "deconvnet",
+    "fullgrad",
+    "grad_cam",
+]
 
 
 @pytest.mark.parametrize("name", METHODS)

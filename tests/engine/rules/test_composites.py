@@ -24,7 +24,12 @@ A, B = epsilon(0.1), epsilon(0.2)
 
 
 def op(
-    kind: str = "conv", depth: int = 3, *, first: bool = False, depthwise: bool = False, name: str = ""
+    kind: str = "conv",
+    depth: int = 3,
+    *,
+    first: bool = False,
+    depthwise: bool = False,
+    name: str = "",
 ) -> Operation:
     return Operation(kind, depth, first, depthwise, name)  # type: ignore[arg-type]
 
@@ -52,7 +57,9 @@ def test_the_first_row_that_fits_holds() -> None:
 
 
 def test_an_operation_without_a_row_is_an_error_with_the_way_out() -> None:
-    with pytest.raises(InputError, match=r"'mine' has no rule for .*linear.*\('any', epsilon\(\)\)"):
+    with pytest.raises(
+        InputError, match=r"'mine' has no rule for .*linear.*\('any', epsilon\(\)\)"
+    ):
         Composite("mine", (("conv", A),)).rule(op("linear"))
 
 
@@ -89,7 +96,9 @@ def test_operations_are_described_by_kind_depth_and_name() -> None:
 
 
 def test_depthwise_convolutions_are_known() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Conv2d(6, 4, 3, groups=2), nn.Flatten(), nn.LazyLinear(2))
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, groups=3), nn.Conv2d(6, 4, 3, groups=2), nn.Flatten(), nn.LazyLinear(2)
+    )
     net(pictures(1))
     assert [o.depthwise for o in seen(net)] == [True, False, False]
 
@@ -98,7 +107,12 @@ def test_a_table_of_ones_own_reaches_the_operations() -> None:
     net = randomised(TinyResNet())
     mine = Composite(
         "mine",
-        (("name:stem.0*", flat()), (lambda o: o.depth < 3, gamma(0.25)), ("conv", z_plus()), ("linear", epsilon())),
+        (
+            ("name:stem.0*", flat()),
+            (lambda o: o.depth < 3, gamma(0.25)),
+            ("conv", z_plus()),
+            ("linear", epsilon()),
+        ),
     )
     x = pictures(1)
     with Trace(net, x, layers=["input"], rules=Relevance(mine)) as trace:

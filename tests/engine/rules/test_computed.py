@@ -95,7 +95,9 @@ SMOOTH: dict[str, tuple[Spelling, Spelling]] = {
 def test_spellings_of_smooth_rectifiers(spelling: str, rule: Any) -> None:
     x, signals = pictures(2, 16).double(), []
     for form in SMOOTH[spelling]:
-        with Trace(randomised(Rectified(form)).double(), x, layers=["input"], rules=Rectifiers(rule)) as trace:
+        with Trace(
+            randomised(Rectified(form)).double(), x, layers=["input"], rules=Rectifiers(rule)
+        ) as trace:
             signals.append(trace.signal(1)["input"])
     torch.testing.assert_close(signals[0], signals[1], rtol=1e-7, atol=1e-12)
 
@@ -128,7 +130,9 @@ def test_how_far_a_gate_opens() -> None:
     assert {f: gate_height(x, f(x)) for f in expected} == expected
     assert gate_height(x, x + x.abs()) == 2.0
     assert gate_height(x, 6 * F.hardswish(x)) == pytest.approx(6)
-    assert [gate_height(x, y) for y in (x, -x, x.tanh(), x.sigmoid(), x**2, x.flip(0))] == [None] * 6
+    assert [gate_height(x, y) for y in (x, -x, x.tanh(), x.sigmoid(), x**2, x.flip(0))] == [
+        None
+    ] * 6
     assert gate_height(x[:4], x[:4].relu()) is None  # too few to tell
 
 

@@ -17,16 +17,31 @@ from torch.func import functional_call
 from seewhy import Trace
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError, LayerError, ModelError, SeewhyWarning
-from seewhy.methods import deconvnet, fullgrad, grad_cam, guided_backprop, layer_relevance, lrp, rise, saliency
+from seewhy.methods import (
+    deconvnet,
+    fullgrad,
+    grad_cam,
+    guided_backprop,
+    layer_relevance,
+    lrp,
+    rise,
+    saliency,
+)
 from tiny_models import pictures, randomised
 
 RULED = (guided_backprop, deconvnet, lrp)
 
 
 class Net(nn.Module):
-    def __init__(self, act: Callable[[Tensor], Tensor], first: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self, act: Callable[[Tensor], Tensor], first: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
-        self.a, self.b, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Linear(8, 5)
+        self.a, self.b, self.fc = (
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.Conv2d(8, 8, 3, 2, 1),
+            nn.Linear(8, 5),
+        )
         self.first, self.act = first or act, act
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +115,9 @@ def _alike(net: nn.Module, usual: nn.Module) -> None:
         warnings.simplefilter("error", SeewhyWarning)
         for method in RULED:
             expected = method(usual, x, 1)
-            torch.testing.assert_close(method(net, x, 1), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+            torch.testing.assert_close(
+                method(net, x, 1), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+            )
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -154,7 +171,9 @@ SCRIPTED: dict[str, Callable[[], nn.Module]] = {
     "traced": lambda: torch.jit.trace(randomised(Plain()), pictures(2, 32)),
     "frozen": lambda: torch.jit.freeze(torch.jit.script(randomised(Plain()))),
     "a scripted part": lambda: _with_part(torch.jit.script),
-    "a traced part": lambda: _with_part(lambda part: torch.jit.trace(part, torch.randn(2, 8, 16, 16))),
+    "a traced part": lambda: _with_part(
+        lambda part: torch.jit.trace(part, torch.randn(2, 8, 16, 16))
+    ),
 }
 
 
@@ -163,14 +182,20 @@ SCRIPTED: dict[str, Callable[[], nn.Module]] = {
 def test_torchscript_is_refused_or_warned_of(form: str) -> None:
     net, x, plain = SCRIPTED[form](), pictures(2, 32), randomised(Plain())
     for _ in range(3):  # it changes its ways as it is run again
-        with pytest.raises(ModelError, match=r"no relevance rule for .*(Convolution|scripted part)"):
+        with pytest.raises(
+            ModelError, match=r"no relevance rule for .*(Convolution|scripted part)"
+        ):
             lrp(net, x, 1)
-        with pytest.warns(SeewhyWarning, match=r"guided and deconvnet rules do not reach .*(Relu|scripted part)"):
+        with pytest.warns(
+            SeewhyWarning, match=r"guided and deconvnet rules do not reach .*(Relu|scripted part)"
+        ):
             guided_backprop(net, x, 1)
         with pytest.warns(SeewhyWarning, match="FullGrad leaves out the biases of"):
             fullgrad(net, x, 1)
     torch.testing.assert_close(saliency(net, x, 1), saliency(plain, x, 1), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(rise(net, x, 1, samples=8), rise(plain, x, 1, samples=8), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        rise(net, x, 1, samples=8), rise(plain, x, 1, samples=8), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -178,7 +203,8 @@ def test_torchscript_is_refused_or_warned_of(form: str) -> None:
 @pytest.mark.parametrize("layer", [None, "b"])
 def test_layers_of_torchscript_cannot_be_read(form: str, layer: str | None) -> None:
     with pytest.raises(
-        LayerError, match=r"layers of TorchScript do not run as modules; give the nn.Module .*rise, lime"
+        LayerError,
+        match=r"layers of TorchScript do not run as modules; give the nn.Module .*rise, lime",
     ):
         grad_cam(SCRIPTED[form](), pictures(2, 32), 1, layer=layer)
 
@@ -186,7 +212,9 @@ def test_layers_of_torchscript_cannot_be_read(form: str, layer: str | None) -> N
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_layers_beside_a_scripted_part_are_read() -> None:
     net, x = SCRIPTED["a scripted part"](), pictures(2, 32)
-    torch.testing.assert_close(grad_cam(net, x, 1, layer="a"), grad_cam(randomised(Plain()), x, 1, layer="a"))
+    torch.testing.assert_close(
+        grad_cam(net, x, 1, layer="a"), grad_cam(randomised(Plain()), x, 1, layer="a")
+    )
     with pytest.raises(LayerError, match="layer 'b' cannot be read"):
         grad_cam(net, x, 1, layer="b")
 
@@ -195,8 +223,13 @@ def test_an_exported_model_is_seen() -> None:
     x, usual = pictures(2, 32), randomised(Plain())
     net = torch.export.export(usual, (x,)).module()
     _alike(net, usual)
-    for ask in (lambda: saliency(net, x[:1], 1), lambda: fullgrad(net, x, 1)):  # which tries one picture
-        with pytest.raises(InputError, match=r"not what the model was exported for .*dynamic_shapes"):
+    for ask in (
+        lambda: saliency(net, x[:1], 1),
+        lambda: fullgrad(net, x, 1),
+    ):  # which tries one picture
+        with pytest.raises(
+            InputError, match=r"not what the model was exported for .*dynamic_shapes"
+        ):
             ask()
     with pytest.raises(LayerError, match=r"layers of an exported graph do not run as modules"):
         grad_cam(net, x, 1, layer="b")
@@ -224,7 +257,9 @@ def test_functional_calls_are_seen() -> None:
 def test_an_operator_of_another_library_is_named() -> None:
     with torch.library._scoped_library("seewhy_tests", "DEF") as library:
         library.define("mixed(Tensor x) -> Tensor")
-        library.impl("mixed", lambda x: x.relu() + x.mean(1, keepdim=True), "CompositeImplicitAutograd")
+        library.impl(
+            "mixed", lambda x: x.relu() + x.mean(1, keepdim=True), "CompositeImplicitAutograd"
+        )
         net, x = randomised(Net(torch.ops.seewhy_tests.mixed, F.relu)), pictures(2, 32)
         with pytest.raises(ModelError, match=r"no relevance rule for .*Relu \(1\)"):
             lrp(net, x, 1)
@@ -245,7 +280,9 @@ def test_threads_share_a_model_with_a_function_of_its_own() -> None:
 
 
 def test_full_backward_hooks_hide_nothing() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
     net, x = randomised(net), pictures(2, 32)
     expected = [method(net, x, 1) for method in (lrp, guided_backprop)]
     net[1].register_full_backward_hook(lambda *_: None)

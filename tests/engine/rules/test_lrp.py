@@ -37,7 +37,9 @@ Call = Callable[[Tensor], Tensor]
 class Case:
     """A linear operation with random weights and an input."""
 
-    def __init__(self, kind: str, *, bias: bool = True, seed: int = 0, signed: bool = True, **options: object) -> None:
+    def __init__(
+        self, kind: str, *, bias: bool = True, seed: int = 0, signed: bool = True, **options: object
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
 
         def random(*shape: int) -> Tensor:
@@ -52,7 +54,9 @@ class Case:
             size = {1: (9,), 2: (6, 5), 3: (4, 5, 3)}[n]
             kernel = options.pop("kernel", (3, 2, 3)[:n])
             self.func, self.x = getattr(F, kind), random(2, 4, *size)
-            weight = random(4, 6 // groups, *kernel) if transposed else random(6, 4 // groups, *kernel)
+            weight = (
+                random(4, 6 // groups, *kernel) if transposed else random(6, 4 // groups, *kernel)
+            )
             outputs = 6
         self.x = self.x if signed else self.x.clamp(min=0)
         self.x.flatten()[::11] = 0
@@ -113,15 +117,21 @@ PRODUCT: dict[str, tuple[Callable[[bool], Rule], Callable[[bool], Oracle]]] = {
     ),
     "alpha2 beta1": (
         lambda absorb: alpha_beta(2, 1, bias="absorb" if absorb else "exclude"),
-        lambda absorb: lambda *a: oracles.alpha_beta_rule(*a, alpha=2, beta=1, epsilon=1e-6, absorb=absorb),
+        lambda absorb: (
+            lambda *a: oracles.alpha_beta_rule(*a, alpha=2, beta=1, epsilon=1e-6, absorb=absorb)
+        ),
     ),
     "alpha1 beta0": (
         lambda absorb: alpha_beta(1, 0, bias="absorb" if absorb else "exclude"),
-        lambda absorb: lambda *a: oracles.alpha_beta_rule(*a, alpha=1, beta=0, epsilon=1e-6, absorb=absorb),
+        lambda absorb: (
+            lambda *a: oracles.alpha_beta_rule(*a, alpha=1, beta=0, epsilon=1e-6, absorb=absorb)
+        ),
     ),
     "z_plus": (
         lambda absorb: z_plus(bias="absorb" if absorb else "exclude", fallback=False),
-        lambda absorb: lambda *a: oracles.alpha_beta_rule(*a, alpha=1, beta=0, epsilon=1e-6, absorb=absorb),
+        lambda absorb: (
+            lambda *a: oracles.alpha_beta_rule(*a, alpha=1, beta=0, epsilon=1e-6, absorb=absorb)
+        ),
     ),
 }
 
@@ -168,7 +178,10 @@ def test_rule_of_the_first_layer_is_its_formula(case: str, bias: bool) -> None:
     if one.func is F.linear:
         low, high = flat_low, flat_high
     assert (one.x == 0).any()
-    assert_same(one.relevance(w_squared()), one.expected(lambda *a: oracles.w_squared_rule(*a, epsilon=1e-6)))
+    assert_same(
+        one.relevance(w_squared()),
+        one.expected(lambda *a: oracles.w_squared_rule(*a, epsilon=1e-6)),
+    )
     assert_same(one.relevance(flat()), one.expected(lambda *a: oracles.flat_rule(*a, epsilon=1e-6)))
     expected = one.expected(lambda *a: oracles.z_box_rule(*a, flat_low, flat_high, epsilon=1e-6))
     assert_same(one.relevance(z_box(low, high)), expected)
@@ -190,9 +203,16 @@ def test_alpha_and_beta_must_fit(alpha: float, beta: float) -> None:
 
 
 def test_nothing_contributes_gives_zero_not_nan() -> None:
-    linear = dense((), {"input": torch.zeros(1, 3), "weight": torch.ones(2, 3), "bias": torch.ones(2)})[1]
+    linear = dense(
+        (), {"input": torch.zeros(1, 3), "weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    )[1]
     x, z, g = torch.zeros(1, 3), torch.ones(1, 2), torch.ones(1, 2)
-    made = (gamma(bias="exclude"), alpha_beta(bias="exclude"), epsilon(bias="exclude"), epsilon(0, bias="exclude"))
+    made = (
+        gamma(bias="exclude"),
+        alpha_beta(bias="exclude"),
+        epsilon(bias="exclude"),
+        epsilon(0, bias="exclude"),
+    )
     for rule in (z_plus(), z_plus(0), z_plus(fallback=False), *made):
         tally: dict[str, float] = {}
         assert torch.equal(propagate(rule, linear, x, z, g, tally=tally), torch.zeros(1, 3))
@@ -218,7 +238,12 @@ def depthwise(*, channels: int = 4, seed: int = 0) -> Case:
     case.x[:, 1, :, :5] = 0
     weight = torch.randn(channels, 1, 3, 3, generator=generator, dtype=D)
     weight[2] = -weight[2].abs()
-    case.kwargs = {"weight": weight, "bias": torch.randn(channels, dtype=D), "groups": channels, "padding": 1}
+    case.kwargs = {
+        "weight": weight,
+        "bias": torch.randn(channels, dtype=D),
+        "groups": channels,
+        "padding": 1,
+    }
     case.z = case.call(case.x)
     case.r = torch.randn(case.z.shape, generator=generator, dtype=D)
     case.linear = case._map()
@@ -231,7 +256,9 @@ EXACT = z_plus(epsilon=0)
 def test_fallback_is_its_formula() -> None:
     case = depthwise()
     assert_same(case.relevance(EXACT), case.expected(oracles.z_plus_with_fallback))
-    assert_same(case.relevance(EXACT, non_negative=True), case.expected(oracles.z_plus_with_fallback))
+    assert_same(
+        case.relevance(EXACT, non_negative=True), case.expected(oracles.z_plus_with_fallback)
+    )
     signed = Case("conv2d", groups=2, padding=2)
     signed.x[:, :2, :, :3] = 0
     signed.z = signed.call(signed.x)
@@ -241,7 +268,9 @@ def test_fallback_is_its_formula() -> None:
 def test_fallback_conserves_where_plain_z_plus_does_not() -> None:
     case = depthwise()
     given = case.r.flatten(1).sum(1)
-    torch.testing.assert_close(case.relevance(EXACT).flatten(1).sum(1), given, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        case.relevance(EXACT).flatten(1).sum(1), given, rtol=1e-12, atol=1e-12
+    )
     assert ((case.relevance(z_plus(0, fallback=False)).flatten(1).sum(1) - given).abs() > 1).all()
 
 
@@ -289,11 +318,17 @@ NORMED: dict[str, tuple[nn.Module, type[nn.Module], tuple[int, ...]]] = {
     "conv2d": (nn.Conv2d(4, 6, 3, groups=2), nn.BatchNorm2d, (3, 4, 6, 6)),
     "conv3d": (nn.Conv3d(4, 6, 2), nn.BatchNorm3d, (3, 4, 4, 4, 4)),
     "conv_transpose2d": (nn.ConvTranspose2d(4, 6, 3, stride=2), nn.BatchNorm2d, (3, 4, 5, 5)),
-    "conv_transpose2d grouped": (nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d, (3, 4, 5, 5)),
+    "conv_transpose2d grouped": (
+        nn.ConvTranspose2d(4, 6, 3, groups=2),
+        nn.BatchNorm2d,
+        (3, 4, 5, 5),
+    ),
 }
 
 
-@pytest.mark.parametrize("rule", [z_plus(), z_plus(bias="absorb", fallback=False), epsilon(0.01), gamma()])
+@pytest.mark.parametrize(
+    "rule", [z_plus(), z_plus(bias="absorb", fallback=False), epsilon(0.01), gamma()]
+)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("name", NORMED)
 def test_merged_batch_norm_is_one_map(name: str, affine: bool, rule: Rule) -> None:
@@ -339,15 +374,23 @@ TALLIED = [
 ]
 
 
-@pytest.mark.parametrize("rule", TALLIED, ids=lambda rule: f"{rule.name}-{rule.bias}-{rule.fallback}")
-@pytest.mark.parametrize("make", [lambda: Case("conv2d", padding=3), depthwise, lambda: Case("linear")])
-def test_what_is_received_is_handed_on_or_accounted_for(rule: Rule, make: Callable[[], Case]) -> None:
+@pytest.mark.parametrize(
+    "rule", TALLIED, ids=lambda rule: f"{rule.name}-{rule.bias}-{rule.fallback}"
+)
+@pytest.mark.parametrize(
+    "make", [lambda: Case("conv2d", padding=3), depthwise, lambda: Case("linear")]
+)
+def test_what_is_received_is_handed_on_or_accounted_for(
+    rule: Rule, make: Callable[[], Case]
+) -> None:
     case = make()
     tally: dict[str, float] = {}
     handed_on = float(case.relevance(rule, tally=tally).sum())
     assert set(tally) <= {"bias", "epsilon", "no_contributor"}
     received = float(case.r.sum())
-    assert received == pytest.approx(handed_on + sum(tally.values()), rel=1e-9, abs=1e-9 * float(case.r.abs().sum()))
+    assert received == pytest.approx(
+        handed_on + sum(tally.values()), rel=1e-9, abs=1e-9 * float(case.r.abs().sum())
+    )
     if rule.bias == "exclude":
         assert tally.get("bias", 0) == 0
     if rule.fallback:
@@ -370,7 +413,9 @@ def test_the_fallback_of_a_dense_layer_does_not_mix_images_behind_tokens() -> No
 
 def test_contributions_too_small_for_the_stabiliser_count_as_none() -> None:
     """A tenth of a millionth of what else there is: their relevance goes to all, and is not absorbed."""
-    x = torch.tensor([[[[-1e-10, -1e-10]], [[1.0, 2.0]]]], dtype=torch.float64)  # (1, 2, 1, 2), depthwise
+    x = torch.tensor(
+        [[[[-1e-10, -1e-10]], [[1.0, 2.0]]]], dtype=torch.float64
+    )  # (1, 2, 1, 2), depthwise
     weight = torch.ones(2, 1, 1, 1, dtype=torch.float64)
     x_in = x.clone().requires_grad_()
     z = F.conv2d(x, weight, groups=2)
@@ -380,6 +425,8 @@ def test_contributions_too_small_for_the_stabiliser_count_as_none() -> None:
     back = propagate(z_plus(1e-9), linear, x, z, r / z, tally=tally)
     handed_on = back * x
     assert float(handed_on.sum()) == pytest.approx(18, rel=1e-6)
-    expected = torch.tensor([5 + 7 / 3, 6 + 14 / 3], dtype=torch.float64)  # 7 more, by the size of contributions
+    expected = torch.tensor(
+        [5 + 7 / 3, 6 + 14 / 3], dtype=torch.float64
+    )  # 7 more, by the size of contributions
     torch.testing.assert_close(handed_on[0, 1, 0], expected, rtol=1e-6, atol=0)
     assert abs(tally["epsilon"]) < 1e-6

@@ -86,7 +86,9 @@ def test_nothing_is_set_on_a_tensor() -> None:
 
 # ---------------------------------------------------------------- one rule set, several passes
 
-_BY_NAME = Composite("by_name", (("name:*conv1", epsilon(0.1)), ("first", epsilon(0.5)), ("any", z_plus())))
+_BY_NAME = Composite(
+    "by_name", (("name:*conv1", epsilon(0.1)), ("first", epsilon(0.5)), ("any", z_plus()))
+)
 
 
 def signal(net: nn.Module, x: Tensor, rules: Any, layer: str = "input") -> Tensor:
@@ -121,7 +123,9 @@ def test_a_rule_set_is_used_inside_a_pass_of_itself() -> None:
     found = signal(net, x, rules)
     assert torch.equal(found, signal(net.net, x, Relevance(_BY_NAME)))
     assert net.said is not None
-    torch.testing.assert_close(net.said, signal(net.other, pictures(1, seed=3), Relevance(_BY_NAME)))
+    torch.testing.assert_close(
+        net.said, signal(net.other, pictures(1, seed=3), Relevance(_BY_NAME))
+    )
 
 
 def test_threads_share_a_rule_set() -> None:

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 import seewhy
 from seewhy import Trace
 from seewhy.data.preprocess import Preprocess
-from seewhy.engine.rules.composites import BOXED, COMPOSITES, Composite, conserving, epsilon_plus, uniform_epsilon
+from seewhy.engine.rules.composites import (
+    BOXED,
+    COMPOSITES,
+    Composite,
+    conserving,
+    epsilon_plus,
+    uniform_epsilon,
+)
 from seewhy.engine.rules.lrp import safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.engine.targets.classes import Logit, Margin, Probability
@@ -39,13 +46,22 @@ TEN = {"num_classes": 10}
 
 
 def relevance(
-    net: nn.Module, x: Tensor, composite: str | Composite, target: object = 1, *, ledger: Ledger | None = None
+    net: nn.Module,
+    x: Tensor,
+    composite: str | Composite,
+    target: object = 1,
+    *,
+    ledger: Ledger | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relevance of the input, the target's scores and the output."""
     rules = Relevance(composite, ledger=ledger)
     with Trace(net, x, layers=["input"], rules=rules) as trace:
         assert not rules.unknown
-        return safe(trace.activations["input"]) * trace.signal(target)["input"], trace.scores(target), trace.output
+        return (
+            safe(trace.activations["input"]) * trace.signal(target)["input"],
+            trace.scores(target),
+            trace.output,
+        )
 
 
 Makers = dict[str, Callable[[], nn.Module]]
@@ -53,7 +69,10 @@ Makers = dict[str, Callable[[], nn.Module]]
 
 def slow(makers: Makers) -> list[object]:
     """The names, those of large networks marked as long."""
-    return [pytest.param(n, marks=pytest.mark.long) if n.startswith(("vgg", "resnet50")) else n for n in makers]
+    return [
+        pytest.param(n, marks=pytest.mark.long) if n.startswith(("vgg", "resnet50")) else n
+        for n in makers
+    ]
 
 
 def named(name: str, **options: object) -> Callable[[], nn.Module]:
@@ -71,7 +90,9 @@ PEERS = {
     "resnet18": lambda: tv.resnet18(**TEN),
     "resnet50": lambda: tv.resnet50(**TEN),
     "vgg11_bn": lambda: tv.vgg11_bn(**TEN),
-    "googlenet": lambda: tv.googlenet(aux_logits=False, transform_input=False, init_weights=False, **TEN),
+    "googlenet": lambda: tv.googlenet(
+        aux_logits=False, transform_input=False, init_weights=False, **TEN
+    ),
 }
 
 
@@ -84,7 +105,9 @@ def test_epsilon_plus_is_zennits(name: str) -> None:
     x = pictures(1, 64).double()
     ours, _, _ = relevance(net, x, epsilon_plus(), 3)
     canonizer = next(made for key, made in CANONIZERS.items() if name.startswith(key))()
-    unstabilised = zennit.composites.layer_map_base(stabilizer=1e-12)  # sums and pooling; ours need no stabiliser
+    unstabilised = zennit.composites.layer_map_base(
+        stabilizer=1e-12
+    )  # sums and pooling; ours need no stabiliser
     made = zennit.composites.EpsilonPlus(layer_map=unstabilised, canonizers=[canonizer])
     with zennit.attribution.Gradient(model=net, composite=made) as attributor:
         _, theirs = attributor(x, lambda out: out * torch.eye(10, dtype=D)[[3]])
@@ -129,16 +152,24 @@ def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
         dual = trace.signal(lambda out: (out * (others / z)).sum(1))["input"]
     # probabilities are float32
     scale = float(target.abs().max())
-    torch.testing.assert_close(signed, target - dual, rtol=0, atol=scale * (1e-9 if seed == "clrp" else 1e-6))
-    torch.testing.assert_close((x * signed).flatten(1).sum(1), own - others.sum(1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        signed, target - dual, rtol=0, atol=scale * (1e-9 if seed == "clrp" else 1e-6)
+    )
+    torch.testing.assert_close(
+        (x * signed).flatten(1).sum(1), own - others.sum(1), rtol=1e-3, atol=1e-4
+    )
     method = clrp if seed == "clrp" else sglrp
-    torch.testing.assert_close(method(net, x, target=1).double(), (x * signed).sum(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        method(net, x, target=1).double(), (x * signed).sum(1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_contrastive_seed_needs_a_class() -> None:
     with pytest.raises(TargetError, match="needs one class as the target"):
         seeded(Probability(1), "clrp", LOGITS)(torch.randn(2, 4))
-    with pytest.raises(InputError, match="'dual' is not known; use 'lrp', 'clrp', 'auto', 'sglrp', 'unit'"):
+    with pytest.raises(
+        InputError, match="'dual' is not known; use 'lrp', 'clrp', 'auto', 'sglrp', 'unit'"
+    ):
         seeded(Logit(1), "dual", LOGITS)  # type: ignore[arg-type]
 
 
@@ -163,28 +194,40 @@ def test_clrp_as_its_official_code() -> None:
     net, x = randomised(TinyCNN()).double(), pictures(2).double()
     found = clrp_two_pass(net, x, target=1, channels=True)
     passes = []
-    for start in (lambda z: z[:, 1].abs(), lambda z: (z.abs() * torch.tensor([1, 0, 1, 1, 1])).sum(1)):
+    for start in (
+        lambda z: z[:, 1].abs(),
+        lambda z: (z.abs() * torch.tensor([1, 0, 1, 1, 1])).sum(1),
+    ):
         with Trace(net, x, layers=["input"], rules=Relevance("conserving")) as trace:
             r = safe(trace.activations["input"]) * trace.signal(start)["input"]
             passes.append(r / r.sum((1, 2, 3), keepdim=True))
-    torch.testing.assert_close(found, (passes[0] - passes[1]).clamp(min=0).float(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        found, (passes[0] - passes[1]).clamp(min=0).float(), rtol=1e-4, atol=1e-6
+    )
     assert found.max() > 0
 
 
 def test_the_automatic_seed_is_contrastive_for_a_class_alone() -> None:
     z = torch.randn(2, 4)
-    torch.testing.assert_close(seeded(Logit(1), "auto", LOGITS)(z), seeded(Logit(1), "clrp", LOGITS)(z))
+    torch.testing.assert_close(
+        seeded(Logit(1), "auto", LOGITS)(z), seeded(Logit(1), "clrp", LOGITS)(z)
+    )
     torch.testing.assert_close(seeded(Margin(1, 2), "auto", LOGITS)(z), z[:, 1] - z[:, 2])
 
 
 # ---------------------------------------------------------------- conservation
 
 
-@pytest.mark.parametrize("make", [lambda: tv.resnet18(**TEN), lambda: tv.DenseNet(8, (2, 2), 16, **TEN)])
+@pytest.mark.parametrize(
+    "make", [lambda: tv.resnet18(**TEN), lambda: tv.DenseNet(8, (2, 2), 16, **TEN)]
+)
 def test_layers_have_the_same_sum(make: Callable[[], nn.Module]) -> None:
     net, x = randomised(make()).double(), pictures(2, 64).double()
     names = dict(net.named_modules())
-    layers = ["input", *(n for n in ("layer1", "layer2", "layer3", "layer4", "features.norm5") if n in names)]
+    layers = [
+        "input",
+        *(n for n in ("layer1", "layer2", "layer3", "layer4", "features.norm5") if n in names),
+    ]
     with Trace(net, x, layers=layers, rules=Relevance(conserving())) as trace:
         signals = trace.signal(1)
         for name in layers:
@@ -232,7 +275,13 @@ TRANSFORMERS: Makers = {
     ),
     "torchvision": lambda: tv.VisionTransformer(32, 8, 3, 2, 24, 48, num_classes=5),
     "swin": lambda: SwinTransformer(
-        img_size=32, patch_size=2, embed_dim=12, depths=(2, 2), num_heads=(2, 4), window_size=4, num_classes=5
+        img_size=32,
+        patch_size=2,
+        embed_dim=12,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        window_size=4,
+        num_classes=5,
     ),
 }
 
@@ -250,7 +299,9 @@ def test_what_a_transformers_input_does_not_get_its_parameters_keep(name: str) -
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)
-@pytest.mark.parametrize("make", [TinyCNN, TinyResNet, named("mobilenetv2_035")], ids=["tiny", "residual", "mobile"])
+@pytest.mark.parametrize(
+    "make", [TinyCNN, TinyResNet, named("mobilenetv2_035")], ids=["tiny", "residual", "mobile"]
+)
 def test_the_ledger_adds_up(make: Callable[[], nn.Module], composite: str) -> None:
     net, x = randomised(make()).double(), pictures(2).double()
     ledger = Ledger()
@@ -258,11 +309,15 @@ def test_the_ledger_adds_up(make: Callable[[], nn.Module], composite: str) -> No
     size = max(entry.peak for entry in ledger.entries)
     for entry in ledger.entries:
         gone = entry.bias + entry.epsilon + entry.no_contributor + entry.parameter
-        assert entry.received == pytest.approx(entry.handed_on + gone, rel=1e-6, abs=1e-9 * max(size, entry.peak))
+        assert entry.received == pytest.approx(
+            entry.handed_on + gone, rel=1e-6, abs=1e-9 * max(size, entry.peak)
+        )
     kept = sum(map(ledger.total, ("bias", "epsilon", "no_contributor", "parameter")))
     # ReLU passes all on, the other activations all but a billionth of what they divide by
     tolerance = 1e-5 if isinstance(net, EfficientNet) else 1e-9
-    assert float(scores.sum()) == pytest.approx(float(r.sum()) + kept, rel=1e-6, abs=tolerance * size)
+    assert float(scores.sum()) == pytest.approx(
+        float(r.sum()) + kept, rel=1e-6, abs=tolerance * size
+    )
     if composite == "conserving":
         assert ledger.total("bias") == ledger.total("no_contributor") == 0
     loudest = ledger.loudest()
@@ -275,7 +330,11 @@ def test_an_empty_ledger() -> None:
     assert ledger.loudest() is None
     assert ledger.total("bias") == 0
     ledger.kept("cls_token", torch.ones(2, 3))
-    assert (ledger.entries[0].received, ledger.entries[0].handed_on, ledger.total("parameter")) == (6, 0, 6)
+    assert (ledger.entries[0].received, ledger.entries[0].handed_on, ledger.total("parameter")) == (
+        6,
+        0,
+        6,
+    )
     ledger.clear()
     assert ledger.entries == []
 
@@ -309,7 +368,9 @@ class Cancelling(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.squash, self.last = (nn.Conv2d(a, b, 1, bias=False) for a, b in ((3, 2), (2, 1), (1, 4)))
+        self.first, self.squash, self.last = (
+            nn.Conv2d(a, b, 1, bias=False) for a, b in ((3, 2), (2, 1), (1, 4))
+        )
         with torch.no_grad():
             self.first.weight.fill_(0.5)
             self.squash.weight.copy_(torch.tensor([1000.0, -999.999]).view(1, 2, 1, 1))
@@ -321,7 +382,10 @@ class Cancelling(nn.Module):
 
 def test_a_blow_up_is_a_status_that_names_the_operation() -> None:
     net, x = seewhy.wrap(Cancelling().double(), gives="score"), pictures(2).double().abs() + 0.1
-    options = {"lrp": {"composite": uniform_epsilon(1e-12)}, "layer_relevance": {"composite": uniform_epsilon(1e-12)}}
+    options = {
+        "lrp": {"composite": uniform_epsilon(1e-12)},
+        "layer_relevance": {"composite": uniform_epsilon(1e-12)},
+    }
     ex = seewhy.explain(
         seewhy.wrap(net, gives="score"),
         x,
@@ -331,7 +395,9 @@ def test_a_blow_up_is_a_status_that_names_the_operation() -> None:
         options=options,
     )
     assert [a.status for a in ex.select(layer="squash")] == [("ok", "ok")] * 2
-    assert [a.status for a in ex.select(method="lrp")] == [("ok", "ok")] * 2  # the parts cancel again on their way
+    assert [a.status for a in ex.select(method="lrp")] == [
+        ("ok", "ok")
+    ] * 2  # the parts cancel again on their way
     blown = ex.select(layer="first")
     assert len(blown) == 2
     for a in blown:
@@ -384,23 +450,36 @@ def test_an_explanation_keeps_a_ledger_for_each_photo() -> None:
 @pytest.mark.parametrize("name", ["epsilon_plus_box", "epsilon_gamma_box"])
 def test_a_box_by_name_takes_the_bounds_of_the_preprocessing(name: str) -> None:
     net, x = randomised(TinyCNN()), pictures(1)
-    model = seewhy.wrap(net, preprocess=Preprocess((32, 32), None, (0.4, 0.5, 0.6), (0.2, 0.3, 0.1), "bilinear"))
+    model = seewhy.wrap(
+        net, preprocess=Preprocess((32, 32), None, (0.4, 0.5, 0.6), (0.2, 0.3, 0.1), "bilinear")
+    )
     low, high = (torch.tensor(v).view(3, 1, 1) for v in ((-2.0, -5 / 3, -6.0), (3.0, 5 / 3, 4.0)))
     made = BOXED[name](low, high)
-    torch.testing.assert_close(lrp(model, x, 1, composite=name), lrp(net, x, 1, composite=made), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        lrp(model, x, 1, composite=name), lrp(net, x, 1, composite=made), rtol=1e-4, atol=1e-5
+    )
     with pytest.raises(InputError, match=f"'{name}' needs the input's bounds.*wrap"):
         lrp(net, x, 1, composite=name)
 
 
 # ---------------------------------------------------------------- the methods
 
-SMALL: Makers = {"resnet18": lambda: tv.resnet18(**TEN), "mobilenet": named("mobilenetv3_small_050"), "vit": tiny_vit}
+SMALL: Makers = {
+    "resnet18": lambda: tv.resnet18(**TEN),
+    "mobilenet": named("mobilenetv3_small_050"),
+    "vit": tiny_vit,
+}
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 @pytest.mark.parametrize("name", SMALL)
-def test_a_batch_is_its_images_and_the_model_is_as_it_was(name: str, method: Callable[..., Tensor]) -> None:
-    net, x = randomised(SMALL[name](), train=True).double(), pictures(2)  # contrasts cancel to 1e-4 of their parts
+def test_a_batch_is_its_images_and_the_model_is_as_it_was(
+    name: str, method: Callable[..., Tensor]
+) -> None:
+    net, x = (
+        randomised(SMALL[name](), train=True).double(),
+        pictures(2),
+    )  # contrasts cancel to 1e-4 of their parts
     before = ModelState(net)
     with torch.no_grad():
         maps = method(net, x, target=2)
@@ -435,9 +514,13 @@ def test_relevance_cam_is_equation_8_with_zero_at_the_mean() -> None:
         with Trace(net, x, layers=[layer], rules=Relevance("z_plus")) as trace:
             a = trace.activations[layer]
             r = a * trace.signal(seeded(Logit(1), "clrp", LOGITS))[layer]
-            field = torch.stack([sum(r[n, k].mean() * a[n, k] for k in range(a.shape[1])) for n in range(2)])
+            field = torch.stack(
+                [sum(r[n, k].mean() * a[n, k] for k in range(a.shape[1])) for n in range(2)]
+            )
             expected[layer] = (field - field.mean((1, 2), keepdim=True)).float()
-        torch.testing.assert_close(relevance_cam(net, x, 1, layer=layer), expected[layer], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            relevance_cam(net, x, 1, layer=layer), expected[layer], rtol=1e-4, atol=1e-7
+        )
     found = seewhy.explain(net, x, methods="relevance_cam", targets=1)[0]
     assert found.layer == "act1 + act2"
     torch.testing.assert_close(found.map, expected["act1"] + expected["act2"], rtol=1e-4, atol=1e-7)
@@ -456,7 +539,9 @@ def test_half_precision_gives_finite_maps(
     half = method(net.to(dtype), x, target=2)
     assert half.dtype == torch.float32
     assert half.isfinite().all()
-    if isinstance(net, TinyResNet) or method is lrp:  # the contrasts of the other cancel to what halves do not resolve
+    if (
+        isinstance(net, TinyResNet) or method is lrp
+    ):  # the contrasts of the other cancel to what halves do not resolve
         assert float(torch.corrcoef(torch.stack([full, half.flatten()]))[0, 1]) > 0.9
 
 
@@ -511,9 +596,13 @@ class Powered(nn.Module):
 
 @pytest.mark.parametrize("make", [TinyResNet, tiny_vit])
 @pytest.mark.parametrize("name", ["lrp", "clrp", "layer_relevance", "relevance_cam"])
-def test_relevance_under_autocast_is_that_of_float32(name: str, make: Callable[[], nn.Module]) -> None:
+def test_relevance_under_autocast_is_that_of_float32(
+    name: str, make: Callable[[], nn.Module]
+) -> None:
     net, x = randomised(make()), pictures(2)
-    options = {"composite": "epsilon_plus"} if name in ("lrp", "clrp") else {}  # where little cancels
+    options = (
+        {"composite": "epsilon_plus"} if name in ("lrp", "clrp") else {}
+    )  # where little cancels
     expected = seewhy.METHODS[name](net, x, 1, **options)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = seewhy.METHODS[name](net, x, 1, **options)
@@ -533,10 +622,18 @@ class ScaledByHand(nn.Module):
         assert norm.running_var is not None
         scale = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
         bias = norm.bias.detach() - norm.running_mean * scale
-        self.scale, self.bias, self.subtracts = scale.view(1, -1, 1, 1), bias.view(1, -1, 1, 1), subtracts
+        self.scale, self.bias, self.subtracts = (
+            scale.view(1, -1, 1, 1),
+            bias.view(1, -1, 1, 1),
+            subtracts,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return -(-self.bias - x * self.scale) if self.subtracts else torch.addcmul(self.bias, self.scale, x)
+        return (
+            -(-self.bias - x * self.scale)
+            if self.subtracts
+            else torch.addcmul(self.bias, self.scale, x)
+        )
 
 
 @pytest.mark.parametrize("subtracts", [False, True])
@@ -548,11 +645,19 @@ def test_a_bias_written_by_hand_is_a_bias(composite: str, subtracts: bool) -> No
     net(x)
     net = randomised(net)
     assert norm.running_var is not None
-    norm.weight.data = torch.sqrt(norm.running_var + norm.eps)  # the share of a bias goes by what it is added to
+    norm.weight.data = torch.sqrt(
+        norm.running_var + norm.eps
+    )  # the share of a bias goes by what it is added to
     found = []
     for one in (net, nn.Sequential(ScaledByHand(norm, subtracts=subtracts), *rest)):
         ledger = Ledger()
-        found.append((relevance(one, x, composite, ledger=ledger)[0], ledger.total("bias"), ledger.total("parameter")))
+        found.append(
+            (
+                relevance(one, x, composite, ledger=ledger)[0],
+                ledger.total("bias"),
+                ledger.total("parameter"),
+            )
+        )
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
     assert found[0][2] == 0
 

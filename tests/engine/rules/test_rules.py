@@ -72,7 +72,9 @@ def test_every_form_of_relu_obeys_the_paper(form: str, rule: Any) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("form", [F.relu_, torch.relu_, lambda x: x.relu_(), lambda x: x.clamp_(0), nn.ReLU(True)])
+@pytest.mark.parametrize(
+    "form", [F.relu_, torch.relu_, lambda x: x.relu_(), lambda x: x.clamp_(0), nn.ReLU(True)]
+)
 def test_statement_form(form: Any, rule: Any) -> None:
     """`F.relu_(x)` whose result nobody uses."""
     net, x = randomised(Rectified(form, used=False)).double(), pictures(2, 16).double()
@@ -108,13 +110,28 @@ def test_in_place_on_a_part_of_a_tensor(rule: Any) -> None:
 def test_forms_of_relu6(form: Any, rule: Any) -> None:
     x = 20 * pictures(2, 16)  # so that both kinks matter
     expected = signal(randomised(Rectified(nn.ReLU6())), x, rule)
-    assert not torch.allclose(expected, signal(randomised(Rectified(nn.ReLU())), x, rule)) or rule == "deconvnet"
+    assert (
+        not torch.allclose(expected, signal(randomised(Rectified(nn.ReLU())), x, rule))
+        or rule == "deconvnet"
+    )
     torch.testing.assert_close(signal(randomised(Rectified(form)), x, rule), expected)
 
 
 @pytest.mark.parametrize(
     "smooth",
-    [F.gelu, F.silu, F.elu, F.selu, F.celu, F.mish, F.hardswish, F.softplus, F.leaky_relu, nn.PReLU(), nn.SiLU(True)],
+    [
+        F.gelu,
+        F.silu,
+        F.elu,
+        F.selu,
+        F.celu,
+        F.mish,
+        F.hardswish,
+        F.softplus,
+        F.leaky_relu,
+        nn.PReLU(),
+        nn.SiLU(True),
+    ],
 )
 def test_smooth_rectifiers_pass_the_derivative_of_what_is_positive(smooth: Any) -> None:
     net, x = randomised(Rectified(smooth)), pictures(1, 16)
@@ -181,7 +198,9 @@ def test_reused_in_place_relu_equals_captum() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = captum.attr.GuidedBackprop(net).attribute(x, target=1)
-    torch.testing.assert_close(guided_backprop(net, x, 1, channels=True), theirs, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        guided_backprop(net, x, 1, channels=True), theirs, rtol=1e-6, atol=1e-9
+    )
 
 
 def test_resnet18_equals_captum() -> None:
@@ -203,7 +222,9 @@ def test_functional_rectifiers_equal_captum_on_modules(functional: Any) -> None:
     if functional is F.relu6:  # inputs this small never reach 6: the two are one function
         of_modules.rectify = nn.ReLU()
         assert torch.equal(written(x), of_modules(x))
-    of_modules.convs = nn.ModuleList(nn.Sequential(conv, nn.ReLU()) for conv in written.convs)  # a module for each use
+    of_modules.convs = nn.ModuleList(
+        nn.Sequential(conv, nn.ReLU()) for conv in written.convs
+    )  # a module for each use
     of_modules.rectify = nn.Identity()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -243,7 +264,9 @@ def test_densenet_whose_last_relu_is_a_function() -> None:
             return self.classifier(self.relu(self.features(x)).mean((2, 3)))
 
     for rule in ("guided", "deconvnet"):
-        torch.testing.assert_close(signal(net, x, rule), signal(Modules().eval(), x, rule), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            signal(net, x, rule), signal(Modules().eval(), x, rule), rtol=1e-4, atol=1e-7
+        )
     assert not torch.allclose(signal(net, x, "guided"), signal(net, x, "gradient"))
 
 
@@ -350,7 +373,9 @@ def test_watching_biases_changes_no_signal() -> None:
 
 
 def test_bias_fields_of_norms_have_the_shape_of_the_output() -> None:
-    net = nn.Sequential(nn.GroupNorm(1, 3), nn.Flatten(2), nn.LayerNorm(256), nn.Flatten(), nn.Linear(768, 2))
+    net = nn.Sequential(
+        nn.GroupNorm(1, 3), nn.Flatten(2), nn.LayerNorm(256), nn.Flatten(), nn.Linear(768, 2)
+    )
     randomised(net)
     shapes: list[tuple[int, ...]] = []
     x = pictures(2, 16)

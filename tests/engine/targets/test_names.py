@@ -113,7 +113,10 @@ def test_a_text_is_a_name_first(labels: list[str], name: str, column: int) -> No
     assert resolve(name, SCORES, labels, numbers=LOGITS)[0].indices == (column, column)
     if not name.startswith(("margin", "prob")):
         for form in ("probability", "counterfactual", "logit"):
-            assert resolve(f"{form}:{name}", SCORES, labels, numbers=LOGITS)[0].indices == (column, column)
+            assert resolve(f"{form}:{name}", SCORES, labels, numbers=LOGITS)[0].indices == (
+                column,
+                column,
+            )
         assert resolve([name, 0], SCORES, labels, numbers=LOGITS)[0].indices == (column, 0)
 
 
@@ -135,8 +138,16 @@ def test_a_slash_in_a_name_is_no_end_of_it() -> None:
 @pytest.mark.parametrize(
     ("labels", "name", "says"),
     [
-        (["1", "2", "3"], "0", r"target '0' is not a label of the model, whose classes have numbers for names: 1 to 3"),
-        (["crane", "dog", "crane"], "crane", r"several classes: 0 \(crane\), 2 \(crane\); give the index"),
+        (
+            ["1", "2", "3"],
+            "0",
+            r"target '0' is not a label of the model, whose classes have numbers for names: 1 to 3",
+        ),
+        (
+            ["crane", "dog", "crane"],
+            "crane",
+            r"several classes: 0 \(crane\), 2 \(crane\); give the index",
+        ),
         (["cat", "dog", "bird"], "brid", r"not a label of the model; did you mean 'bird'"),
         (["cat", "dog", "bird"], "-1", r"target -1 is not a class"),
     ],
@@ -148,13 +159,22 @@ def test_names_of_no_class_or_of_several(labels: list[str], name: str, says: str
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
 def test_as_many_names_as_columns(columns: int) -> None:
-    with pytest.raises(ModelError, match=rf"labels has 3 names, the model gives {columns} columns.*labels=\[\]"):
+    with pytest.raises(
+        ModelError, match=rf"labels has 3 names, the model gives {columns} columns.*labels=\[\]"
+    ):
         resolve("top1", torch.ones(2, columns), ["a", "b", "c"], numbers=LOGITS)
     with pytest.raises(ModelError, match=rf"has 3 names, the model gives {columns} "):
-        resolve(lambda o: o.mean((1, 2, 3)), torch.ones(2, columns, 4, 4), ["a", "b", "c"], numbers=LOGITS)
+        resolve(
+            lambda o: o.mean((1, 2, 3)),
+            torch.ones(2, columns, 4, 4),
+            ["a", "b", "c"],
+            numbers=LOGITS,
+        )
 
 
 def test_one_score_for_each_picture_is_one_column() -> None:
     assert resolve("ill", torch.ones(2), ["ill"], numbers=LOGITS)[0].indices == (0, 0)
-    with pytest.raises(ModelError, match="has 2 names, the model gives 1 columns; a single column has one name"):
+    with pytest.raises(
+        ModelError, match="has 2 names, the model gives 1 columns; a single column has one name"
+    ):
         resolve("top1", torch.ones(2), ["well", "ill"], numbers=LOGITS)

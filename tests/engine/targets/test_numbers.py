@@ -58,7 +58,10 @@ def test_what_has_no_probability_says_so(gives: Any, said: str) -> None:
         (torch.tensor([[3.0, 0.0, -2.0]]), "logits"),
         (SCORES.softmax(1), "probabilities"),
         (SCORES.half().softmax(1), "probabilities"),
-        (torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)).bfloat16().softmax(1), "probabilities"),
+        (
+            torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)).bfloat16().softmax(1),
+            "probabilities",
+        ),
         (torch.rand(2, 5, 4, 4).softmax(1), "probabilities"),
         (SCORES.sigmoid(), None),
         (SCORES.sigmoid()[:, :1], None),
@@ -98,8 +101,14 @@ def config(problem: str | None) -> SimpleNamespace:
         (Ended(nn.Softmax(1)), None),
         (nn.Sequential(nn.Flatten(), Ended(nn.Softmax(1), pretrained_cfg={})), "probabilities"),
         (Ended(nn.ReLU(), pretrained_cfg={"mean": 0}, num_classes=3), "logits"),
-        (Ended(nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()), pretrained_cfg={}, num_classes=3), "sigmoids"),
-        (Ended(nn.Sequential(nn.Linear(3, 1), nn.Dropout()), pretrained_cfg={}, num_classes=3), "logits"),
+        (
+            Ended(nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()), pretrained_cfg={}, num_classes=3),
+            "sigmoids",
+        ),
+        (
+            Ended(nn.Sequential(nn.Linear(3, 1), nn.Dropout()), pretrained_cfg={}, num_classes=3),
+            "logits",
+        ),
         (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=3), "embedding"),
         (Ended(nn.Identity(), pretrained_cfg={"mean": 0}, num_classes=0), "embedding"),
         (Ended(nn.Identity(), config=config("regression")), "score"),
@@ -117,8 +126,14 @@ def test_what_a_module_says_of_itself(module: nn.Module, gives: str | None) -> N
     ("scores", "doubt"),
     [
         (SCORES.sigmoid(), r"lie in \[0, 1\], and may be probabilities or scores"),
-        (SCORES[:, :1], "are one for each picture, and may be a logit or the value of a regression"),
-        (SCORES.softmax(1) * 100, "sum to 100, and may be percentages: say output=lambda p: p / 100"),
+        (
+            SCORES[:, :1],
+            "are one for each picture, and may be a logit or the value of a regression",
+        ),
+        (
+            SCORES.softmax(1) * 100,
+            "sum to 100, and may be percentages: say output=lambda p: p / 100",
+        ),
         (torch.tensor([[3.0, 0.0, 2.0]]), "are whole numbers, and may be counts"),
         (torch.tensor([[3, 4]]), "are whole numbers, and may be classes or counts"),
     ],
@@ -135,20 +150,26 @@ def test_a_head_of_one_column_is_asked_about_unless_somebody_says_it() -> None:
     assert numbers_of(Call(head, gives="logits"), SCORES[:, :1]).gives == "logits"
     head.gives = "logits"
     assert numbers_of(Call(head), SCORES[:, :1]).gives == "logits"
-    assert numbers_of(Call(nn.Sequential(head, nn.Sigmoid())), SCORES[:, :1].sigmoid()).gives == "sigmoids"
+    assert (
+        numbers_of(Call(nn.Sequential(head, nn.Sigmoid())), SCORES[:, :1].sigmoid()).gives
+        == "sigmoids"
+    )
 
 
 def test_a_familys_head_of_ones_own_class_is_looked_at() -> None:
     """Its `forward` may end in a sigmoid that is no part of it."""
     module = torchvision.models.squeezenet1_1(num_classes=3)
-    module.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Called(nn.Linear(512, 3)))
+    module.classifier = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), Called(nn.Linear(512, 3))
+    )
     assert numbers_of(Call(module), SCORES.sigmoid()).gives is None
     assert numbers_of(Call(module), SCORES).gives == "logits"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2"])
 @pytest.mark.parametrize(
-    ("last", "gives"), [(None, "logits"), (nn.Softmax(1), "probabilities"), (nn.Sigmoid(), "sigmoids")]
+    ("last", "gives"),
+    [(None, "logits"), (nn.Softmax(1), "probabilities"), (nn.Sigmoid(), "sigmoids")],
 )
 def test_families_with_a_head_of_ones_own(name: str, last: nn.Module | None, gives: str) -> None:
     for make in (torchvision.models.get_model, timm.create_model):
@@ -184,7 +205,12 @@ def test_more_is_said_of_a_wrapped_model() -> None:
     model = wrap(nn.Linear(3, 3), labels=["a", "b", "c"])
     assert wrap(model) is model
     said = wrap(model, gives="score", multi_label=True)
-    assert (said.module, said.labels, said.gives, said.multi_label) == (model.module, model.labels, "score", True)
+    assert (said.module, said.labels, said.gives, said.multi_label) == (
+        model.module,
+        model.labels,
+        "score",
+        True,
+    )
     assert wrap(said, labels=[]).labels is None
     with pytest.raises(InputError, match=r"wrap the function or session anew"):
         wrap(wrap(lambda x: x), takes="array")
@@ -207,24 +233,35 @@ def test_what_is_said_comes_first_and_is_checked() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Softmax(1))
     assert numbers_of(Call(module, gives="score"), SCORES).gives == "score"
     with pytest.raises(
-        ModelError, match=r"gives='probabilities', but the model's numbers are -1 to 3, not in \[0, 1\]"
+        ModelError,
+        match=r"gives='probabilities', but the model's numbers are -1 to 3, not in \[0, 1\]",
     ):
         numbers_of(Call(module, gives="probabilities"), SCORES)
-    with pytest.raises(ModelError, match=r"gives='probabilities', but a picture's sum to 1\.77; give 'sigmoids'"):
+    with pytest.raises(
+        ModelError, match=r"gives='probabilities', but a picture's sum to 1\.77; give 'sigmoids'"
+    ):
         numbers_of(Call(module, gives="probabilities"), SCORES.sigmoid())
-    with pytest.raises(InputError, match="gives='percent' is not known; use 'logits', 'probabilities'"):
+    with pytest.raises(
+        InputError, match="gives='percent' is not known; use 'logits', 'probabilities'"
+    ):
         wrap(module, gives="percent")  # type: ignore[arg-type]
 
 
 def test_names_of_classes_are_no_scores() -> None:
-    with pytest.raises(TargetError, match="of int64 numbers, names of classes and no scores; give what returns scores"):
+    with pytest.raises(
+        TargetError,
+        match="of int64 numbers, names of classes and no scores; give what returns scores",
+    ):
         Probability(1)(torch.tensor([[1], [2]]))
 
 
 def test_an_answer_in_a_models_own_adapter_is_looked_at() -> None:
     """What a module says of itself is not said of what a function makes of it."""
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    assert numbers_of(Call(module, output=lambda said: said.softmax(1)), SCORES.softmax(1)).gives == "probabilities"
+    assert (
+        numbers_of(Call(module, output=lambda said: said.softmax(1)), SCORES.softmax(1)).gives
+        == "probabilities"
+    )
     assert numbers_of(Call(Called(module)), module(pictures(1, 2))).gives == "logits"
 
 

@@ -34,7 +34,9 @@ LABELS = ("tabby, tabby cat", "tiger cat", "crane", "Egyptian cat, tabby cat")
 
 
 def close(found: Tensor, expected: list[float]) -> None:
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_classes_by_hand() -> None:
@@ -45,7 +47,10 @@ def test_classes_by_hand() -> None:
     close(Counterfactual(1)(SCORES), [-3, 2])
     close(Regression(3)(SCORES), [-1, 4.5])
     close(Regression(3, value=1.0)(SCORES), [-4, -12.25])
-    softmax = [math.exp(v) / sum(math.exp(u) for u in row) for row, v in ((SCORES[0], 3.0), (SCORES[1], -2.0))]
+    softmax = [
+        math.exp(v) / sum(math.exp(u) for u in row)
+        for row, v in ((SCORES[0], 3.0), (SCORES[1], -2.0))
+    ]
     close(Probability(1)(SCORES), softmax)
 
 
@@ -66,11 +71,18 @@ def test_segmentation_region() -> None:
     output = torch.randn(2, 3, 4, 6)
     region = torch.zeros(2, 3)
     region[0, 1:] = 1  # rows 0-1, columns 2-5 of the output
-    expected = [sum(float(output[n, 1, i, j]) for i in range(2) for j in range(2, 6)) for n in range(2)]
+    expected = [
+        sum(float(output[n, 1, i, j]) for i in range(2) for j in range(2, 6)) for n in range(2)
+    ]
     close(SegmentationRegion(1, region)(output), expected)
     close(SegmentationRegion(1, torch.stack([region, 1 - region]))(output)[:1], expected[:1])
     predicted = [
-        sum(float(output[n, 2, i, j]) for i in range(4) for j in range(6) if int(output[n, :, i, j].argmax()) == 2)
+        sum(
+            float(output[n, 2, i, j])
+            for i in range(4)
+            for j in range(6)
+            if int(output[n, :, i, j].argmax()) == 2
+        )
         for n in range(2)
     ]
     close(SegmentationRegion(2)(output), predicted)
@@ -84,20 +96,30 @@ def test_where_a_segmentation_predicts_a_class() -> None:
     one, many = torch.randn(2, 1, 4, 6), torch.randn(2, 3, 4, 6)
     close(SegmentationRegion(0)(one), one.clamp(min=0).sum((1, 2, 3)).tolist())
     chance = one.sigmoid()
-    close(SegmentationRegion(0, numbers=Numbers("sigmoids"))(chance), (chance * (one > 0)).sum((1, 2, 3)).tolist())
+    close(
+        SegmentationRegion(0, numbers=Numbers("sigmoids"))(chance),
+        (chance * (one > 0)).sum((1, 2, 3)).tolist(),
+    )
     expected = many[:, 1].clamp(min=0).sum((1, 2)).tolist()
     several = Numbers("logits", multi_label=True)
     close(SegmentationRegion(1, numbers=several)(many), expected)
     (settled,) = resolve(SegmentationRegion(1), many, numbers=several)
     close(settled.score(many), expected)
     assert settled.name == "segmentationregion(1)"
-    with pytest.raises(ModelError, match="gives="):  # of sigmoids or of scores: the class is elsewhere
+    with pytest.raises(
+        ModelError, match="gives="
+    ):  # of sigmoids or of scores: the class is elsewhere
         SegmentationRegion(1)(many.sigmoid())
 
 
 @pytest.mark.parametrize("form", ["xyxy", "cxcywh"])
 def test_detection_box(form: Any) -> None:
-    boxes = [(0.0, 0.0, 10.0, 10.0), (1.0, 0.0, 11.0, 10.0), (4.0, 0.0, 14.0, 10.0), (50.0, 50.0, 60.0, 60.0)]
+    boxes = [
+        (0.0, 0.0, 10.0, 10.0),
+        (1.0, 0.0, 11.0, 10.0),
+        (4.0, 0.0, 14.0, 10.0),
+        (50.0, 50.0, 60.0, 60.0),
+    ]
     overlaps = [oracles.iou(b, boxes[0]) for b in boxes]
     assert overlaps[0] == 1
     assert overlaps[2] < 0.5 < overlaps[1]
@@ -128,7 +150,8 @@ def test_detection_box(form: Any) -> None:
 def test_embedding_similarity() -> None:
     reference = torch.tensor([1.0, 2.0, 0.0, -1.0])
     expected = [
-        sum(a * b for a, b in zip(row, reference.tolist(), strict=True)) / (math.hypot(*row) * math.sqrt(6))
+        sum(a * b for a, b in zip(row, reference.tolist(), strict=True))
+        / (math.hypot(*row) * math.sqrt(6))
         for row in SCORES.tolist()
     ]
     close(EmbeddingSimilarity(reference)(SCORES), expected)
@@ -166,7 +189,15 @@ def test_names_of_one_class(target: Any, index: int) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [[2, 0], (2, 0), ["crane", "tabby"], ["crane", 0], torch.tensor([2, 0]), np.array([2, 0]), range(2, -1, -2)],
+    [
+        [2, 0],
+        (2, 0),
+        ["crane", "tabby"],
+        ["crane", 0],
+        torch.tensor([2, 0]),
+        np.array([2, 0]),
+        range(2, -1, -2),
+    ],
 )
 def test_one_for_each_image(target: Any) -> None:
     (found,) = resolve(target, SCORES, LABELS, numbers=LOGITS)
@@ -197,7 +228,9 @@ def test_forms_take_what_plain_targets_take() -> None:
     best = SCORES.softmax(1).topk(2, dim=1).values
     assert [t.score(SCORES).tolist() for t in (first, second)] == best.T.tolist()
     assert scored("probability: top1") == scored("probability:top1") == best[:, 0].tolist()
-    assert scored("probability:2") == scored("probability:crane") == SCORES.softmax(1)[:, 2].tolist()
+    assert (
+        scored("probability:2") == scored("probability:crane") == SCORES.softmax(1)[:, 2].tolist()
+    )
     assert scored("counterfactual:top1") == (-SCORES.amax(1)).tolist()
     (plain,) = resolve("logit:top1", SCORES, LABELS, numbers=LOGITS)
     assert (plain.name, plain.score(SCORES).tolist()) == ("top1", [3.0, 4.5])
@@ -205,26 +238,42 @@ def test_forms_take_what_plain_targets_take() -> None:
         resolve("probability:top9", SCORES, LABELS, numbers=LOGITS)
 
 
-@pytest.mark.parametrize("target", ["probability:top1", "probability:tiger cat", "probability:1", Probability(1)])
+@pytest.mark.parametrize(
+    "target", ["probability:top1", "probability:tiger cat", "probability:1", Probability(1)]
+)
 def test_of_several_labels_probabilities_are_sigmoids(target: Any) -> None:
     (found,) = resolve(target, SCORES, LABELS, numbers=Numbers("logits", multi_label=True))
-    by_hand = [1 / (1 + math.exp(-float(SCORES[n, i]))) for n, i in enumerate(found.indices) if i is not None]
+    by_hand = [
+        1 / (1 + math.exp(-float(SCORES[n, i])))
+        for n, i in enumerate(found.indices)
+        if i is not None
+    ]
     close(found.score(SCORES), by_hand)
     (again,) = resolve(found.score, SCORES, numbers=LOGITS)  # as metrics do that run a method again
     close(again.score(SCORES), by_hand)
     (plain,) = resolve(target, SCORES, LABELS, numbers=LOGITS)
     assert found.name == plain.name
-    close(plain.score(SCORES), [float(SCORES[n].softmax(0)[i]) for n, i in enumerate(plain.indices) if i is not None])
+    close(
+        plain.score(SCORES),
+        [float(SCORES[n].softmax(0)[i]) for n, i in enumerate(plain.indices) if i is not None],
+    )
 
 
 def test_a_slash_belongs_to_the_name_but_in_margins() -> None:
-    assert scored("probability:TV/monitor", ("a", "TV/monitor", "b", "c")) == SCORES.softmax(1)[:, 1].tolist()
+    assert (
+        scored("probability:TV/monitor", ("a", "TV/monitor", "b", "c"))
+        == SCORES.softmax(1)[:, 1].tolist()
+    )
 
 
 @pytest.mark.parametrize(
     ("target", "labels", "says"),
     [
-        ("tiger catt", LABELS, r"'tiger catt' is not a label of the model; did you mean 'tiger cat'"),
+        (
+            "tiger catt",
+            LABELS,
+            r"'tiger catt' is not a label of the model; did you mean 'tiger cat'",
+        ),
         (
             "tabby cat",
             LABELS,
@@ -245,7 +294,9 @@ def test_names_that_are_none(target: Any, labels: Any, says: str) -> None:
         scored(target, labels)
 
 
-@pytest.mark.parametrize("target", [None, True, 2.5, object(), [1.5, 0.0], [None, None], [True, False]])
+@pytest.mark.parametrize(
+    "target", [None, True, 2.5, object(), [1.5, 0.0], [None, None], [True, False]]
+)
 def test_types_that_are_none(target: Any) -> None:
     with pytest.raises(ArgumentTypeError, match="target"):
         scored(target)
@@ -311,8 +362,12 @@ def test_targets_pull_the_gradient_they_should() -> None:
         torch.testing.assert_close(signal(Margin(1, 2)), signal(1) - signal(2))
         torch.testing.assert_close(signal(Counterfactual(1)), -signal(1))
         p = trace.output.softmax(1)
-        by_hand = sum(p[:, 1] * (float(k == 1) - p[:, k]) * signal(k).permute(1, 2, 3, 0) for k in range(5))
-        torch.testing.assert_close(signal(Probability(1)).permute(1, 2, 3, 0), by_hand, rtol=1e-4, atol=1e-7)
+        by_hand = sum(
+            p[:, 1] * (float(k == 1) - p[:, k]) * signal(k).permute(1, 2, 3, 0) for k in range(5)
+        )
+        torch.testing.assert_close(
+            signal(Probability(1)).permute(1, 2, 3, 0), by_hand, rtol=1e-4, atol=1e-7
+        )
         torch.testing.assert_close(
             signal(Regression(1, value=2.0)).permute(1, 2, 3, 0),
             -2 * (trace.output[:, 1] - 2) * signal(1).permute(1, 2, 3, 0),

@@ -58,7 +58,11 @@ def test_maps_divide_the_score(net: TinyCNN, data: Any, target: int | None) -> N
     inverse = slow_inverse(net, data)
     test_maps, test, p = parts(net, x)
     train_maps, train, q = parts(net, data[0][ids])
-    r_test = p[0] - F.one_hot(torch.tensor(1), K) if target is None else -F.one_hot(torch.tensor(target), K).double()
+    r_test = (
+        p[0] - F.one_hot(torch.tensor(1), K)
+        if target is None
+        else -F.one_hot(torch.tensor(target), K).double()
+    )
     r_train = q - F.one_hot(data[1][ids], K)
     for b in range(len(ids)):
         towards = (inverse @ torch.kron(r_test, test[0])).reshape(K, -1) / N
@@ -70,7 +74,9 @@ def test_maps_divide_the_score(net: TinyCNN, data: Any, target: int | None) -> N
             expected = torch.einsum("chw,c->hw", maps, slope[:-1]) / maps[0].numel()
             torch.testing.assert_close(shown.map[b].double(), expected, rtol=1e-4, atol=1e-8)
             # complete: all but what goes through the bias
-            assert float(shown.map[b].sum()) + float(slope[-1]) == pytest.approx(float(found.scores[b]), rel=1e-4)
+            assert float(shown.map[b].sum()) + float(slope[-1]) == pytest.approx(
+                float(found.scores[b]), rel=1e-4
+            )
             assert float(slope @ mean) == pytest.approx(float(found.scores[b]), rel=1e-4)
     assert found.test.layer == found.train.layer == "relu2"
     assert found.test.image_size == (16, 16)
@@ -86,7 +92,9 @@ def test_without_a_bias_nothing_is_left_over(data: Any) -> None:
         torch.testing.assert_close(side.map.sum((1, 2)), found.scores, rtol=1e-4, atol=1e-9)
 
 
-def test_other_solvers_are_answered_with_the_heads_gradient_product(net: TinyCNN, data: Any) -> None:
+def test_other_solvers_are_answered_with_the_heads_gradient_product(
+    net: TinyCNN, data: Any
+) -> None:
     index = InfluenceIndex.fit(net, data, solver="gradient_dot")
     head = InfluenceIndex.fit(net, data, solver="gradient_dot", parameters=["fc.weight", "fc.bias"])
     x, ids = pictures(1, 16, seed=1).double(), [3, 8]

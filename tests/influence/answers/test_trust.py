@@ -68,9 +68,17 @@ def test_intervals_over_seeds() -> None:
 
 
 def test_mislabel_curve() -> None:
-    curve = mislabel_curve(torch.tensor([0.1, 0.9, 0.5, 0.8, 0.0]), torch.tensor([True, True, False, False, False]))
+    curve = mislabel_curve(
+        torch.tensor([0.1, 0.9, 0.5, 0.8, 0.0]), torch.tensor([True, True, False, False, False])
+    )
     assert curve.tolist() == [0.5, 0.5, 0.5, 1.0, 1.0]
-    assert [found_after(curve, share) for share in (0.1, 0.2, 0.6, 0.61, 1.0)] == [0.5, 0.5, 0.5, 1.0, 1.0]
+    assert [found_after(curve, share) for share in (0.1, 0.2, 0.6, 0.61, 1.0)] == [
+        0.5,
+        0.5,
+        0.5,
+        1.0,
+        1.0,
+    ]
     with pytest.raises(InputError, match="at least one wrong"):
         mislabel_curve(torch.rand(3), torch.zeros(3, dtype=torch.bool))
     with pytest.raises(InputError, match="share=0"):
@@ -94,7 +102,11 @@ def test_flipped_labels_of_digits_are_found() -> None:
         for name, found in shares.items():
             solver = find_solver(name)
             solver.fit(it, batches(images[:n], noisy, 200))
-            found.append(found_after(mislabel_curve(solver.self_influence(it, images[:n], noisy), wrong), 0.2))
+            found.append(
+                found_after(
+                    mislabel_curve(solver.self_influence(it, images[:n], noisy), wrong), 0.2
+                )
+            )
     assert over_seeds(shares["last_layer"]).low > 0.95
     assert over_seeds(shares["loss"]).value > 0.95  # the baseline is as good here
     assert 0.1 < over_seeds(shares["random"]).value < 0.3
@@ -119,7 +131,9 @@ def test_tail_patch() -> None:
     rate = 1e-4
     helped = tail_patch(it, (images, labels), *tests, found, k=3, learning_rate=rate)
     top = found.topk(3).values.mean(1) * 60 * rate
-    torch.testing.assert_close(helped, top, rtol=1e-2, atol=1e-8)  # a small step does what the dot product says
+    torch.testing.assert_close(
+        helped, top, rtol=1e-2, atol=1e-8
+    )  # a small step does what the dot product says
     harmed = tail_patch(it, (images, labels), *tests, -found, k=3, learning_rate=rate)
     assert (harmed < 0).all()
     with pytest.raises(InputError, match="k=0"):
@@ -127,18 +141,24 @@ def test_tail_patch() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["last_layer", "hessian", "conjugate_gradient", "arnoldi", "ekfac", "trak"])
+@pytest.mark.parametrize(
+    "name", ["last_layer", "hessian", "conjugate_gradient", "arnoldi", "ekfac", "trak"]
+)
 def test_two_processes_find_the_same(name: str) -> None:
     """Threads in place of processes, each with its part of the data; sums meet at a barrier."""
     images, labels = digits(4)
     few = labels < 5
     images, labels = images[few][:90], labels[few][:90]
     net = train(cnn(), images, labels, 0.05)
-    options: dict[str, Any] = {"arnoldi": {"krylov": 30, "rank": 10}, "trak": {"dim": 64}}.get(name, {})
+    options: dict[str, Any] = {"arnoldi": {"krylov": 30, "rank": 10}, "trak": {"dim": 64}}.get(
+        name, {}
+    )
     one = find_solver(name, **options)
     it = problem(net, 90, 0.05)
     one.fit(it, batches(images, labels, 30))
-    expected = one.dot(one.test_rows(it, images[:4], labels[:4]), one.train_rows(it, images, labels))
+    expected = one.dot(
+        one.test_rows(it, images[:4], labels[:4]), one.train_rows(it, images, labels)
+    )
     barrier, shared = threading.Barrier(2, timeout=60), {}
     found: dict[int, Tensor] = {}
     turn = threading.Lock()

@@ -40,7 +40,10 @@ def fitted(form: type[HeadCurvature], a: Tensor, p: Tensor) -> HeadCurvature:
 
 def written_out(a: Tensor, p: Tensor) -> Tensor:
     """(K F, K F)."""
-    bends = [torch.kron(torch.diag(q) - torch.outer(q, q), torch.outer(b, b)) for b, q in zip(a, p, strict=True)]
+    bends = [
+        torch.kron(torch.diag(q) - torch.outer(q, q), torch.outer(b, b))
+        for b, q in zip(a, p, strict=True)
+    ]
     return torch.stack(bends).mean(0) + RIDGE * torch.eye(a.shape[1] * K, dtype=torch.float64)
 
 
@@ -64,12 +67,16 @@ def test_quadratic_forms_are_those_of_solving(form: type[HeadCurvature], n: int)
         residuals = p[:8] - torch.eye(K, dtype=torch.float64)[torch.arange(8) % K]
         rows = residuals[:, :, None] * features[:, None]
         expected = (curvature.solve(rows) * rows).sum((1, 2))
-        torch.testing.assert_close(curvature.quadratic(residuals, features), expected, rtol=1e-7, atol=0.0)
+        torch.testing.assert_close(
+            curvature.quadratic(residuals, features), expected, rtol=1e-7, atol=0.0
+        )
         assert (expected > 0).all()
 
 
 @pytest.mark.parametrize("form", [Woodbury, Iterative])
-def test_many_right_sides_are_solved_a_few_at_a_time(form: type[HeadCurvature], monkeypatch: Any) -> None:
+def test_many_right_sides_are_solved_a_few_at_a_time(
+    form: type[HeadCurvature], monkeypatch: Any
+) -> None:
     a, p = examples(90, 30)
     residuals, rows = p[:7] - 0.1, torch.randn(7, K, 30, dtype=torch.float64)
     curvature = fitted(form, a, p)
@@ -109,7 +116,9 @@ def test_the_form_goes_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit() == "Iterative"
     for limits in ((numbers - 1, work), (numbers, work - 1)):
         monkeypatch.setattr(last_layer, "_ITERATIVE", limits)
-        with pytest.warns(SeewhyWarning, match="170 weights and 40 examples .* takes Kronecker factors"):
+        with pytest.warns(
+            SeewhyWarning, match="170 weights and 40 examples .* takes Kronecker factors"
+        ):
             assert fit() == "Kronecker"
     assert [fit(solve) for solve in ("cholesky", "woodbury", "conjugate_gradient")] == [
         "Dense",
@@ -134,7 +143,9 @@ def test_blocks_stand_a_bad_condition(kind: str) -> None:
     found = fitted(Woodbury, a, p)
     torch.testing.assert_close(found.quadratic(residuals, a[:5]), expected, rtol=1e-3, atol=0.0)
     rows = residuals[:, :, None] * a[:5, None]
-    torch.testing.assert_close((found.solve(rows) * rows).sum((1, 2)), expected, rtol=1e-3, atol=0.0)
+    torch.testing.assert_close(
+        (found.solve(rows) * rows).sum((1, 2)), expected, rtol=1e-3, atol=0.0
+    )
     for n in (1, 3):
         with pytest.raises(InputError, match="Hessian of the head is singular"):
             fitted(Woodbury, 1e3 * a[:n], p[:n])

@@ -29,7 +29,12 @@ def asked(folder: Path, solver: str, count: int = 37) -> dict[str, Any]:
     """Everything an index of `count` examples says."""
     net, train = network(), training(count)
     name, settings = SOLVERS[solver]
-    options: dict[str, Any] = {"solver": find_solver(name, **settings), "l2": 0.1, "batch_size": 4, "shard_rows": 6}
+    options: dict[str, Any] = {
+        "solver": find_solver(name, **settings),
+        "l2": 0.1,
+        "batch_size": 4,
+        "shard_rows": 6,
+    }
     index = InfluenceIndex.fit(net, train, out=folder, **options)
     index.add(train)
     index.remove([3, 50])
@@ -64,7 +69,9 @@ def test_two_processes_are_as_one(tmp_path: Path) -> None:
             for name in ("scores", "own", "opened"):
                 torch.testing.assert_close(found[name], alone[name], rtol=1e-5, atol=1e-9)
             assert found["query"] == alone["query"]
-            ours, theirs = ({k: v for k, v in m["manifest"].items() if k != "files"} for m in (found, alone))
+            ours, theirs = (
+                {k: v for k, v in m["manifest"].items() if k != "files"} for m in (found, alone)
+            )
             assert ours == theirs
             assert found["manifest"]["files"].keys() == alone["manifest"]["files"].keys()
         names = sorted(path.name for path in (tmp_path / solver).iterdir())

@@ -64,7 +64,9 @@ def test_a_changed_model_is_refused_by_every_question(write: Callable[[TinyCNN],
         lambda: match_regions(index, x[:1], [0]),
         lambda: index.remove([0]),
     ):
-        with pytest.raises(InputError, match=r"model does not fit the index in '.*': '.*' .*differ"):
+        with pytest.raises(
+            InputError, match=r"model does not fit the index in '.*': '.*' .*differ"
+        ):
             use()
     net.fc = head
     net.load_state_dict(state)
@@ -105,7 +107,9 @@ def test_models_made_in_inference_mode(name: str) -> None:
                 use()
         net.fc.weight[0, 0] -= 1
     assert net.fc.weight.is_inference()
-    with pytest.raises(ModelError, match=r"made under torch.inference_mode, .* give .*ordinary\(model\)"):
+    with pytest.raises(
+        ModelError, match=r"made under torch.inference_mode, .* give .*ordinary\(model\)"
+    ):
         Problem(modules=(net,), count=1)
     copy = ordinary(net)
     assert copy is ordinary(copy)
@@ -148,10 +152,14 @@ def test_every_changed_number_is_seen() -> None:
     assert seen == checksums([Holder(kinds())])
     generator = torch.Generator().manual_seed(1)
     for tensor in net.state_dict().values():
-        for place in torch.randint(max(1, tensor.numel()), (20,), generator=generator).tolist() * bool(tensor.numel()):
+        for place in torch.randint(
+            max(1, tensor.numel()), (20,), generator=generator
+        ).tolist() * bool(tensor.numel()):
             at = torch.unravel_index(torch.tensor(place), tensor.shape)
             before = tensor[at].clone()
-            tensor.data[at] = ~before if before.dtype == torch.bool else -before + (before == 0).to(before)
+            tensor.data[at] = (
+                ~before if before.dtype == torch.bool else -before + (before == 0).to(before)
+            )
             assert checksums([net]) != seen
             tensor.data[at] = before
     assert checksums([net]) == seen
@@ -165,7 +173,13 @@ def swapped(a: Tensor, i: Any, j: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(64, 32, 3, 3), (512, 512), (1000, 130)])
 def test_values_that_changed_places_are_seen(shape: tuple[int, ...]) -> None:
-    layer = Holder({"weight": torch.randn(*shape, generator=torch.Generator().manual_seed(0)).round(decimals=1)})
+    layer = Holder(
+        {
+            "weight": torch.randn(*shape, generator=torch.Generator().manual_seed(0)).round(
+                decimals=1
+            )
+        }
+    )
     weight, seen = layer.weight, checksums([layer])
     assert isinstance(weight, Tensor)
     for i, j in ((0, 1), (0, shape[0] // 2), (3, 3 + 13), (shape[0] - 2, shape[0] - 1)):

@@ -56,7 +56,9 @@ def test_a_query_is_a_dense_sort(net: TinyCNN, data: Any, tested: Any) -> None:
                 order = (sign * row).argsort(descending=True, stable=True)
                 expected = [i for i in order.tolist() if sign * row[i] > 0][:k]
                 assert [end.index for end in ends] == expected
-                assert [end.score for end in ends] == pytest.approx(row[expected].tolist(), rel=1e-5)
+                assert [end.score for end in ends] == pytest.approx(
+                    row[expected].tolist(), rel=1e-5
+                )
                 assert [end.label for end in ends] == data[1][expected].tolist()
     assert index.query(tested[0], 1, labels=tested[1])[1].about == "the loss of class 3"
 
@@ -65,7 +67,9 @@ def test_targets_and_the_models_own_answers(net: TinyCNN, data: Any, tested: Any
     index, x = fit(net, data), tested[0]
     answers = net(x).argmax(1)
     torch.testing.assert_close(index.scores(x), index.scores(x, answers))
-    trained = torch.stack([gradient(net, F.cross_entropy(net(a[None]), b[None])) for a, b in zip(*data, strict=True)])
+    trained = torch.stack(
+        [gradient(net, F.cross_entropy(net(a[None]), b[None])) for a, b in zip(*data, strict=True)]
+    )
     for target, score in (
         ("top1", lambda out, i: out[0, answers[i]]),
         (2, lambda out, i: out[0, 2]),
@@ -73,8 +77,12 @@ def test_targets_and_the_models_own_answers(net: TinyCNN, data: Any, tested: Any
         ("probability:1", lambda out, i: out.softmax(1)[0, 1]),
         (lambda out: out[:, 1] - out[:, 0], lambda out, i: out[0, 1] - out[0, 0]),
     ):
-        slow = torch.stack([-gradient(net, score(net(x[i : i + 1]), i)) @ trained.T / N for i in range(len(x))])
-        torch.testing.assert_close(index.scores(x, target=target).double(), slow, rtol=1e-4, atol=1e-7)
+        slow = torch.stack(
+            [-gradient(net, score(net(x[i : i + 1]), i)) @ trained.T / N for i in range(len(x))]
+        )
+        torch.testing.assert_close(
+            index.scores(x, target=target).double(), slow, rtol=1e-4, atol=1e-7
+        )
     several = fit(seewhy.wrap(net, multi_label=True), data).scores(x, target="probability:1")
     slow = torch.stack([-gradient(net, net(a[None]).sigmoid()[0, 1]) @ trained.T / N for a in x])
     torch.testing.assert_close(several.double(), slow, rtol=1e-4, atol=1e-7)
@@ -97,9 +105,19 @@ def test_neither_batches_nor_shards_nor_processes_that_read_matter(
     net: TinyCNN, data: Any, tested: Any, solver: str
 ) -> None:
     first = fit(net, data, solver=solver, l2=0.1)
-    other = fit(net, data, solver=solver, l2=0.1, batch_size=50, shard_rows=None, workers=2 * (solver == "last_layer"))
+    other = fit(
+        net,
+        data,
+        solver=solver,
+        l2=0.1,
+        batch_size=50,
+        shard_rows=None,
+        workers=2 * (solver == "last_layer"),
+    )
     torch.testing.assert_close(first.scores(*tested), other.scores(*tested), rtol=1e-4, atol=1e-8)
-    torch.testing.assert_close(first.self_influence(), other.self_influence(), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        first.self_influence(), other.self_influence(), rtol=1e-8, atol=1e-12
+    )
 
 
 def test_every_form_of_data_gives_the_same(net: TinyCNN, photos: Photos, tmp_path: Path) -> None:
@@ -114,7 +132,9 @@ def test_every_form_of_data_gives_the_same(net: TinyCNN, photos: Photos, tmp_pat
     ]
     expected = slow_scores(net, (x.double(), labels), (x[:3].double(), labels[:3]))
     for index in indices:
-        torch.testing.assert_close(index.scores(x[:3], labels[:3]).double(), expected, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            index.scores(x[:3], labels[:3]).double(), expected, rtol=1e-4, atol=1e-7
+        )
     asked = indices[0].query(photos.photos[:2], 1)[0].helpful[0]
     assert asked.name == f"photo-{asked.index}"
     assert asked.label_name == "abcde"[asked.label]
@@ -132,7 +152,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_an_index_says_what_its_solver_says(name: str, net: TinyCNN, data: Any, tested: Any, tmp_path: Path) -> None:
+def test_an_index_says_what_its_solver_says(
+    name: str, net: TinyCNN, data: Any, tested: Any, tmp_path: Path
+) -> None:
     few = (data[0][:15], data[1][:15])
     options: dict[str, Any] = {"l2": 0.1, "parameters": ["fc.weight", "fc.bias"]}
     rates = [0.1] if name == "tracin" else None
@@ -150,17 +172,31 @@ def test_an_index_says_what_its_solver_says(name: str, net: TinyCNN, data: Any, 
             learning_rates=None if rates is None else tuple(rates),
         )
         alone.fit(problem, lambda: list(zip(*(part.split(8) for part in few), strict=True)))
-        direct = alone.dot(alone.test_rows(problem, *tested), alone.train_rows(problem, *few)).float()
+        direct = alone.dot(
+            alone.test_rows(problem, *tested), alone.train_rows(problem, *few)
+        ).float()
         own = alone.self_influence(problem, *few).double()
         error = 0.1 if name == "lissa" else 1e-4  # its tolerance here
         for found in (index, opened):
-            torch.testing.assert_close(found.scores(*tested), direct, rtol=0, atol=error * float(direct.abs().max()))
-            torch.testing.assert_close(found.self_influence(), own, rtol=0, atol=error * float(own.abs().max()))
+            torch.testing.assert_close(
+                found.scores(*tested), direct, rtol=0, atol=error * float(direct.abs().max())
+            )
+            torch.testing.assert_close(
+                found.self_influence(), own, rtol=0, atol=error * float(own.abs().max())
+            )
 
 
-def test_solvers_that_read_the_training_data_ask_for_it(net: TinyCNN, data: Any, tested: Any, tmp_path: Path) -> None:
+def test_solvers_that_read_the_training_data_ask_for_it(
+    net: TinyCNN, data: Any, tested: Any, tmp_path: Path
+) -> None:
     options = {"curvature": "gauss_newton", "damping": 0.1, "tolerance": 1e-8}
-    fitted = fit(net, data, solver=find_solver("conjugate_gradient", **options), out=tmp_path, parameters=["fc.weight"])
+    fitted = fit(
+        net,
+        data,
+        solver=find_solver("conjugate_gradient", **options),
+        out=tmp_path,
+        parameters=["fc.weight"],
+    )
     expected = fitted.scores(*tested)
     with pytest.raises(InputError, match="needs the training data of the index"):
         InfluenceIndex.open(tmp_path, net).scores(*tested)
@@ -169,7 +205,9 @@ def test_solvers_that_read_the_training_data_ask_for_it(net: TinyCNN, data: Any,
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_less_precise_stores_are_close(net: TinyCNN, data: Any, tested: Any, dtype: Any, tmp_path: Path) -> None:
+def test_less_precise_stores_are_close(
+    net: TinyCNN, data: Any, tested: Any, dtype: Any, tmp_path: Path
+) -> None:
     exact = fit(net, data).scores(*tested)
     found = fit(net, data, dtype=dtype, out=tmp_path).scores(*tested)
     error = {"float16": 2**-10, "float32": 2**-22}[dtype]
@@ -183,7 +221,9 @@ def test_bad_input_is_one_line(net: TinyCNN, data: Any, photos: Photos) -> None:
     for wrong in (-1, K):
         labels = y.clone()
         labels[12] = wrong
-        with pytest.raises(InputError, match=f"label {wrong} of example 12 is no class of the model, which has 5"):
+        with pytest.raises(
+            InputError, match=f"label {wrong} of example 12 is no class of the model, which has 5"
+        ):
             fit(net, TensorDataset(x, labels))
     multi = Photos(photos.photos, [0] * 20)
     multi.labels[3] = (1, 2)
@@ -200,7 +240,9 @@ def test_bad_input_is_one_line(net: TinyCNN, data: Any, photos: Photos) -> None:
             fit(model, given)
     with pytest.raises(InputError, match="the model has no preprocess"):
         fit(net, photos)
-    with pytest.raises(InputError, match="solver 'last_layr' is unknown; did you mean 'last_layer'"):
+    with pytest.raises(
+        InputError, match="solver 'last_layr' is unknown; did you mean 'last_layer'"
+    ):
         fit(net, data, solver="last_layr")
     with pytest.raises(InputError, match="x has NaN"):
         fit(net, data).scores(x[:1] * float("nan"))
@@ -228,13 +270,18 @@ def test_checkpoints_add_up(net: TinyCNN, data: Any, tested: Any) -> None:
     torch.testing.assert_close(index.scores(*tested).double(), slow, rtol=1e-5, atol=1e-8)
 
 
-def test_classes_that_are_empty_or_none_of_the_models_are_told(net: TinyCNN, data: Any, photos: Photos) -> None:
+def test_classes_that_are_empty_or_none_of_the_models_are_told(
+    net: TinyCNN, data: Any, photos: Photos
+) -> None:
     with pytest.raises(ModelError, match=r"has no class 'c' of .*; give the names of its columns"):
         fit(prepared(net, labels=["a", "b", "x", "d", "e"]), photos)
     with pytest.raises(ModelError, match="labels has 3 names, the model gives 5 columns"):
         fit(prepared(net, labels=["a", "b", "c"]), data)
     few = data[1] % 3
-    with pytest.warns(SeewhyWarning, match="2 of the model's 5 classes have no training example: class 3, class 4;"):
+    with pytest.warns(
+        SeewhyWarning,
+        match="2 of the model's 5 classes have no training example: class 3, class 4;",
+    ):
         fit(net, (data[0], few))
 
 
@@ -255,9 +302,17 @@ def test_a_model_that_a_solver_cannot_do_with_is_told_before_any_estimate(data: 
     assert not told
 
 
-def test_the_estimate_comes_first_and_is_about_right(net: TinyCNN, data: Any, tmp_path: Path) -> None:
+def test_the_estimate_comes_first_and_is_about_right(
+    net: TinyCNN, data: Any, tmp_path: Path
+) -> None:
     told: list[Any] = []
-    fit(net, data, out=tmp_path, announce=told.append, progress=lambda done, total: told.append((done, total)))
+    fit(
+        net,
+        data,
+        out=tmp_path,
+        announce=told.append,
+        progress=lambda done, total: told.append((done, total)),
+    )
     cost, *steps = told
     assert isinstance(cost, Cost)
     stored = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
@@ -281,7 +336,9 @@ def test_the_last_layer_knows_self_influence_without_the_data(
     assert told[-1] == (N, N)
 
 
-def test_what_its_fit_warned_of_stands_on_every_answer(net: TinyCNN, data: Any, tested: Any, tmp_path: Path) -> None:
+def test_what_its_fit_warned_of_stands_on_every_answer(
+    net: TinyCNN, data: Any, tested: Any, tmp_path: Path
+) -> None:
     with pytest.warns(SeewhyWarning, match="has not converged"):
         index = fit(net, data, solver="last_layer", l2=0.05, out=tmp_path)
     assert index.remarks[0].startswith("the model has not converged")

@@ -60,12 +60,16 @@ def test_what_the_rows_do_not_tell_needs_the_data(net: TinyCNN, data: Any, tmp_p
 
 
 @pytest.mark.parametrize("solver", ["gradient_dot", "last_layer"])
-def test_adding_and_removing_is_fitting_anew(net: TinyCNN, data: Any, tested: Any, solver: str, tmp_path: Path) -> None:
+def test_adding_and_removing_is_fitting_anew(
+    net: TinyCNN, data: Any, tested: Any, solver: str, tmp_path: Path
+) -> None:
     x, y = data
     options = {"solver": solver, "l2": 0.1}
     index = fit(net, (x[:25], y[:25]), out=tmp_path, **options)
     index.add((x[25:], y[25:]))
-    torch.testing.assert_close(index.scores(*tested), fit(net, data, **options).scores(*tested), rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(
+        index.scores(*tested), fit(net, data, **options).scores(*tested), rtol=1e-5, atol=1e-9
+    )
     index.remove([0, 17, 30])
     index.remove(["42"])
     kept = [i for i in range(N) if i not in (0, 17, 30, 42)]
@@ -73,8 +77,12 @@ def test_adding_and_removing_is_fitting_anew(net: TinyCNN, data: Any, tested: An
     assert index.ids.tolist() == kept
     opened = InfluenceIndex.open(tmp_path, net, data=(x[:25], y[:25]), added=[(x[25:], y[25:])])
     for found in (index, opened):
-        torch.testing.assert_close(found.scores(*tested), anew.scores(*tested), rtol=1e-5, atol=1e-9)
-        torch.testing.assert_close(found.self_influence(), anew.self_influence(), rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(
+            found.scores(*tested), anew.scores(*tested), rtol=1e-5, atol=1e-9
+        )
+        torch.testing.assert_close(
+            found.self_influence(), anew.self_influence(), rtol=1e-8, atol=1e-12
+        )
         ours, theirs = (i.query(tested[0], 4, labels=tested[1]) for i in (found, anew))
         for a, b in zip(ours, theirs, strict=True):
             assert [e.index for e in a.helpful] == [kept[e.index] for e in b.helpful]
@@ -97,9 +105,13 @@ def test_the_curvature_can_be_kept(net: TinyCNN, data: Any, tested: Any, tmp_pat
         opened.add((x[30:], y[30:]))
     torch.testing.assert_close(opened.scores(*tested), before)  # as if nothing had been
     opened.add((x[30:], y[30:]), curvature="keep")
-    torch.testing.assert_close(opened.scores(*tested)[:, :30], before * 30 / N, rtol=1e-5, atol=1e-10)
+    torch.testing.assert_close(
+        opened.scores(*tested)[:, :30], before * 30 / N, rtol=1e-5, atol=1e-10
+    )
     opened.remove([1], curvature="keep")
-    torch.testing.assert_close(opened.scores(*tested)[:, 1:29], before[:, 2:] * 30 / (N - 1), rtol=1e-5, atol=1e-10)
+    torch.testing.assert_close(
+        opened.scores(*tested)[:, 1:29], before[:, 2:] * 30 / (N - 1), rtol=1e-5, atol=1e-10
+    )
     with pytest.raises(InputError, match="curvature='drop' is not known"):
         opened.remove([2], curvature="drop")  # type: ignore[arg-type]
 
@@ -109,8 +121,13 @@ def test_a_model_that_does_not_fit_is_refused(net: TinyCNN, data: Any, tmp_path:
     other = network()
     with torch.no_grad():
         other.fc.weight[0, 0] += 1e-9
-    for use in (lambda: InfluenceIndex.open(tmp_path, other), lambda: fit(other, data, out=tmp_path)):
-        with pytest.raises(InputError, match=r"model does not fit the index in '.*': 'fc.weight' differ"):
+    for use in (
+        lambda: InfluenceIndex.open(tmp_path, other),
+        lambda: fit(other, data, out=tmp_path),
+    ):
+        with pytest.raises(
+            InputError, match=r"model does not fit the index in '.*': 'fc.weight' differ"
+        ):
             use()
     with pytest.raises(InputError, match=r"'conv1.weight' and 13 more of its tensors differ"):
         InfluenceIndex.open(tmp_path, network(1))
@@ -120,7 +137,9 @@ def test_a_model_that_does_not_fit_is_refused(net: TinyCNN, data: Any, tmp_path:
 
 
 @pytest.mark.parametrize("form", ["tensors", "pairs", "photos"])
-def test_data_that_do_not_fit_are_refused(form: str, net: TinyCNN, data: Any, photos: Photos, tmp_path: Path) -> None:
+def test_data_that_do_not_fit_are_refused(
+    form: str, net: TinyCNN, data: Any, photos: Photos, tmp_path: Path
+) -> None:
     x, model = data[0], prepared(net)
 
     def made(order: list[int], *, label: int | None = None, changed: bool = False) -> Any:
@@ -169,7 +188,9 @@ def test_settings_that_differ_are_refused(net: TinyCNN, data: Any, tmp_path: Pat
         with pytest.raises(InputError, match=said):
             fit(net, data, out=tmp_path, **options)
     with pytest.raises(InputError, match="fit with loss=cross_entropy; give it"):
-        InfluenceIndex.open(tmp_path, net, loss=lambda out, y: F.multi_margin_loss(out, y, reduction="none"))
+        InfluenceIndex.open(
+            tmp_path, net, loss=lambda out, y: F.multi_margin_loss(out, y, reduction="none")
+        )
     with pytest.raises(InputError, match="holds no influence index"):
         InfluenceIndex.open(tmp_path / "none", net)
 
@@ -179,13 +200,17 @@ def test_a_disk_without_room_is_refused(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(InputError, match=r"has 1 kB free, the index needs \d+ kB; give a solver with dim="):
+    with pytest.raises(
+        InputError, match=r"has 1 kB free, the index needs \d+ kB; give a solver with dim="
+    ):
         fit(net, data, out=tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_only_what_is_torn_is_made_anew(net: TinyCNN, data: Any, tested: Any, damage: str, tmp_path: Path) -> None:
+def test_only_what_is_torn_is_made_anew(
+    net: TinyCNN, data: Any, tested: Any, damage: str, tmp_path: Path
+) -> None:
     expected = fit(net, data, solver="last_layer", l2=0.1, out=tmp_path).scores(*tested)
     shards = sorted(tmp_path.glob("*.safetensors"))
     for torn in (shards[0], shards[3]):  # the curvature sorts before the rows
@@ -221,7 +246,10 @@ def test_an_interrupted_fit_goes_on(net: TinyCNN, data: Any, tested: Any, tmp_pa
     left = 14
     with pytest.raises(StopError):
         index.add((tested[0].repeat(11, 1, 1, 1), tested[1].repeat(11)), progress=stop)
-    for found in (index, InfluenceIndex.open(tmp_path, net)):  # the old one stands until the new one is whole
+    for found in (
+        index,
+        InfluenceIndex.open(tmp_path, net),
+    ):  # the old one stands until the new one is whole
         assert torch.equal(found.scores(*tested), expected)
 
 
@@ -241,9 +269,15 @@ def test_killed_at_random_points_it_ends_the_same(tmp_path: Path) -> None:
     train = training(400)
     whole = fit(net, train, solver="last_layer", l2=0.1, batch_size=4, shard_rows=8)
     folder, chance, kills = tmp_path / "killed", random.Random(0), 0
-    command = [sys.executable, "-c", KILLED.format(tests=str(Path(__file__).parents[2]), out=str(folder))]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED.format(tests=str(Path(__file__).parents[2]), out=str(folder)),
+    ]
     for _ in range(6):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         time.sleep(chance.uniform(0.0, 0.6))
@@ -258,5 +292,7 @@ def test_killed_at_random_points_it_ends_the_same(tmp_path: Path) -> None:
     assert index.names == whole.names
     told = json.loads((folder / "manifest.json").read_text())
     assert told["complete"]
-    assert sorted(told["files"]) == sorted(path.name for path in folder.iterdir() if path.suffix == ".safetensors")
+    assert sorted(told["files"]) == sorted(
+        path.name for path in folder.iterdir() if path.suffix == ".safetensors"
+    )
     assert InfluenceIndex.open(folder, net, verify="full").labels.tolist() == train[1].tolist()

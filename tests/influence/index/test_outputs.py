@@ -44,20 +44,30 @@ def test_another_output_is_refused(tmp_path: Path) -> None:
         lambda: InfluenceIndex.open(tmp_path, net),
         lambda: InfluenceIndex.fit(net, data, **how),
     ):
-        with pytest.raises(InputError, match="its weights are the same, but it answers otherwise; give it the output="):
+        with pytest.raises(
+            InputError,
+            match="its weights are the same, but it answers otherwise; give it the output=",
+        ):
             ask()
 
 
 @pytest.mark.parametrize("head", ["cls", "logits"])
 def test_the_answer_of_that_output_is_asked_about(head: str) -> None:
-    net, data, tests = randomised(TwoHeads()), (pictures(8, 16), torch.arange(8) % 4), pictures(6, 16, seed=3)
+    net, data, tests = (
+        randomised(TwoHeads()),
+        (pictures(8, 16), torch.arange(8) % 4),
+        pictures(6, 16, seed=3),
+    )
     index = InfluenceIndex.fit(of_head(net, head), data, l2=0.1)
     expected = [f"class {i}" for i in net(tests)[head].argmax(1).tolist()]
     assert [query.predicted for query in index.query(tests)] == expected
 
 
 def test_each_checkpoint_is_of_its_output(tmp_path: Path) -> None:
-    nets, data = (randomised(TwoHeads(), 1), randomised(TwoHeads())), (pictures(8, 16), torch.arange(8) % 4)
+    nets, data = (
+        (randomised(TwoHeads(), 1), randomised(TwoHeads())),
+        (pictures(8, 16), torch.arange(8) % 4),
+    )
     how: dict[str, Any] = {"solver": "tracin", "learning_rates": [0.1, 0.1], "out": tmp_path}
     InfluenceIndex.fit([of_head(net, "cls") for net in nets], data, **how)
     with pytest.raises(InputError, match="it answers otherwise"):

@@ -23,7 +23,9 @@ def in_blocks(scores: torch.Tensor, k: int, size: int) -> tuple[TopK, TopK]:
 @pytest.mark.parametrize("k", [1, 5, 200])
 def test_blocks_give_what_a_dense_sort_gives(levels: int, size: int, k: int) -> None:
     generator = torch.Generator().manual_seed(levels + size + k)
-    scores = torch.randint(-levels, levels, (4, 150), generator=generator).float() / 7  # few levels: many ties
+    scores = (
+        torch.randint(-levels, levels, (4, 150), generator=generator).float() / 7
+    )  # few levels: many ties
     high, low = in_blocks(scores, k, size)
     for ranked, signed in ((high, scores), (low, -scores)):
         values, ids = ranked.merged()

@@ -82,13 +82,19 @@ def test_a_torn_line_of_the_journal_vouches_for_nothing(store: Store) -> None:
         again = reopened(store)
         assert again.intact(ROWS)
         assert not again.intact(MORE)
-    again.write(MORE, {"rows": torch.zeros(2, 4)}, start=3, names=["d", "e"])  # on from the torn line
+    again.write(
+        MORE, {"rows": torch.zeros(2, 4)}, start=3, names=["d", "e"]
+    )  # on from the torn line
     assert reopened(store).intact(MORE)
 
 
 def test_commit_clears_what_is_ours_alone(store: Store) -> None:
-    kept = [store.folder / name for name in ("notes.txt", "weights.safetensors", "rows.safetensors")]
-    gone = [store.folder / name for name in (f"{MORE}.part", "manifest.json.part", "journal-3.jsonl")]
+    kept = [
+        store.folder / name for name in ("notes.txt", "weights.safetensors", "rows.safetensors")
+    ]
+    gone = [
+        store.folder / name for name in (f"{MORE}.part", "manifest.json.part", "journal-3.jsonl")
+    ]
     for path in kept + gone:
         path.write_text("x")
     store.commit(store.head, [ROWS, "curvature-0123456789ab.safetensors"])
@@ -104,7 +110,9 @@ def test_journals_of_several_writers_are_read(store: Store) -> None:
     assert len(reopened(store).files) == 3
 
 
-def test_a_full_disk_says_so_and_leaves_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_says_so_and_leaves_what_was_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -136,10 +144,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "index").begin({})
 
 
-@pytest.mark.parametrize(("dtype", "error"), [(None, 0.0), (torch.float32, 2**-23), (torch.float16, 2**-10)])
+@pytest.mark.parametrize(
+    ("dtype", "error"), [(None, 0.0), (torch.float32, 2**-23), (torch.float16, 2**-10)]
+)
 def test_rows_are_packed_within_their_precision(dtype: Any, error: float) -> None:
     scale = 10.0 ** torch.arange(-12, 13, 2, dtype=torch.float64)  # beyond what float16 can hold
-    rows = scale[:, None, None] * torch.randn(13, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = scale[:, None, None] * torch.randn(
+        13, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     rows[3] = 0
     given = {"rows": rows, "count": torch.arange(13), "empty": torch.zeros(13, 0)}
     packed = pack(given, dtype)

@@ -63,7 +63,9 @@ def test_tracin() -> None:
     for state in before:
         state.assert_unchanged()
     each = [
-        rate * slow_gradients(net, losses(tests[1]), tests[0]) @ slow_gradients(net, losses(labels), images).T
+        rate
+        * slow_gradients(net, losses(tests[1]), tests[0])
+        @ slow_gradients(net, losses(labels), images).T
         for rate, net in zip(RATES, nets, strict=True)
     ]
     torch.testing.assert_close(found, torch.stack(each).sum(0) / N)
@@ -90,7 +92,9 @@ def test_tracin_predicts_a_step() -> None:
         for p in net.parameters():
             p -= rate * p.grad
     drop = before - F.cross_entropy(net(tests[0]), tests[1], reduction="none").detach()
-    torch.testing.assert_close(drop, found[:, 0], rtol=1e-2, atol=1e-9)  # positive: the example lowered the loss
+    torch.testing.assert_close(
+        drop, found[:, 0], rtol=1e-2, atol=1e-9
+    )  # positive: the example lowered the loss
 
 
 def test_tracin_is_captums(tmp_path: Path) -> None:
@@ -114,7 +118,9 @@ def test_tracin_is_captums(tmp_path: Path) -> None:
         batch_size=50,
     )
     expected = theirs.influence(tests)
-    found = influences("tracin", Problem(modules=nets, count=N, learning_rates=RATES), (images, labels), tests)
+    found = influences(
+        "tracin", Problem(modules=nets, count=N, learning_rates=RATES), (images, labels), tests
+    )
     torch.testing.assert_close(found * N, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -128,7 +134,12 @@ def slow_trak(
         matrix = Projection(dim, stream=stream)(torch.eye(count, dtype=torch.float64))
         rows = []
         for images, labels in (data, tests):
-            rows.append(slow_gradients(net, lambda o, i, labels=labels: margin(o, labels[i : i + 1]), images) @ matrix)
+            rows.append(
+                slow_gradients(
+                    net, lambda o, i, labels=labels: margin(o, labels[i : i + 1]), images
+                )
+                @ matrix
+            )
         gram = rows[0].T @ rows[0]
         gram = gram + damping * gram.diagonal().mean() * torch.eye(dim, dtype=torch.float64)
         kernel = kernel + rows[1] @ torch.linalg.solve(gram, rows[0].T) / len(it.modules)
@@ -144,14 +155,27 @@ def test_trak() -> None:
     p = outputs.softmax(1).gather(1, labels[:, None])[:, 0]
     torch.testing.assert_close(margin(outputs, labels), (p / (1 - p)).log())
     expected = slow_trak(it, (images, labels), tests, 0.01, 64)
-    found = influences("trak", it, (images, labels), (tests[0], lambda o: margin(o, tests[1])), dim=64, damping=0.01)
+    found = influences(
+        "trak",
+        it,
+        (images, labels),
+        (tests[0], lambda o: margin(o, tests[1])),
+        dim=64,
+        damping=0.01,
+    )
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
     loss = influences("trak", Problem(modules=nets[-1:], count=N), (images, labels), tests, dim=64)
     target = influences(
-        "trak", Problem(modules=nets[-1:], count=N), (images, labels), (tests[0], lambda o: margin(o, tests[1])), dim=64
+        "trak",
+        Problem(modules=nets[-1:], count=N),
+        (images, labels),
+        (tests[0], lambda o: margin(o, tests[1])),
+        dim=64,
     )
     doubt = 1 - nets[-1](tests[0]).softmax(1).gather(1, tests[1][:, None]).detach()
-    torch.testing.assert_close(loss, doubt * target, rtol=1e-6, atol=1e-9)  # log p falls by 1 - p of the margin's fall
+    torch.testing.assert_close(
+        loss, doubt * target, rtol=1e-6, atol=1e-9
+    )  # log p falls by 1 - p of the margin's fall
     solver = find_solver("trak", dim=64)
     solver.fit(it, batches(images, labels, 150))
     assert (solver.self_influence(it, images, labels) > 0).all()
@@ -172,17 +196,30 @@ def test_trak_is_dattris(monkeypatch: pytest.MonkeyPatch) -> None:
         return margin(functional_call(net, params, (data[0][None],)), data[1][None])[0]
 
     def probability(params: Any, data: tuple[Tensor, Tensor]) -> Tensor:
-        return torch.exp(-F.cross_entropy(functional_call(net, params, (data[0][None],)), data[1][None]))
+        return torch.exp(
+            -F.cross_entropy(functional_call(net, params, (data[0][None],)), data[1][None])
+        )
 
     def project(rows: Tensor, *_: Any, **__: Any) -> Any:
         return lambda rows, ensemble_id: Projection(32, stream=ensemble_id)(rows)
 
     monkeypatch.setattr(trak, "random_project", project)
     states = [module.state_dict() for module in nets]
-    theirs = trak.TRAKAttributor(task.AttributionTask(loss_func=target, model=net, checkpoints=states), probability)
-    loaders = [DataLoader(TensorDataset(*data), batch_size=50) for data in ((images, labels), tests)]
+    theirs = trak.TRAKAttributor(
+        task.AttributionTask(loss_func=target, model=net, checkpoints=states), probability
+    )
+    loaders = [
+        DataLoader(TensorDataset(*data), batch_size=50) for data in ((images, labels), tests)
+    ]
     theirs.cache(loaders[0])
     expected = theirs.attribute(loaders[1]).T
     it = Problem(modules=nets, count=N)
-    found = influences("trak", it, (images, labels), (tests[0], lambda o: margin(o, tests[1])), dim=32, damping=1e-9)
+    found = influences(
+        "trak",
+        it,
+        (images, labels),
+        (tests[0], lambda o: margin(o, tests[1])),
+        dim=32,
+        damping=1e-9,
+    )
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-6)

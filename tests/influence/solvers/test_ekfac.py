@@ -47,7 +47,11 @@ def trained() -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor]]:
 
 
 def influences(
-    it: Problem, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Any], size: int = 64, **options: Any
+    it: Problem,
+    data: tuple[Tensor, Tensor],
+    tests: tuple[Tensor, Any],
+    size: int = 64,
+    **options: Any,
 ) -> Tensor:
     solver = find_solver("ekfac", **options)
     solver.fit(it, batches(*data, size))
@@ -63,7 +67,9 @@ def layer_gradients(net: nn.Module, images: Tensor, labels: Tensor, name: str) -
     return torch.cat([flat[:, :-o].reshape(len(flat), o, -1), flat[:, -o:, None]], 2).flatten(1)
 
 
-def slow(net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tensor], damping: float) -> Tensor:
+def slow(
+    net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tensor], damping: float
+) -> Tensor:
     """EK-FAC of the empirical Fisher with a loop over layers, each with its inputs and output gradients from hooks."""
     total = torch.zeros(len(tests[0]), len(data[0]), dtype=torch.float64)
     for name, part in net.named_modules():
@@ -71,14 +77,21 @@ def slow(net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tenso
             continue
         kept: dict[str, Any] = {}
         handles = [
-            part.register_forward_hook(lambda m, a, o, kept=kept: kept.update(x=a[0].detach(), z=o)),
-            part.register_full_backward_hook(lambda m, gi, go, kept=kept: kept.update(g=go[0].detach())),
+            part.register_forward_hook(
+                lambda m, a, o, kept=kept: kept.update(x=a[0].detach(), z=o)
+            ),
+            part.register_full_backward_hook(
+                lambda m, gi, go, kept=kept: kept.update(g=go[0].detach())
+            ),
         ]
         activations, signals = 0, 0
         for x, y in zip(*data, strict=True):
             F.cross_entropy(net(x[None]), y[None]).backward()
             if isinstance(part, nn.Conv2d):
-                a, g = F.unfold(kept["x"], part.kernel_size, stride=part.stride)[0].T, kept["g"][0].flatten(1).T
+                a, g = (
+                    F.unfold(kept["x"], part.kernel_size, stride=part.stride)[0].T,
+                    kept["g"][0].flatten(1).T,
+                )
             else:
                 a, g = kept["x"], kept["g"]
             a = F.pad(a, (0, 1), value=1.0)
@@ -88,7 +101,9 @@ def slow(net: nn.Module, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Tenso
         bases = torch.linalg.eigh(signals).eigenvectors, torch.linalg.eigh(activations).eigenvectors
         matrices = []
         for images, labels in (data, tests):
-            joined = layer_gradients(net, images, labels, name).reshape(len(images), len(part.weight), -1)
+            joined = layer_gradients(net, images, labels, name).reshape(
+                len(images), len(part.weight), -1
+            )
             matrices.append(bases[0].T @ joined @ bases[1])
         values = matrices[0].square().mean(0) + damping
         total += torch.einsum("tij,bij->tb", matrices[1] / values, matrices[0])
@@ -108,7 +123,9 @@ def test_the_formula() -> None:
 
 
 def test_what_is_drawn_has_the_fishers_moment() -> None:
-    p = torch.tensor([[0.7, 0.25, 0.04, 0.01], [0.999, 0.0007, 0.0002, 0.0001]], dtype=torch.float64)
+    p = torch.tensor(
+        [[0.7, 0.25, 0.04, 0.01], [0.999, 0.0007, 0.0002, 0.0001]], dtype=torch.float64
+    )
     exact = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     images = torch.arange(20_000.0).reshape(-1, 1, 1, 1)
     for i in range(2):
@@ -119,18 +136,27 @@ def test_what_is_drawn_has_the_fishers_moment() -> None:
             torch.testing.assert_close(c.T @ c / 20_000, exact[i], rtol=0.1, atol=3e-3)
             spread.append(float(c.square().sum(1).std() / c.square().sum(1).mean()))
         assert spread[0] < spread[1]
-    assert spread[1] > 20 * spread[0]  # a sure model: labels other than its own are hardly ever drawn
+    assert (
+        spread[1] > 20 * spread[0]
+    )  # a sure model: labels other than its own are hardly ever drawn
 
 
 def test_draws_depend_on_no_batch() -> None:
     net, images, labels, tests = trained()
     it = problem(net, N, L2)
     for fisher in ("sketched", "sampled"):
-        one, other = (influences(it, (images, labels), tests, size, fisher=fisher, seed=3) for size in (N, 7))
+        one, other = (
+            influences(it, (images, labels), tests, size, fisher=fisher, seed=3) for size in (N, 7)
+        )
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
-        turned = influences(it, (images.flip(0), labels.flip(0)), tests, fisher=fisher, seed=3).flip(1)
+        turned = influences(
+            it, (images.flip(0), labels.flip(0)), tests, fisher=fisher, seed=3
+        ).flip(1)
         torch.testing.assert_close(turned, one, rtol=1e-6, atol=1e-9)
-        assert relative_error(influences(it, (images, labels), tests, fisher=fisher, seed=4), one) > 1e-3
+        assert (
+            relative_error(influences(it, (images, labels), tests, fisher=fisher, seed=4), one)
+            > 1e-3
+        )
     many = influences(it, (images, labels), tests, samples=30)
     assert relative_error(influences(it, (images, labels), tests, samples=30, seed=1), many) < 0.1
 
@@ -156,9 +182,13 @@ class KronfluenceTask:
         from kronfluence.task import Task
 
         class Classification(Task):  # type: ignore[misc]
-            def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
+            def compute_train_loss(
+                self, batch: Any, model: nn.Module, sample: bool = False
+            ) -> Tensor:
                 outputs = model(batch[0])
-                labels = torch.multinomial(outputs.detach().softmax(1), 1)[:, 0] if sample else batch[1]
+                labels = (
+                    torch.multinomial(outputs.detach().softmax(1), 1)[:, 0] if sample else batch[1]
+                )
                 return F.cross_entropy(outputs, labels, reduction="sum")
 
             def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
@@ -179,7 +209,9 @@ def test_kronfluence(empirical: bool, least: float) -> None:
     task = KronfluenceTask.make()
     theirs = prepare_model(theirs, task)
     copies = 1 if empirical else 20  # more labels for each example: the same Fisher with less noise
-    sets: list[Dataset[Any]] = [TensorDataset(images.float().repeat(copies, 1, 1, 1), labels.repeat(copies))]
+    sets: list[Dataset[Any]] = [
+        TensorDataset(images.float().repeat(copies, 1, 1, 1), labels.repeat(copies))
+    ]
     sets += [TensorDataset(images.float(), labels), TensorDataset(tests[0].float(), tests[1])]
     with tempfile.TemporaryDirectory() as folder:
         analyzer = Analyzer("net", theirs, task, cpu=True, output_dir=folder, disable_tqdm=True)
@@ -196,7 +228,9 @@ def test_kronfluence(empirical: bool, least: float) -> None:
         )
         expected = analyzer.load_pairwise_scores("scores")["all_modules"]
     it = problem(net, N)
-    options: dict[str, Any] = {"fisher": "empirical"} if empirical else {"fisher": "sampled", "samples": copies}
+    options: dict[str, Any] = (
+        {"fisher": "empirical"} if empirical else {"fisher": "sampled", "samples": copies}
+    )
     found = influences(it, (images, labels), tests, damping=0.02, **options) * N
     assert correlation(found, expected) > least
     assert relative_error(found, expected.double()) < (0.01 if empirical else 0.15)
@@ -212,7 +246,10 @@ def test_other_nets_and_projected_rows() -> None:
         with pytest.warns(UserWarning, match="not converged"):
             solver.fit(it, batches(x, labels, 16))
         rows = solver.train_rows(it, x, labels)["rows"]
-        assert rows.shape == (40, dim or sum(p.numel() for n, p in net.named_parameters() if "conv" in n) + 5 + 13)
+        assert rows.shape == (
+            40,
+            dim or sum(p.numel() for n, p in net.named_parameters() if "conv" in n) + 5 + 13,
+        )
         found[dim] = solver.dot(solver.test_rows(it, x[:5], Logit(2)), {"rows": rows})
         own = solver.self_influence(it, x[:5], labels[:5])
         same = solver.dot(solver.test_rows(it, x[:5], labels[:5]), {"rows": rows[:5]}).diagonal()
@@ -221,7 +258,9 @@ def test_other_nets_and_projected_rows() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the model has not converged")  # on the few
-def test_how_many_examples_are_taken_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_examples_are_taken_at_a_time_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     net, images, labels, tests = trained()
     images, labels = images[:40], labels[:40]
     it = problem(net, 40, L2)
@@ -233,7 +272,10 @@ def test_how_many_examples_are_taken_at_a_time_changes_nothing(monkeypatch: pyte
         monkeypatch.setattr(layers, "_CHUNK", numbers)
         parts = [influences(it, (images, labels), tests)]
         for solver in fitted.values():
-            train_rows, test_rows = solver.train_rows(it, images, labels), solver.test_rows(it, *tests)
+            train_rows, test_rows = (
+                solver.train_rows(it, images, labels),
+                solver.test_rows(it, *tests),
+            )
             parts += [train_rows["rows"], test_rows["rows"], solver.dot(test_rows, train_rows)]
             parts.append(solver.self_influence(it, images, labels))
         found.append(parts)
@@ -269,7 +311,9 @@ def test_a_layer_of_one_place_is_stored_as_its_factors() -> None:
         assert train_rows["rows"].shape == (N, 60 + (5 + 25 if single else 5 * 25))
         rows[single] = train_rows["rows"], solver.dot(test_rows, train_rows)
     torch.testing.assert_close(rows[True][1], rows[False][1], rtol=1e-8, atol=1e-12)
-    torch.testing.assert_close(rows[True][1], slow(net, (images, labels), tests, L2 + 0.01), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        rows[True][1], slow(net, (images, labels), tests, L2 + 0.01), rtol=1e-6, atol=1e-9
+    )
     g, a = rows[True][0][:, 60:].split([5, 25], 1)
     torch.testing.assert_close(g.norm(dim=1), a.norm(dim=1))  # so that a narrow type holds both
     torch.testing.assert_close(g.norm(dim=1) * a.norm(dim=1), rows[False][0][:, 60:].norm(dim=1))
@@ -278,7 +322,9 @@ def test_a_layer_of_one_place_is_stored_as_its_factors() -> None:
     large = images.repeat(1, 1, 2, 2)[:3]
     assert solver.test_rows(it, large, labels[:3])["rows"].isfinite().all()
     assert solver.self_influence(it, large, labels[:3]).min() > 0
-    with pytest.raises(InputError, match="layer 'last' works at 25 places of these images and at one of those"):
+    with pytest.raises(
+        InputError, match="layer 'last' works at 25 places of these images and at one of those"
+    ):
         solver.train_rows(it, large, labels[:3])
 
 
@@ -301,7 +347,10 @@ def test_a_layer_called_twice_and_one_that_is_never_called() -> None:
     solver = find_solver("ekfac")
     with pytest.warns(UserWarning, match="not converged"):
         solver.fit(it, batches(images, labels))
-    rows, same = solver.train_rows(it, images, labels)["rows"], solver.test_rows(it, images[:9], labels[:9])
+    rows, same = (
+        solver.train_rows(it, images, labels)["rows"],
+        solver.test_rows(it, images[:9], labels[:9]),
+    )
     assert rows.shape == (N, 17 * 16 + (17 + 16) + (17 + 5))
     torch.testing.assert_close(rows[:, : 17 * 16], layer_gradients(net, images, labels, "fc"))
     assert rows[:, 17 * 16 : 17 * 16 + 33].abs().max() == 0
@@ -325,8 +374,12 @@ def test_what_ekfac_cannot_do() -> None:
     with pytest.raises(ModelError, match=r"no nn\.Linear or nn\.Conv2d"):
         find_solver("ekfac").fit(problem(nn.Sequential(nn.Flatten(), nn.LayerNorm(192)), 4), data)
     with pytest.raises(InputError, match=r"'bn1\.weight' is of no linear layer"):
-        find_solver("ekfac").fit(problem(randomised(TinyCNN()), 4, parameters=("fc.weight", "bn1.weight")), data)
-    with pytest.raises(InputError, match=r"'fc\.bias' is used other than by calling its layer on a row for"):
+        find_solver("ekfac").fit(
+            problem(randomised(TinyCNN()), 4, parameters=("fc.weight", "bn1.weight")), data
+        )
+    with pytest.raises(
+        InputError, match=r"'fc\.bias' is used other than by calling its layer on a row for"
+    ):
         find_solver("ekfac").fit(problem(Turned(), 4), data)
     with pytest.raises(InputError, match="not fitted"):
         find_solver("ekfac").train_rows(problem(randomised(TinyCNN()), 4), x, labels)

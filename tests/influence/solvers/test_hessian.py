@@ -43,7 +43,12 @@ def trained() -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor], Tensor]
 
 
 def influences(
-    solver: Solver, it: Problem, images: Tensor, labels: Tensor, tests: tuple[Tensor, Tensor], size: int = N
+    solver: Solver,
+    it: Problem,
+    images: Tensor,
+    labels: Tensor,
+    tests: tuple[Tensor, Tensor],
+    size: int = N,
 ) -> Tensor:
     data = batches(images, labels, size)
     solver.fit(it, data)
@@ -65,7 +70,10 @@ def test_exact_hessian() -> None:
     solver.fit(it, batches(images, labels))
     own = solver.self_influence(it, images, labels)
     torch.testing.assert_close(
-        own, slow_influence(net, (images, labels), (images, labels), L2).diagonal(), rtol=1e-6, atol=1e-9
+        own,
+        slow_influence(net, (images, labels), (images, labels), L2).diagonal(),
+        rtol=1e-6,
+        atol=1e-9,
     )
 
 
@@ -110,7 +118,11 @@ def test_conjugate_gradients_on_a_matrix() -> None:
     expected = torch.linalg.solve(matrix, right.T).T
     for precondition, iterations in ((None, 200), (lambda rows: rows @ nearly, 15)):
         found = conjugate_gradients(
-            lambda rows: rows @ matrix, right, tolerance=1e-10, iterations=iterations, precondition=precondition
+            lambda rows: rows @ matrix,
+            right,
+            tolerance=1e-10,
+            iterations=iterations,
+            precondition=precondition,
         )
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
     with pytest.raises(InputError, match="not above 0"):
@@ -123,7 +135,9 @@ def test_lissa() -> None:
     expected = slow_influence(net, (images, labels), tests, L2 + 0.1)
     found = influences(find_solver("lissa", damping=0.1), it, images, labels, tests, 40)
     assert relative_error(found, expected) < 0.05
-    with pytest.raises(InputError, match=r"LiSSA (diverges|does not improve) .*scale=.*; give .*scale="):
+    with pytest.raises(
+        InputError, match=r"LiSSA (diverges|does not improve) .*scale=.*; give .*scale="
+    ):
         influences(find_solver("lissa", scale=0.01), it, images, labels, tests)
     with pytest.warns(SeewhyWarning, match="stopped after depth=4 passes with a residual"):
         influences(find_solver("lissa", depth=4), it, images, labels, tests)
@@ -136,11 +150,15 @@ def test_arnoldi() -> None:
     it = problem(net, N, L2)
     size = it.flat().numel()
     whole = find_solver("arnoldi", krylov=size, rank=size)
-    torch.testing.assert_close(influences(whole, it, images, labels, tests), expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(
+        influences(whole, it, images, labels, tests), expected, rtol=1e-5, atol=1e-8
+    )
     few = find_solver("arnoldi", krylov=60, rank=30)
     found = influences(few, it, images, labels, tests)
     values, vectors = torch.linalg.eigh(slow_hessian(net, images, labels, L2))
-    torch.testing.assert_close(few.state()["values"][:10], values.flip(0)[:10], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        few.state()["values"][:10], values.flip(0)[:10], rtol=1e-3, atol=1e-4
+    )
     top = vectors.flip(1)[:, :10]
     overlap = (few.state()["vectors"][:10] @ top).abs().diagonal()
     assert overlap.min() > 0.999
@@ -170,7 +188,9 @@ def test_what_cannot_be_inverted() -> None:
     with pytest.raises(InputError, match="not fitted"):
         find_solver("hessian").test_rows(problem(net, N, L2), *tests)
     with pytest.raises(InputError, match=r"the exact Hessian of 20[0-9]* parameters does not fit"):
-        find_solver("hessian").fit(problem(nn.Sequential(nn.Flatten(), nn.Linear(16, 1200)), N), data)
+        find_solver("hessian").fit(
+            problem(nn.Sequential(nn.Flatten(), nn.Linear(16, 1200)), N), data
+        )
     for name, options in (
         ("hessian", {"curvature": "fisher"}),
         ("hessian", {"damping": -1.0}),
@@ -183,7 +203,10 @@ def test_what_cannot_be_inverted() -> None:
 
 def test_convergence_is_told_from_a_sample_of_the_batches() -> None:
     net, images, labels, *_ = trained()
-    for size in (2, 50):  # at the minimum a few examples' mean gradient is not 0: no warning all the same
+    for size in (
+        2,
+        50,
+    ):  # at the minimum a few examples' mean gradient is not 0: no warning all the same
         find_solver("conjugate_gradient").fit(problem(net, N, L2), batches(images, labels, size))
     with pytest.warns(SeewhyWarning, match="Train on, check l2"):
         find_solver("conjugate_gradient").fit(problem(net, N, 10 * L2), batches(images, labels, 7))

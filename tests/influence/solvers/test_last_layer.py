@@ -37,7 +37,9 @@ def fitted(n: int = 200, size: int = 4, l2: float = L2) -> tuple[nn.Module, Tens
     return train(softmax_regression(size * size), images, labels, l2), images, labels
 
 
-def matrix(solver: Solver, problem: Problem, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Any]) -> Tensor:
+def matrix(
+    solver: Solver, problem: Problem, data: tuple[Tensor, Tensor], tests: tuple[Tensor, Any]
+) -> Tensor:
     return solver.dot(solver.test_rows(problem, *tests), solver.train_rows(problem, *data))
 
 
@@ -51,7 +53,9 @@ def test_leave_one_out_retraining_on_digits() -> None:
     tests = images[n:], labels[n:]
 
     def retrain(kept: Tensor) -> Tensor:
-        outputs = F.pad(tests[0].flatten(1), (0, 1), value=1.0) @ newton.minimum(kept.double() / n).T
+        outputs = (
+            F.pad(tests[0].flatten(1), (0, 1), value=1.0) @ newton.minimum(kept.double() / n).T
+        )
         return F.cross_entropy(outputs, tests[1], reduction="none")
 
     truth = leave_one_out(retrain, n, removed)
@@ -60,7 +64,9 @@ def test_leave_one_out_retraining_on_digits() -> None:
     solver.fit(it, batches(images[:n], labels[:n]))
     found = matrix(solver, it, (images[removed], labels[removed]), tests)
     assert correlation(found, truth) > 0.999
-    assert relative_error(found, truth) < 0.05  # by value too: sign and scale are those of leaving out
+    assert (
+        relative_error(found, truth) < 0.05
+    )  # by value too: sign and scale are those of leaving out
     for row in range(0, 397, 40):
         assert correlation(found[row], truth[row]) > 0.99
 
@@ -70,7 +76,13 @@ def test_it_is_the_exact_hessian_of_softmax_regression() -> None:
     it, tests = problem(net, 200, L2), tuple(part[300:310] for part in digits(4))
     expected = slow_influence(net, (images, labels), tests, L2)  # type: ignore[arg-type]
     before = ModelState(net)
-    forms = {"auto": 1e-8, "cholesky": 1e-8, "woodbury": 1e-8, "conjugate_gradient": 1e-5, "kronecker": None}
+    forms = {
+        "auto": 1e-8,
+        "cholesky": 1e-8,
+        "woodbury": 1e-8,
+        "conjugate_gradient": 1e-5,
+        "kronecker": None,
+    }
     for solve, error in forms.items():
         for size in (200, 64):
             solver = find_solver("last_layer", solve=solve)
@@ -79,7 +91,9 @@ def test_it_is_the_exact_hessian_of_softmax_regression() -> None:
             again.load(it, solver.state())
             found = matrix(again, it, (images, labels), tests)
             if error:
-                torch.testing.assert_close(found, expected, rtol=error, atol=error * float(expected.abs().max()))
+                torch.testing.assert_close(
+                    found, expected, rtol=error, atol=error * float(expected.abs().max())
+                )
             else:
                 assert correlation(found, expected) > 0.94
             own = again.self_influence(it, images[:7], labels[:7])
@@ -94,7 +108,9 @@ def test_targets_are_drops() -> None:
     it, test = problem(net, 200, L2), digits(4)[0][300:303]
     solver = find_solver("last_layer")
     solver.fit(it, batches(images, labels))
-    a, b, both = (matrix(solver, it, (images, labels), (test, t)) for t in (Logit(3), Logit(5), Margin(3, 5)))
+    a, b, both = (
+        matrix(solver, it, (images, labels), (test, t)) for t in (Logit(3), Logit(5), Margin(3, 5))
+    )
     torch.testing.assert_close(both, a - b)
     threes = labels == 3
     assert (a[:, threes].mean(1) > 0).all()  # without threes the score of a three drops
@@ -117,7 +133,10 @@ def test_a_head_on_features() -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-5)
     rows = solver.train_rows(it, x, labels)
-    assert {key: value.shape for key, value in rows.items()} == {"features": (40, 13), "residuals": (40, 4)}
+    assert {key: value.shape for key, value in rows.items()} == {
+        "features": (40, 13),
+        "residuals": (40, 4),
+    }
 
 
 def test_representer_points_add_up_to_the_output() -> None:
@@ -152,7 +171,9 @@ def test_what_cannot_be_solved() -> None:
     with pytest.raises(ModelError, match="head is not linear"):
         find_solver("last_layer").fit(problem(Scaled(), 200, L2), batches(images, labels % 4))
     with pytest.raises(InputError, match="does not curve as the softmax"):
-        find_solver("last_layer").fit(problem(net, 200, L2, loss=lambda o, y: o[:, 0].square()), data)
+        find_solver("last_layer").fit(
+            problem(net, 200, L2, loss=lambda o, y: o[:, 0].square()), data
+        )
     with pytest.raises(InputError, match="label 11 of image 0"):
         find_solver("last_layer").fit(problem(net, 200, L2), batches(images, labels + 11))
     with pytest.raises(InputError, match="not fitted"):
@@ -171,13 +192,19 @@ def test_what_cannot_be_solved() -> None:
 
 def test_an_untrained_head_is_told() -> None:
     images, labels = (part[:200] for part in digits(4))
-    with pytest.warns(SeewhyWarning, match="has not converged: the norm of its mean training gradient is 0."):
-        find_solver("last_layer").fit(problem(softmax_regression(16), 200, L2), batches(images, labels))
+    with pytest.warns(
+        SeewhyWarning, match="has not converged: the norm of its mean training gradient is 0."
+    ):
+        find_solver("last_layer").fit(
+            problem(softmax_regression(16), 200, L2), batches(images, labels)
+        )
 
 
 def test_smoothed_labels_are_a_cross_entropy() -> None:
     net, images, labels = fitted(50)
-    smooth = problem(net, 50, L2, loss=lambda o, y: F.cross_entropy(o, y, reduction="none", label_smoothing=0.01))
+    smooth = problem(
+        net, 50, L2, loss=lambda o, y: F.cross_entropy(o, y, reduction="none", label_smoothing=0.01)
+    )
     solver = find_solver("last_layer")
     solver.fit(smooth, batches(images, labels))
     assert matrix(solver, smooth, (images, labels), (images[:2], labels[:2])).isfinite().all()
@@ -187,5 +214,8 @@ def test_smoothed_labels_are_a_cross_entropy() -> None:
 def test_another_l2_than_that_of_the_training_is_told(name: str) -> None:
     net, images, labels = fitted(l2=0.05)
     it = problem(net, 200, 0.5)
-    with pytest.warns(SeewhyWarning, match=r"has not converged: .* \(it would be .*e-.* with l2=0\.05\), of a single"):
+    with pytest.warns(
+        SeewhyWarning,
+        match=r"has not converged: .* \(it would be .*e-.* with l2=0\.05\), of a single",
+    ):
         find_solver(name).fit(it, batches(images, labels))

@@ -16,7 +16,9 @@ from sklearn.metrics import pairwise_distances
 from torch import Tensor
 
 
-def package_fit(shown: Tensor, scores: Tensor, *, features: int, selection: str, width: float = 0.25) -> list[Any]:
+def package_fit(
+    shown: Tensor, scores: Tensor, *, features: int, selection: str, width: float = 0.25
+) -> list[Any]:
     """(coefficients (d,), intercept, r2) of each column of the scores, as the lime package has them."""
 
     def kernel(d: np.ndarray, kernel_width: float) -> np.ndarray:  # as in lime_image.py

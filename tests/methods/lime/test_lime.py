@@ -32,7 +32,13 @@ def explain(model: nn.Module, x: Tensor, *classes: int, **options: Any) -> list[
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model is not locally linear", SeewhyWarning)
         return list(
-            lime.sample(Call(model), x, [Logit(c) for c in classes or (0,)], layer=None, **{**lime.options, **options})
+            lime.sample(
+                Call(model),
+                x,
+                [Logit(c) for c in classes or (0,)],
+                layer=None,
+                **{**lime.options, **options},
+            )
         )
 
 
@@ -55,11 +61,15 @@ class Planted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.seen += len(x)
         flat, d = self.labels.flatten(), self.weights.shape[1]
-        sums = torch.zeros(len(x), d, dtype=torch.float64).index_add_(1, flat, x.mean(1).flatten(1).double())
+        sums = torch.zeros(len(x), d, dtype=torch.float64).index_add_(
+            1, flat, x.mean(1).flatten(1).double()
+        )
         return self.values(sums / torch.bincount(flat))
 
 
-def planted(bend: float = 0.0, cells: int = 3, classes: int = 2) -> tuple[Planted, Tensor, Tensor, Tensor]:
+def planted(
+    bend: float = 0.0, cells: int = 3, classes: int = 2
+) -> tuple[Planted, Tensor, Tensor, Tensor]:
     """A model, a picture whose superpixels have mean 1, their labels and the weights."""
     labels = grid((12, 15), cells)
     generator = torch.Generator().manual_seed(3)
@@ -78,7 +88,9 @@ def test_the_whole_is_the_packages() -> None:
     net, x = randomised(TinyCNN(5)), pictures(1, (20, 24))
     labels = segment(x, "slic", options={"n_segments": 12})[0]
     found = explain(net, x, 3, 1, samples=150, superpixels=labels, seed=5)
-    shown = PLAIN.draw(150, int(labels.max()) + 1, torch.Generator().manual_seed(image_seed(x[0], 5)), begun=False)
+    shown = PLAIN.draw(
+        150, int(labels.max()) + 1, torch.Generator().manual_seed(image_seed(x[0], 5)), begun=False
+    )
     image, segments = x[0].permute(1, 2, 0).numpy(), labels.numpy()
     fudged = image.copy()
     for s in np.unique(segments):
@@ -89,25 +101,33 @@ def test_the_whole_is_the_packages() -> None:
     for estimate, (coefficients, intercept, r2) in zip(
         found, package_fit(shown, scores, features=100_000, selection="auto"), strict=True
     ):
-        torch.testing.assert_close(estimate.map[0].double(), coefficients[labels], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            estimate.map[0].double(), coefficients[labels], rtol=1e-5, atol=1e-5
+        )
         assert estimate.facts[0]["r2"] == pytest.approx(r2, abs=1e-5)
         assert estimate.facts[0]["intercept"] == pytest.approx(intercept, abs=1e-5)
 
 
 def test_shapley_values_of_a_model() -> None:
     model, x, labels, _ = planted(bend=1.0)
-    estimate = explain(model, x, 1, kernel="shap", superpixels=labels, baseline="zeros", samples=600)[0]
+    estimate = explain(
+        model, x, 1, kernel="shap", superpixels=labels, baseline="zeros", samples=600
+    )[0]
     truth = shapley_values(lambda z: model.values(z.double())[:, 1], 9)
     torch.testing.assert_close(estimate.map[0].double(), truth[labels], rtol=1e-5, atol=1e-5)
     assert estimate.interval is not None
     assert not estimate.interval.any()
     assert estimate.facts[0]["samples"] == 512
-    sampled = explain(model, x, 1, kernel="shap", superpixels=labels, baseline="zeros", samples=200)[0]
+    sampled = explain(
+        model, x, 1, kernel="shap", superpixels=labels, baseline="zeros", samples=200
+    )[0]
     assert sampled.interval is not None
     assert ((sampled.map[0] - truth[labels]).abs() < 2 * sampled.interval[0] + 1e-6).all()
     total = model.values(torch.ones(1, 9).double()) - model.values(torch.zeros(1, 9).double())
     first = [int((labels == k).flatten().int().argmax()) for k in range(9)]
-    assert float(sampled.map[0].flatten()[first].sum()) == pytest.approx(float(total[0, 1]), abs=1e-5)
+    assert float(sampled.map[0].flatten()[first].sum()) == pytest.approx(
+        float(total[0, 1]), abs=1e-5
+    )
 
 
 # ---- planted truth, and what the method keeps to
@@ -117,7 +137,9 @@ def test_a_linear_model_is_found() -> None:
     model, x, labels, weights = planted()
     exact = explain(model, x, 0, 1, superpixels=labels, baseline="zeros", ridge=1e-9, samples=300)
     for t, estimate in enumerate(exact):
-        torch.testing.assert_close(estimate.map[0].double(), weights[t][labels], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            estimate.map[0].double(), weights[t][labels], rtol=1e-5, atol=1e-5
+        )
         assert estimate.facts[0]["r2"] == pytest.approx(1.0, abs=1e-6)
         assert estimate.facts[0]["locally_linear"] is True
         best = estimate.facts[0]["top"][0]
@@ -126,9 +148,13 @@ def test_a_linear_model_is_found() -> None:
         assert best["pixels"] == int((labels == k).sum())
         rows, columns = (labels == k).nonzero().double().mean(0).tolist()
         assert best["centre"] == pytest.approx([rows, columns], abs=0.05)
-    shrunk = explain(model, x, 0, superpixels=labels, baseline="zeros", samples=1000)[0].map[0].double()
+    shrunk = (
+        explain(model, x, 0, superpixels=labels, baseline="zeros", samples=1000)[0].map[0].double()
+    )
     torch.testing.assert_close(shrunk, weights[0][labels], rtol=0.05, atol=0.02)
-    kept = explain(model, x, 0, superpixels=labels, baseline="zeros", features=3, samples=300)[0].map[0]
+    kept = explain(model, x, 0, superpixels=labels, baseline="zeros", features=3, samples=300)[
+        0
+    ].map[0]
     top = weights[0].abs().argsort(descending=True)[:3]
     assert set(labels[kept != 0].unique().tolist()) == set(top.tolist())
 
@@ -149,7 +175,11 @@ def test_every_coalition_runs_once() -> None:
 
 def test_neither_batch_nor_order_matters() -> None:
     net, x = randomised(TinyCNN()), pictures(3, (20, 24))
-    options: dict[str, Any] = {"samples": 60, "superpixels": "slic", "superpixel_options": {"n_segments": 9}}
+    options: dict[str, Any] = {
+        "samples": 60,
+        "superpixels": "slic",
+        "superpixel_options": {"n_segments": 9},
+    }
     before = ModelState(net)
     whole = explain(net, x, 1, **options)[0]
     before.assert_unchanged()
@@ -168,7 +198,12 @@ def test_neither_batch_nor_order_matters() -> None:
 def test_it_goes_on_until_it_is_precise() -> None:
     model, x, labels, _ = planted(bend=1.0)
     x = torch.cat([x, 0.5 * x])
-    options: dict[str, Any] = {"superpixels": labels, "baseline": "zeros", "samples": 50, "kernel_width": 0.5}
+    options: dict[str, Any] = {
+        "superpixels": labels,
+        "baseline": "zeros",
+        "samples": 50,
+        "kernel_width": 0.5,
+    }
     found = explain(model, x, 0, 1, precision=0.02, max_samples=5000, **options)
     drawn = [facts["samples"] for facts in found[0].facts]
     assert all(50 < n < 5000 and n % 50 == 0 for n in drawn)
@@ -180,7 +215,9 @@ def test_it_goes_on_until_it_is_precise() -> None:
             alone = explain(model, x[i : i + 1], 0, 1, precision=0.02, max_samples=5000, **options)
             assert alone[0].facts[0]["samples"] == drawn[i]
     once = explain(model, x, 0, 1, **{**options, "samples": drawn[0]})[0]
-    torch.testing.assert_close(once.map[0], found[0].map[0], rtol=1e-5, atol=1e-5)  # drawn in one go or in many
+    torch.testing.assert_close(
+        once.map[0], found[0].map[0], rtol=1e-5, atol=1e-5
+    )  # drawn in one go or in many
     bounded = explain(model, x, 0, precision=1e-9, max_samples=120, **options)[0]
     assert [facts["samples"] for facts in bounded.facts] == [120, 120]
     assert bounded.facts[0]["precise"] is False
@@ -192,7 +229,9 @@ def test_it_says_where_the_model_is_not_linear() -> None:
     _, x, labels, _ = planted()
     parity = Called(lambda x: x[:, 0].flatten(1)[:, ::20].sign().prod(1, keepdim=True))
     options = {"superpixels": labels, "baseline": Flipped(), "samples": 200}
-    with pytest.warns(SeewhyWarning, match=r"LIME of image 0, class 0: a linear model has \d+ % of the score's"):
+    with pytest.warns(
+        SeewhyWarning, match=r"LIME of image 0, class 0: a linear model has \d+ % of the score's"
+    ):
         lime(parity, x, 0, **options)
     facts = explain(parity, x, **options)[0].facts[0]
     assert facts["locally_linear"] is False
@@ -249,7 +288,9 @@ def test_what_was_scored_before_a_failure_is_returned(how: str, kernel: str) -> 
     assert (first["samples"], first["partial"]) == (80, False)
     assert second["partial"] is True
     assert second["distinct"] == 90 - first["distinct"]
-    torch.testing.assert_close(found.map[:1], explain(net, x[:1], samples=80, **options)[0].map, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        found.map[:1], explain(net, x[:1], samples=80, **options)[0].map, rtol=1e-5, atol=1e-5
+    )
     if kernel == "lime":  # the beginning of a sample is a sample
         part = explain(net, x[1:], samples=second["samples"], **options)[0]
         torch.testing.assert_close(found.map[1:], part.map, rtol=1e-5, atol=1e-5)
@@ -285,7 +326,9 @@ def test_one_superpixel_and_more_superpixels_than_samples() -> None:
     assert single.facts[0]["stability"] is None
     with torch.no_grad():
         drop = float((net(x) - net(x.mean((2, 3), keepdim=True).expand_as(x)))[0, 0])
-    whole = explain(net, x, superpixels=torch.zeros(12, 12, dtype=torch.int64), samples=50, kernel="shap")[0]
+    whole = explain(
+        net, x, superpixels=torch.zeros(12, 12, dtype=torch.int64), samples=50, kernel="shap"
+    )[0]
     torch.testing.assert_close(whole.map, torch.full((1, 12, 12), drop), rtol=1e-4, atol=1e-5)
     pixels = torch.arange(144).reshape(12, 12)
     for kernel, error in (("lime", float), ("shap", type(None))):
@@ -308,9 +351,15 @@ def test_one_superpixel_and_more_superpixels_than_samples() -> None:
         ({"features": 0}, "features=0"),
         ({"features": 3, "kernel": "shap"}, "Shapley values are of all superpixels"),
         ({"superpixels": "quickshft"}, "did you mean 'quickshift'"),
-        ({"superpixels": "grid", "superpixel_options": {"n": 3}}, "cannot be made with the options {'n': 3}"),
+        (
+            {"superpixels": "grid", "superpixel_options": {"n": 3}},
+            "cannot be made with the options {'n': 3}",
+        ),
         ({"superpixels": "grid", "superpixel_options": {"cells": 0}}, "cells=0 is no grid"),
-        ({"superpixels": torch.zeros(7, 12).long()}, r"shape \(7, 12\), .* \(12, 12\) for all images or \(2, 12, 12\)"),
+        (
+            {"superpixels": torch.zeros(7, 12).long()},
+            r"shape \(7, 12\), .* \(12, 12\) for all images or \(2, 12, 12\)",
+        ),
         ({"superpixels": torch.zeros(3, 12, 12).long()}, r"shape \(3, 12, 12\)"),
         ({"superpixels": torch.zeros(12, 12)}, "holds float32; give integer labels"),
         ({"baseline": "zeroes"}, "did you mean 'zeros'"),

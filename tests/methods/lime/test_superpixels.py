@@ -25,12 +25,17 @@ from tiny_models import pictures
     ],
 )
 def test_segmentations_are_the_packages(name: str, parameters: dict[str, Any]) -> None:
-    photos = torch.from_numpy(np.stack([chelsea()[::4, ::4], chelsea()[::-4, ::4]])).permute(0, 3, 1, 2) / 255
+    photos = (
+        torch.from_numpy(np.stack([chelsea()[::4, ::4], chelsea()[::-4, ::4]])).permute(0, 3, 1, 2)
+        / 255
+    )
     x = (photos - 0.45) / 0.22
     for image, labels in zip(display_pictures(x), segment(x, name), strict=True):
         expected = SegmentationAlgorithm(name, **parameters)(image)
         assert len(np.unique(expected)) > 5
-        assert np.array_equal(labels.numpy(), np.unique(expected, return_inverse=True)[1].reshape(labels.shape))
+        assert np.array_equal(
+            labels.numpy(), np.unique(expected, return_inverse=True)[1].reshape(labels.shape)
+        )
 
 
 def test_own_labels() -> None:
@@ -54,7 +59,10 @@ def test_own_labels() -> None:
 
 def test_what_is_segmented_is_the_photo() -> None:
     photo = torch.randint(0, 256, (1, 3, 6, 8), generator=torch.Generator().manual_seed(0)).float()
-    mean, std = torch.tensor([120.0, 110, 100]).view(3, 1, 1), torch.tensor([50.0, 60, 70]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([120.0, 110, 100]).view(3, 1, 1),
+        torch.tensor([50.0, 60, 70]).view(3, 1, 1),
+    )
     shown = display_pictures((photo - mean) / std, ((0 - mean) / std, (255 - mean) / std))[0]
     assert np.array_equal(shown, photo[0].permute(1, 2, 0).numpy().astype(np.uint8))
     ranged = display_pictures(photo)[0].astype(float)
@@ -71,12 +79,22 @@ def test_the_top_superpixels_are_outlined() -> None:
     picture = outline_top(photo, labels, coefficients, 2)
     assert picture.shape == photo.shape
     assert picture.dtype == np.float32
-    green, red = (picture[..., 1] > 0.8) & (picture[..., 0] < 0.2), (picture[..., 0] > 0.9) & (picture[..., 1] < 0.2)
+    green, red = (
+        (picture[..., 1] > 0.8) & (picture[..., 0] < 0.2),
+        (picture[..., 0] > 0.9) & (picture[..., 1] < 0.2),
+    )
     assert set(labels[green]) == {8}
     assert set(labels[red]) == {1}
     assert (picture[5, 15] == 0.5).all()  # inside of a chosen one, outside of the rest
     assert np.allclose(picture[15, 15], 0.5 * 0.35)
     assert (outline_top(photo, labels, np.zeros(9), 9) < 0.5).all()
-    for bad in ({"k": 0}, {"labels": labels[:5]}, {"coefficients": coefficients[:4]}, {"photo": photo[..., 0]}):
+    for bad in (
+        {"k": 0},
+        {"labels": labels[:5]},
+        {"coefficients": coefficients[:4]},
+        {"photo": photo[..., 0]},
+    ):
         with pytest.raises(InputError):
-            outline_top(**{"photo": photo, "labels": labels, "coefficients": coefficients, "k": 2, **bad})
+            outline_top(
+                **{"photo": photo, "labels": labels, "coefficients": coefficients, "k": 2, **bad}
+            )

@@ -25,9 +25,15 @@ def coins(n: int, d: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(
     ("n", "d", "features", "selection"),
     [
-        *((200, 12, k, how) for k in (4, 9) for how in ("none", "highest_weights", "forward_selection", "auto")),
+        *(
+            (200, 12, k, how)
+            for k in (4, 9)
+            for how in ("none", "highest_weights", "forward_selection", "auto")
+        ),
         *((1000, 40, 1000, how) for how in ("none", "highest_weights", "auto")),
-        *((30, 50, 3, how) for how in ("none", "highest_weights", "forward_selection")),  # more features than samples
+        *(
+            (30, 50, 3, how) for how in ("none", "highest_weights", "forward_selection")
+        ),  # more features than samples
         *((60, 1, 1, how) for how in ("none", "auto")),
     ],
 )
@@ -35,7 +41,12 @@ def test_coefficients_are_the_packages(n: int, d: int, features: int, selection:
     shown = coins(n, d)
     scores = bent(shown, columns=2)
     ours = fit_selected(
-        shown.double(), scores, lime_weights(shown, 0.25), ridge=1.0, features=features, selection=selection
+        shown.double(),
+        scores,
+        lime_weights(shown, 0.25),
+        ridge=1.0,
+        features=features,
+        selection=selection,
     )
     theirs = package_fit(shown, scores, features=features, selection=selection)
     for mine, (coefficients, intercept, r2) in zip(ours, theirs, strict=True):
@@ -47,7 +58,9 @@ def test_coefficients_are_the_packages(n: int, d: int, features: int, selection:
 def test_weights_are_the_papers() -> None:
     shown = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
     expected = [1.0, math.sqrt(math.exp(-(0.5**2) / 0.3**2)), math.sqrt(math.exp(-1 / 0.3**2))]
-    torch.testing.assert_close(lime_weights(shown, 0.3), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        lime_weights(shown, 0.3), torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 # ---- standard errors, fit and stability
@@ -55,9 +68,17 @@ def test_weights_are_the_papers() -> None:
 
 @pytest.mark.parametrize(("n", "d"), [(300, 15), (60, 30)])
 def test_intervals_cover(n: int, d: int) -> None:
-    fits = [fit((z := coins(n, d, seed)).double(), bent(z), lime_weights(z, 0.25), ridge=1.0)[0] for seed in range(150)]
-    coefficients, errors = (torch.stack([getattr(f, name) for f in fits]) for name in ("coefficients", "errors"))
-    for truth in (coefficients.mean(0), many(d).coefficients):  # of samples of this size, and of all coalitions
+    fits = [
+        fit((z := coins(n, d, seed)).double(), bent(z), lime_weights(z, 0.25), ridge=1.0)[0]
+        for seed in range(150)
+    ]
+    coefficients, errors = (
+        torch.stack([getattr(f, name) for f in fits]) for name in ("coefficients", "errors")
+    )
+    for truth in (
+        coefficients.mean(0),
+        many(d).coefficients,
+    ):  # of samples of this size, and of all coalitions
         covered = ((coefficients - truth).abs() < 1.96 * errors).double().mean()
         assert 0.90 <= covered <= 0.99
 
@@ -97,10 +118,16 @@ def test_stability_predicts_other_seeds() -> None:
     def coefficients(z: Tensor) -> Tensor:
         return fit(z.double(), bent(z), lime_weights(z, 0.25), ridge=1.0)[0].coefficients
 
-    told = [stability([coefficients(part) for part in coins(800, 40, seed).chunk(4)]) for seed in range(12)]
+    told = [
+        stability([coefficients(part) for part in coins(800, 40, seed).chunk(4)])
+        for seed in range(12)
+    ]
     truth = stability([coefficients(coins(800, 40, 100 + seed)) for seed in range(12)])
     assert truth is not None
-    mean = {name: np.mean([part[name] for part in told if part]) for name in ("rank_correlation", "seed_correlation")}
+    mean = {
+        name: np.mean([part[name] for part in told if part])
+        for name in ("rank_correlation", "seed_correlation")
+    }
     assert mean["rank_correlation"] < mean["seed_correlation"]
     assert mean["seed_correlation"] == pytest.approx(truth["rank_correlation"], abs=0.05)
     same = stability([torch.arange(20.0)] * 3)
@@ -119,7 +146,9 @@ def test_shapley_values_are_exact_where_all_coalitions_fit(d: int) -> None:
     shown = kernel.draw(2**d, d, torch.Generator().manual_seed(0), begun=False)
     assert len(shown) == len({tuple(row) for row in shown.tolist()}) == 2**d
     found = kernel.fit(shown, bent(shown))[0]
-    torch.testing.assert_close(found.coefficients, shapley_values(lambda z: bent(z)[:, 0], d), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        found.coefficients, shapley_values(lambda z: bent(z)[:, 0], d), rtol=1e-9, atol=1e-12
+    )
     assert not found.errors.any()
 
 
@@ -139,7 +168,9 @@ def test_shapley_sizes_are_drawn_by_the_kernel() -> None:
 
 def test_a_sample_uses_what_it_has_scores_for() -> None:
     sample = Sample(
-        segment(torch.zeros(1, 1, 4, 4), "grid", options={"cells": 2})[0], PLAIN, torch.Generator().manual_seed(0)
+        segment(torch.zeros(1, 1, 4, 4), "grid", options={"cells": 2})[0],
+        PLAIN,
+        torch.Generator().manual_seed(0),
     )
     new = sample.extend(30)
     assert len({tuple(row) for row in new.tolist()}) == len(new) <= 16

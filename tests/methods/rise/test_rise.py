@@ -34,15 +34,21 @@ SCHEMES = ("iid", "antithetic", "sobol")
 EXCHANGED = 3 * 64  # three batches say whether pictures depend on each other
 
 
-def estimates(net: Any, x: Tensor, scores: ScoreFunction | list[ScoreFunction], **options: Any) -> list[Estimate]:
+def estimates(
+    net: Any, x: Tensor, scores: ScoreFunction | list[ScoreFunction], **options: Any
+) -> list[Estimate]:
     assert rise.sample is not None
     several = scores if isinstance(scores, list) else [scores]
     options = {**rise.options, "cells": 3, "samples": 96, "running": PLAIN, **options}
     return list(rise.sample(Call(net), x, several, layer=None, **options))
 
 
-def drawn(scheme: Any, samples: int, *, cells: int = 3, size: tuple[int, int] = (12, 12), **how: Any) -> GridMasks:
-    return draw_grids(scheme, samples, **{"cells": cells, "p": 0.5, "blocks": 8, "size": size, "seed": 1, **how})
+def drawn(
+    scheme: Any, samples: int, *, cells: int = 3, size: tuple[int, int] = (12, 12), **how: Any
+) -> GridMasks:
+    return draw_grids(
+        scheme, samples, **{"cells": cells, "p": 0.5, "blocks": 8, "size": size, "seed": 1, **how}
+    )
 
 
 def rendered(grids: GridMasks) -> Tensor:
@@ -99,7 +105,9 @@ def test_sobol_blocks_are_separately_scrambled_nets() -> None:
 # --- the formula ---
 
 
-def written_out(net: nn.Module, x: Tensor, grids: GridMasks, target: int, form: str) -> np.ndarray[Any, Any]:
+def written_out(
+    net: nn.Module, x: Tensor, grids: GridMasks, target: int, form: str
+) -> np.ndarray[Any, Any]:
     """Petsiuk et al., section 3: masks by the authors' generator, one forward pass for each, in float64."""
     h, w = grids.size
     s = grids.cells.shape[1]
@@ -107,7 +115,13 @@ def written_out(net: nn.Module, x: Tensor, grids: GridMasks, target: int, form: 
     weighted, masks, total = np.zeros((h, w)), np.zeros((h, w)), 0.0
     scores, shown = [], []
     for cells, (down, right) in zip(grids.cells, grids.shifts.tolist(), strict=True):
-        up = resize(cells.double().numpy(), [(s + 1) * c for c in pitch], order=1, mode="reflect", anti_aliasing=False)
+        up = resize(
+            cells.double().numpy(),
+            [(s + 1) * c for c in pitch],
+            order=1,
+            mode="reflect",
+            anti_aliasing=False,
+        )
         mask = up[down : down + h, right : right + w]
         with torch.no_grad():
             score = float(net(x * torch.tensor(mask))[0].softmax(0)[target])
@@ -127,7 +141,9 @@ def test_maps_are_the_formula_written_out(form: Any, scheme: str) -> None:
     found = estimates(net, x, Probability(2), form=form, masks=scheme, samples=50, seed=5)[0]
     grids = drawn(scheme, 50, size=(16, 11), seed=image_seed(x[0], 5))
     expected = written_out(net, x, grids, 2, form)
-    np.testing.assert_allclose(found.map[0].numpy(), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        found.map[0].numpy(), expected, rtol=0, atol=1e-6 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize(("scheme", "together"), [("iid", 1), ("sobol", 1), ("antithetic", 2)])
@@ -167,11 +183,16 @@ def test_the_adjusted_form_written_out() -> None:
     grids = drawn("sobol", n, size=size, blocks=blocks)
     m = rendered(grids).double().flatten(1).numpy()
     f = np.exp(m[:, 30] + m[:, 100]) + np.random.default_rng(0).random(n)
-    found = estimate(grids, torch.tensor(f[:, None]), Design(0.5, blocks, 1, independent=False), "adjusted")[0]
+    found = estimate(
+        grids, torch.tensor(f[:, None]), Design(0.5, blocks, 1, independent=False), "adjusted"
+    )[0]
     everything = rendered(every_mask(size)).double().flatten(1).numpy()
     rows, columns = (np.arange(edge) * 3 // edge for edge in size)
     tile = (rows[:, None] * 3 + columns).flatten()
-    means = [np.stack([masks[:, tile == k].mean(1) for k in range(9)], 1) - 0.5 for masks in (m, everything)]
+    means = [
+        np.stack([masks[:, tile == k].mean(1) for k in range(9)], 1) - 0.5
+        for masks in (m, everything)
+    ]
     together = means[1].T @ (everything - 0.5) / len(everything)
     block = np.arange(n) % blocks
     best, expected = math.inf, np.zeros(0)
@@ -183,7 +204,9 @@ def test_the_adjusted_form_written_out() -> None:
             gram = about.T @ about
             beta = np.zeros(9)
             if ridge < math.inf:
-                beta = np.linalg.solve(gram + ridge * np.diag(gram).mean() * np.eye(9), about.T @ (y - y.mean()))
+                beta = np.linalg.solve(
+                    gram + ridge * np.diag(gram).mean() * np.eye(9), about.T @ (y - y.mean())
+                )
             rest = f[block == b] - y.mean() - (means[0][block == b] - x.mean(0)) @ beta
             left += (rest**2).sum()
             own = (rest[:, None] * (m[block == b] - 0.5)).mean(0) + beta @ together
@@ -247,7 +270,9 @@ def test_the_peak_is_on_the_one_patch_that_counts(
     assert rows[0] - pitch / 2 <= peak[0] <= rows[-1] + pitch / 2
     assert columns[0] - pitch / 2 <= peak[1] <= columns[-1] + pitch / 2
     assert bool(sure(estimate)[0][inside].all())
-    assert float(estimate.map[0][inside].mean()) > float(estimate.map[0].mean()) + float(estimate.interval[0].mean())
+    assert float(estimate.map[0][inside].mean()) > float(estimate.map[0].mean()) + float(
+        estimate.interval[0].mean()
+    )
 
 
 def test_a_linear_model_has_a_map_in_closed_form() -> None:
@@ -276,9 +301,15 @@ def every_mask(size: tuple[int, int]) -> GridMasks:
 def known() -> tuple[nn.Module, Tensor, dict[str, Tensor]]:
     """A network, a picture, and its true maps: the mean over all 8192 masks there are."""
     net, x = randomised(Smooth(), seed=3), 2 * pictures(1, 12)
-    how: dict[str, Any] = {"baseline": Zeros(), "running": Running(batch_size=512, memory_format="contiguous")}
+    how: dict[str, Any] = {
+        "baseline": Zeros(),
+        "running": Running(batch_size=512, memory_format="contiguous"),
+    }
     chunks = list(masked_scores(net, x, [every_mask((12, 12))], [Probability(1)], **how))
-    f, m = (torch.cat(parts).double() for parts in ([c.scores[:, :1] for c in chunks], [c.masks for c in chunks]))
+    f, m = (
+        torch.cat(parts).double()
+        for parts in ([c.scores[:, :1] for c in chunks], [c.masks for c in chunks])
+    )
     f = f[:, :, None]
     truth = {"paper": (f * m).mean(0) / 0.5, "ratio": (f * m).sum(0) / m.sum(0)}
     centred = ((f - f.mean()) * m).mean(0) / 0.5
@@ -301,7 +332,10 @@ def known() -> tuple[nn.Module, Tensor, dict[str, Tensor]]:
     ],
 )
 def test_intervals_hold_as_often_as_they_say(
-    known: tuple[nn.Module, Tensor, dict[str, Tensor]], scheme: str, form: str, precision: float | None
+    known: tuple[nn.Module, Tensor, dict[str, Tensor]],
+    scheme: str,
+    form: str,
+    precision: float | None,
 ) -> None:
     net, x, truth = known
     covered, taken, wrong = [], [], 0
@@ -321,7 +355,9 @@ def test_intervals_hold_as_often_as_they_say(
         assert wrong <= 5  # of 48 in 20 of which 1 may be: 2.4, and what chance adds
 
 
-def test_the_relative_error_is_the_one_there_is(known: tuple[nn.Module, Tensor, dict[str, Tensor]]) -> None:
+def test_the_relative_error_is_the_one_there_is(
+    known: tuple[nn.Module, Tensor, dict[str, Tensor]],
+) -> None:
     net, x, truth = known
     said, true = [], []
     for seed in range(24):
@@ -351,7 +387,15 @@ def test_each_image_stops_by_itself(known: tuple[nn.Module, Tensor, dict[str, Te
 def test_facts(known: tuple[nn.Module, Tensor, dict[str, Tensor]]) -> None:
     net, x, _ = known
     facts = estimates(net, x, Logit(1), masks="iid", form="ratio", samples=40)[0].facts[0]
-    names = ["samples", "stopped", "partial", "relative_error", "relative_error_bound", "score_mean", "score_std"]
+    names = [
+        "samples",
+        "stopped",
+        "partial",
+        "relative_error",
+        "relative_error_bound",
+        "score_mean",
+        "score_std",
+    ]
     assert list(facts) == [*names, "form", "masks"]
     assert facts["samples"] == 40
     assert facts["stopped"] == "samples"
@@ -377,7 +421,9 @@ def test_maps_do_not_depend_on_batches_or_order(scheme: str) -> None:
         for one, other in zip(run, runs[0], strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
     alone = estimates(net, x[1:2], Logit(0), masks=scheme, samples=45)[0]
-    torch.testing.assert_close(alone.map[0], runs[0][0][1], rtol=0, atol=1e-5 * float(runs[0][0].abs().max()))
+    torch.testing.assert_close(
+        alone.map[0], runs[0][0][1], rtol=0, atol=1e-5 * float(runs[0][0].abs().max())
+    )
 
 
 def test_one_sample_answers_for_all_targets() -> None:
@@ -388,7 +434,9 @@ def test_one_sample_answers_for_all_targets() -> None:
     assert sum(passes) == 2 * 96 + EXCHANGED
     for found, score in zip(both, (Logit(0), Probability((1, 3))), strict=True):
         alone = estimates(net, x, score)[0]
-        torch.testing.assert_close(found.map, alone.map, rtol=0, atol=1e-6 * float(alone.map.abs().max()))
+        torch.testing.assert_close(
+            found.map, alone.map, rtol=0, atol=1e-6 * float(alone.map.abs().max())
+        )
 
 
 def test_as_a_method() -> None:
@@ -402,7 +450,9 @@ def test_as_a_method() -> None:
     assert not map_.is_inference()
     assert torch.equal(map_, rise(net, x, [1, 3], samples=64, cells=4))
     assert not torch.equal(map_, rise(net, x, [1, 3], samples=64, cells=4, seed=1))
-    assert not torch.equal(map_, rise(net, x, [1, 3], samples=64, cells=4, baseline=["blur", "mean"]))
+    assert not torch.equal(
+        map_, rise(net, x, [1, 3], samples=64, cells=4, baseline=["blur", "mean"])
+    )
 
 
 def test_a_black_box() -> None:
@@ -412,14 +462,20 @@ def test_a_black_box() -> None:
     x = pictures(1, 12)
     found = estimates(remote, x, Logit(1))[0]
     as_module = Called(lambda x: x[:, :, 2:6, 2:6].mean((2, 3)))
-    torch.testing.assert_close(found.map, estimates(as_module, x, Logit(1))[0].map, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        found.map, estimates(as_module, x, Logit(1))[0].map, rtol=1e-5, atol=1e-7
+    )
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, (3, 5)), (32, (3, 5)), (4, (1, 9)), (2, (40, 6))])
+@pytest.mark.parametrize(
+    ("channels", "size"), [(1, (3, 5)), (32, (3, 5)), (4, (1, 9)), (2, (40, 6))]
+)
 def test_small_and_odd_pictures(channels: int, size: tuple[int, int]) -> None:
     x = pictures(2, size, channels=channels)
     for scheme in SCHEMES:
-        found = estimates(Called(lambda x: x.mean((2, 3))), x, Logit(0), masks=scheme, cells=7, samples=40)[0]
+        found = estimates(
+            Called(lambda x: x.mean((2, 3))), x, Logit(0), masks=scheme, cells=7, samples=40
+        )[0]
         assert found.map.shape == (2, *size)
         assert found.map.isfinite().all()
         assert found.interval is not None
@@ -431,7 +487,13 @@ def test_memory_does_not_grow_with_the_number_of_masks() -> None:
     peaks = []
     for samples in (64, 1024):
         with LiveMemory() as live:
-            estimates(net, x, Logit(0), samples=samples, running=Running(batch_size=32, memory_format="contiguous"))
+            estimates(
+                net,
+                x,
+                Logit(0),
+                samples=samples,
+                running=Running(batch_size=32, memory_format="contiguous"),
+            )
         peaks.append(live.peak)
     assert peaks[1] - peaks[0] < 1024 * 51 * 4
     assert peaks[1] < 1.1 * peaks[0]
@@ -457,7 +519,9 @@ def test_an_interrupted_sample_goes_on_to_the_same_answer() -> None:
     assert [facts["samples"] for facts in known[-1].facts] == [150, 30]
     assert known[0].facts[0]["stopped"] == "running"
     assert known[0].map[1].isnan().all()
-    torch.testing.assert_close(known[-1].map[0], whole.map[0], rtol=0, atol=1e-6 * float(whole.map.abs().max()))
+    torch.testing.assert_close(
+        known[-1].map[0], whole.map[0], rtol=0, atol=1e-6 * float(whole.map.abs().max())
+    )
     file = io.BytesIO()
     torch.save(state.state_dict(), file)
     file.seek(0)
@@ -472,7 +536,9 @@ def test_an_interrupted_sample_goes_on_to_the_same_answer() -> None:
         assert other is not None
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
     more = estimates(net, x, Logit(1), samples=400, state=state)[0]
-    torch.testing.assert_close(more.map, estimates(net, x, Logit(1), samples=400)[0].map, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        more.map, estimates(net, x, Logit(1), samples=400)[0].map, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_state_is_of_one_question() -> None:
@@ -562,14 +628,18 @@ class Detector(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         boxes = torch.tensor([[[0.0, 0, 12, 12], [12, 12, 24, 24]]]).expand(len(x), -1, -1)
         first, second = x[:, :, :6, :6].mean((1, 2, 3)), x[:, :, 16:20, 16:20].mean((1, 2, 3))
-        return boxes, torch.stack([torch.stack([0.2 * second, first], 1), torch.stack([second, 0 * first], 1)], 1)
+        return boxes, torch.stack(
+            [torch.stack([0.2 * second, first], 1), torch.stack([second, 0 * first], 1)], 1
+        )
 
 
 def whole(output: Any) -> Any:
     return output
 
 
-@pytest.mark.parametrize("target", [DetectionBox((1, 1, 12, 12), 1), DetectionSimilarity((1, 1, 12, 12), 1)])
+@pytest.mark.parametrize(
+    "target", [DetectionBox((1, 1, 12, 12), 1), DetectionSimilarity((1, 1, 12, 12), 1)]
+)
 def test_rise_for_detectors(target: ScoreFunction) -> None:
     x = torch.ones(2, 3, 24, 24)
     map_ = rise(Detector(), x, target, samples=256, cells=4, output=whole)
@@ -584,7 +654,10 @@ def test_similarity_of_detections_written_out() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = 8 * torch.rand(2, 6, 2, generator=generator)
     boxes = torch.cat([corners, corners + 1 + 8 * torch.rand(2, 6, 2, generator=generator)], -1)
-    scores, objectness = torch.rand(2, 6, 4, generator=generator), torch.rand(2, 6, generator=generator)
+    scores, objectness = (
+        torch.rand(2, 6, 4, generator=generator),
+        torch.rand(2, 6, generator=generator),
+    )
     box, wanted = (2.0, 1.0, 9.0, 8.0), torch.rand(4, generator=generator)
     expected = []
     for n in range(2):
@@ -601,14 +674,18 @@ def test_similarity_of_detections_written_out() -> None:
     packed = {"boxes": boxes, "scores": scores, "objectness": objectness}
     for output in ((boxes, scores, objectness), packed):
         assert score(output).tolist() == pytest.approx(expected, rel=1e-5)
-    middles = torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
+    middles = torch.cat(
+        [(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1
+    )
     found = DetectionSimilarity(box, wanted, form="cxcywh")((middles, scores, objectness))
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
     with_highest = DetectionSimilarity(box, wanted)((boxes, scores, scores.amax(-1)))
     assert torch.equal(DetectionSimilarity(box, wanted)((boxes, scores)), with_highest)
     with pytest.raises(TargetError, match="DetectionSimilarity needs"):
         score(boxes)
-    with pytest.raises(TargetError, match="target 4 does not fit the detector, which has 4 classes"):
+    with pytest.raises(
+        TargetError, match="target 4 does not fit the detector, which has 4 classes"
+    ):
         DetectionSimilarity(box, 4)((boxes, scores))
 
 
@@ -620,7 +697,11 @@ def test_similarity_of_a_detectors_records() -> None:
             "labels": torch.tensor([3, 1, 3]),
             "scores": torch.tensor([0.5, 0.9, 1]),
         },
-        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long), "scores": torch.zeros(0)},
+        {
+            "boxes": torch.zeros(0, 4),
+            "labels": torch.zeros(0, dtype=torch.long),
+            "scores": torch.zeros(0),
+        },
     ]
     assert DetectionSimilarity((0, 0, 10, 10), 3)(records).tolist() == pytest.approx([0.25, 0.0])
     mixed = DetectionSimilarity((0, 0, 10, 10), torch.tensor([0, 0.8, 0, 0.6]))

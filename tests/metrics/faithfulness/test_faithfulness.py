@@ -71,7 +71,9 @@ def linear(weights: Tensor, *, bias: float = 0.0) -> nn.Module:
 # insertion and deletion
 
 
-def official_run(net: nn.Module, image: Tensor, explanation: np.ndarray, mode: str, step: int) -> Any:
+def official_run(
+    net: nn.Module, image: Tensor, explanation: np.ndarray, mode: str, step: int
+) -> Any:
     """RISE's evaluation.py: one image (1, 3, H, W), the softmax of its first answer, one step a run."""
     pixels = explanation.size
     salient = np.flip(np.argsort(explanation.reshape(-1)))
@@ -81,7 +83,9 @@ def official_run(net: nn.Module, image: Tensor, explanation: np.ndarray, mode: s
     for channel in range(3):
         kernel[channel, channel] = gaussian_filter(inp, 5)
     blurred = nn.functional.conv2d(image, torch.from_numpy(kernel).float(), padding=5)
-    start, finish = (image.clone(), torch.zeros_like(image)) if mode == "del" else (blurred, image.clone())
+    start, finish = (
+        (image.clone(), torch.zeros_like(image)) if mode == "del" else (blurred, image.clone())
+    )
     with torch.no_grad():
         best = int(net(image).argmax())
         steps = (pixels + step - 1) // step
@@ -96,7 +100,9 @@ def official_run(net: nn.Module, image: Tensor, explanation: np.ndarray, mode: s
 
 @pytest.mark.parametrize(("mode", "metric"), [("del", Deletion), ("ins", Insertion)])
 @pytest.mark.parametrize("step", [37, 64])
-def test_insertion_and_deletion_equal_the_official_evaluation(mode: str, metric: Any, step: int) -> None:
+def test_insertion_and_deletion_equal_the_official_evaluation(
+    mode: str, metric: Any, step: int
+) -> None:
     net, x = randomised(TinyCNN()), pictures(3, (20, 24))
     maps = torch.randn(3, 20, 24)
     found = result_of(metric(step=step), maps, net, x)
@@ -154,7 +160,9 @@ def test_ties_go_in_an_order_that_is_drawn_for_the_image() -> None:
 def test_probability_and_logit_are_said() -> None:
     net, x = randomised(TinyCNN()), pictures(1)
     maps = torch.rand(1, 8, 8)
-    logits, chances = (result_of(Deletion(step=512, output=o), maps, net, x, 2) for o in ("logit", "probability"))
+    logits, chances = (
+        result_of(Deletion(step=512, output=o), maps, net, x, 2) for o in ("logit", "probability")
+    )
     with torch.no_grad():
         assert logits.curves[0][0] == pytest.approx(float(net(x)[0, 2]), abs=1e-5)
         assert chances.curves[0][0] == pytest.approx(float(net(x).softmax(1)[0, 2]), abs=1e-6)
@@ -218,7 +226,9 @@ def test_drops_and_increases_in_closed_form() -> None:
     means = heat.mean((1, 2)).double().numpy()
     drop = result_of(AverageDrop(output="logit"), 7 * heat, net, x, 0)
     np.testing.assert_allclose(drop.values, (1 - means) / 2, atol=1e-6)
-    np.testing.assert_allclose(result_of(ConfidenceDrop(output="logit"), heat, net, x, 0).values, 1 - means, atol=1e-6)
+    np.testing.assert_allclose(
+        result_of(ConfidenceDrop(output="logit"), heat, net, x, 0).values, 1 - means, atol=1e-6
+    )
     none = result_of(AverageIncrease(output="logit"), heat, net, x, 0)
     assert none.values.tolist() == [0] * 4
     assert none.interval == "wilson"
@@ -237,11 +247,17 @@ def test_drops_follow_the_probability_of_the_masked_image() -> None:
     heat = maps.clamp(min=0) / maps.amax((1, 2), keepdim=True)
     with torch.no_grad():
         best = net(x).argmax(1)
-        whole, shown = (net(p).softmax(1)[torch.arange(3), best].double() for p in (x, x * heat[:, None]))
+        whole, shown = (
+            net(p).softmax(1)[torch.arange(3), best].double() for p in (x, x * heat[:, None])
+        )
     drop = result_of(AverageDrop(), maps, net, x)
     np.testing.assert_allclose(drop.values, ((whole - shown).clamp(min=0) / whole), atol=1e-6)
-    np.testing.assert_allclose(result_of(ConfidenceDrop(), maps, net, x).values, whole - shown, atol=1e-6)
-    np.testing.assert_array_equal(result_of(AverageIncrease(), maps, net, x).values, (whole < shown).double())
+    np.testing.assert_allclose(
+        result_of(ConfidenceDrop(), maps, net, x).values, whole - shown, atol=1e-6
+    )
+    np.testing.assert_array_equal(
+        result_of(AverageIncrease(), maps, net, x).values, (whole < shown).double()
+    )
 
 
 def test_where_labels_are_many_the_probability_is_a_sigmoid() -> None:
@@ -251,7 +267,9 @@ def test_where_labels_are_many_the_probability_is_a_sigmoid() -> None:
     with torch.no_grad():
         whole, shown = (net(p).sigmoid()[:, 2].double() for p in (x, x * heat[:, None]))
         best = net(x).amax(1).sigmoid().double()
-    np.testing.assert_allclose(result_of(ConfidenceDrop(), maps, model, x, 2).values, whole - shown, atol=1e-6)
+    np.testing.assert_allclose(
+        result_of(ConfidenceDrop(), maps, model, x, 2).values, whole - shown, atol=1e-6
+    )
     followed = result_of(ConfidenceDrop(output="logit"), maps, model, x, "probability:2")
     np.testing.assert_allclose(followed.values, whole - shown, atol=1e-6)
     curves = result_of(Deletion(step=100), maps, model, x, "probability:top1").curves
@@ -315,7 +333,9 @@ def test_imputation_at_its_ends() -> None:
     assert torch.equal(impute(image, torch.ones(8, 8, dtype=torch.bool)), image)
     single = torch.zeros(8, 8, dtype=torch.bool)
     single[2, 3] = True
-    np.testing.assert_allclose(impute(image, single), image[:, 2:3, 3:4].expand(-1, 8, 8), atol=1e-5)
+    np.testing.assert_allclose(
+        impute(image, single), image[:, 2:3, 3:4].expand(-1, 8, 8), atol=1e-5
+    )
     with pytest.raises(InputError, match="keep at least one"):
         impute(image, ~torch.ones(8, 8, dtype=torch.bool))
     assert sum(NEIGHBOURS.values()) == pytest.approx(1)
@@ -330,9 +350,13 @@ def test_road_removes_exact_counts_of_a_map_that_is_almost_all_zero(
     maps = torch.zeros(1, 32, 32)
     maps.view(-1)[relevant] = 1 + torch.rand(len(relevant))
     seen: list[Tensor] = []
-    monkeypatch.setattr("seewhy.metrics.faithfulness.road.impute", lambda image, kept: seen.append(kept) or image)
+    monkeypatch.setattr(
+        "seewhy.metrics.faithfulness.road.impute", lambda image, kept: seen.append(kept) or image
+    )
     result_of(metric(), maps, net, x)
-    assert [int((~kept).sum()) for kept in seen] == [round(share / 10 * 1024) for share in range(1, 10)]
+    assert [int((~kept).sum()) for kept in seen] == [
+        round(share / 10 * 1024) for share in range(1, 10)
+    ]
     for kept in seen:
         assert bool(kept.view(-1)[relevant].any()) is not first
     assert bool(seen[-1].view(-1)[relevant].all()) is not first
@@ -343,7 +367,9 @@ def test_road_is_the_score_of_imputed_pictures() -> None:
     net, x = randomised(TinyCNN()), pictures(2, 16)
     maps = torch.randn(2, 16, 16)
     options: dict[str, Any] = {"shares": (0.3, 0.7), "noise": 0.0}
-    morf, lerf, both = (result_of(m(**options), maps, net, x, 1) for m in (ROADMoRF, ROADLeRF, ROAD))
+    morf, lerf, both = (
+        result_of(m(**options), maps, net, x, 1) for m in (ROADMoRF, ROADLeRF, ROAD)
+    )
     ranks = pixel_ranks(maps, x, 0)
     for i in range(2):
         for j, share in enumerate((0.3, 0.7)):
@@ -351,10 +377,16 @@ def test_road_is_the_score_of_imputed_pictures() -> None:
             for found, kept in ((morf, ranks[i] >= count), (lerf, ranks[i] < 256 - count)):
                 picture = torch.from_numpy(dense_solve(x[i], kept)).float()[None]
                 with torch.no_grad():
-                    assert found.curves[i][j] == pytest.approx(float(net(picture).softmax(1)[0, 1]), abs=1e-5)
+                    assert found.curves[i][j] == pytest.approx(
+                        float(net(picture).softmax(1)[0, 1]), abs=1e-5
+                    )
     np.testing.assert_allclose(both.values, (lerf.values - morf.values) / 2, atol=1e-9)
     np.testing.assert_allclose(morf.positions[0], [0.3, 0.7])
-    assert (ROADMoRF.higher_is_better, ROADLeRF.higher_is_better, ROAD.higher_is_better) == (False, True, True)
+    assert (ROADMoRF.higher_is_better, ROADLeRF.higher_is_better, ROAD.higher_is_better) == (
+        False,
+        True,
+        True,
+    )
     noisy = result_of(ROADMoRF(shares=(0.3, 0.7), noise=0.5), maps, net, x, 1)
     assert np.abs(noisy.values - morf.values).min() > 1e-6
     with pytest.raises(InputError, match="rising"):
@@ -370,7 +402,11 @@ def test_infidelity_is_zero_for_the_gradient_of_a_linear_model() -> None:
     gradients = weights.expand(2, -1, -1, -1)
     for normalize in (True, False):
         for baseline in ("zeros", "noise"):
-            options: dict[str, Any] = {"normalize": normalize, "baseline": baseline, "maps_are": "gradients"}
+            options: dict[str, Any] = {
+                "normalize": normalize,
+                "baseline": baseline,
+                "maps_are": "gradients",
+            }
             assert result_of(Infidelity(**options), gradients, net, x, 0).values.max() < 1e-8
     contributions = (weights * x).sum(1)
     exact = result_of(Infidelity(normalize=False), contributions, net, x, 0)
@@ -394,7 +430,13 @@ def test_infidelity_equals_captums_on_the_same_squares(normalize: bool) -> None:
         return change, inputs - change
 
     expected = captum.metrics.infidelity(
-        net, perturb, x, gradients, target=torch.tensor([0, 1, 2]), n_perturb_samples=n, normalize=normalize
+        net,
+        perturb,
+        x,
+        gradients,
+        target=torch.tensor([0, 1, 2]),
+        n_perturb_samples=n,
+        normalize=normalize,
     )
     np.testing.assert_allclose(found.values, expected.detach().numpy(), rtol=1e-3, atol=1e-9)
 
@@ -430,7 +472,9 @@ def test_sensitivity_n_is_one_for_input_x_gradient_of_a_linear_model() -> None:
     opposite = result_of(SensitivityN(samples=20), -maps, net, x, 0)
     np.testing.assert_allclose(opposite.values, [-1, -1], atol=1e-6)
     gradients = METHODS["saliency"](net, x, 0, channels=True)
-    assert result_of(SensitivityN(samples=20, maps_are="gradients"), gradients, net, x, 0).mean == pytest.approx(1)
+    assert result_of(
+        SensitivityN(samples=20, maps_are="gradients"), gradients, net, x, 0
+    ).mean == pytest.approx(1)
 
 
 def test_sensitivity_n_equals_a_slow_loop() -> None:
@@ -463,7 +507,10 @@ def test_options_that_make_no_sense_are_told() -> None:
         ("maps_are='heat'", lambda: Infidelity(maps_are="heat")),  # type: ignore[arg-type]
         ("not several", lambda: SensitivityN(baseline=["zeros", "mean"])),
         ("noise=-1", lambda: ROAD(noise=-1)),
-        ("are no gradients", lambda: Infidelity(maps_are="gradients").update(torch.rand(1, 8, 8), net, x)),
+        (
+            "are no gradients",
+            lambda: Infidelity(maps_are="gradients").update(torch.rand(1, 8, 8), net, x),
+        ),
         (r"\(N, h, w\) or \(N, C, H, W\)", lambda: Infidelity().update(torch.rand(8, 8), net, x)),
         ("did you mean 'deletion'", lambda: seewhy.metrics.find_metric("deletoin")),
     ]
@@ -569,7 +616,14 @@ def test_better_maps_score_better() -> None:
     weights[:, 6:12, 14:20] = 1 / 36
     net, x = linear(weights), 1 + 0.1 * torch.rand(4, 1, 24, 24)
     maps = weights.expand(4, -1, -1) + 1e-4 * torch.rand(4, 24, 24)
-    for name in ("insertion", "deletion", "pixel_flipping", "sensitivity_n", "infidelity", "average_drop"):
+    for name in (
+        "insertion",
+        "deletion",
+        "pixel_flipping",
+        "sensitivity_n",
+        "infidelity",
+        "average_drop",
+    ):
         options = {"output": "logit", **({"baseline": "zeros"} if name != "infidelity" else {})}
         ours = result_of(made(name, **options), maps, net, x, 0)
         for chance in chance_maps(x).values():

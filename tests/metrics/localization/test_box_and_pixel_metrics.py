@@ -13,7 +13,15 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from localization_oracles import blobs, box_hits, components, ilsvrc_error, iou, pixel_ap, true_boxes
+from localization_oracles import (
+    blobs,
+    box_hits,
+    components,
+    ilsvrc_error,
+    iou,
+    pixel_ap,
+    true_boxes,
+)
 from seewhy.data.truth import Truth
 from seewhy.errors import ArgumentTypeError, InputError
 from seewhy.maps.boxes import BoxRule
@@ -54,7 +62,9 @@ def fields(kind: int, size: tuple[int, int], seed: int) -> np.ndarray:
     return (made / max(made.max(), 1e-9)).astype(np.float32)
 
 
-def truth(*boxes: tuple[float, float, float, float], size: tuple[int, int] = (20, 30), labels: Any = None) -> Truth:
+def truth(
+    *boxes: tuple[float, float, float, float], size: tuple[int, int] = (20, 30), labels: Any = None
+) -> Truth:
     return Truth(size, torch.tensor(boxes).reshape(-1, 4), torch.tensor(labels or [0] * len(boxes)))
 
 
@@ -64,7 +74,9 @@ def truth(*boxes: tuple[float, float, float, float], size: tuple[int, int] = (20
 @pytest.mark.parametrize("connectivity", [4, 8])
 @pytest.mark.parametrize("thresholds", [1, 7, 50])
 @pytest.mark.parametrize("kind", range(5))
-def test_the_tree_holds_the_components_of_every_threshold(kind: int, thresholds: int, connectivity: Any) -> None:
+def test_the_tree_holds_the_components_of_every_threshold(
+    kind: int, thresholds: int, connectivity: Any
+) -> None:
     for size in ((9, 13), (1, 8), (6, 1), (12, 12)):
         made = fields(kind, size, seed=kind + size[0])
         tree = component_tree(made, thresholds, connectivity=connectivity)
@@ -72,11 +84,16 @@ def test_the_tree_holds_the_components_of_every_threshold(kind: int, thresholds:
         for k in range(thresholds):
             expected = components(made.astype(np.float64) * thresholds > k, connectivity)
             alive = (tree.starts <= k) & (k < tree.stops)
-            found = zip(map(tuple, tree.boxes[alive].tolist()), tree.areas[alive].tolist(), strict=True)
+            found = zip(
+                map(tuple, tree.boxes[alive].tolist()), tree.areas[alive].tolist(), strict=True
+            )
             assert sorted(found) == sorted(expected)
             if expected:
                 best = max(expected, key=lambda one: one[1])  # of equal ones the first
-                assert (tuple(tree.boxes[largest[k] - 1].tolist()), tree.areas[largest[k] - 1]) == best
+                assert (
+                    tuple(tree.boxes[largest[k] - 1].tolist()),
+                    tree.areas[largest[k] - 1],
+                ) == best
             else:
                 assert largest[k] == 0
 
@@ -87,7 +104,8 @@ def test_range_max_equals_a_loop() -> None:
     stops = np.minimum(starts + rng.integers(0, 20, 60), 40)  # some are empty
     values = rng.random(60)
     expected = [
-        max([v for a, b, v in zip(starts, stops, values, strict=True) if a <= k < b], default=0) for k in range(40)
+        max([v for a, b, v in zip(starts, stops, values, strict=True) if a <= k < b], default=0)
+        for k in range(40)
     ]
     np.testing.assert_array_equal(range_max(starts, stops, values, 40, 0.0), expected)
     assert range_max(starts[:0], stops[:0], values[:0], 3, 0.0).tolist() == [0, 0, 0]
@@ -111,12 +129,17 @@ def test_boxes_equal_the_released_evaluation_s_on_maps_of_255_values() -> None:
         tree = component_tree(rounded, 510)  # odd thresholds lie between the values
 
         # the released code keeps a box's far side inside the picture, and gives none where nothing is above
-        boxes = np.concatenate([np.minimum(tree.boxes, [224, 224, 223, 223]), np.zeros((1, 4), np.int64)])
+        boxes = np.concatenate(
+            [np.minimum(tree.boxes, [224, 224, 223, 223]), np.zeros((1, 4), np.int64)]
+        )
         odd = np.arange(1, 510, 2)
         alive = ((tree.starts[:, None] <= odd) & (odd < tree.stops[:, None])).sum(1)
         assert alive.sum() == count
         assert (boxes[:-1] * alive[:, None]).sum(0).tolist() == everyone
-        assert boxes[tree.of_largest(np.arange(1, len(tree.areas) + 1))[odd] - 1].sum(0).tolist() == single
+        assert (
+            boxes[tree.of_largest(np.arange(1, len(tree.areas) + 1))[odd] - 1].sum(0).tolist()
+            == single
+        )
 
 
 # MaxBoxAcc
@@ -139,17 +162,24 @@ def test_where_the_released_evaluation_differs() -> None:
     assert iou((10, 20, 14, 23), (10, 20, 13, 22), inclusive=1) == pytest.approx(0.6)
     made = torch.zeros(40, 40)
     made[20:23, 10:14] = 1
-    assert result_of(MaxBoxAccuracy(iou=1.0), made[None], [torch.tensor([[10, 20, 14, 23]])]).mean == 1
+    assert (
+        result_of(MaxBoxAccuracy(iou=1.0), made[None], [torch.tensor([[10, 20, 14, 23]])]).mean == 1
+    )
     ring = torch.zeros(40, 40)
     ring[5:35, 5:35] = 1
     ring[10:30, 10:30] = 0
     hole = [torch.tensor([[10, 10, 30, 30]])]
     assert result_of(MaxBoxAccuracy(iou=0.8), ring[None], hole).mean == 0
-    assert result_of(MaxBoxAccuracy(iou=0.4), ring[None], hole).mean == 1  # the ring's own box, 400 / 900
+    assert (
+        result_of(MaxBoxAccuracy(iou=0.4), ring[None], hole).mean == 1
+    )  # the ring's own box, 400 / 900
     line = torch.zeros(40, 40)
     line[30, 2:18] = 1
     line[3:6, 3:6] = 1
-    assert result_of(MaxBoxAccuracy(version=1), line[None], [torch.tensor([[2, 30, 18, 31]])]).mean == 1
+    assert (
+        result_of(MaxBoxAccuracy(version=1), line[None], [torch.tensor([[2, 30, 18, 31]])]).mean
+        == 1
+    )
     fine = torch.full((1, 40, 40), 0.9985)  # 255 values cannot tell this background from the object
     fine[0, 3:9, 3:9] = 1
     fine[0, 0, 0] = 0
@@ -163,7 +193,12 @@ def test_max_box_accuracy_equals_a_slow_loop(version: Any, connectivity: Any) ->
     boxes = [[(1.0, 2.0, 6.5, 9.0)], [(5.0, 5.0, 12.0, 13.0), (0.0, 0.0, 4.0, 4.0)]] * 4
     needs = (0.2, 0.4) if version == 2 else (0.2,)
     metric = MaxBoxAccuracy(
-        version=version, thresholds=40, iou=needs, connectivity=connectivity, relative_to="max", threshold=0.3
+        version=version,
+        thresholds=40,
+        iou=needs,
+        connectivity=connectivity,
+        relative_to="max",
+        threshold=0.3,
     )
     found = result_of(metric, maps, [torch.tensor(b) for b in boxes])
     hits = np.array(
@@ -176,7 +211,9 @@ def test_max_box_accuracy_equals_a_slow_loop(version: Any, connectivity: Any) ->
     assert found.mean == pytest.approx(accuracy.max(1).mean())
     assert found.figures["fixed"].mean == pytest.approx(accuracy[:, 12].mean())
     best = accuracy.argmax(1)
-    np.testing.assert_allclose(found.values, np.mean([hits[:, i, k] for i, k in enumerate(best)], axis=0))
+    np.testing.assert_allclose(
+        found.values, np.mean([hits[:, i, k] for i, k in enumerate(best)], axis=0)
+    )
     np.testing.assert_allclose(found.mean_curve()[1], accuracy.mean(0))
     assert found.figures["oracle"].thresholds == pytest.approx(best / 40)
     assert found.figures["oracle"].low <= found.mean <= found.figures["oracle"].high
@@ -187,7 +224,9 @@ def test_the_threshold_of_other_images_stands_beside() -> None:
     maps = torch.from_numpy(blobs(24))
     val = result_of(MaxBoxAccuracy(), maps[:12], marked[:12])
     found = result_of(MaxBoxAccuracy(validation=val), maps[12:], marked[12:])
-    again = result_of(MaxBoxAccuracy(validation=val.figures["oracle"].thresholds), maps[12:], marked[12:])
+    again = result_of(
+        MaxBoxAccuracy(validation=val.figures["oracle"].thresholds), maps[12:], marked[12:]
+    )
     assert found.figures == again.figures
     assert set(found.figures) >= {"oracle", "fixed", "validation"}
     assert found.figures["validation"].thresholds == val.figures["oracle"].thresholds
@@ -201,7 +240,9 @@ def test_the_threshold_of_other_images_stands_beside() -> None:
 def test_a_scaled_map_and_a_coarse_map() -> None:
     maps, marked = torch.from_numpy(blobs(6)), [torch.tensor(each) for each in true_boxes(6)]
     plain = result_of(MaxBoxAccuracy(), maps, marked)
-    np.testing.assert_array_equal(result_of(MaxBoxAccuracy(), 2 * maps - 5, marked).values, plain.values)
+    np.testing.assert_array_equal(
+        result_of(MaxBoxAccuracy(), 2 * maps - 5, marked).values, plain.values
+    )
     coarse = torch.nn.functional.avg_pool2d(maps[:, None], 8)[:, 0]
     boxed = [truth(*each, size=(224, 224)) for each in true_boxes(6)]
     near = result_of(MaxBoxAccuracy(), coarse, boxed)
@@ -223,7 +264,9 @@ def test_pixel_ap_equals_the_released_evaluation() -> None:
     ignore = torch.zeros(224, 224, dtype=torch.bool)
     ignore[:40] = True
     ignoring = [Truth(one.size, one.boxes, one.labels, ignore=ignore) for one in marked]
-    assert 100 * result_of(PixelAveragePrecision(), maps, ignoring).mean == pytest.approx(70.71513011305285, abs=1e-6)
+    assert 100 * result_of(PixelAveragePrecision(), maps, ignoring).mean == pytest.approx(
+        70.71513011305285, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("thresholds", [1, 10, 64])
@@ -231,11 +274,17 @@ def test_pixel_ap_equals_a_loop_and_scikit_learn(thresholds: int) -> None:
     maps = torch.stack([torch.from_numpy(fields(i % 5, (9, 11), i)) for i in range(6)])
     masks = torch.from_numpy(np.random.default_rng(0).random((6, 9, 11)) < 0.3)
     found = result_of(PixelAveragePrecision(thresholds=thresholds, relative_to="max"), maps, masks)
-    assert found.mean == pytest.approx(pixel_ap(list(maps.numpy()), list(masks.numpy()), thresholds), abs=1e-9)
+    assert found.mean == pytest.approx(
+        pixel_ap(list(maps.numpy()), list(masks.numpy()), thresholds), abs=1e-9
+    )
     levels = np.floor(maps.double().numpy() * thresholds)
-    assert found.mean == pytest.approx(average_precision_score(masks.flatten(), levels.ravel()), abs=1e-9)
+    assert found.mean == pytest.approx(
+        average_precision_score(masks.flatten(), levels.ravel()), abs=1e-9
+    )
     for value, one, mask in zip(found.values, levels, masks, strict=True):
-        assert value == pytest.approx(average_precision_score(mask.flatten(), one.ravel()), abs=1e-9)
+        assert value == pytest.approx(
+            average_precision_score(mask.flatten(), one.ravel()), abs=1e-9
+        )
     recall, precision = found.mean_curve()
     assert recall[-1] == 1
     assert precision[-1] == pytest.approx(masks.float().mean())
@@ -248,7 +297,9 @@ def test_pixel_ap_of_planted_maps() -> None:
     assert result_of(PixelAveragePrecision(), mask.float(), mask).mean == 1
     turned = result_of(PixelAveragePrecision(), 1 - mask.float(), mask)
     assert turned.mean == pytest.approx(0.15)  # all pixels are called before the object is
-    assert result_of(PixelAveragePrecision(), torch.ones(2, 10, 10), mask).mean == pytest.approx(0.15)
+    assert result_of(PixelAveragePrecision(), torch.ones(2, 10, 10), mask).mean == pytest.approx(
+        0.15
+    )
 
 
 def test_segmentation_iou_at_a_rule_and_at_the_best_threshold() -> None:
@@ -285,7 +336,9 @@ def test_energy_is_the_share_of_the_positive_evidence() -> None:
     assert found.figures["uniform"].mean == pytest.approx(0.04)
     signed = made[:1] - 10 * torch.eye(10)[None] * (made[:1] == 0)
     assert result_of(EnergyPointing(), signed, [marked]).mean == pytest.approx(0.5)
-    masked = Truth((10, 10), marked.boxes, marked.labels, masks=torch.zeros(1, 10, 10, dtype=torch.bool))
+    masked = Truth(
+        (10, 10), marked.boxes, marked.labels, masks=torch.zeros(1, 10, 10, dtype=torch.bool)
+    )
     assert masked.masks is not None
     masked.masks[0, 0, 0] = True
     assert result_of(EnergyPointing(), made[:1], [masked]).mean == pytest.approx(0.125)
@@ -319,7 +372,9 @@ def test_the_localisation_error_equals_a_slow_transcription() -> None:
         truths.append([(int(rng.integers(3)), tuple(p)) for p in objects])
         marked.append(truth(*[p for _, p in truths[-1]], labels=[c for c, _ in truths[-1]]))
     classes = [[c for c, _ in g] for g in guesses]
-    found = result_of(TopKLocalization(), classes, [torch.tensor([p for _, p in g]) for g in guesses], marked)
+    found = result_of(
+        TopKLocalization(), classes, [torch.tensor([p for _, p in g]) for g in guesses], marked
+    )
 
     def inclusive(each: Any) -> Any:
         return [[(c, (a, b, x - 1, y - 1)) for c, (a, b, x, y) in one] for one in each]
@@ -328,7 +383,10 @@ def test_the_localisation_error_equals_a_slow_transcription() -> None:
         expected = ilsvrc_error(inclusive(guesses), inclusive(truths), k)
         assert found.figures[f"localisation top-{k}"].mean == pytest.approx(expected)
         assert 0.1 < expected < 0.95
-    named = [all(c not in [t for t, _ in true] for c, _ in g) for g, true in zip(guesses, truths, strict=True)]
+    named = [
+        all(c not in [t for t, _ in true] for c, _ in g)
+        for g, true in zip(guesses, truths, strict=True)
+    ]
     assert found.figures["classification top-5"].mean == pytest.approx(np.mean(named))
     assert found.mean == found.figures["localisation top-5"].mean
     assert not found.higher_is_better
@@ -339,7 +397,12 @@ def test_the_localisation_error_equals_a_slow_transcription() -> None:
 def test_guesses_without_truth_are_left_out_and_mistakes_told() -> None:
     box = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
     metric = TopKLocalization(k=1)
-    found = result_of(metric, [[1], [1], []], [box, box, box[:0]], [None, truth(), truth((0, 0, 4, 4), labels=[1])])
+    found = result_of(
+        metric,
+        [[1], [1], []],
+        [box, box, box[:0]],
+        [None, truth(), truth((0, 0, 4, 4), labels=[1])],
+    )
     assert found.left_out == {"no_truth": 2}
     assert found.values.tolist()[2] == 1
     with pytest.raises(InputError, match="2 classes and 1 boxes"):
@@ -357,17 +420,24 @@ def given(name: str, n: int = 6) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments of n images of two classes for any of the metrics."""
     maps = torch.from_numpy(blobs(n, size=40))
     boxes = [
-        truth(*each, size=(40, 40), labels=[i % 2] + [1] * (len(each) - 1)) for i, each in enumerate(true_boxes(n, 40))
+        truth(*each, size=(40, 40), labels=[i % 2] + [1] * (len(each) - 1))
+        for i, each in enumerate(true_boxes(n, 40))
     ]
     if name == "topk_localization":
-        return ([[0, 1]] * n, [torch.tensor([[0.0, 0.0, 30.0, 30.0], [5.0, 5.0, 40.0, 40.0]])] * n, boxes), {}
+        return (
+            [[0, 1]] * n,
+            [torch.tensor([[0.0, 0.0, 30.0, 30.0], [5.0, 5.0, 40.0, 40.0]])] * n,
+            boxes,
+        ), {}
     also: dict[str, Any] = {"labels": [i % 2 for i in range(n)]}
     if name == "location_ap":
         also["scores"] = [float(i * 7 % 5) for i in range(n)]
     return (maps, boxes), also
 
 
-def part(arguments: tuple[Any, ...], also: dict[str, Any], chosen: list[int]) -> tuple[list[Any], dict[str, Any]]:
+def part(
+    arguments: tuple[Any, ...], also: dict[str, Any], chosen: list[int]
+) -> tuple[list[Any], dict[str, Any]]:
     def pick(values: Any) -> Any:
         return values[chosen] if isinstance(values, Tensor) else [values[i] for i in chosen]
 
@@ -394,7 +464,9 @@ def test_batches_and_their_order_do_not_matter(name: str) -> None:
     assert 0 <= whole.mean <= 1
 
 
-@pytest.mark.parametrize("name", [n for n in LOCALIZATION if issubclass(LOCALIZATION[n], LocalizationMetric)])
+@pytest.mark.parametrize(
+    "name", [n for n in LOCALIZATION if issubclass(LOCALIZATION[n], LocalizationMetric)]
+)
 def test_an_empty_map_counts_0_and_missing_truth_is_left_out(name: str) -> None:
     (maps, boxes), also = given(name)
     maps = maps.clone()
@@ -403,7 +475,9 @@ def test_an_empty_map_counts_0_and_missing_truth_is_left_out(name: str) -> None:
     found = result_of(LOCALIZATION[name](), maps, marked, **also)
     assert found.failed == {"empty": 1, "non_finite": 1}
     assert found.left_out == {"no_truth": 1}
-    shares = [float(one.of(also["labels"][i]).region().float().mean()) for i, one in enumerate(boxes[:2])]
+    shares = [
+        float(one.of(also["labels"][i]).region().float().mean()) for i, one in enumerate(boxes[:2])
+    ]
     assert found.values[:2].tolist() == pytest.approx(shares if name == "pixel_ap" else [0, 0])
     assert found.n == 5
     left = result_of(LOCALIZATION[name](leave_out=("empty", "non_finite")), maps, marked, **also)
@@ -421,7 +495,9 @@ def test_a_class_that_is_not_there_is_missing_truth() -> None:
     assert found.values[[0, 2]].tolist() == pytest.approx([49 / 600, 64 / 600])
 
 
-@pytest.mark.parametrize("name", [n for n in LOCALIZATION if issubclass(LOCALIZATION[n], LocalizationMetric)])
+@pytest.mark.parametrize(
+    "name", [n for n in LOCALIZATION if issubclass(LOCALIZATION[n], LocalizationMetric)]
+)
 def test_maps_that_know_nothing_can_be_scored(name: str) -> None:
     (maps, boxes), also = given(name)
     found = {
@@ -430,7 +506,12 @@ def test_maps_that_know_nothing_can_be_scored(name: str) -> None:
     }
     assert {result.n for result in found.values()} == {6}
     assert found["uniform"].failed == {"constant": 6}
-    level = np.mean([one.of(label).region().float().mean() for one, label in zip(boxes, also["labels"], strict=True)])
+    level = np.mean(
+        [
+            one.of(label).region().float().mean()
+            for one, label in zip(boxes, also["labels"], strict=True)
+        ]
+    )
     if name in ("energy_pointing", "grid_pointing", "focus"):
         assert found["uniform"].mean == pytest.approx(level)
         assert found["random"].mean == pytest.approx(level, abs=0.02)
@@ -489,12 +570,21 @@ BOX = [torch.tensor([[0.0, 0.0, 2.0, 2.0]])]
         (lambda: MaxBoxAccuracy(thresholds=0), "thresholds=0"),
         (lambda: MaxBoxAccuracy(threshold=1.5), "threshold=1.5"),
         (lambda: MaxBoxAccuracy(validation=(0.2,)), "give 3 thresholds"),
-        (lambda: MaxBoxAccuracy(validation=result_of(EnergyPointing(), torch.eye(4)[None], BOX)), "'energy_pointing'"),
+        (
+            lambda: MaxBoxAccuracy(validation=result_of(EnergyPointing(), torch.eye(4)[None], BOX)),
+            "'energy_pointing'",
+        ),
         (lambda: PixelAveragePrecision(relative_to="mean"), "relative_to='mean'"),  # type: ignore[arg-type]
         (lambda: EnergyPointing(inside="box"), "inside='box'"),
         (lambda: EnergyPointing(leave_out=["blank"]), "leave_out has 'blank'"),
-        (lambda: EnergyPointing().update(torch.eye(4)[None], BOX * 2), "truth has 2 entries for 1 maps"),
-        (lambda: EnergyPointing().update(torch.eye(4)[None], BOX, labels=[1, 2]), "labels has 2 classes for 1 maps"),
+        (
+            lambda: EnergyPointing().update(torch.eye(4)[None], BOX * 2),
+            "truth has 2 entries for 1 maps",
+        ),
+        (
+            lambda: EnergyPointing().update(torch.eye(4)[None], BOX, labels=[1, 2]),
+            "labels has 2 classes for 1 maps",
+        ),
         (
             lambda: EnergyPointing().update(torch.eye(4)[None], torch.ones(1, 4, 4)),
             "float32 tensor of shape|beyond|no area",
@@ -513,7 +603,10 @@ def test_mistakes_are_told_in_one_line(made: Callable[[], Any], said: str) -> No
 
 def test_computing_without_images_is_told() -> None:
     for kind in LOCALIZATION.values():
-        with pytest.warns(UserWarning, match="before"), pytest.raises(InputError, match="has no images yet"):
+        with (
+            pytest.warns(UserWarning, match="before"),
+            pytest.raises(InputError, match="has no images yet"),
+        ):
             kind().compute()
 
 

@@ -24,7 +24,13 @@ from seewhy.data.preprocess import Preprocess
 from seewhy.data.truth import Truth
 from seewhy.errors import ImageError, InputError
 from seewhy.maps.boxes import boxes
-from seewhy.metrics import LocationAveragePrecision, MaxBoxAccuracy, PointingGame, TopKLocalization, chance_maps
+from seewhy.metrics import (
+    LocationAveragePrecision,
+    MaxBoxAccuracy,
+    PointingGame,
+    TopKLocalization,
+    chance_maps,
+)
 from seewhy.metrics.localization.evaluate import evaluate_localisation
 from seewhy.metrics.localization.evaluation import LocalisationEvaluation
 from seewhy.metrics.localization.marked import read_marked
@@ -40,12 +46,19 @@ class Squares(LabelledImages):
     title = "squares"
 
     def __init__(
-        self, count: int = 9, *, multi_label: bool = False, unmarked: int | None = None, bad: int | None = None
+        self,
+        count: int = 9,
+        *,
+        multi_label: bool = False,
+        unmarked: int | None = None,
+        bad: int | None = None,
     ):
         self.multi_label, self.unmarked, self.bad = multi_label, unmarked, bad
         self.classes = ("red", "green", "blue")
         self.names = [f"{i}.png" for i in range(count)]
-        self.labels = [(i % 3, *([(i + 1) % 3] if multi_label and i % 2 else [])) for i in range(count)]
+        self.labels = [
+            (i % 3, *([(i + 1) % 3] if multi_label and i % 2 else [])) for i in range(count)
+        ]
 
     def __getitem__(self, index: int) -> Example:
         if index == self.bad:
@@ -61,7 +74,9 @@ class Squares(LabelledImages):
             found.append([x, y, x + side, y + side])
         truth = Truth((SIDE, SIDE), torch.tensor(found), torch.tensor(self.labels[index]))
         shown = None if index == self.unmarked else truth
-        return Example(self.names[index], Image.fromarray(pixels), tuple(sorted(self.labels[index])), shown)
+        return Example(
+            self.names[index], Image.fromarray(pixels), tuple(sorted(self.labels[index])), shown
+        )
 
 
 class Colours(nn.Module):
@@ -72,7 +87,9 @@ class Colours(nn.Module):
         self.conv = nn.Conv2d(3, 3, 1)
         self.fc = nn.Linear(3, 3, bias=False)
         with torch.no_grad():
-            self.conv.weight.copy_((2 * torch.eye(3) - 1)[:, :, None, None])  # white scores below pure colours
+            self.conv.weight.copy_(
+                (2 * torch.eye(3) - 1)[:, :, None, None]
+            )  # white scores below pure colours
             self.conv.bias.fill_(-1.5)
             self.fc.weight.copy_(torch.eye(3))
 
@@ -101,7 +118,12 @@ def studied() -> LocalisationEvaluation:
     model = colours()
     before = ModelState(model.module)
     found = evaluate_localisation(
-        model, Squares(multi_label=True), methods=["cam", "saliency"], metrics=ALL, batch_size=4, cases=2
+        model,
+        Squares(multi_label=True),
+        methods=["cam", "saliency"],
+        metrics=ALL,
+        batch_size=4,
+        cases=2,
     )
     before.assert_unchanged()
     return found
@@ -122,7 +144,9 @@ def test_a_map_that_is_the_object_is_right_by_every_metric() -> None:
         assert row.chance["random"].mean != pytest.approx(row.result.mean, abs=0.05)
 
 
-def test_what_there_is_so_far_is_handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_there_is_so_far_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     now = [0.0]
     monkeypatch.setattr("seewhy.metrics.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
     options: dict[str, Any] = {"methods": "cam", "metrics": ["pointing_game", "pixel_ap"]}
@@ -131,7 +155,9 @@ def test_what_there_is_so_far_is_handed_over(monkeypatch: pytest.MonkeyPatch, tm
     def tick(done: int, total: int) -> None:
         now[0] += 31
 
-    whole = evaluate_localisation(colours(), Squares(), batch_size=3, on_part=parts.append, progress=tick, **options)
+    whole = evaluate_localisation(
+        colours(), Squares(), batch_size=3, on_part=parts.append, progress=tick, **options
+    )
     assert [len(part.names) for part in parts] == [6, 9]
     assert whole.finished
     assert not parts[0].finished
@@ -157,7 +183,10 @@ def test_every_metric_is_fed_what_it_asks_for() -> None:
                 pointing.update(one, [example.truth], labels=[label])
                 level.update(chance_maps(x)["centre"], [example.truth], labels=[label])
         guesses = scores.topk(2).indices.tolist()
-        found = [boxes(seewhy.methods.saliency(model, x, g), rule="cam2016")[0].boxes[:1] for g in guesses]
+        found = [
+            boxes(seewhy.methods.saliency(model, x, g), rule="cam2016")[0].boxes[:1]
+            for g in guesses
+        ]
         # a map without an answer has no box, and its guess is wrong
         known = [j for j, one in enumerate(found) if len(one)]
         guesses = [guesses[j] if j in known else -9 for j in range(2)]
@@ -175,7 +204,12 @@ def test_every_metric_is_fed_what_it_asks_for() -> None:
 
 def test_batches_change_nothing() -> None:
     again = evaluate_localisation(
-        colours(), Squares(multi_label=True), methods=["cam", "saliency"], metrics=ALL, batch_size=9, cases=0
+        colours(),
+        Squares(multi_label=True),
+        methods=["cam", "saliency"],
+        metrics=ALL,
+        batch_size=9,
+        cases=0,
     )
     for row, other in zip(studied(), again, strict=True):
         assert row.result.mean == pytest.approx(other.result.mean, abs=1e-7)
@@ -193,7 +227,11 @@ def test_thresholds_are_fitted_on_other_pictures() -> None:
         cases=0,
     )
     alone = evaluate_localisation(
-        colours(), other, methods="saliency", metrics=[MaxBoxAccuracy(version=1, thresholds=50)], cases=0
+        colours(),
+        other,
+        methods="saliency",
+        metrics=[MaxBoxAccuracy(version=1, thresholds=50)],
+        cases=0,
     )
     figures = found[0].result.figures
     assert figures["validation"].thresholds == alone[0].result.figures["oracle"].thresholds
@@ -204,12 +242,16 @@ def test_thresholds_are_fitted_on_other_pictures() -> None:
 def test_cases_are_the_best_and_the_worst() -> None:
     found = studied()
     assert [(case.attribution.method, case.kind) for case in found.cases] == [
-        (method, kind) for method in ("cam", "saliency") for kind in ("best", "best", "worst", "worst")
+        (method, kind)
+        for method in ("cam", "saliency")
+        for kind in ("best", "best", "worst", "worst")
     ]
     values = dict(zip(found.names, by(found, "saliency", "V1").result.values, strict=True))
     for case in found.cases[4:]:
         assert case.value == values[f"{case.name}: {case.label}"]
-    best, worst = ([c.value for c in found.cases[4:] if c.kind == kind] for kind in ("best", "worst"))
+    best, worst = (
+        [c.value for c in found.cases[4:] if c.kind == kind] for kind in ("best", "worst")
+    )
     assert min(best) >= max(worst)
     assert max(best) == max(values.values())
     case = found.cases[0]
@@ -235,7 +277,9 @@ def test_files(tmp_path: Path) -> None:
         assert getattr(again, name) == getattr(found, name), name
     assert again.table() == found.table()
     for row, then in zip(again, found, strict=True):
-        for (key, now), before in zip(row.result.found._asdict().items(), then.result.found, strict=True):
+        for (key, now), before in zip(
+            row.result.found._asdict().items(), then.result.found, strict=True
+        ):
             np.testing.assert_equal(now, before, err_msg=key)
 
 
@@ -250,7 +294,9 @@ def test_pictures_without_truth_or_torn() -> None:
         on_bad_image=lambda name, error: told.update({name: str(error)}),
     )
     assert told == {"2.png": "image '2.png' is torn"}
-    assert found.names == tuple(f"{i}.png: {('red', 'green', 'blue')[i % 3]}" for i in range(8) if i != 2)
+    assert found.names == tuple(
+        f"{i}.png: {('red', 'green', 'blue')[i % 3]}" for i in range(8) if i != 2
+    )
     for row in found:
         assert row.result.left_out == {"no_truth": 1}
     with pytest.raises(ImageError, match="torn"):
@@ -334,7 +380,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     torch.manual_seed(0)
     torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), weights)
     arguments = ["evaluate", "--task", "localisation", "-d", "scenes:size=48", "--count", "3", "-m"]
-    arguments += [f"timm:test_resnet@{weights}", "--metric", "pointing_game:tolerance=3", "-o", str(tmp_path / "out")]
+    arguments += [
+        f"timm:test_resnet@{weights}",
+        "--metric",
+        "pointing_game:tolerance=3",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     assert run([*arguments, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["data"] == "scenes:size=48"
@@ -356,7 +408,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ([], "give photos"),
     ],
 )
-def test_a_wrong_command_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["evaluate", *arguments]) == 1
     err = capsys.readouterr().err.strip()
     assert said in err

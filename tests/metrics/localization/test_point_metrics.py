@@ -59,7 +59,10 @@ def test_pointing_equals_torchray_s_rule(tolerance: float) -> None:
     masks = torch.rand(12, 14, 19, generator=generator) < (0.02 if tolerance < 5 else 0.01)
     masks[:, 7, 9] = True
     found = result_of(PointingGame(tolerance=tolerance), maps, masks)
-    expected = [pointing_hit(m.numpy(), mask.numpy(), tolerance) for m, mask in zip(maps, masks, strict=True)]
+    expected = [
+        pointing_hit(m.numpy(), mask.numpy(), tolerance)
+        for m, mask in zip(maps, masks, strict=True)
+    ]
     assert found.values.tolist() == expected
     if tolerance < 15:
         assert 0 < sum(expected) < 12
@@ -67,7 +70,13 @@ def test_pointing_equals_torchray_s_rule(tolerance: float) -> None:
 
 def test_the_radius_is_strict() -> None:
     marked = [boxed((30, 10, 40, 20))]
-    for x, hit in ((30, 1), (16, 1), (15, 0), (53, 1), (54, 0)):  # pixels 30 to 39 belong to the box
+    for x, hit in (
+        (30, 1),
+        (16, 1),
+        (15, 0),
+        (53, 1),
+        (54, 0),
+    ):  # pixels 30 to 39 belong to the box
         assert result_of(PointingGame(), dot(x, 12)[None], marked).mean == hit
     assert result_of(PointingGame(tolerance=1), dot(29, 12)[None], marked).mean == 0
     assert result_of(PointingGame(tolerance=1), dot(30, 10)[None], marked).mean == 1
@@ -85,8 +94,12 @@ def test_pointing_averages_over_classes_and_over_the_difficult() -> None:
     assert found.values.tolist() == [1, 1, 0, 0]
     assert found.figures["images"].mean == pytest.approx(0.5)
     assert found.mean == found.figures["classes"].mean == pytest.approx(1 / 3)  # of 2 / 3 and 0
-    assert found.figures["difficult, images"].mean == 1  # the first alone: small, and not the only class
-    averaged = result_of(PointingGame(average="images"), maps, [small, alone, alone, large], labels=[0, 0, 0, 1])
+    assert (
+        found.figures["difficult, images"].mean == 1
+    )  # the first alone: small, and not the only class
+    averaged = result_of(
+        PointingGame(average="images"), maps, [small, alone, alone, large], labels=[0, 0, 0, 1]
+    )
     assert averaged.mean == pytest.approx(0.5)
     assert (averaged.low, averaged.high) == pytest.approx(wilson(0.5, 4))
     assert (found.low, found.high) == pytest.approx(wilson(1 / 3, 4 / (1 / 3 + 1)))
@@ -149,7 +162,9 @@ def test_location_ap_of_planted_maps() -> None:
     assert wrong.mean == pytest.approx(0.5)  # the second object stays unfound
     assert wrong.figures["classification"].mean == 1
     first = result_of(LocationAveragePrecision(), maps, marked, labels=[1, 1, 1], scores=[1, 0, 2])
-    assert first.mean == pytest.approx(2 / 3)  # both wait behind a false positive: 1/2, 2/3, made monotonous
+    assert first.mean == pytest.approx(
+        2 / 3
+    )  # both wait behind a false positive: 1/2, 2/3, made monotonous
 
 
 # mosaics
@@ -165,10 +180,14 @@ def test_grids_hold_different_classes_where_they_say(n: int) -> None:
     x, scores, labels = classified(classes=10)
     made = grid_mosaics(x, scores, n=n, count=15)
     assert made.pictures.shape == (15, 3, 6 * n, 8 * n)
-    for picture, truth, members, target in zip(made.pictures, made.truths, made.members, made.targets, strict=True):
+    for picture, truth, members, target in zip(
+        made.pictures, made.truths, made.members, made.targets, strict=True
+    ):
         assert len(set(truth.labels.tolist())) == n * n
         assert int(target) in truth.labels
-        for box, label, member in zip(truth.boxes.int().tolist(), truth.labels, members, strict=True):
+        for box, label, member in zip(
+            truth.boxes.int().tolist(), truth.labels, members, strict=True
+        ):
             assert torch.equal(picture[:, box[1] : box[3], box[0] : box[2]], x[member])
             assert labels[member] == label
     again = grid_mosaics(x, scores, n=n, count=5)
@@ -193,17 +212,25 @@ def test_grid_pointing_is_the_share_in_the_cell() -> None:
     x, scores, _ = classified()
     made = grid_mosaics(x, scores, count=8)
     size = (len(made), *made.pictures.shape[2:])
-    cells = torch.stack([t.of(int(c)).region() for t, c in zip(made.truths, made.targets, strict=True)])
+    cells = torch.stack(
+        [t.of(int(c)).region() for t, c in zip(made.truths, made.targets, strict=True)]
+    )
     perfect = result_of(GridPointing(), cells.float(), made.truths, labels=made.targets)
     assert perfect.mean == 1
     level = result_of(GridPointing(), torch.ones(size), made.truths, labels=made.targets)
     assert level.mean == level.figures["uniform"].mean == 0.25
-    drawn = result_of(GridPointing(), chance_maps(made.pictures)["random"], made.truths, labels=made.targets)
+    drawn = result_of(
+        GridPointing(), chance_maps(made.pictures)["random"], made.truths, labels=made.targets
+    )
     assert drawn.mean == pytest.approx(0.25, abs=0.05)
     mixed = cells.float() + 3 * cells.roll(1, 0) * (~cells)
     expected = [float(m[c].sum() / m.sum()) for m, c in zip(mixed, cells, strict=True)]
-    np.testing.assert_allclose(result_of(GridPointing(), mixed, made.truths, labels=made.targets).values, expected)
-    coarse = torch.nn.functional.avg_pool2d(cells[:, None].float(), 2)[:, 0]  # blurred over the border
+    np.testing.assert_allclose(
+        result_of(GridPointing(), mixed, made.truths, labels=made.targets).values, expected
+    )
+    coarse = torch.nn.functional.avg_pool2d(cells[:, None].float(), 2)[
+        :, 0
+    ]  # blurred over the border
     assert 0.7 < result_of(GridPointing(), coarse, made.truths, labels=made.targets).mean < 1
 
 
@@ -213,7 +240,9 @@ def test_focus_mosaics_hold_two_of_the_class_and_two_others() -> None:
     for members, target in zip(made.members, made.targets, strict=True):
         assert (labels[members] == target).sum() == 2
         assert len(set(members.tolist())) == 4
-    places = torch.stack([labels[m] == t for m, t in zip(made.members, made.targets, strict=True)]).sum(0)
+    places = torch.stack(
+        [labels[m] == t for m, t in zip(made.members, made.targets, strict=True)]
+    ).sum(0)
     assert (places > 5).all()  # shuffled
     level = result_of(Focus(), torch.ones(30, 12, 16), made.truths, labels=made.targets)
     assert level.mean == 0.5
@@ -246,16 +275,24 @@ def test_the_interval_of_pixel_ap_and_of_max_box_accuracy_covers_new_images() ->
 
 @pytest.mark.parametrize("right", [True, False])
 @pytest.mark.parametrize("options", [{}, {"version": 1}])
-def test_few_images_that_are_all_right_or_all_wrong_leave_doubt(right: bool, options: dict[str, Any]) -> None:
+def test_few_images_that_are_all_right_or_all_wrong_leave_doubt(
+    right: bool, options: dict[str, Any]
+) -> None:
     maps, box = torch.zeros(10, 40, 60), (10, 10, 20, 20) if right else (30, 30, 40, 40)
     maps[:, 10:20, 10:20] = 1
     validation = (0.5,) if options else (0.5, 0.5, 0.5)
     accuracy = MaxBoxAccuracy(thresholds=20, validation=validation, **options)
     found = result_of(accuracy, maps, [boxed(box)] * 10)
     assert len(found.figures) == (3 if options else 6)
-    for figure in (found, *found.figures.values(), result_of(PointingGame(tolerance=1), maps, [boxed(box)] * 10)):
+    for figure in (
+        found,
+        *found.figures.values(),
+        result_of(PointingGame(tolerance=1), maps, [boxed(box)] * 10),
+    ):
         assert figure.mean == float(right)
-        assert (figure.low, figure.high) == pytest.approx((0.722, 1) if right else (0, 0.278), abs=5e-4)
+        assert (figure.low, figure.high) == pytest.approx(
+            (0.722, 1) if right else (0, 0.278), abs=5e-4
+        )
     assert found.interval == "wilson"
 
 
@@ -300,11 +337,17 @@ def test_intervals_of_box_accuracy_cover_new_images() -> None:
             ),
             "finite one for each",
         ),
-        (lambda: grid_mosaics(pictures(4, 6), torch.ones(4, 2)), "n=2 asks for pictures of 4 classes"),
+        (
+            lambda: grid_mosaics(pictures(4, 6), torch.ones(4, 2)),
+            "n=2 asks for pictures of 4 classes",
+        ),
         (lambda: grid_mosaics(pictures(4, 6), torch.ones(3, 2)), r"\(P, K\)"),
         (lambda: grid_mosaics(*classified()[:2], count=0), "count=0"),
         (lambda: focus_mosaics(pictures(4, 6), [0, 0, 0, 1]), "a class with two pictures"),
-        (lambda: focus_mosaics(pictures(4, 6), [0, 0, 1, 1], target=2), "class 2 with two pictures"),
+        (
+            lambda: focus_mosaics(pictures(4, 6), [0, 0, 1, 1], target=2),
+            "class 2 with two pictures",
+        ),
         (lambda: focus_mosaics(pictures(4, 6), [0, 0]), "labels has 2 classes for 4 pictures"),
     ],
 )

@@ -19,7 +19,12 @@ import seewhy
 from seewhy.errors import InputError, LayerError, ModelError, TargetError
 from seewhy.methods import Call
 from seewhy.methods.catalog import METHODS
-from seewhy.metrics import ChanceMethod, ParameterRandomisation, label_randomisation, parameter_randomisation
+from seewhy.metrics import (
+    ChanceMethod,
+    ParameterRandomisation,
+    label_randomisation,
+    parameter_randomisation,
+)
 from seewhy.metrics.sanity.weights import Steps, layers_from_the_top, reinitialise
 from seewhy.metrics.similarity import SIMILARITIES, hog, similarity_of, spearman, ssim
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
@@ -31,15 +36,26 @@ def edge_detector(model: Any, x: Tensor, target: Any) -> Tensor:
     return ChanceMethod("edges")(model, x, target)
 
 
-def steps_of(order: Any, module: nn.Module, x: Tensor, **options: Any) -> list[tuple[str, dict[str, Tensor]]]:
-    plan = Steps(order, options.pop("layers", None), options.pop("seed", 0), options.pop("reset_statistics", False))
+def steps_of(
+    order: Any, module: nn.Module, x: Tensor, **options: Any
+) -> list[tuple[str, dict[str, Tensor]]]:
+    plan = Steps(
+        order,
+        options.pop("layers", None),
+        options.pop("seed", 0),
+        options.pop("reset_statistics", False),
+    )
     model = seewhy.wrap(module)
     return [(n, copy.deepcopy(changed.module.state_dict())) for n, changed in plan.copies(model, x)]
 
 
 def changed_layers(state: dict[str, Tensor], net: nn.Module) -> set[str]:
     now = net.state_dict()
-    return {name.rpartition(".")[0] for name, value in state.items() if not torch.equal(value, now[name])}
+    return {
+        name.rpartition(".")[0]
+        for name, value in state.items()
+        if not torch.equal(value, now[name])
+    }
 
 
 # what is randomised
@@ -60,7 +76,9 @@ def test_independent_changes_one_layer_at_a_time_to_the_same_values() -> None:
     alone, together = steps_of("independent", net, x), steps_of("cascading", net, x)
     for (name, state), (_, all_of_them) in zip(alone, together, strict=True):
         assert changed_layers(state, net) == {name}
-        torch.testing.assert_close(state[f"{name}.weight"], all_of_them[f"{name}.weight"], rtol=0, atol=0)
+        torch.testing.assert_close(
+            state[f"{name}.weight"], all_of_them[f"{name}.weight"], rtol=0, atol=0
+        )
 
 
 def test_statistics_stay_unless_asked_and_each_layer_has_its_own_seed() -> None:
@@ -93,7 +111,11 @@ def test_the_order_is_that_of_execution_not_of_registration() -> None:
     x = pictures(1)
     # the model's own parameter counts with the model, which runs first
     assert layers_from_the_top(Call(Backwards()), x) == ("last", "first", "")
-    assert layers_from_the_top(Call(TinyResNet()), x, ["layer1", "fc", "down"]) == ("fc", "down", "layer1")
+    assert layers_from_the_top(Call(TinyResNet()), x, ["layer1", "fc", "down"]) == (
+        "fc",
+        "down",
+        "layer1",
+    )
     vit = layers_from_the_top(Call(tiny_vit()), x)
     assert vit[0] == "head"
     assert vit[-2:] == ("patch_embed.proj", "")
@@ -163,7 +185,9 @@ def test_the_layer_that_was_chosen_stays_when_the_model_changes() -> None:
     net, x = randomised(TinyCNN()), pictures(2)
     chosen = parameter_randomisation(net, x, "grad_cam", 1, similarity="spearman")
     named = parameter_randomisation(net, x, "grad_cam", 1, similarity="spearman", layer="relu2")
-    torch.testing.assert_close(chosen.similarity["spearman"], named.similarity["spearman"], equal_nan=True)
+    torch.testing.assert_close(
+        chosen.similarity["spearman"], named.similarity["spearman"], equal_nan=True
+    )
     fused = parameter_randomisation(net, x, "layer_relevance", 1, layers=["fc", net.conv2])
     assert fused.layers == ("fc", "conv2")
 
@@ -174,17 +198,24 @@ def test_randomisation_does_not_depend_on_the_batch() -> None:
     for i in range(3):
         one = parameter_randomisation(net, x[i : i + 1], "saliency", 1)
         torch.testing.assert_close(
-            one.similarity["spearman_abs"][:, 0], whole.similarity["spearman_abs"][:, i], rtol=0, atol=1e-3
+            one.similarity["spearman_abs"][:, 0],
+            whole.similarity["spearman_abs"][:, i],
+            rtol=0,
+            atol=1e-3,
         )
 
 
 def test_label_randomisation_compares_two_models() -> None:
     net, other, x = randomised(TinyCNN(), 1), randomised(TinyCNN(), 2), pictures(2)
-    same = label_randomisation(net, copy.deepcopy(net), x, "saliency", similarity=["spearman", "spearman_abs"])
+    same = label_randomisation(
+        net, copy.deepcopy(net), x, "saliency", similarity=["spearman", "spearman_abs"]
+    )
     torch.testing.assert_close(same["spearman"], torch.ones(2).double())
     apart = label_randomisation(net, other, x, "saliency")["spearman_abs"]
     best = net(x).argmax(1).tolist()  # the class of the first, for both
-    expected = spearman(METHODS["saliency"](net, x, best), METHODS["saliency"](other, x, best), absolute=True)
+    expected = spearman(
+        METHODS["saliency"](net, x, best), METHODS["saliency"](other, x, best), absolute=True
+    )
     torch.testing.assert_close(apart, expected)
     assert (apart < 0.9).all()
     torch.testing.assert_close(
@@ -218,7 +249,9 @@ def test_spearman_equals_scipys_with_ties() -> None:
     b[1] = b[1].clamp(min=0)  # half of it ties at zero
     signed, absolute = spearman(a, b), spearman(a, b, absolute=True)
     for i in range(4):
-        assert signed[i] == pytest.approx(stats.spearmanr(a[i].flatten(), b[i].flatten()).statistic, abs=1e-12)
+        assert signed[i] == pytest.approx(
+            stats.spearmanr(a[i].flatten(), b[i].flatten()).statistic, abs=1e-12
+        )
         expected = stats.spearmanr(a[i].abs().flatten(), b[i].abs().flatten()).statistic
         assert absolute[i] == pytest.approx(expected, abs=1e-12)
     torch.testing.assert_close(spearman(a, -a), -torch.ones(4).double())
@@ -233,7 +266,12 @@ def test_ssim_equals_its_formula_and_scikit_images() -> None:
         first, second = (np.abs(m[i].double().numpy()) / float(m[i].abs().max()) for m in (a, b))
         assert found[i] == pytest.approx(slow_ssim(first, second), abs=1e-6)
         theirs = skimage.metrics.structural_similarity(
-            first, second, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            first,
+            second,
+            data_range=1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         assert found[i] == pytest.approx(theirs, abs=1e-6)
     torch.testing.assert_close(ssim(a, a), torch.ones(2).double())
@@ -254,7 +292,9 @@ def slow_ssim(a: Any, b: Any) -> float:
             mp, mq = (window * p).sum(), (window * q).sum()
             vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
             cov = (window * (p - mp) * (q - mq)).sum()
-            values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+            values.append(
+                (2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2))
+            )
     return float(np.mean(values))
 
 
@@ -263,7 +303,9 @@ def test_hog_correlates_histograms_of_oriented_gradients() -> None:
     found, ranked = hog(a, b), hog(a, b, ranks=True)
     for i in range(2):
         first, second = (
-            skimage.feature.hog((m[i].abs() / m[i].abs().max()).double().numpy(), pixels_per_cell=(16, 16))
+            skimage.feature.hog(
+                (m[i].abs() / m[i].abs().max()).double().numpy(), pixels_per_cell=(16, 16)
+            )
             for m in (a, b)
         )
         assert len(first) == 2 * 2 * 3 * 3 * 9
@@ -272,7 +314,9 @@ def test_hog_correlates_histograms_of_oriented_gradients() -> None:
     with pytest.raises(InputError, match="48 x 48"):
         hog(torch.rand(1, 32, 32), torch.rand(1, 32, 32))
     coarse = torch.rand(2, 7, 7)
-    torch.testing.assert_close(similarity_of("hog_pearson", coarse, coarse, (64, 64)), torch.ones(2).double())
+    torch.testing.assert_close(
+        similarity_of("hog_pearson", coarse, coarse, (64, 64)), torch.ones(2).double()
+    )
 
 
 def test_maps_that_cannot_be_compared_are_told() -> None:

@@ -19,8 +19,12 @@ def test_layouts_of_pictures(size: Grid, stride: int, batch: int) -> None:
         if h * w <= 1:
             continue
         channels = 1000
-        assert features_layout((batch, channels, h, w), batch, size) == Layout("channels_first", (h, w))
-        assert features_layout((batch, h, w, channels), batch, size) == Layout("channels_last", (h, w))
+        assert features_layout((batch, channels, h, w), batch, size) == Layout(
+            "channels_first", (h, w)
+        )
+        assert features_layout((batch, h, w, channels), batch, size) == Layout(
+            "channels_last", (h, w)
+        )
 
 
 @pytest.mark.parametrize("prefix", range(9))
@@ -31,7 +35,9 @@ def test_layouts_of_tokens(grid: Grid, prefix: int) -> None:
     length = h * w + prefix
     for batch in (1, 3):
         assert features_layout((batch, length, 64), batch, size) == Layout("tokens", grid, prefix)
-        assert features_layout((length, batch, 64), batch, size) == Layout("tokens_first", grid, prefix)
+        assert features_layout((length, batch, 64), batch, size) == Layout(
+            "tokens_first", grid, prefix
+        )
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_a_full_disk_leaves_the_last_good_state(
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "folder" / "file"
     keep(path, b"first")
-    monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(errno.EIO, "broken"))
+    )
     with pytest.raises(TrainingError, match="broken; the last good one stays"):
         keep(path, b"second")
     assert path.read_bytes() == b"first"
@@ -85,7 +87,9 @@ def test_what_is_finished_is_loaded(left_alone: Path) -> None:
 
 
 def test_other_settings_are_refused_and_named(left_alone: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds another training: lr was 0\.004, is 0\.1; give the same") as raised:
+    with pytest.raises(
+        InputError, match=r"holds another training: lr was 0\.004, is 0\.1; give the same"
+    ) as raised:
         fit(left_alone, dropout=0.3, lr=0.1)
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match=r"architecture\.pooling was 'gap', is 'gmp'"):
@@ -97,7 +101,9 @@ def test_other_settings_are_refused_and_named(left_alone: Path, tmp_path: Path) 
     assert read_card(tmp_path)["seed"] == 1
     assert len(other.history) == 1
     (tmp_path / "last.ckpt").write_bytes(b"damaged")
-    with pytest.raises(TrainingError, match=r"last\.ckpt' cannot be read: .*resume=False begins anew"):
+    with pytest.raises(
+        TrainingError, match=r"last\.ckpt' cannot be read: .*resume=False begins anew"
+    ):
         fit(tmp_path, epochs=1, seed=1)
 
 
@@ -138,6 +144,8 @@ assert os.waitpid(child, 0)[1] == 0
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_five_times_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     script = KILLED.format(tests=str(Path(__file__).parents[2]))
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "killed", tmp_path / "alone")

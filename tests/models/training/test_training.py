@@ -36,7 +36,10 @@ left_alone = pytest.fixture(scope="module")(trained_alone)
     [
         ("gap", False),
         ("oquab", True),
-        *(pytest.param(*case, marks=pytest.mark.long) for case in (("gmp", False), ("lse", True), ("oquab", False))),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (("gmp", False), ("lse", True), ("oquab", False))
+        ),
     ],
 )
 def test_every_head_learns(pooling: str, several: bool, tmp_path: Path) -> None:
@@ -71,7 +74,9 @@ def test_every_head_learns(pooling: str, several: bool, tmp_path: Path) -> None:
     if several:
         from sklearn.metrics import average_precision_score
 
-        value = float(np.mean([average_precision_score(marked[:, k], scores[:, k]) for k in range(3)]))
+        value = float(
+            np.mean([average_precision_score(marked[:, k], scores[:, k]) for k in range(3)])
+        )
     else:
         value = float((scores.argmax(1) == marked.argmax(1)).float().mean())
     assert trained.scores["value"] == pytest.approx(value, abs=1e-5)
@@ -88,10 +93,16 @@ def test_every_head_learns(pooling: str, several: bool, tmp_path: Path) -> None:
     assert (red[:, :, 0].astype(int) - red[:, :, 1] > 100).any()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
-def test_average_pooling_covers_more_of_the_object_than_maximum_pooling(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))]
+)
+def test_average_pooling_covers_more_of_the_object_than_maximum_pooling(
+    seed: int, tmp_path: Path
+) -> None:
     """Zhou et al., section 2: the most telling part is enough for the maximum, and not for the average."""
-    sets = {split: Squares(40, split=split, edge=20, shaded=True) for split in ("train", "val", "test")}
+    sets = {
+        split: Squares(40, split=split, edge=20, shaded=True) for split in ("train", "val", "test")
+    }
     examples = [sets["test"][i] for i in range(30)]
     covered = {}
     for pooling in ("gap", "gmp"):
@@ -99,9 +110,15 @@ def test_average_pooling_covers_more_of_the_object_than_maximum_pooling(seed: in
         trained = fit(tmp_path / pooling, data=sets["train"], val=sets["val"], **options)
         assert trained.scores["value"] == 1
         x, _ = trained.model.preprocess.batch([example.photo for example in examples])
-        found = seewhy.METHODS["cam"](trained.model, x, target=[example.labels[0] for example in examples])
+        found = seewhy.METHODS["cam"](
+            trained.model, x, target=[example.labels[0] for example in examples]
+        )
         heat = normalize(resize(found.clamp(min=0), (32, 32)))
-        shares = [(h[e.truth.region()] > 0.2).float().mean() for h, e in zip(heat, examples, strict=True) if e.truth]
+        shares = [
+            (h[e.truth.region()] > 0.2).float().mean()
+            for h, e in zip(heat, examples, strict=True)
+            if e.truth
+        ]
         covered[pooling] = float(torch.stack(shares).mean())
     assert covered["gap"] > covered["gmp"] + 0.03
 
@@ -117,7 +134,11 @@ def test_the_card_says_what_it_is(left_alone: Path) -> None:
         "units": 16,
         "dropout": 0.3,
     }
-    assert (card["labels"], card["multi_label"], card["seed"]) == (["red", "green", "blue"], False, 0)
+    assert (card["labels"], card["multi_label"], card["seed"]) == (
+        ["red", "green", "blue"],
+        False,
+        0,
+    )
     assert (card["finished"], card["format"], card["version"]) == (True, "seewhy-localisation", 1)
     assert card["data"]["train"]["pictures"] == 40
     assert card["data"]["val"]["title"] == "squares, val"
@@ -149,7 +170,9 @@ def test_what_is_damaged_is_said_in_one_line(left_alone: Path, tmp_path: Path) -
         folder.mkdir()
         (folder / "model.safetensors").write_bytes((left_alone / "model.safetensors").read_bytes())
         card = {**json.loads((left_alone / "card.json").read_text()), **changes}
-        (folder / "card.json").write_text(json.dumps({k: v for k, v in card.items() if v is not None}))
+        (folder / "card.json").write_text(
+            json.dumps({k: v for k, v in card.items() if v is not None})
+        )
         return str(folder)
 
     empty = tmp_path / "empty"
@@ -166,7 +189,10 @@ def test_what_is_damaged_is_said_in_one_line(left_alone: Path, tmp_path: Path) -
         (broken("format", format="else"), "is not of the format"),
         (broken("labels", labels=None), "lacks labels"),
         (broken("preprocess", preprocess={"sizes": 3}), "is none of this version"),
-        (broken("architecture", architecture=other), "the weights do not fit LocalisationNet: of its tensors"),
+        (
+            broken("architecture", architecture=other),
+            "the weights do not fit LocalisationNet: of its tensors",
+        ),
         (str(no_json), "cannot be read: Expecting"),
         (str(no_weights), "does not exist"),
     ):
@@ -220,7 +246,10 @@ def test_the_embedded_weights_are_a_start(tmp_path: Path) -> None:
         ({"augment": "mirrored"}, "augment='mirrored' is not known; did you mean 'mirror'"),
         ({"stages": "automatic"}, "stages='automatic' is not known"),
         ({"patience": 2, "val": None}, "patience=2 needs pictures held back"),
-        ({"several": True, "multi_label": False}, "picture 'train-3' has 2 labels; give one each, or multi_label=True"),
+        (
+            {"several": True, "multi_label": False},
+            "picture 'train-3' has 2 labels; give one each, or multi_label=True",
+        ),
         ({"device": "cuda:7"}, "device 'cuda:7' cannot be used"),
         ({"precision": "8-bit"}, "precision='8-bit'"),
         ({"pooling": "max"}, "pooling='max' is not known"),
@@ -237,10 +266,14 @@ def test_what_cannot_be_trained(changed: dict[str, Any], said: str, tmp_path: Pa
 
 def test_more_devices_than_there_are_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**options: Any) -> None:
-        raise MisconfigurationException("You requested gpu: [0, 1]\n But your machine only has: [0]")
+        raise MisconfigurationException(
+            "You requested gpu: [0, 1]\n But your machine only has: [0]"
+        )
 
     monkeypatch.setattr("lightning.fabric.Fabric", refuse)
-    with pytest.raises(InputError, match=r"devices=2, .*requested gpu: \[0, 1\] But your machine only has: \[0\]$"):
+    with pytest.raises(
+        InputError, match=r"devices=2, .*requested gpu: \[0, 1\] But your machine only has: \[0\]$"
+    ):
         start_fabric("cuda", 2, "32-true")
 
 
@@ -327,7 +360,9 @@ def test_the_input_is_the_pictures_size_where_they_agree(tmp_path: Path) -> None
     assert read_card(mixed.folder)["architecture"]["size"] == [224, 224]
 
 
-def test_without_lightning_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_lightning_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "lightning.fabric", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'seewhy\[train\]'"):
         fit(tmp_path)
@@ -339,7 +374,9 @@ def test_losses_are_the_papers() -> None:
         torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]),
     )
     y = 2 * labels - 1
-    expected = sum(float(torch.log1p(torch.exp(-y[i, k] * scores[i, k]))) for i in range(4) for k in range(3))
+    expected = sum(
+        float(torch.log1p(torch.exp(-y[i, k] * scores[i, k]))) for i in range(4) for k in range(3)
+    )
     torch.testing.assert_close(float(loss_function(binary=True)(scores, labels)), expected / 4)
     chosen = scores.softmax(1).gather(1, labels.argmax(1)[:, None]).log().mean()
     torch.testing.assert_close(loss_function(binary=False)(scores, labels), -chosen)
@@ -357,7 +394,12 @@ def test_every_epoch_shows_every_picture_once_in_another_order() -> None:
     assert sorted(first) == sorted(second) == list(range(23))
     assert first != second
     assert feed(23).order(None)[0] == [0, 1, 2, 3, 4]
-    assert [len(batch) for batch in feed(21).order(0)] == [5, 5, 5, 5]  # BatchNorm has no statistics of one
+    assert [len(batch) for batch in feed(21).order(0)] == [
+        5,
+        5,
+        5,
+        5,
+    ]  # BatchNorm has no statistics of one
     assert [len(batch) for batch in feed(21).order(None)] == [5, 5, 5, 5, 1]
     halves = [feed(23, rank=rank, world=2) for rank in (0, 1)]
     assert set(chain(*chain(*(half.order(4) for half in halves)))) == set(range(23))
@@ -374,7 +416,9 @@ def test_a_picture_s_changes_are_its_own() -> None:
         given: dict[str, Any] = {"seed": 1, "epoch": 2, "indices": [7], **other}
         assert not torch.allclose(augmented(x[2:3], AUGMENTATIONS["mirror"], **given), alone)
     assert augmented(x, AUGMENTATIONS["none"], seed=1, epoch=2, indices=[5, 6, 7, 8]) is x
-    mirrored = [augmented(x[:1], Augmentation(mirror=True), seed=0, epoch=0, indices=[i]) for i in range(40)]
+    mirrored = [
+        augmented(x[:1], Augmentation(mirror=True), seed=0, epoch=0, indices=[i]) for i in range(40)
+    ]
     turned = [m for m in mirrored if torch.allclose(m, x[:1].flip(3), atol=0.05)]
     assert len(turned) + sum(torch.allclose(m, x[:1], atol=0.05) for m in mirrored) == 40
     assert 10 <= len(turned) <= 30

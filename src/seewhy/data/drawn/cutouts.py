@@ -69,7 +69,9 @@ class Cutouts(LabelledImages):
         check_on_error(on_error)
         check_drawn(count, size, seed)
         if not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
-            raise InputError(f"scale={scale} cannot be used; give least and largest edge of a cut-out, above 0 to 1")
+            raise InputError(
+                f"scale={scale} cannot be used; give least and largest edge of a cut-out, above 0 to 1"
+            )
         folder = existing_folder(stamps, "pictures with transparency")
         by_class: dict[str, list[Path]] = {}
         for path in find_images(folder):
@@ -99,7 +101,9 @@ class Cutouts(LabelledImages):
         behind = self._backgrounds[rng.integers(len(self._backgrounds))]
         background = read_image(behind, max_pixels=self.max_pixels)
         size = (self.size, self.size)
-        photo = ImageOps.fit(background, size, Image.Resampling.BICUBIC, centering=(rng.random(), rng.random()))
+        photo = ImageOps.fit(
+            background, size, Image.Resampling.BICUBIC, centering=(rng.random(), rng.random())
+        )
         factor = rng.uniform(*self.scale) * self.size / max(stamp.size)
         w, h = (max(1, round(edge * factor)) for edge in stamp.size)
         small = stamp.resize((w, h), Image.Resampling.BICUBIC)
@@ -112,14 +116,18 @@ class Cutouts(LabelledImages):
                 f"cut-out '{path}' is too thin to be seen at {w} x {h} pixels; give a larger size or scale, or move "
                 "it away"
             )
-        truth = Truth(size, torch.tensor([box_of(mask)]), torch.tensor(labels), torch.from_numpy(mask)[None])
+        truth = Truth(
+            size, torch.tensor([box_of(mask)]), torch.tensor(labels), torch.from_numpy(mask)[None]
+        )
         return Example(self.names[index], photo, labels, truth)
 
 
 def _of_split(paths: list[Path], split: str, seed: int) -> list[Path]:
     """The files that a split may use: its own, or all where there are not enough to share out."""
     splits = hash_split([path.name for path in paths], [""] * len(paths), seed=seed, shares=SHARES)
-    return [path for path, its_split in zip(paths, splits, strict=True) if its_split == split] or paths
+    return [
+        path for path, its_split in zip(paths, splits, strict=True) if its_split == split
+    ] or paths
 
 
 def _read_stamp(path: Path, max_pixels: int) -> Image.Image:
@@ -130,6 +138,8 @@ def _read_stamp(path: Path, max_pixels: int) -> Image.Image:
     opaque = np.asarray(stamp)[:, :, 3] > _OPAQUE
     if opaque.all() or not opaque.any():
         what = "no transparency" if opaque.all() else "nothing opaque"
-        raise ImageError(f"cut-out '{path}' has {what}; give a picture whose opacity shows the object")
+        raise ImageError(
+            f"cut-out '{path}' has {what}; give a picture whose opacity shows the object"
+        )
     x0, y0, x1, y1 = (int(edge) for edge in box_of(opaque))
     return stamp.crop((x0, y0, x1, y1))

@@ -54,7 +54,9 @@ class Scenes(LabelledImages):
         check_split(split)
         check_drawn(count, size, seed)
         if not (len(scale) == 2 and 0.1 <= scale[0] <= scale[1] <= 0.9):
-            raise InputError(f"scale={scale} cannot be used; give least and largest height of a digit, from 0.1 to 0.9")
+            raise InputError(
+                f"scale={scale} cannot be used; give least and largest height of a digit, from 0.1 to 0.9"
+            )
         self.size, self.seed, self.split, self.scale = size, seed, split, scale
         self.title = f"scenes, {split}"
         self.classes = tuple(str(digit) for digit in range(10))
@@ -95,9 +97,16 @@ class Scenes(LabelledImages):
             labels=torch.tensor(self._shown[index]),
             masks=torch.from_numpy(masks),
         )
-        return Example(self.names[index], Image.fromarray(canvas.round().astype(np.uint8)), self.labels[index], truth)
+        return Example(
+            self.names[index],
+            Image.fromarray(canvas.round().astype(np.uint8)),
+            self.labels[index],
+            truth,
+        )
 
-    def _lay_out(self, shown: list[int], taken: Taken, rng: Rng) -> tuple[list[sprites.Grey], list[Place]]:
+    def _lay_out(
+        self, shown: list[int], taken: Taken, rng: Rng
+    ) -> tuple[list[sprites.Grey], list[Place]]:
         """Opacities of the digits and where they go, without touching each other; marks what they take."""
         chosen = [
             (
@@ -110,7 +119,9 @@ class Scenes(LabelledImages):
         ]
         shrink = 1.0
         while True:
-            made = [sprites.enlarge(g, pixels * shrink, angle=a, width=w) for g, pixels, a, w in chosen]
+            made = [
+                sprites.enlarge(g, pixels * shrink, angle=a, width=w) for g, pixels, a, w in chosen
+            ]
             places = [place for opacity in made if (place := _free(opacity.shape, taken, rng))]
             if len(places) == len(made):
                 return made, places
@@ -131,7 +142,9 @@ def _free(shape: tuple[int, ...], taken: Taken, rng: Rng) -> Place | None:
     (h, w), size = shape, len(taken)
     if h > size or w > size:
         return None
-    for x, y in zip(rng.integers(size - w + 1, size=12), rng.integers(size - h + 1, size=12), strict=True):
+    for x, y in zip(
+        rng.integers(size - w + 1, size=12), rng.integers(size - h + 1, size=12), strict=True
+    ):
         if not taken[y : y + h, x : x + w].any():
             taken[max(y - 1, 0) : y + h + 1, max(x - 1, 0) : x + w + 1] = True
             return int(x), int(y)

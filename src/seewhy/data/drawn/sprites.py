@@ -79,7 +79,11 @@ def stroke(rng: Rng) -> Grey:
     pen = ImageDraw.Draw(drawn)
     jitter = rng.uniform(-2, 2, 2)
     for line in _STROKES[rng.integers(len(_STROKES))]:
-        pen.line([(4 + 24 * x + jitter[0] * y, 4 + 24 * y + jitter[1] * x) for x, y in line], fill=255, width=5)
+        pen.line(
+            [(4 + 24 * x + jitter[0] * y, 4 + 24 * y + jitter[1] * x) for x, y in line],
+            fill=255,
+            width=5,
+        )
     return np.asarray(drawn.reduce(4), np.float32) / np.float32(255)
 
 
@@ -92,7 +96,11 @@ def blob(rng: Rng) -> Grey:
 
 def distractor(rng: Rng, split: str) -> Grey:
     """One of the things above that are no digit."""
-    made: tuple[Callable[[], Grey], ...] = (lambda: fragment(rng, split), lambda: stroke(rng), lambda: blob(rng))
+    made: tuple[Callable[[], Grey], ...] = (
+        lambda: fragment(rng, split),
+        lambda: stroke(rng),
+        lambda: blob(rng),
+    )
     return made[rng.integers(len(made))]()
 
 
@@ -106,7 +114,9 @@ def enlarge(grey: Grey, pixels: float, *, angle: float = 0.0, width: float = 1.0
         width: stretches it across.
     """
     scale = pixels / grey.shape[0]
-    padded = np.zeros([n + 2 * _PADDING for n in grey.shape], np.float32)  # several times faster than np.pad
+    padded = np.zeros(
+        [n + 2 * _PADDING for n in grey.shape], np.float32
+    )  # several times faster than np.pad
     padded[_PADDING:-_PADDING, _PADDING:-_PADDING] = grey
     h, w = (math.ceil(n * f) for n, f in zip(padded.shape, (scale, scale * width), strict=True))
     cos, sin = math.cos(angle), math.sin(angle)
@@ -114,9 +124,13 @@ def enlarge(grey: Grey, pixels: float, *, angle: float = 0.0, width: float = 1.0
     matrix = np.array([[cos / (scale * width), -sin / scale], [sin / (scale * width), cos / scale]])
     shift = np.array(padded.shape[::-1]) / 2 - matrix @ (np.array([w, h]) / 2)
     affine = (*matrix[0], shift[0], *matrix[1], shift[1])
-    large = Image.fromarray(padded).transform((w, h), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    large = Image.fromarray(padded).transform(
+        (w, h), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
+    )
     # An outline of about a pixel, whatever the scale.
     opacity: Grey = np.clip((np.asarray(large) - _INK) * max(scale, 1.0) + 0.5, 0, 1)
-    inked = opacity >= min(0.5, float(opacity.max()))  # of what is too small for ink its strongest pixel
+    inked = opacity >= min(
+        0.5, float(opacity.max())
+    )  # of what is too small for ink its strongest pixel
     rows, cols = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     return opacity[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]

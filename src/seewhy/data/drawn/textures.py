@@ -30,7 +30,11 @@ def stripes(rng: Rng, size: int) -> Field:
     """Wavy stripes (H, W)."""
     angle, waves = rng.uniform(0, np.pi), rng.uniform(4, 12)
     along = np.linspace(0, 2 * np.pi * waves, size, dtype=np.float32)
-    phase = np.cos(angle) * along[None, :] + np.sin(angle) * along[:, None] + 6 * noise(rng, size, octaves=2)
+    phase = (
+        np.cos(angle) * along[None, :]
+        + np.sin(angle) * along[:, None]
+        + 6 * noise(rng, size, octaves=2)
+    )
     return np.asarray(0.5 + 0.4 * np.sin(phase), np.float32)
 
 
@@ -43,7 +47,9 @@ def background(rng: Rng, size: int) -> Colours:
     """Two textures that meet along an uneven border, each between two shades of a colour of its own."""
     border = np.clip(12 * (noise(rng, size, roughness=0.3, octaves=3) - 0.5) + 0.5, 0, 1)
     first, shade = colours(rng, 2, 10, 120), colours(rng, 2, -50, 50)
-    fields = [stripes(rng, size) if rng.random() < 0.4 else noise(rng, size, roughness=0.9) for _ in first]
+    fields = [
+        stripes(rng, size) if rng.random() < 0.4 else noise(rng, size, roughness=0.9) for _ in first
+    ]
     grain = rng.integers(-10, 11, (size, size), dtype=np.int8)
     # A sum over four fields (4, H, W) of a colour each.
     near, far = 1 - border, border

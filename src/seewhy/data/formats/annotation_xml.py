@@ -20,8 +20,14 @@ def read_annotation(path: Path) -> Annotation:
     try:
         root = ElementTree.parse(path).getroot()
     except OSError as error:
-        raise InputError(f"annotation '{path}' cannot be read ({error.strerror}); check the folder") from error
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: an encoding that is not known
+        raise InputError(
+            f"annotation '{path}' cannot be read ({error.strerror}); check the folder"
+        ) from error
+    except (
+        ElementTree.ParseError,
+        ValueError,
+        LookupError,
+    ) as error:  # the last: an encoding that is not known
         raise InputError(f"annotation '{path}' is torn ({error}); get it anew") from error
     stated = root.find("size")
     return Annotation(

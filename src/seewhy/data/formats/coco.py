@@ -38,13 +38,17 @@ class Coco(PictureFiles):
         MissingExtraError: pycocotools is not installed.
     """
 
-    def __init__(self, root: str | Path, *, split: str = "train", on_error: OnError = "raise") -> None:
+    def __init__(
+        self, root: str | Path, *, split: str = "train", on_error: OnError = "raise"
+    ) -> None:
         check_split(split)
         check_decoder()
         folder = existing_folder(root, "COCO, with 'annotations' in it")
         file = _annotations(folder, split)
         told = _load(file)
-        categories = [(as_id(_said(one, "id", file), "category"), one) for one in told["categories"]]
+        categories = [
+            (as_id(_said(one, "id", file), "category"), one) for one in told["categories"]
+        ]
         categories.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]))
         intake = Intake((key for key, _ in categories), extent, on_error)
         images = ((as_id(_said(one, "id", file), "picture"), one) for one in told["images"])
@@ -63,7 +67,16 @@ class Coco(PictureFiles):
             if other != split and (path := _known(folder, other))
         }
         title = f"{folder.name}, {split}"
-        super().__init__(title, names, pictures, intake, within=folder, others=others, folder=home, multi_label=True)
+        super().__init__(
+            title,
+            names,
+            pictures,
+            intake,
+            within=folder,
+            others=others,
+            folder=home,
+            multi_label=True,
+        )
 
     def annotation(self, index: int) -> Annotation:
         key = self._ids[index]
@@ -78,29 +91,46 @@ class Coco(PictureFiles):
     def _marked(self, image: Key) -> list[MarkedObject]:
         """The objects of a picture, without their masks."""
         return [
-            MarkedObject(_called(one), one.get("category_id"), one.get("bbox"), crowd=one.get("iscrowd"))
+            MarkedObject(
+                _called(one), one.get("category_id"), one.get("bbox"), crowd=one.get("iscrowd")
+            )
             for one in self._objects.get(image, ())
         ]
 
 
 def _called(one: Entry) -> str:
-    return f"annotation {one['id']!r}" if "id" in one else f"annotation without id, of class {one.get('category_id')!r}"
+    return (
+        f"annotation {one['id']!r}"
+        if "id" in one
+        else f"annotation without id, of class {one.get('category_id')!r}"
+    )
 
 
-def _followed(told: list[Any], images: Mapping[Key, Entry], intake: Intake) -> dict[Key, list[Entry]]:
+def _followed(
+    told: list[Any], images: Mapping[Key, Entry], intake: Intake
+) -> dict[Key, list[Entry]]:
     """The annotations of each picture, less those that are of none, and those with the id of another."""
     found: dict[Key, list[Entry]] = {}
     seen: set[object] = set()
     for place, one in enumerate(told, 1):
         try:
-            image, own = as_id(one["image_id"], "picture"), as_id(one.get("id", f"no. {place}"), "annotation")
+            image, own = (
+                as_id(one["image_id"], "picture"),
+                as_id(one.get("id", f"no. {place}"), "annotation"),
+            )
         except (InputError, KeyError, TypeError, AttributeError):
-            intake.fault(f"entry {place}", f"{str(one)[:60]} has no image_id, or an id that is none")
+            intake.fault(
+                f"entry {place}", f"{str(one)[:60]} has no image_id, or an id that is none"
+            )
             continue
         if image not in images:
-            intake.fault(f"picture {one['image_id']!r}", f"{_called(one)}: its picture is not listed")
+            intake.fault(
+                f"picture {one['image_id']!r}", f"{_called(one)}: its picture is not listed"
+            )
         elif own in seen:
-            intake.fault(str(images[image].get("file_name")), f"{_called(one)}: another one has its id")
+            intake.fault(
+                str(images[image].get("file_name")), f"{_called(one)}: another one has its id"
+            )
         else:
             seen.add(own)
             found.setdefault(image, []).append(one)
@@ -109,14 +139,18 @@ def _followed(told: list[Any], images: Mapping[Key, Entry], intake: Intake) -> d
 
 def _said(one: Entry, key: str, file: Path) -> Any:
     if not isinstance(one, dict) or key not in one:
-        raise InputError(f"annotation '{file}' is torn: {key!r} is not there in {str(one)[:60]}; get it anew")
+        raise InputError(
+            f"annotation '{file}' is torn: {key!r} is not there in {str(one)[:60]}; get it anew"
+        )
     return one[key]
 
 
 def _file_name(image: Entry, file: Path) -> str:
     name = _said(image, "file_name", file)
     if not isinstance(name, str) or not name:
-        raise InputError(f"annotation '{file}' is torn: file_name {name!r} of picture {image.get('id')!r} is no text")
+        raise InputError(
+            f"annotation '{file}' is torn: file_name {name!r} of picture {image.get('id')!r} is no text"
+        )
     return name
 
 
@@ -125,8 +159,13 @@ def _annotations(folder: Path, split: str) -> Path:
     if found:
         return found
     wanted = ", ".join(_names(split))
-    there = ", ".join(sorted(path.name for path in folder.glob("annotations/instances_*.json"))) or "none"
-    raise InputError(f"'{folder / 'annotations'}' has no annotations of split '{split}' ({wanted}); there: {there}")
+    there = (
+        ", ".join(sorted(path.name for path in folder.glob("annotations/instances_*.json")))
+        or "none"
+    )
+    raise InputError(
+        f"'{folder / 'annotations'}' has no annotations of split '{split}' ({wanted}); there: {there}"
+    )
 
 
 def _names(split: str) -> list[str]:
@@ -152,7 +191,9 @@ def _load(file: Path) -> dict[str, list[Any]]:
     try:
         told = json.loads(file.read_bytes())
     except OSError as error:
-        raise InputError(f"annotation '{file}' cannot be read ({error.strerror}); check the folder") from error
+        raise InputError(
+            f"annotation '{file}' cannot be read ({error.strerror}); check the folder"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"annotation '{file}' is torn ({error}); get it anew") from error
     finally:

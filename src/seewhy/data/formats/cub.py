@@ -34,7 +34,9 @@ class Cub(PictureFiles):
         InputError: a file that the layout needs is missing or torn.
     """
 
-    def __init__(self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise"
+    ) -> None:
         check_split(split)
         folder = existing_folder(root, "CUB-200-2011: CUB_200_2011")
         names = read_table(folder / "images.txt", "picture")
@@ -63,7 +65,9 @@ class Cub(PictureFiles):
                 self._birds.append(bird)
         titles = (name.split(".", 1)[-1].replace("_", " ") for name in classes.values())
         others = elsewhere(files, list(split_of.values()), split)
-        super().__init__(f"CUB-200-2011, {split}", titles, pictures, intake, within=folder, others=others)
+        super().__init__(
+            f"CUB-200-2011, {split}", titles, pictures, intake, within=folder, others=others
+        )
 
     def annotation(self, index: int) -> Annotation:
         path = (self._masks / self.names[index]).with_suffix(".png")
@@ -71,13 +75,17 @@ class Cub(PictureFiles):
         return Annotation([self._birds[index]._replace(mask=mask)], scaled=True)
 
 
-def _splits(names: dict[str, str], label_of: dict[str, str], trained_on: dict[str, str], seed: int) -> dict[str, str]:
+def _splits(
+    names: dict[str, str], label_of: dict[str, str], trained_on: dict[str, str], seed: int
+) -> dict[str, str]:
     """The split of each picture, in the order of their names."""
     for key, said in trained_on.items():
         if said not in ("0", "1"):
             raise InputError(f"'train_test_split.txt' has {said!r} of picture {key}; give 0 or 1")
     keys = [key for key in names if trained_on[key] == "1"]
-    held_out = hash_split([names[k] for k in keys], [label_of[k] for k in keys], seed=seed, shares=_HELD_OUT)
+    held_out = hash_split(
+        [names[k] for k in keys], [label_of[k] for k in keys], seed=seed, shares=_HELD_OUT
+    )
     return dict.fromkeys(names, "test") | dict(zip(keys, held_out, strict=True))
 
 
@@ -86,7 +94,9 @@ def _of_pictures(path: Path, names: dict[str, str], intake: Intake) -> dict[str,
     found = read_table(path, "picture")
     for key in names:
         if key not in found:
-            raise InputError(f"'{path}' says nothing of picture {key}, which images.txt has; get it anew")
+            raise InputError(
+                f"'{path}' says nothing of picture {key}, which images.txt has; get it anew"
+            )
     for key in found.keys() - names.keys():
         intake.fault(f"picture {key}", f"'{path.name}': its picture is not listed")
     return found

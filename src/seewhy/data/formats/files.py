@@ -58,9 +58,13 @@ class PictureFiles(LabelledImages):
     def __getitem__(self, index: int) -> Example:
         name, labels = self.names[index], self.labels[index]
         if not self.trust_paths and leads_out(self.paths[index], self.within):
-            raise ImageError(f"image '{shown(name)}' of {self.title} is outside of '{self.within}'; {TRUST}")
+            raise ImageError(
+                f"image '{shown(name)}' of {self.title} is outside of '{self.within}'; {TRUST}"
+            )
         photo = read_image(self.paths[index], max_pixels=self.max_pixels)
-        truth, notes = self.intake.truth(name, lambda: self.annotation(index), (photo.height, photo.width))
+        truth, notes = self.intake.truth(
+            name, lambda: self.annotation(index), (photo.height, photo.width)
+        )
         return Example(name, photo, labels, truth, (*self.notes.get(name, ()), *notes))
 
     def annotation(self, index: int) -> Annotation | None:
@@ -76,7 +80,9 @@ def existing_folder(root: str | Path, what: str) -> Path:
     if folder.exists():
         raise InputError(f"'{root}' is a file; give the folder of {what}")
     near = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    raise InputError(f"'{root}' does not exist{did_you_mean(folder.name, near)}; give the folder of {what}")
+    raise InputError(
+        f"'{root}' does not exist{did_you_mean(folder.name, near)}; give the folder of {what}"
+    )
 
 
 def read_text(path: Path, what: str) -> str:
@@ -84,9 +90,13 @@ def read_text(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{what} '{path}' is damaged: no UTF-8 text ({error.reason}); get it anew") from error
+        raise InputError(
+            f"{what} '{path}' is damaged: no UTF-8 text ({error.reason}); get it anew"
+        ) from error
     except OSError as error:
-        raise InputError(f"{what} '{path}' cannot be read ({error.strerror}); check the data set's folder") from error
+        raise InputError(
+            f"{what} '{path}' cannot be read ({error.strerror}); check the data set's folder"
+        ) from error
 
 
 def read_rows(path: Path, what: str, columns: int, separator: str | None = None) -> list[list[str]]:
@@ -108,7 +118,9 @@ def read_rows(path: Path, what: str, columns: int, separator: str | None = None)
 
 def read_table(path: Path, what: str, separator: str | None = None) -> dict[str, str]:
     """What a text file says of each key, the first column; an InputError where it says two things of one."""
-    return once_each(((key, said) for key, said in read_rows(path, "the list", 2, separator)), what, path)
+    return once_each(
+        ((key, said) for key, said in read_rows(path, "the list", 2, separator)), what, path
+    )
 
 
 def files_by_stem(folder: Path) -> dict[str, str]:
@@ -123,16 +135,22 @@ def files_by_stem(folder: Path) -> dict[str, str]:
         names = sorted(entry.name for entry in entries)
     parts = ((os.path.splitext(name), name) for name in names)
     return once_each(
-        ((stem, name) for (stem, end), name in parts if end.lower() in picture_endings()), "the picture", folder
+        ((stem, name) for (stem, end), name in parts if end.lower() in picture_endings()),
+        "the picture",
+        folder,
     )
 
 
 def torn(path: Path, what: str, number: int, line: str, expected: str) -> InputError:
     """The error of a line that does not read."""
-    return InputError(f"{what} '{path}' is torn at line {number}: {line.strip()[:60]!r}, expected {expected}")
+    return InputError(
+        f"{what} '{path}' is torn at line {number}: {line.strip()[:60]!r}, expected {expected}"
+    )
 
 
-def hash_split(names: Sequence[str], groups: Sequence[str], *, seed: int, shares: Mapping[str, float]) -> list[str]:
+def hash_split(
+    names: Sequence[str], groups: Sequence[str], *, seed: int, shares: Mapping[str, float]
+) -> list[str]:
     """Assigns each name to a split, by a hash of the name and the seed, so that each group is shared out alike.
 
     Args:
@@ -149,7 +167,9 @@ def hash_split(names: Sequence[str], groups: Sequence[str], *, seed: int, shares
     for group in members.values():
         if len(group) <= len(shares):
             continue
-        ordered = sorted(group, key=lambda i: hashlib.blake2b(f"{seed}/{names[i]}".encode()).digest())
+        ordered = sorted(
+            group, key=lambda i: hashlib.blake2b(f"{seed}/{names[i]}".encode()).digest()
+        )
         start = 0
         for split, share in shares.items():
             stop = start + max(1, round(share * len(group)))

@@ -35,15 +35,25 @@ class PictureFolder(PictureFiles):
         InputError: no such folder or split, no classes, no pictures, or a class that "train" has not.
     """
 
-    def __init__(self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise"
+    ) -> None:
         check_split(split)
         folder = existing_folder(root, "pictures by class")
-        by_split = (folder / "train").is_dir() and any(entry.is_dir() for entry in (folder / "train").iterdir())
+        by_split = (folder / "train").is_dir() and any(
+            entry.is_dir() for entry in (folder / "train").iterdir()
+        )
         found = _in_split_folders(folder, split) if by_split else _divided(folder, split, seed)
         intake = Intake(found.classes, None, on_error)
         title = f"{folder.name}, {split}"
         super().__init__(
-            title, found.classes, found.pictures, intake, within=folder, others=found.others, folder=found.home
+            title,
+            found.classes,
+            found.pictures,
+            intake,
+            within=folder,
+            others=found.others,
+            folder=found.home,
         )
 
 
@@ -59,7 +69,9 @@ class _Found(NamedTuple):
 def _in_split_folders(folder: Path, split: str) -> _Found:
     classes, home = _sub_folders(folder / "train"), _split_folder(folder, split)
     there = {other: _there(folder, other) for other in SPLITS if other != split}
-    others = {other: Elsewhere(partial(_images, path), path) for other, path in there.items() if path}
+    others = {
+        other: Elsewhere(partial(_images, path), path) for other, path in there.items() if path
+    }
     return _Found(classes, _pictures(folder, home, classes), others, home)
 
 
@@ -69,13 +81,19 @@ def _divided(folder: Path, split: str, seed: int) -> _Found:
     names, groups = [one.name for one in pictures], [classes[one.labels[0]] for one in pictures]
     splits = hash_split(names, groups, seed=seed, shares=SHARES)
     of_split = [one for one, its_split in zip(pictures, splits, strict=True) if its_split == split]
-    return _Found(classes, of_split, elsewhere([one.path for one in pictures], splits, split), folder)
+    return _Found(
+        classes, of_split, elsewhere([one.path for one in pictures], splits, split), folder
+    )
 
 
 def _sub_folders(folder: Path) -> list[str]:
-    names = in_class_order(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    names = in_class_order(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
+    )
     if not names:
-        raise InputError(f"'{folder}' has no sub folders; give a folder with a sub folder of pictures for each class")
+        raise InputError(
+            f"'{folder}' has no sub folders; give a folder with a sub folder of pictures for each class"
+        )
     return names
 
 
@@ -101,7 +119,9 @@ def _images(folder: Path) -> list[Path]:
 def _pictures(root: Path, folder: Path, classes: list[str]) -> list[Picture]:
     unknown = sorted(set(_sub_folders(folder)) - set(classes))
     if unknown:
-        raise InputError(f"'{folder}' has the class '{unknown[0]}', which '{root / 'train'}' has not; add it there")
+        raise InputError(
+            f"'{folder}' has the class '{unknown[0]}', which '{root / 'train'}' has not; add it there"
+        )
     found = []
     for label, name in enumerate(classes):
         paths = _images(folder / name) if (folder / name).is_dir() else []

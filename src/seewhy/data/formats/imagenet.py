@@ -53,22 +53,40 @@ class ImageNet(PictureFiles):
         pictures = self._train(folder) if split == "train" else self._val(folder, blacklist)
         pictures.sort()
         other = {"train": "val", "val": "train"}[split]
-        others = {other: Elsewhere(partial(_all_files, data / other), data / other)} if (data / other).is_dir() else {}
+        others = (
+            {other: Elsewhere(partial(_all_files, data / other), data / other)}
+            if (data / other).is_dir()
+            else {}
+        )
         title = f"ImageNet, {split}"
         super().__init__(
-            title, synsets.values(), pictures, self._intake, within=self.root, others=others, folder=folder
+            title,
+            synsets.values(),
+            pictures,
+            self._intake,
+            within=self.root,
+            others=others,
+            folder=folder,
         )
 
     def _train(self, folder: Path) -> list[Picture]:
         """The pictures, "SYNSET/ID", in the synsets' folders."""
-        unknown = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in self._number)
+        unknown = sorted(
+            entry.name
+            for entry in folder.iterdir()
+            if entry.is_dir() and entry.name not in self._number
+        )
         if unknown:
-            raise InputError(f"'{folder}' has '{unknown[0]}', which LOC_synset_mapping.txt has not; move it away")
+            raise InputError(
+                f"'{folder}' has '{unknown[0]}', which LOC_synset_mapping.txt has not; move it away"
+            )
         found = []
         for synset, label in self._number.items():
             inside = folder / synset
             files = files_by_stem(inside)
-            found += [Picture(f"{synset}/{stem}", inside / name, (label,)) for stem, name in files.items()]
+            found += [
+                Picture(f"{synset}/{stem}", inside / name, (label,)) for stem, name in files.items()
+            ]
         return found
 
     def _val(self, folder: Path, blacklist: str | Path | None) -> list[Picture]:
@@ -76,7 +94,9 @@ class ImageNet(PictureFiles):
         said = self._val_labels()
         for name in sorted(files.keys() - said.keys()):
             with self._intake.whole(name):
-                raise InputError(f"picture '{folder / files[name]}' has no label; add it to the list, or move it away")
+                raise InputError(
+                    f"picture '{folder / files[name]}' has no label; add it to the list, or move it away"
+                )
         barred = set() if blacklist is None else _numbers(Path(blacklist).expanduser())
         found = []
         for name, synset in said.items():
@@ -84,8 +104,12 @@ class ImageNet(PictureFiles):
                 continue
             with self._intake.whole(name):
                 if synset not in self._number:
-                    raise InputError(f"val has the label '{synset}' of '{name}', which LOC_synset_mapping.txt has not")
-                found.append(Picture(name, folder / files.get(name, f"{name}.JPEG"), (self._number[synset],)))
+                    raise InputError(
+                        f"val has the label '{synset}' of '{name}', which LOC_synset_mapping.txt has not"
+                    )
+                found.append(
+                    Picture(name, folder / files.get(name, f"{name}.JPEG"), (self._number[synset],))
+                )
         return found
 
     def _val_labels(self) -> dict[str, str]:
@@ -113,7 +137,9 @@ def _last_inside(x0: float, y0: float, x1: float, y1: float) -> Box:
 def _only_class(path: Path) -> str:
     named = sorted({str(one.category) for one in read_annotation(path).objects})
     if len(named) > 1:
-        raise InputError(f"annotation '{path}' has the classes {named}; a picture of ImageNet has one; mend it")
+        raise InputError(
+            f"annotation '{path}' has the classes {named}; a picture of ImageNet has one; mend it"
+        )
     return named[0] if named else ""
 
 

@@ -33,7 +33,9 @@ class OpenImages(PictureFiles):
         InputError: a file that the layout needs is missing or torn.
     """
 
-    def __init__(self, root: str | Path, *, split: str = "train", on_error: OnError = "raise") -> None:
+    def __init__(
+        self, root: str | Path, *, split: str = "train", on_error: OnError = "raise"
+    ) -> None:
         check_split(split)
         self.root = existing_folder(root, "OpenImages, with 'metadata' in it")
         lists = _metadata(self.root, split)
@@ -51,20 +53,28 @@ class OpenImages(PictureFiles):
         for name in ids:
             with intake.whole(name):
                 if not numbers.get(name, "").isdecimal():
-                    raise InputError(f"'{lists / 'class_labels.txt'}' has no label of '{name}'; get it anew")
+                    raise InputError(
+                        f"'{lists / 'class_labels.txt'}' has no label of '{name}'; get it anew"
+                    )
                 pictures.append(Picture(name, self._pictures / name, (int(numbers[name]),)))
         there = {other: lists.with_name(other) for other in SPLITS if other != split}
         others = {
-            other: Elsewhere(partial(_files, self._pictures, path)) for other, path in there.items() if path.is_dir()
+            other: Elsewhere(partial(_files, self._pictures, path))
+            for other, path in there.items()
+            if path.is_dir()
         }
-        super().__init__(f"OpenImages, {split}", classes, pictures, intake, within=self.root, others=others)
+        super().__init__(
+            f"OpenImages, {split}", classes, pictures, intake, within=self.root, others=others
+        )
 
     def _read_masks(self, path: Path, listed: set[str], intake: Intake) -> None:
         for name, mask, ignored in read_rows(path, "the list of masks", 3, ","):
             if name not in listed:
                 intake.fault(name, f"mask '{mask}': its picture is not listed")
             if ignored and self._ignored.get(name, ignored) not in ("", ignored):
-                intake.fault(name, f"mask '{mask}': its row names other pixels to ignore than the row before")
+                intake.fault(
+                    name, f"mask '{mask}': its row names other pixels to ignore than the row before"
+                )
             self._masks.setdefault(name, []).append(mask)
             self._ignored[name] = ignored or self._ignored.get(name, "")
 
@@ -74,10 +84,16 @@ class OpenImages(PictureFiles):
             return None
         (label,), ignored = self.labels[index], self._ignored[name]
         objects = [
-            MarkedObject(f"mask '{file}'", label, mask=partial(_mask, kept_inside(self._pictures / file, self.root)))
+            MarkedObject(
+                f"mask '{file}'",
+                label,
+                mask=partial(_mask, kept_inside(self._pictures / file, self.root)),
+            )
             for file in self._masks[name]
         ]
-        ignore = partial(_mask, kept_inside(self._pictures / ignored, self.root)) if ignored else None
+        ignore = (
+            partial(_mask, kept_inside(self._pictures / ignored, self.root)) if ignored else None
+        )
         return Annotation(objects, ignore=ignore, scaled=True)
 
 
@@ -96,7 +112,9 @@ def _files(folder: Path, lists: Path) -> list[Path]:
 def _classes(metadata: Path) -> list[str]:
     """The classes' names, which are their pictures' folders, from the labels of all splits."""
     rows = [
-        row for path in metadata.glob("*/class_labels.txt") for row in read_rows(path, "the list of labels", 2, ",")
+        row
+        for path in metadata.glob("*/class_labels.txt")
+        for row in read_rows(path, "the list of labels", 2, ",")
     ]
     names = {int(number): Path(name).parent.name for name, number in rows if number.isdecimal()}
     return [names.get(label, str(label)) for label in range(max(names, default=-1) + 1)]
@@ -106,10 +124,16 @@ def _metadata(root: Path, split: str) -> Path:
     for folder in (root / "metadata" / "OpenImages" / split, root / "metadata" / split):
         if folder.is_dir():
             return folder
-    raise InputError(f"'{root / 'metadata'}' has no split '{split}'; give the folder that holds 'metadata'")
+    raise InputError(
+        f"'{root / 'metadata'}' has no split '{split}'; give the folder that holds 'metadata'"
+    )
 
 
 def _pictures(root: Path, ids: list[str]) -> Path:
     """The folder that the pictures' names start from: the one with the first part of the first of them in it."""
-    there = (root / folder for folder in _FOLDERS if ids and (root / folder / Path(ids[0]).parts[0]).is_dir())
+    there = (
+        root / folder
+        for folder in _FOLDERS
+        if ids and (root / folder / Path(ids[0]).parts[0]).is_dir()
+    )
     return next(there, root)

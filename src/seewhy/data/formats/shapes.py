@@ -44,7 +44,9 @@ def _polygon(said: object, size: Size) -> list[float]:
     points = np.array(said, float)
     limits = np.tile((2 * size[1], 2 * size[0]), len(points) // 2)
     if not (np.abs(points) <= limits).all():  # NaN fails it too
-        raise InputError(f"polygon {str(said)[:60]} reaches far beyond the picture of {size[1]} x {size[0]}")
+        raise InputError(
+            f"polygon {str(said)[:60]} reaches far beyond the picture of {size[1]} x {size[0]}"
+        )
     found: list[float] = points.tolist()
     return found
 
@@ -54,10 +56,16 @@ def _of_run_lengths(said: Mapping[str, object]) -> Mask:
     height, width = _edges(said.get("size"))
     counts = said.get("counts")
     runs = _unpacked(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(type(run) is int and 0 <= run <= height * width for run in runs):
-        raise InputError(f"its run lengths are {str(counts)[:60]}; give a list of whole numbers, or COCO's text")
+    if not isinstance(runs, list) or not all(
+        type(run) is int and 0 <= run <= height * width for run in runs
+    ):
+        raise InputError(
+            f"its run lengths are {str(counts)[:60]}; give a list of whole numbers, or COCO's text"
+        )
     if sum(runs) != height * width:
-        raise InputError(f"its run lengths have {sum(runs)} pixels, and their size {width} x {height}")
+        raise InputError(
+            f"its run lengths have {sum(runs)} pixels, and their size {width} x {height}"
+        )
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
@@ -74,7 +82,9 @@ def _unpacked(text: str) -> list[int]:
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64:
-            raise InputError(f"its run lengths {text[:60]!r} hold {letter!r}, which stands for nothing")
+            raise InputError(
+                f"its run lengths {text[:60]!r} hold {letter!r}, which stands for nothing"
+            )
         number |= (bits & 31) << shift
         shift += 5
         if bits & 32:

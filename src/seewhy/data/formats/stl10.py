@@ -33,7 +33,9 @@ class STL10(LabelledImages):
         InputError: a file is missing, or cut short.
     """
 
-    def __init__(self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, root: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise"
+    ) -> None:
         check_split(split)
         check_on_error(on_error)
         folder = existing_folder(root, "STL-10, with stl10_binary in it")
@@ -43,13 +45,19 @@ class STL10(LabelledImages):
         labels = _mapped(folder / f"{part}_y.bin").astype(int) - 1
         self._pixels = folder / f"{part}_X.bin"
         if _mapped(self._pixels).size != len(labels) * 3 * _EDGE**2:
-            raise InputError(f"'{self._pixels}' is cut short: it has not the {len(labels)} pictures of {part}_y.bin")
+            raise InputError(
+                f"'{self._pixels}' is cut short: it has not the {len(labels)} pictures of {part}_y.bin"
+            )
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise InputError(f"'{folder / f'{part}_y.bin'}' has labels beyond class_names.txt; get it anew")
+            raise InputError(
+                f"'{folder / f'{part}_y.bin'}' has labels beyond class_names.txt; get it anew"
+            )
         names = [f"{part}-{i:05d}" for i in range(len(labels))]
         splits = [split] * len(names)
         if part == "train":
-            splits = hash_split(names, [str(label) for label in labels], seed=seed, shares=_HELD_OUT)
+            splits = hash_split(
+                names, [str(label) for label in labels], seed=seed, shares=_HELD_OUT
+            )
         self._rows = [i for i, its_split in enumerate(splits) if its_split == split]
         self.title, self.multi_label, self.on_error = f"STL-10, {split}", False, on_error
         self.names = [names[i] for i in self._rows]
@@ -59,7 +67,9 @@ class STL10(LabelledImages):
     def __getitem__(self, index: int) -> Example:
         # (3, columns, rows) each. Mapped anew each time: a map that is kept would be copied to every worker.
         pixels = _mapped(self._pixels).reshape(-1, 3, _EDGE, _EDGE)[self._rows[index]]
-        return Example(self.names[index], Image.fromarray(pixels.transpose(2, 1, 0).copy()), self.labels[index])
+        return Example(
+            self.names[index], Image.fromarray(pixels.transpose(2, 1, 0).copy()), self.labels[index]
+        )
 
 
 def _mapped(path: Path) -> npt.NDArray[np.uint8]:
@@ -67,4 +77,6 @@ def _mapped(path: Path) -> npt.NDArray[np.uint8]:
         return np.memmap(path, np.uint8, "r")
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"'{path}' cannot be read ({why}); check the folder, or get it anew") from error
+        raise InputError(
+            f"'{path}' cannot be read ({why}); check the folder, or get it anew"
+        ) from error

@@ -36,7 +36,11 @@ class _Listed:
     objects: list[MarkedObject] = field(default_factory=list)
 
     def annotation(self) -> Annotation | None:
-        return Annotation(self.objects, self.size if any(self.size) else None) if self.objects else None
+        return (
+            Annotation(self.objects, self.size if any(self.size) else None)
+            if self.objects
+            else None
+        )
 
 
 class PictureTable(PictureFiles):
@@ -58,7 +62,9 @@ class PictureTable(PictureFiles):
         InputError: the file cannot be read, or a line has no label, another label with its box, or half a box.
     """
 
-    def __init__(self, path: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, path: str | Path, *, split: str = "train", seed: int = 0, on_error: OnError = "raise"
+    ) -> None:
         check_split(split)
         file = Path(path).expanduser()
         intake = Intake((), corners, on_error)
@@ -72,18 +78,32 @@ class PictureTable(PictureFiles):
         classes = in_class_order(label for one in listed.values() for label in one.labels)
         intake.know(classes)
         number = {name: label for label, name in enumerate(classes)}
-        of_split = {name: listed[name] for name, its_split in zip(names, splits, strict=True) if its_split == split}
+        of_split = {
+            name: listed[name]
+            for name, its_split in zip(names, splits, strict=True)
+            if its_split == split
+        }
         for name, one in of_split.items():
             intake.shown(name, one.objects)
         self._annotations = [one.annotation() for one in of_split.values()]
         pictures = [
-            Picture(name, file.parent / name, tuple(sorted({number[label] for label in one.labels})))
+            Picture(
+                name, file.parent / name, tuple(sorted({number[label] for label in one.labels}))
+            )
             for name, one in of_split.items()
         ]
         multi_label = any(len(set(one.labels)) != 1 for one in listed.values())
         others = elsewhere([file.parent / name for name in names], splits, split)
         title = f"{file.name}, {split}"
-        super().__init__(title, classes, pictures, intake, within=file.parent, others=others, multi_label=multi_label)
+        super().__init__(
+            title,
+            classes,
+            pictures,
+            intake,
+            within=file.parent,
+            others=others,
+            multi_label=multi_label,
+        )
 
     def annotation(self, index: int) -> Annotation | None:
         return self._annotations[index]
@@ -95,7 +115,9 @@ def _read(file: Path, intake: Intake) -> dict[str, _Listed]:
     for number, row in _rows(file, intake):
         name, split = row["path"], row.get("split", "")
         if not name:
-            intake.fault(file.name, f"line {number}: no path; give the picture's, relative to the list")
+            intake.fault(
+                file.name, f"line {number}: no path; give the picture's, relative to the list"
+            )
             continue
         size = row.get("height", ""), row.get("width", "")
         one = found.setdefault(name, _Listed(split, size))
@@ -115,7 +137,9 @@ def _take_row(one: _Listed, name: str, number: int, row: Mapping[str, str], inta
     one.labels += labels
     box = [row[column] for columns in _BOXES for column in columns if column in row]
     if any(box) and len(labels) != 1:
-        intake.fault(name, f"line {number}: box with the labels {labels}; give it a row with one label")
+        intake.fault(
+            name, f"line {number}: box with the labels {labels}; give it a row with one label"
+        )
     elif any(box):
         one.objects.append(MarkedObject(f"line {number}", labels[0], box))
 
@@ -134,12 +158,18 @@ def _rows(file: Path, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]
                 texts = [cell.strip() for cell in cells] + [""] * (len(columns) - len(cells))
                 yield lines.line_num, dict(zip(columns, texts, strict=True))
     except csv.Error as error:
-        raise InputError(f"'{file}', line {lines.line_num}: it does not read ({error}); mend it") from error
+        raise InputError(
+            f"'{file}', line {lines.line_num}: it does not read ({error}); mend it"
+        ) from error
 
 
 def _other_separator(columns: Sequence[str]) -> str:
     """What to do where what was read as one column seems to be several; nothing where it does not."""
-    marks = [name for mark, name in _SEPARATORS.items() if mark in columns[0]] if len(columns) == 1 else []
+    marks = (
+        [name for mark, name in _SEPARATORS.items() if mark in columns[0]]
+        if len(columns) == 1
+        else []
+    )
     return f"save it with commas between its cells, not {marks[0]}" if marks else ""
 
 
@@ -148,9 +178,13 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
     boxes = [names for names in _BOXES if there & set(names)]
     needed = {"path", "label", *(boxes[0] if boxes else ()), *(_SIZE if there & set(_SIZE) else ())}
     if needed - there or len(boxes) > 1:
-        raise InputError(f"'{file}' has the columns {list(columns)}; {_other_separator(columns) or _NEEDED}")
+        raise InputError(
+            f"'{file}' has the columns {list(columns)}; {_other_separator(columns) or _NEEDED}"
+        )
     if len(there) < len(columns):
-        raise InputError(f"'{file}' has the columns {list(columns)}, one of them twice; rename or remove one")
+        raise InputError(
+            f"'{file}' has the columns {list(columns)}, one of them twice; rename or remove one"
+        )
     unread = sorted(there - needed - {"split"}, key=columns.index)
     if unread:
         read = sorted(there - set(unread), key=columns.index)

@@ -46,7 +46,9 @@ class PascalVOC(PictureFiles):
         InputError: a file that the layout needs is missing or torn.
     """
 
-    def __init__(self, root: str | Path, *, split: str = "train", on_error: OnError = "raise") -> None:
+    def __init__(
+        self, root: str | Path, *, split: str = "train", on_error: OnError = "raise"
+    ) -> None:
         check_split(split)
         self.root = existing_folder(root, "VOC: VOCdevkit/VOC2007 or alike")
         self._files = files_by_stem(self.root / "JPEGImages")
@@ -64,16 +66,28 @@ class PascalVOC(PictureFiles):
             if name in annotations
         ]
         lists = {other: self._list(other) for other in SPLITS if other != split}
-        others = {other: Elsewhere(partial(self._photos, other)) for other, path in lists.items() if path.exists()}
+        others = {
+            other: Elsewhere(partial(self._photos, other))
+            for other, path in lists.items()
+            if path.exists()
+        }
         super().__init__(
-            f"{self.root.name}, {split}", classes, pictures, intake, within=self.root, others=others, multi_label=True
+            f"{self.root.name}, {split}",
+            classes,
+            pictures,
+            intake,
+            within=self.root,
+            others=others,
+            multi_label=True,
         )
 
     def _list(self, split: str) -> Path:
         return self.root / "ImageSets" / "Main" / f"{split}.txt"
 
     def _ids(self, split: str) -> list[str]:
-        return [row[0].split()[0] for row in read_rows(self._list(split), "the list of pictures", 1)]
+        return [
+            row[0].split()[0] for row in read_rows(self._list(split), "the list of pictures", 1)
+        ]
 
     def _photo(self, name: str) -> Path:
         return self.root / "JPEGImages" / self._files.get(name, f"{name}.jpg")
@@ -107,7 +121,10 @@ class PascalVOC(PictureFiles):
         # A few pictures have objects in one file only; then nobody knows which mask is whose.
         if set(np.unique(numbers)) - {0, _BORDER} != set(range(1, count + 1)):
             return found
-        objects = [one._replace(mask=partial(_pixels, numbers, i)) for i, one in enumerate(found.objects, 1)]
+        objects = [
+            one._replace(mask=partial(_pixels, numbers, i))
+            for i, one in enumerate(found.objects, 1)
+        ]
         return replace(found, objects=objects, ignore=partial(_pixels, numbers, _BORDER))
 
 

@@ -22,7 +22,14 @@ from .records import Annotation, Box, MarkedObject, Mask, Size
 Corners = Callable[[float, float, float, float], Box]
 
 _ROUNDING = 1.0  # pixels by which a box may overhang: coordinates are rounded in more ways than one
-_FLAGS: dict[str | int | None, bool] = {None: False, "": False, "0": False, "1": True, False: False, True: True}
+_FLAGS: dict[str | int | None, bool] = {
+    None: False,
+    "": False,
+    "0": False,
+    "1": True,
+    False: False,
+    True: True,
+}
 
 
 def corners(x0: float, y0: float, x1: float, y1: float) -> Box:
@@ -55,7 +62,9 @@ class _Faults:
 
     def add(self, said: str) -> None:
         if self.on_error == "raise":
-            raise InputError(f"annotation of '{self.name}': {said}; mend it, or pass on_error='skip'")
+            raise InputError(
+                f"annotation of '{self.name}': {said}; mend it, or pass on_error='skip'"
+            )
         self.notes.append(said)
 
     @contextmanager
@@ -85,7 +94,9 @@ class Intake:
         skipped: the pictures whose annotations cannot be read, and why.
     """
 
-    def __init__(self, classes: Iterable[object], corners: Corners | None, on_error: OnError) -> None:
+    def __init__(
+        self, classes: Iterable[object], corners: Corners | None, on_error: OnError
+    ) -> None:
         check_on_error(on_error)
         self.corners, self.on_error = corners, on_error
         self.notes: dict[str, tuple[str, ...]] = {}
@@ -97,7 +108,9 @@ class Intake:
         self._numbers: dict[int | str, int] = {}
         for label, said in enumerate(classes):
             if self._numbers.setdefault(as_id(said, "class"), label) != label:
-                raise InputError(f"the class of id {said!r} is listed twice, and nobody knows which is meant; mend it")
+                raise InputError(
+                    f"the class of id {said!r} is listed twice, and nobody knows which is meant; mend it"
+                )
 
     def fault(self, name: str, said: str) -> None:
         """Raises, or notes, what is wrong with the annotation of a picture before it is opened."""
@@ -158,7 +171,9 @@ class Intake:
         boxes = torch.tensor([box for _, box in single], dtype=torch.float32)
         labels = torch.tensor([one.label for one, _ in single], dtype=torch.long)
         difficult = torch.tensor([one.difficult for one, _ in single], dtype=torch.bool)
-        return Truth(size, boxes, labels, _stacked(masks, len(single)), difficult, _ignored(crowds, size))
+        return Truth(
+            size, boxes, labels, _stacked(masks, len(single)), difficult, _ignored(crowds, size)
+        )
 
     def _placed(self, annotation: Annotation, size: Size, faults: _Faults) -> list[_Placed]:
         """The objects that can be read, where they lie in the photo."""
@@ -255,7 +270,11 @@ def _clipped(box: Box, size: Size) -> tuple[Box, str]:
     shown = [round(edge, 2) for edge in box]
     (x0, y0, x1, y1), (height, width) = box, size
     beyond = max(-x0, -y0, x1 - width, y1 - height, x0 - width, y0 - height)
-    said = f"box {shown} reaches beyond the picture of {width} x {height}" if beyond > _ROUNDING else ""
+    said = (
+        f"box {shown} reaches beyond the picture of {width} x {height}"
+        if beyond > _ROUNDING
+        else ""
+    )
     clipped = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     if not (clipped[0] < clipped[2] and clipped[1] < clipped[3]):
         raise InputError(said or f"box {shown} has no area in the picture")

@@ -56,7 +56,9 @@ def once_each(pairs: Iterable[tuple[Key, Value]], what: str, file: Path) -> dict
     found: dict[Key, Value] = {}
     for key, value in pairs:
         if key in found:
-            raise InputError(f"'{file}' has {what} {key!r} twice, and nobody knows which is meant; mend it")
+            raise InputError(
+                f"'{file}' has {what} {key!r} twice, and nobody knows which is meant; mend it"
+            )
         found[key] = value
     return found
 
@@ -91,7 +93,10 @@ def elsewhere(paths: Sequence[Path], splits: Sequence[str], split: str) -> dict[
 
 
 def refuse_shared_files(
-    title: str, pictures: Sequence[Picture], others: Mapping[str, Elsewhere], folder: Path | None = None
+    title: str,
+    pictures: Sequence[Picture],
+    others: Mapping[str, Elsewhere],
+    folder: Path | None = None,
 ) -> None:
     """Refuses one file twice, in a split or over several, however it is spelled.
 

@@ -76,14 +76,26 @@ class Blur:
 
     def __post_init__(self) -> None:
         if self.kernel < 1 or self.kernel % 2 == 0 or self.sigma <= 0:
-            raise InputError(f"Blur(kernel={self.kernel}, sigma={self.sigma}): give an odd kernel and a sigma above 0")
+            raise InputError(
+                f"Blur(kernel={self.kernel}, sigma={self.sigma}): give an odd kernel and a sigma above 0"
+            )
 
     def picture(self, x: Tensor) -> Tensor:
         line = torch.as_tensor(self._line(), dtype=x.dtype, device=x.device)
         half, channels = self.kernel // 2, len(x)
         pictures = x[None] if x.ndim == 3 else x.transpose(0, 1)  # (D, C, H, W)
-        down = F.conv2d(pictures, line.view(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(half, 0), groups=channels)
-        across = F.conv2d(down, line.view(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, half), groups=channels)
+        down = F.conv2d(
+            pictures,
+            line.view(1, 1, -1, 1).expand(channels, 1, -1, 1),
+            padding=(half, 0),
+            groups=channels,
+        )
+        across = F.conv2d(
+            down,
+            line.view(1, 1, 1, -1).expand(channels, 1, 1, -1),
+            padding=(0, half),
+            groups=channels,
+        )
         return across[0] if x.ndim == 3 else across.transpose(0, 1)
 
     def _line(self) -> npt.NDArray[np.float64]:
@@ -111,7 +123,9 @@ class SuperpixelMean:
 
     def picture(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.labels.shape:
-            raise InputError(f"labels of shape {tuple(self.labels.shape)} do not fit an image {tuple(x.shape)}")
+            raise InputError(
+                f"labels of shape {tuple(self.labels.shape)} do not fit an image {tuple(x.shape)}"
+            )
         where = self.labels.to(x.device, torch.long).flatten()
         sums = x.new_zeros(len(x), int(where.max()) + 1, dtype=torch.float64)
         sums.index_add_(1, where, x.flatten(1).double())
@@ -144,7 +158,9 @@ class Picture:
             return self.tensor.to(x).expand_as(x)
         except RuntimeError as error:
             shape = tuple(self.tensor.shape)
-            raise InputError(f"baseline of shape {shape} does not broadcast to an image {tuple(x.shape)}") from error
+            raise InputError(
+                f"baseline of shape {shape} does not broadcast to an image {tuple(x.shape)}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -191,7 +207,9 @@ def find_baseline(baseline: BaselineLike, *, seed: int = 0) -> AnyBaseline:
     if isinstance(baseline, str):
         if baseline not in _NAMED:
             known = ", ".join(map(repr, _NAMED))
-            raise InputError(f"baseline={baseline!r} is not known{did_you_mean(baseline, _NAMED)}; use {known}")
+            raise InputError(
+                f"baseline={baseline!r} is not known{did_you_mean(baseline, _NAMED)}; use {known}"
+            )
         return Noise(seed) if baseline == "noise" else _NAMED[baseline]()
     if isinstance(baseline, Tensor | int | float):
         _check_finite(baseline)
@@ -204,13 +222,19 @@ def find_baseline(baseline: BaselineLike, *, seed: int = 0) -> AnyBaseline:
     if hasattr(baseline, "picture") or isinstance(baseline, Several):
         return baseline  # type: ignore[return-value]
     kind = type(baseline).__name__
-    raise ArgumentTypeError(f"baseline is a {kind}; give a name such as 'zeros', a number, a tensor or a Baseline")
+    raise ArgumentTypeError(
+        f"baseline is a {kind}; give a name such as 'zeros', a number, a tensor or a Baseline"
+    )
 
 
 def _check_finite(baseline: Tensor | float) -> None:
-    hollow = isinstance(baseline, Tensor) and (baseline.is_meta or baseline.layout is not torch.strided)
+    hollow = isinstance(baseline, Tensor) and (
+        baseline.is_meta or baseline.layout is not torch.strided
+    )
     if hollow or not torch.as_tensor(baseline).isfinite().all():
-        raise InputError(f"baseline={brief(baseline)} is not finite; give numbers of the model's input")
+        raise InputError(
+            f"baseline={brief(baseline)} is not finite; give numbers of the model's input"
+        )
 
 
 def _one(baseline: BaselineLike, seed: int) -> Baseline:

@@ -67,7 +67,9 @@ def along_axes(cells: Tensor, weights: Sequence[Tensor]) -> Tensor:
 def crops(length: int, cells: int, device: torch.device) -> Tensor:
     """How much each of s cells counts at each pixel of an edge, for every shift: (shifts, s, length), one storage."""
     pitch = -(-length // cells)
-    place = (torch.arange((cells + 1) * pitch, dtype=torch.float64) + 0.5) * cells / ((cells + 1) * pitch) - 0.5
+    place = (torch.arange((cells + 1) * pitch, dtype=torch.float64) + 0.5) * cells / (
+        (cells + 1) * pitch
+    ) - 0.5
     last = cells - 1
     place = (last - (last - place.abs()).abs()).clamp(0, last)  # mirrored
     weights = (1 - (place[:, None] - torch.arange(cells)).abs()).clamp(min=0)
@@ -113,7 +115,9 @@ class PatchMasks:
 
     def render(self, start: int, stop: int, device: torch.device) -> Tensor:
         boxes = self.boxes[start:stop].to(device)
-        last, first = boxes[:, :, None].flip(1).chunk(2, 1)  # of each axis, in the order of the size
+        last, first = (
+            boxes[:, :, None].flip(1).chunk(2, 1)
+        )  # of each axis, in the order of the size
         hidden = torch.ones(len(first), dtype=torch.bool, device=device)
         for axis, length in enumerate(self.size):
             place = torch.arange(length, device=device)
@@ -184,8 +188,15 @@ class StepMasks:
 def check_masks(masks: Sequence[Masks], x: Tensor) -> None:
     """Says what is wrong with the masks of a batch (N, C, H, W)."""
     if len(masks) != len(x):
-        raise InputError(f"masks has {len(masks)} sources for {len(x)} images; give one for each image")
+        raise InputError(
+            f"masks has {len(masks)} sources for {len(x)} images; give one for each image"
+        )
     size = tuple(x.shape[2:])
     for i, source in enumerate(masks):
-        if len(source) and (found := tuple(source.render(0, 1, torch.device("cpu")).shape)) != (1, *size):
-            raise InputError(f"masks[{i}] renders {found} for one mask, the image needs {(1, *size)}")
+        if len(source) and (found := tuple(source.render(0, 1, torch.device("cpu")).shape)) != (
+            1,
+            *size,
+        ):
+            raise InputError(
+                f"masks[{i}] renders {found} for one mask, the image needs {(1, *size)}"
+            )

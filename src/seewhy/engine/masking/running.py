@@ -46,7 +46,9 @@ class Running:
                 raise InputError(f"{name}={getattr(self, name)!r} is not known; use {accepted}")
         for name in ("batch_size", "memory"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name}={value} is too small; give at least 1, or None to have it found")
+                raise InputError(
+                    f"{name}={value} is too small; give at least 1, or None to have it found"
+                )
 
 
 def keep_allocator_memory() -> bool:
@@ -63,4 +65,6 @@ def keep_allocator_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))
+    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    )

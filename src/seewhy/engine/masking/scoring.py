@@ -112,18 +112,29 @@ class MaskedForward:
         self.masks, self.scores = masks, scores
         each = list(baseline) if isinstance(baseline, Sequence) else [baseline] * len(x)
         if len(each) != len(x):
-            raise InputError(f"baseline has {len(each)} for {len(x)} images; give one, or one for each image")
+            raise InputError(
+                f"baseline has {len(each)} for {len(x)} images; give one, or one for each image"
+            )
         with torch.inference_mode(False), torch.no_grad():
             check_masks(masks, self.x)
             hidden = [_pictures(one, image) for one, image in zip(each, self.x, strict=True)]
         self.repeats = len(hidden[0])
         if any(len(pictures) != self.repeats for pictures in hidden):
-            raise InputError("baseline is of several pictures for some images, in different numbers; give each as many")
+            raise InputError(
+                "baseline is of several pictures for some images, in different numbers; give each as many"
+            )
         # what is black and alone has nothing to add
-        self.baselines = [pictures if self.repeats > 1 or pictures.any() else None for pictures in hidden]
+        self.baselines = [
+            pictures if self.repeats > 1 or pictures.any() else None for pictures in hidden
+        ]
         self._fits = math.inf  # masks in a batch, for all that is known
-        self._tried: set[int] = set()  # sizes of batch of which it is known whether their pictures depend on each other
-        self._apart, self._measuring = False, False  # a batch must be of one picture; only the time counts
+        self._tried: set[int] = (
+            set()
+        )  # sizes of batch of which it is known whether their pictures depend on each other
+        self._apart, self._measuring = (
+            False,
+            False,
+        )  # a batch must be of one picture; only the time counts
 
     def settled(self, running: Running) -> Running:
         """How to run with nothing left to be found, by running some of the masks."""
@@ -143,7 +154,9 @@ class MaskedForward:
 
         self._measuring = True
         try:
-            return settled(running, measure, call=self.call, picture=self.x[0], total=total, step=self.repeats)
+            return settled(
+                running, measure, call=self.call, picture=self.x[0], total=total, step=self.repeats
+            )
         finally:
             self._measuring = False
 
@@ -158,13 +171,22 @@ class MaskedForward:
         device = self.x.device
         # autocast keeps the weights that it has cast until the outermost context ends, also one that is not enabled
         with ExitStack() as stack:
-            for context in (torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False)):
+            for context in (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast(device.type, enabled=False),
+            ):
                 stack.enter_context(context)
             stack.enter_context(evaluating(self.call.module))
             for segments in batches:
                 try:
-                    masks = [self.masks[image].render(start, stop, device) for image, start, stop in segments]
-                    finished.append((masks, self._scored([image for image, _, _ in segments], masks, running)))
+                    masks = [
+                        self.masks[image].render(start, stop, device)
+                        for image, start, stop in segments
+                    ]
+                    finished.append(
+                        (masks, self._scored([image for image, _, _ in segments], masks, running))
+                    )
                 except Exception as error:
                     return finished, error
         return finished, None
@@ -179,9 +201,16 @@ class MaskedForward:
                 if rows == 1:
                     raise
                 self._fits = rows // 2
-        single = [(image, one[None]) for image, mask in zip(images, masks, strict=True) for one in mask]
+        single = [
+            (image, one[None]) for image, mask in zip(images, masks, strict=True) for one in mask
+        ]
         halves = (single[: rows // 2], single[rows // 2 :])
-        return torch.cat([self._scored([i for i, _ in half], [one for _, one in half], running) for half in halves])
+        return torch.cat(
+            [
+                self._scored([i for i, _ in half], [one for _, one in half], running)
+                for half in halves
+            ]
+        )
 
     def _pictures(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
         parts = []
@@ -199,14 +228,20 @@ class MaskedForward:
 
     def _scores(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
         """(rows, T), a row for each mask under each of several baselines."""
-        owners = [i for i, mask in zip(images, masks, strict=True) for _ in range(self.repeats * len(mask))]
+        owners = [
+            i
+            for i, mask in zip(images, masks, strict=True)
+            for _ in range(self.repeats * len(mask))
+        ]
         pictures = self._pictures(images, masks, running)
         if not self._apart:
             output = self._said(owners, pictures, running)
             if not self._depend(owners, pictures, output, running):
                 return self._columns(owners, output)
         singles = zip(owners, torch.split(pictures, 1), strict=True)
-        return torch.cat([self._columns([owner], self._said([owner], one, running)) for owner, one in singles])
+        return torch.cat(
+            [self._columns([owner], self._said([owner], one, running)) for owner, one in singles]
+        )
 
     def _said(self, owners: Sequence[int], pictures: Tensor, running: Running) -> object:
         with _autocast(pictures, running):
@@ -217,7 +252,9 @@ class MaskedForward:
         columns = [rows_of(score, owners, len(self.x))(output) for score in self.scores]
         return torch.stack([_checked(column, len(owners)) for column in columns], 1)
 
-    def _depend(self, owners: Sequence[int], pictures: Tensor, output: object, running: Running) -> bool:
+    def _depend(
+        self, owners: Sequence[int], pictures: Tensor, output: object, running: Running
+    ) -> bool:
         """Whether pictures of one batch depend on each other: tried for each size, in measuring for the first alone."""
         size = len(pictures)
         if not (size == 1 or size in self._tried or (self._measuring and self._tried)):
@@ -230,7 +267,9 @@ class MaskedForward:
 
 
 def _autocast(pictures: Tensor, running: Running) -> torch.autocast:
-    return torch.autocast(pictures.device.type, torch.bfloat16, enabled=running.precision == "bfloat16")
+    return torch.autocast(
+        pictures.device.type, torch.bfloat16, enabled=running.precision == "bfloat16"
+    )
 
 
 def _checked(column: Any, rows: int) -> Tensor:
@@ -247,7 +286,9 @@ def _checked(column: Any, rows: int) -> Tensor:
 
 
 def _pictures(baseline: AnyBaseline, image: Tensor) -> Tensor:
-    return baseline.pictures(image) if isinstance(baseline, Several) else baseline.picture(image)[None]
+    return (
+        baseline.pictures(image) if isinstance(baseline, Several) else baseline.picture(image)[None]
+    )
 
 
 def _batches(lengths: Sequence[int], size: int) -> Iterator[list[Segment]]:

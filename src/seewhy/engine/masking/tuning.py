@@ -56,10 +56,20 @@ def settled(
         total: masked pictures to come.
         step: pictures that go together, one for each of several baselines.
     """
-    if isinstance(call.module, BlackBox):  # its calls may cost more than time, and it takes float32 as it comes
+    if isinstance(
+        call.module, BlackBox
+    ):  # its calls may cost more than time, and it takes float32 as it comes
         total = 0
     asked = replace(running, progress=None)
-    key = (call.asked, asked, tuple(picture.shape), picture.dtype, str(picture.device), _worth(total), step)
+    key = (
+        call.asked,
+        asked,
+        tuple(picture.shape),
+        picture.dtype,
+        str(picture.device),
+        _worth(total),
+        step,
+    )
     found = _found.get(call.module, key, lambda: _settle(asked, measure, picture, total, step))
     return replace(found, progress=running.progress)
 
@@ -75,15 +85,23 @@ def _settle(running: Running, measure: Measure, picture: Tensor, total: int, ste
     if running.memory_format == "auto" and total < FORMAT_WORTH_MEASURING:
         running = replace(running, memory_format="contiguous")
     elif running.memory_format == "auto":
-        formats = [replace(running, memory_format=name, precision=_first(running)) for name in _FORMATS]
+        formats = [
+            replace(running, memory_format=name, precision=_first(running)) for name in _FORMATS
+        ]
         plainly, channels_last = (_seconds(measure, way, probed) for way in formats)
         running = replace(running, memory_format=_FORMATS[channels_last < GAIN * plainly])
     if total < WORTH_MEASURING:
         usual = max(step, min(most, USUAL.get(kind, USUAL_ELSEWHERE)))
         return replace(running, batch_size=running.batch_size or usual, precision=_first(running))
     if running.precision == "auto":
-        running = replace(running, precision=_precision(running, measure, probed, min(total, PROBE_OF_RANKING)))
-    return running if running.batch_size else replace(running, batch_size=_batch_size(running, measure, probed, most))
+        running = replace(
+            running, precision=_precision(running, measure, probed, min(total, PROBE_OF_RANKING))
+        )
+    return (
+        running
+        if running.batch_size
+        else replace(running, batch_size=_batch_size(running, measure, probed, most))
+    )
 
 
 _FORMATS: tuple[Any, ...] = ("contiguous", "channels_last")
@@ -120,7 +138,12 @@ def spearman(first: Tensor, second: Tensor) -> float:
     for values in (first, second):
         values = values.contiguous()
         ordered = values.sort().values
-        ranks.append((torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)).double())
+        ranks.append(
+            (
+                torch.searchsorted(ordered, values)
+                + torch.searchsorted(ordered, values, right=True)
+            ).double()
+        )
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
@@ -161,9 +184,13 @@ class LiveMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        before = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        before = {
+            id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)
+        }
         made = [t.untyped_storage() for t in tree_leaves(result) if isinstance(t, Tensor)]
         self._living = [kept for kept in self._living if kept[0]() is not None]
-        self._living += [(ref(storage), storage.nbytes()) for storage in made if id(storage) not in before]
+        self._living += [
+            (ref(storage), storage.nbytes()) for storage in made if id(storage) not in before
+        ]
         self.peak = max(self.peak, sum(nbytes for _, nbytes in self._living))
         return result

@@ -27,7 +27,9 @@ _CHANCE = 1e-3  # that what agrees so much is no address
 _EACH_DIGIT = 0.25  # of that: in an order of their own tokens may agree on some digits, and know nothing of others
 _FEWEST = 9  # cells: of fewer some order fits by chance
 _MUTUAL = 0.9  # share of cells whose token is nearest to them, and they to it
-_MOST_OTHERS = 32  # tokens of no place among those of an order of their own: of many some would fit by chance
+_MOST_OTHERS = (
+    32  # tokens of no place among those of an order of their own: of many some would fit by chance
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,11 @@ class Code:
     def masks(self) -> Tensor:
         """Which cells each pass changes, (P, h, w): those with a digit, then those without it."""
         numbers = _numbers(self.grid)
-        digits = [(n >> d & 1).bool() for n, count in zip(numbers, self._digits, strict=True) for d in range(count)]
+        digits = [
+            (n >> d & 1).bool()
+            for n, count in zip(numbers, self._digits, strict=True)
+            for d in range(count)
+        ]
         return torch.stack([mask for digit in digits for mask in (digit, ~digit)])
 
     def read(self, energy: Tensor, known: Iterable[Address] = ()) -> Address | None:
@@ -64,7 +70,9 @@ class Code:
             for grid in self._coarser(levels):
                 if math.prod(grid) <= len(contrast):
                     digits, signs = self._signs(levels, grid)
-                    found = _read(contrast[:, digits], signs, grid, [a for a in orders if a.grid == grid])
+                    found = _read(
+                        contrast[:, digits], signs, grid, [a for a in orders if a.grid == grid]
+                    )
                     if found:
                         return found
         return None
@@ -114,7 +122,9 @@ def _read(heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]) ->
     return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
 
 
-def _likeliest(heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]) -> Address | None:
+def _likeliest(
+    heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]
+) -> Address | None:
     """The run of tokens, or the known order, that agrees with the cells' digits by more than chance, on each digit."""
     cells = len(signs)
     runs = _agreement(heard, signs)

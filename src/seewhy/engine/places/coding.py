@@ -38,7 +38,11 @@ def read_code(
     for (key, kind), energy in sorted(energies.items(), key=lambda answer: -loudness(answer[1])):
         if key not in heard or key in found:
             continue
-        alike = {layout for other, layout in found.items() if _as_many(energies, (other, layout.kind), energy)}
+        alike = {
+            layout
+            for other, layout in found.items()
+            if _as_many(energies, (other, layout.kind), energy)
+        }
         address = code.read(energy.flatten(1), [Address(a.grid, a.prefix, a.order) for a in alike])
         if address and energy.shape[1:] in (address.grid, energy.shape[1:2]):
             found[key] = Layout(kind, address.grid, address.prefix, address.order)
@@ -65,7 +69,9 @@ def _energies(
     for masks in torch.split(passes, ROWS):
         x = experiment.x.expand(len(masks), *experiment.x.shape[1:])
         if source.layer is None:
-            cells = F.interpolate(masks[:, None].float(), size=x.shape[2:], mode="nearest-exact").to(x.device)
+            cells = F.interpolate(
+                masks[:, None].float(), size=x.shape[2:], mode="nearest-exact"
+            ).to(x.device)
             experiment.compare(torch.where(cells > 0, x + noise_like(x), x), measure)
         else:
             experiment.compare(x, measure, {source.layer: _disturbing(masks, source.layout)})

@@ -12,7 +12,9 @@ from ..call import Call, evaluating, matching_input, uncompiled
 from ..outputs import LayerCall, Listener, listening, memory_of, replace_first_tensor, tensors_in
 
 Disturb = Callable[[Tensor], Tensor]  # of a layer's output (rows first), each row in its own way
-Measure = Callable[[LayerCall, Tensor, Tensor], None]  # rows as disturbed (B, ...), the row as it was (1, ...)
+Measure = Callable[
+    [LayerCall, Tensor, Tensor], None
+]  # rows as disturbed (B, ...), the row as it was (1, ...)
 ROWS = 8  # that run at once
 FOLDED = "its batch has"
 _MANY = 2**14
@@ -51,7 +53,9 @@ class Experiment:
         self.makers[key] = maker
         self.given[key] = self.given[maker] if maker != key else tensor.clone()
 
-    def compare(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb] | None = None) -> None:
+    def compare(
+        self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb] | None = None
+    ) -> None:
         """Runs pictures (B, C, H, W), layers disturbed, and measures each layer against what it gave for the picture.
 
         Several run at once where the model takes that, else one by one; what was measured before that failed is then
@@ -65,7 +69,9 @@ class Experiment:
         if not self.together:
             self._one_by_one(rows, measure, disturb or {})
 
-    def _compare(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]) -> None:
+    def _compare(
+        self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]
+    ) -> None:
         def read(key: LayerCall, tensor: Tensor) -> Tensor | None:
             if key not in self.given:
                 return None
@@ -76,23 +82,33 @@ class Experiment:
             tensor = tensor.movedim(dim, 0)
             changed = disturb[key](tensor) if key in disturb else None
             if self.makers[key] == key:
-                measure(key, tensor if changed is None else changed, self.given[key].movedim(dim, 0))
+                measure(
+                    key, tensor if changed is None else changed, self.given[key].movedim(dim, 0)
+                )
             return None if changed is None else changed.movedim(0, dim)
 
         self._run(rows, read)
 
-    def _one_by_one(self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]) -> None:
+    def _one_by_one(
+        self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]
+    ) -> None:
         found: dict[LayerCall, list[Tensor]] = {}
         for row in range(len(rows)):
 
             def read(key: LayerCall, tensor: Tensor, row: int = row) -> Tensor | None:
                 dim = self.batch_dims.setdefault(key, batch_dim(tensor.shape, tensor.shape, 1))
-                if isinstance(dim, str) or key not in self.given or tensor.shape != self.given[key].shape:
+                if (
+                    isinstance(dim, str)
+                    or key not in self.given
+                    or tensor.shape != self.given[key].shape
+                ):
                     return None
                 tensor = tensor.movedim(dim, 0)
                 changed = None
                 if key in disturb:
-                    changed = tensor = disturb[key](tensor.expand(len(rows), *tensor.shape[1:]))[row : row + 1]
+                    changed = tensor = disturb[key](tensor.expand(len(rows), *tensor.shape[1:]))[
+                        row : row + 1
+                    ]
                 found.setdefault(key, []).append(tensor.clone())
                 return None if changed is None else changed.movedim(0, dim)
 

@@ -178,7 +178,9 @@ class _Probe:
 
     def _field(self, axis: int, lines: slice) -> Span:
         """From the first line of the picture that some lines of the grid read to before the last."""
-        return self._unread(axis, lines, far=False), self.size[axis] - self._unread(axis, lines, far=True)
+        return self._unread(axis, lines, far=False), self.size[axis] - self._unread(
+            axis, lines, far=True
+        )
 
     def _unread(self, axis: int, lines: slice, *, far: bool) -> int:
         """How many lines of the picture, from one side, some lines of the grid do not read."""
@@ -231,7 +233,9 @@ class _Probe:
             if not kept:
                 raise
         if len(kept[0]) != len(pictures):
-            raise LayerError(f"layer {self.layer[0]!r} has no row for each of {len(pictures)} pictures")
+            raise LayerError(
+                f"layer {self.layer[0]!r} has no row for each of {len(pictures)} pictures"
+            )
         return kept[0]
 
 

@@ -24,7 +24,10 @@ _PATTERN = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2], [2, 2, 2, 0], [2, 1, 1, 0]]
 # turned or mirrored the whole agrees with itself by at most .53
 _BEHIND = torch.tensor([[0, 1, 1, 1], [2, 2, 1, 1], [2, 2, 2, 0], [2, 2, 1, 0]])
 _OF_VOLUMES = torch.stack([_PATTERN, _PATTERN, _BEHIND, _BEHIND])
-_LINES_READ, _NUMBERS_READ = 14, 2**16  # of a layer's rows and columns, and of all of it: more say the same
+_LINES_READ, _NUMBERS_READ = (
+    14,
+    2**16,
+)  # of a layer's rows and columns, and of all of it: more say the same
 _BEYOND_DOUBT = 0.8  # no second order correlates so much
 CONFIRMED = 0.6  # correlation; other orders of the dimensions had at most .54 (docs/decisions.md)
 PLAUSIBLE = 0.4  # where the proportions are the image's too
@@ -54,7 +57,9 @@ def noise_like(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return torch.randint(1, 128, x.shape[1:], generator=generator).to(x)
     spread = float(x[:1].float().std()) if x[0].numel() > 1 else 0.0
-    return torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x) * max(spread / 2, 0.1)
+    return torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x) * max(
+        spread / 2, 0.1
+    )
 
 
 def picture_of(rows: Tensor, row: Tensor, size: Grid) -> Layout | None:

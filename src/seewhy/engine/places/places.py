@@ -28,7 +28,15 @@ from ..outputs import LayerCall
 from .coding import Source, read_code
 from .experiment import FOLDED, Experiment, differs_anywhere
 from .extent import Extent, find_extents
-from .grids import FEW, PICTURES, changed_pictures, flat_pictures, lie_apart, picture_of, pictures_in
+from .grids import (
+    FEW,
+    PICTURES,
+    changed_pictures,
+    flat_pictures,
+    lie_apart,
+    picture_of,
+    pictures_in,
+)
 
 _CODES = 4  # batches of an address code at most
 _MOST_OTHERS = 32  # tokens of no place, where nothing but their number says how many there are
@@ -71,7 +79,11 @@ class Places:
     def why_none(self) -> str:
         """What is known of why no layer is a picture; "" where it is nothing."""
         folded = next((why for why in self.reasons.values() if why.startswith(FOLDED)), None)
-        return f"; of its layers {folded}: explain the part that takes these, one by one" if folded else ""
+        return (
+            f"; of its layers {folded}: explain the part that takes these, one by one"
+            if folded
+            else ""
+        )
 
     def layout_of(self, shape: tuple[int, ...], layer: str | None = None) -> Layout | None:
         """The layout of what an operation of a layer gives: the layer's, all layers' of its shape, or a picture's."""
@@ -91,8 +103,14 @@ class Places:
 
     def _with_known_grid(self, shape: tuple[int, ...]) -> Layout | None:
         """The layout of what has the grid of a picture that a layer gives, beside images and channels."""
-        known = {layout.grid for layout in self.layouts.values() if layout.kind in PICTURES and layout.order is None}
-        return next((Layout(kind, grid) for kind, grid in pictures_in(shape) if grid in known), None)
+        known = {
+            layout.grid
+            for layout in self.layouts.values()
+            if layout.kind in PICTURES and layout.order is None
+        }
+        return next(
+            (Layout(kind, grid) for kind, grid in pictures_in(shape) if grid in known), None
+        )
 
     def _is_alike(self, call: LayerCall, shape: tuple[int, ...]) -> bool:
         return self.without_images(call) == _without(shape, self.layouts[call].batch_dim)
@@ -114,9 +132,13 @@ def picture_layout(places: Places, x: Tensor, name: str, activation: Tensor) -> 
     """
     layer = places.call(name)
     layout, shape = places.layouts.get(layer), tuple(activation.shape)
-    why = places.reasons.get(layer, _SAME if layer in places.shapes else "it gives no numbers for one of these images")
+    why = places.reasons.get(
+        layer, _SAME if layer in places.shapes else "it gives no numbers for one of these images"
+    )
     if layout:
-        if shape[layout.batch_dim] == len(x) and _without(shape, layout.batch_dim) == places.without_images(layer):
+        if shape[layout.batch_dim] == len(x) and _without(
+            shape, layout.batch_dim
+        ) == places.without_images(layer):
             if layer in places.extents:
                 say_once(places.extents[layer].warning)
             return layout
@@ -149,7 +171,9 @@ class _Finder:
         self.layouts: dict[LayerCall, Layout] = {}
         self.answers: set[LayerCall] = set()  # what depends on the picture
         self.flat: dict[LayerCall, set[Kind]] = {}  # as which pictures it answers alike everywhere
-        self.energies: dict[LayerCall, tuple[Tensor, Tensor]] = {}  # how much each place of two dimensions answers
+        self.energies: dict[
+            LayerCall, tuple[Tensor, Tensor]
+        ] = {}  # how much each place of two dimensions answers
         self.several_scales: set[LayerCall] = set()
 
     def find(self) -> Places:
@@ -161,7 +185,9 @@ class _Finder:
         self._look_for_addresses()
         self._refuse_several_scales()
         for key in self.made:
-            layout = self._as_neighbors(key) if key in self.flat and key not in self.layouts else None
+            layout = (
+                self._as_neighbors(key) if key in self.flat and key not in self.layouts else None
+            )
             if layout:
                 self.layouts[key] = layout
         return self._told()
@@ -171,7 +197,8 @@ class _Finder:
         return not self.layouts or any(
             key not in self.layouts and covers(grid, self.size)
             for key in self.made
-            if self._may_be_picture(self.experiment.given[key]) and isinstance(self.experiment.batch_dims.get(key), int)
+            if self._may_be_picture(self.experiment.given[key])
+            and isinstance(self.experiment.batch_dims.get(key), int)
             for _, grid in pictures_in(self.experiment.given[key].shape)
         )
 
@@ -204,7 +231,9 @@ class _Finder:
         asked: set[LayerCall] = set()
         for _ in range(_CODES):
             known = {layout.grid for layout in self.layouts.values()}
-            waiting = [key for key in self.made if key not in asked and self._may_have_tokens(key, known)]
+            waiting = [
+                key for key in self.made if key not in asked and self._may_have_tokens(key, known)
+            ]
             if not waiting:
                 return
             for source in self._sources(waiting[0]):
@@ -230,7 +259,8 @@ class _Finder:
             if layout and layout.order is None and layout.kind in PICTURES:
                 return [Source(before, layout)]
         return [
-            Source(None, Layout("channels_first", grid)) for grid in self._patches(self.experiment.given[key].shape)
+            Source(None, Layout("channels_first", grid))
+            for grid in self._patches(self.experiment.given[key].shape)
         ]
 
     def _patches(self, shape: Sequence[int]) -> list[Grid]:
@@ -256,23 +286,37 @@ class _Finder:
         at = self.made.index(key)
         around = [*reversed(self.made[:at]), *self.made[at + 1 :]]
         layouts = (self._alike(key, other) for other in around)
-        return next((layout for layout in layouts if layout and layout.kind in self.flat[key]), None)
+        return next(
+            (layout for layout in layouts if layout and layout.kind in self.flat[key]), None
+        )
 
     def _alike(self, key: LayerCall, other: LayerCall) -> Layout | None:
         """The layout of another layer, if it has as many places in the same dimensions."""
         layout, experiment = self.layouts.get(other), self.experiment
         mine, theirs = experiment.given[key].shape, experiment.given[other].shape
-        if layout is None or len(mine) != len(theirs) or experiment.batch_dims.get(key) != layout.batch_dim:
+        if (
+            layout is None
+            or len(mine) != len(theirs)
+            or experiment.batch_dims.get(key) != layout.batch_dim
+        ):
             return None
         return layout if all(mine[d] == theirs[d] for d in layout.axes[2:]) else None
 
     def _told(self) -> Places:
         experiment = self.experiment
         folded = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
-        scales = {key: _SCALES for key, maker in experiment.makers.items() if maker in self.several_scales}
+        scales = {
+            key: _SCALES for key, maker in experiment.makers.items() if maker in self.several_scales
+        }
         last = dict(sorted(experiment.makers))
-        answering = [(key, maker in self.layouts) for key, maker in experiment.makers.items() if maker in self.answers]
-        seen = {name: n for (name, n), _ in sorted(answering, key=lambda pair: pair[1])}  # pictures last
+        answering = [
+            (key, maker in self.layouts)
+            for key, maker in experiment.makers.items()
+            if maker in self.answers
+        ]
+        seen = {
+            name: n for (name, n), _ in sorted(answering, key=lambda pair: pair[1])
+        }  # pictures last
         shapes = {key: tuple(given.shape) for key, given in experiment.given.items()}
         names = _first_names(experiment.call.module)
         return Places(self._all_layouts(), {**folded, **scales}, {**last, **seen}, shapes, names)
@@ -280,8 +324,14 @@ class _Finder:
     def _all_layouts(self) -> dict[LayerCall, Layout]:
         """Those of calls that hand on what another made, too, and of calls on other pictures of a layer that is one."""
         experiment = self.experiment
-        layouts = {key: self.layouts[maker] for key, maker in experiment.makers.items() if maker in self.layouts}
-        by_layer = {(key[0], experiment.given[key].shape): layout for key, layout in layouts.items()}
+        layouts = {
+            key: self.layouts[maker]
+            for key, maker in experiment.makers.items()
+            if maker in self.layouts
+        }
+        by_layer = {
+            (key[0], experiment.given[key].shape): layout for key, layout in layouts.items()
+        }
         for key, given in experiment.given.items():
             layout = by_layer.get((key[0], given.shape))
             if layout and experiment.makers[key] not in self.answers:

@@ -34,7 +34,9 @@ def attention(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> T
         if given.get("is_causal"):
             mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
         if mask is not None:
-            logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+            logits = (
+                logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+            )
         out = torch.matmul(torch.softmax(logits, -1), v)
     return Valued.apply(out, z)  # type: ignore[no-any-return]
 
@@ -70,13 +72,19 @@ def _multi_head_parts(args: Arguments, kwargs: Options) -> Tensor | None:
     parts = []
     for x, w, b in zip((query, key, value), weights, biases, strict=True):
         projected = F.linear(x if batched else x.unsqueeze(1), w, b)  # (L, N, E)
-        parts.append(projected.view(*projected.shape[:2], heads, -1).permute(1, 2, 0, 3))  # (N, heads, L, d)
+        parts.append(
+            projected.view(*projected.shape[:2], heads, -1).permute(1, 2, 0, 3)
+        )  # (N, heads, L, d)
     mask = given["attn_mask"]
     if mask is not None and mask.ndim == 3:
         mask = mask.view(-1, heads, *mask.shape[1:])
     if mask is not None and mask.dtype == torch.bool:
         mask = ~mask  # here True keeps a token out
     q, k, v = parts
-    mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=given["is_causal"] and mask is None)
-    out = F.linear(mixed.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"])
+    mixed = F.scaled_dot_product_attention(
+        q, k, v, mask, is_causal=given["is_causal"] and mask is None
+    )
+    out = F.linear(
+        mixed.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"]
+    )
     return out if batched else out.squeeze(1)

@@ -61,7 +61,9 @@ class Balance:
         if amount is None:
             self.divided = False
         else:
-            self._amounts[reason] = self._amounts[reason] + amount if reason in self._amounts else amount
+            self._amounts[reason] = (
+                self._amounts[reason] + amount if reason in self._amounts else amount
+            )
 
     def absorb(self, received: Tensor, handed_on: Tensor) -> None:
         """Notes what a linear map did not hand on of the relevance of its output."""

@@ -42,7 +42,9 @@ class BiasGradients(SeeingMode):
         bias = None if names is None else _bias(func, given)
         if bias is not None and isinstance(y, Tensor) and y.requires_grad:
             weight = given.get("weight")
-            on_the_way_back(y, lambda g: None if self.under_way else self.collect(g.detach() * bias, weight))
+            on_the_way_back(
+                y, lambda g: None if self.under_way else self.collect(g.detach() * bias, weight)
+            )
         return y
 
     def concerns(self, node: Node) -> bool:
@@ -56,7 +58,11 @@ class BiasGradients(SeeingMode):
 def _bias(func: Function, given: Mapping[str, Any]) -> Tensor | None:
     """What the operation adds, shaped to broadcast over its output; None where it adds nothing."""
     if func in ops.BATCH_NORM:
-        return None if given.get("training") or given["running_mean"] is None else _batch_norm_bias(given)
+        return (
+            None
+            if given.get("training") or given["running_mean"] is None
+            else _batch_norm_bias(given)
+        )
     bias: Tensor | None = given.get("bias")
     if bias is None or func is F.linear or "normalized_shape" in given:
         return None if bias is None else bias.detach()
@@ -65,7 +71,9 @@ def _bias(func: Function, given: Mapping[str, Any]) -> Tensor | None:
 
 
 def _batch_norm_bias(given: Mapping[str, Any]) -> Tensor:
-    mean, var, gamma, beta = (given.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
+    mean, var, gamma, beta = (
+        given.get(name) for name in ("running_mean", "running_var", "weight", "bias")
+    )
     assert mean is not None
     assert var is not None
     with torch.no_grad():

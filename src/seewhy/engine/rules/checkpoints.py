@@ -44,7 +44,10 @@ def _in_checkpoint() -> bool:
 
 
 def _saved(x: Tensor) -> tuple[Tensor, int]:
-    return x.detach(), x._version  # an output that its own node saved as it is would be a cycle through C++
+    return (
+        x.detach(),
+        x._version,
+    )  # an output that its own node saved as it is would be a cycle through C++
 
 
 def _as_saved(saved: tuple[Tensor, int]) -> Tensor:

@@ -75,7 +75,9 @@ class Composite:
         for key, rule in self.table:
             if _fits(key, operation):
                 return rule
-        raise InputError(f"composite {self.name!r} has no rule for {operation}; end its table with ('any', epsilon())")
+        raise InputError(
+            f"composite {self.name!r} has no rule for {operation}; end its table with ('any', epsilon())"
+        )
 
 
 def _fits(key: Key, operation: Operation) -> bool:
@@ -90,7 +92,9 @@ def _fits(key: Key, operation: Operation) -> bool:
 
 def epsilon_plus() -> Composite:
     """z+ for convolutions and epsilon for dense layers, biases absorbing: zennit's EpsilonPlus."""
-    return Composite("epsilon_plus", (("conv", z_plus(bias="absorb", fallback=False)), ("linear", epsilon())))
+    return Composite(
+        "epsilon_plus", (("conv", z_plus(bias="absorb", fallback=False)), ("linear", epsilon()))
+    )
 
 
 def epsilon_plus_box(low: Tensor, high: Tensor) -> Composite:
@@ -100,7 +104,9 @@ def epsilon_plus_box(low: Tensor, high: Tensor) -> Composite:
 
 def epsilon_gamma_box(low: Tensor, high: Tensor) -> Composite:
     """zB at the input, gamma 0.25 for convolutions, epsilon for dense layers (Montavon et al., 2019)."""
-    return Composite("epsilon_gamma_box", (("first", z_box(low, high)), ("conv", gamma()), ("linear", epsilon())))
+    return Composite(
+        "epsilon_gamma_box", (("first", z_box(low, high)), ("conv", gamma()), ("linear", epsilon()))
+    )
 
 
 def epsilon_gamma(value: float = 1.0) -> Composite:
@@ -136,7 +142,9 @@ def attn_lrp() -> Composite:
 def conserving() -> Composite:
     """z+ with fallback for convolutions and epsilon for dense layers, no bias absorbing: seewhy's default."""
     return Composite(
-        "conserving", (("conv", z_plus(1e-9)), ("linear", epsilon(1e-9, bias="spread"))), norm_bias="exclude"
+        "conserving",
+        (("conv", z_plus(1e-9)), ("linear", epsilon(1e-9, bias="spread"))),
+        norm_bias="exclude",
     )
 
 

@@ -39,7 +39,11 @@ def operands(func: Function, args: Arguments, kwargs: Options) -> list[Tensor]:
     given = list(tensors((args, kwargs)))
     if not _may_rectify(func, given):
         return []
-    return [x for x in given if x.requires_grad and all(o.shape == x.shape or o.numel() == 1 for o in given)]
+    return [
+        x
+        for x in given
+        if x.requires_grad and all(o.shape == x.shape or o.numel() == 1 for o in given)
+    ]
 
 
 def _may_rectify(func: Function, given: Sequence[Tensor]) -> bool:
@@ -80,7 +84,11 @@ def gate_height(x: Tensor, y: Tensor) -> float | None:
     if h[-1] - h[below] <= slack:  # a step
         return float(h[-1])
     at_zero = h[x.abs().argmin()]  # smooth ones are half open there
-    return float(2 * at_zero.round(decimals=1)) if _is_smooth_gate(x, h, below, float(at_zero)) else None
+    return (
+        float(2 * at_zero.round(decimals=1))
+        if _is_smooth_gate(x, h, below, float(at_zero))
+        else None
+    )
 
 
 def _is_smooth_gate(x: Tensor, h: Tensor, below: int, half: float) -> bool:

@@ -78,7 +78,10 @@ class Rectifiers(SeeingMode):
         if not is_rectifier(func, args, kwargs):
             return func(*args, **kwargs)
         self.met += 1
-        x, rest = ops.first_argument(args, kwargs), {k: v for k, v in kwargs.items() if k != "input"}
+        x, rest = (
+            ops.first_argument(args, kwargs),
+            {k: v for k, v in kwargs.items() if k != "input"},
+        )
         if self.rule == "deconvnet":
             return _PositiveSignal.apply(x, func, args[1:], rest)
         if x._is_view() and x.requires_grad:
@@ -97,11 +100,19 @@ class Rectifiers(SeeingMode):
         return name is None or name.lower() in _MAY_BE_ONE
 
     def rectify(self, node: Node, x: Tensor, y: Tensor, height: float) -> bool:
-        def only_positive(made: tuple[Tensor | None, ...], given: Sequence[Tensor]) -> tuple[Tensor | None, ...] | None:
+        def only_positive(
+            made: tuple[Tensor | None, ...], given: Sequence[Tensor]
+        ) -> tuple[Tensor | None, ...] | None:
             back = given[0].clamp(min=0) * height
-            return tuple(None if g is None else back for g in made) if self.rule == "deconvnet" else None
+            return (
+                tuple(None if g is None else back for g in made)
+                if self.rule == "deconvnet"
+                else None
+            )
 
-        node.register_prehook(lambda given: (given[0].clamp(min=0),) if self.rule == "guided" else None)
+        node.register_prehook(
+            lambda given: (given[0].clamp(min=0),) if self.rule == "guided" else None
+        )
         node.register_hook(only_positive)
         self.met += 1
         return True
@@ -156,7 +167,9 @@ class Rectifiers(SeeingMode):
     def _positive(self, g: Tensor) -> Tensor | None:
         return g.clamp(min=0) if self.rule == "guided" else None
 
-    def _positive_after(self, made: tuple[Tensor | None, ...], given: object) -> tuple[Tensor | None, ...] | None:
+    def _positive_after(
+        self, made: tuple[Tensor | None, ...], given: object
+    ) -> tuple[Tensor | None, ...] | None:
         """The same behind a derivative of 0 or 1: on the gradient just made, which needs no copy."""
         if self.rule != "guided" or made[0] is None:
             return None

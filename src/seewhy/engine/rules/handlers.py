@@ -26,7 +26,9 @@ def replaced(values: Any, new: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(values, Tensor):
         return new(values)
     if type(values) in (tuple, list):
-        return type(values)([replaced(v, new) if isinstance(v, Tensor | tuple | list | dict) else v for v in values])
+        return type(values)(
+            [replaced(v, new) if isinstance(v, Tensor | tuple | list | dict) else v for v in values]
+        )
     if type(values) is dict:
         return {key: replaced(v, new) for key, v in values.items()}
     return values
@@ -40,7 +42,9 @@ def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) ->
     """Operations whose derivative carries relevance as it is, and those that nobody knows."""
     notes = mode.notes
     out = func(*args, **kwargs)
-    if ops.keeps_sign(func, args, kwargs) and all(map(notes.is_non_negative, tensors((*args, *kwargs.values())))):
+    if ops.keeps_sign(func, args, kwargs) and all(
+        map(notes.is_non_negative, tensors((*args, *kwargs.values())))
+    ):
         for y in tensors((out,)):
             notes.tag(y, non_negative=True)
     elif func not in ops.TRANSPARENT and any(y.requires_grad for y in tensors((out,))):
@@ -51,7 +55,9 @@ def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) ->
             alone = replaced((args, kwargs), lambda x: torch.zeros_like(x) if notes.live(x) else x)
             mode.keep("join", out, func(*alone[0], **alone[1]))
     made = notes.source(args[0]) if func in ops.FLATTEN and args[1:] == (0, 1) else None
-    if made is not None and made.kind == "linear":  # BatchNorm over tokens still finds the linear map
+    if (
+        made is not None and made.kind == "linear"
+    ):  # BatchNorm over tokens still finds the linear map
         x = notes.tag(made.x.flatten(0, 1), depth=notes.depth(made.x))
         notes.tag(out, source=replace(made, x=x))
     return out
@@ -60,7 +66,9 @@ def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) ->
 def convolve(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     notes = mode.notes
     x, linear, weight, depthwise = convolution(func, args, kwargs)
-    if not notes.live(x) or x.ndim != weight.ndim:  # kernels come from the image, or there is one without a batch
+    if (
+        not notes.live(x) or x.ndim != weight.ndim
+    ):  # kernels come from the image, or there is one without a batch
         mode.note(func)
         return func(*args, **kwargs)
     with torch.no_grad():
@@ -93,8 +101,12 @@ def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
     with torch.no_grad():
         y = func(*args, **kwargs)
     if made is not None:
-        norm = {name: value for name, value in given.items() if name != "input"}  # which is needed no more
-        whole = partial(merged, made.linear, norm, made.channel, y.ndim, made.kind)  # on the way back, when it is used
+        norm = {
+            name: value for name, value in given.items() if name != "input"
+        }  # which is needed no more
+        whole = partial(
+            merged, made.linear, norm, made.channel, y.ndim, made.kind
+        )  # on the way back, when it is used
         return mode.ruled(y, made.x, whole, made.kind, made.depthwise, made.weight)
     with torch.no_grad():
         scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
@@ -105,7 +117,9 @@ def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
     return _normed(mode, x * scale.view(shape), x, y, bias.view(shape), 1)
 
 
-def _normed(mode: Mode, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Any) -> Tensor:
+def _normed(
+    mode: Mode, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Any
+) -> Tensor:
     """The value of a norm, the way back of its parts, and the bias as the composite has it."""
     if bias is not None and mode.composite.norm_bias == "exclude":
         return Normed.apply(parts, x, y, bias.detach(), dims)  # type: ignore[no-any-return]
@@ -119,7 +133,9 @@ def layer_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
     """Layer, group or instance norm: the mean is subtracted, a linear map; the deviation divides as a constant."""
     given = {**dict(zip(ops.LAYER_NORMS[func], args, strict=False)), **kwargs}
     x, weight, bias = given["input"], given.get("weight"), given.get("bias")
-    if given.get("running_mean") is not None or ("eps" not in given and len(ops.LAYER_NORMS[func]) > 5):
+    if given.get("running_mean") is not None or (
+        "eps" not in given and len(ops.LAYER_NORMS[func]) > 5
+    ):
         mode.note(func)
         return func(*args, **kwargs)  # type: ignore[no-any-return]
     with torch.no_grad():
@@ -133,7 +149,9 @@ def layer_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
         scale = scale.expand_as(centered).reshape(x.shape)
         shape = weight.shape if per_token and weight is not None else (-1, *[1] * (x.ndim - 2))
         scale = scale if weight is None else scale * weight.view(shape)
-    bias = None if bias is None else bias.view(bias.shape if per_token else (-1, *[1] * (x.ndim - 2)))
+    bias = (
+        None if bias is None else bias.view(bias.shape if per_token else (-1, *[1] * (x.ndim - 2)))
+    )
     return _normed(mode, centered.reshape(x.shape) * scale, x, y, bias, dims if per_token else 1)
 
 
@@ -185,7 +203,10 @@ def add(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     notes = mode.notes
     out: Tensor = func(*args, **kwargs)
     a, b = _two(func, args, kwargs)
-    for one, other in ((a, b), (b, a)):  # a statistic would keep relevance that it has from the image
+    for one, other in (
+        (a, b),
+        (b, a),
+    ):  # a statistic would keep relevance that it has from the image
         if notes.is_coefficient(one) and not one.requires_grad and notes.carrying(other):
             mode.note(func)
     sign = kwargs.get("alpha", 1) * (-1 if func in ops.SUBTRACT else 1)
@@ -193,13 +214,21 @@ def add(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
         out = _with_constant(mode, out, b, sign, a)
     if not notes.live(b):
         out = _with_constant(mode, out, a, 1, b * sign)
-    both = sign > 0 and all(notes.is_non_negative(v) or (isinstance(v, int | float) and v >= 0) for v in (a, b))
+    both = sign > 0 and all(
+        notes.is_non_negative(v) or (isinstance(v, int | float) and v >= 0) for v in (a, b)
+    )
     return notes.tag(out, non_negative=both)
 
 
-def _with_constant(mode: Mode, out: Tensor, x: Tensor, sign: float, constant: Tensor | float) -> Tensor:
+def _with_constant(
+    mode: Mode, out: Tensor, x: Tensor, sign: float, constant: Tensor | float
+) -> Tensor:
     """The sum of sign * x and a constant."""
-    axis = None if isinstance(constant, bool) or mode.notes.is_coefficient(x) else _channels_of(constant, out)
+    axis = (
+        None
+        if isinstance(constant, bool) or mode.notes.is_coefficient(x)
+        else _channels_of(constant, out)
+    )
     if axis is None or not out.requires_grad:
         mode.keep("add", out, constant)
         return out
@@ -212,8 +241,14 @@ def _channels_of(constant: Tensor | float, out: Tensor) -> int | None:
     shape = constant.shape if isinstance(constant, Tensor) else ()
     usual = (1, out.ndim - 1) if out.ndim > 3 else (out.ndim - 1,)
     varying = _longer_than_one(shape, out.ndim) or [usual[0]]
-    token_alone = out.ndim == 3 and out.shape[1] == 1 < len(shape)  # a class token looks like its own bias
-    return varying[0] if out.ndim > 1 and len(varying) == 1 and varying[0] in usual and not token_alone else None
+    token_alone = out.ndim == 3 and out.shape[1] == 1 < len(
+        shape
+    )  # a class token looks like its own bias
+    return (
+        varying[0]
+        if out.ndim > 1 and len(varying) == 1 and varying[0] in usual and not token_alone
+        else None
+    )
 
 
 def _longer_than_one(shape: Sequence[int], ndim: int) -> list[int]:
@@ -235,13 +270,17 @@ def product(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any
     carriers = [x for x in factors if notes.carrying(x)]
     plain = [x for x in carriers if not notes.is_coefficient(x)]
     if plain and len(plain) < len(carriers):
-        args, kwargs = replaced((args, kwargs), lambda x: x.detach() if notes.is_coefficient(x) else x)
+        args, kwargs = replaced(
+            (args, kwargs), lambda x: x.detach() if notes.is_coefficient(x) else x
+        )
         carriers = plain
     out = func(*args, **kwargs)
     if len(carriers) > 1 and out.requires_grad:
         out = Shared.apply(out, len(carriers))
     scalars = [v for v in (*args, *kwargs.values()) if isinstance(v, int | float)]
-    return notes.tag(out, non_negative=all(map(notes.is_non_negative, factors)) and all(v >= 0 for v in scalars))
+    return notes.tag(
+        out, non_negative=all(map(notes.is_non_negative, factors)) and all(v >= 0 for v in scalars)
+    )
 
 
 def divide(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
@@ -251,14 +290,19 @@ def divide(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
         mode.note(func)
     if not notes.carrying(b):
         out = func(*args, **kwargs)
-        return notes.tag(out, non_negative=notes.is_non_negative(a) and isinstance(b, int | float) and b > 0)
+        return notes.tag(
+            out, non_negative=notes.is_non_negative(a) and isinstance(b, int | float) and b > 0
+        )
     out = torch.div(a, b.detach())
     return out if notes.carrying(a) else notes.tag(out, coefficient=True)
 
 
 def grid_sample(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
     """Linear in the picture; where it is looked at is a coefficient."""
-    args, kwargs = (args[0], *detached(args[1:])), {k: v if k == "input" else detached(v) for k, v in kwargs.items()}
+    args, kwargs = (
+        (args[0], *detached(args[1:])),
+        {k: v if k == "input" else detached(v) for k, v in kwargs.items()},
+    )
     return func(*args, **kwargs)
 
 

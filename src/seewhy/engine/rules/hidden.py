@@ -38,7 +38,9 @@ def torch_name(node: Node) -> str | None:
 def operation_name(node: Node) -> str:
     """What made a node, as its author calls it."""
     whole = re.sub(r".*<(.*)>.*", r"\1", name_of(node))  # C++: CppNode<Name>
-    name = re.sub(r"Backward\d*$", "", whole.rpartition("::")[2]).removeprefix("GeneratedBackwardFor_")
+    name = re.sub(r"Backward\d*$", "", whole.rpartition("::")[2]).removeprefix(
+        "GeneratedBackwardFor_"
+    )
     return _PARTS.get(name, name)
 
 
@@ -48,7 +50,9 @@ def out_of_sight(hidden: Mapping[str, int], module: nn.Module) -> str:
     return f"{listed} in {type(module).__name__}, hidden in autograd.Function, TorchScript, compiled code or C++"
 
 
-_IDENTITIES = ("BackwardHookFunctionBackward",)  # what full backward hooks of a module put around it
+_IDENTITIES = (
+    "BackwardHookFunctionBackward",
+)  # what full backward hooks of a module put around it
 
 
 class _Sight:
@@ -58,8 +62,12 @@ class _Sight:
         self.taps: set[Node] = set()
         self.spans: list[tuple[int, int]] = []  # numbers of the nodes made within calls, ascending
         self.since: int | None = None  # the number at which the call that goes on began
-        self.given: dict[tuple[Node, int], Tensor] = {}  # what hidden operations were given, by its maker
-        self.judged: dict[Node, bool] = {}  # hidden operations, and whether the rules hold for them all the same
+        self.given: dict[
+            tuple[Node, int], Tensor
+        ] = {}  # what hidden operations were given, by its maker
+        self.judged: dict[
+            Node, bool
+        ] = {}  # hidden operations, and whether the rules hold for them all the same
 
     def take_given(self, node: Node) -> Tensor | None:
         """What a hidden operation was given; None where that is not one tensor, or not known."""
@@ -117,7 +125,9 @@ class SeeingMode(TorchFunctionMode, ABC):
         missed = [
             node
             for node in between(made, now.taps)
-            if not self.has_seen(node) and not now.judged.get(node) and name_of(node) not in _IDENTITIES
+            if not self.has_seen(node)
+            and not now.judged.get(node)
+            and name_of(node) not in _IDENTITIES
         ]
         self.hidden = dict(Counter(operation_name(node) for node in missed if self.concerns(node)))
 
@@ -131,14 +141,20 @@ class SeeingMode(TorchFunctionMode, ABC):
         self._sights.open.pop()
 
     def __torch_function__(
-        self, func: Function, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Function,
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = tuple(args), dict(kwargs or {})
         if not self._sights.open:
             return func(*given[0], **given[1])
         for x in tensors(given):
             self._judge(x)
-        if is_foreign(func) or not torch.is_grad_enabled():  # hidden is what an autograd.Function does in here
+        if (
+            is_foreign(func) or not torch.is_grad_enabled()
+        ):  # hidden is what an autograd.Function does in here
             return self._called_within(func, *given)
         now = self._sights.open[-1]
         if now.since is not None:  # a part of a call that is handled
@@ -198,6 +214,16 @@ def _height_by_place(x: Tensor, y: Tensor) -> float | None:
 
 def _by_place(x: Tensor, y: Tensor) -> bool:
     """Whether each place of y depends on the same place of x alone: then its derivative is a product with a field."""
-    drawn = torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(y) - 0.5
-    back = [torch.autograd.grad(y, x, v, retain_graph=True, allow_unused=True)[0] for v in (torch.ones_like(y), drawn)]
-    return back[0] is not None and back[1] is not None and torch.allclose(back[0] * drawn, back[1], rtol=1e-3)
+    drawn = (
+        torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(y)
+        - 0.5
+    )
+    back = [
+        torch.autograd.grad(y, x, v, retain_graph=True, allow_unused=True)[0]
+        for v in (torch.ones_like(y), drawn)
+    ]
+    return (
+        back[0] is not None
+        and back[1] is not None
+        and torch.allclose(back[0] * drawn, back[1], rtol=1e-3)
+    )

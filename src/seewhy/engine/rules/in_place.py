@@ -71,7 +71,9 @@ def supersede(old: Tensor, new: Tensor, notes: Notes) -> bool:
     shape, before, places = base.shape, current(base, notes), _places(old, base)
 
     def changed() -> Tensor:
-        return before.reshape(-1).scatter(0, places.reshape(-1), new.reshape(-1)).view(shape).clone()
+        return (
+            before.reshape(-1).scatter(0, places.reshape(-1), new.reshape(-1)).view(shape).clone()
+        )
 
     notes.supersede(base, changed)
     return base.is_contiguous() and notes.live(before)
@@ -80,7 +82,9 @@ def supersede(old: Tensor, new: Tensor, notes: Notes) -> bool:
 def _places(view: Tensor, base: Tensor) -> Tensor:
     """Where in the flat base the elements of a view are."""
     flat = torch.arange(base.numel(), device=base.device)
-    return flat.as_strided(view.size(), view.stride(), view.storage_offset() - base.storage_offset())
+    return flat.as_strided(
+        view.size(), view.stride(), view.storage_offset() - base.storage_offset()
+    )
 
 
 def current(x: Tensor, notes: Notes) -> Tensor:

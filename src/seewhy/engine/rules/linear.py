@@ -14,7 +14,16 @@ from .lrp import LinearMap
 from .operations import CONVOLUTIONS, Arguments, Function, Options
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_TRANSPOSED_NAMES = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+_TRANSPOSED_NAMES = (
+    "input",
+    "weight",
+    "bias",
+    "stride",
+    "padding",
+    "output_padding",
+    "groups",
+    "dilation",
+)
 
 
 def _each(value: Any, n: int) -> list[int]:
@@ -22,7 +31,9 @@ def _each(value: Any, n: int) -> list[int]:
     return values * n if len(values) == 1 else values
 
 
-def _padding(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[list[int], list[int]]:
+def _padding(
+    padding: Any, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[list[int], list[int]]:
     """Padding on both sides, and what `same` adds behind where that is uneven: one more than before, as torch does."""
     if padding == "same":
         whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
@@ -36,7 +47,9 @@ def _widened(x: Tensor, behind: Sequence[int]) -> Tensor:
     return F.pad(x, [p for each in reversed(behind) for p in (0, each)]) if any(behind) else x
 
 
-def convolution(func: Function, args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor, bool]:
+def convolution(
+    func: Function, args: Arguments, kwargs: Options
+) -> tuple[Tensor, LinearMap, Tensor, bool]:
     """The input, the map, the weight of a convolution call, and whether it is depthwise."""
     n, transposed = CONVOLUTIONS[func]
     given = {**dict(zip(_TRANSPOSED_NAMES if transposed else _NAMES, args, strict=False)), **kwargs}
@@ -51,7 +64,9 @@ def convolution(func: Function, args: Arguments, kwargs: Options) -> tuple[Tenso
 
     def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         wanted = [True, False, False]
-        back = torch.ops.aten.convolution_backward(s, _widened(x, behind), w, None, *geometry, wanted)[0]
+        back = torch.ops.aten.convolution_backward(
+            s, _widened(x, behind), w, None, *geometry, wanted
+        )[0]
         return _widened(back, [-p for p in behind])
 
     shaped = None if bias is None else bias.detach().view(-1, *[1] * n)
@@ -68,13 +83,19 @@ def dense(args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor]:
     def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return s @ w
 
-    linear = LinearMap(F.linear, pull, given["weight"].detach(), None if bias is None else bias.detach(), (-1, 1))
+    linear = LinearMap(
+        F.linear, pull, given["weight"].detach(), None if bias is None else bias.detach(), (-1, 1)
+    )
     return given["input"], linear, given["weight"]
 
 
-def merged(linear: LinearMap, norm: Mapping[str, Any], channel: int, ndim: int, kind: str) -> LinearMap:
+def merged(
+    linear: LinearMap, norm: Mapping[str, Any], channel: int, ndim: int, kind: str
+) -> LinearMap:
     """A linear map with the BatchNorm after it: w' = w s, b' = (b - mean) s + beta, s = gamma / sqrt(var + eps)."""
-    mean, var, gamma, beta = (norm.get(k) for k in ("running_mean", "running_var", "weight", "bias"))
+    mean, var, gamma, beta = (
+        norm.get(k) for k in ("running_mean", "running_var", "weight", "bias")
+    )
     assert mean is not None
     assert var is not None
     scale = torch.rsqrt(var + norm.get("eps", 1e-5))
@@ -85,6 +106,8 @@ def merged(linear: LinearMap, norm: Mapping[str, Any], channel: int, ndim: int, 
     w = linear.weight
     if channel:  # transposed: (inputs, outputs of a group, ...)
         groups = len(scale) // w.shape[1]
-        grouped = w.reshape(groups, -1, *w.shape[1:]) * scale.view(groups, 1, -1, *[1] * (w.ndim - 2))
+        grouped = w.reshape(groups, -1, *w.shape[1:]) * scale.view(
+            groups, 1, -1, *[1] * (w.ndim - 2)
+        )
         return replace(linear, weight=grouped.reshape(w.shape), bias=bias)
     return replace(linear, weight=w * scale.view(-1, *[1] * (w.ndim - 1)), bias=bias)

@@ -22,7 +22,9 @@ from ...errors import InputError
 from ...maps.ledger import total
 
 Tally = dict[str, float]  # what did not go on, by reason
-Account = Callable[[Tensor, Tensor, Tally | None], None]  # is told relevance of the output, of the input, and the tally
+Account = Callable[
+    [Tensor, Tensor, Tally | None], None
+]  # is told relevance of the output, of the input, and the tally
 Parts = tuple[float, float]  # what multiplies a weight's positive and its negative part
 _WHOLE: Parts = (1.0, 1.0)
 Bias = Literal["absorb", "exclude", "spread"]
@@ -76,7 +78,12 @@ class Rule:
     def hands_all_on(self) -> bool:
         """Whether nothing but the stabiliser keeps relevance back."""
         whole = all(term.above == term.below == _WHOLE for term in self.terms)
-        return self.bias != "absorb" and self.box is None and self.form == "product" and (whole or self.fallback)
+        return (
+            self.bias != "absorb"
+            and self.box is None
+            and self.form == "product"
+            and (whole or self.fallback)
+        )
 
 
 def epsilon(epsilon: float = 1e-6, *, bias: Bias = "absorb") -> Rule:
@@ -104,10 +111,14 @@ def gamma(gamma: float = 0.25, epsilon: float = 1e-6, *, bias: Bias = "absorb") 
     )
 
 
-def alpha_beta(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6, *, bias: Bias = "absorb") -> Rule:
+def alpha_beta(
+    alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6, *, bias: Bias = "absorb"
+) -> Rule:
     """LRP-alpha-beta, alpha - beta = 1: alpha times the positive contributions less beta times the negative ones."""
     if alpha < 0 or beta < 0 or abs(alpha - beta - 1) > 1e-9:
-        raise InputError(f"alpha={alpha}, beta={beta}: both must be at least 0, and alpha - beta must be 1")
+        raise InputError(
+            f"alpha={alpha}, beta={beta}: both must be at least 0, and alpha - beta must be 1"
+        )
     positive = Term(alpha, above=(1.0, 0.0), below=(0.0, 1.0))
     negative = Term(-beta, above=(0.0, 1.0), below=(1.0, 0.0))
     return Rule("alpha_beta", (positive, negative) if beta else (positive,), bias, epsilon)
@@ -136,7 +147,9 @@ class LinearMap:
     pull: Callable[[Tensor, Tensor, Tensor], Tensor]
     weight: Tensor
     bias: Tensor | None  # shaped to broadcast over the output
-    along: tuple[int, int] | None = None  # the inputs' dimension in x and in the weight, where all reach all outputs
+    along: tuple[int, int] | None = (
+        None  # the inputs' dimension in x and in the weight, where all reach all outputs
+    )
 
 
 def stabilized(z: Tensor, epsilon: float) -> Tensor:
@@ -192,7 +205,14 @@ def propagate(
 
 
 def _term(
-    rule: Rule, term: Term, m: LinearMap, x: Tensor, z: Tensor, r: Tensor, non_negative: bool, tally: Tally | None
+    rule: Rule,
+    term: Term,
+    m: LinearMap,
+    x: Tensor,
+    z: Tensor,
+    r: Tensor,
+    non_negative: bool,
+    tally: Tally | None,
 ) -> Tensor:
     """The signal that one term of a rule hands to the input, from relevance r of the output."""
     r = r * term.coefficient if term.coefficient != 1 else r
@@ -213,7 +233,9 @@ def _term(
         q = q if bias is None else q.add_(bias)
     positive = non_negative and term.above == (1.0, 0.0) and rule.epsilon > 0 and tally is None
     if positive and len(rule.terms) == 1 and not rule.fallback:
-        s = r.div_(q.add_(rule.epsilon))  # in place: new memory costs more than the sum; where q = 0 nothing is pulled
+        s = r.div_(
+            q.add_(rule.epsilon)
+        )  # in place: new memory costs more than the sum; where q = 0 nothing is pulled
         rescued = None
     else:
         rescued = _rescued(rule, m, x, r, q, tally) if rule.fallback else None
@@ -228,13 +250,18 @@ def _term(
     return back if rescued is None else back + m.pull(rescued[1], m.weight, x)
 
 
-def _two_sided(m: LinearMap, x: Tensor, above: Tensor, below: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _two_sided(
+    m: LinearMap, x: Tensor, above: Tensor, below: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """What positive inputs give with one weight and negative ones with another, and what pulls shares of it back."""
     if m.along is None:
         q = m.apply(x.clamp(min=0), above).add_(m.apply(x.clamp(max=0), below))
         return q, lambda s: torch.where(x > 0, m.pull(s, above, x), m.pull(s, below, x))
     dim, of_weight = m.along
-    signed, weight = torch.cat([x.clamp(min=0), x.clamp(max=0)], dim), torch.cat([above, below], of_weight)
+    signed, weight = (
+        torch.cat([x.clamp(min=0), x.clamp(max=0)], dim),
+        torch.cat([above, below], of_weight),
+    )
 
     def pull(s: Tensor) -> Tensor:
         up, down = m.pull(s, weight, signed).chunk(2, dim)
@@ -243,7 +270,9 @@ def _two_sided(m: LinearMap, x: Tensor, above: Tensor, below: Tensor) -> tuple[T
     return m.apply(signed, weight), pull
 
 
-def _share(r: Tensor, q: Tensor, epsilon: float, tally: Tally | None, *, least: float | None = None) -> Tensor:
+def _share(
+    r: Tensor, q: Tensor, epsilon: float, tally: Tally | None, *, least: float | None = None
+) -> Tensor:
     """Relevance for a unit of contribution, r / (q + epsilon sign q); none where no more than the least contributes."""
     below = stabilized(q, epsilon)
     s = (r / below).masked_fill(q == 0 if least is None else q <= least, 0)
@@ -286,7 +315,9 @@ def _rescued(
     return spread, torch.where(others < 0, own - spread, 0)
 
 
-def _box(rule: Rule, box: tuple[Tensor, Tensor], m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None) -> Tensor:
+def _box(
+    rule: Rule, box: tuple[Tensor, Tensor], m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None
+) -> Tensor:
     # (C, 1, 1) has one dimension less than a volume's (C, D, H, W)
     deep = (bound.to(x)[..., *[None] * (x.ndim - 1 - bound.ndim)] for bound in box)
     low, high = (bound.expand_as(x) for bound in deep)
@@ -295,7 +326,9 @@ def _box(rule: Rule, box: tuple[Tensor, Tensor], m: LinearMap, x: Tensor, r: Ten
     s = _share(r, q, rule.epsilon, tally)
     if tally is not None:
         _note(tally, "no_contributor", torch.where(q == 0, r, 0))
-    return (x * m.pull(s, m.weight, x) - low * m.pull(s, up, x) - high * m.pull(s, down, x)) / safe(x)
+    return (x * m.pull(s, m.weight, x) - low * m.pull(s, up, x) - high * m.pull(s, down, x)) / safe(
+        x
+    )
 
 
 def _without_input(rule: Rule, m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None) -> Tensor:

@@ -22,7 +22,10 @@ class Mode(Protocol):
     def __enter__(self) -> Any: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> Any: ...
 
     @property
@@ -36,6 +39,12 @@ class Mode(Protocol):
         """Counts an operation without a rule."""
 
     def ruled(
-        self, z: Tensor, x: Tensor, linear: Callable[[], LinearMap], kind: str, depthwise: bool, weight: Tensor
+        self,
+        z: Tensor,
+        x: Tensor,
+        linear: Callable[[], LinearMap],
+        kind: str,
+        depthwise: bool,
+        weight: Tensor,
     ) -> Tensor:
         """A linear map's own value under the composite's rule."""

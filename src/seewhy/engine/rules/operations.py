@@ -22,7 +22,12 @@ Options = dict[str, Any]
 def named(*names: str) -> frozenset[Function]:
     """The functions of these names in torch, torch.Tensor and torch.nn.functional, in place or not."""
     places = (torch, Tensor, F, torch._C._nn)
-    found = {getattr(place, name + tail, None) for place in places for name in names for tail in ("", "_")}
+    found = {
+        getattr(place, name + tail, None)
+        for place in places
+        for name in names
+        for tail in ("", "_")
+    }
     return frozenset(f for f in found if f is not None)
 
 
@@ -34,8 +39,15 @@ def usual(func: Function) -> Function:
 @cache
 def _counterpart(operator: OpOverload | OpOverloadPacket) -> Function:
     packet = operator.overloadpacket if isinstance(operator, OpOverload) else operator
-    places = (torch, Tensor, torch._C._nn)  # these take and return what the operator does, F may not
-    return next((getattr(place, packet.__name__) for place in places if hasattr(place, packet.__name__)), packet)
+    places = (
+        torch,
+        Tensor,
+        torch._C._nn,
+    )  # these take and return what the operator does, F may not
+    return next(
+        (getattr(place, packet.__name__) for place in places if hasattr(place, packet.__name__)),
+        packet,
+    )
 
 
 def is_foreign(func: Function) -> bool:
@@ -56,14 +68,29 @@ BATCH_NORM: dict[Function, tuple[str, ...]] = {  # operation -> its parameters
     torch.batch_norm: ("input", "weight", "bias", *_STATISTICS, "training", "momentum", "eps"),
 }
 LAYER_NORMS: dict[Function, tuple[str, ...]] = {  # operation -> its parameters
-    **dict.fromkeys((F.layer_norm, torch.layer_norm), ("input", "normalized_shape", "weight", "bias", "eps")),
-    **dict.fromkeys((F.group_norm, torch.group_norm), ("input", "num_groups", "weight", "bias", "eps")),
+    **dict.fromkeys(
+        (F.layer_norm, torch.layer_norm), ("input", "normalized_shape", "weight", "bias", "eps")
+    ),
+    **dict.fromkeys(
+        (F.group_norm, torch.group_norm), ("input", "num_groups", "weight", "bias", "eps")
+    ),
     **dict.fromkeys(
         (F.instance_norm, torch.instance_norm),
-        ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"),
+        (
+            "input",
+            "running_mean",
+            "running_var",
+            "weight",
+            "bias",
+            "use_input_stats",
+            "momentum",
+            "eps",
+        ),
     ),
 }
-RMS_NORMS = frozenset(f for place in (F, torch) if (f := getattr(place, "rms_norm", None)) is not None)
+RMS_NORMS = frozenset(
+    f for place in (F, torch) if (f := getattr(place, "rms_norm", None)) is not None
+)
 
 # y = act(x) with act(0) = 0 or so: relevance passes, R_x = R_y
 ACTIVATIONS = named(
@@ -71,13 +98,17 @@ ACTIVATIONS = named(
     "hardtanh", "clamp", "clip", "clamp_min", "clamp_max", "softplus", "threshold", "tanh", "hardshrink", "softshrink",
     "softsign", "tanhshrink",
 )  # fmt: skip
-NON_NEGATIVE = named("relu", "relu6", "softplus", "sigmoid", "hardsigmoid", "softmax", "abs", "square")
+NON_NEGATIVE = named(
+    "relu", "relu6", "softplus", "sigmoid", "hardsigmoid", "softmax", "abs", "square"
+)
 # place by place, for scaling what they multiply: gates and parts of norms written by hand
 GATES: frozenset[Function] = named(
     "sigmoid", "hardsigmoid", "softmax", "softmin", "log_softmax", "rsqrt", "sqrt", "reciprocal", "exp", "expm1", "log",
     "log1p", "pow", "square", "abs", "sin", "cos", "erf", "logsigmoid",
 ) | frozenset({Tensor.__pow__, Tensor.__rpow__, Tensor.__abs__})  # fmt: skip
-STATISTICS = named("norm", "var", "std", "logsumexp") | frozenset({torch.linalg.vector_norm, torch.linalg.norm})
+STATISTICS = named("norm", "var", "std", "logsumexp") | frozenset(
+    {torch.linalg.vector_norm, torch.linalg.norm}
+)
 MOMENTS = named("var_mean", "std_mean")
 LISTS, PADS = named("cat", "concat", "concatenate", "stack", "hstack", "vstack"), named("pad")
 JOINS = LISTS | PADS | named(
@@ -87,12 +118,16 @@ SOFTMAX = named("softmax", "softmin")
 RELU = named("relu")
 REVERSED = frozenset({Tensor.__rsub__, torch.rsub, Tensor.__rtruediv__, Tensor.__rmatmul__})
 ADD: frozenset[Function] = named("add") | {Tensor.__add__, Tensor.__radd__}
-SUBTRACT: frozenset[Function] = named("sub", "subtract") | {Tensor.__sub__, Tensor.__rsub__, torch.rsub}
+SUBTRACT: frozenset[Function] = named("sub", "subtract") | {
+    Tensor.__sub__,
+    Tensor.__rsub__,
+    torch.rsub,
+}
 DIVIDE = named("div", "divide", "true_divide") | {Tensor.__truediv__, Tensor.__rtruediv__}
 # linear in each factor
-PRODUCTS = named("mul", "multiply", "matmul", "bmm", "mm", "mv", "einsum", "inner", "outer", "tensordot", "dot") | {
-    *(Tensor.__mul__, Tensor.__rmul__, Tensor.__matmul__, Tensor.__rmatmul__)
-}
+PRODUCTS = named(
+    "mul", "multiply", "matmul", "bmm", "mm", "mv", "einsum", "inner", "outer", "tensordot", "dot"
+) | {*(Tensor.__mul__, Tensor.__rmul__, Tensor.__matmul__, Tensor.__rmatmul__)}
 ATTENTION = frozenset({F.scaled_dot_product_attention})
 MULTI_HEAD = frozenset({F.multi_head_attention_forward})
 NORMALIZE = frozenset({F.normalize})

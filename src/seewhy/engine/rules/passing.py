@@ -55,7 +55,9 @@ class Normed(torch.autograd.Function):
     """A norm or sum whose bias keeps nothing: its share is spread over `dims` of the input by magnitude."""
 
     @staticmethod
-    def forward(ctx: Any, parts: Tensor, x: Tensor, value: Tensor, bias: Tensor, dims: Any) -> Tensor:
+    def forward(
+        ctx: Any, parts: Tensor, x: Tensor, value: Tensor, bias: Tensor, dims: Any
+    ) -> Tensor:
         ctx.save_for_backward(x, bias)
         ctx.dims = dims
         return value.detach()

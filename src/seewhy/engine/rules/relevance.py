@@ -91,7 +91,9 @@ class Relevance(SeeingMode):
         if current(x, self.notes) is not x:  # the model has overwritten it since
             return False
         ratio = y.detach() / stabilized(x.detach(), 1e-9)
-        node.register_hook(lambda made, given: tuple(None if g is None else given[0] * ratio for g in made))
+        node.register_hook(
+            lambda made, given: tuple(None if g is None else given[0] * ratio for g in made)
+        )
         return True
 
     def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> Any:
@@ -136,7 +138,9 @@ class Relevance(SeeingMode):
             self.notes.tag(x, depth=self._passes.open[-1].deepest)
         return True
 
-    def _handled(self, func: Function, incoming: list[Tensor], args: Arguments, kwargs: Options) -> Any:
+    def _handled(
+        self, func: Function, incoming: list[Tensor], args: Arguments, kwargs: Options
+    ) -> Any:
         notes = self.notes
         out = _HANDLERS.get(func, handlers.transparent)(self, func, args, kwargs)
         depth = max(notes.depth(x) or 0 for x in incoming)
@@ -151,7 +155,11 @@ class Relevance(SeeingMode):
 
     def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
         """Accounts for what a constant, or a bias, that is part of an output keeps."""
-        if not out.requires_grad or isinstance(constant, bool) or (isinstance(constant, int | float) and not constant):
+        if (
+            not out.requires_grad
+            or isinstance(constant, bool)
+            or (isinstance(constant, int | float) and not constant)
+        ):
             return
         kept = constant.detach() if isinstance(constant, Tensor) else float(constant)
         ledger, balance = self.ledger, self.balance
@@ -170,15 +178,26 @@ class Relevance(SeeingMode):
         self.unknown[name] = self.unknown.get(name, 0) + 1
 
     def ruled(
-        self, z: Tensor, x: Tensor, linear: Callable[[], LinearMap], kind: str, depthwise: bool, weight: Tensor
+        self,
+        z: Tensor,
+        x: Tensor,
+        linear: Callable[[], LinearMap],
+        kind: str,
+        depthwise: bool,
+        weight: Tensor,
     ) -> Tensor:
         """A linear map's own value under the composite's rule."""
         now, depth = self._passes.open[-1], self.notes.depth(x) or 0
         first = depth == 0 and now.at_input
         name = now.names.get(id(weight), "")
         rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))  # type: ignore[arg-type]
-        account, non_negative = _account(self.balance, self.ledger, name or kind, rule), now.notes.is_non_negative(x)
-        y: Tensor = RuledLinear.apply(x, z, linear, rule, non_negative, account, self.ledger is not None)
+        account, non_negative = (
+            _account(self.balance, self.ledger, name or kind, rule),
+            now.notes.is_non_negative(x),
+        )
+        y: Tensor = RuledLinear.apply(
+            x, z, linear, rule, non_negative, account, self.ledger is not None
+        )
         now.deepest = max(now.deepest, depth + 1)
         return now.notes.tag(y, depth=depth + 1)
 
@@ -186,7 +205,11 @@ class Relevance(SeeingMode):
 def _account(balance: Balance, ledger: Ledger | None, name: str, rule: Rule) -> Account | None:
     """What is told of a linear map on the way back; None where nothing has to be."""
     if ledger is None:
-        return None if rule.hands_all_on else lambda received, handed_on, tally: balance.absorb(received, handed_on)
+        return (
+            None
+            if rule.hands_all_on
+            else lambda received, handed_on, tally: balance.absorb(received, handed_on)
+        )
     entries = ledger
 
     def account(received: Tensor, handed_on: Tensor, tally: Tally | None) -> None:

@@ -54,7 +54,9 @@ def _gather(output: Any, index: ClassIndex) -> Tensor:
     n, k = scores.shape
     wanted = list(index) if isinstance(index, tuple) else [index] * n
     if len(wanted) != n:
-        raise TargetError(f"target names {len(wanted)} classes for {n} images; give one class, or one for each image")
+        raise TargetError(
+            f"target names {len(wanted)} classes for {n} images; give one class, or one for each image"
+        )
     columns = [check_class(i, k) for i in wanted]
     return scores.gather(1, torch.tensor(columns, device=scores.device)[:, None])[:, 0]
 
@@ -66,7 +68,9 @@ def check_class(index: int | str, k: int) -> int:
             f"target {index!r} is a name, and the model has no labels; give the class's index, or labels="
         )
     if not 0 <= index < k:
-        raise TargetError(f"target {index} is not a class of the model, which has {k}: 0 to {k - 1}")
+        raise TargetError(
+            f"target {index} is not a class of the model, which has {k}: 0 to {k - 1}"
+        )
     return index
 
 
@@ -172,8 +176,14 @@ class EmbeddingSimilarity(Target):
     one_each: ClassVar = {"reference": 2}
 
     def __call__(self, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[-1] != self.reference.shape[-1]:
+        if (
+            not isinstance(output, Tensor)
+            or output.ndim != 2
+            or output.shape[-1] != self.reference.shape[-1]
+        ):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise TargetError(f"EmbeddingSimilarity needs an output (N, {self.reference.shape[-1]}), got {shape}")
+            raise TargetError(
+                f"EmbeddingSimilarity needs an output (N, {self.reference.shape[-1]}), got {shape}"
+            )
         self.check_images(len(output))
         return torch.cosine_similarity(output, self.reference.to(output).expand_as(output), dim=-1)

@@ -53,8 +53,12 @@ def _boxes_and_scores(output: Any) -> tuple[Tensor, Tensor]:
         boxes, scores = output[:2]
     else:
         boxes = scores = None
-    if not (isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3):
-        raise TargetError("DetectionBox needs the raw (boxes (N, A, 4), scores (N, A, K)); pass output= to pick them")
+    if not (
+        isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3
+    ):
+        raise TargetError(
+            "DetectionBox needs the raw (boxes (N, A, 4), scores (N, A, K)); pass output= to pick them"
+        )
     return boxes, scores
 
 
@@ -92,15 +96,25 @@ class DetectionSimilarity(Target):
         if isinstance(output, list) and all(isinstance(record, Mapping) for record in output):
             return torch.stack([self._of_record(record) for record in output])
         boxes, scores, objectness = _raw(output)
-        same = scores @ self._direction(scores.shape[-1], scores) / scores.norm(dim=-1).clamp(min=1e-12)
+        same = (
+            scores
+            @ self._direction(scores.shape[-1], scores)
+            / scores.norm(dim=-1).clamp(min=1e-12)
+        )
         overlap = self._overlap(boxes.flatten(0, 1)).view(objectness.shape)
         best: Tensor = (overlap * same * objectness).amax(1)
         return best
 
     def _of_record(self, record: Mapping[str, Tensor]) -> Tensor:
-        missing = [name for name in ("boxes", "labels", "scores") if not isinstance(record.get(name), Tensor)]
+        missing = [
+            name
+            for name in ("boxes", "labels", "scores")
+            if not isinstance(record.get(name), Tensor)
+        ]
         if missing:
-            raise TargetError(f"a detector's record has no tensor {', '.join(missing)}; give boxes, labels and scores")
+            raise TargetError(
+                f"a detector's record has no tensor {', '.join(missing)}; give boxes, labels and scores"
+            )
         boxes, labels, scores = (record[name] for name in ("boxes", "labels", "scores"))
         if not len(boxes):
             return boxes.new_zeros(())
@@ -115,17 +129,23 @@ class DetectionSimilarity(Target):
     def _direction(self, classes: int, like: Tensor) -> Tensor:
         """The object's class probabilities as a unit vector (K,)."""
         if classes < self._known:
-            raise TargetError(f"target {self.classes} does not fit the detector, which has {classes} classes")
+            raise TargetError(
+                f"target {self.classes} does not fit the detector, which has {classes} classes"
+            )
         direction = like.new_zeros(classes)
         if isinstance(self.classes, int):
             direction[self.classes] = 1
         else:
-            direction[: self._known] = self.classes.to(like) / self.classes.to(like).norm().clamp(min=1e-12)
+            direction[: self._known] = self.classes.to(like) / self.classes.to(like).norm().clamp(
+                min=1e-12
+            )
         return direction
 
     def _overlap(self, boxes: Tensor) -> Tensor:
         """IoU of (A, 4) boxes with the object's, (A,)."""
-        found: Tensor = box_iou(box_convert(boxes.detach(), self.form, "xyxy"), boxes.new_tensor([self.box]))[:, 0]
+        found: Tensor = box_iou(
+            box_convert(boxes.detach(), self.form, "xyxy"), boxes.new_tensor([self.box])
+        )[:, 0]
         return found
 
 
@@ -133,9 +153,15 @@ def _raw(output: Any) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(output, Mapping):
         parts = [output.get(name) for name in ("boxes", "scores", "objectness")]
     else:
-        parts = [*output, None][:3] if isinstance(output, tuple | list) and len(output) in (2, 3) else [None] * 3
+        parts = (
+            [*output, None][:3]
+            if isinstance(output, tuple | list) and len(output) in (2, 3)
+            else [None] * 3
+        )
     boxes, scores, objectness = parts
-    if not (isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3):
+    if not (
+        isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3
+    ):
         raise TargetError(
             "DetectionSimilarity needs records of boxes, labels and scores, or raw (boxes (N, A, 4), probabilities "
             "(N, A, K)); pass output= to pick them"

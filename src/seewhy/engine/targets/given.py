@@ -11,7 +11,9 @@ from ...arguments import brief
 from ...errors import ArgumentTypeError
 
 Single = int | str | Callable[..., Tensor]  # a class, what is written, or a function of the output
-_ACCEPTED = "give a class index, a label, 'top1', a callable, or a list, tuple, array or tensor of those"
+_ACCEPTED = (
+    "give a class index, a label, 'top1', a callable, or a list, tuple, array or tensor of those"
+)
 
 
 def given_target(given: object, argument: str = "target") -> Single | list[Single]:
@@ -62,7 +64,11 @@ def _plain(given: object) -> object:
 
 
 def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray) and not callable(value)
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes | bytearray)
+        and not callable(value)
+    )
 
 
 def _single(given: object, argument: str) -> Single:
@@ -87,7 +93,10 @@ def given_class(given: object, argument: str) -> int | str:
 def _refusal(given: object, argument: str) -> ArgumentTypeError:
     shown, way_out = brief(given), _ACCEPTED
     if isinstance(given, type):
-        shown, way_out = f"the class {given.__name__}", f"give one of its objects, {given.__name__}(...)"
+        shown, way_out = (
+            f"the class {given.__name__}",
+            f"give one of its objects, {given.__name__}(...)",
+        )
     elif isinstance(given, Set | Mapping):
         way_out = f"a {type(given).__name__} has no order; give a list"
     return ArgumentTypeError(f"{argument}={shown} is no target; {way_out}")

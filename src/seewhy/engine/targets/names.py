@@ -42,7 +42,9 @@ class ClassNames(tuple[str, ...]):
             return cls.of(_in_order(given))
         listed = _listed(given)
         if isinstance(listed, str | bytes | set | frozenset) or not isinstance(listed, Iterable):
-            raise ArgumentTypeError(f"labels is a {type(given).__name__}, {brief(given)}; {_ACCEPTED}")
+            raise ArgumentTypeError(
+                f"labels is a {type(given).__name__}, {brief(given)}; {_ACCEPTED}"
+            )
         names = cls(_name(item, place) for place, item in enumerate(listed))
         return names or None
 
@@ -79,7 +81,11 @@ class ClassNames(tuple[str, ...]):
         """
         if len(self) == columns:
             return
-        one = "; a single column has one name, of what a high score speaks for" if columns == 1 else ""
+        one = (
+            "; a single column has one name, of what a high score speaks for"
+            if columns == 1
+            else ""
+        )
         raise ModelError(
             f"labels has {len(self)} names, the model gives {columns} columns{one}; give labels= with a name for each "
             "column, in order, or labels=[] for none"
@@ -116,14 +122,25 @@ def _in_order(given: Mapping[object, object]) -> list[object]:
     """The values of a mapping from columns, or the keys of one to columns, as torchvision's `class_to_idx` is."""
     named: dict[int, object] = {}
     items: Iterable[tuple[object, object]] = given.items()
-    if all(isinstance(name, str) and as_number(name) is None and type(at) is int for name, at in given.items()):
+    if all(
+        isinstance(name, str) and as_number(name) is None and type(at) is int
+        for name, at in given.items()
+    ):
         items = ((at, name) for name, at in given.items())
     for key, value in items:
-        number = as_number(key) if isinstance(key, str) else int(key) if isinstance(key, int | np.integer) else None
+        number = (
+            as_number(key)
+            if isinstance(key, str)
+            else int(key)
+            if isinstance(key, int | np.integer)
+            else None
+        )
         if number is None or isinstance(key, bool):
             raise ModelError(f"labels has the key {key!r}, which is no column; {_ACCEPTED}")
         if number in named:
-            raise ModelError(f"labels has column {number} twice, {named[number]!r} and {value!r}; {_ACCEPTED}")
+            raise ModelError(
+                f"labels has column {number} twice, {named[number]!r} and {value!r}; {_ACCEPTED}"
+            )
         named[number] = value
     hole = next((i for i in range(len(named)) if i not in named), None)
     if hole is not None:

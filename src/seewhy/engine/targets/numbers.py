@@ -26,7 +26,10 @@ _OF_HEADS: tuple[tuple[type[nn.Module], Gives], ...] = (
     (nn.LogSoftmax, "logits"),
     (nn.Linear, "logits"),
 )
-_OF_PROBLEMS = ("single_label_classification", "multi_label_classification")  # as transformers' configurations say
+_OF_PROBLEMS = (
+    "single_label_classification",
+    "multi_label_classification",
+)  # as transformers' configurations say
 _CLASSIFIERS = ("ForImageClassification", "ForSemanticSegmentation")  # as transformers calls them
 _PASSED_BY = (nn.Identity, nn.Dropout, nn.Flatten)
 _LIBRARIES = ("torch", "timm", "torchvision", "transformers")
@@ -65,7 +68,11 @@ class Numbers:
             raise ModelError(self.why_no_probability())
         if self.gives != "logits":
             return scores.float()
-        return scores.float().sigmoid() if self.multi_label or scores.shape[1] == 1 else scores.float().softmax(1)
+        return (
+            scores.float().sigmoid()
+            if self.multi_label or scores.shape[1] == 1
+            else scores.float().softmax(1)
+        )
 
     def why_no_probability(self) -> str:
         """Why there is none, and what to do."""
@@ -152,9 +159,14 @@ def said_by(module: nn.Module) -> Gives | None:
         return own
     config = getattr(module, "config", None)
     problem = getattr(config, "problem_type", None)
-    if problem == "regression" or (problem is None and getattr(config, "num_labels", None) == 1):  # as transformers do
+    if problem == "regression" or (
+        problem is None and getattr(config, "num_labels", None) == 1
+    ):  # as transformers do
         return "score"
-    if isinstance(getattr(module, "pretrained_cfg", None), dict) and getattr(module, "num_classes", None) == 0:
+    if (
+        isinstance(getattr(module, "pretrained_cfg", None), dict)
+        and getattr(module, "num_classes", None) == 0
+    ):
         return "embedding"
     if problem in _OF_PROBLEMS or _is_classifier(module):
         head = _head_of(module)
@@ -201,7 +213,9 @@ def _end_of(head: nn.Module) -> Gives | None:
     """
     if _is_of_somebody(head):
         return None
-    parts = [part for part in head.modules() if not part._modules and not isinstance(part, _PASSED_BY)]
+    parts = [
+        part for part in head.modules() if not part._modules and not isinstance(part, _PASSED_BY)
+    ]
     return _kind_of(parts[-1]) if parts else "embedding"
 
 
@@ -234,7 +248,11 @@ def _doubt(scores: Tensor) -> str:
     """What numbers of which nothing is said may be."""
     if not scores.is_floating_point():
         return "are whole numbers, and may be classes or counts"
-    return "lie in [0, 1], and may be probabilities or scores" if _within(scores) else _doubt_beyond(scores)
+    return (
+        "lie in [0, 1], and may be probabilities or scores"
+        if _within(scores)
+        else _doubt_beyond(scores)
+    )
 
 
 def _doubt_beyond(scores: Tensor) -> str:
@@ -255,7 +273,9 @@ def _is_one_number(scores: Tensor) -> bool:
 def _check_chances(scores: Tensor, gives: Gives) -> None:
     if not _within(scores):
         low, high = float(scores.min()), float(scores.max())
-        raise ModelError(f"gives={gives!r}, but the model's numbers are {low:.3g} to {high:.3g}, not in [0, 1]")
+        raise ModelError(
+            f"gives={gives!r}, but the model's numbers are {low:.3g} to {high:.3g}, not in [0, 1]"
+        )
     if gives == "probabilities" and _has_columns(scores) and not _sum_to_one(scores):
         raise ModelError(
             f"gives='probabilities', but a picture's sum to {float(scores[0].sum(0).mean()):.3g}; give 'sigmoids' "

@@ -32,20 +32,28 @@ class SegmentationRegion(OfClasses):
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise TargetError(f"SegmentationRegion needs an output (N, K, H, W), got {shape}; pass output= to pick it")
+            raise TargetError(
+                f"SegmentationRegion needs an output (N, K, H, W), got {shape}; pass output= to pick it"
+            )
         index = check_class(self.index, output.shape[1])
         self.check_images(len(output))
         if self.region is None:
             inside = self._predicted(output, index).to(output.dtype)  # (N, H, W)
         else:
             region = self.region.to(output).reshape(-1, 1, *self.region.shape[-2:])
-            inside = torch.nn.functional.interpolate(region, output.shape[-2:], mode="nearest")[:, 0]
+            inside = torch.nn.functional.interpolate(region, output.shape[-2:], mode="nearest")[
+                :, 0
+            ]
         return (output[:, index] * inside).flatten(1).sum(1)
 
     def _predicted(self, output: Tensor, index: int) -> Tensor:
         """Where the class is predicted, (N, H, W)."""
         numbers = self.numbers or Numbers(looks_like(output))
-        if output.shape[1] > 1 and not numbers.multi_label and numbers.gives not in ("sigmoids", None):
+        if (
+            output.shape[1] > 1
+            and not numbers.multi_label
+            and numbers.gives not in ("sigmoids", None)
+        ):
             inside = output.argmax(1) == index
         else:
             inside = numbers.probabilities(output)[:, index] > 0.5

@@ -105,18 +105,27 @@ def _has_form(target: str) -> bool:
 
 
 def _one_each(
-    targets: Sequence[int | str | ScoreFunction], output: object, labels: ClassNames | None, numbers: Numbers
+    targets: Sequence[int | str | ScoreFunction],
+    output: object,
+    labels: ClassNames | None,
+    numbers: Numbers,
 ) -> ResolvedTarget:
     """A list of one target for each image."""
     n = len(targets)
     if isinstance(output, Tensor):
         check_one_each(targets, len(output))
-    each = [resolve(t, row_of(output, i, n), labels, numbers=numbers) for i, t in enumerate(targets)]
+    each = [
+        resolve(t, row_of(output, i, n), labels, numbers=numbers) for i, t in enumerate(targets)
+    ]
     for target, found in zip(targets, each, strict=True):
         if len(found) > 1:
-            raise TargetError(f"target {target!r} is {len(found)} targets; a list has one for each image")
+            raise TargetError(
+                f"target {target!r} is {len(found)} targets; a list has one for each image"
+            )
     score = OneEach(tuple(found[0].score for found in each))
-    return ResolvedTarget(describe(score), score, tuple(found[0].indices[0] for found in each), numbers)
+    return ResolvedTarget(
+        describe(score), score, tuple(found[0].indices[0] for found in each), numbers
+    )
 
 
 def _form(target: str, names: ClassNames | None) -> ScoreFunction:
@@ -127,7 +136,11 @@ def _form(target: str, names: ClassNames | None) -> ScoreFunction:
     parts = name.split("/")
     cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
     both = [cut for cut in cuts if all(cut)]
-    known = [cut for cut in both if names and all(names.columns(side) or as_number(side) is not None for side in cut)]
+    known = [
+        cut
+        for cut in both
+        if names and all(names.columns(side) or as_number(side) is not None for side in cut)
+    ]
     if not both or len(known) > 1:  # a name may have a slash of its own
         several = f", and can be read in {len(known)} ways" if known else ""
         way_out = "'margin:tabby/tiger cat' or 'margin:281/282'"
@@ -135,14 +148,21 @@ def _form(target: str, names: ClassNames | None) -> ScoreFunction:
     return Margin(*(known or both)[0])
 
 
-def _top(k: int, output: Any, form: Callable[..., ScoreFunction], numbers: Numbers) -> list[ResolvedTarget]:
+def _top(
+    k: int, output: Any, form: Callable[..., ScoreFunction], numbers: Numbers
+) -> list[ResolvedTarget]:
     scores = class_scores(output)
     if not (most := scores.shape[1]) >= k >= 1:
-        raise TargetError(f"target 'top{k}' asks for {k} classes, the model has {most}; give 'top1' to 'top{most}'")
+        raise TargetError(
+            f"target 'top{k}' asks for {k} classes, the model has {most}; give 'top1' to 'top{most}'"
+        )
     best = scores.detach().topk(k, dim=1).indices.T.tolist()  # (k, N)
     return [
         ResolvedTarget(
-            describe(form(f"top{rank}")), _settled(form(tuple(indices)), None, numbers), tuple(indices), numbers
+            describe(form(f"top{rank}")),
+            _settled(form(tuple(indices)), None, numbers),
+            tuple(indices),
+            numbers,
         )
         for rank, indices in enumerate(best, start=1)
     ]
@@ -158,7 +178,9 @@ def _settled(target: ScoreFunction, names: ClassNames | None, numbers: Numbers) 
         if isinstance(value, str | tuple):
             given = given_classes(value, f"{type(target).__name__}({name}=)")
             listed = isinstance(given, tuple)
-            found[name] = tuple(column_of(v, names) for v in given) if listed else column_of(given, names)
+            found[name] = (
+                tuple(column_of(v, names) for v in given) if listed else column_of(given, names)
+            )
     if isinstance(target, Probability | SegmentationRegion) and target.numbers is None:
         found["numbers"] = numbers
     return dataclasses.replace(target, **found) if found else target
@@ -185,7 +207,11 @@ def phrase(target: ResolvedTarget, image: int, label: Callable[[int], str]) -> s
 def describe(target: Any) -> str:
     """A short name for a target: "281", "margin(281, 285)", or the callable's own name."""
     if isinstance(target, Logit):
-        return ",".join(map(str, target.index)) if isinstance(target.index, tuple) else str(target.index)
+        return (
+            ",".join(map(str, target.index))
+            if isinstance(target.index, tuple)
+            else str(target.index)
+        )
     if isinstance(target, OneEach):
         return OWN
     if dataclasses.is_dataclass(target) and not isinstance(target, type):

@@ -14,7 +14,9 @@ from ...errors import SeewhyError, TargetError
 from .classes import ScoreFunction
 from .target import Target
 
-ROWS_AS_INPUTS = "; of further inputs of the model those with a row for each image are given as inputs="
+ROWS_AS_INPUTS = (
+    "; of further inputs of the model those with a row for each image are given as inputs="
+)
 
 
 def rows_of(score: ScoreFunction, images: Sequence[int], n: int) -> ScoreFunction:
@@ -44,7 +46,9 @@ class OneEach(Target):
 
     def __call__(self, output: object) -> Tensor:
         n = len(self.targets)
-        return torch.stack([_read(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)])
+        return torch.stack(
+            [_read(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,9 @@ class _EachRow(Target):
 
     def __call__(self, output: object) -> Tensor:
         rows = len(self.of)
-        return torch.stack([_read(self.score, output, (r, rows), self.n)[image] for r, image in enumerate(self.of)])
+        return torch.stack(
+            [_read(self.score, output, (r, rows), self.n)[image] for r, image in enumerate(self.of)]
+        )
 
 
 def _read(score: ScoreFunction, output: object, row: tuple[int, int], times: int) -> Tensor:
@@ -64,7 +70,9 @@ def _read(score: ScoreFunction, output: object, row: tuple[int, int], times: int
     value = score(row_of(output, *row, times=times))
     if not isinstance(value, Tensor) or value.shape != (times,):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise TargetError(f"the target gave {shape}, not one score for each of the images: ({times},)")
+        raise TargetError(
+            f"the target gave {shape}, not one score for each of the images: ({times},)"
+        )
     return value
 
 
@@ -92,7 +100,9 @@ def asked(score: ScoreFunction, output: object, n: int) -> Tensor:
             raise TargetError(
                 "the target hands a tensor to numpy, and no gradient passes that; give one that computes in torch"
             ) from error
-        if not any(said in reason for said in ("must match", "expanded size", "is invalid for input")):
+        if not any(
+            said in reason for said in ("must match", "expanded size", "is invalid for input")
+        ):
             raise
         raise TargetError(
             f"the target does not fit an output of {n} images: {reason}; one that holds something for each image has a "

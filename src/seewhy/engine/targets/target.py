@@ -25,7 +25,9 @@ class Target:
 
     def __post_init__(self) -> None:
         fields: Mapping[str, object] = vars(self)
-        others = {name: value for name, value in fields.items() if name not in ("index", "other")}  # read by their own
+        others = {
+            name: value for name, value in fields.items() if name not in ("index", "other")
+        }  # read by their own
         check_arguments(type(self).__init__, (), others)
 
     @property
@@ -54,7 +56,8 @@ class Target:
         return {
             name: value
             for name, value in every.items()
-            if _dimensions(value) == self.one_each[name] and (len(value) > 1 or not isinstance(value, Tensor))
+            if _dimensions(value) == self.one_each[name]
+            and (len(value) > 1 or not isinstance(value, Tensor))
         }
 
 

@@ -88,17 +88,26 @@ def match_regions(
     index.watch.check()
     question = _question(index, index.inputs(image), label, target)
     if not len(ids):
-        raise InputError("ids is empty; give positions of training examples, such as those of a query")
+        raise InputError(
+            "ids is empty; give positions of training examples, such as those of a query"
+        )
     pictures, labels = zip(*(index.data[i] for i in ids), strict=True)
     images, solver, problem = torch.stack(pictures), index.solver, index.problem
     exact = isinstance(solver, LastLayer)
     head = Head(problem if exact else problem.restricted(()), question.images)
     if not head.layer.weight:
-        raise InputError("parameters= names the head's bias alone, which no place of a picture reaches")
+        raise InputError(
+            "parameters= names the head's bias alone, which no place of a picture reaches"
+        )
     (test, said), (train, outputs) = head(problem, question.images), head(problem, images)
-    slope, slopes = cotangents(problem, said, question.score), cotangents(problem, outputs, torch.tensor(labels))
+    slope, slopes = (
+        cotangents(problem, said, question.score),
+        cotangents(problem, outputs, torch.tensor(labels)),
+    )
     if isinstance(solver, LastLayer):
-        solved = solver.test_rows(problem, question.images, question.score)["solutions"][0].to(slopes)  # (K, F)
+        solved = solver.test_rows(problem, question.images, question.score)["solutions"][0].to(
+            slopes
+        )  # (K, F)
         by_train = slopes @ solved
         each = solver.test_rows(problem, images, torch.tensor(labels))["solutions"].to(slope)
         by_test = torch.einsum("bkf,k->bf", each, slope[0])
@@ -108,18 +117,27 @@ def match_regions(
     scores = (by_train * train).sum(1).cpu().float()
     name = find_layer(problem.call, question.images, layer)
     both = ((question.images.expand(len(ids), -1, -1, -1), by_test), (images, by_train))
-    shown = [_attribution(x, _places(index, head, x, by, name), name, question.words[0], scores) for x, by in both]
+    shown = [
+        _attribution(x, _places(index, head, x, by, name), name, question.words[0], scores)
+        for x, by in both
+    ]
     return Matches(shown[0], shown[1], scores, exact)
 
 
-def _question(index: InfluenceIndex, x: Tensor, label: int | None, target: TargetLike | None) -> Question:
+def _question(
+    index: InfluenceIndex, x: Tensor, label: int | None, target: TargetLike | None
+) -> Question:
     if len(x) != 1:
-        raise InputError(f"image holds {len(x)} pictures; give one: (1, C, H, W), or a list of one photo")
+        raise InputError(
+            f"image holds {len(x)} pictures; give one: (1, C, H, W), or a list of one photo"
+        )
     labels = None if label is None else [label]
     return next(questions(index.problem, x, labels, target, classes=index.classes, batch_size=1))
 
 
-def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, layer: str) -> Tensor:
+def _places(
+    index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, layer: str
+) -> Tensor:
     """sum_c A_c ds/dA_c (B, h, w), from the gradients (B, F) of s by the head's features."""
     given: list[Tensor] = []
 
@@ -139,7 +157,9 @@ def _places(index: InfluenceIndex, head: Head, images: Tensor, slopes: Tensor, l
     return (layout.to_grid(activation).float() * layout.to_grid(signal).float()).sum(1).cpu()
 
 
-def _attribution(images: Tensor, found: Tensor, layer: str, about: str, scores: Tensor) -> Attribution:
+def _attribution(
+    images: Tensor, found: Tensor, layer: str, about: str, scores: Tensor
+) -> Attribution:
     n = len(found)
     return Attribution(
         method="influence",

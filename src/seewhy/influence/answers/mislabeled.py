@@ -11,7 +11,9 @@ from ..index.questions import Suspect
 
 
 @checked
-def mislabelled(index: InfluenceIndex, top: int = 24, *, progress: Tell | None = None) -> list[Suspect]:
+def mislabelled(
+    index: InfluenceIndex, top: int = 24, *, progress: Tell | None = None
+) -> list[Suspect]:
     """The examples with the largest self-influence, largest first (Koh and Liang, ICML 2017, section 5.4).
 
     What the model could only learn by heart: wrong labels, and rare or odd pictures.

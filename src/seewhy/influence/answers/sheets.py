@@ -34,10 +34,13 @@ _MAPS = (
     "test picture. Each map is scaled by itself."
 )
 _NOWHERE = "nowhere", "no place of it carries this influence, which goes through the model's bias"
-_NUMBER = "Influence: by how much {} would {} (+) or {} (-) without the training picture, to first order."
+_NUMBER = (
+    "Influence: by how much {} would {} (+) or {} (-) without the training picture, to first order."
+)
 _RANKS = "Score: that of {}. Only its order counts; it does not say by how much {} would change."
 _INEXACT = (
-    "The maps do not divide the scores of {}, but the product of both pictures' gradients at the model's last layer."
+    "The maps do not divide the scores of {}, "
+    "but the product of both pictures' gradients at the model's last layer."
 )
 _ANSWERS = "Labelled: what the training data say. Model: its answer to the training picture, bold where that differs."
 _FOOT = (
@@ -107,11 +110,15 @@ def influence_sheet(
     says = (f"The model says: {found.predicted},", share, False)
     lines = [("The test picture", "", True), says, (f"Asked about: {found.about}", "", False)]
     left, right = _under(lines, test.draw(_TEST), _TEST), _stack(rows, 26)
-    body = Image.new("RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER)
+    body = Image.new(
+        "RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER
+    )
     body.paste(left, (0, 0))
     body.paste(right, (left.width + _GAP + 14, 0))
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
-    maps = [_MAPS, *([] if matched.exact else [_INEXACT.format(index.solver.name)])] if matched else []
+    maps = (
+        [_MAPS, *([] if matched.exact else [_INEXACT.format(index.solver.name)])] if matched else []
+    )
     numbers = [words.number, _ANSWERS] if both else []
     notes = [*maps, *numbers, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
     notes += [f"Of each end the first {_MOST} are drawn."] if more else []
@@ -134,7 +141,12 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
     for one, loss, picture in zip(suspects, own_losses(index, suspects), pictures, strict=True):
         says = _says(index, one, (one.predicted_label, one.probability))
         score = (f"self-influence {one.score:.2g}", "", False)
-        lines = [(f"labelled {one.label_name}", "", True), says, score, (f"loss {loss:.2g}", "", False)]
+        lines = [
+            (f"labelled {one.label_name}", "", True),
+            says,
+            score,
+            (f"loss {loss:.2g}", "", False),
+        ]
         cells.append(_under([*lines, (_called(one), "", False)], picture.draw(_SIDE), _SIDE))
     body = _laid(cells)
     what = "influence" if is_calibrated(index.solver) else f"score by {index.solver.name}"
@@ -164,7 +176,9 @@ def _answers(index: InfluenceIndex, images: Sequence[Tensor]) -> list[tuple[int,
     return [(int(one.indices), float(one.values)) for one in best]
 
 
-def _says(index: InfluenceIndex, one: Influential, answer: tuple[int, float]) -> tuple[str, str, bool]:
+def _says(
+    index: InfluenceIndex, one: Influential, answer: tuple[int, float]
+) -> tuple[str, str, bool]:
     """A line of the model's answer to a training picture, bold where the label is another."""
     label, probability = answer
     return f"model: {index.classes[label]},", panels.percent(probability), label != one.label
@@ -183,14 +197,20 @@ class _Words:
 
 def _words(solver: Solver, about: str) -> _Words:
     loss = about.startswith("the loss of ")
-    what, (up, down) = (about, ("rise", "fall")) if loss else (f"the score of {about}", ("fall", "rise"))
+    what, (up, down) = (
+        (about, ("rise", "fall")) if loss else (f"the score of {about}", ("fall", "rise"))
+    )
     if is_calibrated(solver):
         helpful, harmful = (f"without each of them {what} would {way}" for way in (up, down))
-        none, none_harmful = (f"there is no training picture without which {what} would {way}" for way in (up, down))
+        none, none_harmful = (
+            f"there is no training picture without which {what} would {way}" for way in (up, down)
+        )
         number = _NUMBER.format(what, up, down)
     else:
         helpful, harmful = (f"{end} scores by {solver.name}" for end in ("highest", "lowest"))
-        none, none_harmful = (f"no training picture has a score {side} 0" for side in ("above", "below"))
+        none, none_harmful = (
+            f"no training picture has a score {side} 0" for side in ("above", "below")
+        )
         number = _RANKS.format(solver.name, what)
     heads = f"Most helpful: {helpful}", f"Most harmful: {harmful}"
     return _Words(*heads, f"None: {none}.", f"None: {none_harmful}.", number)
@@ -236,7 +256,11 @@ def _column(
 
 
 def _under(
-    lines: Sequence[tuple[str, str, bool]], picture: Image.Image, least: int, *, widest: int = _WIDEST
+    lines: Sequence[tuple[str, str, bool]],
+    picture: Image.Image,
+    least: int,
+    *,
+    widest: int = _WIDEST,
 ) -> Image.Image:
     """A picture under its caption: at least so wide, and wider where the words need it."""
     face = drawing.font(13, bold=True)
@@ -255,7 +279,9 @@ def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
     empty = Image.new("RGB", (1, 1), drawing.PAPER)
     body = _laid(cells) if cells else _under([(nothing, "", False)], empty, 300, widest=900)
     tall = drawing.line_height(face) + 8
-    row = Image.new("RGB", (max(body.width, int(face.getlength(title)) + 1), tall + body.height), drawing.PAPER)
+    row = Image.new(
+        "RGB", (max(body.width, int(face.getlength(title)) + 1), tall + body.height), drawing.PAPER
+    )
     ImageDraw.Draw(row).text((0, 0), title, font=face, fill=drawing.ACCENT)
     row.paste(body, (0, tall))
     return row
@@ -276,19 +302,31 @@ def _stack(cells: Sequence[Image.Image], gap: int) -> Image.Image:
 
 
 def _page(
-    title: str, body: Image.Image, notes: Sequence[str], bar: Image.Image | None, remarks: Sequence[str] = ()
+    title: str,
+    body: Image.Image,
+    notes: Sequence[str],
+    bar: Image.Image | None,
+    remarks: Sequence[str] = (),
 ) -> Image.Image:
     """A headline with what is to know first, the body, a rule, and notes beside a colour bar."""
     head, face = drawing.font(20, bold=True), drawing.font(12)
     content, left = max(body.width, 480), bar.width + 18 if bar else 0
     lines = [line for note in notes for line in drawing.wrap(note, face, content - left)]
-    warned = [line for said in remarks for line in drawing.wrap(f"{reading.UNSURE}: {said}", face, content)]
+    warned = [
+        line
+        for said in remarks
+        for line in drawing.wrap(f"{reading.UNSURE}: {said}", face, content)
+    ]
     tall, first = drawing.line_height(face) + 3, _MARGIN + drawing.line_height(head) + 8
     top = first + 10 + tall * len(warned)
     foot = max(tall * len(lines), bar.height if bar else 0)
-    page = Image.new("RGB", (content + 2 * _MARGIN, top + body.height + 20 + foot + _MARGIN), drawing.PAPER)
+    page = Image.new(
+        "RGB", (content + 2 * _MARGIN, top + body.height + 20 + foot + _MARGIN), drawing.PAPER
+    )
     draw, y = ImageDraw.Draw(page), top + body.height + 20
-    draw.text((_MARGIN, _MARGIN), drawing.shorten(title, head, content), font=head, fill=drawing.INK)
+    draw.text(
+        (_MARGIN, _MARGIN), drawing.shorten(title, head, content), font=head, fill=drawing.INK
+    )
     for i, line in enumerate(warned):
         draw.text((_MARGIN, first + i * tall), line, font=face, fill=drawing.WARN)
     page.paste(body, (_MARGIN, top))

@@ -17,7 +17,9 @@ from ..gradients.per_example import quantities, total_gradient
 from ..gradients.taps import borrowed, run
 from ..problem import Problem, ScoreOrLoss
 
-Retrain = Callable[[Tensor], Tensor]  # kept examples (n,) bool -> test quantities (T,) of the model trained on them
+Retrain = Callable[
+    [Tensor], Tensor
+]  # kept examples (n,) bool -> test quantities (T,) of the model trained on them
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def over_seeds(values: Sequence[float]) -> Score:
         InputError: fewer than two values.
     """
     if len(values) < 2:
-        raise InputError(f"values={list(values)} are too few for an interval; give those of 2 seeds or more")
+        raise InputError(
+            f"values={list(values)} are too few for an interval; give those of 2 seeds or more"
+        )
     from scipy.stats import t
 
     every = torch.tensor(values, dtype=torch.float64)
@@ -69,7 +73,9 @@ def leave_one_out(retrain: Retrain, count: int, examples: Sequence[int]) -> Tens
     changes = []
     for i in examples:
         if not 0 <= i < count:
-            raise InputError(f"example {i} is none of the {count} training examples; accepted: 0 to {count - 1}")
+            raise InputError(
+                f"example {i} is none of the {count} training examples; accepted: 0 to {count - 1}"
+            )
         kept = every.clone()
         kept[i] = False
         changes.append(retrain(kept) - full)
@@ -80,7 +86,9 @@ def random_subsets(count: int, subsets: int, *, share: float = 0.5, seed: int = 
     """Examples to train on, (S, n) bool: each row a random share of n, for the linear datamodelling score."""
     size = round(share * count)
     if not 0 < size < count or subsets < 2:
-        raise InputError(f"share={share} of {count} examples and subsets={subsets}; accepted: a true part, 2 subsets")
+        raise InputError(
+            f"share={share} of {count} examples and subsets={subsets}; accepted: a true part, 2 subsets"
+        )
     generator = torch.Generator().manual_seed(seed)
     return torch.stack([torch.randperm(count, generator=generator) < size for _ in range(subsets)])
 
@@ -110,7 +118,9 @@ def linear_datamodelling_score(
             f"influences {tuple(influences.shape)}, subsets {tuple(subsets.shape)} and quantities "
             f"{tuple(quantities.shape)} do not go together; accepted: (T, n), (S, n), (S, T)"
         )
-    predicted = -(subsets.double() @ influences.double().T)  # (S, T): what is in keeps the quantity low
+    predicted = -(
+        subsets.double() @ influences.double().T
+    )  # (S, T): what is in keeps the quantity low
     measured = quantities.double()
     generator = torch.Generator().manual_seed(seed)
     value = float(spearman(predicted, measured).mean())
@@ -119,7 +129,9 @@ def linear_datamodelling_score(
         some = torch.randint(drawn, (drawn,), generator=generator)
         those = torch.randint(tests, (tests,), generator=generator)
         means.append(spearman(predicted[some][:, those], measured[some][:, those]).mean())
-    low, high = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = torch.quantile(
+        torch.stack(means), torch.tensor([0.025, 0.975], dtype=torch.float64)
+    ).tolist()
     return Score(value, low, high)
 
 
@@ -209,10 +221,15 @@ def _moved(problem: Problem, step: Tensor) -> dict[str, Tensor]:
     """The weights less a step (P,)."""
     weights = problem.weights()
     parts = torch.split(step, [w.numel() for w in weights.values()])
-    return {name: w - part.reshape(w.shape) for (name, w), part in zip(weights.items(), parts, strict=True)}
+    return {
+        name: w - part.reshape(w.shape)
+        for (name, w), part in zip(weights.items(), parts, strict=True)
+    }
 
 
-def _values(problem: Problem, weights: dict[str, Tensor], images: Tensor, score: ScoreOrLoss) -> Tensor:
+def _values(
+    problem: Problem, weights: dict[str, Tensor], images: Tensor, score: ScoreOrLoss
+) -> Tensor:
     """The quantities (T,) with these weights, on the CPU."""
     with borrowed(problem.call), torch.no_grad():
         return quantities(problem, run(problem.call, weights, images), score).cpu()

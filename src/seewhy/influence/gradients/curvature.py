@@ -44,7 +44,9 @@ class Curvature:
         progress: Progress | None = None,
     ) -> None:
         if kind not in get_args(Kind):
-            raise InputError(f"curvature={kind!r} is not known; use {' or '.join(map(repr, get_args(Kind)))}")
+            raise InputError(
+                f"curvature={kind!r} is not known; use {' or '.join(map(repr, get_args(Kind)))}"
+            )
         if damping < 0:
             raise InputError(f"damping={damping} cannot be used; accepted: 0 or more")
         self.problem, self.batches, self.kind = problem, batches, kind
@@ -74,10 +76,14 @@ class Curvature:
 
 def _vjp(outputs: Tensor, leaves: list[Tensor], vectors: Tensor) -> Tensor:
     """The gradients (K, P) of sum(outputs * v) by the leaves, for each v of vectors (K, *outputs.shape)."""
-    if not outputs.requires_grad:  # constant, such as the gradient of a loss that is linear in the weights
+    if (
+        not outputs.requires_grad
+    ):  # constant, such as the gradient of a loss that is linear in the weights
         return vectors.new_zeros(len(vectors), sum(leaf.numel() for leaf in leaves))
     rows = [gradients_by(leaves, outputs, v, keep=True) for v in vectors]
-    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])  # vmap over them takes longer
+    return torch.stack(
+        [torch.cat([g.flatten() for g in row]) for row in rows]
+    )  # vmap over them takes longer
 
 
 def _gradient(values: Tensor, leaves: list[Tensor]) -> Tensor:
@@ -114,14 +120,18 @@ class Convergence:
         self.problem = problem
         self._seen, self._next = 0, 0
         self._sum = torch.zeros_like(problem.flat(), dtype=torch.float64)
-        self._moments = torch.zeros(2, dtype=torch.float64)  # examples of the mean, sum of squared norms over examples
+        self._moments = torch.zeros(
+            2, dtype=torch.float64
+        )  # examples of the mean, sum of squared norms over examples
 
     def see(self, images: Tensor, labels: Tensor) -> None:
         if self._seen >= self._next:
             self._next += max(1, self.problem.count * len(images) // _LOOKED_AT)
             self._sum += total_gradient(self.problem, images, labels)
             few = example_gradients(self.problem, images[:SINGLE], labels[:SINGLE])
-            mean_square = torch.linalg.vector_norm(few, dim=1, dtype=torch.float64).square().mean().cpu()
+            mean_square = (
+                torch.linalg.vector_norm(few, dim=1, dtype=torch.float64).square().mean().cpu()
+            )
             self._moments += torch.stack([torch.tensor(1.0), mean_square]).double() * len(images)
         self._seen += len(images)
 
@@ -130,10 +140,14 @@ class Convergence:
         total, (count, squares) = reduce(self._sum), reduce(self._moments).tolist()
         noise = max(0.0, 1 / count - 1 / self.problem.count) ** 0.5
         weights = self.problem.flat().to(total)
-        warn_unless_converged(total / count, weights, self.problem.l2, (squares / count) ** 0.5, noise=noise)
+        warn_unless_converged(
+            total / count, weights, self.problem.l2, (squares / count) ** 0.5, noise=noise
+        )
 
 
-def warn_unless_converged(gradient: Tensor, weights: Tensor, l2: float, single: float, *, noise: float = 0.0) -> None:
+def warn_unless_converged(
+    gradient: Tensor, weights: Tensor, l2: float, single: float, *, noise: float = 0.0
+) -> None:
     """Warns of an objective's gradient that is large beside `single`, the root mean square of the examples' own norms.
 
     `gradient` is the mean of the losses', without l2. Where another l2 leaves less than half as much, it is told.

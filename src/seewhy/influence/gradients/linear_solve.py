@@ -14,7 +14,12 @@ Products = Callable[[Tensor], Tensor]  # (T, P) -> (T, P): H v of each row
 
 
 def conjugate_gradients(
-    products: Products, right: Tensor, *, tolerance: float, iterations: int, precondition: Products | None = None
+    products: Products,
+    right: Tensor,
+    *,
+    tolerance: float,
+    iterations: int,
+    precondition: Products | None = None,
 ) -> Tensor:
     """x with H x = right, row by row (Hestenes and Stiefel, 1952): (T, P) -> (T, P).
 

@@ -20,7 +20,9 @@ _VALUES = 64  # that a manifest keeps
 _DIRECTIONS = 8
 
 
-def check_cross_entropy(problem: Problem, classes: int, solver: str, *, values: bool = False) -> None:
+def check_cross_entropy(
+    problem: Problem, classes: int, solver: str, *, values: bool = False
+) -> None:
     """Refuses a loss that has another Hessian by the outputs than the softmax cross entropy, as class weights give it.
 
     Label smoothing has the same Hessian; with `values` it is refused too.
@@ -51,7 +53,9 @@ def check_cross_entropy(problem: Problem, classes: int, solver: str, *, values: 
             )
 
 
-def check_cross_entropy_of(problem: Problem, images: Tensor, solver: str, *, values: bool = False) -> None:
+def check_cross_entropy_of(
+    problem: Problem, images: Tensor, solver: str, *, values: bool = False
+) -> None:
     """The same for as many classes as the model says of an image."""
     with borrowed(problem.call), torch.no_grad():
         classes = run(problem.call, {}, images[:1]).shape[1]
@@ -68,7 +72,9 @@ def loss_values(loss: Loss, classes: int, like: Tensor) -> list[float]:
 def same_values(stored: Sequence[float], found: Sequence[float]) -> bool:
     """Whether losses agree, within what machines differ by."""
     ours, theirs = torch.tensor(found), torch.tensor(stored)
-    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
+    return ours.shape == theirs.shape and torch.allclose(
+        ours, theirs, rtol=1e-4, atol=1e-4, equal_nan=True
+    )
 
 
 def _tried(function: Callable[[Tensor, Tensor], R], classes: int, like: Tensor) -> R:
@@ -82,11 +88,15 @@ def _tried(function: Callable[[Tensor, Tensor], R], classes: int, like: Tensor) 
     try:
         return function(outputs.to(like), labels)
     except TypeError as error:
-        raise InputError(f"loss cannot be called so: {error}; give (outputs (B, K), labels (B,)) -> (B,)") from error
+        raise InputError(
+            f"loss cannot be called so: {error}; give (outputs (B, K), labels (B,)) -> (B,)"
+        ) from error
 
 
 def _fixed(classes: int) -> tuple[Tensor, Tensor]:
     """Outputs (n, K) and labels (n,): every class, unless there are very many."""
     count = max(1, min(classes, _NUMBERS // classes))
-    outputs = torch.randn(count, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    outputs = torch.randn(
+        count, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     return outputs, torch.arange(count)

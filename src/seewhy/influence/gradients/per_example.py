@@ -41,11 +41,17 @@ def quantities(problem: Problem, outputs: Tensor, score: ScoreOrLoss) -> Tensor:
     elif callable(score):
         values = -score(outputs)
     else:
-        raise ArgumentTypeError(f"score is a {type(score).__name__}; give labels (T,), or a function of the outputs")
+        raise ArgumentTypeError(
+            f"score is a {type(score).__name__}; give labels (T,), or a function of the outputs"
+        )
     if values.shape != (n,):
-        raise InputError(f"the loss or target has shape {tuple(values.shape)}, not one number for each of {n} images")
+        raise InputError(
+            f"the loss or target has shape {tuple(values.shape)}, not one number for each of {n} images"
+        )
     if not bool(values.isfinite().all()):
-        raise InputError("the loss or target of some image is NaN or infinite; look at the model and the images")
+        raise InputError(
+            "the loss or target of some image is NaN or infinite; look at the model and the images"
+        )
     return values
 
 
@@ -64,7 +70,9 @@ def total_gradient(problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([g.flatten() for g in found])
 
 
-def example_gradients(problem: Problem, images: Tensor, score: ScoreOrLoss, *, call: Call | None = None) -> Tensor:
+def example_gradients(
+    problem: Problem, images: Tensor, score: ScoreOrLoss, *, call: Call | None = None
+) -> Tensor:
     """The gradient (B, P) of each image's quantity, see `quantities`; of a training example that is its loss.
 
     Linear layers and convolutions take one backward pass of the batch; other parameters, and those of layers that
@@ -81,7 +89,9 @@ def example_gradients(problem: Problem, images: Tensor, score: ScoreOrLoss, *, c
     odd, every = unusual(problem, call, images), problem.weights(module)
     sizes = [weight.numel() for weight in every.values()]
     with borrowed(call):
-        like = torch.cat([weight.reshape(-1)[:1] for weight in every.values()])  # of the widest type
+        like = torch.cat(
+            [weight.reshape(-1)[:1] for weight in every.values()]
+        )  # of the widest type
         rows = like.new_empty(len(images), sum(sizes))
         parts = dict(zip(every, torch.split(rows, sizes, 1), strict=True))
         with Taps(affine_layers(module, problem.names)) as taps:
@@ -126,13 +136,21 @@ def _found_unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[st
         odd |= strange
     names = [name for name in parts if name in written - odd]
     if names:
-        true = _one_by_one(problem, call, names, some, weights)  # torch.func would load the compiler: 170 MB
+        true = _one_by_one(
+            problem, call, names, some, weights
+        )  # torch.func would load the compiler: 170 MB
         least = 1e-6 * max(float(g.norm()) for g in true.values())
-        odd |= {n for n in names if not float((parts[n] - true[n]).norm()) <= 0.01 * float(true[n].norm()) + least}
+        odd |= {
+            n
+            for n in names
+            if not float((parts[n] - true[n]).norm()) <= 0.01 * float(true[n].norm()) + least
+        }
     return frozenset(odd)
 
 
-def _by_layer(taps: Taps, signals: list[Tensor], into: Mapping[str, Tensor]) -> tuple[set[str], set[str]]:
+def _by_layer(
+    taps: Taps, signals: list[Tensor], into: Mapping[str, Tensor]
+) -> tuple[set[str], set[str]]:
     """Writes gradients (B, numel) of layers that were given a row for each image; these names, and other layers'."""
     written, strange = set[str](), set[str]()
     for (layer, given, _), signal in zip(taps.uses, signals, strict=True):
@@ -158,7 +176,9 @@ def _by_layer(taps: Taps, signals: list[Tensor], into: Mapping[str, Tensor]) -> 
     return written, strange
 
 
-def _by_example(problem: Problem, call: Call, names: list[str], images: Tensor, weights: Tensor) -> dict[str, Tensor]:
+def _by_example(
+    problem: Problem, call: Call, names: list[str], images: Tensor, weights: Tensor
+) -> dict[str, Tensor]:
     """Gradients of these parameters, (B, numel) each, without knowing what layers do."""
     every = problem.weights(call.module)
     chosen = {name: every[name] for name in names}
@@ -168,20 +188,30 @@ def _by_example(problem: Problem, call: Call, names: list[str], images: Tensor, 
 
     try:
         found = vmap(grad(weighted), in_dims=(None, 0, 0))(chosen, images, weights)
-    except (RuntimeError, InputError):  # control flow that depends on the data, operations without a batching rule
+    except (
+        RuntimeError,
+        InputError,
+    ):  # control flow that depends on the data, operations without a batching rule
         return _one_by_one(problem, call, names, images, weights)
     return {name: g.flatten(1) for name, g in found.items()}
 
 
-def _one_by_one(problem: Problem, call: Call, names: list[str], images: Tensor, weights: Tensor) -> dict[str, Tensor]:
+def _one_by_one(
+    problem: Problem, call: Call, names: list[str], images: Tensor, weights: Tensor
+) -> dict[str, Tensor]:
     """The same with a pass for each image."""
     every = problem.weights(call.module)
     chosen = [every[name].requires_grad_() for name in names]
     live = dict(zip(names, chosen, strict=True))
 
     def one(image: Tensor, weight: Tensor) -> list[Tensor]:
-        value = (run(call, live, image[None])[0] * weight).sum() + 0 * chosen[0].sum()  # it may depend on none
+        value = (run(call, live, image[None])[0] * weight).sum() + 0 * chosen[
+            0
+        ].sum()  # it may depend on none
         return gradients_by(chosen, value)
 
     each = [one(image, weight) for image, weight in zip(images, weights, strict=True)]
-    return {name: torch.stack(parts).flatten(1) for name, parts in zip(names, zip(*each, strict=True), strict=True)}
+    return {
+        name: torch.stack(parts).flatten(1)
+        for name, parts in zip(names, zip(*each, strict=True), strict=True)
+    }

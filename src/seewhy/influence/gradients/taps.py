@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from ...engine.call import Call, evaluating, matching_input
 from ...engine.targets.classes import class_scores
 
-_CHUNK = 2**20  # numbers in what is made of one layer's examples at a time: about what a processor's caches hold
-_DEVICE_CHUNK = 2**25  # the same on an accelerator, where many small steps take longer than few large ones
+_CHUNK = (
+    2**20
+)  # numbers in what is made of one layer's examples at a time: about what a processor's caches hold
+_DEVICE_CHUNK = (
+    2**25
+)  # the same on an accelerator, where many small steps take longer than few large ones
 
 
 @contextmanager
@@ -33,7 +37,9 @@ def borrowed(call: Call) -> Iterator[None]:
 def run(call: Call, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
     """The class scores (B, K) with these weights; all other parameters are constants."""
     constants = {name: p.detach() for name, p in call.module.named_parameters()}
-    return class_scores(call.run(matching_input(call.module, images), weights={**constants, **weights}))
+    return class_scores(
+        call.run(matching_input(call.module, images), weights={**constants, **weights})
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +55,9 @@ class AffineLayer:
     def parameters(self) -> tuple[str, ...]:
         """Their names, as in the model."""
         both = (("weight", self.weight), ("bias", self.bias))
-        return tuple(f"{self.name}.{part}" if self.name else part for part, counts in both if counts)
+        return tuple(
+            f"{self.name}.{part}" if self.name else part for part, counts in both if counts
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -61,14 +69,18 @@ class AffineLayer:
         """What the layer was given, (B, L, I): a row for each place, with a 1 for the bias."""
         if isinstance(self.module, nn.Conv2d):
             conv: Any = self.module
-            patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # (B, I, L)
+            patches = F.unfold(
+                x, conv.kernel_size, conv.dilation, conv.padding, conv.stride
+            )  # (B, I, L)
             return self._with_ones(patches, 1).transpose(1, 2)  # appended before turning, for speed
         return self._with_ones(x.reshape(len(x), -1, x.shape[-1]), 2)
 
     def _with_ones(self, given: Tensor, dim: int) -> Tensor:
         """What counts of it and of ones along `dim`."""
         ones = given.new_ones([1 if i == dim else n for i, n in enumerate(given.shape)])
-        return torch.cat([part for part, counts in ((given, self.weight), (ones, self.bias)) if counts], dim)
+        return torch.cat(
+            [part for part, counts in ((given, self.weight), (ones, self.bias)) if counts], dim
+        )
 
     def signals(self, gradient: Tensor) -> Tensor:
         """The gradient of what the layer gave, (B, L, O)."""
@@ -145,7 +157,14 @@ def _as_convolved(module: nn.Linear | nn.Conv2d, given: Tensor, output: Tensor) 
     if not isinstance(module, nn.Conv2d) or any(module.padding):
         return given
     pads: list[int] = []
-    sizes = zip(given.shape[-2:], output.shape[-2:], module.kernel_size, module.stride, module.dilation, strict=True)
+    sizes = zip(
+        given.shape[-2:],
+        output.shape[-2:],
+        module.kernel_size,
+        module.stride,
+        module.dilation,
+        strict=True,
+    )
     for before, after, kernel, stride, dilation in sizes:
         more = max(0, (after - 1) * stride + (kernel - 1) * dilation + 1 - before)
         pads = [more // 2, more - more // 2, *pads]  # the last dimension comes first
@@ -160,11 +179,18 @@ class Taps:
     """
 
     def __init__(self, layers: Sequence[AffineLayer]) -> None:
-        self.uses: list[tuple[AffineLayer, Tensor, Tensor]] = []  # layer, input, leaf: in the order of the pass
-        self._handles = [layer.module.register_forward_hook(self._hook(layer), with_kwargs=True) for layer in layers]
+        self.uses: list[
+            tuple[AffineLayer, Tensor, Tensor]
+        ] = []  # layer, input, leaf: in the order of the pass
+        self._handles = [
+            layer.module.register_forward_hook(self._hook(layer), with_kwargs=True)
+            for layer in layers
+        ]
 
     def _hook(self, layer: AffineLayer) -> Any:
-        def tap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        def tap(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        ) -> Tensor:
             given = args[0] if args else next(iter(kwargs.values()))
             leaf = output.new_zeros(1).expand_as(output).detach().requires_grad_()
             self.uses.append((layer, _as_convolved(layer.module, given.detach(), output), leaf))
@@ -188,8 +214,14 @@ class Taps:
 
 
 def gradients_by(
-    leaves: Sequence[Tensor], outputs: Tensor, cotangents: Tensor | None = None, *, keep: bool = False
+    leaves: Sequence[Tensor],
+    outputs: Tensor,
+    cotangents: Tensor | None = None,
+    *,
+    keep: bool = False,
 ) -> list[Tensor]:
     """The gradients of sum(outputs * cotangents), zeros by leaves that it does not depend on."""
-    found = torch.autograd.grad(outputs, leaves, cotangents, retain_graph=keep, materialize_grads=True)
+    found = torch.autograd.grad(
+        outputs, leaves, cotangents, retain_graph=keep, materialize_grads=True
+    )
     return [g.detach() for g in found]  # torch 2.6 makes zeros that require gradients themselves

@@ -66,7 +66,9 @@ def _factorise(matrix: Tensor, highest: float, *, scale: float = 0.0) -> None:
 
 def _inverted(factor: Tensor) -> None:
     """Puts the inverse of a lower triangular matrix in its place."""
-    factor.copy_(torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False))
+    factor.copy_(
+        torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False)
+    )
 
 
 def together(seen: list[tuple[Tensor, Tensor]], reduce: Reduce) -> tuple[Tensor, Tensor]:
@@ -86,7 +88,9 @@ class Dense:
         return (classes * features) ** 2
 
     def __init__(self) -> None:
-        self._total: list[Tensor] = []  # of the upper half: for class i its columns j >= i, (F, (K - i) F)
+        self._total: list[
+            Tensor
+        ] = []  # of the upper half: for class i its columns j >= i, (F, (K - i) F)
         self._factor = torch.empty(0)
 
     def see(self, features: Tensor, probabilities: Tensor) -> None:
@@ -95,7 +99,9 @@ class Dense:
         for i, total in enumerate(self._total):
             bends = -probabilities[:, i : i + 1] * probabilities[:, i:]
             bends[:, 0] += probabilities[:, i]
-            total.addmm_(features.T, (bends[:, :, None] * features[:, None]).flatten(1))  # (B, K - i, F)
+            total.addmm_(
+                features.T, (bends[:, :, None] * features[:, None]).flatten(1)
+            )  # (B, K - i, F)
 
     def conclude(self, count: int, ridge: float, reduce: Reduce) -> None:
         f, size = self._total[0].shape
@@ -191,9 +197,13 @@ class Woodbury:
         inside = self._inside(features)
         outside = (features - self._back(inside)).square().sum(1)
         found = residuals.square().sum(1) * outside / self._ridge
-        for r, a, out in zip(*(torch.split(x, self._few()) for x in (residuals, inside, found)), strict=True):
+        for r, a, out in zip(
+            *(torch.split(x, self._few()) for x in (residuals, inside, found)), strict=True
+        ):
             halves = self._halves(r[:, :, None] * a[:, None])
-            out += halves.square().sum((1, 2)) + self._by_example(halves).square().sum(1) / len(self._features)
+            out += halves.square().sum((1, 2)) + self._by_example(halves).square().sum(1) / len(
+                self._features
+            )
         return found
 
     def _few(self) -> int:

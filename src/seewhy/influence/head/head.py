@@ -44,7 +44,9 @@ class Head:
             )
         layers = affine_layers(module, wanted)
         if not layers:
-            raise ModelError(f"the head {name!r} shares its weight with another layer; use ekfac, trak or gradient_dot")
+            raise ModelError(
+                f"the head {name!r} shares its weight with another layer; use ekfac, trak or gradient_dot"
+            )
         self.layer: AffineLayer = layers[0]
         self._module = module
 
@@ -79,4 +81,6 @@ class Head:
         """The head as a matrix (K, F), the bias its last column."""
         own: Any = self.layer.module
         parts = [(own.weight, self.layer.weight), (own.bias, self.layer.bias)]
-        return torch.cat([p.detach().reshape(len(own.weight), -1) for p, counts in parts if counts], 1)
+        return torch.cat(
+            [p.detach().reshape(len(own.weight), -1) for p, counts in parts if counts], 1
+        )

@@ -28,17 +28,26 @@ class Kronecker:
 
     def __init__(self) -> None:
         self._sums: list[Tensor] = []
-        self._bases: list[Tensor] = []  # (K, K) and (F, F), eigenvectors in columns, those of large eigenvalues last
+        self._bases: list[
+            Tensor
+        ] = []  # (K, K) and (F, F), eigenvectors in columns, those of large eigenvalues last
         self._values = torch.empty(0)  # (K, F), ridge included
 
     def see(self, features: Tensor, probabilities: Tensor) -> None:
         if self._bases:
             left, right = self._bases
-            bends = probabilities @ left.square() - (probabilities @ left).square()  # u^T S u of each u: (B, K)
+            bends = (
+                probabilities @ left.square() - (probabilities @ left).square()
+            )  # u^T S u of each u: (B, K)
             new = [bends.T @ (features @ right).square()]
         else:
-            new = [torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities, features.T @ features]
-        self._sums = [old + more for old, more in zip(self._sums, new, strict=True)] if self._sums else new
+            new = [
+                torch.diag(probabilities.sum(0)) - probabilities.T @ probabilities,
+                features.T @ features,
+            ]
+        self._sums = (
+            [old + more for old, more in zip(self._sums, new, strict=True)] if self._sums else new
+        )
 
     def conclude(self, count: int, ridge: float, reduce: Reduce) -> None:
         means, self._sums = [reduce(total) / count for total in self._sums], []
@@ -119,7 +128,10 @@ class Iterative:
 
     def solve(self, matrices: Tensor) -> Tensor:
         turned, inside, outside = self._near.turn(matrices), *self._columns()
-        found = [self._near.solve_turned(turned[:, :, outside], outside), self._inside(turned[:, :, inside])]
+        found = [
+            self._near.solve_turned(turned[:, :, outside], outside),
+            self._inside(turned[:, :, inside]),
+        ]
         return self._near.turn_back(torch.cat(found, 2))
 
     def quadratic(self, residuals: Tensor, features: Tensor) -> Tensor:
@@ -127,7 +139,9 @@ class Iterative:
         matrices = residuals[:, :, None] * turned[:, None, inside]
         # the error of b^T H^-1 b is the square of the solution's
         found = self._inside(matrices, tolerance=self._limits[0] ** 0.5)
-        return (found * matrices).sum((1, 2)) + self._near.quadratic_turned(residuals, turned[:, outside], outside)
+        return (found * matrices).sum((1, 2)) + self._near.quadratic_turned(
+            residuals, turned[:, outside], outside
+        )
 
     def _columns(self) -> tuple[slice, slice]:
         """The directions that the training features span, and the others."""
@@ -151,9 +165,9 @@ class Iterative:
                     part.flatten(1),
                     tolerance=tolerance or self._limits[0],
                     iterations=self._limits[1],
-                    precondition=lambda rows: self._near.solve_turned(rows.reshape(shape), self._columns()[0]).flatten(
-                        1
-                    ),
+                    precondition=lambda rows: self._near.solve_turned(
+                        rows.reshape(shape), self._columns()[0]
+                    ).flatten(1),
                 ).reshape(shape)
                 for part in torch.split(matrices, size)
             ]

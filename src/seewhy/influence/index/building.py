@@ -34,7 +34,9 @@ _SHARD_BYTES = 64 * 2**20
 _MOST_ROWS = 65_536  # of a shard
 
 Tell = Callable[[int, int], None]
-Make = Callable[[str, int, int], Iterator[Rows]]  # of a file's name, and the examples from which and to which it goes
+Make = Callable[
+    [str, int, int], Iterator[Rows]
+]  # of a file's name, and the examples from which and to which it goes
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ class Building:
                 f"{len(self.kept)} examples in batches of batch_size={self.batch_size} leave some of the "
                 f"{self.world.size} processes without any; start fewer, or give a smaller batch_size"
             )
-        return self.data.batches(self.world.mine(chunks), classes=self.outputs, workers=self.workers)
+        return self.data.batches(
+            self.world.mine(chunks), classes=self.outputs, workers=self.workers
+        )
 
     def first(self, count: int) -> Batch:
         """The first examples of the newest data, the same in every process."""
@@ -124,7 +128,9 @@ class Building:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SeewhyWarning)
-                self._timed_fit(copy.deepcopy(self.solver), images[:few], labels[:few])  # what is slow once
+                self._timed_fit(
+                    copy.deepcopy(self.solver), images[:few], labels[:few]
+                )  # what is slow once
                 passing, once = self._timed_fit(trial, images, labels)
             begun = time.perf_counter()
             rows = pack(trial.train_rows(self.problem, images[:few], labels[:few]), self.dtype)
@@ -139,7 +145,9 @@ class Building:
             rows, state = self._rows_unfitted(trial, images[:few], labels[:few]), 0
             each = _size(rows) // len(next(iter(rows.values())))
         shard = 3 * min(n * each, max(_SHARD_BYTES, each * min(self.batch_size, _MOST_ROWS)))
-        memory = 3 * state + max(self._working(rows), shard)  # the state three times, as it is written
+        memory = 3 * state + max(
+            self._working(rows), shard
+        )  # the state three times, as it is written
         return Cost(n, n * each + state, memory, took)
 
     def _timed_fit(self, trial: Solver, images: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -167,12 +175,20 @@ class Building:
         """The bytes of examples' gradients that are worked on together, about."""
         together = min(self.batch_size, len(self.data))
         dim, weights = dict(self.solver.settings).get("dim"), self.problem.flat()
-        whole = int(2.5 * weights.numel() * weights.element_size())  # an example's, with what it is put together from
+        whole = int(
+            2.5 * weights.numel() * weights.element_size()
+        )  # an example's, with what it is put together from
         if isinstance(self.solver, GradientSolver) or dim is not None:
-            kept = len(self.problem.calls) * kept_bytes(weights.numel(), dim) if isinstance(dim, int) else 0
+            kept = (
+                len(self.problem.calls) * kept_bytes(weights.numel(), dim)
+                if isinstance(dim, int)
+                else 0
+            )
             return together * whole + kept
         watched = min(SINGLE, together) * whole if isinstance(self.solver, EKFAC) else 0
-        each = math.prod(tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1)  # their outer product
+        each = math.prod(
+            tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1
+        )  # their outer product
         return watched + 3 * torch.float64.itemsize * min(each * together, max(each, WORKING))
 
     def curvature(self) -> tuple[str, ...]:
@@ -186,15 +202,21 @@ class Building:
             remarks = self.store.remarks(name)
         if not known or self.solver.streams:
             counter = _Counter(self.progress, total)
-            reduce = self.world.sum if self.world.size > 1 else identity  # solvers ask which of the two it is
+            reduce = (
+                self.world.sum if self.world.size > 1 else identity
+            )  # solvers ask which of the two it is
             with heard() as said:
                 self.solver.fit(self.problem, self.batches, reduce=reduce, progress=counter)
             remarks = tuple(dict.fromkeys(said))
         state = self.solver.state()
         if known or not state:
             return remarks
-        if is_whitening(self.solver):  # rows of another fit, or another machine's eigenvectors, do not go with it
-            self.store.forget(*(row for row in self.store.files if row.startswith(self._prefixes())))
+        if is_whitening(
+            self.solver
+        ):  # rows of another fit, or another machine's eigenvectors, do not go with it
+            self.store.forget(
+                *(row for row in self.store.files if row.startswith(self._prefixes()))
+            )
             self.solver.load(self.problem, self.world.first(state))
         if self.world.rank == 0:
             self.store.forget(name)
@@ -239,7 +261,10 @@ class Building:
             stored = self.store.read(shard)
             del stored[LABELS]
             for i in range(0, stop - start, self.batch_size):
-                few = unpack({key: rows[i : i + self.batch_size] for key, rows in stored.items()}, torch.float64)
+                few = unpack(
+                    {key: rows[i : i + self.batch_size] for key, rows in stored.items()},
+                    torch.float64,
+                )
                 yield {_SELF: self.solver.self_of_rows(self.problem, few).double()}
         else:
             for images, labels in self._examples(start, stop):
@@ -259,7 +284,12 @@ class Building:
         return self.world.gather([name for name in plan if not self.store.intact(name)])[0]
 
     def _make(
-        self, plan: Mapping[str, tuple[int, int]], missing: list[str], make: Make, *, together: bool = False
+        self,
+        plan: Mapping[str, tuple[int, int]],
+        missing: list[str],
+        make: Make,
+        *,
+        together: bool = False,
     ) -> None:
         """Writes this process's share of what is missing, and waits for the others.
 
@@ -277,7 +307,9 @@ class Building:
                 continue
             self.store.forget(name)
             rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-            self.store.write(name, rows, start=start, names=[self.data.name(i) for i in range(start, stop)])
+            self.store.write(
+                name, rows, start=start, names=[self.data.name(i) for i in range(start, stop)]
+            )
         self.world.gather(None)
 
     def _plan(self, rows: int) -> dict[str, tuple[int, int]]:
@@ -291,7 +323,10 @@ class Building:
         return plan
 
     def _rows_of(self, images: Tensor, labels: Tensor) -> Rows:
-        return {**pack(self.solver.train_rows(self.problem, images, labels), self.dtype), LABELS: labels}
+        return {
+            **pack(self.solver.train_rows(self.problem, images, labels), self.dtype),
+            LABELS: labels,
+        }
 
     def _demand_room(self, needed: int) -> None:
         free = shutil.disk_usage(self.store.folder).free

@@ -54,7 +54,9 @@ class Examples(Dataset[tuple[Tensor, int]]):
         probes = {i: _probe(*self[i]) for i in fingerprint.probe_positions(len(self))}
         return fingerprint.of_examples(self.keys(), len(self), probes)
 
-    def batches(self, positions: Sequence[Sequence[int]], *, classes: int, workers: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, positions: Sequence[Sequence[int]], *, classes: int, workers: int = 0
+    ) -> Iterator[Batch]:
         """The examples of each list of positions as images (B, C, H, W) and labels (B,).
 
         Raises:
@@ -96,7 +98,9 @@ def _collate(examples: Sequence[tuple[Tensor, int]]) -> Batch:
     images, labels = zip(*examples, strict=True)
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
-        raise InputError(f"training pictures have several shapes, {sorted(shapes)[:2]}; bring them to one")
+        raise InputError(
+            f"training pictures have several shapes, {sorted(shapes)[:2]}; bring them to one"
+        )
     return torch.stack(images), torch.tensor(labels, dtype=torch.long)
 
 
@@ -105,12 +109,19 @@ def shown(image: Tensor, preprocess: Preprocess | None) -> tuple[Image.Image, Pl
     photo = tensor_to_photos(image[None], preprocess)[0]
     scale = max(1, 96 // max(photo.size))
     photo = photo.resize((photo.width * scale, photo.height * scale), Image.Resampling.NEAREST)
-    return photo, Placement((photo.height, photo.width), (0.0, 0.0, float(photo.width), float(photo.height)))
+    return photo, Placement(
+        (photo.height, photo.width), (0.0, 0.0, float(photo.width), float(photo.height))
+    )
 
 
 class _Tensors(Examples):
     def __init__(self, images: Tensor, labels: Tensor, preprocess: Preprocess | None) -> None:
-        if images.ndim < 2 or len(images) != len(labels) or labels.ndim != 1 or labels.is_floating_point():
+        if (
+            images.ndim < 2
+            or len(images) != len(labels)
+            or labels.ndim != 1
+            or labels.is_floating_point()
+        ):
             raise InputError(
                 f"train_data has images {tuple(images.shape)} and labels {tuple(labels.shape)} of {labels.dtype}; "
                 "accepted: (n, C, H, W), and whole numbers (n,)"
@@ -129,7 +140,9 @@ class _Tensors(Examples):
 
     def keys(self) -> list[tuple[str, int]]:
         assert self.labels is not None
-        return [(digest(image), label) for image, label in zip(self.images, self.labels, strict=True)]
+        return [
+            (digest(image), label) for image, label in zip(self.images, self.labels, strict=True)
+        ]
 
 
 class _Pairs(Examples):
@@ -141,7 +154,11 @@ class _Pairs(Examples):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         example = self.data[index]
-        if not (isinstance(example, tuple | list) and len(example) == 2 and isinstance(example[0], Tensor)):
+        if not (
+            isinstance(example, tuple | list)
+            and len(example) == 2
+            and isinstance(example[0], Tensor)
+        ):
             raise ArgumentTypeError(
                 f"train_data gives a {type(example).__name__} for an example; accepted: (tensor, label)"
             )
@@ -231,7 +248,11 @@ def as_examples(data: TrainData, preprocess: Preprocess | None) -> Examples:
     """
     if isinstance(data, LabelledImages):
         found: Examples = _Pictures(data, preprocess)
-    elif isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+    elif (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and all(isinstance(part, Tensor) for part in data)
+    ):
         found = _Tensors(data[0], data[1], preprocess)
     elif isinstance(data, Dataset) and hasattr(data, "__len__"):
         found = _Pairs(data)

@@ -27,7 +27,11 @@ def of_modules(modules: Sequence[nn.Module]) -> dict[str, str]:
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
     each = module.state_dict().items()
-    return {name: t for name, t in each if isinstance(t, Tensor) and not name.endswith("num_batches_tracked")}
+    return {
+        name: t
+        for name, t in each
+        if isinstance(t, Tensor) and not name.endswith("num_batches_tracked")
+    }
 
 
 class Watched:
@@ -41,7 +45,9 @@ class Watched:
         folder: of the index.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], stored: Mapping[str, str], folder: object) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module], stored: Mapping[str, str], folder: object
+    ) -> None:
         self._modules, self._stored, self._folder = modules, stored, folder
         self._seen = checksums(modules)
 
@@ -60,7 +66,9 @@ class Watched:
 def checksums(modules: Sequence[nn.Module]) -> list[Any]:
     """What `of_modules` looks at, in brief: how each tensor lies, and the CRC-32 of its bytes."""
     every = [tensor for module in modules for tensor in _state(module).values()]
-    return [(t.dtype, t.shape, t.stride(), zlib.crc32(_in_memory(t).cpu().numpy().data)) for t in every]
+    return [
+        (t.dtype, t.shape, t.stride(), zlib.crc32(_in_memory(t).cpu().numpy().data)) for t in every
+    ]
 
 
 def _in_memory(tensor: Tensor) -> Tensor:
@@ -75,16 +83,22 @@ def check_model(stored: Mapping[str, str], found: Mapping[str, str], folder: obj
     Raises:
         InputError: it names what differs.
     """
-    differ = [name for name in stored if found.get(name) != stored[name]] + [n for n in found if n not in stored]
+    differ = [name for name in stored if found.get(name) != stored[name]] + [
+        n for n in found if n not in stored
+    ]
     if differ:
-        named = f"'{differ[0]}'" + (f" and {len(differ) - 1} more of its tensors" if len(differ) > 1 else "")
+        named = f"'{differ[0]}'" + (
+            f" and {len(differ) - 1} more of its tensors" if len(differ) > 1 else ""
+        )
         raise InputError(
             f"model does not fit the index in '{folder}': {named} differ; give the model that it was fit with, or fit "
             "another index"
         )
 
 
-def of_examples(keys: Iterable[tuple[str, int]] | None, count: int, probes: Mapping[int, str]) -> dict[str, Any]:
+def of_examples(
+    keys: Iterable[tuple[str, int]] | None, count: int, probes: Mapping[int, str]
+) -> dict[str, Any]:
     """The fingerprint of a data set, JSON-able.
 
     Args:
@@ -121,7 +135,9 @@ def check_data(stored: Mapping[str, Any], found: Mapping[str, Any], folder: obje
     elif changed:
         known = set(stored["probes"].values())
         moved = any(found["probes"][at] in known for at in changed)
-        said = f"example {changed[0]} differs: " + ("its order changed" if moved else "its content or order changed")
+        said = f"example {changed[0]} differs: " + (
+            "its order changed" if moved else "its content or order changed"
+        )
     else:
         if stored["order"] is None and stored["count"] > len(stored["probes"]):
             warn(
@@ -129,4 +145,6 @@ def check_data(stored: Mapping[str, Any], found: Mapping[str, Any], folder: obje
                 f"in '{folder}': the data set does not tell its labels; give tensors or a TensorDataset to compare all"
             )
         return
-    raise InputError(f"data does not fit the index in '{folder}': {said}; give the data it was fit on, or fit another")
+    raise InputError(
+        f"data does not fit the index in '{folder}': {said}; give the data it was fit on, or fit another"
+    )

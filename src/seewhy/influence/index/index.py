@@ -114,7 +114,10 @@ class InfluenceIndex:
         """
         manifest.check_options(dtype, batch_size, shard_rows)
         models, shared = manifest.listed(model), world()
-        examples, made = manifest.examples_of(train_data, models[-1]), own_solver(find_solver(solver))
+        examples, made = (
+            manifest.examples_of(train_data, models[-1]),
+            own_solver(find_solver(solver)),
+        )
         settings = {
             "l2": l2,
             "parameters": None if parameters is None else list(parameters),
@@ -125,14 +128,26 @@ class InfluenceIndex:
         }
         head = manifest.describe_index(models, examples, made, loss, settings)
         manifest.tell_classes(examples, head)
-        temporary = tempfile.TemporaryDirectory(prefix="seewhy-") if out is None and shared.rank == 0 else None
-        store = Store(shared.gather(temporary.name if temporary else out or "")[0], writer=shared.rank)
-        if store.load() and (store.head["complete"] or store.files):  # else nothing was done: begun anew
+        temporary = (
+            tempfile.TemporaryDirectory(prefix="seewhy-")
+            if out is None and shared.rank == 0
+            else None
+        )
+        store = Store(
+            shared.gather(temporary.name if temporary else out or "")[0], writer=shared.rank
+        )
+        if store.load() and (
+            store.head["complete"] or store.files
+        ):  # else nothing was done: begun anew
             head = manifest.same(store.head, head, store.folder)
         elif shared.rank == 0:
             store.begin(head)
         shared.gather(None)
-        options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "temporary": temporary}
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "workers": workers,
+            "temporary": temporary,
+        }
         index = cls(models, store, head, Joined([examples]), made, loss, **options)
         if announce and shared.rank == 0:
             announce(index._building(progress).estimate())
@@ -172,14 +187,22 @@ class InfluenceIndex:
         """
         models, store = manifest.listed(model), Store(folder, writer=world().rank)
         if not store.load():
-            raise InputError(f"'{folder}' holds no influence index; InfluenceIndex.fit(..., out=...) makes one")
+            raise InputError(
+                f"'{folder}' holds no influence index; InfluenceIndex.fit(..., out=...) makes one"
+            )
         head = store.head
         if not head["complete"]:
-            raise InputError(f"the index in '{folder}' is not finished; fit it again into the same folder: it goes on")
+            raise InputError(
+                f"the index in '{folder}' is not finished; fit it again into the same folder: it goes on"
+            )
         manifest.check_models(head, models, loss, folder)
-        fitted = [name for name in [f"curvature-{head['curvature']}.safetensors"] if name in store.files]
+        fitted = [
+            name for name in [f"curvature-{head['curvature']}.safetensors"] if name in store.files
+        ]
         store.check([*fitted, *head["shards"]], full=verify == "full")
-        joined = manifest.opened_data([] if data is None else [data, *added], models[-1], head, folder)
+        joined = manifest.opened_data(
+            [] if data is None else [data, *added], models[-1], head, folder
+        )
         made = own_solver(solver or find_solver(head["solver"], **head["settings"]))
         index = cls(models, store, head, joined, made, loss, batch_size=batch_size, workers=workers)
         index._take_curvature()
@@ -211,7 +234,11 @@ class InfluenceIndex:
 
     @with_gradients
     def scores(
-        self, images: Any, labels: Tensor | Sequence[int] | None = None, *, target: TargetLike | None = None
+        self,
+        images: Any,
+        labels: Tensor | Sequence[int] | None = None,
+        *,
+        target: TargetLike | None = None,
     ) -> Tensor:
         """The influence of every training example on every test picture, (T, n) float32: columns as in `ids`.
 
@@ -250,7 +277,9 @@ class InfluenceIndex:
         with heard() as said:
             for test, blocks in self._swept(images, labels, target):
                 ends = zip(both_ends(blocks, k), (1, -1), strict=True)
-                helpful, harmful = (self._shards.records(*e.merged(world()), sign, self.classes) for e, sign in ends)
+                helpful, harmful = (
+                    self._shards.records(*e.merged(world()), sign, self.classes) for e, sign in ends
+                )
                 answers = map(self.classes.__getitem__, test.answers)
                 found += map(InfluenceQuery, test.words, answers, helpful, harmful)
         return [replace(one, remarks=tuple(dict.fromkeys((*self.remarks, *said)))) for one in found]
@@ -266,13 +295,17 @@ class InfluenceIndex:
         """
         self.watch.check()
         before = dict(self._store.files)
-        names = self._building(progress).self_influence(self._head["shards"], manifest.self_key(self._head))
+        names = self._building(progress).self_influence(
+            self._head["shards"], manifest.self_key(self._head)
+        )
         if any(world().gather(self._store.files != before)):
             self._commit(self._head)
         return torch.cat([self._store.read(name)["self_influence"] for name in names])[self.ids]
 
     @with_gradients
-    def add(self, data: TrainData, *, curvature: Curvature = "refit", progress: Tell | None = None) -> None:
+    def add(
+        self, data: TrainData, *, curvature: Curvature = "refit", progress: Tell | None = None
+    ) -> None:
         """Adds training examples that the model was trained on too; their positions follow those of the others.
 
         Args:
@@ -286,21 +319,36 @@ class InfluenceIndex:
         self._change(head, Joined([*self.data.parts, examples]), curvature, progress)
 
     @with_gradients
-    def remove(self, ids: Sequence[int | str], *, curvature: Curvature = "refit", progress: Tell | None = None) -> None:
+    def remove(
+        self,
+        ids: Sequence[int | str],
+        *,
+        curvature: Curvature = "refit",
+        progress: Tell | None = None,
+    ) -> None:
         """Takes examples out, by position or by name; the others keep their positions. Options as in `add`.
 
         Raises:
             InputError: no such example, or none would be left.
         """
         left, known = self.ids.tolist(), set(self.ids.tolist())
-        named = dict(zip(self.names, left, strict=True)) if any(isinstance(i, str) for i in ids) else {}
+        named = (
+            dict(zip(self.names, left, strict=True)) if any(isinstance(i, str) for i in ids) else {}
+        )
         gone = {named.get(i, -1) if isinstance(i, str) else int(i): i for i in ids}
         unknown = [given for i, given in gone.items() if i not in known]
         if unknown:
-            raise InputError(f"ids has {unknown[0]!r}, which is no example of the index; its ids and names list them")
+            raise InputError(
+                f"ids has {unknown[0]!r}, which is no example of the index; its ids and names list them"
+            )
         if len(left) == len(gone):
             raise InputError(f"ids names all {len(left)} examples; an index needs at least one")
-        self._change({**self._head, "removed": sorted([*self._head["removed"], *gone])}, self.data, curvature, progress)
+        self._change(
+            {**self._head, "removed": sorted([*self._head["removed"], *gone])},
+            self.data,
+            curvature,
+            progress,
+        )
 
     def inputs(self, images: Any) -> Tensor:
         """Test pictures as the model takes them, (T, C, H, W)."""
@@ -326,7 +374,9 @@ class InfluenceIndex:
             count=len(self.ids),
             l2=head["l2"],
             parameters=None if head["parameters"] is None else tuple(head["parameters"]),
-            learning_rates=None if head["learning_rates"] is None else tuple(head["learning_rates"]),
+            learning_rates=None
+            if head["learning_rates"] is None
+            else tuple(head["learning_rates"]),
         )
 
     def _building(self, progress: Tell | None = None) -> Building:
@@ -354,7 +404,9 @@ class InfluenceIndex:
         shards = building.rows()
         self._commit({**self._head, "shards": shards, "shard_rows": building.shard_rows})
 
-    def _change(self, head: Head, data: Joined, curvature: Curvature, progress: Tell | None) -> None:
+    def _change(
+        self, head: Head, data: Joined, curvature: Curvature, progress: Tell | None
+    ) -> None:
         if curvature not in ("refit", "keep"):
             raise InputError(f"curvature={curvature!r} is not known; use 'refit' or 'keep'")
         self.watch.check()
@@ -379,8 +431,12 @@ class InfluenceIndex:
         shared, store = world(), self._store
         if shared.rank == 0:
             store.load()  # what the others wrote
-            own = [name for name in store.files if name.startswith(f"self-{manifest.self_key(head)}-")]
-            store.commit(head, [*head["shards"], f"curvature-{head['curvature']}.safetensors", *own])
+            own = [
+                name for name in store.files if name.startswith(f"self-{manifest.self_key(head)}-")
+            ]
+            store.commit(
+                head, [*head["shards"], f"curvature-{head['curvature']}.safetensors", *own]
+            )
         shared.gather(None)
         store.load()
         self._head = store.head
@@ -394,7 +450,12 @@ class InfluenceIndex:
             self.data[0]  # says that the data are not there
         mine, removed = world().mine(self._shards.names), self._head["removed"]
         each = questions(
-            self.problem, self.inputs(images), labels, target, classes=self.classes, batch_size=self._batch_size
+            self.problem,
+            self.inputs(images),
+            labels,
+            target,
+            classes=self.classes,
+            batch_size=self._batch_size,
         )
         for test in asked(self.solver, self.problem, each):
             yield test, self._shards.sweep(self.solver, test, mine, removed)

@@ -38,7 +38,16 @@ from .examples import Absent, Examples, Joined, TrainData, as_examples
 
 ModelLike = Model | nn.Module | Call
 Head = dict[str, Any]
-_DECIDES = ("solver", "settings", "loss", "l2", "parameters", "learning_rates", "dtype", "preprocess")
+_DECIDES = (
+    "solver",
+    "settings",
+    "loss",
+    "l2",
+    "parameters",
+    "learning_rates",
+    "dtype",
+    "preprocess",
+)
 _SHOWN = 3
 _SAME_ANSWER = 0.02  # of the largest score: what another device or precision may change
 
@@ -78,11 +87,19 @@ def said_of_noise(calls: Sequence[Call], shape: Sequence[int]) -> list[list[floa
     """
     drawn = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     pixels, noise = (drawn * 255).round(), drawn - 0.5
-    said = [[outputs_of(call, pixels if call.whole_numbers else noise)[0].double() for _ in range(2)] for call in calls]
-    return [once.tolist() if once.isfinite().all() and torch.equal(once, again) else None for once, again in said]
+    said = [
+        [outputs_of(call, pixels if call.whole_numbers else noise)[0].double() for _ in range(2)]
+        for call in calls
+    ]
+    return [
+        once.tolist() if once.isfinite().all() and torch.equal(once, again) else None
+        for once, again in said
+    ]
 
 
-def check_said(stored: Mapping[str, Any], said: Sequence[list[float] | None], folder: object) -> None:
+def check_said(
+    stored: Mapping[str, Any], said: Sequence[list[float] | None], folder: object
+) -> None:
     """Refuses a model that answers otherwise than the one of the index, though its weights are the same.
 
     Raises:
@@ -99,11 +116,17 @@ def check_said(stored: Mapping[str, Any], said: Sequence[list[float] | None], fo
 def _near(then: list[float], now: list[float]) -> bool:
     before, after = torch.tensor(then, dtype=torch.float64), torch.tensor(now, dtype=torch.float64)
     same_classes = before.shape == after.shape
-    return same_classes and bool((before - after).abs().amax() <= _SAME_ANSWER * before.abs().amax())
+    return same_classes and bool(
+        (before - after).abs().amax() <= _SAME_ANSWER * before.abs().amax()
+    )
 
 
 def describe_index(
-    models: Sequence[ModelLike], examples: Examples, solver: Solver, loss: Loss, settings: Mapping[str, Any]
+    models: Sequence[ModelLike],
+    examples: Examples,
+    solver: Solver,
+    loss: Loss,
+    settings: Mapping[str, Any],
 ) -> Head:
     """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
     modules, model = modules_of(models), models[-1]
@@ -177,14 +200,18 @@ def loss_name(loss: Loss) -> str:
 def check_models(head: Head, models: Sequence[ModelLike], loss: Loss, folder: object) -> None:
     """Refuses models, an output of theirs or a loss that are not those of the index."""
     fingerprint.check_model(head["model"], fingerprint.of_modules(modules_of(models)), folder)
-    check_said(head, said_of_noise(calls_of(models, head.get("whole_numbers")), head["shape"]), folder)
+    check_said(
+        head, said_of_noise(calls_of(models, head.get("whole_numbers")), head["shape"]), folder
+    )
     check_loss(head, loss, modules_of(models)[-1], folder)
 
 
 def check_loss(head: Head, loss: Loss, module: nn.Module, folder: object) -> None:
     """Refuses a loss that has another name, or gives other values, than the one of the index."""
     if loss_name(loss) != head["loss"]:
-        raise InputError(f"the index in '{folder}' was fit with loss={head['loss']}; give it to open() as loss=")
+        raise InputError(
+            f"the index in '{folder}' was fit with loss={head['loss']}; give it to open() as loss="
+        )
     _check_values(head, loss_values(loss, head["outputs"], _weight(module)), folder)
 
 
@@ -203,7 +230,9 @@ def _check_values(stored: Mapping[str, Any], found: Sequence[float], folder: obj
 def check_options(dtype: object, batch_size: int, shard_rows: int | None) -> None:
     """Says which option of `fit` is out of range."""
     if dtype not in (None, "float16", "float32", "float64"):
-        raise InputError(f"dtype={dtype!r} is not known; use 'float16', 'float32', 'float64', or None")
+        raise InputError(
+            f"dtype={dtype!r} is not known; use 'float16', 'float32', 'float64', or None"
+        )
     for name, value in (("batch_size", batch_size), ("shard_rows", shard_rows)):
         if value is not None and value < 1:
             raise InputError(f"{name}={value} cannot be used; accepted: 1 or more")
@@ -222,7 +251,9 @@ def inputs_of(model: ModelLike, images: Any) -> Tensor:
     return torch.stack([preprocess(photo)[0] for photo, preprocess in photos])
 
 
-def model_photo(model: ModelLike, image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Preprocess]:
+def model_photo(
+    model: ModelLike, image: ImageLike, *, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, Preprocess]:
     """A photo, as large as the model needs it at most, and how it becomes the model's input.
 
     Raises:
@@ -230,7 +261,9 @@ def model_photo(model: ModelLike, image: ImageLike, *, max_pixels: int = MAX_PIX
     """
     preprocess = preprocess_of(model)
     if preprocess is None:
-        raise InputError("the model has no preprocess, which photos need; give a tensor (T, C, H, W), or wrap() it")
+        raise InputError(
+            "the model has no preprocess, which photos need; give a tensor (T, C, H, W), or wrap() it"
+        )
     return read_photo(image, max_pixels=max_pixels, least=preprocess.enough).picture, preprocess
 
 
@@ -255,22 +288,32 @@ def same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) ->
             "another out="
         )
     if len(stored["data"]) > 1:
-        raise InputError(f"'{folder}' holds an index that was added to; open it, or give another out=")
+        raise InputError(
+            f"'{folder}' holds an index that was added to; open it, or give another out="
+        )
     fingerprint.check_data(stored["data"][0], given["data"][0], folder)
     return {**stored, "about": given["about"] or stored["about"]}
 
 
 def class_names(head: Head) -> ClassNames:
     """A name for each of the model's outputs."""
-    return ClassNames.of(head["classes"]) or ClassNames(f"class {i}" for i in range(head["outputs"]))
+    return ClassNames.of(head["classes"]) or ClassNames(
+        f"class {i}" for i in range(head["outputs"])
+    )
 
 
 def tell_classes(examples: Examples, head: Head) -> None:
     """Warns of classes without any training example."""
     names = class_names(head)
-    empty = [] if examples.labels is None else sorted(set(range(head["outputs"])) - set(examples.labels))
+    empty = (
+        []
+        if examples.labels is None
+        else sorted(set(range(head["outputs"])) - set(examples.labels))
+    )
     if empty:
-        told = ", ".join(names[i] for i in empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
+        told = ", ".join(names[i] for i in empty[:_SHOWN]) + (
+            ", ..." if len(empty) > _SHOWN else ""
+        )
         warn(
             f"{len(empty)} of the model's {head['outputs']} classes have no training example: {told}; what the "
             "model says of them was not learned from these data"
@@ -283,7 +326,9 @@ def listed(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
         return [model]
     models = list(model) if isinstance(model, list | tuple) else []
     if not models or not all(isinstance(one, Model | nn.Module | Call) for one in models):
-        raise InputError(f"model={brief(model)} is none; give a model, or a list of several checkpoints")
+        raise InputError(
+            f"model={brief(model)} is none; give a model, or a list of several checkpoints"
+        )
     return models
 
 
@@ -298,7 +343,9 @@ def examples_of(data: TrainData, model: ModelLike) -> Examples:
     Raises:
         ModelError: a class of the data is none of the model's.
     """
-    numbered = isinstance(data, LabelledImages) and all(as_number(name) is not None for name in data.classes)
+    numbered = isinstance(data, LabelledImages) and all(
+        as_number(name) is not None for name in data.classes
+    )
     if isinstance(model, Model) and isinstance(data, LabelledImages) and (model.labels or numbered):
         try:
             data = in_classes_of(model, data)

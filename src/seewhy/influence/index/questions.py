@@ -119,7 +119,9 @@ def questions(
         InputError: labels that do not go with the pictures, or both labels and a target.
     """
     if labels is not None and target is not None:
-        raise InputError("labels= and target= are both given: labels ask about their loss; give one of them")
+        raise InputError(
+            "labels= and target= are both given: labels ask about their loss; give one of them"
+        )
     wanted = None if labels is None else _checked(labels, len(images))
     if target is not None:
         check_one_each(target, len(images))
@@ -129,23 +131,41 @@ def questions(
         outputs = outputs_of(problem.call, part)
         answers = outputs.argmax(1)
         if target is not None:
-            found = resolve(part_of(target, [start]), outputs, classes, numbers=numbers_of(problem.call, outputs))
+            found = resolve(
+                part_of(target, [start]),
+                outputs,
+                classes,
+                numbers=numbers_of(problem.call, outputs),
+            )
             if len(found) > 1:
-                raise InputError(f"target={target!r} is {len(found)} targets; ask about one at a time")
-            yield Question(part, found[0].score, [phrase(found[0], 0, classes.label)], answers.tolist())
+                raise InputError(
+                    f"target={target!r} is {len(found)} targets; ask about one at a time"
+                )
+            yield Question(
+                part, found[0].score, [phrase(found[0], 0, classes.label)], answers.tolist()
+            )
             continue
         asked = answers if wanted is None else wanted[start : start + step]
         wrong = [label for label in asked.tolist() if not 0 <= label < len(classes)]
         if wrong:
-            raise InputError(f"labels has {wrong[0]}, the model has {len(classes)} classes: 0 to {len(classes) - 1}")
-        yield Question(part, asked, [f"the loss of {classes[label]}" for label in asked.tolist()], answers.tolist())
+            raise InputError(
+                f"labels has {wrong[0]}, the model has {len(classes)} classes: 0 to {len(classes) - 1}"
+            )
+        yield Question(
+            part,
+            asked,
+            [f"the loss of {classes[label]}" for label in asked.tolist()],
+            answers.tolist(),
+        )
 
 
 def _checked(given: object, n: int) -> Tensor:
     try:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"labels={brief(given)} holds no whole numbers; give one for each picture") from error
+        raise InputError(
+            f"labels={brief(given)} holds no whole numbers; give one for each picture"
+        ) from error
     if labels.shape != (n,) or labels.is_floating_point():
         raise InputError(
             f"labels has shape {tuple(labels.shape)} of {labels.dtype}; {n} pictures need whole numbers ({n},)"

@@ -68,7 +68,9 @@ def rank_ends(high: TopK, low: TopK, scores: Tensor, ids: Tensor) -> None:
     finite = scores.isfinite().all(0)
     if not finite.all():
         example = int(ids[int((~finite).nonzero()[0])])
-        raise InputError(f"the influence of example {example} is not finite; fit again with more damping or l2")
+        raise InputError(
+            f"the influence of example {example} is not finite; fit again with more damping or l2"
+        )
     high.update(scores, ids)
     low.update(-scores, ids)
 

@@ -50,7 +50,9 @@ class Shards:
                 kept = ~torch.isin(ids, gone)
                 yield (ids, scores) if bool(kept.all()) else (ids[kept], scores[:, kept])
 
-    def records(self, scores: Tensor, ids: Tensor, sign: int, classes: Sequence[str]) -> list[tuple[Influential, ...]]:
+    def records(
+        self, scores: Tensor, ids: Tensor, sign: int, classes: Sequence[str]
+    ) -> list[tuple[Influential, ...]]:
         """For each row of scores and ids (T, k) the examples whose score is positive, told with `sign` times it."""
         told = self._told(set(ids.flatten().tolist()))
         return [
@@ -74,7 +76,9 @@ class Shards:
         return told
 
 
-def _blocks(stored: Mapping[str, Tensor], count: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+def _blocks(
+    stored: Mapping[str, Tensor], count: int, dtype: torch.dtype
+) -> Iterator[tuple[int, int]]:
     """Rows that go together: all where they are used as they lie, else as many as stay in the cache once converted."""
     step = count
     if any(rows.is_floating_point() and rows.dtype != dtype for rows in stored.values()):

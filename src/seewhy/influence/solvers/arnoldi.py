@@ -47,34 +47,60 @@ class Arnoldi(GradientSolver):
         super().__init__(seed=seed, curvature=curvature, damping=damping, krylov=krylov, rank=rank)
         self.settings = {key: value for key, value in self.settings.items() if key != "dim"}
         if not 1 <= rank <= krylov:
-            raise InputError(f"rank={rank} of krylov={krylov} cannot be used; accepted: 1 <= rank <= krylov")
+            raise InputError(
+                f"rank={rank} of krylov={krylov} cannot be used; accepted: 1 <= rank <= krylov"
+            )
         self.passes = krylov + 1
         self._vectors: Tensor | None = None  # (R, P)
         self._values: Tensor | None = None  # (R,), damping and l2 included
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         check_converged(problem, batches, reduce)
         options = {"kind": self.settings["curvature"], "damping": self.settings["damping"]}
         curvature = Curvature(problem, batches, **options, reduce=reduce, progress=progress)
         size = problem.flat().numel()
-        start = torch.randn(size, generator=torch.Generator().manual_seed(self.settings["seed"]), dtype=torch.float32)
-        values, vectors = lanczos(curvature, in_double(start.to(problem.device)), min(self.settings["krylov"], size))
-        values, vectors = values.flip(0)[: self.settings["rank"]], vectors.flip(0)[: self.settings["rank"]]
+        start = torch.randn(
+            size,
+            generator=torch.Generator().manual_seed(self.settings["seed"]),
+            dtype=torch.float32,
+        )
+        values, vectors = lanczos(
+            curvature, in_double(start.to(problem.device)), min(self.settings["krylov"], size)
+        )
+        values, vectors = (
+            values.flip(0)[: self.settings["rank"]],
+            vectors.flip(0)[: self.settings["rank"]],
+        )
         positive = values > 1e-6 * values[0].abs()
         if not bool(positive.any()):
             raise InputError("arnoldi found no positive curvature; train on, or give damping=")
         self._values, self._vectors = values[positive], vectors[positive]
 
     def state(self) -> dict[str, Tensor]:
-        return {"values": as_fitted(self._values, self.name), "vectors": as_fitted(self._vectors, self.name)}
+        return {
+            "values": as_fitted(self._values, self.name),
+            "vectors": as_fitted(self._vectors, self.name),
+        }
 
     def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
-        self._values, self._vectors = state["values"].to(problem.device), state["vectors"].to(problem.device)
+        self._values, self._vectors = (
+            state["values"].to(problem.device),
+            state["vectors"].to(problem.device),
+        )
 
     def train_side(self, problem: Problem, gradients: Tensor) -> Tensor:
-        return in_double(gradients) @ as_fitted(self._vectors, self.name).T / as_fitted(self._values, self.name).sqrt()
+        return (
+            in_double(gradients)
+            @ as_fitted(self._vectors, self.name).T
+            / as_fitted(self._values, self.name).sqrt()
+        )
 
     test_side = train_side
 

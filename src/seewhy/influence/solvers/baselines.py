@@ -28,7 +28,12 @@ class Baseline:
     settings: Mapping[str, Any] = MappingProxyType({})
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         """Needs nothing of the training data."""
 
@@ -73,7 +78,9 @@ class TrainingLoss(Baseline):
 
     def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
         with borrowed(problem.call), torch.no_grad():
-            return {"rows": quantities(problem, run(problem.call, {}, images), labels)[:, None].cpu()}
+            return {
+                "rows": quantities(problem, run(problem.call, {}, images), labels)[:, None].cpu()
+            }
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
         return {"rows": torch.ones(len(images), 1)}

@@ -51,7 +51,9 @@ def find_solver(solver: str | Solver, **settings: Any) -> Solver:
                 f"solver is a {type(solver).__name__} with its own settings; leave out {sorted(settings)}"
             )
         if not hasattr(solver, "settings"):
-            raise ArgumentTypeError(f"solver={brief(solver)} is none; give a name, one of {', '.join(SOLVERS)}")
+            raise ArgumentTypeError(
+                f"solver={brief(solver)} is none; give a name, one of {', '.join(SOLVERS)}"
+            )
         return solver
     meant = known_name(solver, SOLVERS, what="solver")
     _check(meant, settings)
@@ -61,13 +63,19 @@ def find_solver(solver: str | Solver, **settings: Any) -> Solver:
 
 def _check(solver: str, settings: Mapping[str, Any]) -> None:
     """Says which setting a solver does not have, or takes no word for."""
-    known = {name: each.default for name, each in inspect.signature(SOLVERS[solver]).parameters.items()}
+    known = {
+        name: each.default for name, each in inspect.signature(SOLVERS[solver]).parameters.items()
+    }
     for name, value in settings.items():
         if name not in known:
             accepted = f"its settings: {', '.join(known)}" if known else "it has none"
-            raise InputError(f"solver {solver!r} has no setting {name!r}{did_you_mean(name, known)} ({accepted})")
+            raise InputError(
+                f"solver {solver!r} has no setting {name!r}{did_you_mean(name, known)} ({accepted})"
+            )
         if isinstance(value, str) and not isinstance(known[name], str):
-            raise InputError(f"{name}={value!r} of solver {solver!r} is not a number; its default is {known[name]}")
+            raise InputError(
+                f"{name}={value!r} of solver {solver!r} is not a number; its default is {known[name]}"
+            )
 
 
 def own_solver(solver: Solver) -> Solver:

@@ -19,7 +19,12 @@ class Streaming(GradientSolver):
     _curvature: Curvature | None = None
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         options = {"kind": self.settings["curvature"], "damping": self.settings["damping"]}
         self._curvature = Curvature(problem, batches, **options, reduce=reduce)
@@ -27,7 +32,9 @@ class Streaming(GradientSolver):
     def curvature(self) -> Curvature:
         """H's products, or says that the training data are not there."""
         if self._curvature is None:
-            raise InputError(f"the solver {self.name!r} reads the training data: call fit(problem, batches) first")
+            raise InputError(
+                f"the solver {self.name!r} reads the training data: call fit(problem, batches) first"
+            )
         return self._curvature
 
 
@@ -61,11 +68,21 @@ class ConjugateGradient(Streaming):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            dim=dim, seed=seed, curvature=curvature, damping=damping, tolerance=tolerance, iterations=iterations
+            dim=dim,
+            seed=seed,
+            curvature=curvature,
+            damping=damping,
+            tolerance=tolerance,
+            iterations=iterations,
         )
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         super().fit(problem, batches, reduce=reduce, progress=progress)
         check_converged(problem, batches, reduce)

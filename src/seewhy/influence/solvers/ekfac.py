@@ -65,7 +65,9 @@ class EKFAC:
         seed: int = 0,
     ) -> None:
         if fisher not in get_args(Fisher):
-            raise InputError(f"fisher={fisher!r} is not known; use {', '.join(map(repr, get_args(Fisher)))}")
+            raise InputError(
+                f"fisher={fisher!r} is not known; use {', '.join(map(repr, get_args(Fisher)))}"
+            )
         if damping is not None and damping < 0:
             raise InputError(
                 f"damping={damping} cannot be used; give 0 or more, or None for a tenth of the mean eigenvalue"
@@ -82,21 +84,36 @@ class EKFAC:
         self.whitens = dim is not None
         self._fisher, self._damping, self._samples, self._seed = fisher, damping, samples, seed
         self._project = Projection(dim, seed=seed) if dim is not None else None
-        self._bases: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (I, I) of a, (O, O) of g: eigenvectors in columns
+        self._bases: dict[
+            str, tuple[Tensor, Tensor]
+        ] = {}  # layer -> (I, I) of a, (O, O) of g: eigenvectors in columns
         self._values: dict[str, Tensor] = {}  # layer -> (O, I), in the order of the rows
-        self._factored: frozenset[str] = frozenset()  # layers of one place, whose gradients are stored as g and a
+        self._factored: frozenset[str] = (
+            frozenset()
+        )  # layers of one place, whose gradients are stored as g and a
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         layers = _layers(problem)
         like = problem.flat()
-        watch = Convergence(problem.restricted([name for layer in layers for name in layer.parameters]))
+        watch = Convergence(
+            problem.restricted([name for layer in layers for name in layer.parameters])
+        )
         sums = self._covariances(problem, layers, batches, watch, progress)
-        self._bases = {layer.name: _eigenvectors(reduce, sums.pop(layer.name), like) for layer in layers}
+        self._bases = {
+            layer.name: _eigenvectors(reduce, sums.pop(layer.name), like) for layer in layers
+        }
         watch.conclude(reduce)
         totals = {layer.name: in_double(like.new_zeros(layer.shape)) for layer in layers}
-        spread = torch.zeros(len(layers), dtype=torch.float64)  # above 0 for layers that work at several places
+        spread = torch.zeros(
+            len(layers), dtype=torch.float64
+        )  # above 0 for layers that work at several places
         for images, labels in batches():
             for gradients in self._fisher_gradients(problem, layers, images, labels):
                 for layer, _, signals, activations in pieces(gradients):
@@ -104,9 +121,15 @@ class EKFAC:
                     spread[layers.index(layer)] += signals.shape[1] - 1
             if progress:
                 progress(len(images))
-        self._values = {n: (reduce(t) / problem.count / self._draws).to(like) for n, t in totals.items()}
-        single = [layer for layer, more in zip(layers, reduce(spread).tolist(), strict=True) if not more]
-        self._factored = frozenset(layer.name for layer in single if sum(layer.shape) < math.prod(layer.shape))
+        self._values = {
+            n: (reduce(t) / problem.count / self._draws).to(like) for n, t in totals.items()
+        }
+        single = [
+            layer for layer, more in zip(layers, reduce(spread).tolist(), strict=True) if not more
+        ]
+        self._factored = frozenset(
+            layer.name for layer in single if sum(layer.shape) < math.prod(layer.shape)
+        )
 
     @property
     def _draws(self) -> int:
@@ -122,7 +145,10 @@ class EKFAC:
     ) -> dict[str, list[Tensor]]:
         """The sums of a a^T and g g^T over places and examples, for each layer."""
         sums = {
-            layer.name: [in_double(layer.module.weight.new_zeros(size, size)) for size in reversed(layer.shape)]
+            layer.name: [
+                in_double(layer.module.weight.new_zeros(size, size))
+                for size in reversed(layer.shape)
+            ]
             for layer in layers
         }
         for number, (images, labels) in enumerate(batches()):
@@ -160,14 +186,21 @@ class EKFAC:
         """For each draw of labels what the layers were given and the gradients of what they gave."""
         with borrowed(problem.call), Taps(layers) as taps:
             outputs = run(problem.call, {}, images)
-            slopes = [cotangents(problem, outputs, labels)]  # also where others are drawn: it checks the labels
+            slopes = [
+                cotangents(problem, outputs, labels)
+            ]  # also where others are drawn: it checks the labels
             if self._fisher != "empirical":
                 draw = _drawn if self._fisher == "sampled" else _sketched
                 seeds = [self._seed * 1_000_003 + i for i in range(self._samples)]
                 slopes = [draw(outputs.detach().softmax(1), images, seed) for seed in seeds]
-            return [_uses(taps, outputs, s, len(images), keep=i + 1 < len(slopes)) for i, s in enumerate(slopes)]
+            return [
+                _uses(taps, outputs, s, len(images), keep=i + 1 < len(slopes))
+                for i, s in enumerate(slopes)
+            ]
 
-    def _turned(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
+    def _turned(
+        self, layer: AffineLayer, signals: Tensor, activations: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """g V_g (b, O) and a V_a (b, I), of a layer at its single place."""
         right, left = self._bases[layer.name]
         return signals[:, 0] @ left, activations[:, 0] @ right
@@ -175,7 +208,9 @@ class EKFAC:
     def _rotated(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
         """The gradients in the eigenbasis, V_g^T (sum_l g a^T) V_a: (b, O, I)."""
         right, left = self._bases[layer.name]
-        fewer = signals.shape[1] < layer.shape[0]  # places than outputs: then turning what is given is less work
+        fewer = (
+            signals.shape[1] < layer.shape[0]
+        )  # places than outputs: then turning what is given is less work
         turned = (signals @ left).transpose(1, 2)
         return turned @ (activations @ right) if fewer else turned @ activations @ right
 
@@ -196,11 +231,15 @@ class EKFAC:
     def _demand_fit(self) -> None:
         as_fitted(next(iter(self._values.values()), None), self.name)
 
-    def _solved(self, problem: Problem, images: Tensor, score: ScoreOrLoss, *, power: float) -> Tensor:
+    def _solved(
+        self, problem: Problem, images: Tensor, score: ScoreOrLoss, *, power: float
+    ) -> Tensor:
         """(values)^-power V^T g of all layers, (B, P); for the power 1 V times that."""
         uses = self._gradients(problem, images, score)
         curvatures = self._curvatures(problem, uses)
-        rows, parts = _blank(problem, len(images), {name: values.numel() for name, values in self._values.items()})
+        rows, parts = _blank(
+            problem, len(images), {name: values.numel() for name, values in self._values.items()}
+        )
         for layer, some, signals, activations in pieces(uses):
             part = parts[layer.name][some].view(-1, *layer.shape)
             if signals.shape[1] == 1:
@@ -218,7 +257,9 @@ class EKFAC:
     def _stored(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         """The gradients g of all layers, (B, S); of a factored layer the g and the a of its place."""
         uses = self._gradients(problem, images, labels)
-        rows, parts = _blank(problem, len(images), {name: self._size(name) for name in self._values})
+        rows, parts = _blank(
+            problem, len(images), {name: self._size(name) for name in self._values}
+        )
         for layer, some, signals, activations in pieces(uses):
             part = parts[layer.name][some]
             if layer.name not in self._factored:
@@ -238,7 +279,9 @@ class EKFAC:
         return sum(shape) if layer in self._factored else math.prod(shape)
 
     def _curvatures(self, problem: Problem, uses: list[Use]) -> dict[str, Tensor]:
-        return {name: self._curvature(problem, name) for name in {layer.name for layer, _, _ in uses}}
+        return {
+            name: self._curvature(problem, name) for name in {layer.name for layer, _, _ in uses}
+        }
 
     def _curvature(self, problem: Problem, layer: str) -> Tensor:
         """Eigenvalues with l2 and damping, (O, I)."""
@@ -246,7 +289,9 @@ class EKFAC:
         damping = 0.1 * values.mean() if self._damping is None else self._damping
         curvature = values + problem.l2 + damping
         if not bool((curvature > 0).all()):
-            raise InputError(f"the Fisher information of layer {layer!r} is singular; give damping= above 0, or None")
+            raise InputError(
+                f"the Fisher information of layer {layer!r} is singular; give damping= above 0, or None"
+            )
         return curvature
 
     def state(self) -> dict[str, Tensor]:
@@ -254,14 +299,20 @@ class EKFAC:
         found: dict[str, Tensor] = {}
         for name, values in self._values.items():
             activations, signals = self._bases[name]
-            found |= {f"{name}.activations": activations, f"{name}.signals": signals, f"{name}.values": values}
+            found |= {
+                f"{name}.activations": activations,
+                f"{name}.signals": signals,
+                f"{name}.values": values,
+            }
             found[f"{name}.factored"] = torch.tensor([name in self._factored])
         return found
 
     def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
         like = problem.flat()
         names = [layer.name for layer in _layers(problem)]
-        self._bases = {n: (state[f"{n}.activations"].to(like), state[f"{n}.signals"].to(like)) for n in names}
+        self._bases = {
+            n: (state[f"{n}.activations"].to(like), state[f"{n}.signals"].to(like)) for n in names
+        }
         self._values = {n: state[f"{n}.values"].to(like) for n in names}
         self._factored = frozenset(n for n in names if bool(state[f"{n}.factored"]))
 
@@ -287,7 +338,9 @@ class EKFAC:
         stored = torch.split(rows, [self._size(name) for name in self._values], 1)
         for (name, values), t, r in zip(self._values.items(), each, stored, strict=True):
             if name in self._factored:
-                found += _bilinear(t.view(-1, *values.shape), *torch.split(r, list(values.shape), 1))
+                found += _bilinear(
+                    t.view(-1, *values.shape), *torch.split(r, list(values.shape), 1)
+                )
             else:
                 found.addmm_(t, r.T)
         return found
@@ -304,11 +357,15 @@ class EKFAC:
                 g, a = self._turned(layer, signals, activations)
                 own[some] += (g.square() @ curvature.reciprocal() * a.square()).sum(1)
             else:
-                own[some] += (self._rotated(layer, signals, activations).square_() / curvature).sum((1, 2))
+                own[some] += (self._rotated(layer, signals, activations).square_() / curvature).sum(
+                    (1, 2)
+                )
         return own.cpu() / problem.count
 
 
-def _blank(problem: Problem, count: int, sizes: Mapping[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
+def _blank(
+    problem: Problem, count: int, sizes: Mapping[str, int]
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Rows of zeros, and each layer's columns of them."""
     rows = problem.flat().new_zeros(count, sum(sizes.values()))
     return rows, dict(zip(sizes, torch.split(rows, list(sizes.values()), 1), strict=True))
@@ -317,7 +374,9 @@ def _blank(problem: Problem, count: int, sizes: Mapping[str, int]) -> tuple[Tens
 def _bilinear(matrices: Tensor, g: Tensor, a: Tensor) -> Tensor:
     """g^T M a of matrices (T, O, I) and factors (B, O), (B, I): (T, B), a few matrices at a time."""
     some = torch.split(matrices, few(g.numel(), g))
-    return torch.cat([(torch.bmm(m, a.T.expand(len(m), -1, -1)) * g.T).sum(1) for m in some])  # @ would copy m
+    return torch.cat(
+        [(torch.bmm(m, a.T.expand(len(m), -1, -1)) * g.T).sum(1) for m in some]
+    )  # @ would copy m
 
 
 def _balanced(g: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -356,7 +415,9 @@ def _sketched(p: Tensor, images: Tensor, seed: int) -> Tensor:
     return signed - p * signed.sum(1, keepdim=True)
 
 
-def _uses(taps: Taps, outputs: Tensor, slopes: Tensor, count: int, *, keep: bool = False) -> list[Use]:
+def _uses(
+    taps: Taps, outputs: Tensor, slopes: Tensor, count: int, *, keep: bool = False
+) -> list[Use]:
     """What the tapped layers were given with the gradients of what they gave."""
     signals = taps.gradients(outputs, slopes, keep=keep)
     for layer, given, _ in taps.uses:
@@ -365,7 +426,9 @@ def _uses(taps: Taps, outputs: Tensor, slopes: Tensor, count: int, *, keep: bool
                 f"layer {layer.name!r} was given {tuple(given.shape)} for {count} images; ekfac needs a row for each "
                 "image: leave it out with parameters="
             )
-    return [(layer, given, signal) for (layer, given, _), signal in zip(taps.uses, signals, strict=True)]
+    return [
+        (layer, given, signal) for (layer, given, _), signal in zip(taps.uses, signals, strict=True)
+    ]
 
 
 def _eigenvectors(reduce: Reduce, sums: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:

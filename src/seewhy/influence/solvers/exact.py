@@ -31,13 +31,23 @@ class ExactHessian(GradientSolver):
     passes = 2
 
     def __init__(
-        self, *, curvature: Kind = "hessian", damping: float = 0.0, dim: int | None = None, seed: int = 0
+        self,
+        *,
+        curvature: Kind = "hessian",
+        damping: float = 0.0,
+        dim: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__(dim=dim, seed=seed, curvature=curvature, damping=damping)
         self._inverse: Tensor | None = None
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         size = problem.flat().numel()
         if size > MOST_PARAMETERS:

@@ -46,7 +46,10 @@ class TracIn(GradientSolver):
         return {"rows": self._checkpoints(problem, images, score).cpu() / problem.count}
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
-        each = [root * example_gradients(problem, images, labels, call=call) for root, call in _checkpoints(problem)]
+        each = [
+            root * example_gradients(problem, images, labels, call=call)
+            for root, call in _checkpoints(problem)
+        ]
         return torch.stack([g.square().sum(1).cpu() for g in each]).sum(0) / problem.count
 
     def _checkpoints(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Tensor:
@@ -60,5 +63,9 @@ class TracIn(GradientSolver):
 
 def _checkpoints(problem: Problem) -> list[tuple[float, Any]]:
     if problem.learning_rates is None:
-        raise InputError("tracin needs learning_rates=, one for each checkpoint, as the training had them")
-    return [(rate**0.5, call) for rate, call in zip(problem.learning_rates, problem.calls, strict=True)]
+        raise InputError(
+            "tracin needs learning_rates=, one for each checkpoint, as the training had them"
+        )
+    return [
+        (rate**0.5, call) for rate, call in zip(problem.learning_rates, problem.calls, strict=True)
+    ]

@@ -22,7 +22,10 @@ from .whole_gradients import in_double
 Solve = Literal["auto", "cholesky", "woodbury", "conjugate_gradient", "kronecker"]
 _DENSE = 2**26  # numbers of a factor: 512 MB
 _BLOCKS = 2**27, 2**40  # numbers, 1 GB; multiplications to make them, a minute or two
-_ITERATIVE = 2**26, 2**32  # numbers; multiplications of each product with H: some ten seconds for a question
+_ITERATIVE = (
+    2**26,
+    2**32,
+)  # numbers; multiplications of each product with H: some ten seconds for a question
 _PRODUCT = 2**22  # numbers in one block of a dot product
 
 _FORMS: dict[str, type[HeadCurvature]] = {
@@ -68,7 +71,9 @@ class LastLayer:
 
     def __init__(self, *, solve: Solve = "auto", damping: float = 0.0) -> None:
         if solve not in get_args(Solve):
-            raise InputError(f"solve={solve!r} is not known; use {', '.join(map(repr, get_args(Solve)))}")
+            raise InputError(
+                f"solve={solve!r} is not known; use {', '.join(map(repr, get_args(Solve)))}"
+            )
         if damping < 0:
             raise InputError(f"damping={damping} cannot be used; accepted: 0 or more")
         self.settings: Mapping[str, Any] = {"solve": solve, "damping": damping}
@@ -78,7 +83,12 @@ class LastLayer:
         self._size = 0, 0  # features, classes
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         curvature, watch, done = None, _Watch(), 0
         while curvature is None or done < curvature.passes:
@@ -142,7 +152,11 @@ class LastLayer:
     def _few(self, slopes: Tensor, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Residuals and features, in float64, of as many examples as may be solved for together."""
         size = max(1, WORKING // max(1, slopes.shape[1] * features.shape[1]))
-        return zip(torch.split(in_double(slopes), size), torch.split(in_double(features), size), strict=True)
+        return zip(
+            torch.split(in_double(slopes), size),
+            torch.split(in_double(features), size),
+            strict=True,
+        )
 
     def state(self) -> dict[str, Tensor]:
         return {} if self._curvature is None else self._curvature.state()
@@ -163,7 +177,11 @@ class LastLayer:
         features, outputs = self._read(problem, images)
         slopes = cotangents(problem, outputs, score)
         parts = [
-            self._fitted().solve(r[:, :, None] * a[:, None]).div_(problem.count).to(features.dtype).cpu()
+            self._fitted()
+            .solve(r[:, :, None] * a[:, None])
+            .div_(problem.count)
+            .to(features.dtype)
+            .cpu()
             for r, a in self._few(slopes, features)
         ]  # H^-1 of residual (x) features over n, (T, K, F)
         return {"solutions": torch.cat(parts)}
@@ -171,13 +189,19 @@ class LastLayer:
     def dot(self, test: Rows, train: Rows) -> Tensor:
         solutions, dtype = test["solutions"], test["solutions"].dtype
         features, residuals = train["features"].to(dtype), train["residuals"].to(dtype)
-        if 3 * len(solutions) > features.shape[1]:  # then gradients (B, K F) are less than products (T, K, B)
+        if (
+            3 * len(solutions) > features.shape[1]
+        ):  # then gradients (B, K F) are less than products (T, K, B)
             size, tests = max(1, _PRODUCT // solutions[:1].numel()), solutions.flatten(1)
             pairs = zip(torch.split(residuals, size), torch.split(features, size), strict=True)
-            return torch.cat([tests @ (r[:, :, None] * a[:, None]).flatten(1).T for r, a in pairs], 1)
+            return torch.cat(
+                [tests @ (r[:, :, None] * a[:, None]).flatten(1).T for r, a in pairs], 1
+            )
         size = max(1, _PRODUCT // max(1, residuals.numel()))
         parts = torch.split(solutions, size)
-        return torch.cat([((part @ features.T) * residuals.T).sum(1) for part in parts])  # (T, K, B) -> (T, B)
+        return torch.cat(
+            [((part @ features.T) * residuals.T).sum(1) for part in parts]
+        )  # (T, K, B) -> (T, B)
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         return self.self_of_rows(problem, self.train_rows(problem, images, labels))
@@ -221,4 +245,6 @@ class _Watch:
     def conclude(self, problem: Problem, head: Head, reduce: Reduce) -> None:
         gradient, squares = torch.as_tensor(self._gradient), torch.as_tensor(self._squares)
         single = float(reduce(squares) / problem.count) ** 0.5
-        warn_unless_converged(reduce(gradient) / problem.count, in_double(head.weights()), problem.l2, single)
+        warn_unless_converged(
+            reduce(gradient) / problem.count, in_double(head.weights()), problem.l2, single
+        )

@@ -54,14 +54,27 @@ class LiSSA(Streaming):
         seed: int = 0,
     ) -> None:
         if scale is not None and scale <= 0:
-            raise InputError(f"scale={scale} cannot be used; give a number above 0, or None to find one")
+            raise InputError(
+                f"scale={scale} cannot be used; give a number above 0, or None to find one"
+            )
         super().__init__(
-            dim=dim, seed=seed, curvature=curvature, damping=damping, scale=scale, tolerance=tolerance, depth=depth
+            dim=dim,
+            seed=seed,
+            curvature=curvature,
+            damping=damping,
+            scale=scale,
+            tolerance=tolerance,
+            depth=depth,
         )
         self._scale = None if scale is None else torch.tensor(float(scale))
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         if reduce is not identity:
             raise InputError(
@@ -71,9 +84,13 @@ class LiSSA(Streaming):
         if self._scale is None:
             size = problem.flat().numel()
             start = torch.randn(
-                size, generator=torch.Generator().manual_seed(self.settings["seed"]), dtype=torch.float32
+                size,
+                generator=torch.Generator().manual_seed(self.settings["seed"]),
+                dtype=torch.float32,
             )
-            largest = largest_curvature(self.curvature(), in_double(start.to(problem.device)), self.passes, progress)
+            largest = largest_curvature(
+                self.curvature(), in_double(start.to(problem.device)), self.passes, progress
+            )
             self._scale = torch.tensor(1.1 * largest, dtype=torch.float64)
 
     def state(self) -> dict[str, Tensor]:
@@ -93,7 +110,9 @@ class LiSSA(Streaming):
         )
 
 
-def largest_curvature(curvature: Curvature, vector: Tensor, passes: int, progress: Progress | None) -> float:
+def largest_curvature(
+    curvature: Curvature, vector: Tensor, passes: int, progress: Progress | None
+) -> float:
     """The largest |H_b v| of a batch, v the dominant eigenvector of H by a power iteration; at least |H v|."""
     largest = 0.0
     for _ in range(passes):
@@ -109,7 +128,9 @@ def largest_curvature(curvature: Curvature, vector: Tensor, passes: int, progres
     return max(largest + curvature.ridge, float(vector.norm()))
 
 
-def recursion(curvature: Curvature, right: Tensor, scale: float, *, tolerance: float, depth: int) -> Tensor:
+def recursion(
+    curvature: Curvature, right: Tensor, scale: float, *, tolerance: float, depth: int
+) -> Tensor:
     """h with H h = right nearly, row by row: (T, P) -> (T, P)."""
     norms = right.norm(dim=1).clamp(min=1e-300)
     estimate, residual, done, passes = torch.zeros_like(right), right, 0, 1
@@ -120,7 +141,10 @@ def recursion(curvature: Curvature, right: Tensor, scale: float, *, tolerance: f
         done += passes + 1
         before, after = residual.norm(dim=1), new.norm(dim=1)
         better = (after < before)[:, None]
-        estimate, residual = torch.where(better, estimate + change, estimate), torch.where(better, new, residual)
+        estimate, residual = (
+            torch.where(better, estimate + change, estimate),
+            torch.where(better, new, residual),
+        )
         last, worst = worst, float((residual.norm(dim=1) / norms).max())
         stalls = stalls + 1 if worst >= last else 0
         if worst > tolerance and stalls > 1:
@@ -146,7 +170,10 @@ def _averaged(curvature: Curvature, right: Tensor, scale: float, passes: int) ->
     estimate, total, step = torch.zeros_like(right), torch.zeros_like(right), 0
     for _ in range(passes):
         for images, labels in curvature.batches():
-            moved = curvature.of_batch(images, labels, estimate) / len(images) + curvature.ridge * estimate
+            moved = (
+                curvature.of_batch(images, labels, estimate) / len(images)
+                + curvature.ridge * estimate
+            )
             estimate += (right - moved) / scale
             step += 1
             total += step * estimate

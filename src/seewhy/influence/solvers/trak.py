@@ -51,10 +51,17 @@ class TRAK:
     whitens = False
 
     def __init__(
-        self, *, dim: int = 2048, damping: float = 0.1, distribution: Distribution = "rademacher", seed: int = 0
+        self,
+        *,
+        dim: int = 2048,
+        damping: float = 0.1,
+        distribution: Distribution = "rademacher",
+        seed: int = 0,
     ) -> None:
         if damping <= 0:
-            raise InputError(f"damping={damping} cannot be used; accepted: above 0, in units of the diagonal's mean")
+            raise InputError(
+                f"damping={damping} cannot be used; accepted: above 0, in units of the diagonal's mean"
+            )
         Projection(dim, distribution=distribution)  # says what is wrong with them
         self.settings: Mapping[str, object] = {
             "dim": dim,
@@ -68,14 +75,23 @@ class TRAK:
         self._inverse: Tensor | None = None  # (M, dim, dim)
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
-        grams = in_double(torch.zeros(len(problem.calls), self._dim, self._dim, device=problem.device))
+        grams = in_double(
+            torch.zeros(len(problem.calls), self._dim, self._dim, device=problem.device)
+        )
         for i, (images, labels) in enumerate(batches()):
             if not i:
                 check_cross_entropy_of(problem, images, self.name, values=True)
             for gram, rows in zip(grams, self._features(problem, images, labels), strict=True):
-                rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # half as long is too coarse a sum
+                rows = rows.to(
+                    torch.promote_types(rows.dtype, torch.float32)
+                )  # half as long is too coarse a sum
                 gram += rows.T @ rows
             if progress:
                 progress(len(images))
@@ -84,7 +100,9 @@ class TRAK:
         grams.diagonal(dim1=1, dim2=2).add_(self._damping * means[:, None].clamp(min=1e-30))
         factors, failed = torch.linalg.cholesky_ex(grams)
         if bool(failed.any()):
-            raise InputError(f"damping={self._damping} is too little for the rounding of these gradients; give more")
+            raise InputError(
+                f"damping={self._damping} is too little for the rounding of these gradients; give more"
+            )
         self._inverse = torch.cholesky_inverse(factors).to(problem.flat().dtype)
 
     def state(self) -> dict[str, Tensor]:
@@ -94,9 +112,13 @@ class TRAK:
         self._inverse = state["inverse"].to(problem.device)
 
     def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
-        doubts = torch.stack([_doubt(problem, call, images, labels) for call in problem.calls]).mean(0)
+        doubts = torch.stack(
+            [_doubt(problem, call, images, labels) for call in problem.calls]
+        ).mean(0)
         rows = torch.cat(self._features(problem, images, labels), 1) / len(problem.calls)
-        return {"rows": (-doubts[:, None] * rows).cpu()}  # grad loss = -(1 - p) grad log(p / (1 - p))
+        return {
+            "rows": (-doubts[:, None] * rows).cpu()
+        }  # grad loss = -(1 - p) grad log(p / (1 - p))
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
         inverse = as_fitted(self._inverse, self.name)
@@ -107,19 +129,26 @@ class TRAK:
         return test["rows"] @ train["rows"].to(test["rows"].dtype).T
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
-        both = self.test_rows(problem, images, labels)["rows"] * self.train_rows(problem, images, labels)["rows"]
+        both = (
+            self.test_rows(problem, images, labels)["rows"]
+            * self.train_rows(problem, images, labels)["rows"]
+        )
         return both.sum(1)
 
     def _features(self, problem: Problem, images: Tensor, labels: Tensor) -> list[Tensor]:
         """phi of each model, (B, dim)."""
-        return self._projected(problem, images, lambda outputs: -margin(outputs, _checked(outputs, labels)))
+        return self._projected(
+            problem, images, lambda outputs: -margin(outputs, _checked(outputs, labels))
+        )
 
     def _projected(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Tensor]:
         """The projected gradients of each model's quantity, see `quantities`: minus a target."""
         for stream in range(len(self._projections), len(problem.calls)):
             self._projections.append(Projection(self._dim, stream=stream, **self._options))  # type: ignore[arg-type]
         pairs = zip(problem.calls, self._projections, strict=False)
-        return [project(example_gradients(problem, images, score, call=call)) for call, project in pairs]
+        return [
+            project(example_gradients(problem, images, score, call=call)) for call, project in pairs
+        ]
 
 
 def _checked(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -33,7 +33,12 @@ class GradientSolver:
         self._project = Projection(dim, seed=seed) if dim is not None else None
 
     def fit(
-        self, problem: Problem, batches: Batches, *, reduce: Reduce = identity, progress: Progress | None = None
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
     ) -> None:
         """Needs nothing of the training data."""
 
@@ -74,7 +79,9 @@ class GradientSolver:
 def as_fitted(value: Tensor | None, name: str) -> Tensor:
     """What `fit` found, or says that it has not been called."""
     if value is None:
-        raise InputError(f"the solver {name!r} is not fitted; call fit(problem, batches), or load(problem, state)")
+        raise InputError(
+            f"the solver {name!r} is not fitted; call fit(problem, batches), or load(problem, state)"
+        )
     return value
 
 

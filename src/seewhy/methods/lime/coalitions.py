@@ -59,7 +59,12 @@ class LimeKernel:
     def fit(self, shown: Tensor, scores: Tensor) -> list[Surrogate]:
         weights = lime_weights(shown, self.width)
         return fit_selected(
-            shown.double(), scores, weights, ridge=self.ridge, features=self.features, selection=self.selection
+            shown.double(),
+            scores,
+            weights,
+            ridge=self.ridge,
+            features=self.features,
+            selection=self.selection,
         )
 
 
@@ -84,7 +89,11 @@ class ShapleyKernel:
     block: ClassVar[int] = 2
 
     def draw(self, n: int, d: int, generator: torch.Generator, *, begun: bool) -> Tensor:
-        ends = torch.empty(0, d, dtype=torch.bool) if begun else torch.tensor([[True], [False]]).expand(2, d)
+        ends = (
+            torch.empty(0, d, dtype=torch.bool)
+            if begun
+            else torch.tensor([[True], [False]]).expand(2, d)
+        )
         if self._enumerates(d):
             return ends if begun else torch.cat([ends, _all_pairs(d, generator)])
         return torch.cat([ends, _drawn_pairs((n - len(ends)) // 2, d, generator)])
@@ -96,13 +105,18 @@ class ShapleyKernel:
         if not len(inner):
             unknown = torch.full((d,), 0.0 if d == 1 else math.nan, dtype=torch.float64)
             ends = zip(share, empty, strict=True)
-            return [Surrogate(each.expand(d), unknown, float(low), math.nan, math.nan) for each, low in ends]
+            return [
+                Surrogate(each.expand(d), unknown, float(low), math.nan, math.nan)
+                for each, low in ends
+            ]
         size = inner.double().sum(1, keepdim=True)
         # with sizes taken off, the shortest solution adds up to zero, and the constraint needs no multiplier
         found = fit(
             inner.double() - size / d,
             scores[2:],
-            _of_one(d)[size[:, 0].long() - 1] if self._enumerates(d) else torch.ones(len(inner), dtype=torch.float64),
+            _of_one(d)[size[:, 0].long() - 1]
+            if self._enumerates(d)
+            else torch.ones(len(inner), dtype=torch.float64),
             ridge=self.ridge,
             offset=empty + size * share,
             block=2,

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from ...data.disk import number
 from ...engine.call import Call
-from ...engine.masking.baselines import AnyBaseline, BaselineLike, SuperpixelMean, find_baseline, image_seed
+from ...engine.masking.baselines import (
+    AnyBaseline,
+    BaselineLike,
+    SuperpixelMean,
+    find_baseline,
+    image_seed,
+)
 from ...engine.masking.masks import SuperpixelMasks
 from ...engine.masking.running import MOST_SAMPLES, Running
 from ...engine.masking.scoring import ScorerError, masked_scores
@@ -23,7 +29,9 @@ from .coalitions import Kernel, LimeKernel, Sample, ShapleyKernel
 from .superpixels import SuperpixelsLike, centres, segment, sizes
 from .surrogate import Selection, Surrogate, largest
 
-LINEAR_FROM = 0.5  # of the scores' variance, held out: with less, the linear model misses more than it tells
+LINEAR_FROM = (
+    0.5  # of the scores' variance, held out: with less, the linear model misses more than it tells
+)
 OWN_COLOURS = "superpixel_mean"  # the baseline that needs the labels
 LISTED = 10  # superpixels in the facts
 
@@ -88,7 +96,11 @@ def _lime(
         broken = _run(call, x, drawn, masks, scores, background, running)
         for sample in pending:
             sample.refit()
-        pending = [s for s in pending if precision is not None and not s.reaches(precision) and s.room(most)]
+        pending = [
+            s
+            for s in pending
+            if precision is not None and not s.reaches(precision) and s.room(most)
+        ]
     return _estimates(drawn, len(scores), precision, broken)
 
 
@@ -98,19 +110,34 @@ def _baseline(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
 
 
 def _kernel(
-    name: str, samples: int, width: float, ridge: float | None, features: int | None, selection: Selection
+    name: str,
+    samples: int,
+    width: float,
+    ridge: float | None,
+    features: int | None,
+    selection: Selection,
 ) -> Kernel:
     """The kernel of that name, with options that are in range."""
     if name not in ("lime", "shap"):
         raise InputError(f"kernel={name!r} is not known; use 'lime' or 'shap'")
     known = get_args(Selection)
     if selection not in known:
-        raise InputError(f"selection={selection!r} is not known{did_you_mean(selection, known)}; use {known}")
+        raise InputError(
+            f"selection={selection!r} is not known{did_you_mean(selection, known)}; use {known}"
+        )
     if not width > 0 or (ridge is not None and not ridge >= 0):
-        raise InputError(f"kernel_width={width}, ridge={ridge}: the width has to be above 0, the penalty not below")
+        raise InputError(
+            f"kernel_width={width}, ridge={ridge}: the width has to be above 0, the penalty not below"
+        )
     if features is not None and (features < 1 or name == "shap"):
-        accepted = "None: Shapley values are of all superpixels" if name == "shap" else "at least 1, or None for all"
-        raise InputError(f"features={features} cannot be kept with kernel={name!r}; give {accepted}")
+        accepted = (
+            "None: Shapley values are of all superpixels"
+            if name == "shap"
+            else "at least 1, or None for all"
+        )
+        raise InputError(
+            f"features={features} cannot be kept with kernel={name!r}; give {accepted}"
+        )
     if name == "shap":
         return ShapleyKernel(0.0 if ridge is None else ridge, samples)
     return LimeKernel(float(width), 1.0 if ridge is None else ridge, features, selection)
@@ -118,13 +145,17 @@ def _kernel(
 
 def _check_sizes(samples: int, most: int, precision: float | None) -> None:
     if samples < 2:
-        raise InputError(f"samples={samples} is too few for a linear model; give at least 2, usually 1000")
+        raise InputError(
+            f"samples={samples} is too few for a linear model; give at least 2, usually 1000"
+        )
     if most > MOST_SAMPLES:
         raise InputError(f"samples={most} is too many; give at most {MOST_SAMPLES}, usually 1000")
     if most < samples:
         raise InputError(f"max_samples={most} is below samples={samples}; give as many or more")
     if precision is not None and not precision > 0:
-        raise InputError(f"precision={precision} cannot be reached; give a share above 0, such as 0.1, or None")
+        raise InputError(
+            f"precision={precision} cannot be reached; give a share above 0, such as 0.1, or None"
+        )
 
 
 def _run(
@@ -160,7 +191,8 @@ def _estimates(
 ) -> list[Estimate]:
     """The maps of each target: each pixel has its superpixel's coefficient; NaN where there is no sample to tell."""
     maps, intervals = (
-        torch.full((targets, len(drawn), *drawn[0].labels.shape), math.nan, dtype=torch.float32) for _ in range(2)
+        torch.full((targets, len(drawn), *drawn[0].labels.shape), math.nan, dtype=torch.float32)
+        for _ in range(2)
     )
     facts: list[list[dict[str, Any]]] = [[] for _ in range(targets)]
     for i, sample in enumerate(drawn):
@@ -168,7 +200,14 @@ def _estimates(
         stable = sample.stability()
         for t in range(targets):
             facts[t].append(
-                {**common, **(_facts_of_fit(sample, sample.found[t], stable[t]) if sample.found else _NO_FIT)}
+                {
+                    **common,
+                    **(
+                        _facts_of_fit(sample, sample.found[t], stable[t])
+                        if sample.found
+                        else _NO_FIT
+                    ),
+                }
             )
         for t, surrogate in enumerate(sample.found):
             maps[t, i] = surrogate.coefficients[sample.labels]
@@ -176,7 +215,9 @@ def _estimates(
     return [Estimate(maps[t], intervals[t], tuple(facts[t])) for t in range(targets)]
 
 
-def _facts_of_sample(sample: Sample, precision: float | None, broken: ScorerError | None) -> dict[str, Any]:
+def _facts_of_sample(
+    sample: Sample, precision: float | None, broken: ScorerError | None
+) -> dict[str, Any]:
     n = len(sample.finished()[0])
     partial = n < len(sample.drawn)
     return {
@@ -190,7 +231,9 @@ def _facts_of_sample(sample: Sample, precision: float | None, broken: ScorerErro
     }
 
 
-def _facts_of_fit(sample: Sample, surrogate: Surrogate, stable: Mapping[str, Any] | None) -> dict[str, Any]:
+def _facts_of_fit(
+    sample: Sample, surrogate: Surrogate, stable: Mapping[str, Any] | None
+) -> dict[str, Any]:
     places, pixels = centres(sample.labels), sizes(sample.labels)
     return {
         "intercept": number(surrogate.intercept),

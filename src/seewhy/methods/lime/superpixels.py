@@ -25,7 +25,9 @@ def _quickshift(picture: Picture, **options: Any) -> npt.NDArray[Any]:
     """Quick shift (Vedaldi and Soatto, ECCV 2008), with the parameters of LIME's authors."""
     from skimage.segmentation import quickshift
 
-    return np.asarray(quickshift(picture, **{"kernel_size": 4, "max_dist": 200, "ratio": 0.2, **options}))
+    return np.asarray(
+        quickshift(picture, **{"kernel_size": 4, "max_dist": 200, "ratio": 0.2, **options})
+    )
 
 
 def _slic(picture: Picture, **options: Any) -> npt.NDArray[Any]:
@@ -33,7 +35,10 @@ def _slic(picture: Picture, **options: Any) -> npt.NDArray[Any]:
     from skimage.segmentation import slic
 
     return np.asarray(
-        slic(picture, **{"n_segments": 50, "compactness": 10.0, "sigma": 1.0, "start_label": 0, **options})
+        slic(
+            picture,
+            **{"n_segments": 50, "compactness": 10.0, "sigma": 1.0, "start_label": 0, **options},
+        )
     )
 
 
@@ -41,7 +46,9 @@ def _felzenszwalb(picture: Picture, **options: Any) -> npt.NDArray[Any]:
     """Felzenszwalb and Huttenlocher (IJCV 2004)."""
     from skimage.segmentation import felzenszwalb
 
-    return np.asarray(felzenszwalb(picture, **{"scale": 100, "sigma": 0.5, "min_size": 50, **options}))
+    return np.asarray(
+        felzenszwalb(picture, **{"scale": 100, "sigma": 0.5, "min_size": 50, **options})
+    )
 
 
 def _grid(picture: Picture, *, cells: int = 7) -> npt.NDArray[Any]:
@@ -86,7 +93,9 @@ def _three_channels(image: Tensor) -> Tensor:
         return image.expand(3, -1, -1)
     colours = image.flatten(1).double()
     colours = colours - colours.mean(1, keepdim=True)
-    axes = torch.linalg.eigh(colours @ colours.T).eigenvectors.flip(1)[:, :3]  # (C, 3), the widest first
+    axes = torch.linalg.eigh(colours @ colours.T).eigenvectors.flip(1)[
+        :, :3
+    ]  # (C, 3), the widest first
     axes = axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # an eigenvector has no sign of its own
     shown = torch.zeros(3, colours.shape[1], dtype=colours.dtype)
     shown[: axes.shape[1]] = axes.T @ colours
@@ -122,7 +131,9 @@ def segment(
     if isinstance(superpixels, Tensor | np.ndarray):
         return _own_labels(x, superpixels)
     if is_volume(x):
-        raise InputError(f"superpixels are of pictures, and x is volumes {tuple(x.shape)}; give labels (D, H, W)")
+        raise InputError(
+            f"superpixels are of pictures, and x is volumes {tuple(x.shape)}; give labels (D, H, W)"
+        )
     divide, found = _segmentation(superpixels), []
     for picture in display_pictures(x, bounds):
         try:
@@ -130,7 +141,9 @@ def segment(
         except InputError:
             raise
         except (TypeError, ValueError) as error:
-            raise InputError(f"superpixels cannot be made with the options {dict(options or {})}: {error}") from error
+            raise InputError(
+                f"superpixels cannot be made with the options {dict(options or {})}: {error}"
+            ) from error
         found += _own_labels(x[:1], labels)
     return found
 
@@ -141,25 +154,35 @@ def _segmentation(superpixels: str | Segmentation) -> Segmentation:
         return superpixels
     if not isinstance(superpixels, str):
         kind = type(superpixels).__name__
-        raise ArgumentTypeError(f"superpixels is a {kind}; give a name, integer labels (H, W) or a function")
+        raise ArgumentTypeError(
+            f"superpixels is a {kind}; give a name, integer labels (H, W) or a function"
+        )
     if superpixels not in SEGMENTATIONS:
         known = ", ".join(map(repr, SEGMENTATIONS))
         hint = did_you_mean(superpixels, SEGMENTATIONS)
-        raise InputError(f"superpixels={superpixels!r} is not known{hint}; use {known}, or labels (H, W)")
+        raise InputError(
+            f"superpixels={superpixels!r} is not known{hint}; use {known}, or labels (H, W)"
+        )
     return SEGMENTATIONS[superpixels]
 
 
 def _own_labels(x: Tensor, labels: Tensor | npt.NDArray[Any]) -> list[Tensor]:
     """Labels that somebody gave, checked, one (H, W) for each image, numbered anew in their order."""
     if isinstance(labels, Tensor) and (labels.is_meta or labels.layout is not strided):
-        raise InputError(f"superpixels={brief(labels)} holds no labels here; give a dense tensor of whole numbers")
+        raise InputError(
+            f"superpixels={brief(labels)} holds no labels here; give a dense tensor of whole numbers"
+        )
     given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     n, size = len(x), tuple(x.shape[2:])
     if given.shape not in (size, (n, *size)):
         accepted = f"{size} for all images or {(n, *size)}"
-        raise InputError(f"superpixels has shape {given.shape}, the input needs labels of shape {accepted}")
+        raise InputError(
+            f"superpixels has shape {given.shape}, the input needs labels of shape {accepted}"
+        )
     if given.dtype.kind not in "iub":
-        raise InputError(f"superpixels holds {given.dtype}; give integer labels, one for each superpixel")
+        raise InputError(
+            f"superpixels holds {given.dtype}; give integer labels, one for each superpixel"
+        )
     each = [given] * n if given.shape == size else list(given)
     return [torch.from_numpy(np.unique(one, return_inverse=True)[1].reshape(size)) for one in each]
 

@@ -67,14 +67,24 @@ def fit(
     spread = (weights[:, None] * (scores - level) ** 2).sum(0)
     # scores that differ by the rounding of float32 alone do not vary
     varied = spread > weights.sum() * (1e-6 * scores.abs().amax(0)) ** 2
-    x, y = design - mean, torch.where(varied, scores - level, 0) if offset is None else scores - offset
+    x, y = (
+        design - mean,
+        torch.where(varied, scores - level, 0) if offset is None else scores - offset,
+    )
     inverse, rank = _inverse(x.T @ (weights[:, None] * x), ridge)
     coefficients = inverse @ (x.T @ (weights[:, None] * y))  # (d, T)
     residual = y - x @ coefficients
     enough = ridge > 0 or rank < len(x) // block - free
-    unseen = _held_out(residual, x, inverse, weights, free, block) if enough else torch.full_like(residual, math.nan)
+    unseen = (
+        _held_out(residual, x, inverse, weights, free, block)
+        if enough
+        else torch.full_like(residual, math.nan)
+    )
     influence = x @ inverse  # (n, d)
-    r2, held_out = ((1 - (weights[:, None] * e**2).sum(0) / spread).where(varied, math.nan) for e in (residual, unseen))
+    r2, held_out = (
+        (1 - (weights[:, None] * e**2).sum(0) / spread).where(varied, math.nan)
+        for e in (residual, unseen)
+    )
     found = []
     for t in range(scores.shape[1]):
         pulls = ((weights * unseen[:, t])[:, None] * influence).reshape(-1, block, len(mean)).sum(1)
@@ -98,22 +108,36 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 def _inverse(gram: Tensor, ridge: float) -> tuple[Tensor, int]:
     """(gram + ridge)^-1, the pseudo-inverse without ridge, and the rank of the Gram matrix."""
     values, axes = torch.linalg.eigh(gram)
-    kept = values > 1e-10 * values.abs().amax()  # designs are of zeros and ones: what is smaller is rounding
+    kept = (
+        values > 1e-10 * values.abs().amax()
+    )  # designs are of zeros and ones: what is smaller is rounding
     usable = kept | (ridge > 0)
-    return axes * torch.where(usable, 1 / torch.where(usable, values + ridge, 1), 0) @ axes.T, int(kept.sum())
+    return axes * torch.where(usable, 1 / torch.where(usable, values + ridge, 1), 0) @ axes.T, int(
+        kept.sum()
+    )
 
 
-def _held_out(residual: Tensor, x: Tensor, inverse: Tensor, weights: Tensor, free: bool, block: int) -> Tensor:
+def _held_out(
+    residual: Tensor, x: Tensor, inverse: Tensor, weights: Tensor, free: bool, block: int
+) -> Tensor:
     """The residual (n, T) of each block of samples from the fit without them: (I - H_block)^-1 e_block."""
     rows = x.reshape(-1, block, x.shape[1])
-    leverage = rows @ inverse @ rows.mT + (1 / weights.sum() if free else 0)  # (n / block, block, block)
+    leverage = rows @ inverse @ rows.mT + (
+        1 / weights.sum() if free else 0
+    )  # (n / block, block, block)
     rest = torch.eye(block, dtype=x.dtype) * (1 + 1e-12) - leverage * weights.reshape(-1, 1, block)
     unseen: Tensor = torch.linalg.solve(rest, residual.reshape(-1, block, residual.shape[1]))
     return unseen.reshape(residual.shape)
 
 
 def fit_selected(
-    design: Tensor, scores: Tensor, weights: Tensor, *, ridge: float, features: int | None, selection: Selection
+    design: Tensor,
+    scores: Tensor,
+    weights: Tensor,
+    *,
+    ridge: float,
+    features: int | None,
+    selection: Selection,
 ) -> list[Surrogate]:
     """As `fit`, each column of the scores on the features that are selected for it; d of them at most."""
     d = design.shape[1]
@@ -185,4 +209,9 @@ def stability(parts: Sequence[Tensor]) -> dict[str, float | int] | None:
     tops = [set(largest(part, top)) for part in parts]
     overlap = sum(len(tops[i] & tops[j]) / len(tops[i] | tops[j]) for i, j in pairs) / len(pairs)
     whole = max(mean, 0.0) * len(parts) / (1 + (len(parts) - 1) * max(mean, 0.0))
-    return {"parts": len(parts), "rank_correlation": mean, "top_overlap": overlap, "seed_correlation": whole}
+    return {
+        "parts": len(parts),
+        "rank_correlation": mean,
+        "top_overlap": overlap,
+        "seed_correlation": whole,
+    }

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from ...engine.masking.masks import GridMasks, along_axes, crops
 
-RIDGES = (0.1, 1.0, 10.0, math.inf)  # over the mean variance of a feature; infinite is no model but the mean
+RIDGES = (
+    0.1,
+    1.0,
+    10.0,
+    math.inf,
+)  # over the mean variance of a feature; infinite is no model but the mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +54,12 @@ def fit_control(grids: GridMasks, scores: Tensor, members: Tensor, p: float) -> 
     tiles = _tiles(grids, len(scores), edges).sub_(p)
     others = _Others.of(tiles, scores, members)
     fitted = [others.fit(ridge) for ridge in RIDGES]  # (blocks, q r, T) each
-    residuals = [others.residual(tiles, scores, members.argmax(0), coefficients) for coefficients in fitted]
-    best = torch.stack([residual.square().sum(0) for residual in residuals]).argmin(0).tolist()  # one for each target
+    residuals = [
+        others.residual(tiles, scores, members.argmax(0), coefficients) for coefficients in fitted
+    ]
+    best = (
+        torch.stack([residual.square().sum(0) for residual in residuals]).argmin(0).tolist()
+    )  # one for each target
     chosen = torch.stack([fitted[k][:, :, t] for t, k in enumerate(best)])  # (T, blocks, q r)
     return Control(
         torch.stack([residuals[k][:, t] for t, k in enumerate(best)], 1),
@@ -68,7 +77,9 @@ class _Edge:
 
     @classmethod
     def of(cls, length: int, cells: int) -> _Edge:
-        pixels = crops(length, cells, torch.device("cpu"))[: -(-length // cells)].double()  # (shifts, s, length)
+        pixels = crops(length, cells, torch.device("cpu"))[
+            : -(-length // cells)
+        ].double()  # (shifts, s, length)
         count = min(cells, length)
         tile = torch.arange(length) * count // length
         mean = (tile[:, None] == torch.arange(count)).double()
@@ -120,7 +131,9 @@ class _Others:
         solved: Tensor = torch.linalg.solve(stiff, self.cross)
         return solved
 
-    def residual(self, tiles: Tensor, scores: Tensor, block: Tensor, coefficients: Tensor) -> Tensor:
+    def residual(
+        self, tiles: Tensor, scores: Tensor, block: Tensor, coefficients: Tensor
+    ) -> Tensor:
         """What each block's model leaves of its own scores, (n, T)."""
         said = tiles @ coefficients  # (blocks, n, T)
         level = torch.einsum("bd,bdt->bt", self.features, coefficients)

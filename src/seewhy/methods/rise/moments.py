@@ -60,7 +60,13 @@ class Found:
 
 
 def estimate(
-    grids: GridMasks, scores: Tensor, design: Design, form: Form, *, looks: int = 1, device: torch.device | None = None
+    grids: GridMasks,
+    scores: Tensor,
+    design: Design,
+    form: Form,
+    *,
+    looks: int = 1,
+    device: torch.device | None = None,
 ) -> list[Found]:
     """What samples say of each target; intervals of 95 %, over all looks together.
 
@@ -71,12 +77,23 @@ def estimate(
         scores: (n, T) float64.
         device: where masks are rendered.
     """
-    control = fit_control(grids, scores, design.members(len(scores)), design.p) if form == "adjusted" else None
-    sums = _Sums(grids, scores if control is None else control.residual, design, device or torch.device("cpu"))
+    control = (
+        fit_control(grids, scores, design.members(len(scores)), design.p)
+        if form == "adjusted"
+        else None
+    )
+    sums = _Sums(
+        grids,
+        scores if control is None else control.residual,
+        design,
+        device or torch.device("cpu"),
+    )
     found = []
     for t, column in enumerate(scores.T):
         mean, std = float(column.mean()), float(column.std()) if len(scores) > 1 else 0.0
-        if form in ("adjusted", "centred") and std <= 1e-6 * abs(mean):  # rounding: hiding does not change the score
+        if form in ("adjusted", "centred") and std <= 1e-6 * abs(
+            mean
+        ):  # rounding: hiding does not change the score
             nothing = torch.zeros(grids.size, dtype=torch.float64)
             found.append(Found(nothing, nothing, math.inf, math.inf, mean, std))
         else:
@@ -99,14 +116,20 @@ def _found(
     else:
         variance, freedom = (weights[:, None] * deviations).square().sum(0), len(weights) - 1
         variance = variance * (len(weights) / max(freedom, 1))
-    half = _quantile(1 - tail / 2, freedom) * variance.clamp(min=0).sqrt() if freedom else torch.inf + 0 * map_
+    half = (
+        _quantile(1 - tail / 2, freedom) * variance.clamp(min=0).sqrt()
+        if freedom
+        else torch.inf + 0 * map_
+    )
     return map_.view(sums.size), half.view(sums.size), error, bound
 
 
 class _Sums:
     """Sums over samples i of g^a m^b, for each pixel and target, with g_i = f_i - mean f and m_i = M_i - p."""
 
-    def __init__(self, grids: GridMasks, scores: Tensor, design: Design, device: torch.device) -> None:
+    def __init__(
+        self, grids: GridMasks, scores: Tensor, design: Design, device: torch.device
+    ) -> None:
         self.n, self.size, self.design = len(scores), grids.size, design
         self.mean = scores.mean(0)
         members, g = design.members(self.n), (scores - self.mean).T  # (B, n), (T, n)
@@ -115,10 +138,15 @@ class _Sums:
         squares: dict[str, Tensor] = {}
         if design.independent:
             weights["ggm"] = g.square()
-            squares = {"mm": torch.ones(1, self.n, dtype=torch.float64), "gmm": g, "ggmm": g.square()}
+            squares = {
+                "mm": torch.ones(1, self.n, dtype=torch.float64),
+                "gmm": g,
+                "ggmm": g.square(),
+            }
         pixels = math.prod(grids.size)
         self.sums = {
-            name: torch.zeros(len(rows), pixels, dtype=torch.float64) for name, rows in {**weights, **squares}.items()
+            name: torch.zeros(len(rows), pixels, dtype=torch.float64)
+            for name, rows in {**weights, **squares}.items()
         }
         step = max(1, min(64, TOGETHER // pixels))
         for start in range(0, self.n, step):
@@ -126,11 +154,15 @@ class _Sums:
             m = grids.render(start, stop, device).flatten(1).sub_(design.p)  # (n, pixels)
             self._add(m, {name: rows[:, start:stop] for name, rows in weights.items()})
             if squares:
-                self._add(m.square_(), {name: rows[:, start:stop] for name, rows in squares.items()})
+                self._add(
+                    m.square_(), {name: rows[:, start:stop] for name, rows in squares.items()}
+                )
 
     def _add(self, values: Tensor, weights: dict[str, Tensor]) -> None:
         product = (torch.cat(list(weights.values())).to(values) @ values).to("cpu")
-        for name, part in zip(weights, torch.split(product, [len(rows) for rows in weights.values()]), strict=True):
+        for name, part in zip(
+            weights, torch.split(product, [len(rows) for rows in weights.values()]), strict=True
+        ):
             self.sums[name] += part
 
     def form(self, target: int, form: Form) -> tuple[Tensor, Any, Any, Any]:
@@ -153,7 +185,12 @@ class _Sums:
         """Each block's mean of (g - alpha)(m - beta) / scale, (B, pixels), and its share of the samples, (B,)."""
         used = self.counts > 0
         count, m = self.counts[used, None], self.sums["m"][used]
-        total = self._blocks_of(target)[used] - alpha * m - beta * self.g[target, used, None] + count * (alpha * beta)
+        total = (
+            self._blocks_of(target)[used]
+            - alpha * m
+            - beta * self.g[target, used, None]
+            + count * (alpha * beta)
+        )
         return total / count / scale, self.counts[used] / self.n
 
     def variance_of_samples(self, target: int, alpha: Any, beta: Any, scale: Any) -> Tensor:
@@ -171,7 +208,9 @@ class _Sums:
         return variance
 
 
-def _relative_error(map_: Tensor, deviations: Tensor, weights: Tensor, tail: float) -> tuple[float, float]:
+def _relative_error(
+    map_: Tensor, deviations: Tensor, weights: Tensor, tail: float
+) -> tuple[float, float]:
     """The expected squared error of a map over its squared signal, and what this map's is below with 1 - tail.
 
     What a block differs from all, at the scale of the whole sample, is distributed as the error itself; the bound is

@@ -78,11 +78,15 @@ def _rise(
     if samples < 2:
         raise InputError(f"samples={samples} is too few; RISE needs at least 2, usually 4000")
     if samples > MOST_SAMPLES:
-        raise InputError(f"samples={samples} is too many; give at most {MOST_SAMPLES}, usually 4000")
+        raise InputError(
+            f"samples={samples} is too many; give at most {MOST_SAMPLES}, usually 4000"
+        )
     if form not in get_args(Form):
         raise InputError(f"form={form!r} is not known; use {', '.join(map(repr, get_args(Form)))}")
     if precision is not None and precision <= 0:
-        raise InputError(f"precision={precision} cannot be reached; give a relative squared error such as 0.1, or None")
+        raise InputError(
+            f"precision={precision} cannot be reached; give a relative squared error such as 0.1, or None"
+        )
     found = find_baseline(baseline, seed=seed)
     setting = RiseSetting(cells, p, masks, blocks, seed, found.name, len(scores))
     with torch.inference_mode(False), torch.no_grad():
@@ -137,18 +141,24 @@ class _Sample:
             for i in active:
                 if done[i] == look < looks[-1]:
                     found = self.state.found(i, form, looks=len(looks))
-                    stopped[i] = "precision" if max(one.bound for one in found) <= precision else None
+                    stopped[i] = (
+                        "precision" if max(one.bound for one in found) <= precision else None
+                    )
         return [reason or "samples" for reason in stopped]
 
     def _up_to(self, look: int, active: Sequence[int]) -> ScorerError | None:
         """Takes samples of the active images until each has so many; returns what stopped it before."""
         done, progress, running = list(self.state.samples), self.running.progress, self.running
-        parts = [_part(g, done[i], look if i in active else done[i]) for i, g in enumerate(self.grids)]
+        parts = [
+            _part(g, done[i], look if i in active else done[i]) for i, g in enumerate(self.grids)
+        ]
         if progress:
             before, total = sum(done), sum(map(len, self.grids))
             running = replace(running, progress=lambda more, _: progress(before + more, total))
         try:
-            for chunk in masked_scores(self.call, self.x, parts, self.scores, baseline=self.baseline, running=running):
+            for chunk in masked_scores(
+                self.call, self.x, parts, self.scores, baseline=self.baseline, running=running
+            ):
                 self.state.add(chunk.image, chunk.scores)
                 self.state.device = chunk.masks.device
         except ScorerError as error:

@@ -16,7 +16,9 @@ Scheme = Literal["sobol", "iid", "antithetic"]
 PAIR: dict[Scheme, int] = {"sobol": 1, "iid": 1, "antithetic": 2}  # masks that are drawn together
 
 
-def draw_grids(scheme: Scheme, samples: int, *, cells: int, p: float, blocks: int, size: Grid, seed: int) -> GridMasks:
+def draw_grids(
+    scheme: Scheme, samples: int, *, cells: int, p: float, blocks: int, size: Grid, seed: int
+) -> GridMasks:
     """Draws masks; the first of them are the same however many are asked for.
 
     Args:
@@ -27,17 +29,23 @@ def draw_grids(scheme: Scheme, samples: int, *, cells: int, p: float, blocks: in
         size: (H, W), or (D, H, W).
     """
     if scheme not in get_args(Scheme):
-        raise InputError(f"masks={scheme!r} is not known; use {', '.join(map(repr, get_args(Scheme)))}")
+        raise InputError(
+            f"masks={scheme!r} is not known; use {', '.join(map(repr, get_args(Scheme)))}"
+        )
     counts = (*(min(cells, depth) for depth in size[:-2]), cells, cells)
     pitches = torch.tensor([-(-side // count) for side, count in zip(size, counts, strict=True)])
     moving = _shifted_axes(pitches)
     numbers = math.prod(counts) + len(moving)
     if scheme == "sobol" and numbers > torch.quasirandom.SobolEngine.MAXDIM:
         most = 145 if len(size) == 2 else 27
-        raise InputError(f"cells={cells} is too many for Sobol' sequences; use at most {most}, or masks='iid'")
+        raise InputError(
+            f"cells={cells} is too many for Sobol' sequences; use at most {most}, or masks='iid'"
+        )
     generator = torch.Generator().manual_seed(seed)
     found = GridMasks(
-        torch.empty(samples, *counts, dtype=torch.bool), torch.zeros(samples, len(size), dtype=torch.int16), size
+        torch.empty(samples, *counts, dtype=torch.bool),
+        torch.zeros(samples, len(size), dtype=torch.int16),
+        size,
     )
     for start in range(blocks if scheme == "sobol" else 1):
         places = slice(start, None, blocks if scheme == "sobol" else 1)
@@ -54,7 +62,9 @@ def _shifted_axes(pitches: Tensor) -> list[int]:
     return [axis for axis, pitch in enumerate(pitches) if pitch > 1 or axis >= len(pitches) - 2]
 
 
-def _uniform(scheme: Scheme, count: int, numbers: int, shifts: int, generator: torch.Generator) -> Tensor:
+def _uniform(
+    scheme: Scheme, count: int, numbers: int, shifts: int, generator: torch.Generator
+) -> Tensor:
     """(count, numbers) in [0, 1), the last of which are shifts."""
     if not count:  # fewer samples than blocks
         return torch.empty(0, numbers, dtype=torch.float64)
@@ -62,12 +72,14 @@ def _uniform(scheme: Scheme, count: int, numbers: int, shifts: int, generator: t
         own = int(torch.randint(1 << 62, (), generator=generator))
         engine = torch.quasirandom.SobolEngine(numbers, scramble=True, seed=own)  # type: ignore[no-untyped-call]
         drawn: Tensor = engine.draw(count, dtype=torch.float64)
-        drawn[:1] = (engine.shift.double() / 2**engine.MAXBIT).float()  # which torch keeps in its default type
+        drawn[:1] = (
+            engine.shift.double() / 2**engine.MAXBIT
+        ).float()  # which torch keeps in its default type
         return drawn
     if scheme == "iid":
         return torch.rand(count, numbers, generator=generator, dtype=torch.float32)
-    drawn = torch.rand(-(-count // 2), numbers, generator=generator, dtype=torch.float32).repeat_interleave(2, 0)[
-        :count
-    ]
+    drawn = torch.rand(
+        -(-count // 2), numbers, generator=generator, dtype=torch.float32
+    ).repeat_interleave(2, 0)[:count]
     drawn[1::2, :-shifts] = 1 - drawn[1::2, :-shifts]  # the shift stays
     return drawn

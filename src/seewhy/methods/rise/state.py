@@ -35,9 +35,13 @@ class RiseSetting:
 
     def __post_init__(self) -> None:
         if self.cells < 1 or not 0 < self.p < 1:
-            raise InputError(f"cells={self.cells}, p={self.p}: RISE needs at least 1 cell and p between 0 and 1")
+            raise InputError(
+                f"cells={self.cells}, p={self.p}: RISE needs at least 1 cell and p between 0 and 1"
+            )
         if not 2 <= self.blocks <= _MOST_BLOCKS:
-            raise InputError(f"blocks={self.blocks}: how far they differ takes 2 to {_MOST_BLOCKS} of them, usually 8")
+            raise InputError(
+                f"blocks={self.blocks}: how far they differ takes 2 to {_MOST_BLOCKS} of them, usually 8"
+            )
 
     @property
     def design(self) -> Design:
@@ -57,7 +61,9 @@ class RiseState:
     size: Grid = (0, 0)
     seeds: list[int] = field(default_factory=list)  # of each image
     samples: list[int] = field(default_factory=list)  # how many masks of each image have scores
-    scores: list[Tensor] = field(default_factory=list)  # of each image, (n, T) float64, with room for more
+    scores: list[Tensor] = field(
+        default_factory=list
+    )  # of each image, (n, T) float64, with room for more
     device: torch.device = torch.device("cpu")  # noqa: RUF009  where masks are rendered
 
     def begin(self, setting: RiseSetting, x: Tensor, samples: int) -> None:
@@ -65,11 +71,19 @@ class RiseState:
         size, seeds = tuple(x.shape[2:]), [image_seed(image, setting.seed) for image in x]
         if self.setting is None:
             self.setting, self.size, self.seeds = setting, size, seeds
-            self.samples, self.scores = [0] * len(x), [torch.empty(0, setting.targets).double()] * len(x)
+            self.samples, self.scores = (
+                [0] * len(x),
+                [torch.empty(0, setting.targets).double()] * len(x),
+            )
         elif (self.setting, self.size, self.seeds) != (setting, size, seeds):
-            raise InputError("state was made with other images, targets or options; give those, or a new RiseState()")
+            raise InputError(
+                "state was made with other images, targets or options; give those, or a new RiseState()"
+            )
         more = [(max(samples - len(known), 0), setting.targets) for known in self.scores]
-        self.scores = [torch.cat([one, one.new_empty(room)]) for one, room in zip(self.scores, more, strict=True)]
+        self.scores = [
+            torch.cat([one, one.new_empty(room)])
+            for one, room in zip(self.scores, more, strict=True)
+        ]
 
     def add(self, image: int, scores: Tensor) -> None:
         """Adds the scores (n, T) of an image's next masks."""
@@ -81,7 +95,9 @@ class RiseState:
         """The first masks of an image."""
         assert self.setting is not None
         s, seed = self.setting, self.seeds[image]
-        return draw_grids(s.masks, samples, cells=s.cells, p=s.p, blocks=s.blocks, size=self.size, seed=seed)
+        return draw_grids(
+            s.masks, samples, cells=s.cells, p=s.p, blocks=s.blocks, size=self.size, seed=seed
+        )
 
     def found(self, image: int, form: Form, *, looks: int = 1) -> list[Found]:
         """What is known of an image's maps, one for each target."""
@@ -91,7 +107,12 @@ class RiseState:
         return estimate(grids, scores, self.setting.design, form, looks=looks, device=self.device)
 
     def estimates(
-        self, form: Form = "adjusted", *, looks: int = 1, stopped: Sequence[str] | None = None, failed: str = ""
+        self,
+        form: Form = "adjusted",
+        *,
+        looks: int = 1,
+        stopped: Sequence[str] | None = None,
+        failed: str = "",
     ) -> list[Estimate]:
         """What is known so far, one `Estimate` for each target; images without samples have NaN.
 
@@ -99,11 +120,15 @@ class RiseState:
         """
         assert self.setting is not None
         nothing: list[Found | None] = [None] * self.setting.targets
-        known = [self.found(i, form, looks=looks) if n else nothing for i, n in enumerate(self.samples)]
+        known = [
+            self.found(i, form, looks=looks) if n else nothing for i, n in enumerate(self.samples)
+        ]
         reasons = stopped or ["running"] * len(known)
         return [self._estimate(found, form, reasons, failed) for found in zip(*known, strict=True)]
 
-    def _estimate(self, found: Sequence[Found | None], form: Form, stopped: Sequence[str], failed: str) -> Estimate:
+    def _estimate(
+        self, found: Sequence[Found | None], form: Form, stopped: Sequence[str], failed: str
+    ) -> Estimate:
         assert self.setting is not None
         unknown = torch.full(self.size, torch.nan)
         how = {"form": form, "masks": self.setting.masks}
@@ -134,7 +159,13 @@ class RiseState:
         """The state that `state_dict` described."""
         setting = None if state["setting"] is None else RiseSetting(**state["setting"])
         scores = list(state["scores"])
-        return cls(setting, tuple(state["size"]), list(state["seeds"]), [len(known) for known in scores], scores)
+        return cls(
+            setting,
+            tuple(state["size"]),
+            list(state["seeds"]),
+            [len(known) for known in scores],
+            scores,
+        )
 
 
 def _numbers(found: Found | None) -> dict[str, float | None]:

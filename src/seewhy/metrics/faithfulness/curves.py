@@ -63,7 +63,11 @@ class MaskedMetric(ExplanationMetric):
         **options: Any,
     ) -> None:
         found = find_baseline(baseline, seed=seed)
-        super().__init__(settings={"output": output, "baseline": found.name, **(settings or {})}, seed=seed, **options)
+        super().__init__(
+            settings={"output": output, "baseline": found.name, **(settings or {})},
+            seed=seed,
+            **options,
+        )
         self.baseline, self.running = found, running
 
 
@@ -73,7 +77,9 @@ class _PixelCurve(MaskedMetric):
 
     def __init__(self, *, step: int = 224, baseline: BaselineLike, **options: Any) -> None:
         if step < 1:
-            raise InputError(f"step={step} is too small; give at least 1 pixel a step, officially 224")
+            raise InputError(
+                f"step={step} is too small; give at least 1 pixel a step, officially 224"
+            )
         super().__init__(baseline=baseline, settings={"step": step}, **options)
         self.step = step
 
@@ -107,7 +113,9 @@ class Deletion(_PixelCurve):
     inserting = False
     axes = ("share of pixels deleted", "score")
 
-    def __init__(self, *, step: int = 224, baseline: BaselineLike = "zeros", **options: Any) -> None:
+    def __init__(
+        self, *, step: int = 224, baseline: BaselineLike = "zeros", **options: Any
+    ) -> None:
         super().__init__(step=step, baseline=baseline, **options)
 
 
@@ -152,11 +160,18 @@ class PixelFlipping(MaskedMetric):
     limits_of_probability = (-1.0, 1.0)
 
     def __init__(
-        self, *, region: int = 9, regions: int = 100, baseline: BaselineLike = "noise", **options: Any
+        self,
+        *,
+        region: int = 9,
+        regions: int = 100,
+        baseline: BaselineLike = "noise",
+        **options: Any,
     ) -> None:
         if region < 1 or regions < 1:
             raise InputError(f"region={region}, regions={regions}: give at least 1 of each")
-        super().__init__(baseline=baseline, settings={"region": region, "regions": regions}, **options)
+        super().__init__(
+            baseline=baseline, settings={"region": region, "regions": regions}, **options
+        )
         self.region, self.regions = region, regions
 
     def passes(self, pixels: int) -> int:
@@ -165,14 +180,18 @@ class PixelFlipping(MaskedMetric):
     def _measure(self, case: Case) -> Measured:
         labels = region_labels((case.x.shape[2], case.x.shape[3]), self.region)
         pairs = zip(case.fields, case.x, strict=True)
-        masks = [self._masks(field, labels, image_generator(image, self.seed)) for field, image in pairs]
+        masks = [
+            self._masks(field, labels, image_generator(image, self.seed)) for field, image in pairs
+        ]
         curves = case.masked(masks, self.baseline, self.running)
         return Measured(torch.stack([(curve[0] - curve).mean() for curve in curves]), curves)
 
     def _masks(self, field: Tensor, labels: Tensor, generator: torch.Generator) -> StepMasks:
         flat = labels.flatten()
         sizes = torch.bincount(flat)
-        sums = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, flat, field.flatten().double())
+        sums = torch.zeros(len(sizes), dtype=torch.float64).index_add_(
+            0, flat, field.flatten().double()
+        )
         order = falling_order(sums / sizes, generator)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order))
@@ -191,7 +210,9 @@ def region_labels(size: tuple[int, int], side: int) -> Tensor:
 class _MapAsMask(MaskedMetric):
     higher_is_better = False
 
-    def __init__(self, *, keep: float | None = None, baseline: BaselineLike = "zeros", **options: Any) -> None:
+    def __init__(
+        self, *, keep: float | None = None, baseline: BaselineLike = "zeros", **options: Any
+    ) -> None:
         if keep is not None and not 0 < keep < 1:
             raise InputError(
                 f"keep={keep} is no share of the pixels; give one between 0 and 1, or None for the heatmap"
@@ -249,7 +270,11 @@ class AverageIncrease(_MapAsMask):
         options: `running`, and what `ExplanationMetric` takes.
     """
 
-    name, title, paper = "average_increase", "Increase in confidence", "Chattopadhay et al., WACV 2018"
+    name, title, paper = (
+        "average_increase",
+        "Increase in confidence",
+        "Chattopadhay et al., WACV 2018",
+    )
     higher_is_better = True
     limits = (0.0, 1.0)
 
@@ -272,7 +297,11 @@ class ConfidenceDrop(_MapAsMask):
         options: `running`, and what `ExplanationMetric` takes.
     """
 
-    name, title, paper = "confidence_drop", "Drop in confidence", "after Chattopadhay et al., WACV 2018"
+    name, title, paper = (
+        "confidence_drop",
+        "Drop in confidence",
+        "after Chattopadhay et al., WACV 2018",
+    )
     limits_of_probability = (-1.0, 1.0)
 
     def _compare(self, whole: Tensor, shown: Tensor) -> Tensor:

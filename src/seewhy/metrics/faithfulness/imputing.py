@@ -36,20 +36,26 @@ def impute(image: Tensor, kept: Tensor) -> Tensor:
 
     known = kept.cpu().numpy().astype(bool)
     if not known.any():
-        raise InputError("every pixel is removed, and nothing is left to impute from; keep at least one")
+        raise InputError(
+            "every pixel is removed, and nothing is left to impute from; keep at least one"
+        )
     if known.all():
         return image.clone()
     pixels = image.detach().cpu().double().flatten(1).numpy()  # (C, H W)
     matrix, right = _system(known, pixels)
     # symmetric positive definite: no pivoting, and an ordering that keeps the factors sparse
-    solved = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    solved = splu(
+        matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
     filled = torch.from_numpy(solved.solve(right)).T.to(image)  # (C, removed)
     whole = image.detach().clone().flatten(1)
     whole[:, torch.from_numpy(np.flatnonzero(~known)).to(image.device)] = filled
     return whole.reshape(image.shape)
 
 
-def _system(known: npt.NDArray[np.bool_], pixels: npt.NDArray[np.float64]) -> tuple[Any, npt.NDArray[np.float64]]:
+def _system(
+    known: npt.NDArray[np.bool_], pixels: npt.NDArray[np.float64]
+) -> tuple[Any, npt.NDArray[np.float64]]:
     """The sparse matrix (removed, removed) and the right-hand side (removed, C)."""
     from scipy.sparse import coo_array
 
@@ -61,7 +67,9 @@ def _system(known: npt.NDArray[np.bool_], pixels: npt.NDArray[np.float64]) -> tu
     rows, columns, values = [], [], []
     diagonal, right = np.zeros(len(removed)), np.zeros((len(removed), len(pixels)))
     for (down, across), weight in NEIGHBOURS.items():
-        here = places[max(0, -down) : height - max(0, down), max(0, -across) : width - max(0, across)].ravel()
+        here = places[
+            max(0, -down) : height - max(0, down), max(0, -across) : width - max(0, across)
+        ].ravel()
         here = here[index[here] >= 0]
         there, equation = here + down * width + across, index[here]
         diagonal[equation] += weight

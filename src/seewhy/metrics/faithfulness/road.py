@@ -31,11 +31,19 @@ class _Road(ExplanationMetric):
         output: Output = "probability",
         **options: Any,
     ) -> None:
-        if not shares or not all(0 < share < 1 for share in shares) or sorted(shares) != list(shares):
-            raise InputError(f"shares={tuple(shares)}: give shares of the pixels between 0 and 1, rising")
+        if (
+            not shares
+            or not all(0 < share < 1 for share in shares)
+            or sorted(shares) != list(shares)
+        ):
+            raise InputError(
+                f"shares={tuple(shares)}: give shares of the pixels between 0 and 1, rising"
+            )
         if noise < 0:
             raise InputError(f"noise={noise} is negative; give 0 or more")
-        super().__init__(settings={"shares": list(shares), "noise": noise, "output": output}, **options)
+        super().__init__(
+            settings={"shares": list(shares), "noise": noise, "output": output}, **options
+        )
         self.shares, self.noise = tuple(shares), noise
 
     def passes(self, pixels: int) -> int:
@@ -50,7 +58,9 @@ class _Road(ExplanationMetric):
         pixels = ranks[0].numel()
         # the same noise at every share and in both orders: what differs is what was removed
         drawn = [
-            torch.randn(image.shape, generator=image_generator(image, self.seed), dtype=torch.float32)
+            torch.randn(
+                image.shape, generator=image_generator(image, self.seed), dtype=torch.float32
+            )
             for image in case.x
         ]
         found = []
@@ -59,7 +69,11 @@ class _Road(ExplanationMetric):
             kept = ranks >= count if most_relevant else ranks < pixels - count
             pictures = [impute(image, keep) for image, keep in zip(case.x, kept, strict=True)]
             hidden = (~kept)[:, None].to(case.x)
-            found.append(case.scores(torch.stack(pictures) + self.noise * hidden * torch.stack(drawn).to(case.x)))
+            found.append(
+                case.scores(
+                    torch.stack(pictures) + self.noise * hidden * torch.stack(drawn).to(case.x)
+                )
+            )
         return torch.stack(found, 1)
 
 
@@ -120,5 +134,7 @@ class ROAD(_Road):
         return 2 * len(self.shares)
 
     def _measure(self, case: Case) -> Measured:
-        halved = (self._scores(case, most_relevant=False) - self._scores(case, most_relevant=True)) / 2
+        halved = (
+            self._scores(case, most_relevant=False) - self._scores(case, most_relevant=True)
+        ) / 2
         return Measured(halved.mean(1), list(halved))

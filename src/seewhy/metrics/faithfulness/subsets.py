@@ -38,7 +38,9 @@ class _Additive(MaskedMetric):
 
     def __init__(self, *, maps_are: MapsAre, settings: dict[str, Any], **options: Any) -> None:
         if maps_are not in ("contributions", "gradients"):
-            raise InputError(f"maps_are={maps_are!r} is not known; use 'contributions' or 'gradients'")
+            raise InputError(
+                f"maps_are={maps_are!r} is not known; use 'contributions' or 'gradients'"
+            )
         super().__init__(settings={"maps_are": maps_are, **settings}, **options)
         if isinstance(self.baseline, Several):
             raise InputError(f"{self.name} needs one baseline, not several; give one of them")
@@ -49,7 +51,9 @@ class _Additive(MaskedMetric):
         maps, size = case.maps.double(), (case.x.shape[2], case.x.shape[3])
         if self.maps_are == "gradients":
             if maps.shape != case.x.shape:
-                raise InputError(f"maps of {tuple(maps.shape)} are no gradients; give {tuple(case.x.shape)}, as x has")
+                raise InputError(
+                    f"maps of {tuple(maps.shape)} are no gradients; give {tuple(case.x.shape)}, as x has"
+                )
             assert not isinstance(self.baseline, Several)
             hidden = torch.stack([self.baseline.picture(image) for image in case.x])
             return (maps * (case.x - hidden).double().cpu()).sum(1)
@@ -100,7 +104,9 @@ class Infidelity(_Additive):
         **options: Any,
     ) -> None:
         if samples < 1 or not sides or not all(0 < side <= 1 for side in sides):
-            raise InputError(f"samples={samples}, sides={tuple(sides)}: give at least 1 sample and sides in (0, 1]")
+            raise InputError(
+                f"samples={samples}, sides={tuple(sides)}: give at least 1 sample and sides in (0, 1]"
+            )
         settings = {"samples": samples, "sides": list(sides), "normalize": normalize}
         super().__init__(maps_are=maps_are, settings=settings, output=output, **options)
         self.samples, self.sides, self.normalize = samples, tuple(sides), normalize
@@ -121,7 +127,9 @@ class Infidelity(_Additive):
         lengths = torch.tensor([max(1, round(side * min(height, width))) for side in self.sides])
         side = lengths[torch.randint(len(lengths), (self.samples,), generator=generator)]
         drawn = torch.rand(2, self.samples, generator=generator, dtype=torch.float32)
-        left, top = ((drawn[i] * (length - side + 1)).long() for i, length in enumerate((width, height)))
+        left, top = (
+            (drawn[i] * (length - side + 1)).long() for i, length in enumerate((width, height))
+        )
         return PatchMasks(torch.stack([left, top, left + side, top + side], 1), (height, width))
 
 
@@ -177,7 +185,8 @@ class SensitivityN(_Additive):
         counts = [max(1, round(size * regions)) for size in self.sizes for _ in range(self.samples)]
         masks = [SubsetMasks(labels, counts, image_seed(image, self.seed)) for image in case.x]
         curves = [
-            pearson(said.view(-1, self.samples), lost.view(-1, self.samples)) for said, lost in self._sums(case, masks)
+            pearson(said.view(-1, self.samples), lost.view(-1, self.samples))
+            for said, lost in self._sums(case, masks)
         ]
         return Measured(torch.stack([curve.nanmean() for curve in curves]), curves)
 

@@ -75,7 +75,9 @@ class MaxBoxAccuracy(LocalizationMetric):
         **options: Any,
     ) -> None:
         if version not in (1, 2) or connectivity not in (4, 8):
-            raise InputError(f"version={version}, connectivity={connectivity}: use 1 or 2, and 4 or 8")
+            raise InputError(
+                f"version={version}, connectivity={connectivity}: use 1 or 2, and 4 or 8"
+            )
         needed = iou if iou is not None else (0.5,) if version == 1 else (0.3, 0.5, 0.7)
         self.iou = check_ious((needed,) if isinstance(needed, float | int) else needed)
         if not 0 <= threshold < 1:
@@ -109,7 +111,9 @@ class MaxBoxAccuracy(LocalizationMetric):
     def _result(self) -> Findings:
         alone = super()._result()
         at = np.arange(self.thresholds) / self.thresholds
-        counts = sum((part.sum(0) for part in self._unpacked()), np.zeros((len(self.iou), self.thresholds)))
+        counts = sum(
+            (part.sum(0) for part in self._unpacked()), np.zeros((len(self.iou), self.thresholds))
+        )
         if not alone.n:
             return alone._replace(figures={"oracle": Figure(math.nan)})
         accuracy = counts / alone.n
@@ -138,12 +142,18 @@ class MaxBoxAccuracy(LocalizationMetric):
         """The hits (n, IoUs, thresholds) bool, some images at a time."""
         packed = joined(self.hits)
         for start in range(0, len(packed), _CHUNK):
-            yield np.unpackbits(packed[start : start + _CHUNK].numpy(), axis=2, count=self.thresholds)
+            yield np.unpackbits(
+                packed[start : start + _CHUNK].numpy(), axis=2, count=self.thresholds
+            )
 
     def _hits_at(self, thresholds: Floats) -> Array:
         """For each image whether it is right at the threshold of each IoU: (n, IoUs)."""
         # the first tried threshold that is not below the given one, up to rounding
-        at = np.ceil(thresholds * self.thresholds - 1e-6).astype(np.int64).clip(0, self.thresholds - 1)
+        at = (
+            np.ceil(thresholds * self.thresholds - 1e-6)
+            .astype(np.int64)
+            .clip(0, self.thresholds - 1)
+        )
         return np.concatenate([part[:, np.arange(len(at)), at] for part in self._unpacked()])
 
 
@@ -156,21 +166,29 @@ def _accuracy(hits: Array, thresholds: Floats) -> Figure:
 def check_ious(ious: Sequence[float]) -> tuple[float, ...]:
     found = tuple(float(each) for each in ious)
     if not found or not all(0 < each <= 1 for each in found):
-        raise InputError(f"iou={ious} is no intersection over union; give numbers above 0 and at most 1")
+        raise InputError(
+            f"iou={ious} is no intersection over union; give numbers above 0 and at most 1"
+        )
     return found
 
 
-def _fitted(validation: MetricResult | Sequence[float] | None, count: int) -> tuple[float, ...] | None:
+def _fitted(
+    validation: MetricResult | Sequence[float] | None, count: int
+) -> tuple[float, ...] | None:
     """The thresholds that a validation result found best, one for each IoU."""
     given: Any = validation
     if isinstance(validation, MetricResult):
         if "oracle" not in validation.figures or validation.metric != MaxBoxAccuracy.name:
-            raise InputError(f"validation is a result of {validation.metric!r}; give one of {MaxBoxAccuracy.name!r}")
+            raise InputError(
+                f"validation is a result of {validation.metric!r}; give one of {MaxBoxAccuracy.name!r}"
+            )
         given = validation.figures["oracle"].thresholds
     if given is None:
         return None
     if len(given) != count or not all(0 <= t < 1 for t in given):
-        raise InputError(f"validation={tuple(given)}: give {count} thresholds from 0 to below 1, one for each iou")
+        raise InputError(
+            f"validation={tuple(given)}: give {count} thresholds from 0 to below 1, one for each iou"
+        )
     return tuple(float(t) for t in given)
 
 
@@ -197,15 +215,22 @@ class TopKLocalization(ImageMetric):
 
     named: list[Tensor]
 
-    def __init__(self, *, k: int = 5, iou: float = 0.5, interval: Interval = "wilson", **options: Any) -> None:
+    def __init__(
+        self, *, k: int = 5, iou: float = 0.5, interval: Interval = "wilson", **options: Any
+    ) -> None:
         if k < 1:
             raise InputError(f"k={k} guesses; give at least 1, officially 5")
-        super().__init__(interval=interval, settings={"k": k, "iou": check_ious((iou,))[0]}, **options)
+        super().__init__(
+            interval=interval, settings={"k": k, "iou": check_ious((iou,))[0]}, **options
+        )
         self.k, self.iou = k, iou
         self.add_state("named", default=[], dist_reduce_fx="cat")
 
     def update(
-        self, classes: Sequence[Sequence[int]] | Tensor, boxes: Sequence[Tensor] | Tensor, truth: Sequence[Truth | None]
+        self,
+        classes: Sequence[Sequence[int]] | Tensor,
+        boxes: Sequence[Tensor] | Tensor,
+        truth: Sequence[Truth | None],
     ) -> None:
         """Adds images.
 
@@ -236,7 +261,9 @@ class TopKLocalization(ImageMetric):
                 )
             known = marked is not None and len(marked.boxes)
             errors = (
-                _errors(labels, places, marked, self.k, self.iou) if marked is not None and known else (nothing,) * 2
+                _errors(labels, places, marked, self.k, self.iou)
+                if marked is not None and known
+                else (nothing,) * 2
             )
             status.append("ok" if known else NO_TRUTH)
             placed.append(errors[0])
@@ -256,7 +283,9 @@ class TopKLocalization(ImageMetric):
             "classification": joined(self.named).numpy()[kept],
         }
         figures = {
-            f"{what} top-{k}": Figure(float(each[:, k - 1].mean()) if len(each) else math.nan, *_share(each[:, k - 1]))
+            f"{what} top-{k}": Figure(
+                float(each[:, k - 1].mean()) if len(each) else math.nan, *_share(each[:, k - 1])
+            )
             for what, each in found.items()
             for k in dict.fromkeys((1, self.k))
         }
@@ -267,7 +296,9 @@ def _share(values: Array) -> tuple[float, float]:
     return wilson(float(values.mean()) if len(values) else 0.0, len(values))
 
 
-def _errors(classes: Tensor, boxes: Tensor, truth: Truth, k: int, iou: float) -> tuple[Tensor, Tensor]:
+def _errors(
+    classes: Tensor, boxes: Tensor, truth: Truth, k: int, iou: float
+) -> tuple[Tensor, Tensor]:
     """The localisation and the classification error after 1 .. k guesses, (k,) each."""
     classes, boxes = classes[:k], boxes[:k]
     same = classes[:, None] == truth.labels  # (K, B)

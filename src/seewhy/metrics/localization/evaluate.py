@@ -92,22 +92,38 @@ def evaluate_localisation(
         SeewhyError: what cannot be used, in one line.
     """
     if data is None or not len(data):
-        raise InputError("data has no pictures; give a data set, such as seewhy.data.find_data('scenes', split='test')")
+        raise InputError(
+            "data has no pictures; give a data set, such as seewhy.data.find_data('scenes', split='test')"
+        )
     if batch_size < 1 or cases < 0:
         raise InputError(f"batch_size={batch_size}, cases={cases}: give 1 or more, and 0 or more")
     model, _ = model_and_call(model)
     found = [find_method(m) for m in ([methods] if isinstance(methods, str | Method) else methods)]
     chosen = list({method.name: method for method in found}.values())
-    layers = layers if layers is None or isinstance(layers, str | nn.Module) else list(dict.fromkeys(layers))
+    layers = (
+        layers
+        if layers is None or isinstance(layers, str | nn.Module)
+        else list(dict.fromkeys(layers))
+    )
     named = _named(metrics)
     study = _Study(
-        model, chosen, layers, options or {}, class_indices(model, data, classes), find_rule(rule), batch_size
+        model,
+        chosen,
+        layers,
+        options or {},
+        class_indices(model, data, classes),
+        find_rule(rule),
+        batch_size,
     )
     boxed = {name: metric for name, metric in named.items() if isinstance(metric, MaxBoxAccuracy)}
     fitted: Mapping[tuple[_Place, str], tuple[float, ...]] = {}
     if validation is not None and boxed:
-        fitted = _Scores(boxed, (), seed, {}).of(study, validation, on_bad_image, progress).thresholds()
-    scores = _Scores(named, chance, seed, fitted).of(study, data, on_bad_image, progress, Parts(on_part))
+        fitted = (
+            _Scores(boxed, (), seed, {}).of(study, validation, on_bad_image, progress).thresholds()
+        )
+    scores = _Scores(named, chance, seed, fitted).of(
+        study, data, on_bad_image, progress, Parts(on_part)
+    )
     shown = [
         case
         for (method, layer), best, worst in scores.extremes(cases)
@@ -121,10 +137,14 @@ def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
     if isinstance(metrics, Mapping):
         named = {name: _found(metric) for name, metric in metrics.items()}
     else:
-        found = [_found(m) for m in ([metrics] if isinstance(metrics, str | ImageMetric) else metrics)]
+        found = [
+            _found(m) for m in ([metrics] if isinstance(metrics, str | ImageMetric) else metrics)
+        ]
         named = {metric.name: metric for metric in found}
         if len(named) < len(found):
-            raise InputError("metrics has one of a kind twice; name them: metrics={'V1': MaxBoxAccuracy(version=1)}")
+            raise InputError(
+                "metrics has one of a kind twice; name them: metrics={'V1': MaxBoxAccuracy(version=1)}"
+            )
     if not named:
         raise InputError("metrics is empty; give at least one, such as 'max_box_accuracy'")
     for name, metric in named.items():
@@ -132,9 +152,13 @@ def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
             way_out = "feed it mosaics: seewhy.metrics.grid_mosaics, focus_mosaics"
             raise InputError(f"metric {name!r} judges mosaics of photos, not a data set; {way_out}")
         if not isinstance(metric, LocalizationMetric | TopKLocalization):
-            raise InputError(f"metric {name!r} does not compare with what is marked; 'seewhy evaluate' has it")
+            raise InputError(
+                f"metric {name!r} does not compare with what is marked; 'seewhy evaluate' has it"
+            )
         if isinstance(metric, TopKLocalization) and metric.k > PREDICTIONS:
-            raise InputError(f"k={metric.k} guesses are more than the {PREDICTIONS} of a prediction; give fewer")
+            raise InputError(
+                f"k={metric.k} guesses are more than the {PREDICTIONS} of a prediction; give fewer"
+            )
     return named
 
 
@@ -161,7 +185,9 @@ class _Batch:
     guessed: slice
     rule: BoxRule
 
-    def feed(self, metric: ImageMetric, maps: Sequence[Tensor], scores: Sequence[Sequence[float]]) -> None:
+    def feed(
+        self, metric: ImageMetric, maps: Sequence[Tensor], scores: Sequence[Sequence[float]]
+    ) -> None:
         """Adds the maps of one method, (N, h, w) for each target, with the targets' scores."""
         if isinstance(metric, TopKLocalization):
             self._feed_guesses(metric, maps[self.guessed])
@@ -173,23 +199,34 @@ class _Batch:
         picked = torch.stack([maps[self.columns[pair]][pair[0]] for pair in pairs])
         truths, labels = [self.marked.truths[i] for i, _ in pairs], [label for _, label in pairs]
         if isinstance(metric, LocationAveragePrecision):
-            metric.update(picked, truths, labels=labels, scores=[scores[self.columns[p]][p[0]] for p in pairs])
+            metric.update(
+                picked, truths, labels=labels, scores=[scores[self.columns[p]][p[0]] for p in pairs]
+            )
         elif isinstance(metric, LocalizationMetric):
             metric.update(picked, truths, labels=labels)
 
     def _known(self, picture: int, label: int) -> bool:
         """Whether it is known where a class is in a picture, or that it is not there."""
         truth = self.marked.truths[picture]
-        return label not in self.marked.labels[picture] or truth is None or bool((truth.labels == label).any())
+        return (
+            label not in self.marked.labels[picture]
+            or truth is None
+            or bool((truth.labels == label).any())
+        )
 
     def _feed_guesses(self, metric: TopKLocalization, maps: Sequence[Tensor]) -> None:
         size = (self.marked.x.shape[2], self.marked.x.shape[3])
-        found = [boxes(each, rule=self.rule, size=size) for each in maps]  # for each guess one for each picture
+        found = [
+            boxes(each, rule=self.rule, size=size) for each in maps
+        ]  # for each guess one for each picture
         nowhere = torch.zeros(1, 4, dtype=torch.long)
         placed = [
-            torch.cat([one[i].boxes[:1] if len(one[i]) else nowhere for one in found]) for i in range(len(self.marked))
+            torch.cat([one[i].boxes[:1] if len(one[i]) else nowhere for one in found])
+            for i in range(len(self.marked))
         ]
-        metric.update([classes[: len(found)] for classes in self.guesses], placed, self.marked.truths)
+        metric.update(
+            [classes[: len(found)] for classes in self.guesses], placed, self.marked.truths
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +242,13 @@ class _Study:
     batch_size: int
 
     def explained(
-        self, data: LabelledImages, indices: range, *, every: bool, guesses: int, on_bad_image: OnBadImage | None
+        self,
+        data: LabelledImages,
+        indices: range,
+        *,
+        every: bool,
+        guesses: int,
+        on_bad_image: OnBadImage | None,
     ) -> tuple[_Batch, list[tuple[_Place, list[Attribution]]]] | None:
         """A batch, and its maps: for each method and layer one attribution for each target."""
         marked = read_marked(data, indices, self.model, on_bad_image)
@@ -234,22 +277,37 @@ class _Study:
             slice(count - guesses, count),
             self.rule,
         )
-        groups = [list(ex.attributions[start : start + count]) for start in range(0, len(ex), count)]
+        groups = [
+            list(ex.attributions[start : start + count]) for start in range(0, len(ex), count)
+        ]
         return batch, [((group[0].method, group[0].layer), group) for group in groups]
 
     def _targets(self, marked: Marked, *, every: bool) -> tuple[list[TargetLike], dict[_Pair, int]]:
         """What to explain so that each class that a picture shows has its map, or each class there is."""
         if every:
-            columns = {(i, label): label for i in range(len(marked)) for label in range(len(self.classes))}
+            columns = {
+                (i, label): label for i in range(len(marked)) for label in range(len(self.classes))
+            }
             return list(self.classes), columns
         most = max(1, max(map(len, marked.labels)))
         # a picture with fewer classes repeats its first, or any
         filled = [(*labels, *([*labels, 0][:1] * (most - len(labels)))) for labels in marked.labels]
-        targets: list[TargetLike] = [[self.classes[labels[j]] for labels in filled] for j in range(most)]
-        return targets, {(i, label): j for i, labels in enumerate(marked.labels) for j, label in enumerate(labels)}
+        targets: list[TargetLike] = [
+            [self.classes[labels[j]] for labels in filled] for j in range(most)
+        ]
+        return targets, {
+            (i, label): j
+            for i, labels in enumerate(marked.labels)
+            for j, label in enumerate(labels)
+        }
 
     def cases(
-        self, data: LabelledImages, method: str, layer: str | None, kind: str, pairs: Sequence[tuple[_Pair, float]]
+        self,
+        data: LabelledImages,
+        method: str,
+        layer: str | None,
+        kind: str,
+        pairs: Sequence[tuple[_Pair, float]],
     ) -> Iterator[Case]:
         """The maps of some pictures once more, to look at."""
         chosen = next(m for m in self.methods if m.name == method)
@@ -267,7 +325,9 @@ class _Study:
             )
             found = boxes(ex[0].heatmap(), rule=self.rule)[0]
             truth = marked.truths[0].of(label)
-            yield Case(ex[0], kind, marked.names[0], data.classes[label], value, ex.photos[0], found, truth)
+            yield Case(
+                ex[0], kind, marked.names[0], data.classes[label], value, ex.photos[0], found, truth
+            )
 
 
 class _Scores:
@@ -281,8 +341,12 @@ class _Scores:
         fitted: Mapping[tuple[_Place, str], tuple[float, ...]],
     ) -> None:
         self.metrics, self.chance, self.seed, self.fitted = metrics, tuple(chance), seed, fitted
-        self.every = any(isinstance(metric, LocationAveragePrecision) for metric in metrics.values())
-        self.guesses = max((m.k for m in metrics.values() if isinstance(m, TopKLocalization)), default=0)
+        self.every = any(
+            isinstance(metric, LocationAveragePrecision) for metric in metrics.values()
+        )
+        self.guesses = max(
+            (m.k for m in metrics.values() if isinstance(m, TopKLocalization)), default=0
+        )
         self.pairs: list[_Pair] = []
         self.notes: dict[str, tuple[str, ...]] = {}
         self.remarks: dict[_Place, list[str]] = {}
@@ -310,32 +374,45 @@ class _Scores:
             if progress:
                 progress(indices.stop, len(data))
         if not self.pairs:
-            raise InputError(f"no picture of {data.title} that can be read shows a class; localisation needs some")
+            raise InputError(
+                f"no picture of {data.title} that can be read shows a class; localisation needs some"
+            )
         return self
 
     def _add(self, batch: _Batch, groups: Sequence[tuple[_Place, list[Attribution]]]) -> None:
         scores = [attribution.scores for attribution in groups[0][1]]
         for place, group in groups:
             for attribution in group:
-                self.remarks.setdefault(place, []).extend(named_remarks(batch.marked.names, attribution))
+                self.remarks.setdefault(place, []).extend(
+                    named_remarks(batch.marked.names, attribution)
+                )
             for name, metric in self.metrics.items():
                 if (place, name) not in self._scored:
                     fresh = metric.for_method(None)
                     if (place, name) in self.fitted and isinstance(fresh, MaxBoxAccuracy):
                         fresh.validation = self.fitted[place, name]
                     self._scored[place, name] = fresh
-                batch.feed(self._scored[place, name], [attribution.map for attribution in group], scores)
+                batch.feed(
+                    self._scored[place, name], [attribution.map for attribution in group], scores
+                )
         drawn = chance_maps(batch.marked.x, seed=self.seed) if self.chance else {}
         for chance in self.chance:
             for name, metric in self.metrics.items():
                 level = self._by_chance.setdefault((chance, name), metric.for_method(None))
                 batch.feed(level, [drawn[chance]] * len(scores), scores)
         marked = batch.marked
-        self.notes |= {name: notes for name, notes in zip(marked.names, marked.notes, strict=True) if notes}
+        self.notes |= {
+            name: notes for name, notes in zip(marked.names, marked.notes, strict=True) if notes
+        }
         self.pairs += [(batch.marked.indices[i], label) for i, label in batch.pairs]
 
     def evaluation(
-        self, study: _Study, data: LabelledImages, *, cases: tuple[Case, ...] = (), finished: bool = True
+        self,
+        study: _Study,
+        data: LabelledImages,
+        *,
+        cases: tuple[Case, ...] = (),
+        finished: bool = True,
     ) -> LocalisationEvaluation:
         """What was found."""
         return LocalisationEvaluation(
@@ -364,15 +441,26 @@ class _Scores:
 
     def thresholds(self) -> dict[tuple[_Place, str], tuple[float, ...]]:
         """The threshold of each MaxBoxAcc that is best for these pictures."""
-        return {key: metric.compute().figures["oracle"].thresholds for key, metric in self._scored.items()}
+        return {
+            key: metric.compute().figures["oracle"].thresholds
+            for key, metric in self._scored.items()
+        }
 
-    def extremes(self, count: int) -> Iterator[tuple[_Place, list[tuple[_Pair, float]], list[tuple[_Pair, float]]]]:
+    def extremes(
+        self, count: int
+    ) -> Iterator[tuple[_Place, list[tuple[_Pair, float]], list[tuple[_Pair, float]]]]:
         """For each method and layer the best and the worst pairs, by the first metric, then by the others."""
-        judged = [n for n, m in self.metrics.items() if not isinstance(m, TopKLocalization | LocationAveragePrecision)]
+        judged = [
+            n
+            for n, m in self.metrics.items()
+            if not isinstance(m, TopKLocalization | LocationAveragePrecision)
+        ]
         for place in dict.fromkeys(place for place, _ in self._scored):
             if not judged or not count:
                 return
-            values = np.stack([self._scored[place, name].compute().values for name in judged])  # (metrics, pairs)
+            values = np.stack(
+                [self._scored[place, name].compute().values for name in judged]
+            )  # (metrics, pairs)
             known = np.flatnonzero(~np.isnan(values[0]))
             order = known[np.lexsort(np.nan_to_num(values[::-1, known]))]  # worst first
             told = [(self.pairs[i], float(values[0, i])) for i in order]

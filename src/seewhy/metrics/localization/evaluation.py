@@ -85,10 +85,14 @@ class LocalisationEvaluation(Evaluation):
     def cases_picture(self) -> Image.Image:
         """The cases side by side: a line for the best and one for the worst of each method and layer."""
         groups = [(c.attribution.method, c.attribution.layer, c.kind) for c in self.cases]
-        captions = [f"{c.attribution.method}, {c.kind}: {c.value:.2f}, {c.label} in {c.name}" for c in self.cases]
+        captions = [
+            f"{c.attribution.method}, {c.kind}: {c.value:.2f}, {c.label} in {c.name}"
+            for c in self.cases
+        ]
         columns = max(map(groups.count, groups))
         return contact_sheet(
-            [(case.picture(), caption) for case, caption in zip(self.cases, captions, strict=True)], columns=columns
+            [(case.picture(), caption) for case, caption in zip(self.cases, captions, strict=True)],
+            columns=columns,
         )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -117,7 +121,9 @@ def _lines(row: Row) -> Iterator[dict[str, Any]]:
     for name, figure in row.result.figures.items():
         told = figure_cells(figure)
         levels = {
-            f"chance_{chance}": figure_cells(found.figures[name])["mean"] if name in found.figures else None
+            f"chance_{chance}": figure_cells(found.figures[name])["mean"]
+            if name in found.figures
+            else None
             for chance, found in row.chance.items()
         }
         thresholds = " ".join(f"{each:g}" for each in told.pop("thresholds"))

@@ -66,7 +66,9 @@ def read_marked(
         InputError: a picture or its annotation cannot be read, and nobody is to be told.
     """
     if model.preprocess is None:
-        raise ModelError(f"{model.name} does not say how photos become its input; wrap it with preprocess=...")
+        raise ModelError(
+            f"{model.name} does not say how photos become its input; wrap it with preprocess=..."
+        )
     read: dict[int, _Read] = {}
     for index in indices:
         try:
@@ -105,4 +107,6 @@ class _Read(NamedTuple):
 def _read(example: Example, preprocess: Preprocess) -> _Read:
     x, placement = preprocess(example.photo)
     truth = example.truth and example.truth.cropped(placement.box, (x.shape[1], x.shape[2]))
-    return _Read(example.name, drawn_photo(example.photo), placement, example.labels, x, truth, example.notes)
+    return _Read(
+        example.name, drawn_photo(example.photo), placement, example.labels, x, truth, example.notes
+    )

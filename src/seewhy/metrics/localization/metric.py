@@ -71,7 +71,9 @@ class Item:
     def key(self) -> int:
         """What tells this item from others, whatever its place: some of its map's values, and its objects."""
         marked = self.marked.boxes if isinstance(self.marked, Truth) else self.marked[::8, ::8]
-        return zlib.crc32(self.map[::8, ::8].numpy().tobytes(), zlib.crc32(marked.numpy().tobytes()))
+        return zlib.crc32(
+            self.map[::8, ::8].numpy().tobytes(), zlib.crc32(marked.numpy().tobytes())
+        )
 
 
 class LocalizationMetric(ImageMetric):
@@ -91,7 +93,11 @@ class LocalizationMetric(ImageMetric):
     silent: ClassVar[tuple[str, ...]] = ("empty", "constant", "non_finite")
 
     def __init__(
-        self, *, relative_to: RelativeTo | None = None, settings: Mapping[str, Any] | None = None, **options: Any
+        self,
+        *,
+        relative_to: RelativeTo | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         if relative_to not in (None, "max", "minmax"):
             raise InputError(f"relative_to={relative_to!r} is not known; use 'max' or 'minmax'")
@@ -100,7 +106,11 @@ class LocalizationMetric(ImageMetric):
         self.relative_to: RelativeTo | None = relative_to
 
     def update(
-        self, maps: Tensor | Sequence[Tensor], truth: TruthLike, *, labels: Sequence[int] | Tensor | None = None
+        self,
+        maps: Tensor | Sequence[Tensor],
+        truth: TruthLike,
+        *,
+        labels: Sequence[int] | Tensor | None = None,
     ) -> None:
         """Adds the images of a batch.
 
@@ -116,11 +126,18 @@ class LocalizationMetric(ImageMetric):
         """
         self._add(maps, truth, labels)
 
-    def _add(self, maps: Tensor | Sequence[Tensor], truth: TruthLike, labels: Sequence[int] | Tensor | None) -> None:
+    def _add(
+        self,
+        maps: Tensor | Sequence[Tensor],
+        truth: TruthLike,
+        labels: Sequence[int] | Tensor | None,
+    ) -> None:
         fields = fields_of(maps)
         classes = _classes(labels, len(fields))
         if len(truth) != len(fields):
-            raise InputError(f"truth has {len(truth)} entries for {len(fields)} maps; give one for each")
+            raise InputError(
+                f"truth has {len(truth)} entries for {len(fields)} maps; give one for each"
+            )
         told: list[str] = list(self._statuses(fields))
         values, kept = torch.full((len(fields),), math.nan, dtype=torch.float64), []
         for i, (field, given) in enumerate(zip(fields, truth, strict=True)):
@@ -148,10 +165,14 @@ class LocalizationMetric(ImageMetric):
         if self.relative_to is None:
             return spread
         # `maps.normalize` without its care for NaN, which `statuses` has ruled out, and in place: new memory is slow
-        scaled = np.subtract(spread, spread.min() if self.relative_to == "minmax" else 0.0, dtype=np.float32)
+        scaled = np.subtract(
+            spread, spread.min() if self.relative_to == "minmax" else 0.0, dtype=np.float32
+        )
         if self.relative_to == "max":
             np.maximum(scaled, 0, out=scaled)
-        return np.asarray(np.divide(scaled, max(scaled.max(), np.finfo(np.float32).tiny), out=scaled))
+        return np.asarray(
+            np.divide(scaled, max(scaled.max(), np.finfo(np.float32).tiny), out=scaled)
+        )
 
     def _judge(self, item: Item) -> tuple[float, Any] | None:
         """The metric's value for one image, and what else to keep of it; None where what is marked does not count."""
@@ -172,10 +193,14 @@ class Resampled:
         """Adds images (n, ...) under their keys."""
         if not len(keys):
             return
-        weights = np.stack([resampling_weights(key, metric.seed, RESAMPLES) for key in keys], 1)  # (resamples, n)
+        weights = np.stack(
+            [resampling_weights(key, metric.seed, RESAMPLES) for key in keys], 1
+        )  # (resamples, n)
         total: Tensor = getattr(metric, self.name)
         rows = torch.from_numpy(found.reshape(len(keys), -1)).float()
-        total.view(RESAMPLES, -1).addmm_(torch.from_numpy(weights).to(total.device), rows.to(total.device))
+        total.view(RESAMPLES, -1).addmm_(
+            torch.from_numpy(weights).to(total.device), rows.to(total.device)
+        )
 
 
 def _classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
@@ -186,21 +211,29 @@ def _classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
     return [int(label) for label in labels]
 
 
-def _marked(given: Truth | Tensor | None, field: Tensor, label: int | None) -> Truth | Tensor | None:
+def _marked(
+    given: Truth | Tensor | None, field: Tensor, label: int | None
+) -> Truth | Tensor | None:
     """What is marked of the class, or None where nothing is."""
     if given is None:
         return None
     if isinstance(given, Truth):
         truth = given if label is None else given.of(label)
     elif not isinstance(given, Tensor):
-        raise ArgumentTypeError(f"truth holds a {type(given).__name__}; give Truth, None, or tensors of masks or boxes")
+        raise ArgumentTypeError(
+            f"truth holds a {type(given).__name__}; give Truth, None, or tensors of masks or boxes"
+        )
     elif given.dtype == torch.bool and given.ndim == 2 and given.numel():
         return given.cpu() if given.cpu().numpy().any() else None
     elif given.ndim == 2 and given.shape[1] == 4 and given.dtype != torch.bool:
-        truth = Truth((field.shape[0], field.shape[1]), given.cpu(), torch.full((len(given),), label or 0))
+        truth = Truth(
+            (field.shape[0], field.shape[1]), given.cpu(), torch.full((len(given),), label or 0)
+        )
     else:
         accepted = "masks (H, W) bool or boxes (B, 4)"
-        raise InputError(f"truth holds a {given.dtype} tensor of shape {tuple(given.shape)}; give {accepted}")
+        raise InputError(
+            f"truth holds a {given.dtype} tensor of shape {tuple(given.shape)}; give {accepted}"
+        )
     return truth if len(truth.boxes) else None
 
 

@@ -79,7 +79,12 @@ def grid_mosaics(
 
 
 def focus_mosaics(
-    x: Tensor, labels: Sequence[int] | Tensor, *, count: int = 100, target: int | None = None, seed: int = 0
+    x: Tensor,
+    labels: Sequence[int] | Tensor,
+    *,
+    count: int = 100,
+    target: int | None = None,
+    seed: int = 0,
 ) -> Mosaics:
     """Mosaics 2 x 2 of two pictures of a class and two of others, shuffled (Arias-Duart et al., 2022), for `Focus`.
 
@@ -95,17 +100,27 @@ def focus_mosaics(
     """
     known = torch.as_tensor(labels).cpu().numpy()
     if len(known) != len(x):
-        raise InputError(f"labels has {len(known)} classes for {len(x)} pictures; give one for each")
-    sizes = {int(label): int(size) for label, size in zip(*np.unique(known, return_counts=True), strict=True)}
+        raise InputError(
+            f"labels has {len(known)} classes for {len(x)} pictures; give one for each"
+        )
+    sizes = {
+        int(label): int(size)
+        for label, size in zip(*np.unique(known, return_counts=True), strict=True)
+    }
     usable = [label for label, size in sizes.items() if size >= 2 and len(known) - size >= 2]
     if not usable or (target is not None and target not in usable):
         asked = "a class" if target is None else f"class {target}"
-        raise InputError(f"{asked} with two pictures, and two of other classes, is not there; give more pictures")
+        raise InputError(
+            f"{asked} with two pictures, and two of other classes, is not there; give more pictures"
+        )
     members, targets = [], []
     for i in range(_at_least_one(count)):
         rng = np.random.default_rng((seed, i))
         label = int(rng.choice(usable)) if target is None else target
-        pairs = [rng.choice(np.flatnonzero(mine), 2, replace=False) for mine in (known == label, known != label)]
+        pairs = [
+            rng.choice(np.flatnonzero(mine), 2, replace=False)
+            for mine in (known == label, known != label)
+        ]
         members.append(rng.permutation(np.concatenate(pairs)).tolist())
         targets.append(label)
     return _laid(x, members, [known[m] for m in members], targets, 2)
@@ -116,7 +131,9 @@ def _confident(
 ) -> dict[int, list[int]]:
     """For each class the pictures that the classifier is sure of, and right about."""
     if x.ndim != 4 or scores.ndim != 2 or len(x) != len(scores):
-        raise InputError(f"x {tuple(x.shape)} and scores {tuple(scores.shape)}; give (P, C, H, W) and (P, K)")
+        raise InputError(
+            f"x {tuple(x.shape)} and scores {tuple(scores.shape)}; give (P, C, H, W) and (P, K)"
+        )
     sure, answers = scores.detach().float().cpu().softmax(1).max(1)
     kept = sure >= confidence
     if labels is not None:
@@ -134,16 +151,28 @@ def _at_least_one(count: int) -> int:
 
 
 def _laid(
-    x: Tensor, members: Sequence[Sequence[int]], classes: Sequence[Any], targets: Sequence[int], n: int
+    x: Tensor,
+    members: Sequence[Sequence[int]],
+    classes: Sequence[Any],
+    targets: Sequence[int],
+    n: int,
 ) -> Mosaics:
     height, width = x.shape[2:]
     taken = torch.tensor(members)
-    tiles = x.detach()[taken.flatten()].reshape(len(members), n, n, *x.shape[1:])  # (M, n, n, C, H, W)
-    pictures = tiles.permute(0, 3, 1, 4, 2, 5).reshape(len(members), x.shape[1], n * height, n * width)
+    tiles = x.detach()[taken.flatten()].reshape(
+        len(members), n, n, *x.shape[1:]
+    )  # (M, n, n, C, H, W)
+    pictures = tiles.permute(0, 3, 1, 4, 2, 5).reshape(
+        len(members), x.shape[1], n * height, n * width
+    )
     y, x0 = (torch.arange(n) * side for side in (height, width))
     corners = torch.cartesian_prod(y, x0)
-    cells = torch.stack([corners[:, 1], corners[:, 0], corners[:, 1] + width, corners[:, 0] + height], 1)
-    truths = tuple(Truth((n * height, n * width), cells, torch.as_tensor(np.asarray(own))) for own in classes)
+    cells = torch.stack(
+        [corners[:, 1], corners[:, 0], corners[:, 1] + width, corners[:, 0] + height], 1
+    )
+    truths = tuple(
+        Truth((n * height, n * width), cells, torch.as_tensor(np.asarray(own))) for own in classes
+    )
     return Mosaics(pictures, torch.tensor(targets), truths, taken)
 
 

@@ -29,7 +29,9 @@ def check_thresholds(thresholds: int) -> int:
     if thresholds < 1:
         raise InputError(f"thresholds={thresholds} is too few; give at least 1, officially 1000")
     if thresholds > _MOST_THRESHOLDS:
-        raise InputError(f"thresholds={thresholds} is too many; give at most {_MOST_THRESHOLDS}, officially 1000")
+        raise InputError(
+            f"thresholds={thresholds} is too many; give at most {_MOST_THRESHOLDS}, officially 1000"
+        )
     return thresholds
 
 
@@ -41,7 +43,9 @@ class _PooledMetric(LocalizationMetric):
 
     def __init__(self, *, shape: tuple[int, ...], **options: Any) -> None:
         super().__init__(**options)
-        self.add_state("total", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(
+            "total", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum"
+        )
         self.resampled = Resampled(self, "resamples", shape)
 
     def _gather(self, kept: Sequence[tuple[int, Array]]) -> None:
@@ -68,7 +72,9 @@ class PixelAveragePrecision(_PooledMetric):
     name, title, paper = "pixel_ap", "Pixel average precision", "Choe et al., CVPR 2020"
     axes = ("recall", "precision")
 
-    def __init__(self, *, thresholds: int = THRESHOLDS, relative_to: RelativeTo = "minmax", **options: Any) -> None:
+    def __init__(
+        self, *, thresholds: int = THRESHOLDS, relative_to: RelativeTo = "minmax", **options: Any
+    ) -> None:
         shape = (2, check_thresholds(thresholds) + 1)
         super().__init__(
             shape=shape,
@@ -89,10 +95,18 @@ class PixelAveragePrecision(_PooledMetric):
         precision, recall = precision_recall(total)
         low, high = percentiles(average_precision(self.resamples.double().cpu().numpy()))
         pooled = float(average_precision(total))
-        figures = {"pooled": Figure(pooled, low, high), "mean over images": Figure(alone.mean, alone.low, alone.high)}
+        figures = {
+            "pooled": Figure(pooled, low, high),
+            "mean over images": Figure(alone.mean, alone.low, alone.high),
+        }
         curve = recall, precision
         return alone._replace(
-            mean=pooled, low=low, high=high, interval="bootstrap", figures=figures, pooled_curve=curve
+            mean=pooled,
+            low=low,
+            high=high,
+            interval="bootstrap",
+            figures=figures,
+            pooled_curve=curve,
         )
 
 
@@ -111,7 +125,9 @@ class SegmentationIoU(_PooledMetric):
     name, title, paper = "segmentation_iou", "IoU of the segmentation", "Jaccard, 1912"
     axes = ("threshold", "mean IoU")
 
-    def __init__(self, *, rule: RuleLike = "cam2016", thresholds: int = THRESHOLDS, **options: Any) -> None:
+    def __init__(
+        self, *, rule: RuleLike = "cam2016", thresholds: int = THRESHOLDS, **options: Any
+    ) -> None:
         self.rule = find_rule(rule)
         super().__init__(
             shape=(check_thresholds(thresholds) + 1,),
@@ -125,8 +141,12 @@ class SegmentationIoU(_PooledMetric):
         """Its IoU at the rule; kept are those at every threshold, and 1, which counts the images: (thresholds + 1,)."""
         ious, at_rule = np.append(np.zeros(self.thresholds), 1.0), 0.0
         if item.field is not None:
-            outside, inside = level_counts(item, self.thresholds, upwards=True)[:, :0:-1].cumsum(1)[:, ::-1]
-            ious[:-1] = inside / (outside + item.region.sum())  # level k or higher is above threshold k - 1
+            outside, inside = level_counts(item, self.thresholds, upwards=True)[:, :0:-1].cumsum(1)[
+                :, ::-1
+            ]
+            ious[:-1] = inside / (
+                outside + item.region.sum()
+            )  # level k or higher is above threshold k - 1
             found = region(item.map, rule=self.rule, size=item.region.shape)[0].numpy()
             counted = True if item.counted is None else item.counted
             at_rule = float((found & item.region).sum() / ((found | item.region) & counted).sum())
@@ -139,11 +159,15 @@ class SegmentationIoU(_PooledMetric):
         curve = total[:-1] / max(total[-1], 1)
         best = int(curve.argmax())
         low, high = (
-            percentiles((resamples[:, :-1] / np.maximum(resamples[:, -1:], 1)).max(1)) if alone.n else (math.nan,) * 2
+            percentiles((resamples[:, :-1] / np.maximum(resamples[:, -1:], 1)).max(1))
+            if alone.n
+            else (math.nan,) * 2
         )
         figures = {
             "rule": Figure(alone.mean, alone.low, alone.high, (self.rule.threshold,)),
-            "oracle": Figure(float(curve[best]) if alone.n else math.nan, low, high, (float(at[best]),)),
+            "oracle": Figure(
+                float(curve[best]) if alone.n else math.nan, low, high, (float(at[best]),)
+            ),
         }
         return alone._replace(figures=figures, pooled_curve=(at, curve))
 
@@ -165,7 +189,9 @@ class EnergyPointing(LocalizationMetric):
 
     areas: list[Tensor]
 
-    def __init__(self, *, inside: str = "masks", settings: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, inside: str = "masks", settings: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         if inside not in ("masks", "boxes"):
             raise InputError(f"inside={inside!r} is not known; use 'masks' or 'boxes'")
         super().__init__(settings={"inside": inside, **(settings or {})}, **options)
@@ -197,7 +223,8 @@ class EnergyPointing(LocalizationMetric):
         figures = {
             "energy": Figure(alone.mean, alone.low, alone.high),
             "uniform": Figure(
-                float(areas.mean()) if len(areas) else math.nan, *interval_of(areas, "t", limits=self.limits)
+                float(areas.mean()) if len(areas) else math.nan,
+                *interval_of(areas, "t", limits=self.limits),
             ),
         }
         return alone._replace(figures=figures)
@@ -214,11 +241,15 @@ def level_counts(item: Item, thresholds: int, *, upwards: bool) -> npt.NDArray[n
     else:
         # in float64 the product is exact; unsafe is what truncates it on the way out
         scaled: Array = np.empty(inside.size, np.float64 if upwards else np.int64)
-        np.multiply(item.field.ravel(), float(thresholds), out=scaled, dtype=np.float64, casting="unsafe")
+        np.multiply(
+            item.field.ravel(), float(thresholds), out=scaled, dtype=np.float64, casting="unsafe"
+        )
         levels = np.ceil(scaled).astype(np.int64) if upwards else scaled
     found = np.empty((2, thresholds + 1), np.int64)
     found[1] = np.bincount(levels[inside], minlength=thresholds + 1)
-    found[0] = np.bincount(levels if item.counted is None else levels[item.counted.ravel()], minlength=thresholds + 1)
+    found[0] = np.bincount(
+        levels if item.counted is None else levels[item.counted.ravel()], minlength=thresholds + 1
+    )
     found[0] -= found[1]
     return found
 

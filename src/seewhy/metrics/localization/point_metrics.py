@@ -50,12 +50,19 @@ class PointingGame(LocalizationMetric):
     groups: list[Tensor]
 
     def __init__(
-        self, *, tolerance: float | str = 15, average: Literal["classes", "images"] = "classes", **options: Any
+        self,
+        *,
+        tolerance: float | str = 15,
+        average: Literal["classes", "images"] = "classes",
+        **options: Any,
     ) -> None:
         if average not in ("classes", "images"):
             raise InputError(f"average={average!r} is not known; use 'classes' or 'images'")
         (self.tolerance, self.of_side), self.average = read_tolerance(tolerance), average
-        super().__init__(settings={"tolerance": tolerance, "average": average}, **{"interval": "wilson", **options})
+        super().__init__(
+            settings={"tolerance": tolerance, "average": average},
+            **{"interval": "wilson", **options},
+        )
         self.add_state("groups", default=[], dist_reduce_fx="cat")
 
     def _judge(self, item: Item) -> tuple[float, Any] | None:
@@ -112,7 +119,11 @@ def read_tolerance(tolerance: float | str) -> tuple[float, bool]:
 
 
 def _over_images(hits: Floats) -> Figure:
-    return Figure(float(hits.mean()), *wilson(float(hits.mean()), len(hits))) if len(hits) else Figure(math.nan)
+    return (
+        Figure(float(hits.mean()), *wilson(float(hits.mean()), len(hits)))
+        if len(hits)
+        else Figure(math.nan)
+    )
 
 
 def _over_classes(hits: Floats, labels: Array) -> Figure:
@@ -147,7 +158,9 @@ class LocationAveragePrecision(LocalizationMetric):
 
     def __init__(self, *, tolerance: float = 18, interpolated: bool = True, **options: Any) -> None:
         if tolerance < 0:
-            raise InputError(f"tolerance={tolerance} pixels shrinks the boxes; give 0 or more, such as 18")
+            raise InputError(
+                f"tolerance={tolerance} pixels shrinks the boxes; give 0 or more, such as 18"
+            )
         settings = {"tolerance": tolerance, "interpolated": interpolated}
         super().__init__(settings=settings, **{"interval": "wilson", **options})
         self.tolerance, self.interpolated = tolerance, interpolated
@@ -173,9 +186,14 @@ class LocationAveragePrecision(LocalizationMetric):
         """
         given = torch.as_tensor(scores, dtype=torch.float64).reshape(-1).cpu()
         if len(given) != len(labels) or not bool(given.isfinite().all()):
-            raise InputError(f"scores has {len(given)} values for {len(labels)} maps; give a finite one for each")
+            raise InputError(
+                f"scores has {len(given)} values for {len(labels)} maps; give a finite one for each"
+            )
         self._add(maps, truth, labels)
-        values, known = self.values[-1].cpu(), torch.tensor([one is not None for one in truth], dtype=torch.bool)
+        values, known = (
+            self.values[-1].cpu(),
+            torch.tensor([one is not None for one in truth], dtype=torch.bool),
+        )
         rows = torch.stack([torch.as_tensor(labels).double().cpu(), given, values], 1)[known]
         self.ranked.append(rows.to(self.device))
 
@@ -190,7 +208,9 @@ class LocationAveragePrecision(LocalizationMetric):
     def _result(self) -> Findings:
         alone = super()._result()
         rows = joined(self.ranked).reshape(-1, 3).numpy()
-        rows = rows[np.lexsort((rows[:, 2], -rows[:, 1], rows[:, 0]))]  # so that the order of updates is no matter
+        rows = rows[
+            np.lexsort((rows[:, 2], -rows[:, 1], rows[:, 0]))
+        ]  # so that the order of updates is no matter
         found: dict[str, Figure] = {}
         drawn: list[Floats] = []
         named: list[float] = []
@@ -211,7 +231,9 @@ class LocationAveragePrecision(LocalizationMetric):
 
     def _precision(self, scores: Floats, right: Array, shown: Array, weights: Floats) -> Floats:
         """Average precision of predictions that count `weights` (R, n) times, by falling scores (n,): (R,)."""
-        last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # equal scores are called together
+        last = np.flatnonzero(
+            np.append(scores[1:] != scores[:-1], True)
+        )  # equal scores are called together
         hits, called = (weights * right).cumsum(1)[:, last], weights.cumsum(1)[:, last]
         with np.errstate(invalid="ignore", divide="ignore"):
             precision = np.nan_to_num(hits / called)

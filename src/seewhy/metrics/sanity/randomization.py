@@ -81,7 +81,9 @@ def parameter_randomisation(
     score = _score(model, x, target)
     explain = bind(method, model, x, layer=layer, options=method_options)
     steps = Steps(order, layers, seed, reset_statistics)
-    return _compare(explain(model, x, score), explain, steps, model, x, score, _measures(similarity))
+    return _compare(
+        explain(model, x, score), explain, steps, model, x, score, _measures(similarity)
+    )
 
 
 def label_randomisation(
@@ -107,7 +109,10 @@ def label_randomisation(
     score = _score(model, x, target)
     explain = bind(method, model, x, layer=layer, options=method_options)
     a, b = explain(model, x, score), explain(shuffled, x, score)
-    return {measure: similarity_of(measure, a, b, (x.shape[2], x.shape[3])) for measure in _measures(similarity)}
+    return {
+        measure: similarity_of(measure, a, b, (x.shape[2], x.shape[3]))
+        for measure in _measures(similarity)
+    }
 
 
 class ParameterRandomisation(MethodMetric):
@@ -123,7 +128,11 @@ class ParameterRandomisation(MethodMetric):
         options: `method_options`, and what `ExplanationMetric` takes.
     """
 
-    name, title, paper = "parameter_randomisation", "Parameter randomisation", "Adebayo et al., NeurIPS 2018"
+    name, title, paper = (
+        "parameter_randomisation",
+        "Parameter randomisation",
+        "Adebayo et al., NeurIPS 2018",
+    )
     higher_is_better = False
     axes = ("share of the layers randomised, output first", "similarity to the original map")
     limits = (-1.0, 1.0)
@@ -147,7 +156,11 @@ class ParameterRandomisation(MethodMetric):
         self.similarity = similarity
 
     def reruns(self, module: nn.Module) -> int:
-        with_weights = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
+        with_weights = [
+            part
+            for part in module.modules()
+            if next(part.parameters(recurse=False), None) is not None
+        ]
         return len(with_weights) if self.steps.layers is None else len(self.steps.layers)
 
     def _positions(self, points: int) -> npt.NDArray[np.float64]:
@@ -155,7 +168,9 @@ class ParameterRandomisation(MethodMetric):
 
     def _measure(self, case: Case) -> Measured:
         explain = self._explainer(case)
-        done = _compare(case.maps, explain, self.steps, case.model, case.x, case.score, [self.similarity])
+        done = _compare(
+            case.maps, explain, self.steps, case.model, case.x, case.score, [self.similarity]
+        )
         return Measured(done.mean(self.similarity), list(done.similarity[self.similarity].T))
 
 
@@ -176,7 +191,9 @@ def _compare(
         now = explain(changed, x, score)
         for measure in measures:
             found[measure].append(similarity_of(measure, maps, now, size))
-    return Randomisation(steps.order, tuple(names), {m: torch.stack(rows) for m, rows in found.items()})
+    return Randomisation(
+        steps.order, tuple(names), {m: torch.stack(rows) for m, rows in found.items()}
+    )
 
 
 def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:

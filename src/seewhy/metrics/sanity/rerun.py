@@ -68,7 +68,9 @@ def bind(
     """
     if not isinstance(method, str | Method):
         if not callable(method):
-            raise ArgumentTypeError(f"method is a {type(method).__name__}; give a name, a Method or a function")
+            raise ArgumentTypeError(
+                f"method is a {type(method).__name__}; give a name, a Method or a function"
+            )
         return method
     method, call = find_method(method), call_of(model)
     if method.at != "layer":
@@ -101,7 +103,11 @@ class MethodMetric(ExplanationMetric):
         settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        named = method if isinstance(method, str | None) else getattr(method, "name", type(method).__name__)
+        named = (
+            method
+            if isinstance(method, str | None)
+            else getattr(method, "name", type(method).__name__)
+        )
         super().__init__(settings={"method": named, "layer": layer, **(settings or {})}, **options)
         self.method, self.layer, self.method_options = method, layer, dict(method_options or {})
 
@@ -116,5 +122,7 @@ class MethodMetric(ExplanationMetric):
 
     def _explainer(self, case: Case) -> Explainer:
         if self.method is None:
-            raise InputError(f"{self.name} runs the method again and was not given one: {type(self).__name__}(method)")
+            raise InputError(
+                f"{self.name} runs the method again and was not given one: {type(self).__name__}(method)"
+            )
         return bind(self.method, case.call, case.x, layer=self.layer, options=self.method_options)

@@ -41,8 +41,12 @@ class MaxSensitivity(MethodMetric):
         **options: Any,
     ) -> None:
         if samples < 1 or radius < 0:
-            raise InputError(f"samples={samples}, radius={radius}: give at least 1 sample and no negative radius")
-        super().__init__(method, layer=layer, settings={"radius": radius, "samples": samples}, **options)
+            raise InputError(
+                f"samples={samples}, radius={radius}: give at least 1 sample and no negative radius"
+            )
+        super().__init__(
+            method, layer=layer, settings={"radius": radius, "samples": samples}, **options
+        )
         self.radius, self.samples = radius, samples
 
     def reruns(self, module: nn.Module) -> int:
@@ -53,9 +57,13 @@ class MaxSensitivity(MethodMetric):
         generators = [image_generator(image, self.seed) for image in case.x]
         most = torch.zeros(len(case.x), dtype=torch.float64)
         for _ in range(self.samples):
-            drawn = torch.stack([torch.rand(case.x.shape[1:], generator=g, dtype=torch.float32) for g in generators])
+            drawn = torch.stack(
+                [torch.rand(case.x.shape[1:], generator=g, dtype=torch.float32) for g in generators]
+            )
             copies = case.x + ((2 * drawn - 1) * self.radius).to(case.x)
-            most = torch.maximum(most, self._change(case.maps, explain(case.model, copies, case.score)))
+            most = torch.maximum(
+                most, self._change(case.maps, explain(case.model, copies, case.score))
+            )
         return Measured(most)
 
     def _change(self, maps: Tensor, changed: Tensor) -> Tensor:

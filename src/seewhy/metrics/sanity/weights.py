@@ -38,15 +38,25 @@ class Steps:
         call = call_of(model)
         module = call.module
         try:
-            with torch.inference_mode(False):  # a copy made in inference mode could have no gradients
+            with torch.inference_mode(
+                False
+            ):  # a copy made in inference mode could have no gradients
                 changed = copy.deepcopy(module)
         except (RuntimeError, TypeError) as error:
-            raise ModelError(f"the model cannot be copied, which randomising it needs: {error}") from error
-        names = None if self.layers is None else [resolve_layer(module, layer) for layer in self.layers]
+            raise ModelError(
+                f"the model cannot be copied, which randomising it needs: {error}"
+            ) from error
+        names = (
+            None if self.layers is None else [resolve_layer(module, layer) for layer in self.layers]
+        )
         for name in layers_from_the_top(replace(call, module=changed), x, names):
             part = changed.get_submodule(name)
-            before = [(value, value.detach().clone()) for value in (*part.parameters(), *part.buffers())]
-            reinitialise(part, zlib.crc32(name.encode(), self.seed), statistics=self.reset_statistics)
+            before = [
+                (value, value.detach().clone()) for value in (*part.parameters(), *part.buffers())
+            ]
+            reinitialise(
+                part, zlib.crc32(name.encode(), self.seed), statistics=self.reset_statistics
+            )
             yield name, replace(model, module=changed)
             if self.order == "independent":
                 with torch.no_grad():
@@ -54,7 +64,9 @@ class Steps:
                         value.copy_(was)
 
 
-def layers_from_the_top(call: Call, x: Tensor, names: Sequence[str] | None = None) -> tuple[str, ...]:
+def layers_from_the_top(
+    call: Call, x: Tensor, names: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Layers with parameters of their own (or `names`) in the order in which the model runs them, the last first.
 
     What does not run by itself, such as a projection that its parent reads, counts as running with its parent.
@@ -74,9 +86,15 @@ def layers_from_the_top(call: Call, x: Tensor, names: Sequence[str] | None = Non
         for hook in hooks:
             hook.remove()
     if names is None:
-        names = [n for n, part in module.named_modules() if next(part.parameters(recurse=False), None) is not None]
+        names = [
+            n
+            for n, part in module.named_modules()
+            if next(part.parameters(recurse=False), None) is not None
+        ]
     if not names:
-        raise ModelError(f"{type(module).__name__} has no parameters to randomise; give a torch module that has")
+        raise ModelError(
+            f"{type(module).__name__} has no parameters to randomise; give a torch module that has"
+        )
 
     def place(name: str) -> int:
         while name and name not in ran:

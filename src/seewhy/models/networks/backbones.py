@@ -40,7 +40,9 @@ class Backbone(nn.Module):
             if theirs is None and name.endswith("num_batches_tracked"):
                 theirs = own
             if theirs is None or theirs.numel() != own.numel():
-                raise ModelError(f"the weights do not fit the backbone: its tensor {name!r} is missing or differs")
+                raise ModelError(
+                    f"the weights do not fit the backbone: its tensor {name!r} is missing or differs"
+                )
             taken[name] = theirs.reshape(own.shape)
         self.load_state_dict(taken)
 
@@ -71,14 +73,21 @@ class TimmFeatures(Backbone):
         """Gives what the network gives before it pools: maps, channels first or last, or tokens."""
         if self.last is None:
             return self.net.forward_features(x)  # type: ignore[no-any-return]
-        features = self.net.forward_intermediates(x, indices=[self.last], intermediates_only=True, stop_early=True)
+        features = self.net.forward_intermediates(
+            x, indices=[self.last], intermediates_only=True, stop_early=True
+        )
         return features[0]  # type: ignore[no-any-return]
 
 
 class Stack(Backbone):
     """Layers of a torchvision network in a row, under the names that they have there."""
 
-    def __init__(self, layers: Mapping[str, nn.Module], channels: int, sources: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        channels: int,
+        sources: Mapping[str, str] | None = None,
+    ):
         super().__init__(channels, {**(sources or {}), "": ""})
         self.layers = tuple(layers)
         for name, layer in layers.items():
@@ -136,7 +145,11 @@ def _googlenet(whole: bool) -> Stack:
     return Stack(layers, 1024 if whole else 832)
 
 
-SURGERIES: dict[str, Callable[[bool], Stack]] = {"alexnet": _alexnet, "vgg16": _vgg16, "googlenet": _googlenet}
+SURGERIES: dict[str, Callable[[bool], Stack]] = {
+    "alexnet": _alexnet,
+    "vgg16": _vgg16,
+    "googlenet": _googlenet,
+}
 
 
 def make_backbone(
@@ -165,13 +178,19 @@ def make_backbone(
         net = _timm("tf_efficientnet_lite0" if spec == EMBEDDED else name, size, stride)
         most = len(net.feature_info)
         if stages is not None and not 1 <= stages <= most:
-            raise InputError(f"stages={stages} cannot be kept of backbone {spec!r}, which has {most}")
+            raise InputError(
+                f"stages={stages} cannot be kept of backbone {spec!r}, which has {most}"
+            )
         return TimmFeatures(net, stages, size)
     if kind != "torchvision" or name not in SURGERIES:
-        raise InputError(f"backbone={spec!r} is not known{did_you_mean(name or kind, [EMBEDDED, *SURGERIES])}; {_USE}")
+        raise InputError(
+            f"backbone={spec!r} is not known{did_you_mean(name or kind, [EMBEDDED, *SURGERIES])}; {_USE}"
+        )
     if stages is not None or stride is not None:
         said = f"stages={stages}" if stages is not None else f"stride={stride}"
-        raise InputError(f"{said}: backbone {spec!r} is cut as in the paper; leave it out, or take a timm backbone")
+        raise InputError(
+            f"{said}: backbone {spec!r} is cut as in the paper; leave it out, or take a timm backbone"
+        )
     return SURGERIES[name](whole)
 
 
@@ -179,8 +198,12 @@ def _timm(name: str, size: tuple[int, int], stride: int | None) -> Any:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
-        raise InputError(f"backbone 'timm:{name}': timm has no such model{did_you_mean(name, timm.list_models())}")
-    options: dict[str, Any] = {"num_classes": 0} | ({} if stride is None else {"output_stride": stride})
+        raise InputError(
+            f"backbone 'timm:{name}': timm has no such model{did_you_mean(name, timm.list_models())}"
+        )
+    options: dict[str, Any] = {"num_classes": 0} | (
+        {} if stride is None else {"output_stride": stride}
+    )
     try:
         return timm.create_model(name, img_size=size, **options)
     except TypeError:  # convolutions take any size, and no such argument
@@ -190,7 +213,9 @@ def _timm(name: str, size: tuple[int, int], stride: int | None) -> Any:
     except (TypeError, NotImplementedError, AssertionError) as error:
         if stride is None:
             raise
-        raise InputError(f"stride={stride}: 'timm:{name}' cannot be had at it; leave it out") from error
+        raise InputError(
+            f"stride={stride}: 'timm:{name}' cannot be had at it; leave it out"
+        ) from error
 
 
 def stages_for(spec: str, size: tuple[int, int], cells: int = 12) -> int | None:
@@ -200,6 +225,8 @@ def stages_for(spec: str, size: tuple[int, int], cells: int = 12) -> int | None:
     """
     if not (spec == EMBEDDED or spec.startswith("timm:")):
         return None
-    stages = _timm("tf_efficientnet_lite0" if spec == EMBEDDED else spec.removeprefix("timm:"), size, None).feature_info
+    stages = _timm(
+        "tf_efficientnet_lite0" if spec == EMBEDDED else spec.removeprefix("timm:"), size, None
+    ).feature_info
     fine = [i for i, stage in enumerate(stages, 1) if min(size) >= cells * stage["reduction"]]
     return max(fine) if fine and max(fine) < len(stages) else None

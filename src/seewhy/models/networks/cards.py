@@ -14,11 +14,27 @@ from ...data.preprocess import Preprocess
 from ...errors import ModelError, TrainingError
 
 TRAINED, SAVED, VERSION = "seewhy-localisation", "seewhy-model", 1
-CARD, WEIGHTS, STATE, HISTORY, CURVES = "card.json", "model.safetensors", "last.ckpt", "history.json", "learning.png"
+CARD, WEIGHTS, STATE, HISTORY, CURVES = (
+    "card.json",
+    "model.safetensors",
+    "last.ckpt",
+    "history.json",
+    "learning.png",
+)
 Card = Mapping[str, Any]
 _NEEDED = {
     TRAINED: {"architecture", "labels", "preprocess"},
-    SAVED: {"source", "name", "labels", "preprocess", "output", "gives", "multi_label", "takes", "tensors"},
+    SAVED: {
+        "source",
+        "name",
+        "labels",
+        "preprocess",
+        "output",
+        "gives",
+        "multi_label",
+        "takes",
+        "tensors",
+    },
 }
 _BY = "give one that 'seewhy train' or model.save wrote"
 
@@ -37,12 +53,16 @@ def keep(path: Path, data: bytes) -> None:
         why = "the disk is full" if full else error.strerror or str(error)
         way_out = "make room" if full else "give a folder that can be written"
         stays = (
-            f"the last good one stays; {way_out} and run the same again to go on" if os.path.exists(path) else way_out
+            f"the last good one stays; {way_out} and run the same again to go on"
+            if os.path.exists(path)
+            else way_out
         )
         raise TrainingError(f"'{path}' cannot be written: {why}; {stays}") from error
 
 
-def make_card(preprocess: Preprocess | None, *, form: str = TRAINED, **entries: Any) -> dict[str, Any]:
+def make_card(
+    preprocess: Preprocess | None, *, form: str = TRAINED, **entries: Any
+) -> dict[str, Any]:
     """A card of this version, with the versions of what made it."""
     import timm
     import torch
@@ -64,12 +84,18 @@ def read_card(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelError(f"folder '{folder}' has no {CARD}; {_BY}") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"card '{path}' cannot be read: {str(error).splitlines()[0]}; make it again") from error
+        raise ModelError(
+            f"card '{path}' cannot be read: {str(error).splitlines()[0]}; make it again"
+        ) from error
     form = card.get("format")
     if not isinstance(form, str) or form not in _NEEDED:
-        raise ModelError(f"card '{path}' is not of the format {' or '.join(map(repr, _NEEDED))}; {_BY}")
+        raise ModelError(
+            f"card '{path}' is not of the format {' or '.join(map(repr, _NEEDED))}; {_BY}"
+        )
     if not isinstance(card.get("version"), int) or card["version"] > VERSION:
-        raise ModelError(f"card '{path}' has version {card.get('version')}; this seewhy reads {VERSION}: update it")
+        raise ModelError(
+            f"card '{path}' has version {card.get('version')}; this seewhy reads {VERSION}: update it"
+        )
     missing = _NEEDED[form] - card.keys()
     if missing:
         raise ModelError(f"card '{path}' lacks {', '.join(sorted(missing))}; make it again")
@@ -80,7 +106,11 @@ def card_preprocess(card: Card) -> Preprocess:
     """How photos become inputs, as a card says it."""
     said = card["preprocess"]
     try:
-        entries: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+        entries: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in said.items()
+        }
         return Preprocess(**entries)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"the card's preprocess {said!r} is none of this version; make it again") from error
+        raise ModelError(
+            f"the card's preprocess {said!r} is none of this version; make it again"
+        ) from error

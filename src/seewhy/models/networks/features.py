@@ -12,7 +12,9 @@ MOST_PREFIX_TOKENS = 32
 MOST_USUAL_PREFIX_TOKENS = 8  # a class token, a distillation token and four registers are 6
 
 
-def features_layout(shape: tuple[int, ...], batch: int, image_size: tuple[int, int]) -> Layout | None:
+def features_layout(
+    shape: tuple[int, ...], batch: int, image_size: tuple[int, int]
+) -> Layout | None:
     """The layout of features, or None where they are no picture.
 
     Args:
@@ -31,7 +33,9 @@ def _picture_layout(shape: tuple[int, ...], image_size: tuple[int, int]) -> Layo
         return Layout("channels_first", (shape[2], shape[3]))
     if covers(shape[1:3], image_size):
         return Layout("channels_last", (shape[1], shape[2]))
-    if min(shape[2:]) > 2 and covers(shape[2:], image_size, cells=2):  # convolutions without padding lose a rim
+    if min(shape[2:]) > 2 and covers(
+        shape[2:], image_size, cells=2
+    ):  # convolutions without padding lose a rim
         return Layout("channels_first", (shape[2], shape[3]))
     return None
 
@@ -62,6 +66,8 @@ def _token_grid(length: int, image_size: tuple[int, int]) -> tuple[tuple[int, in
                 whole = height % h == 0 and width % w == 0 and height // h == width // w
                 if prefix <= MOST_USUAL_PREFIX_TOKENS and whole:
                     return (h, w), prefix
-                if prefix <= MOST_USUAL_PREFIX_TOKENS or whole:  # else any 32 lengths in a row would hold a picture
+                if (
+                    prefix <= MOST_USUAL_PREFIX_TOKENS or whole
+                ):  # else any 32 lengths in a row would hold a picture
                     fitting.append(((h, w), prefix))
     return fitting[0] if fitting else None

@@ -110,7 +110,9 @@ class LocalisationNet(nn.Module):
         layout = features_layout(tuple(features.shape), len(x), (x.shape[2], x.shape[3]))
         if layout is None:
             shape = tuple(features.shape)
-            raise ModelError(f"the backbone gives {shape} of inputs {tuple(x.shape)}, no map; give larger pictures")
+            raise ModelError(
+                f"the backbone gives {shape} of inputs {tuple(x.shape)}, no map; give larger pictures"
+            )
         scores: Tensor = self.head(layout.to_grid(features))
         return scores
 
@@ -135,18 +137,28 @@ def build(architecture: Mapping[str, Any]) -> LocalisationNet:
     """
     given = dict(architecture)
     try:
-        spec, pooling, classes = str(given.pop("backbone")), given.pop("pooling"), int(given.pop("classes"))
+        spec, pooling, classes = (
+            str(given.pop("backbone")),
+            given.pop("pooling"),
+            int(given.pop("classes")),
+        )
         height, width = (int(edge) for edge in given.pop("size"))
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"architecture={dict(architecture)!r} needs backbone, pooling, classes and size") from error
+        raise InputError(
+            f"architecture={dict(architecture)!r} needs backbone, pooling, classes and size"
+        ) from error
     if pooling not in POOLINGS:
         known = ", ".join(map(repr, POOLINGS))
-        raise InputError(f"pooling={pooling!r} is not known{did_you_mean(str(pooling), POOLINGS)}; use {known}")
+        raise InputError(
+            f"pooling={pooling!r} is not known{did_you_mean(str(pooling), POOLINGS)}; use {known}"
+        )
     if classes < 1:
         raise InputError(f"classes={classes} is nothing to tell apart; give at least 1")
     unknown = given.keys() - {"stages", "stride", "units", "adaptation", "sharpness", "dropout"}
     if unknown:
-        raise InputError(f"architecture has {sorted(unknown)}, which no network of this version has")
+        raise InputError(
+            f"architecture has {sorted(unknown)}, which no network of this version has"
+        )
     surgery = spec.startswith("torchvision:")
     if surgery and pooling != "oquab":
         given.setdefault("units", CAM_UNITS)

@@ -43,7 +43,9 @@ def pooled_features(
     """
     head = model.module.get_submodule(_head(model))
     taken: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, args: taken.append(args[0].detach().float().cpu()))
+    hook = head.register_forward_pre_hook(
+        lambda _, args: taken.append(args[0].detach().float().cpu())
+    )
     try:
         for start in range(0, len(data), batch_size):
             stop = min(start + batch_size, len(data))
@@ -66,7 +68,9 @@ def with_head(model: Model, weight: Tensor, bias: Tensor, labels: Sequence[str])
     old = module.get_submodule(name)
     assert isinstance(old, nn.Linear)
     if weight.ndim != 2 or weight.shape[1] != old.in_features:
-        raise ModelError(f"weight has shape {tuple(weight.shape)}; {model.name} needs (K, {old.in_features})")
+        raise ModelError(
+            f"weight has shape {tuple(weight.shape)}; {model.name} needs (K, {old.in_features})"
+        )
     new = nn.Linear(weight.shape[1], len(weight), device=old.weight.device, dtype=old.weight.dtype)
     new.load_state_dict({"weight": weight, "bias": bias})
     owner, _, attribute = name.rpartition(".")
@@ -74,7 +78,11 @@ def with_head(model: Model, weight: Tensor, bias: Tensor, labels: Sequence[str])
     if hasattr(module, "num_classes"):  # what timm's models say of themselves
         module.num_classes = len(weight)  # type: ignore[assignment]
     return replace(
-        model, module=module, labels=ClassNames.of(labels), name=f"{model.name} with another head", multi_label=False
+        model,
+        module=module,
+        labels=ClassNames.of(labels),
+        name=f"{model.name} with another head",
+        multi_label=False,
     )
 
 
@@ -111,14 +119,21 @@ def linear_svm(
         raise MissingExtraError("a linear support vector machine", "train") from error
     shown = sorted({label for labels in data.labels for label in labels})
     truth = torch.tensor([[label in labels for label in shown] for labels in data.labels])  # (N, K)
-    constant = [data.classes[label] for label, column in zip(shown, truth.T, strict=True) if column.all()]
+    constant = [
+        data.classes[label] for label, column in zip(shown, truth.T, strict=True) if column.all()
+    ]
     if constant or len(shown) < 2:
         said = f"{constant[0]!r} in every picture" if constant else "no classes"
-        raise InputError(f"data {data.title!r} shows {said}; a classifier needs pictures without it too")
+        raise InputError(
+            f"data {data.title!r} shows {said}; a classifier needs pictures without it too"
+        )
     features = pooled_features(model, data, batch_size=batch_size, progress=progress).double()
     mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
     standard = ((features - mean) / std).numpy()
-    machines = [LinearSVC(C=regularisation, random_state=seed).fit(standard, column) for column in truth.T.numpy()]
+    machines = [
+        LinearSVC(C=regularisation, random_state=seed).fit(standard, column)
+        for column in truth.T.numpy()
+    ]
     weight = torch.cat([torch.from_numpy(machine.coef_) for machine in machines]) / std  # (K, F)
     bias = torch.cat([torch.from_numpy(machine.intercept_) for machine in machines]) - weight @ mean
     return with_head(model, weight.float(), bias.float(), [data.classes[label] for label in shown])
@@ -127,12 +142,16 @@ def linear_svm(
 def _head(model: Model) -> str:
     """The name of the linear layer that gives the model's answer; where none gives it as it is, the last that ran."""
     shape = _input_shape(model)
-    x = torch.linspace(-1, 1, shape[0] * shape[1] * shape[2], device=model.device).reshape(1, *shape)
+    x = torch.linspace(-1, 1, shape[0] * shape[1] * shape[2], device=model.device).reshape(
+        1, *shape
+    )
     call = call_of(model)
     own, _ = linear_heads(call, x)
     ran = own or [r.maker for r in find_flow(call, x).records if r.projects]
     if not ran or not isinstance(call.module.get_submodule(ran[-1]), nn.Linear):
-        raise ModelError(f"{model.name} does not end in a linear layer; give a network that pools into one")
+        raise ModelError(
+            f"{model.name} does not end in a linear layer; give a network that pools into one"
+        )
     return ran[-1]
 
 

@@ -49,7 +49,9 @@ def find_augmentation(name: str) -> Augmentation:
     """The augmentation of a name; InputError where there is none."""
     if name not in AUGMENTATIONS:
         known = ", ".join(map(repr, AUGMENTATIONS))
-        raise InputError(f"augment={name!r} is not known{did_you_mean(name, AUGMENTATIONS)}; use {known}")
+        raise InputError(
+            f"augment={name!r} is not known{did_you_mean(name, AUGMENTATIONS)}; use {known}"
+        )
     return AUGMENTATIONS[name]
 
 
@@ -100,7 +102,12 @@ class Feed:
         world: int = 1,
     ) -> None:
         self.pictures = Pictures(data, preprocess, keep=workers == 0)
-        self.batch_size, self.augmentation, self.seed, self.workers = batch_size, augmentation, seed, workers
+        self.batch_size, self.augmentation, self.seed, self.workers = (
+            batch_size,
+            augmentation,
+            seed,
+            workers,
+        )
         self.rank, self.world = rank, world
         self.labels = torch.zeros(len(data), len(data.classes))
         for row, labels in zip(self.labels, data.labels, strict=True):
@@ -113,7 +120,11 @@ class Feed:
         if epoch is None:
             mine = list(range(self.rank, len(self.labels), self.world))
         else:
-            shuffled = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.labels)).tolist()
+            shuffled = (
+                np.random.default_rng((self.seed, _ORDER, epoch))
+                .permutation(len(self.labels))
+                .tolist()
+            )
             shuffled += shuffled[: -len(shuffled) % self.world]  # every device makes as many steps
             mine = shuffled[self.rank :: self.world]
         cut = [mine[i : i + self.batch_size] for i in range(0, len(mine), self.batch_size)]
@@ -124,7 +135,9 @@ class Feed:
         """Inputs (n, 3, H, W) and labels (n, classes), 0 or 1, of each batch; those of an epoch are changed."""
         order = self.order(epoch)
         own = torch.Generator()  # a loader draws a number that it would else take from the caller's
-        loader = DataLoader(self.pictures, batch_sampler=order, num_workers=self.workers, generator=own)
+        loader = DataLoader(
+            self.pictures, batch_sampler=order, num_workers=self.workers, generator=own
+        )
         for indices, pixels in zip(order, loader, strict=True):
             x = pixels.to(device, non_blocking=True).float()
             if epoch is not None:
@@ -133,7 +146,9 @@ class Feed:
             yield x.contiguous(memory_format=torch.channels_last), self.labels[indices].to(device)
 
 
-def augmented(x: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
+def augmented(
+    x: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, indices: Sequence[int]
+) -> Tensor:
     """Changes pictures (n, 3, H, W) of 0 to 255, each by random numbers of its own."""
     if augmentation == Augmentation():
         return x
@@ -145,7 +160,10 @@ def augmented(x: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, i
     angle = (2 * u[:, 2] - 1) * augmentation.turn
     aspect = x.shape[2] / x.shape[3]  # a grid's coordinates go from -1 to 1 along either edge
     affine = torch.zeros(len(x), 2, 3, device=x.device)
-    affine[:, 0, 0], affine[:, 0, 1] = flipped * angle.cos() * shrunk, -angle.sin() * shrunk * aspect
+    affine[:, 0, 0], affine[:, 0, 1] = (
+        flipped * angle.cos() * shrunk,
+        -angle.sin() * shrunk * aspect,
+    )
     affine[:, 1, 0], affine[:, 1, 1] = flipped * angle.sin() * shrunk / aspect, angle.cos() * shrunk
     affine[:, :, 2] = (2 * u[:, 3:5] - 1) * 2 * augmentation.shift
     grid = F.affine_grid(affine, list(x.shape), align_corners=False)

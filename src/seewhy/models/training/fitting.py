@@ -45,7 +45,9 @@ def start_fabric(device: str, devices: int, precision: str) -> Fabric:
         fabric.launch()
     except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"device={device!r}, devices={devices}, precision={precision!r}: {said}") from error
+        raise InputError(
+            f"device={device!r}, devices={devices}, precision={precision!r}: {said}"
+        ) from error
     return fabric
 
 
@@ -150,11 +152,16 @@ class Fitting:
 
     def _check(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} {where}; what was saved stays: give a smaller lr than {self.lr:g}")
+            raise TrainingError(
+                f"the loss is {loss} {where}; what was saved stays: give a smaller lr than {self.lr:g}"
+            )
 
     def state(self) -> dict[str, Any]:
         """What goes on from here: weights and optimiser, on the CPU."""
-        return {"net": _on_cpu(self.net.state_dict()), "optimizer": _on_cpu(self.optimizer.state_dict())}
+        return {
+            "net": _on_cpu(self.net.state_dict()),
+            "optimizer": _on_cpu(self.optimizer.state_dict()),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Takes a `state` up again."""

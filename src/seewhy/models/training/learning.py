@@ -33,28 +33,46 @@ def learning_picture(
 
     scored = "score" in history[-1]
     panels = [("Loss", {"training": "train_loss", "held back": "val_loss"})]
-    panels += [(f"{metric[0].upper()}{metric[1:]}, pictures held back", {"": "score"})] if scored else []
+    panels += (
+        [(f"{metric[0].upper()}{metric[1:]}, pictures held back", {"": "score"})] if scored else []
+    )
     figure: Any = Figure(figsize=(WIDTH * len(panels), HEIGHT), dpi=DPI, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.04)
-    for place, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    for place, (title, lines) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
         place.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=_rgb(INK))
-        _draw(place, history, {name: key for name, key in lines.items() if key in history[-1]}, best)
+        _draw(
+            place, history, {name: key for name, key in lines.items() if key in history[-1]}, best
+        )
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _draw(place: Any, history: Sequence[Mapping[str, float]], lines: Mapping[str, str], best: float | None) -> None:
+def _draw(
+    place: Any, history: Sequence[Mapping[str, float]], lines: Mapping[str, str], best: float | None
+) -> None:
     epochs = [row["epoch"] for row in history]
     for color, (name, key) in zip(COLORS, lines.items(), strict=False):
         values = [row[key] for row in history]
         place.plot(epochs, values, color=color, linewidth=2.0, marker="o", markersize=4, label=name)
         kept = next((row[key] for row in history if row["epoch"] == best), None)
         if kept is not None and key in ("score", "val_loss"):
-            place.plot([best], [kept], "o", color=color, markersize=9, markerfacecolor="none", markeredgewidth=1.6)
+            place.plot(
+                [best],
+                [kept],
+                "o",
+                color=color,
+                markersize=9,
+                markerfacecolor="none",
+                markeredgewidth=1.6,
+            )
         if kept is not None and key == "score":
             place.set_xlabel(
-                f"epoch (ringed: {best:g}, whose weights were kept, at {kept:.3f})", fontsize=9, color=_rgb(INK)
+                f"epoch (ringed: {best:g}, whose weights were kept, at {kept:.3f})",
+                fontsize=9,
+                color=_rgb(INK),
             )
     if not place.get_xlabel():
         place.set_xlabel("epoch", fontsize=9, color=_rgb(INK))

@@ -19,7 +19,17 @@ from ...data.preprocess import IMAGENET, Preprocess
 from ...errors import InputError, ModelError, TrainingError
 from ..load import load_model
 from ..model import Model
-from ..networks.cards import CARD, CURVES, HISTORY, STATE, WEIGHTS, card_preprocess, keep, make_card, read_card
+from ..networks.cards import (
+    CARD,
+    CURVES,
+    HISTORY,
+    STATE,
+    WEIGHTS,
+    card_preprocess,
+    keep,
+    make_card,
+    read_card,
+)
 from ..networks.heads import LocalisationNet, build
 from .feeding import Feed, find_augmentation
 from .fitting import Fitting, start_fabric, to_bytes
@@ -68,7 +78,9 @@ class Settings:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} cannot be used; give at least 1")
         if not 0 < self.lr < float("inf") or not 0 <= self.weight_decay < float("inf"):
-            raise InputError(f"lr={self.lr}, weight_decay={self.weight_decay} cannot be used; give lr above 0")
+            raise InputError(
+                f"lr={self.lr}, weight_decay={self.weight_decay} cannot be used; give lr above 0"
+            )
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed={self.seed} cannot be used; give 0 to 2**31 - 1")
         find_augmentation(self.augment)
@@ -77,9 +89,13 @@ class Settings:
 class Run:
     """One training in its folder."""
 
-    def __init__(self, folder: Path, data: LabelledImages, val: LabelledImages | None, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, data: LabelledImages, val: LabelledImages | None, settings: Settings
+    ) -> None:
         self.folder, self.data, self.val, self.settings = folder, data, val, settings
-        self.about = {split: _about(one) for split, one in (("train", data), ("val", val)) if one is not None}
+        self.about = {
+            split: _about(one) for split, one in (("train", data), ("val", val)) if one is not None
+        }
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.finished = False
@@ -103,14 +119,22 @@ class Run:
             self.saved = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # pickle, zip and torch each have their own
             said = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            raise TrainingError(f"'{path}' cannot be read: {said}; resume=False begins anew") from error
-        mine, theirs = (_flat(run) for run in (self._identity(), json.loads(self.saved["identity"])))
+            raise TrainingError(
+                f"'{path}' cannot be read: {said}; resume=False begins anew"
+            ) from error
+        mine, theirs = (
+            _flat(run) for run in (self._identity(), json.loads(self.saved["identity"]))
+        )
         keys = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
         differ = [f"{key} was {theirs.get(key)!r}, is {mine.get(key)!r}" for key in keys]
         if differ:
             way_out = "give the same, another out, or resume=False to begin anew"
-            raise InputError(f"out={str(self.folder)!r} holds another training: {'; '.join(differ)}; {way_out}")
-        self.history, self.best, self.finished = (self.saved[key] for key in ("history", "best", "finished"))
+            raise InputError(
+                f"out={str(self.folder)!r} holds another training: {'; '.join(differ)}; {way_out}"
+            )
+        self.history, self.best, self.finished = (
+            self.saved[key] for key in ("history", "best", "finished")
+        )
         if self.finished and not read_card(self.folder)["finished"]:
             self._wrap_up()
         return self.finished
@@ -127,7 +151,9 @@ class Run:
     ) -> None:
         """Trains, from the state that was taken up or from the start, to the end."""
         settings = self.settings
-        keep(self.folder / HISTORY, json_bytes(self.history))  # so that a folder that cannot be written is known now
+        keep(
+            self.folder / HISTORY, json_bytes(self.history)
+        )  # so that a folder that cannot be written is known now
         fabric = start_fabric(device, settings.devices, settings.precision)
         net, preprocess = self._start()
         rank, world = fabric.global_rank, fabric.world_size
@@ -147,7 +173,9 @@ class Run:
             fitting.load(self.saved.pop("fitting"))
         while not self.finished:
             epoch = len(self.history)
-            loss = fitting.fit(epoch, lambda step: progress(step, fitting.steps) if progress else None)
+            loss = fitting.fit(
+                epoch, lambda step: progress(step, fitting.steps) if progress else None
+            )
             row = {"epoch": epoch + 1, "train_loss": loss, **fitting.score(epoch)}
             self._note(row)
             if fabric.is_global_zero:
@@ -159,7 +187,9 @@ class Run:
             self._wrap_up()
         fabric.barrier()
 
-    def _feed(self, data: LabelledImages, preprocess: Preprocess, workers: int, rank: int, world: int) -> Feed:
+    def _feed(
+        self, data: LabelledImages, preprocess: Preprocess, workers: int, rank: int, world: int
+    ) -> Feed:
         return Feed(
             data,
             preprocess,
@@ -185,9 +215,13 @@ class Run:
             try:
                 net.backbone.take_weights(source.module.state_dict())
             except ModelError as error:
-                way_out = f"give size={preprocess.size}, for which they were made, or pretrained=False"
+                way_out = (
+                    f"give size={preprocess.size}, for which they were made, or pretrained=False"
+                )
                 raise ModelError(f"{error}; {way_out}") from error
-            if getattr(source.module, "transform_input", False):  # torchvision's GoogLeNet scales once more, to this
+            if getattr(
+                source.module, "transform_input", False
+            ):  # torchvision's GoogLeNet scales once more, to this
                 preprocess = replace(preprocess, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         height, width = settings.architecture["size"]
         return net, replace(preprocess, size=(height, width), resize=(height, width), fit="stretch")
@@ -195,8 +229,14 @@ class Run:
     def _note(self, row: dict[str, float]) -> None:
         """Takes an epoch into the history."""
         self.history.append(row)
-        rank = (row.get("score", 0.0), -row.get("val_loss", -row["epoch"]))  # without scores the last epoch is best
-        if not self.best or rank > (self.best.get("score", 0.0), -self.best.get("val_loss", -self.best["epoch"])):
+        rank = (
+            row.get("score", 0.0),
+            -row.get("val_loss", -row["epoch"]),
+        )  # without scores the last epoch is best
+        if not self.best or rank > (
+            self.best.get("score", 0.0),
+            -self.best.get("val_loss", -self.best["epoch"]),
+        ):
             self.best = row
         patience = self.settings.patience
         stopped = patience is not None and row["epoch"] - self.best["epoch"] >= patience
@@ -249,7 +289,9 @@ class Run:
 
     def _wrap_up(self) -> None:
         """Draws the learning curves, and says on the card that this is all."""
-        picture = learning_picture(self.history, metric=self._scores().get("metric", "score"), best=self.best["epoch"])
+        picture = learning_picture(
+            self.history, metric=self._scores().get("metric", "score"), best=self.best["epoch"]
+        )
         drawn = io.BytesIO()
         picture.save(drawn, format="PNG")
         keep(self.folder / CURVES, drawn.getvalue())
@@ -263,7 +305,9 @@ class Run:
 
 def _about(data: LabelledImages) -> dict[str, Any]:
     """What tells one data set from another: names, labels, and the pixels of a few pictures."""
-    listed = json.dumps([list(data.classes), list(data.names), [list(labels) for labels in data.labels]])
+    listed = json.dumps(
+        [list(data.classes), list(data.names), [list(labels) for labels in data.labels]]
+    )
     digest = hashlib.sha256(listed.encode())
     for index in range(0, len(data), max(1, len(data) // _LOOKED_AT)):
         digest.update(data[index].photo.tobytes())

@@ -103,7 +103,14 @@ def train(
         raise InputError(f"patience={patience} needs pictures held back; give val, or leave it out")
     name, _, file = backbone.partition("@")
     architecture = _architecture(
-        data, name, pooling, size=size, stages=stages, stride=stride, units=units, adaptation=adaptation
+        data,
+        name,
+        pooling,
+        size=size,
+        stages=stages,
+        stride=stride,
+        units=units,
+        adaptation=adaptation,
     )
     architecture |= {"sharpness": sharpness} if pooling == "lse" else {}
     settings = Settings(
@@ -140,7 +147,9 @@ def _check_data(data: LabelledImages, val: LabelledImages | None, several: bool)
             continue
         for name, labels in zip(one.names, one.labels, strict=True):
             if len(labels) != 1:
-                raise InputError(f"picture '{name}' has {len(labels)} labels; give one each, or multi_label=True")
+                raise InputError(
+                    f"picture '{name}' has {len(labels)} labels; give one each, or multi_label=True"
+                )
 
 
 def _architecture(
