@@ -140,7 +140,8 @@ def brief(value: object) -> str:
 def _signature(function: Callable[..., object]) -> tuple[inspect.Signature, dict[str, Kind]]:
     """The signature of a function, and what each of its arguments is to be, where that is known."""
     signature = inspect.signature(function)
-    names = getattr(inspect.unwrap(function), "__globals__", {})
+    defined = inspect.unwrap(getattr(function, "func", function))  # of a partial its function
+    names = getattr(defined, "__globals__", {})
     kinds = {}
     for name, parameter in signature.parameters.items():
         single = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

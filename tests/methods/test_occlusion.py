@@ -19,9 +19,9 @@ from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 
 def explain(model: nn.Module, x: Tensor, *scores: ScoreFunction, **options: Any) -> list[Estimate]:
-    assert occlusion.sample is not None
+    assert occlusion.run is not None
     return list(
-        occlusion.sample(
+        occlusion.run(
             Call(model), x, scores or (Logit(0),), layer=None, **{**occlusion.options, **options}
         )
     )

@@ -93,6 +93,7 @@ def evaluate_data(
                 progress=forecasting(show, _what_is_left),
                 on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
                 on_part=lambda part: part.write(run),
+                keep=run,
             )
         path = study.write(run)
     mended = {name: list(notes) for name, notes in {**found.notes, **study.notes}.items()}
@@ -123,14 +124,14 @@ def evaluate_data(
 
 
 def _what_is_left(total: int, left: str) -> str:
-    return f"{total:,} pictures take about {left} more; the table of what is done is written every half minute"
+    return f"{total:,} pictures take about {left} more; stopped, the same command goes on"
 
 
 def _what_is_saved(run: RunFolder) -> str:
-    """For an interrupt: the table is written every half minute."""
+    """For an interrupt: the table is written every half minute, and then."""
     if not run.is_begun:
         return "nothing was finished"
-    return f"the table of the first pictures is saved in {run.folder}; the same command begins anew"
+    return f"the table of the first pictures is saved in {run.folder}; run the same command again to go on"
 
 
 def _some(data: LabelledImages, count: int | None) -> LabelledImages:

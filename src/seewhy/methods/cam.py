@@ -28,7 +28,7 @@ from ..errors import ModelError
 from ..maps.values import resize
 from ..models.networks.heads import LogSumExpPool2d
 from ..remarks import warn
-from .formula import Need
+from .formula import Need, one_by_one
 from .method import Method
 
 _LAST: tuple[Callable[[LayerRecord], bool], ...] = (
@@ -173,6 +173,7 @@ def _fem(a: Tensor) -> Tensor:
     return _weighted(mean.flatten(1), (a > mean + 2 * std).to(a))
 
 
+@one_by_one
 def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> Tensor:
     """CAM (Zhou et al., CVPR 2016, eq. 2): the pooled channels weighted by the class's own weights in the head; signed.
 
@@ -268,6 +269,7 @@ def _readings(
         yield maps.amax(places(maps)), maps, torch.eye(len(weight)).to(maps)
 
 
+@one_by_one
 def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> Tensor:
     """FullGrad (Srinivas and Fleuret, NeurIPS 2019, eq. 7): input x gradient and every layer's bias x gradient.
 

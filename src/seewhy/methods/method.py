@@ -19,7 +19,7 @@ from ..engine.targets.resolve import TargetLike, phrase
 from ..errors import InputError
 from ..models.call import call_of, labels_of
 from ..models.model import Model
-from .formula import Formula
+from .formula import Formula, what_it_says
 from .remarks import tell
 from .shared import Result, shared_pass
 
@@ -32,7 +32,7 @@ class Method(Formula):
     """
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
+        object.__setattr__(self, "__doc__", what_it_says(self.combine or self.run))
 
     @checked
     @on_the_cpu()

@@ -25,6 +25,7 @@ from ..models.model import Model
 from ..render.frames import frames_shown, side_by_side
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
+ImagesLike = ImageLike | Iterable[ImageLike]
 
 
 class Batch(NamedTuple):
@@ -50,7 +51,7 @@ class Source:
 
     def __init__(
         self,
-        images: ImageLike | Iterable[ImageLike],
+        images: ImagesLike,
         model: Model,
         on_bad_image: Callable[[Any, ImageError], None] | None,
         max_pixels: int = MAX_PIXELS,
@@ -166,7 +167,7 @@ def _photos_of(x: Tensor, preprocess: Preprocess | None) -> tuple[list[Image.Ima
     return photos, Placement((h, w), whole, frames)
 
 
-def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+def _each(images: ImagesLike) -> Iterable[ImageLike]:
     """One picture, or several: an array (N, H, W, 3) is several."""
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]

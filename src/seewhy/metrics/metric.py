@@ -165,10 +165,7 @@ class ExplanationMetric(ImageMetric):
     def restore(self, kept: Kept) -> None:
         """Adds images whose scores are known, as `newest` gave them, in place of an update."""
         self._store(kept.values, kept.status, kept.curves)
-        self._update_count, self._computed = (
-            self._update_count + 1,
-            None,
-        )  # torchmetrics' own account of updates
+        self._counts_as_updated()
 
     def passes(self, pixels: int) -> int:
         """How many changed pictures of so many pixels the model is shown for each image."""

@@ -28,11 +28,11 @@ PLAIN = LimeKernel(0.25, 1.0, None, "auto")
 
 def explain(model: nn.Module, x: Tensor, *classes: int, **options: Any) -> list[Estimate]:
     """All targets of one sample, without the warning that a toy is not locally linear."""
-    assert lime.sample is not None
+    assert lime.run is not None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model is not locally linear", SeewhyWarning)
         return list(
-            lime.sample(
+            lime.run(
                 Call(model),
                 x,
                 [Logit(c) for c in classes or (0,)],

@@ -21,6 +21,7 @@ import seewhy
 from seewhy.cli import run
 from seewhy.data.dataset import Example, LabelledImages
 from seewhy.data.preprocess import Preprocess
+from seewhy.data.run_folder import RunFolder
 from seewhy.data.truth import Truth
 from seewhy.errors import ImageError, InputError
 from seewhy.maps.boxes import boxes
@@ -373,6 +374,94 @@ def test_twice_the_same_method_counts_once() -> None:
 def test_what_cannot_be_used_is_said(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         evaluate_localisation(colours(), **{"data": Squares(3), **settings})
+
+
+def stopped_after(pictures: int, run: RunFolder, data: Squares) -> list[int]:
+    """Interrupts an evaluation, and says which pictures were read."""
+
+    def interrupted(done: int, total: int) -> None:
+        if (done, total) == (pictures, len(data)):
+            raise KeyboardInterrupt
+
+    read: list[int] = []
+    with pytest.raises(KeyboardInterrupt), run:
+        evaluated(data, read, keep=run, progress=interrupted, on_part=lambda part: part.write(run))
+    return read
+
+
+def evaluated(data: Squares, read: list[int], **how: Any) -> LocalisationEvaluation:
+    class Noted(Squares):
+        def __getitem__(self, index: int) -> Example:
+            read.append(index)
+            return super().__getitem__(index)
+
+    noted = Noted.__new__(Noted)
+    noted.__dict__ = data.__dict__
+    torch.manual_seed(0)
+    return evaluate_localisation(
+        colours(),
+        noted,
+        methods=["cam", "saliency"],
+        metrics=["max_box_accuracy", "pixel_ap", "topk_localization", "location_ap"],
+        validation=Squares(5),
+        batch_size=2,
+        cases=0,
+        on_bad_image=how.pop("on_bad_image", lambda name, error: None),
+        **how,
+    )
+
+
+def folder_of(place: Path) -> RunFolder:
+    return RunFolder(place, kind="localisation", request={"data": "squares"})
+
+
+def same(found: LocalisationEvaluation, other: LocalisationEvaluation) -> None:
+    assert found.names == other.names
+    assert repr(found.table()) == repr(other.table())
+    for one, two in zip(found, other, strict=True):
+        assert np.array_equal(one.result.values, two.result.values, equal_nan=True)
+        assert one.result.status == two.result.status
+        assert one.remarks == two.remarks
+
+
+@pytest.mark.parametrize("pictures", [2, 6, 9])
+def test_an_evaluation_that_was_stopped_goes_on(tmp_path: Path, pictures: int) -> None:
+    data = Squares(9, multi_label=True, unmarked=4, bad=1)
+    undisturbed = evaluated(data, [])
+    assert stopped_after(pictures, folder_of(tmp_path / "out"), data)
+    assert (tmp_path / "out" / "states.pt").is_file()
+    read: list[int] = []
+    bad: list[str] = []
+    with folder_of(tmp_path / "out") as run:
+        found = evaluated(data, read, keep=run, on_bad_image=lambda name, error: bad.append(name))
+    same(found, undisturbed)
+    assert bad == ["1.png"]
+    assert max(map(read.count, range(9))) == 1  # some of what is done, to see that it is the same
+    assert {*range(pictures, 9)} <= set(read)
+
+
+def test_an_evaluation_goes_on_with_the_same_pictures_alone(tmp_path: Path) -> None:
+    stopped_after(4, folder_of(tmp_path / "out"), Squares(9))
+    other = Squares(9, unmarked=0)
+    with folder_of(tmp_path / "out") as run:
+        found = evaluated(other, [], keep=run)
+    same(found, evaluated(other, []))
+
+
+def test_states_that_are_torn_are_one_line(tmp_path: Path) -> None:
+    stopped_after(4, folder_of(tmp_path / "out"), Squares(9))
+    kept = tmp_path / "out" / "states.pt"
+    kept.write_bytes(kept.read_bytes()[:100])
+    with folder_of(tmp_path / "out") as run, pytest.raises(InputError, match="cannot be read"):
+        evaluated(Squares(9), [], keep=run)
+
+
+def test_states_go_back_to_metrics_of_the_same_settings_alone() -> None:
+    metric = PointingGame(tolerance=2)
+    metric.update(torch.rand(1, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool))
+    other = PointingGame(tolerance=3)
+    with pytest.raises(InputError, match="of other settings"):
+        other.restore_states(metric.states())
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

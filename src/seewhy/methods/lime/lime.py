@@ -270,7 +270,7 @@ lime = Method(
     "LIME",
     "Ribeiro et al., KDD 2016",
     "perturbation",
-    sample=_lime,
+    run=_lime,
     at="input",
     signed=True,
     options={

@@ -191,7 +191,7 @@ rise = Method(
     "RISE",
     "Petsiuk et al., BMVC 2018",
     "perturbation",
-    sample=_rise,
+    run=_rise,
     at="input",
     signed=True,
     options={

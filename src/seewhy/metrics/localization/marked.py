@@ -14,6 +14,7 @@ from ...data.dataset import Example, LabelledImages
 from ...data.images import drawn_photo
 from ...data.preprocess import Placement, Preprocess
 from ...data.truth import Truth
+from ...engine.keys import digest
 from ...errors import InputError, ModelError
 from ...models.model import Model
 
@@ -47,6 +48,11 @@ class Marked:
     def pairs(self) -> list[tuple[int, int]]:
         """Every picture with each of its classes."""
         return [(i, label) for i, labels in enumerate(self.labels) for label in labels]
+
+    def digest(self, picture: int) -> str:
+        """Of a picture as the model sees it, and of what is marked in it."""
+        truth = self.truths[picture]
+        return digest(self.x[picture], *(() if truth is None else (truth.boxes, truth.labels)))
 
 
 def read_marked(
