@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -380,12 +381,12 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_score_it_was_at(
 
 @pytest.mark.usefixtures("few")
 def test_an_evaluation_is_opened_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    from seewhy.cli import evaluate as evaluating
 
+    evaluating = importlib.import_module("seewhy.metrics.evaluate")
     found: list[Any] = []
-    whole = evaluating.evaluate
+    whole = evaluating.evaluated
     monkeypatch.setattr(
-        evaluating, "evaluate", lambda *a, **k: found.append(whole(*a, **k)) or found[-1]
+        evaluating, "evaluated", lambda *a, **k: found.append(whole(*a, **k)) or found[-1]
     )
     assert run(evaluation()) == 0
     again = seewhy.open("out")
@@ -418,11 +419,11 @@ def check_same(one: Any, other: Any) -> None:
 def test_what_an_evaluation_will_take_is_told_where_it_is_much(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.cli import evaluate
+    from seewhy.cli import show
 
     assert run(evaluation()) == 0
     assert "about" not in capsys.readouterr().err
-    monkeypatch.setattr(evaluate, "LONG", 0.0)
+    monkeypatch.setattr(show, "LONG", 0.0)
     assert run(evaluation(out="more")) == 0
     said = " ".join(capsys.readouterr().err.split())
     # deletion of 576 pixels in steps of 48: 13; the drop: 1; each for a map and four of chance

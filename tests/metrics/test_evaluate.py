@@ -17,7 +17,9 @@ from PIL import Image
 from pyarrow import parquet
 
 import seewhy
-from seewhy.cli.evaluate import evaluate_photos, parse_metric
+from commands import called
+from seewhy.cli.evaluate import evaluate as evaluate_command
+from seewhy.cli.metric_texts import metric_of
 from seewhy.errors import InputError, TargetError
 from seewhy.methods.catalog import METHODS
 from seewhy.metrics import (
@@ -31,6 +33,7 @@ from seewhy.metrics import (
 )
 from seewhy.metrics.evaluate import evaluate
 from seewhy.metrics.evaluation import Evaluation
+from seewhy.metrics.metric import ExplanationMetric
 from seewhy.render.curves import Panel, Scored, curves_picture
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 
@@ -263,22 +266,22 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
     Image.fromarray(skimage.data.chelsea()).save(tmp_path / "cat.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     settings: dict[str, Any] = {
-        "methods": ["grad_cam"],
-        "targets": ["top1"],
+        "method": ["grad_cam"],
+        "target": ["top1"],
         "chance": False,
         "out": tmp_path / "out",
     }
     metrics = ["average_drop", "deletion:step=25088,output=logit"]
-    status = evaluate_photos(
-        [tmp_path / "cat.jpg", tmp_path / "broken.jpg"], metrics=metrics, as_json=True, **settings
-    )
+    photos = [tmp_path / "cat.jpg", tmp_path / "broken.jpg"]
+    status = called(evaluate_command, photos=photos, metric=metrics, as_json=True, **settings)
     assert status == 1
     told = json.loads(capsys.readouterr().out)
     assert [row["metric"] for row in told["rows"]] == metrics
     assert told["rows"][1]["settings"]["output"] == "logit"
     assert len(told["rows"][1]["curves"][0]) == 3
     assert told["skipped"][0]["name"].endswith("broken.jpg")
-    assert evaluate_photos([tmp_path / "cat.jpg"], metrics=["complexity"], **settings) == 0
+    photos = photos[:1]
+    assert called(evaluate_command, photos=photos, metric=["complexity"], **settings) == 0
     said = capsys.readouterr()
     assert [line.split()[0] for line in said.out.splitlines()] == ["metric", "complexity"]
     assert said.out.split()[-1] == "1"  # photo
@@ -286,11 +289,11 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_metrics_are_parsed_with_their_settings() -> None:
-    metric = parse_metric("deletion:step=1792,output=logit")
+    metric = metric_of("deletion:step=1792,output=logit", ExplanationMetric)
     assert isinstance(metric, Deletion)
     assert (metric.step, metric.settings["output"]) == (1792, "logit")
-    assert parse_metric("average_drop:keep=0.5").settings["keep"] == 0.5
-    assert parse_metric("infidelity:normalize=false").settings["normalize"] is False
+    assert metric_of("average_drop:keep=0.5", ExplanationMetric).settings["keep"] == 0.5
+    assert metric_of("infidelity:normalize=false", ExplanationMetric).settings["normalize"] is False
     for text, said in (
         ("deletoin", "did you mean 'deletion'"),
         ("deletion:step", "is not NAME:OPTION=VALUE"),
@@ -298,7 +301,7 @@ def test_metrics_are_parsed_with_their_settings() -> None:
         ("deletion:step=0", "step=0"),
     ):
         with pytest.raises(InputError, match=said):
-            parse_metric(text)
+            metric_of(text, ExplanationMetric)
 
 
 def test_targets_are_called_as_they_were_given() -> None:

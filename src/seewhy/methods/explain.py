@@ -21,8 +21,8 @@ from ..errors import ImageError
 from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
 from ..remarks import heard
-from .explanation import Explanation, join
-from .outcome import explanation_of
+from .explanation import Explanation
+from .outcome import explanation_of, join
 from .photos import Batch, ImagesLike, Source
 from .remarks import tell
 from .request import (

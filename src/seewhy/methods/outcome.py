@@ -1,8 +1,8 @@
-"""What came out of a batch, as the records that users get."""
+"""What came out of a batch, as the record that users get, and of several as one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..engine.batches import say_once
 from ..engine.targets.resolve import phrase
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
+from ..maps.together import joined as join_parts
 from ..models.model import Model
 from ..remarks import together
 from ..render import reading
@@ -151,3 +152,26 @@ def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
     if "extent" in facts:
         return "misplaced"
     return next((status for status in _TOLD if facts.get(status)), "ok")
+
+
+def join(parts: Sequence[Explanation]) -> Explanation:
+    """One explanation of the photos of several batches, which differ in nothing else."""
+    names = tuple(name for part in parts for name in part.names)
+    photos = tuple(photo for part in parts for photo in part.photos)
+    placements = tuple(placement for part in parts for placement in part.placements)
+    drawn = OnPhotos(photos, placements, names)
+    return replace(
+        parts[0],
+        names=names,
+        photos=photos,
+        placements=placements,
+        predictions=tuple(prediction for part in parts for prediction in part.predictions),
+        paths=tuple(path for part in parts for path in part.paths),
+        attributions=tuple(
+            _joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))
+        ),
+    )
+
+
+def _joined(parts: Sequence[Attribution], photos: OnPhotos) -> Attribution:
+    return replace(join_parts(parts), photos=photos)

@@ -28,7 +28,7 @@ from ..engine.targets.resolve import (
     part_of,
     resolve,
 )
-from ..errors import ImageError, InputError
+from ..errors import ImageError
 from ..methods.explain import OnBadImage, Progress, explain
 from ..methods.photos import Batch, ImagesLike, Source
 from ..methods.remarks import naming
@@ -43,7 +43,7 @@ from ..methods.request import (
 )
 from ..models.load import DEFAULT_MODEL
 from .baselines import CHANCES, Chance
-from .catalog import find_metric
+from .catalog import named_metrics
 from .cost import EvaluationCost
 from .evaluation import Evaluation, Parts
 from .keeping import BatchKept, KeptScores
@@ -80,8 +80,6 @@ def evaluate(
     progress: Progress | None = None,
     on_bad_image: OnBadImage | None = None,
     on_part: Callable[[Evaluation], object] | None = None,
-    within: Progress | None = None,
-    announce: Callable[[EvaluationCost], object] | None = None,
     keep: RunFolder | None = None,
 ) -> Evaluation:
     """Explains photos by methods, and scores the maps, and maps that know nothing of the model, by metrics.
@@ -96,8 +94,6 @@ def evaluate(
         progress: called with the number of photos done and of all.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out.
         on_part: called every half minute with the evaluation of the photos so far, to be saved or shown.
-        within: called with the number of scores done and of all, of the photos at hand.
-        announce: told, before anything is scored, what it will take, as far as a sample tells.
         keep: a folder of a run of the same request, open for writing: scores are kept in it as they are found, and what
             it holds is not computed again.
 
@@ -117,38 +113,58 @@ def evaluate(
         inputs=inputs,
         output=output,
     )
-    board = PhotoBoard(request, _named(metrics), chance, seed)
-    told = _Told(progress, within, announce)
-    return _evaluated(board, images, Parts(on_part), told, on_bad_image, keep)
+    listeners = Listeners(progress, on_part, on_bad_image)
+    of_kind = _of_explanations(metrics)
+    return evaluated(
+        request, images, of_kind, chance=chance, seed=seed, listeners=listeners, keep=keep
+    )
+
+
+def _of_explanations(metrics: MetricsLike) -> dict[str, ExplanationMetric]:
+    several = "{'step 224': Deletion(), ...}"
+    return named_metrics(metrics, ExplanationMetric, such_as="'deletion'", named=several)
 
 
 @dataclass
-class _Told:
-    """Who is told how far an evaluation is: of photos, of the scores of a batch, and of the cost, once."""
+class Listeners:
+    """Who is told how far an evaluation is.
 
-    progress: Progress | None
-    within: Progress | None
-    announce: Callable[[EvaluationCost], object] | None
+    Attributes:
+        progress, on_part, on_bad_image: as in `evaluate`.
+        within: called with the number of scores done and of all, of the photos at hand.
+        announce: told, before anything is scored, what it will take, as far as a sample tells.
+    """
+
+    progress: Progress | None = None
+    on_part: Callable[[Evaluation], object] | None = None
+    on_bad_image: OnBadImage | None = None
+    within: Progress | None = None
+    announce: Callable[[EvaluationCost], object] | None = None
 
     def cost(self, work: Explained, tasks: Sequence[Task], photos: int) -> None:
-        """Announces what so many photos will take."""
+        """Announces what so many photos will take, once."""
         if self.announce:
             self.announce(work.cost(tasks, photos))
             self.announce = None
 
 
-def _evaluated(
-    board: PhotoBoard,
+def evaluated(
+    request: Request,
     images: ImagesLike,
-    parts: Parts,
-    told: _Told,
-    on_bad_image: OnBadImage | None,
-    keep: RunFolder | None,
+    metrics: Mapping[str, ExplanationMetric],
+    *,
+    chance: Sequence[Chance],
+    seed: int = 0,
+    listeners: Listeners,
+    keep: RunFolder | None = None,
 ) -> Evaluation:
-    """Scores the pictures, batch by batch."""
-    request, kept = board.request, None if keep is None else KeptScores(keep)
-    source = Source(images, request.model, on_bad_image, request.max_pixels)
-    call = _settled(request, source)
+    """What is asked, of these pictures, and scored batch by batch; the rest as in `evaluate`."""
+    board, kept = (
+        PhotoBoard(request, metrics, chance, seed),
+        None if keep is None else KeptScores(keep),
+    )
+    source = Source(images, request.model, listeners.on_bad_image, request.max_pixels)
+    call, parts = _settled(request, source), Parts(listeners.on_part)
     seen: list[str] = []
 
     def so_far(*, finished: bool = False) -> Evaluation:
@@ -165,12 +181,12 @@ def _evaluated(
             elif batch and batch.names:
                 work = _explained(request, call, batch)
                 tasks = board.tasks(work)
-                told.cost(work, tasks, len(source) - start)
-                board.add(work, tasks, BatchKept(kept, batch), told.within)
+                listeners.cost(work, tasks, len(source) - start)
+                board.add(work, tasks, BatchKept(kept, batch), listeners.within)
                 seen += batch.names
                 parts.offer(so_far)
-            if told.progress:
-                told.progress(stop, len(source))
+            if listeners.progress:
+                listeners.progress(stop, len(source))
     if not seen:
         raise ImageError(
             f"none of the {len(source)} pictures can be read; the first: {source.first_error}"
@@ -203,24 +219,6 @@ def _explained(request: Request, call: Call, batch: Batch) -> Explained:
         )
     seconds = time.perf_counter() - begun
     return Explained(called, x, batch.names, targets, found.attributions, seconds)
-
-
-def _named(metrics: MetricsLike) -> dict[str, ExplanationMetric]:
-    if isinstance(metrics, Mapping):
-        found = {name: find_metric(metric) for name, metric in metrics.items()}
-    else:
-        listed = [
-            find_metric(m)
-            for m in ([metrics] if isinstance(metrics, str | ExplanationMetric) else metrics)
-        ]
-        found = {metric.name: metric for metric in listed}
-        if len(found) < len(listed):
-            raise InputError(
-                "metrics has one of a kind twice; name them: metrics={'step 224': Deletion(), ...}"
-            )
-    if not found:
-        raise InputError("metrics is empty; give at least one, such as 'deletion'")
-    return found
 
 
 def _resolved(

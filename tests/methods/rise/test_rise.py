@@ -607,7 +607,7 @@ def test_options_that_cannot_be_used() -> None:
     ]
     for options, said in wrong:
         with pytest.raises(InputError, match=said):
-            estimates(net, x, Logit(1), **options)
+            rise(net, x, 1, **options)
     with pytest.raises(InputError, match="no interval"):
         sure(Estimate(torch.zeros(1, 2, 2)))
 

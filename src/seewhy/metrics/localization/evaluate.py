@@ -7,7 +7,7 @@ for nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ...arguments import checked
@@ -27,14 +27,14 @@ from ...methods.request import (
 )
 from ...models.classes import class_indices
 from ...models.load import DEFAULT_MODEL
-from ..base import ImageMetric
+from ..base import ANY_KIND, ImageMetric
 from ..baselines import Chance
-from ..catalog import find_metric
+from ..catalog import named_metrics
 from ..evaluation import Evaluation, Parts
 from ..unit import Unit
 from .board import TRUE_CLASS, LocalizationBoard
 from .box_metrics import MaxBoxAccuracy, TopKLocalization
-from .evaluation import LocalisationEvaluation
+from .evaluation import Case, LocalisationEvaluation
 from .metric import LocalizationMetric
 from .mosaics import Focus, GridPointing
 from .resuming import KeptStates
@@ -90,10 +90,7 @@ def evaluate_localisation(
     Raises:
         SeewhyError: what cannot be used, in one line.
     """
-    if data is None or not len(data):
-        raise InputError(
-            "data has no pictures; give a data set, such as seewhy.data.find_data('scenes', split='test')"
-        )
+    data = _with_pictures(data)
     if cases < 0:
         raise InputError(f"cases={cases}: give 0 or more")
     request = Request.of(
@@ -106,9 +103,28 @@ def evaluate_localisation(
     ).each_method_once()
     study = Study(request, data, class_indices(request.model, data, classes), find_rule(rule))
     board = LocalizationBoard(study, _named(metrics), chance, seed)
-    parts, kept = Parts(on_part), KeptStates(keep, study)
+    kept = KeptStates(keep, study)
     if not kept.read(board, on_bad_image) and validation is not None:
         board.fitted = _fitted(board, validation, on_bad_image, progress)
+    _score(board, kept, Parts(on_part), on_bad_image, progress)
+    return board.evaluation(cases=tuple(_shown_cases(board, cases)))
+
+
+def _with_pictures(data: LabelledImages | None) -> LabelledImages:
+    if data is None or not len(data):
+        such_as = "seewhy.data.find_data('scenes', split='test')"
+        raise InputError(f"data has no pictures; give a data set, such as {such_as}")
+    return data
+
+
+def _score(
+    board: LocalizationBoard,
+    kept: KeptStates,
+    parts: Parts,
+    on_bad_image: OnBadPicture | None,
+    progress: Progress | None,
+) -> None:
+    """Scores what is not done, and keeps what is found."""
 
     def so_far() -> LocalisationEvaluation:
         kept.write(board)
@@ -121,13 +137,13 @@ def evaluate_localisation(
             offer=lambda: parts.offer(so_far),
         )
     kept.write(board)
-    shown = [
-        case
-        for place, best, worst in board.extremes(cases)
-        for kind, pairs in (("best", best), ("worst", worst))
-        for case in study.cases(place, kind, pairs)
-    ]
-    return board.evaluation(cases=tuple(shown))
+
+
+def _shown_cases(board: LocalizationBoard, count: int) -> Iterator[Case]:
+    """The best and the worst maps of each method and layer."""
+    for place, best, worst in board.extremes(count):
+        yield from board.study.cases(place, "best", best)
+        yield from board.study.cases(place, "worst", worst)
 
 
 def _fitted(
@@ -145,33 +161,23 @@ def _fitted(
 
 
 def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
-    if isinstance(metrics, Mapping):
-        named = {name: _found(metric) for name, metric in metrics.items()}
-    else:
-        found = [
-            _found(m) for m in ([metrics] if isinstance(metrics, str | ImageMetric) else metrics)
-        ]
-        named = {metric.name: metric for metric in found}
-        if len(named) < len(found):
-            raise InputError(
-                "metrics has one of a kind twice; name them: metrics={'V1': MaxBoxAccuracy(version=1)}"
-            )
-    if not named:
-        raise InputError("metrics is empty; give at least one, such as 'max_box_accuracy'")
+    several = "{'V1': MaxBoxAccuracy(version=1)}"
+    named = named_metrics(metrics, ANY_KIND, such_as="'max_box_accuracy'", named=several)
     for name, metric in named.items():
-        if isinstance(metric, GridPointing | Focus):
-            way_out = "feed it mosaics: seewhy.metrics.grid_mosaics, focus_mosaics"
-            raise InputError(f"metric {name!r} judges mosaics of photos, not a data set; {way_out}")
-        if not isinstance(metric, LocalizationMetric | TopKLocalization):
-            raise InputError(
-                f"metric {name!r} does not compare with what is marked; 'seewhy evaluate' has it"
-            )
-        if isinstance(metric, TopKLocalization) and metric.k > PREDICTIONS:
-            raise InputError(
-                f"k={metric.k} guesses are more than the {PREDICTIONS} of a prediction; give fewer"
-            )
+        _check_judges_data(name, metric)
     return named
 
 
-def _found(metric: str | ImageMetric) -> ImageMetric:
-    return find_metric(metric, ImageMetric)  # type: ignore[type-abstract]
+def _check_judges_data(name: str, metric: ImageMetric) -> None:
+    """Says of a metric that it cannot score the pictures of a data set."""
+    if isinstance(metric, GridPointing | Focus):
+        way_out = "feed it mosaics: seewhy.metrics.grid_mosaics, focus_mosaics"
+        raise InputError(f"metric {name!r} judges mosaics of photos, not a data set; {way_out}")
+    if not isinstance(metric, LocalizationMetric | TopKLocalization):
+        raise InputError(
+            f"metric {name!r} does not compare with what is marked; 'seewhy evaluate' has it"
+        )
+    if isinstance(metric, TopKLocalization) and metric.k > PREDICTIONS:
+        raise InputError(
+            f"k={metric.k} guesses are more than the {PREDICTIONS} of a prediction; give fewer"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,19 +83,13 @@ def read_marked(
             if on_bad_image is None:
                 raise
             on_bad_image(data.names[index], error)
-    if not read:
-        return None
-    each = list(read.values())
-    return Marked(
-        indices=tuple(read),
-        names=tuple(one.name for one in each),
-        photos=tuple(one.photo for one in each),
-        placements=tuple(one.placement for one in each),
-        labels=tuple(one.labels for one in each),
-        x=torch.stack([one.x for one in each]),
-        truths=tuple(one.truth for one in each),
-        notes=tuple(one.notes for one in each),
-    )
+    return _together(read) if read else None
+
+
+def _together(read: Mapping[int, _Read]) -> Marked:
+    names, photos, placements, labels, inputs, truths, notes = zip(*read.values(), strict=True)
+    x = torch.stack(inputs)
+    return Marked(tuple(read), names, photos, placements, labels, x, truths, notes)
 
 
 class _Read(NamedTuple):
