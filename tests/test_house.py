@@ -38,7 +38,6 @@ KNOWN_LONG_FUNCTIONS = {
     "cli/evaluate_data.py: _tell",
     "cli/influence_app.py: influence_query",
     "data/formats/table.py: __init__",
-    "engine/rules/lrp.py: _term",
     "influence/answers/matching.py: match_regions",
     "influence/index/questions.py: questions",
     "methods/explain.py: _attribution",

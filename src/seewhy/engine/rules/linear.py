@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lrp import LinearMap
 from .operations import CONVOLUTIONS, Arguments, Function, Options
+from .propagation import LinearMap
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED_NAMES = (

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .composites import Composite
-from .lrp import LinearMap
 from .notes import Notes
 from .operations import Function
+from .propagation import LinearMap
 
 
 class Mode(Protocol):

@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from .lrp import LinearMap
+from .propagation import LinearMap
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .lrp import stabilized
+from .propagation import stabilized
 
 _EPSILON = 1e-9
 

@@ -26,9 +26,10 @@ from .balance import Balance, on_the_way_back
 from .composites import Composite, Operation, find_composite
 from .hidden import SeeingMode
 from .in_place import current, supersede, twin
-from .lrp import Account, LinearMap, Rule, RuledLinear, Tally, stabilized
+from .lrp import Rule
 from .notes import Notes, tensors
 from .operations import Arguments, Function, Options
+from .propagation import Account, LinearMap, RuledLinear, Tally, stabilized
 
 
 class _Pass:
