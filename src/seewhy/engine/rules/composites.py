@@ -25,13 +25,14 @@ from ...errors import InputError
 from ...names import known_name
 from ..call import Bounds
 from .lrp import Rule, alpha_beta, epsilon, gamma, z_box, z_plus
+from .notes import Kind
 
 
 @dataclass(frozen=True)
 class Operation:
     """A linear map as a composite sees it."""
 
-    kind: Literal["conv", "linear"]
+    kind: Kind
     depth: int  # linear maps between it and the earliest tap
     first: bool  # it reads the model's input
     depthwise: bool

@@ -6,7 +6,7 @@ The rules act on operations as they are called, whatever module, function or met
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -72,16 +72,14 @@ class Rectifiers(SeeingMode):
         self.met = 0
         self._hooks: dict[Node, RemovableHandle] = {}
 
-    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> object:
         if func in MAY_RECTIFY:
             return self._by_what_it_computes(func, args, kwargs)
         if not is_rectifier(func, args, kwargs):
             return func(*args, **kwargs)
         self.met += 1
-        x, rest = (
-            ops.first_argument(args, kwargs),
-            {k: v for k, v in kwargs.items() if k != "input"},
-        )
+        x = ops.first_argument(args, kwargs)
+        rest = {name: value for name, value in kwargs.items() if name != "input"}
         if self.rule == "deconvnet":
             return _PositiveSignal.apply(x, func, args[1:], rest)
         if x._is_view() and x.requires_grad:
@@ -103,12 +101,10 @@ class Rectifiers(SeeingMode):
         def only_positive(
             made: tuple[Tensor | None, ...], given: Sequence[Tensor]
         ) -> tuple[Tensor | None, ...] | None:
+            if self.rule != "deconvnet":
+                return None
             back = given[0].clamp(min=0) * height
-            return (
-                tuple(None if g is None else back for g in made)
-                if self.rule == "deconvnet"
-                else None
-            )
+            return tuple(None if g is None else back for g in made)
 
         node.register_prehook(
             lambda given: (given[0].clamp(min=0),) if self.rule == "guided" else None
@@ -117,7 +113,7 @@ class Rectifiers(SeeingMode):
         self.met += 1
         return True
 
-    def _by_what_it_computes(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def _by_what_it_computes(self, func: Function, args: Arguments, kwargs: Options) -> object:
         """A call that may spell a rectifier: the rule holds if it did."""
         if not operands(func, args, kwargs):
             return func(*args, **kwargs)
@@ -137,7 +133,8 @@ class Rectifiers(SeeingMode):
         self.met += 1
         if self.rule == "deconvnet":
             x = x if height == 1 else x * height
-            return _PositiveSignal.apply(x, lambda _: y.detach(), (), {})  # type: ignore[no-any-return]
+            signal: Tensor = _PositiveSignal.apply(x, lambda _: y.detach(), (), {})
+            return signal
         self._hooks[_node(y)] = on_the_way_back(y, self._positive)
         return y
 
@@ -181,16 +178,22 @@ def _node(x: Tensor) -> Node:
     return x.grad_fn
 
 
+class _MarksDirty(Protocol):
+    def mark_dirty(self, *tensors: Tensor) -> None: ...
+
+
 class _PositiveSignal(torch.autograd.Function):
     """An operation whose way back is g -> max(g, 0)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, func: Function, args: Arguments, kwargs: Options) -> Tensor:
+    def forward(
+        ctx: _MarksDirty, x: Tensor, func: Function, args: Arguments, kwargs: Options
+    ) -> Tensor:
         y: Tensor = func(x, *args, **kwargs)
         if y is x:
             ctx.mark_dirty(x)
         return y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: object, g: Tensor) -> tuple[Tensor, None, None, None]:
         return g.clamp(min=0), None, None, None

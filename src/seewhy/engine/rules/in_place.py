@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from .notes import Notes
 
+Index = Any  # whatever a tensor may be indexed with
 
-def set_item(x: Tensor, index: Any, value: Any) -> Tensor:
+
+def set_item(x: Tensor, index: Index, value: Tensor | float) -> Tensor:
     new: Tensor = x.clone()
     new[index] = value
     return new
@@ -27,13 +29,13 @@ def copied(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return new
 
 
-def filled(x: Tensor, value: Any = 0) -> Tensor:
+def filled(x: Tensor, value: Tensor | float = 0) -> Tensor:
     new: Tensor = torch.zeros_like(x) + value
     return new
 
 
 LINEAR = frozenset({set_item, copied, filled})
-_TWINS: dict[Any, Callable[..., Tensor]] = {
+_TWINS: dict[Callable[..., object], Callable[..., Tensor]] = {
     Tensor.__setitem__: set_item,
     Tensor.copy_: copied,
     Tensor.zero_: filled,
@@ -42,18 +44,18 @@ _TWINS: dict[Any, Callable[..., Tensor]] = {
 
 
 @cache
-def twin(func: Any) -> Callable[..., Any] | None:
+def twin(func: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
     """The function that does out of place what this one does in place; None where this one is not in place."""
     name = getattr(func, "__name__", "")
     if func in _TWINS:
         return _TWINS[func]
     if name in ("__iadd__", "__isub__", "__imul__", "__itruediv__"):
-        return getattr(Tensor, name.replace("__i", "__", 1))  # type: ignore[no-any-return]
+        return cast(Callable[..., Tensor], getattr(Tensor, name.replace("__i", "__", 1)))
     if not name.endswith("_") or name.endswith("__") or func is Tensor.requires_grad_:
         return None
     for place in (torch, Tensor, F, torch._C._nn):
         if getattr(place, name, None) is func and hasattr(place, name[:-1]):
-            return getattr(place, name[:-1])  # type: ignore[no-any-return]
+            return cast(Callable[..., Tensor], getattr(place, name[:-1]))
     return lambda x, *args, **kwargs: func(x.clone(), *args, **kwargs)
 
 

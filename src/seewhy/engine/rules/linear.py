@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,20 +26,25 @@ _TRANSPOSED_NAMES = (
 )
 
 
-def _each(value: Any, n: int) -> list[int]:
+Sizes = int | Sequence[int]  # of each dimension, or of all alike
+
+
+def _each(value: Sizes, n: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * n if len(values) == 1 else values
 
 
 def _padding(
-    padding: Any, kernel: Sequence[int], dilation: Sequence[int]
+    padding: Sizes | Literal["same", "valid"], kernel: Sequence[int], dilation: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Padding on both sides, and what `same` adds behind where that is uneven: one more than before, as torch does."""
     if padding == "same":
         whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return [p // 2 for p in whole], [p % 2 for p in whole]
     none = [0] * len(kernel)
-    return (none if padding == "valid" else _each(padding, len(kernel))), none
+    if isinstance(padding, str):  # "valid"
+        return none, none
+    return _each(padding, len(kernel)), none
 
 
 def _widened(x: Tensor, behind: Sequence[int]) -> Tensor:
@@ -60,7 +65,8 @@ def convolution(
     geometry = (stride, padding, dilation, transposed, extra, groups)
 
     def apply(x: Tensor, w: Tensor) -> Tensor:
-        return torch.ops.aten.convolution(_widened(x, behind), w, None, *geometry)  # type: ignore[no-any-return]
+        y: Tensor = torch.ops.aten.convolution(_widened(x, behind), w, None, *geometry)
+        return y
 
     def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         wanted = [True, False, False]
@@ -89,9 +95,7 @@ def dense(args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor]:
     return given["input"], linear, given["weight"]
 
 
-def merged(
-    linear: LinearMap, norm: Mapping[str, Any], channel: int, ndim: int, kind: str
-) -> LinearMap:
+def merged(linear: LinearMap, norm: Options, channel: int, ndim: int, kind: str) -> LinearMap:
     """A linear map with the BatchNorm after it: w' = w s, b' = (b - mean) s + beta, s = gamma / sqrt(var + eps)."""
     mean, var, gamma, beta = (
         norm.get(k) for k in ("running_mean", "running_var", "weight", "bias")

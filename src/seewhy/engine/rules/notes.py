@@ -9,11 +9,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 from torch import Tensor
 
 from .propagation import LinearMap
+
+Kind = Literal["conv", "linear"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class Source:
     x: Tensor  # what it was given
     linear: LinearMap
     channel: int  # the dimension of the weight's outputs
-    kind: str
+    kind: Kind
     depthwise: bool
     weight: Tensor
 

@@ -14,9 +14,10 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from .in_place import LINEAR as REWRITTEN
 from .in_place import set_item
 
+Argument = Any  # of an operation of torch: tensors, numbers, names, or containers of those
 Function = Callable[..., Any]
-Arguments = tuple[Any, ...]
-Options = dict[str, Any]
+Arguments = tuple[Argument, ...]
+Options = dict[str, Argument]
 
 
 def named(*names: str) -> frozenset[Function]:
@@ -170,7 +171,7 @@ KEEPS_SIGN = named(
 ) | frozenset({Tensor.__getitem__, F.max_pool2d, vars(F)["_max_pool2d"]})  # fmt: skip
 
 
-def first_argument(args: Arguments, kwargs: Options) -> Any:
+def first_argument(args: Arguments, kwargs: Options) -> Argument:
     """What an operation acts on, given by its place or by its name."""
     return args[0] if args else kwargs.get("input")
 

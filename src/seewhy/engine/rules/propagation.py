@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -146,8 +146,9 @@ def _contributions(
     if term.is_whole:
         excluded = m.bias if bias is None else None
         return _Contributions(z if excluded is None else z - excluded, bias, pull_above)
+    pull: Callable[[Tensor], Tensor] = pull_above
     if non_negative:
-        q, pull = m.apply(x, above), pull_above
+        q = m.apply(x, above)
     else:
         q, pull = _two_sided(m, x, above, _with_factors(m.weight, term.below))
     return _Contributions(q if bias is None else q.add_(bias), bias, pull)
@@ -262,12 +263,28 @@ def _note(tally: Tally, name: str, relevance: Tensor | float) -> None:
     tally[name] = tally.get(name, 0.0) + amount
 
 
+class Context(Protocol):
+    """What autograd keeps of a function between its way forward and its way back."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
+class _RuledContext(Context, Protocol):
+    linear: Callable[[], LinearMap]
+    rule: Rule
+    non_negative: bool
+    account: Account | None
+    detailed: bool
+
+
 class RuledLinear(torch.autograd.Function):
     """A linear operation whose forward value is the model's own and whose way back is a rule's."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _RuledContext,
         x: Tensor,
         z: Tensor,
         linear: Callable[[], LinearMap],
@@ -282,7 +299,9 @@ class RuledLinear(torch.autograd.Function):
         return z.detach()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(
+        ctx: _RuledContext, g: Tensor
+    ) -> tuple[Tensor, None, None, None, None, None, None]:
         x, z = ctx.saved_tensors
         tally: Tally | None = {} if ctx.detailed else None
         linear, given = ctx.linear(), x.dtype
