@@ -234,7 +234,7 @@ def add(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
         out = _with_constant(mode, out, b, sign, a)
     if not notes.live(b):
         out = _with_constant(mode, out, a, 1, b * sign)
-    stays_positive = sign > 0 and _are_at_least_zero(mode, (a, b))
+    stays_positive = sign > 0 and all(_is_at_least_zero(mode, v) for v in (a, b))
     return notes.tag(out, non_negative=stays_positive)
 
 
@@ -244,6 +244,12 @@ def _is_lost_statistic(mode: Mode, one: object, other: object) -> bool:
     if not isinstance(one, Tensor) or not notes.is_coefficient(one) or one.requires_grad:
         return False
     return notes.carrying(other)
+
+
+def _is_at_least_zero(mode: Mode, value: object) -> bool:
+    if isinstance(value, int | float):
+        return value >= 0
+    return mode.notes.is_non_negative(value)
 
 
 def _with_constant(
@@ -295,11 +301,11 @@ def product(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Ten
     out: Tensor = func(*args, **kwargs)
     if len(carriers) > 1 and out.requires_grad:
         out = shared(out, len(carriers))
-    return notes.tag(out, non_negative=_are_at_least_zero(mode, values))
+    return notes.tag(out, non_negative=_none_is_below_zero(mode, values))
 
 
-def _are_at_least_zero(mode: Mode, values: Sequence[object]) -> bool:
-    """Whether the tensors and numbers among the values are."""
+def _none_is_below_zero(mode: Mode, values: Sequence[object]) -> bool:
+    """Whether that is known of the tensors and numbers among the values."""
     numbers = (v for v in values if isinstance(v, int | float))
     return all(map(mode.notes.is_non_negative, tensors(values))) and all(v >= 0 for v in numbers)
 
