@@ -14,12 +14,13 @@ from ..errors import ArgumentTypeError, ModelError, SeewhyError
 Gives = Literal[
     "logits", "probabilities", "sigmoids", "score", "embedding", "records"
 ]  # what its numbers are
-OutputAdapter = Callable[[Any], Any]
+Answer = Any  # what a model returns, or a part of it: whatever its author likes
+OutputAdapter = Callable[[Answer], Answer]
 OutputLike = OutputAdapter | str | int
 _KNOWN = ("logits", "out", "output", "scores")
 
 
-def main_output(raw: Any) -> Any:
+def main_output(raw: Answer) -> Answer:
     """The tensor that a model's output is about: itself, `.logits`, `["out"]`, or the one that stands out of a tuple.
 
     That is the only tensor with a row for each image, beside a loss, or the first if it alone is (N, K). What holds
@@ -80,7 +81,7 @@ def as_adapter(output: OutputLike) -> OutputAdapter:
     return output
 
 
-def taken_out(output: OutputLike, raw: object) -> Any:
+def taken_out(output: OutputLike, raw: object) -> Answer:
     """The part of what a model returned that is meant.
 
     Raises:
@@ -98,7 +99,7 @@ def taken_out(output: OutputLike, raw: object) -> Any:
         ) from error
 
 
-def _part(which: str | int, raw: Any) -> Any:
+def _part(which: str | int, raw: object) -> object:
     parts = _parts(raw)
     if isinstance(which, str) and which in parts:
         return parts[which]
@@ -107,7 +108,7 @@ def _part(which: str | int, raw: Any) -> Any:
     raise ModelError(f"output={which!r} is no part of what the model returns: {described(raw)}")
 
 
-def _parts(raw: Any) -> Mapping[Any, Any]:
+def _parts(raw: object) -> Mapping[object, object]:
     if isinstance(raw, Mapping):
         return raw
     if isinstance(raw, tuple | list):

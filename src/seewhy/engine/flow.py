@@ -6,10 +6,10 @@ passes, once for each model and input size.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -186,9 +186,8 @@ class _FlowRecorder:
 
     def _hear(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
         tensors = tensors_in(value)
-        if (
-            tensors and self.leaf is None and tensors[0].is_floating_point()
-        ):  # whole numbers have no gradient
+        # whole numbers have no gradient
+        if tensors and self.leaf is None and tensors[0].is_floating_point():
             self.leaf = tensors[0].detach().requires_grad_()
             value = replace_first_tensor(value, self.leaf.clone())
             tensors = tensors_in(value)
@@ -237,7 +236,7 @@ class _FlowRecorder:
         for name in self.evidence:
             self.seen[name].record = replace(self.seen[name].record, evidence=True)
 
-    def _evidence_hook(self, name: str, seen: _Seen) -> Any:
+    def _evidence_hook(self, name: str, seen: _Seen) -> Callable[[tuple[Tensor | None, ...]], None]:
         def look(gradients: tuple[Tensor | None, ...]) -> None:
             gradient = gradients[seen.edge.output_nr] if seen.edge else None
             layout = seen.record.layout
@@ -305,7 +304,7 @@ class _FlowRecorder:
         return upstream not in self.evidence
 
 
-def _any_score(answer: Any) -> Tensor | None:
+def _any_score(answer: object) -> Tensor | None:
     """A scalar that depends on all of the output, without a symmetry that could cancel; None without a gradient."""
     if not isinstance(answer, Tensor) or not answer.is_floating_point() or not answer.requires_grad:
         return None
@@ -319,15 +318,16 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
     Those for which the number of paths to them times that of paths from them is the number of all paths.
     """
     order = children_first(start)
-    to_end = dict.fromkeys(order, 0)
+    children = {node: [c for c, _ in node.next_functions if c is not None] for node in order}
+    to_end: dict[Node, int] = {}
     for node in order:
-        children = [child for child, _ in node.next_functions if child is not None]
-        to_end[node] = 1 if node == end else sum(to_end[child] for child in children)
+        to_end[node] = 1 if node == end else sum(to_end[child] for child in children[node])
     from_start = dict.fromkeys(order, 0)
     from_start[start] = 1
     for node in reversed(order):
-        for child, _ in node.next_functions:
-            if child is not None:
-                from_start[child] += from_start[node]
-    total = to_end[start]
-    return {node for node in order if total and to_end[node] * from_start[node] == total}
+        for child in children[node]:
+            from_start[child] += from_start[node]
+    paths = to_end[start]
+    if not paths:
+        return set()
+    return {node for node in order if to_end[node] * from_start[node] == paths}

@@ -188,6 +188,7 @@ def structure_key(module: nn.Module, *, weights: bool = False) -> Structure:
     """What a module is made of: other after a part, a setting or a hook was exchanged, added or set.
 
     Args:
+        module: its parts, hooks and settings are looked at.
         weights: also which parameters and buffers it has, and how often each was written to.
     """
     told: list[object] = []

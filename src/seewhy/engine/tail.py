@@ -9,23 +9,23 @@ broadcasts. Whether this gives what the whole network gives is tried first; wher
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError, ModelError
+from .answers import Answer
 from .call import Call, as_call, evaluating, matching_input, uncompiled
 from .layers import INPUT, part_to_hear, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
 
-Read = Callable[
-    [Any, int], Tensor
-]  # a model's answer to so many pictures -> (pictures, T), float64 on the CPU
+# a model's answer to so many pictures -> (pictures, T), float64 on the CPU
+Read = Callable[[Answer, int], Tensor]
 
 
 class Tail:
@@ -117,10 +117,10 @@ class Tail:
                 return
         self.replays = False
 
-    def _forward(self, at_layer: Callable[[Any], Any], *, replay: bool) -> Any:
+    def _forward(self, at_layer: Callable[[object], object], *, replay: bool) -> Answer:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
 
-        def tap(module: nn.Module, args: Any, value: Any) -> Any:
+        def tap(module: nn.Module, args: object, value: object) -> object:
             return at_layer(value) if threading.get_ident() == owner else None
 
         with ExitStack() as stack:
@@ -150,7 +150,7 @@ class _Tape(TorchFunctionMode):
         super().__init__()
         self.calls, self._wanted = 0, wanted
         self.activation = torch.empty(0)
-        self._kept: list[tuple[Callable[..., Any], Any]] = []
+        self._kept: list[tuple[Callable[..., object], object]] = []
         self._end = 0  # of what was kept when the layer was called
         self._versions: list[int] = []
         self._state: Literal["recording", "replaying", "passing"] = "recording"
@@ -158,11 +158,11 @@ class _Tape(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if self._state == "recording":
             value = func(*args, **kwargs or {})
             self._kept.append((func, value))
@@ -174,7 +174,7 @@ class _Tape(TorchFunctionMode):
         self._position += 1
         return self._kept[self._position - 1][1]
 
-    def listen(self, value: Any) -> Any:
+    def listen(self, value: object) -> object:
         """Takes down a call of the layer, and returns the copy that the model goes on with."""
         self.calls += 1
         if self._wanted is not None and self.calls < self._wanted + 1:
@@ -200,7 +200,7 @@ class _Tape(TorchFunctionMode):
     def rewind(self) -> None:
         self._state, self._position, self._call = "replaying", 0, 0
 
-    def exchange(self, value: Any, changed: Tensor) -> Any:
+    def exchange(self, value: object, changed: Tensor) -> object:
         """What the layer gives in place of its value; earlier calls give what they gave, later ones what they give."""
         self._call += 1
         wanted = self.calls if self._wanted is None else self._wanted + 1
@@ -217,7 +217,7 @@ class _Tape(TorchFunctionMode):
         ]
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> object:
     """What a layer gave, for the model to write into."""
     tensors = tensors_in(value)
     return replace_first_tensor(value, tensors[0].clone()) if tensors else value

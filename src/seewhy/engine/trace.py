@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from ..arguments import checked
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
-from .answers import OutputLike
+from .answers import Answer, OutputLike
 from .call import Call, evaluating, matching_input, uncompiled, with_inputs
 from .causes import WITHOUT_GRADIENTS, Witness, check_differentiable, gradients
 from .defaults import on_the_cpu
@@ -32,6 +32,7 @@ from .outputs import replace_first_tensor, tensors_in
 from .places.places import find_places
 from .rules.checkpoints import Uncheckpointed
 from .rules.hidden import SeeingMode
+from .targets.classes import ScoreFunction
 from .targets.numbers import numbers_of
 from .targets.resolve import TargetLike, is_settled, resolve
 from .targets.rows import ROWS_AS_INPUTS, asked
@@ -70,9 +71,9 @@ class Trace:
         *,
         layers: Sequence[str | nn.Module],
         rules: TorchFunctionMode | None = None,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Any] | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        inputs: Mapping[str, object] | None = None,
         output: OutputLike | None = None,
         grad: bool = True,
     ) -> None:
@@ -84,10 +85,9 @@ class Trace:
         self._tapped: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._calls = Counter[str]()  # of each layer
-        self._pinned: dict[
-            str, int
-        ] = {}  # of a layer that is called several times, the call that is meant
-        self._output: Any = None
+        # of a layer that is called several times, the call that is meant
+        self._pinned: dict[str, int] = {}
+        self._output: Answer = None
         self._open = False
 
     @on_the_cpu()
@@ -160,11 +160,11 @@ class Trace:
         self._pinned = {name: places.call(name)[1] for name in several if places}
         return any(call + 1 < self._calls[name] for name, call in self._pinned.items())
 
-    def _hook(self, name: str, stack: ExitStack) -> Any:
+    def _hook(self, name: str, stack: ExitStack) -> RemovableHandle:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
         wanted = self._pinned.get(name, split_call(name)[1])
 
-        def tap(module: nn.Module, args: Any, value: Any) -> Any:
+        def tap(module: nn.Module, args: object, value: object) -> object:
             if threading.get_ident() != owner:
                 return None
             self._calls[name] += 1
@@ -213,7 +213,7 @@ class Trace:
             tapped(copy, name)
 
     @property
-    def output(self) -> Any:
+    def output(self) -> Answer:
         """What the model returned, after the `output` adapter; a tensor comes without its graph."""
         return self._output.detach() if isinstance(self._output, Tensor) else self._output
 
@@ -233,7 +233,7 @@ class Trace:
             value = asked(score, self._output, len(self._x))
         return check_scores(self.module, value, len(self._x))
 
-    def _single(self, target: TargetLike) -> Callable[[Any], Tensor]:
+    def _single(self, target: TargetLike) -> ScoreFunction:
         resolved = resolve(target, self._output, numbers=numbers_of(self.call, self._output))
         if len(resolved) > 1:
             raise TargetError(
@@ -256,29 +256,30 @@ class Trace:
             TargetError: the score has no gradient, or does not depend on a layer.
             ModelError: the model is checkpointed in the way that torch cannot go back through.
         """
+        names = list(self.layers if layers is None else layers)
+        self._check_way_back(names)
+        score, ledger = self._scores(target), getattr(self.rules, "ledger", None)
+        if ledger is not None:
+            ledger.clear()
+        signals = self._carried(score, [self._tapped[name] for name in names])
+        carried: dict[str, Tensor] = {}
+        for name, signal in zip(names, signals, strict=True):
+            if signal is None:  # no gradient is not a gradient of zero
+                raise self._unreached(name)
+            carried[name] = signal.detach()
+        return carried
+
+    def _check_way_back(self, names: Sequence[str]) -> None:
+        """Says why there is no way back to these layers, where that shows before it is tried."""
         if not self._open:
             raise SeewhyError("the trace is closed: ask for signals inside its 'with' block")
         if not self.grad:
             raise SeewhyError("the trace was made with grad=False and has no way back")
-        names = list(self.layers if layers is None else layers)
-        tensors = [self._tapped[name] for name in names]
-        changed = [n for n in names if self._tapped[n]._version != self._versions[n]]
-        if changed:
-            raise LayerError(
-                f"layer {changed[0]!r} was changed in place after it ran; choose the layer after it"
-            )
-        score, ledger = self._scores(target), getattr(self.rules, "ledger", None)
-        if ledger is not None:
-            ledger.clear()
-        carried = {
-            name: g.detach()
-            for name, g in zip(names, self._carried(score, tensors), strict=True)
-            if g is not None
-        }
-        lost = [name for name in names if name not in carried]
-        if lost:  # no gradient is not a gradient of zero
-            raise self._unreached(lost[0])
-        return carried
+        for name in names:
+            if self._tapped[name]._version != self._versions[name]:
+                raise LayerError(
+                    f"layer {name!r} was changed in place after it ran; choose the layer after it"
+                )
 
     def _carried(self, score: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
         if not score.requires_grad:
@@ -308,7 +309,7 @@ class Trace:
         return Ledger(list(ledger.entries))
 
 
-def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
+def check_scores(module: nn.Module, value: object, n: int) -> Tensor:
     """Returns what a target gave if it is one finite score for each of n images, (n,), or says what it is."""
     if not isinstance(value, Tensor) or value.shape != (n,):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -321,14 +322,9 @@ def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
 
 
 def _broken_weights(module: nn.Module) -> str:
-    kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
-    broken = next(
-        (
-            f"{kind} {name!r}"
-            for kind, named in kinds
-            for name, t in named
-            if not t.isfinite().all()
-        ),
-        None,
-    )
-    return f": {broken} has NaN or infinite values" if broken else "; its weights and x are"
+    kinds = {"parameter": module.named_parameters(), "buffer": module.named_buffers()}
+    for kind, named in kinds.items():
+        for name, values in named:
+            if not values.isfinite().all():
+                return f": {kind} {name!r} has NaN or infinite values"
+    return "; its weights and x are"

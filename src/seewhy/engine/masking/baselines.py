@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ class Zeros:
 
 
 @dataclass(frozen=True)
-class MeanColour:
+class MeanColor:
     """The image's own mean colour."""
 
     name: str = "mean"
@@ -184,9 +184,9 @@ class Several:
 
 AnyBaseline = Baseline | Several
 BaselineLike = str | float | Tensor | AnyBaseline | Sequence["BaselineLike"]
-_NAMED: dict[str, type[Zeros] | type[MeanColour] | type[Blur] | type[Noise]] = {
+_NAMED: dict[str, type[Zeros] | type[MeanColor] | type[Blur] | type[Noise]] = {
     "zeros": Zeros,
-    "mean": MeanColour,
+    "mean": MeanColor,
     "blur": Blur,
     "noise": Noise,
 }
@@ -205,26 +205,32 @@ def find_baseline(baseline: BaselineLike, *, seed: int = 0) -> AnyBaseline:
         ArgumentTypeError: none of these.
     """
     if isinstance(baseline, str):
-        if baseline not in _NAMED:
-            known = ", ".join(map(repr, _NAMED))
-            raise InputError(
-                f"baseline={baseline!r} is not known{did_you_mean(baseline, _NAMED)}; use {known}"
-            )
-        return Noise(seed) if baseline == "noise" else _NAMED[baseline]()
-    if isinstance(baseline, Tensor | int | float):
-        _check_finite(baseline)
+        return _named_baseline(baseline, seed)
     if isinstance(baseline, Tensor):
+        _check_finite(baseline)
         return Picture(baseline)
     if isinstance(baseline, int | float):
+        _check_finite(baseline)
         return Picture(torch.tensor(float(baseline)), name=f"{baseline:g}")
     if isinstance(baseline, list | tuple):
-        return Several(tuple(_one(part, seed) for part in baseline))
-    if hasattr(baseline, "picture") or isinstance(baseline, Several):
-        return baseline  # type: ignore[return-value]
+        return Several(tuple(_single_baseline(part, seed) for part in baseline))
+    if isinstance(baseline, Several) or _is_baseline(baseline):
+        return baseline
     kind = type(baseline).__name__
     raise ArgumentTypeError(
         f"baseline is a {kind}; give a name such as 'zeros', a number, a tensor or a Baseline"
     )
+
+
+def _named_baseline(name: str, seed: int) -> Baseline:
+    if name not in _NAMED:
+        known = ", ".join(map(repr, _NAMED))
+        raise InputError(f"baseline={name!r} is not known{did_you_mean(name, _NAMED)}; use {known}")
+    return Noise(seed) if name == "noise" else _NAMED[name]()
+
+
+def _is_baseline(value: object) -> TypeGuard[Baseline]:
+    return hasattr(value, "picture")
 
 
 def _check_finite(baseline: Tensor | float) -> None:
@@ -237,7 +243,7 @@ def _check_finite(baseline: Tensor | float) -> None:
         )
 
 
-def _one(baseline: BaselineLike, seed: int) -> Baseline:
+def _single_baseline(baseline: BaselineLike, seed: int) -> Baseline:
     found = find_baseline(baseline, seed=seed)
     if isinstance(found, Several):
         raise InputError("baseline is a list within a list; give one list of baselines")

@@ -117,7 +117,7 @@ class MaskedForward:
             )
         with torch.inference_mode(False), torch.no_grad():
             check_masks(masks, self.x)
-            hidden = [_pictures(one, image) for one, image in zip(each, self.x, strict=True)]
+            hidden = [_hidden_pictures(one, image) for one, image in zip(each, self.x, strict=True)]
         self.repeats = len(hidden[0])
         if any(len(pictures) != self.repeats for pictures in hidden):
             raise InputError(
@@ -250,7 +250,7 @@ class MaskedForward:
 
     def _columns(self, owners: Sequence[int], output: object) -> Tensor:
         columns = [rows_of(score, owners, len(self.x))(output) for score in self.scores]
-        return torch.stack([_checked(column, len(owners)) for column in columns], 1)
+        return torch.stack([_checked_scores(column, len(owners)) for column in columns], 1)
 
     def _depend(
         self, owners: Sequence[int], pictures: Tensor, output: object, running: Running
@@ -272,7 +272,7 @@ def _autocast(pictures: Tensor, running: Running) -> torch.autocast:
     )
 
 
-def _checked(column: Any, rows: int) -> Tensor:
+def _checked_scores(column: object, rows: int) -> Tensor:
     """Scores as a target gave them, or what is wrong with them."""
     if not isinstance(column, Tensor) or column.shape != (rows,):
         shape = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
@@ -285,7 +285,7 @@ def _checked(column: Any, rows: int) -> Tensor:
     return found
 
 
-def _pictures(baseline: AnyBaseline, image: Tensor) -> Tensor:
+def _hidden_pictures(baseline: AnyBaseline, image: Tensor) -> Tensor:
     return (
         baseline.pictures(image) if isinstance(baseline, Several) else baseline.picture(image)[None]
     )
@@ -323,13 +323,20 @@ def _chunks(forward: MaskedForward, running: Running) -> Iterator[Chunk]:
         finished, failure = forward.run(group, running)
         for segments, (masks, scores) in zip(group, finished, strict=False):
             done += len(scores)
-            parts = torch.split(scores, [len(mask) for mask in masks])
-            for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
-                yield Chunk(image, start, stop, mask, part)
+            yield from _chunks_of_batch(segments, masks, scores)
             if running.progress:
                 running.progress(done, total)
         if failure:
             _fail(failure, done, total)
+
+
+def _chunks_of_batch(
+    segments: Sequence[Segment], masks: Sequence[Tensor], scores: Tensor
+) -> Iterator[Chunk]:
+    """A chunk for each image of a batch."""
+    parts = torch.split(scores, [len(mask) for mask in masks])
+    for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
+        yield Chunk(image, start, stop, mask, part)
 
 
 def _fail(error: Exception, done: int, total: int) -> NoReturn:

@@ -62,6 +62,7 @@ class Code:
         """The address of L tokens by how much they answer to each pass, (P, L), at the finest grid that fits.
 
         Args:
+            energy: of each pass, and of each token.
             known: orders of as many tokens elsewhere, which these may be in too.
         """
         contrast = _contrast(energy).T.cpu()  # (L, digits)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from ...errors import TargetError
+from ..answers import Answer
 from .classes import OfClasses, check_class
 from .target import Target
 
@@ -34,7 +35,7 @@ class DetectionBox(OfClasses):
     iou: float = 0.5
     form: Literal["xyxy", "cxcywh"] = "xyxy"
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         boxes, scores = _boxes_and_scores(output)
         index = check_class(self.index, scores.shape[-1])
         boxes = boxes.detach()
@@ -45,21 +46,29 @@ class DetectionBox(OfClasses):
         return (scores[..., index] * overlap * (overlap >= self.iou)).sum(1)
 
 
-def _boxes_and_scores(output: Any) -> tuple[Tensor, Tensor]:
+def _boxes_and_scores(output: object) -> tuple[Tensor, Tensor]:
+    boxes: object = None
+    scores: object = None
     if isinstance(output, Mapping):
-        boxes = next((output[k] for k in ("boxes", "pred_boxes") if k in output), None)
-        scores = next((output[k] for k in ("scores", "logits", "pred_logits") if k in output), None)
+        boxes = _first_part(output, "boxes", "pred_boxes")
+        scores = _first_part(output, "scores", "logits", "pred_logits")
     elif isinstance(output, tuple | list) and len(output) >= 2:
         boxes, scores = output[:2]
-    else:
-        boxes = scores = None
-    if not (
-        isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3
-    ):
+    if not _has_rows_of_boxes(boxes) or not _has_rows_of_boxes(scores):
         raise TargetError(
             "DetectionBox needs the raw (boxes (N, A, 4), scores (N, A, K)); pass output= to pick them"
         )
     return boxes, scores
+
+
+def _first_part(record: Mapping[str, object], *names: str) -> object:
+    """What a record has under the first of these names that it knows."""
+    return next((record[name] for name in names if name in record), None)
+
+
+def _has_rows_of_boxes(part: object) -> TypeGuard[Tensor]:
+    """Whether it is (N, A, ...), of A boxes in each picture."""
+    return isinstance(part, Tensor) and part.ndim == 3
 
 
 def _iou(boxes: Tensor, box: Tensor) -> Tensor:
@@ -92,7 +101,7 @@ class DetectionSimilarity(Target):
     classes: int | Tensor
     form: Literal["xyxy", "cxcywh"] = "xyxy"
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         if isinstance(output, list) and all(isinstance(record, Mapping) for record in output):
             return torch.stack([self._of_record(record) for record in output])
         boxes, scores, objectness = _raw(output)
@@ -149,19 +158,15 @@ class DetectionSimilarity(Target):
         return found
 
 
-def _raw(output: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _raw(output: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, class probabilities and objectness, (N, A, ...)."""
+    parts: Sequence[Answer] = (None, None, None)
     if isinstance(output, Mapping):
         parts = [output.get(name) for name in ("boxes", "scores", "objectness")]
-    else:
-        parts = (
-            [*output, None][:3]
-            if isinstance(output, tuple | list) and len(output) in (2, 3)
-            else [None] * 3
-        )
+    elif isinstance(output, tuple | list) and len(output) in (2, 3):
+        parts = [*output, None][:3]
     boxes, scores, objectness = parts
-    if not (
-        isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3
-    ):
+    if not _has_rows_of_boxes(boxes) or not _has_rows_of_boxes(scores):
         raise TargetError(
             "DetectionSimilarity needs records of boxes, labels and scores, or raw (boxes (N, A, 4), probabilities "
             "(N, A, K)); pass output= to pick them"

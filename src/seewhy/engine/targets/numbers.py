@@ -157,23 +157,33 @@ def said_by(module: nn.Module) -> Gives | None:
     own = own_gives(module)
     if own is not None:
         return own
-    config = getattr(module, "config", None)
-    problem = getattr(config, "problem_type", None)
-    if problem == "regression" or (
-        problem is None and getattr(config, "num_labels", None) == 1
-    ):  # as transformers do
+    if _is_regression(module):
         return "score"
-    if (
-        isinstance(getattr(module, "pretrained_cfg", None), dict)
-        and getattr(module, "num_classes", None) == 0
-    ):
+    if _is_of_timm(module) and getattr(module, "num_classes", None) == 0:
         return "embedding"
-    if problem in _OF_PROBLEMS or _is_classifier(module):
+    if _is_classifier(module):
         head = _head_of(module)
         return _end_of(head) or (None if _is_of_somebody(head) else "logits")
     if isinstance(module, nn.Sequential) and len(module):
         return said_by(module[-1])
     return _kind_of(module)
+
+
+def _problem_of(module: nn.Module) -> object:
+    """What kind of problem a model of transformers says it solves."""
+    return getattr(getattr(module, "config", None), "problem_type", None)
+
+
+def _is_regression(module: nn.Module) -> bool:
+    """Whether transformers would take the module's numbers for those of a regression."""
+    problem = _problem_of(module)
+    if problem is not None:
+        return problem == "regression"
+    return getattr(getattr(module, "config", None), "num_labels", None) == 1
+
+
+def _is_of_timm(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "pretrained_cfg", None), dict)
 
 
 def own_gives(module: nn.Module) -> Gives | None:
@@ -184,7 +194,7 @@ def own_gives(module: nn.Module) -> Gives | None:
 
 def _is_classifier(module: nn.Module) -> bool:
     """Whether it is a classifier of timm, transformers or torchvision, whose own heads give logits."""
-    if isinstance(getattr(module, "pretrained_cfg", None), dict):  # timm's
+    if _problem_of(module) in _OF_PROBLEMS or _is_of_timm(module):
         return True
     return type(module).__name__.endswith(_CLASSIFIERS) or _is_of_torchvision(module)
 
@@ -231,8 +241,7 @@ def _is_of_torchvision(module: nn.Module) -> bool:
 
 def has_many_labels(module: nn.Module) -> bool:
     """Whether a module says of itself that a picture may show several classes, as transformers' configurations do."""
-    problem: object = getattr(getattr(module, "config", None), "problem_type", None)
-    return problem == "multi_label_classification"
+    return _problem_of(module) == "multi_label_classification"
 
 
 def looks_like(scores: Tensor) -> Gives | None:

@@ -83,11 +83,17 @@ def row_of(output: object, row: int, rows: int, *, times: int = 1) -> object:
         return output[row : row + 1].expand(times, *output.shape[1:]) if alike else output
     if isinstance(output, Mapping):
         return {key: row_of(value, row, rows, times=times) for key, value in output.items()}
-    if isinstance(output, list | tuple):
-        if output and not any(isinstance(part, Tensor) for part in output) and len(output) == rows:
-            return [output[row]] * times  # a detector's: one record for each picture
-        return tuple(row_of(value, row, rows, times=times) for value in output)
-    return output
+    if not isinstance(output, list | tuple):
+        return output
+    if _is_one_for_each_picture(output, rows):
+        return [output[row]] * times
+    return tuple(row_of(value, row, rows, times=times) for value in output)
+
+
+def _is_one_for_each_picture(output: Sequence[object], rows: int) -> bool:
+    """Whether it is what a detector gives: one record for each picture."""
+    has_tensors = any(isinstance(part, Tensor) for part in output)
+    return len(output) == rows and rows > 0 and not has_tensors
 
 
 def asked(score: ScoreFunction, output: object, n: int) -> Tensor:
