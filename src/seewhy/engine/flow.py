@@ -318,16 +318,19 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
     Those for which the number of paths to them times that of paths from them is the number of all paths.
     """
     order = children_first(start)
-    children = {node: [c for c, _ in node.next_functions if c is not None] for node in order}
     to_end: dict[Node, int] = {}
     for node in order:
-        to_end[node] = 1 if node == end else sum(to_end[child] for child in children[node])
+        to_end[node] = 1 if node == end else sum(to_end[child] for child in _children(node))
     from_start = dict.fromkeys(order, 0)
     from_start[start] = 1
     for node in reversed(order):
-        for child in children[node]:
+        for child in _children(node):
             from_start[child] += from_start[node]
     paths = to_end[start]
     if not paths:
         return set()
     return {node for node in order if to_end[node] * from_start[node] == paths}
+
+
+def _children(node: Node) -> list[Node]:
+    return [child for child, _ in node.next_functions if child is not None]

@@ -22,7 +22,6 @@ from ..engine.inputs import settled_input
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import (
-    OWN,
     ResolvedTarget,
     TargetLike,
     as_targets,
@@ -31,6 +30,7 @@ from ..engine.targets.resolve import (
     part_of,
     resolve,
 )
+from ..engine.targets.rows import OWN
 from ..errors import ImageError, InputError
 from ..maps.attribution import Attribution
 from ..methods.catalog import find_method

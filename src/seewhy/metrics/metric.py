@@ -20,8 +20,9 @@ from ..engine.masking.running import Running
 from ..engine.masking.scoring import Chunk, masked_scores
 from ..engine.targets.classes import Logit, Probability, ScoreFunction
 from ..engine.targets.numbers import Numbers, numbers_of
-from ..engine.targets.resolve import TargetLike, describe, resolve
+from ..engine.targets.resolve import TargetLike, resolve
 from ..engine.targets.rows import asked
+from ..engine.targets.target import describe
 from ..engine.trace import check_scores
 from ..errors import ArgumentTypeError, InputError, TargetError
 from ..maps import values as map_tools

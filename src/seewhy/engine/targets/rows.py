@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from ...arguments import brief
 from ...errors import SeewhyError, TargetError
 from .classes import ScoreFunction
-from .target import Target
+from .target import Target, describe
 
+OWN = "each image's own"  # what a target is called that is another for each image
 ROWS_AS_INPUTS = (
     "; of further inputs of the model those with a row for each image are given as inputs="
 )
@@ -49,6 +50,14 @@ class OneEach(Target):
         return torch.stack(
             [_read(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)]
         )
+
+    def described(self) -> str:
+        return OWN
+
+    def in_words(self, image: int, label: Callable[[int], str]) -> str:
+        own = self.targets[image]
+        said = own.in_words(0, label) if isinstance(own, Target) else None
+        return said or describe(own)
 
 
 @dataclass(frozen=True, eq=False)
