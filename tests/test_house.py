@@ -23,7 +23,6 @@ TREES = {
 
 KNOWN_LONG_FILES: set[str] = {
     "cli/app.py",
-    "engine/call.py",
     "influence/index/index.py",
     "influence/solvers/ekfac.py",
     "methods/explanation.py",

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .call import Call, matching_input
+from .call import Call
+from .pictures import matching_input
 from .targets.rows import row_of
 
 # for each code in which passes; one that is exchanged once is seen as it is beside any other that is exchanged

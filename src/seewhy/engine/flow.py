@@ -17,7 +17,8 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..errors import LayerError, did_you_mean
 from ..names import REPR, at_most, table_lines
-from .call import Call, as_call, evaluating, matching_input, uncompiled
+from .borrowing import evaluating, uncompiled
+from .call import Call, as_call
 from .causes import gradients
 from .defaults import on_the_cpu
 from .graph import children_first, name_of
@@ -25,6 +26,7 @@ from .inputs import settled_input
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
 from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
+from .pictures import matching_input
 from .places.places import Places, find_places
 
 _known: Remembered[Flow] = Remembered()

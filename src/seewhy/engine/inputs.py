@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..remarks import warn
 from .black_box import BlackBox
-from .call import Bounds, Call, check_input
+from .call import Bounds, Call
 from .exchange import said_alike
 from .keys import Remembered
+from .pictures import check_input
 from .weights import place_of_weights
 
 _WHOLE = 0.01  # how far from whole the numbers of a picture may be that was scaled and scaled back

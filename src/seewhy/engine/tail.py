@@ -19,9 +19,11 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError, ModelError
 from .answers import Answer
-from .call import Call, as_call, evaluating, matching_input, uncompiled
+from .borrowing import evaluating, uncompiled
+from .call import Call, as_call
 from .layers import INPUT, part_to_hear, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
+from .pictures import matching_input
 from .places.places import find_places
 
 # a model's answer to so many pictures -> (pictures, T), float64 on the CPU

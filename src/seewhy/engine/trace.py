@@ -23,12 +23,14 @@ from ..arguments import checked
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
 from .answers import Answer, OutputLike
-from .call import Call, evaluating, matching_input, uncompiled, with_inputs
+from .borrowing import evaluating, uncompiled
+from .call import Call, with_inputs
 from .causes import WITHOUT_GRADIENTS, Witness, check_differentiable, gradients
 from .defaults import on_the_cpu
 from .inputs import settled_input
 from .layers import INPUT, part_to_hear, resolve_layer, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
+from .pictures import matching_input
 from .places.places import find_places
 from .rules.checkpoints import Uncheckpointed
 from .rules.hidden import SeeingMode

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ...errors import InputError, ModelError, SeewhyError
 from ..batches import images_depend, tell
-from ..call import Call, as_call, evaluating, is_volume, matching_input
+from ..borrowing import evaluating
+from ..call import Call, as_call
 from ..inputs import settled_input
+from ..pictures import is_volume, matching_input
 from ..targets.classes import ScoreFunction
 from ..targets.rows import ROWS_AS_INPUTS, rows_of
 from .baselines import AnyBaseline, Several

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ..call import Call, evaluating, matching_input, uncompiled
+from ..borrowing import evaluating, uncompiled
+from ..call import Call
 from ..outputs import LayerCall, Listener, listening, memory_of, replace_first_tensor, tensors_in
+from ..pictures import matching_input
 
 Disturb = Callable[[Tensor], Tensor]  # of a layer's output (rows first), each row in its own way
 Measure = Callable[

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LayerError
-from ..call import Call, matching_input
+from ..call import Call
 from ..layout import Grid, Layout
 from ..outputs import LayerCall, tensors_in
+from ..pictures import matching_input
 from .experiment import ROWS, differs, run_heard
 from .grids import noise_like
 

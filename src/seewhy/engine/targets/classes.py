@@ -166,9 +166,7 @@ class Margin(OfClasses):
     @classmethod
     def from_text(cls, text: str, names: ClassNames | None) -> Self:
         """The two classes are parted by a slash, which a name may have one of its own."""
-        parts = text.split("/")
-        cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
-        both = [cut for cut in cuts if all(cut)]
+        both = _parted_by_a_slash(text)
         known = [cut for cut in both if names and all(_is_a_class(side, names) for side in cut)]
         if not both or len(known) > 1:
             several = f", and can be read in {len(known)} ways" if known else ""
@@ -179,6 +177,13 @@ class Margin(OfClasses):
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
         one, other = (class_in_words(each, image, label) for each in (self.index, self.other))
         return f"{one} rather than {other}"
+
+
+def _parted_by_a_slash(text: str) -> list[tuple[str, str]]:
+    """Every way to read a text as two, neither of which is empty."""
+    parts = text.split("/")
+    cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
+    return [cut for cut in cuts if all(cut)]
 
 
 def _is_a_class(text: str, names: ClassNames) -> bool:
