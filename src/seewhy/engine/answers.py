@@ -33,7 +33,7 @@ def main_output(raw: Answer) -> Answer:
         for key in _KNOWN:
             if isinstance(raw.get(key), Tensor):
                 return raw[key]
-        return _only(list(raw.values()), raw)
+        return _only_table(list(raw.values()), raw)
     if isinstance(getattr(raw, "logits", None), Tensor):
         return raw.logits
     return _first_of_equals(list(raw), raw) if isinstance(raw, tuple | list) else raw
@@ -47,7 +47,7 @@ def has_boxes(raw: object) -> bool:
     )
 
 
-def _only(parts: list[object], raw: object) -> object:
+def _only_table(parts: list[object], raw: object) -> object:
     tensors = _tables(parts)
     return tensors[0] if len(tensors) == 1 else raw
 
@@ -56,7 +56,9 @@ def _first_of_equals(parts: list[object], raw: object) -> object:
     tensors = _tables(parts)
     scores = [part for part in tensors if part.ndim == 2]
     return (
-        scores[0] if scores and len(scores) == 1 and scores[0] is tensors[0] else _only(parts, raw)
+        scores[0]
+        if scores and len(scores) == 1 and scores[0] is tensors[0]
+        else _only_table(parts, raw)
     )
 
 
@@ -72,7 +74,7 @@ def as_adapter(output: OutputLike) -> OutputAdapter:
         ArgumentTypeError: it is nothing of that.
     """
     if isinstance(output, str | int) and not isinstance(output, bool):
-        return partial(_part, output)
+        return partial(_part_by_name, output)
     if not callable(output):
         given = f"a {type(output).__name__}" if isinstance(output, Tensor) else repr(output)[:80]
         raise ArgumentTypeError(
@@ -99,8 +101,8 @@ def taken_out(output: OutputLike, raw: object) -> Answer:
         ) from error
 
 
-def _part(which: str | int, raw: object) -> object:
-    parts = _parts(raw)
+def _part_by_name(which: str | int, raw: object) -> object:
+    parts = _parts_by_name(raw)
     if isinstance(which, str) and which in parts:
         return parts[which]
     if isinstance(which, int) and -len(parts) <= which < len(parts):
@@ -108,7 +110,7 @@ def _part(which: str | int, raw: object) -> object:
     raise ModelError(f"output={which!r} is no part of what the model returns: {described(raw)}")
 
 
-def _parts(raw: object) -> Mapping[object, object]:
+def _parts_by_name(raw: object) -> Mapping[object, object]:
     if isinstance(raw, Mapping):
         return raw
     if isinstance(raw, tuple | list):
@@ -120,7 +122,7 @@ def described(raw: object) -> str:
     """What a model returns, in words: "(2, 8) as 0, (2, 3) as 1", "a dict"."""
     told = [
         f"{tuple(part.shape)} as {name!r}"
-        for name, part in _parts(raw).items()
+        for name, part in _parts_by_name(raw).items()
         if isinstance(part, Tensor)
     ]
     return ", ".join(told[:6]) if told else f"a {type(raw).__name__}"

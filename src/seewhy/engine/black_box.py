@@ -89,7 +89,7 @@ class BlackBox(nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             raise ModelError(NO_GRADIENTS.format(self.name))
         copy = x.detach().to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
-        given = self._given(copy)
+        given = self._as_function_takes(copy)
         try:
             with torch.no_grad():
                 said = self.function(given, *args, **kwargs)
@@ -98,12 +98,15 @@ class BlackBox(nn.Module):
             what = f"raised {type(error).__name__} on {self.takes} {tuple(given.shape)}"
             raise ModelError(f"the black box {self.name} {what}: {reason}") from error
         if isinstance(said, Mapping):
-            return self._record(said)
+            return self._record_of_tensors(said)
         if _is_of_records(said):
-            return [self._record(record) for record in self._one_each(said, len(x))]
-        return self._scores(said, len(x))
+            return [
+                self._record_of_tensors(record)
+                for record in self._one_for_each_picture(said, len(x))
+            ]
+        return self._table_of_scores(said, len(x))
 
-    def _given(self, x: Tensor) -> Tensor | NDArray[np.generic]:
+    def _as_function_takes(self, x: Tensor) -> Tensor | NDArray[np.generic]:
         """What the function is called with; an estimator's are flat."""
         if self.takes is None and x.shape[1] > 1:
             raise ModelError(
@@ -115,11 +118,11 @@ class BlackBox(nn.Module):
         if self.takes == "rows":
             return x.movedim(1, -1).flatten(1).numpy()
         if self.takes == "pictures":
-            pictures = self._pictures(x)
+            pictures = self._pixels_of(x)
             return pictures.reshape(len(pictures), -1) if self.flat else pictures
         return x.flatten(1).numpy() if self.flat else x.numpy()
 
-    def _pictures(self, x: Tensor) -> NDArray[np.uint8]:
+    def _pixels_of(self, x: Tensor) -> NDArray[np.uint8]:
         if x.ndim != 4:
             raise ModelError(
                 f"takes='pictures' is for pictures, x has shape {tuple(x.shape)}; give takes='array'"
@@ -135,7 +138,7 @@ class BlackBox(nn.Module):
         pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
-    def _one_each(
+    def _one_for_each_picture(
         self, records: Sequence[Mapping[str, object]], n: int
     ) -> Sequence[Mapping[str, object]]:
         if len(records) != n:
@@ -144,11 +147,11 @@ class BlackBox(nn.Module):
             )
         return records
 
-    def _record(self, record: Mapping[str, object]) -> dict[str, object]:
+    def _record_of_tensors(self, record: Mapping[str, object]) -> dict[str, object]:
         """A detector's record with its numbers as tensors on the CPU, of whatever kind they were; the rest as it is."""
-        return {name: self._read(name, value) for name, value in record.items()}
+        return {name: self._read_part(name, value) for name, value in record.items()}
 
-    def _read(self, name: str, value: object) -> object:
+    def _read_part(self, name: str, value: object) -> object:
         if isinstance(value, Tensor):
             return value.detach().cpu()
         if not isinstance(value, np.ndarray | list | tuple):
@@ -168,10 +171,10 @@ class BlackBox(nn.Module):
             )
         return _tensor_of(name, numbers)
 
-    def _scores(self, said: object, n: int) -> Tensor:
+    def _table_of_scores(self, said: object, n: int) -> Tensor:
         if isinstance(said, list | tuple) and len(said) == 1 and getattr(said[0], "ndim", 0) == 2:
             said = said[0]  # a session's list of outputs
-        table = said if isinstance(said, Tensor) else torch.as_tensor(self._numbers(said))
+        table = said if isinstance(said, Tensor) else torch.as_tensor(self._array_of_numbers(said))
         scores = table.detach().cpu()
         if scores.ndim not in (1, 2) or len(scores) != n or scores.numel() == 0:
             raise ModelError(
@@ -181,7 +184,7 @@ class BlackBox(nn.Module):
         names = not scores.is_floating_point() and self.gives is None
         return scores.reshape(n, -1) if names else scores.reshape(n, -1).float()
 
-    def _numbers(self, said: object) -> NDArray[np.float64] | NDArray[np.int64]:
+    def _array_of_numbers(self, said: object) -> NDArray[np.float64] | NDArray[np.int64]:
         try:
             numbers = np.asarray(said)
         except (RuntimeError, TypeError, ValueError):  # rows of different lengths

@@ -131,7 +131,8 @@ class Call:
         if not self.inputs:
             return self
         return replace(
-            self, inputs={name: _rows(value, images) for name, value in self.inputs.items()}
+            self,
+            inputs={name: _rows_of_images(value, images) for name, value in self.inputs.items()},
         )
 
     def run(self, x: Tensor, *, weights: Mapping[str, Tensor] | None = None) -> Answer:
@@ -145,16 +146,19 @@ class Call:
             InputError: x or a further input does not fit the model.
             ModelError: the model was made under torch.inference_mode.
         """
-        said = taken_out(self.output, self._raw(x, weights))
+        said = taken_out(self.output, self._raw_answer(x, weights))
         if len(x) == 1 and isinstance(said, Tensor) and not said.ndim:
             return said[None]  # its dimension of images was squeezed away
         return said
 
-    def _raw(self, x: Tensor, weights: Mapping[str, Tensor] | None) -> object:
+    def _raw_answer(self, x: Tensor, weights: Mapping[str, Tensor] | None) -> object:
         self.check_rows(len(x))
-        args = [_ordinary(value) for value in self.args]
-        given = {name: _ordinary(value) for name, value in self.kwargs.items()}
-        given |= {name: _ordinary(_on_device(value, x)) for name, value in self.inputs.items()}
+        args = [_out_of_inference_mode(value) for value in self.args]
+        given = {name: _out_of_inference_mode(value) for name, value in self.kwargs.items()}
+        given |= {
+            name: _out_of_inference_mode(_on_device(value, x))
+            for name, value in self.inputs.items()
+        }
         x = rounded(x, self.whole_numbers)
         try:
             with as_the_caller():
@@ -194,7 +198,7 @@ def with_inputs(
     )
 
 
-def _rows(value: Rows, images: Sequence[int]) -> Rows:
+def _rows_of_images(value: Rows, images: Sequence[int]) -> Rows:
     if isinstance(value, Tensor):
         return value[torch.as_tensor(images, device=value.device, dtype=torch.long)]
     if isinstance(value, np.ndarray):
@@ -207,7 +211,7 @@ def _on_device(value: object, x: Tensor) -> object:
     return value.to(x.device) if isinstance(value, Tensor) else value
 
 
-def _ordinary(value: object) -> object:
+def _out_of_inference_mode(value: object) -> object:
     """A further input, copied where it was made under inference mode, which rules out gradients."""
     if isinstance(value, Tensor) and value.is_inference() and not torch.is_inference_mode_enabled():
         return value.clone()

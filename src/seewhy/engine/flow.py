@@ -158,7 +158,7 @@ class _FlowRecorder:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(evaluating(self.module))
             stack.enter_context(uncompiled())
-            stack.enter_context(listening(self.module, self._hear))
+            stack.enter_context(listening(self.module, self._hear_layer))
             x = matching_input(self.module, self.x)
             if self.call.whole_numbers is None:
                 self.leaf = x.requires_grad_()
@@ -167,26 +167,28 @@ class _FlowRecorder:
             score = _any_score(self.call.run(x))
             if score is None or self.leaf is None:
                 return Flow(
-                    self._records(), tuple(record.name for record in self._choose()), self.places
+                    self._records_so_far(),
+                    tuple(record.name for record in self._chosen_records()),
+                    self.places,
                 )
             self._find_trunk(score, self.leaf)
             self._find_evidence(score, self.leaf)
             self._find_what_is_read_by_places(score)
-            chosen = self._choose()
+            chosen = self._chosen_records()
             chosen[-1] = self._nearer_the_output(chosen[-1], score, self.leaf)
-        return Flow(self._records(), tuple(record.name for record in chosen), self.places)
+        return Flow(self._records_so_far(), tuple(record.name for record in chosen), self.places)
 
-    def _records(self) -> tuple[LayerRecord, ...]:
+    def _records_so_far(self) -> tuple[LayerRecord, ...]:
         return tuple(seen.record for seen in self.seen.values())
 
-    def _choose(self) -> list[LayerRecord]:
-        records = self._records()
+    def _chosen_records(self) -> list[LayerRecord]:
+        records = self._records_so_far()
         unheard = why_unheard(self.module)
         if unheard and not any(record.layout for record in records):
             raise LayerError(f"no layer can be found{unheard}")
         return choose(records, self.places.why_none())
 
-    def _hear(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
+    def _hear_layer(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
         tensors = tensors_in(value)
         # whole numbers have no gradient
         if tensors and self.leaf is None and tensors[0].is_floating_point():
@@ -194,10 +196,10 @@ class _FlowRecorder:
             value = replace_first_tensor(value, self.leaf.clone())
             tensors = tensors_in(value)
         if tensors:
-            self._note(layer_call, module, tensors[0], alone=len(tensors) == 1)
+            self._note_output(layer_call, module, tensors[0], alone=len(tensors) == 1)
         return value
 
-    def _note(
+    def _note_output(
         self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool
     ) -> None:
         key = memory_of(tensor)
@@ -322,11 +324,11 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
     order = children_first(start)
     to_end: dict[Node, int] = {}
     for node in order:
-        to_end[node] = 1 if node == end else sum(to_end[child] for child in _children(node))
+        to_end[node] = 1 if node == end else sum(to_end[child] for child in _child_nodes(node))
     from_start = dict.fromkeys(order, 0)
     from_start[start] = 1
     for node in reversed(order):
-        for child in _children(node):
+        for child in _child_nodes(node):
             from_start[child] += from_start[node]
     paths = to_end[start]
     if not paths:
@@ -334,5 +336,5 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
     return {node for node in order if to_end[node] * from_start[node] == paths}
 
 
-def _children(node: Node) -> list[Node]:
+def _child_nodes(node: Node) -> list[Node]:
     return [child for child, _ in node.next_functions if child is not None]

@@ -67,7 +67,7 @@ class Tail:
         self._x = matching_input(self.module, x)
         _, wanted = split_call(layer)
         self._tape = _Tape(wanted)
-        self.scores = read(self._forward(self._tape.listen, replay=True), 1)
+        self.scores = read(self._run_forward(self._tape.listen, replay=True), 1)
         seen = (
             find_places(self.call, x).call(layer)[1]
             if self._tape.calls > 1 and wanted is None
@@ -75,7 +75,7 @@ class Tail:
         )
         if seen is not None:
             self._tape = _Tape(seen)
-            self.scores = read(self._forward(self._tape.listen, replay=True), 1)
+            self.scores = read(self._run_forward(self._tape.listen, replay=True), 1)
         if self._tape.calls <= (wanted or 0):
             said = f"layer {layer!r} did not run in the forward pass"
             raise LayerError(said + (why_unheard(self.module) or "; choose one that does"))
@@ -93,13 +93,16 @@ class Tail:
         if self.together is None:
             self._try_shortcuts(dim)
         if self.together:
-            return self._score(changed, changed.shape[dim])
-        return torch.cat([self._score(one, 1) for one in torch.split(changed, 1, dim)])
+            return self._scores_of(changed, changed.shape[dim])
+        return torch.cat([self._scores_of(one, 1) for one in torch.split(changed, 1, dim)])
 
-    def _score(self, changed: Tensor, n: int) -> Tensor:
+    def _scores_of(self, changed: Tensor, n: int) -> Tensor:
         self._tape.rewind()
         return self._read(
-            self._forward(lambda value: self._tape.exchange(value, changed), replay=self.replays), n
+            self._run_forward(
+                lambda value: self._tape.exchange(value, changed), replay=self.replays
+            ),
+            n,
         )
 
     def _try_shortcuts(self, dim: int) -> None:
@@ -119,7 +122,7 @@ class Tail:
                 return
         self.replays = False
 
-    def _forward(self, at_layer: Callable[[object], object], *, replay: bool) -> Answer:
+    def _run_forward(self, at_layer: Callable[[object], object], *, replay: bool) -> Answer:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
 
         def tap(module: nn.Module, args: object, value: object) -> object:
@@ -180,7 +183,7 @@ class _Tape(TorchFunctionMode):
         """Takes down a call of the layer, and returns the copy that the model goes on with."""
         self.calls += 1
         if self._wanted is not None and self.calls < self._wanted + 1:
-            return _copied(value)
+            return _with_own_memory(value)
         if self._wanted is not None and self.calls > self._wanted + 1:
             return value
         self._state = "passing"
@@ -207,7 +210,7 @@ class _Tape(TorchFunctionMode):
         self._call += 1
         wanted = self.calls if self._wanted is None else self._wanted + 1
         if self._call < wanted:
-            return _copied(value)
+            return _with_own_memory(value)
         if self._call > wanted:
             return value
         self._state = "passing"
@@ -219,7 +222,7 @@ class _Tape(TorchFunctionMode):
         ]
 
 
-def _copied(value: object) -> object:
+def _with_own_memory(value: object) -> object:
     """What a layer gave, for the model to write into."""
     tensors = tensors_in(value)
     return replace_first_tensor(value, tensors[0].clone()) if tensors else value

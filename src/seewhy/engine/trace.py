@@ -95,15 +95,15 @@ class Trace:
     @on_the_cpu()
     def __enter__(self) -> Trace:
         with ExitStack() as unless_open:
-            unless_open.callback(self._close)
-            self._forward(lean=True)
+            unless_open.callback(self._release_graph)
+            self._run_forward(lean=True)
             if self._pin_calls():
-                self._forward(lean=True)
-            if self.grad and self.layers and not self._differentiable():
+                self._run_forward(lean=True)
+            if self.grad and self.layers and not self._has_graph():
                 # a model may run a part of itself under no_grad, and leave our graph with it
-                self._forward(lean=False)
-                if not self._differentiable():
-                    raise self._unreached(self.layers[0])
+                self._run_forward(lean=False)
+                if not self._has_graph():
+                    raise self._why_unreached(self.layers[0])
             unless_open.pop_all()
         self._open = True
         return self
@@ -114,19 +114,19 @@ class Trace:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._close()
+        self._release_graph()
 
-    def _close(self) -> None:
+    def _release_graph(self) -> None:
         """Lets go of the graph, and of all that hangs on it."""
         self._tapped = {name: tensor.detach() for name, tensor in self._tapped.items()}
         if isinstance(self._output, Tensor):
             self._output = self._output.detach()
         self._open = False
 
-    def _differentiable(self) -> bool:
+    def _has_graph(self) -> bool:
         return not isinstance(self._output, Tensor) or self._output.requires_grad
 
-    def _forward(self, *, lean: bool) -> None:
+    def _run_forward(self, *, lean: bool) -> None:
         self._tapped, self._versions, self._calls = {}, {}, Counter()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -136,10 +136,10 @@ class Trace:
             x = matching_input(self.module, self._x)
             for name in self.layers:
                 if name != INPUT:
-                    stack.callback(self._hook(name, stack).remove)
+                    stack.callback(self._hook_layer(name, stack).remove)
             if INPUT in self.layers:
                 self._check_input_has_gradient()
-                x = self._tap(INPUT, x, stack)
+                x = self._keep_output(INPUT, x, stack)
             self._output = self.call.run(x)
             if isinstance(self.rules, SeeingMode):
                 self.rules.look_back(tensors_in(self._output))
@@ -162,7 +162,7 @@ class Trace:
         self._pinned = {name: places.call(name)[1] for name in several if places}
         return any(call + 1 < self._calls[name] for name, call in self._pinned.items())
 
-    def _hook(self, name: str, stack: ExitStack) -> RemovableHandle:
+    def _hook_layer(self, name: str, stack: ExitStack) -> RemovableHandle:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
         wanted = self._pinned.get(name, split_call(name)[1])
 
@@ -177,11 +177,11 @@ class Trace:
                 raise LayerError(
                     f"layer {name!r} gives a {type(value).__name__} without a tensor; choose another"
                 )
-            return replace_first_tensor(value, self._tap(name, tensors[0], stack))
+            return replace_first_tensor(value, self._keep_output(name, tensors[0], stack))
 
         return part_to_hear(self.module, name).register_forward_hook(tap)
 
-    def _tap(self, name: str, tensor: Tensor, stack: ExitStack) -> Tensor:
+    def _keep_output(self, name: str, tensor: Tensor, stack: ExitStack) -> Tensor:
         """Keeps a layer's output, and returns the copy that the model goes on with (in-place operations may follow)."""
         if not self.grad:
             self._tapped[name], self._versions[name] = tensor, tensor._version
@@ -227,15 +227,15 @@ class Trace:
     @on_the_cpu()
     def scores(self, target: TargetLike) -> Tensor:
         """Returns the target's score for each image, (N,)."""
-        return self._scores(target).detach()
+        return self._scores_with_graph(target).detach()
 
-    def _scores(self, target: TargetLike) -> Tensor:
-        score = target if callable(target) and is_settled(target) else self._single(target)
+    def _scores_with_graph(self, target: TargetLike) -> Tensor:
+        score = target if callable(target) and is_settled(target) else self._single_score(target)
         with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
             value = asked(score, self._output, len(self._x))
         return check_scores(self.module, value, len(self._x))
 
-    def _single(self, target: TargetLike) -> ScoreFunction:
+    def _single_score(self, target: TargetLike) -> ScoreFunction:
         resolved = resolve(target, self._output, numbers=numbers_of(self.call, self._output))
         if len(resolved) > 1:
             raise TargetError(
@@ -260,14 +260,14 @@ class Trace:
         """
         names = list(self.layers if layers is None else layers)
         self._check_way_back(names)
-        score, ledger = self._scores(target), getattr(self.rules, "ledger", None)
+        score, ledger = self._scores_with_graph(target), getattr(self.rules, "ledger", None)
         if ledger is not None:
             ledger.clear()
-        signals = self._carried(score, [self._tapped[name] for name in names])
+        signals = self._carried_back(score, [self._tapped[name] for name in names])
         carried: dict[str, Tensor] = {}
         for name, signal in zip(names, signals, strict=True):
             if signal is None:  # no gradient is not a gradient of zero
-                raise self._unreached(name)
+                raise self._why_unreached(name)
             carried[name] = signal.detach()
         return carried
 
@@ -283,7 +283,7 @@ class Trace:
                     f"layer {name!r} was changed in place after it ran; choose the layer after it"
                 )
 
-    def _carried(self, score: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    def _carried_back(self, score: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
         if not score.requires_grad:
             if any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(self._output)):
                 check_differentiable(score)
@@ -291,10 +291,10 @@ class Trace:
         with torch.inference_mode(False):
             return gradients(score.sum(), tensors)
 
-    def _unreached(self, layer: str) -> SeewhyError:
+    def _why_unreached(self, layer: str) -> SeewhyError:
         """What to raise where no gradient reaches a layer, with the cause as far as it shows in another pass."""
         with Witness(self.module) as witness:
-            self._forward(lean=False)
+            self._run_forward(lean=False)
         return witness.told(layer, self._tapped[layer], self._output)
 
     def ledger(self) -> Ledger:

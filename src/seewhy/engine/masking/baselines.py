@@ -33,7 +33,7 @@ def image_seed(image: Tensor, seed: int) -> int:
     return zlib.crc32(image.detach().float().cpu().contiguous().numpy().tobytes(), seed)
 
 
-def _places(image: Tensor) -> tuple[int, ...]:
+def _dims_of_places(image: Tensor) -> tuple[int, ...]:
     """The dimensions of an image (C, H, W), or a volume, that are not its channels."""
     return tuple(range(1, image.ndim))
 
@@ -55,7 +55,7 @@ class MeanColor:
     name: str = "mean"
 
     def picture(self, x: Tensor) -> Tensor:
-        return x.mean(_places(x), keepdim=True).expand_as(x)
+        return x.mean(_dims_of_places(x), keepdim=True).expand_as(x)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Blur:
             )
 
     def picture(self, x: Tensor) -> Tensor:
-        line = torch.as_tensor(self._line(), dtype=x.dtype, device=x.device)
+        line = torch.as_tensor(self._folded_gaussian(), dtype=x.dtype, device=x.device)
         half, channels = self.kernel // 2, len(x)
         pictures = x[None] if x.ndim == 3 else x.transpose(0, 1)  # (D, C, H, W)
         down = F.conv2d(
@@ -98,7 +98,7 @@ class Blur:
         )
         return across[0] if x.ndim == 3 else across.transpose(0, 1)
 
-    def _line(self) -> npt.NDArray[np.float64]:
+    def _folded_gaussian(self) -> npt.NDArray[np.float64]:
         """A Gaussian, folded into the window: what leaves it at one border comes back from there."""
         reach = int(4 * self.sigma + 0.5)
         offsets = np.arange(-reach, reach + 1)
@@ -142,7 +142,10 @@ class Noise:
     def picture(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(image_seed(x, self.seed))
         drawn = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
-        low, high = x.amin(_places(x), keepdim=True), x.amax(_places(x), keepdim=True)
+        low, high = (
+            x.amin(_dims_of_places(x), keepdim=True),
+            x.amax(_dims_of_places(x), keepdim=True),
+        )
         return low + (high - low) * drawn
 
 

@@ -31,7 +31,7 @@ PROBE_OF_RANKING = 32
 
 Measure = Callable[[Running, int], Tensor]  # the scores of the first so many masked pictures
 
-_found: Remembered[Running] = Remembered()
+_measured_before: Remembered[Running] = Remembered()
 
 
 def settled(
@@ -67,20 +67,24 @@ def settled(
         tuple(picture.shape),
         picture.dtype,
         str(picture.device),
-        _worth(total),
+        _how_much_is_worth_measuring(total),
         step,
     )
-    found = _found.get(call.module, key, lambda: _settle(asked, measure, picture, total, step))
+    found = _measured_before.get(
+        call.module, key, lambda: _measured_running(asked, measure, picture, total, step)
+    )
     return replace(found, progress=running.progress)
 
 
-def _worth(total: int) -> int:
+def _how_much_is_worth_measuring(total: int) -> int:
     return (total >= FORMAT_WORTH_MEASURING) + (total >= WORTH_MEASURING)
 
 
-def _settle(running: Running, measure: Measure, picture: Tensor, total: int, step: int) -> Running:
+def _measured_running(
+    running: Running, measure: Measure, picture: Tensor, total: int, step: int
+) -> Running:
     kind = picture.device.type
-    most = running.batch_size or _affordable(running, measure, picture)
+    most = running.batch_size or _most_within_memory(running, measure, picture)
     probed = max(1, min(most, PROBED.get(kind, PROBED_ELSEWHERE)))
     if running.memory_format == "auto":
         worth_it = total >= FORMAT_WORTH_MEASURING
@@ -92,9 +96,9 @@ def _settle(running: Running, measure: Measure, picture: Tensor, total: int, ste
         return replace(running, batch_size=size, precision=_precision_to_begin_with(running))
     if running.precision == "auto":
         ranked = min(total, PROBE_OF_RANKING)
-        running = replace(running, precision=_precision(running, measure, probed, ranked))
+        running = replace(running, precision=_precision_that_pays(running, measure, probed, ranked))
     if running.batch_size is None:
-        running = replace(running, batch_size=_batch_size(running, measure, probed, most))
+        running = replace(running, batch_size=_fastest_batch_size(running, measure, probed, most))
     return running
 
 
@@ -103,8 +107,8 @@ def _faster_format(running: Running, measure: Measure, probed: int) -> MemoryFor
         running, memory_format="contiguous", precision=_precision_to_begin_with(running)
     )
     channels_last = replace(plainly, memory_format="channels_last")
-    seconds = _seconds(measure, plainly, probed)
-    is_faster = _seconds(measure, channels_last, probed) < GAIN * seconds
+    seconds = _least_seconds(measure, plainly, probed)
+    is_faster = _least_seconds(measure, channels_last, probed) < GAIN * seconds
     return "channels_last" if is_faster else "contiguous"
 
 
@@ -112,7 +116,7 @@ def _precision_to_begin_with(running: Running) -> Precision:
     return "float32" if running.precision == "auto" else running.precision
 
 
-def _seconds(measure: Measure, running: Running, count: int) -> float:
+def _least_seconds(measure: Measure, running: Running, count: int) -> float:
     """The time for so many pictures: the best of two, after one that warms."""
     best = float("inf")
     for i in range(3):
@@ -122,10 +126,10 @@ def _seconds(measure: Measure, running: Running, count: int) -> float:
     return best
 
 
-def _precision(running: Running, measure: Measure, probed: int, ranked: int) -> Precision:
+def _precision_that_pays(running: Running, measure: Measure, probed: int, ranked: int) -> Precision:
     exact = replace(running, precision="float32", batch_size=probed)
     rough = replace(exact, precision="bfloat16")
-    if _seconds(measure, rough, probed) > GAIN * _seconds(measure, exact, probed):
+    if _least_seconds(measure, rough, probed) > GAIN * _least_seconds(measure, exact, probed):
         return "float32"
     ways = zip(measure(exact, ranked).T, measure(rough, ranked).T, strict=True)
     return "bfloat16" if all(spearman(a, b) >= RANKING_HOLDS for a, b in ways) else "float32"
@@ -146,21 +150,23 @@ def spearman(first: Tensor, second: Tensor) -> float:
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
-def _batch_size(running: Running, measure: Measure, size: int, most: int) -> int:
+def _fastest_batch_size(running: Running, measure: Measure, size: int, most: int) -> int:
     """Doubles the batch as long as a picture gets faster."""
-    fastest = _seconds(measure, replace(running, batch_size=size), size) / size
+    fastest = _least_seconds(measure, replace(running, batch_size=size), size) / size
     while 2 * size <= most:
-        seconds = _seconds(measure, replace(running, batch_size=2 * size), 2 * size) / (2 * size)
+        seconds = _least_seconds(measure, replace(running, batch_size=2 * size), 2 * size) / (
+            2 * size
+        )
         if seconds > GAIN * fastest:
             break
         size, fastest = 2 * size, seconds
     return size
 
 
-def _affordable(running: Running, measure: Measure, picture: Tensor) -> int:
+def _most_within_memory(running: Running, measure: Measure, picture: Tensor) -> int:
     """How many pictures a batch may have within the memory."""
     kind = picture.device.type
-    memory: int = running.memory or _memory(picture.device)
+    memory: int = running.memory or _usable_bytes(picture.device)
     single = replace(
         running,
         batch_size=1,
@@ -172,7 +178,7 @@ def _affordable(running: Running, measure: Measure, picture: Tensor) -> int:
     return max(1, min(memory // max(int(live.peak), 1), MOST.get(kind, MOST_ELSEWHERE)))
 
 
-def _memory(device: torch.device) -> int:
+def _usable_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory) // 4
     return 1 << 30

@@ -68,7 +68,7 @@ def _multi_head_parts(given: Options) -> Tensor:
     q, k, v = (
         _in_heads(x if batched else x.unsqueeze(1), weight, bias, given["num_heads"])
         for x, weight, bias in zip(
-            (given["query"], given["key"], given["value"]), *_projections(given), strict=True
+            (given["query"], given["key"], given["value"]), *_weights_and_biases(given), strict=True
         )
     )
     mask = _mask_to_keep(given["attn_mask"], given["num_heads"])
@@ -79,7 +79,7 @@ def _multi_head_parts(given: Options) -> Tensor:
     return out if batched else out.squeeze(1)
 
 
-def _projections(given: Options) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+def _weights_and_biases(given: Options) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
     """Weights and biases of query, key and value."""
     weights: Sequence[Tensor]
     if given["use_separate_proj_weight"]:

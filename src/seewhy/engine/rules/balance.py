@@ -55,9 +55,9 @@ class Balance:
 
     def add(self, reason: Reason, relevance: Tensor) -> None:
         """Notes relevance that stays where it is, place by place."""
-        self._add(reason, by_image(relevance, self.images))
+        self._add_amount(reason, by_image(relevance, self.images))
 
-    def _add(self, reason: Reason, amount: Tensor | None) -> None:
+    def _add_amount(self, reason: Reason, amount: Tensor | None) -> None:
         if amount is None:
             self.divided = False
         else:
@@ -69,7 +69,7 @@ class Balance:
         """Notes what a linear map did not hand on of the relevance of its output."""
         self.add("absorbed", received)
         went_on = by_image(handed_on, self.images)
-        self._add("absorbed", None if went_on is None else -went_on)
+        self._add_amount("absorbed", None if went_on is None else -went_on)
 
     def stayed_behind(self, device: torch.device) -> StayedBehind:
         """Up to now."""

@@ -38,7 +38,7 @@ class BiasGradients(SeeingMode):
         y = func(*args, **kwargs)
         names = _PARAMETERS.get(func)
         given = {**dict(zip(names or (), args, strict=False)), **kwargs}
-        bias = None if names is None else _bias(func, given)
+        bias = None if names is None else _added_bias(func, given)
         if bias is not None and isinstance(y, Tensor) and y.requires_grad:
             weight = given.get("weight")
             on_the_way_back(
@@ -54,7 +54,7 @@ class BiasGradients(SeeingMode):
         return True  # it has no bias
 
 
-def _bias(func: Function, given: Options) -> Tensor | None:
+def _added_bias(func: Function, given: Options) -> Tensor | None:
     """What the operation adds, shaped to broadcast over its output; None where it adds nothing."""
     if func in ops.BATCH_NORM:
         by_batch = given.get("training") or given["running_mean"] is None

@@ -74,14 +74,14 @@ class Composite:
 
     def rule(self, operation: Operation) -> Rule:
         for key, rule in self.table:
-            if _fits(key, operation):
+            if _key_fits(key, operation):
                 return rule
         raise InputError(
             f"composite {self.name!r} has no rule for {operation}; end its table with ('any', epsilon())"
         )
 
 
-def _fits(key: Key, operation: Operation) -> bool:
+def _key_fits(key: Key, operation: Operation) -> bool:
     if callable(key):
         return key(operation)
     if key.startswith("name:"):

@@ -118,7 +118,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         taps = self._sights.open[-1].taps if self._sights.open else set[Node]()
         with torch._C.DisableTorchFunction():
             for y in outputs:
-                self._judge(y)
+                self._judge_by_values(y)
         made = [y.grad_fn for y in outputs if y.grad_fn is not None]
         found = Counter[str]()
         for node in between(made, taps):
@@ -151,7 +151,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         if not self._sights.open:
             return func(*given[0], **given[1])
         for x in tensors(given):
-            self._judge(x)
+            self._judge_by_values(x)
         # hidden is what an autograd.Function does in here
         if is_foreign(func) or not torch.is_grad_enabled():
             return self._called_within(func, *given)
@@ -175,7 +175,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         """A call without rules."""
         return func(*args, **kwargs)
 
-    def _judge(self, y: Tensor) -> None:
+    def _judge_by_values(self, y: Tensor) -> None:
         """A hidden operation that works place by place, and by its values rectifies, is known after all."""
         node = y.grad_fn
         if node is None or not self._sights.open or self.has_seen(node):

@@ -70,7 +70,7 @@ def supersede(old: Tensor, new: Tensor, notes: Notes) -> bool:
     base = old._base
     if base is None:
         return True
-    shape, before, places = base.shape, current(base, notes), _places(old, base)
+    shape, before, places = base.shape, current(base, notes), _places_in_base(old, base)
 
     def changed() -> Tensor:
         return (
@@ -81,7 +81,7 @@ def supersede(old: Tensor, new: Tensor, notes: Notes) -> bool:
     return base.is_contiguous() and notes.live(before)
 
 
-def _places(view: Tensor, base: Tensor) -> Tensor:
+def _places_in_base(view: Tensor, base: Tensor) -> Tensor:
     """Where in the flat base the elements of a view are."""
     flat = torch.arange(base.numel(), device=base.device)
     return flat.as_strided(
@@ -93,15 +93,17 @@ def current(x: Tensor, notes: Notes) -> Tensor:
     """What stands for the tensor now."""
     standing = notes.now(x)
     if standing is not None:
-        new = _noted(x, standing(), notes)
+        new = _noted_like(x, standing(), notes)
         notes.supersede(x, lambda: new)
         return current(new, notes)
     base = x._base
     if base is None or notes.now(base) is None:
         return x
     whole = current(base, notes)
-    return x if whole is base else _noted(x, whole.reshape(-1)[_places(x, base)], notes)
+    return (
+        x if whole is base else _noted_like(x, whole.reshape(-1)[_places_in_base(x, base)], notes)
+    )
 
 
-def _noted(old: Tensor, new: Tensor, notes: Notes) -> Tensor:
+def _noted_like(old: Tensor, new: Tensor, notes: Notes) -> Tensor:
     return new if notes.live(new) else notes.tag(new, depth=notes.depth(old) or 0)

@@ -34,11 +34,11 @@ def named(*names: str) -> frozenset[Function]:
 
 def usual(func: Function) -> Function:
     """The function of torch for an operator called below it (`torch.ops.aten.relu.default`); others as they are."""
-    return _counterpart(func) if isinstance(func, OpOverload | OpOverloadPacket) else func
+    return _function_of_operator(func) if isinstance(func, OpOverload | OpOverloadPacket) else func
 
 
 @cache
-def _counterpart(operator: OpOverload | OpOverloadPacket) -> Function:
+def _function_of_operator(operator: OpOverload | OpOverloadPacket) -> Function:
     packet = operator.overloadpacket if isinstance(operator, OpOverload) else operator
     places = (
         torch,

@@ -79,9 +79,9 @@ def propagate(
         tally: is told what the bias and epsilon absorbed, and what was lost for want of a contributor.
     """
     if rule.box is not None:
-        return _box(rule, rule.box, linear, x, g * z, tally)
+        return _signal_within_box(rule, rule.box, linear, x, g * z, tally)
     if rule.form != "product":
-        return _without_input(rule, linear, x, g * z, tally)
+        return _signal_without_input(rule, linear, x, g * z, tally)
     r = g * z
     first, *more = (
         _signal_of_term(rule, term, linear, x, z, r, non_negative, tally) for term in rule.terms
@@ -101,19 +101,21 @@ def _signal_of_term(
 ) -> Tensor:
     """The signal that one term of a rule hands to the input, from relevance r of the output."""
     r = _relevance_of_term(term, z, r)
-    q, bias, pull = _contributions(rule, term, m, x, z, non_negative)
-    rescued = _rescued(rule, m, x, r, q, tally) if rule.fallback else None
+    q, bias, pull = _contributions_to_term(rule, term, m, x, z, non_negative)
+    rescued = _handed_on_by_fallback(rule, m, x, r, q, tally) if rule.fallback else None
     if tally is None and _divides_in_place(rule, term, non_negative):
         s = r.div_(q.add_(rule.epsilon))  # new memory costs more; where q = 0 nothing is pulled
     else:
-        s = _share(r, q, rule.epsilon, tally, least=_least(rule) if rule.fallback else None)
+        s = _share_for_each_unit(
+            r, q, rule.epsilon, tally, least=_least_that_counts(rule) if rule.fallback else None
+        )
     if rescued is not None:
         s = s + rescued[0]
     if tally is not None:
         _note_what_stays(tally, rule, s, r, q, bias)
     back = pull(s)
     if bias is not None and rule.bias == "spread":
-        back = back + _spread(s * bias, x, dense=m.weight.ndim == 2)
+        back = back + _spread_by_magnitude(s * bias, x, dense=m.weight.ndim == 2)
     return back if rescued is None else back + m.pull(rescued[1], m.weight, x)
 
 
@@ -134,7 +136,7 @@ class _Contributions(NamedTuple):
     pull: Callable[[Tensor], Tensor]  # shares of q, back to the inputs
 
 
-def _contributions(
+def _contributions_to_term(
     rule: Rule, term: Term, m: LinearMap, x: Tensor, z: Tensor, non_negative: bool
 ) -> _Contributions:
     above = _with_factors(m.weight, term.above)
@@ -164,8 +166,8 @@ def _note_what_stays(
     tally: Tally, rule: Rule, s: Tensor, r: Tensor, q: Tensor, bias: Tensor | None
 ) -> None:
     """Notes what the bias keeps, and what has no contributor to go to."""
-    _note(tally, "bias", 0.0 if bias is None or rule.bias == "spread" else s * bias)
-    _note(tally, "no_contributor", 0.0 if rule.fallback else torch.where(q == 0, r, 0))
+    _add_to_tally(tally, "bias", 0.0 if bias is None or rule.bias == "spread" else s * bias)
+    _add_to_tally(tally, "no_contributor", 0.0 if rule.fallback else torch.where(q == 0, r, 0))
 
 
 def _two_sided(
@@ -188,52 +190,52 @@ def _two_sided(
     return m.apply(signed, weight), pull
 
 
-def _share(
+def _share_for_each_unit(
     r: Tensor, q: Tensor, epsilon: float, tally: Tally | None, *, least: float | None = None
 ) -> Tensor:
     """Relevance for a unit of contribution, r / (q + epsilon sign q); none where no more than the least contributes."""
     below = stabilized(q, epsilon)
     s = (r / below).masked_fill(q == 0 if least is None else q <= least, 0)
     if tally is not None:
-        _note(tally, "epsilon", s * (below - q))
+        _add_to_tally(tally, "epsilon", s * (below - q))
     return s
 
 
-def _spread(share: Tensor, x: Tensor, *, dense: bool) -> Tensor:
+def _spread_by_magnitude(share: Tensor, x: Tensor, *, dense: bool) -> Tensor:
     """The bias's shares, added up and handed to the inputs in proportion to their magnitude."""
     dims = (-1,) if dense else tuple(range(1, x.ndim))
     magnitude = x.abs().sum(dims, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     return x.sign() * (share.sum(dims, keepdim=True) / magnitude)
 
 
-def _least(rule: Rule) -> float:
+def _least_that_counts(rule: Rule) -> float:
     """Contributions of no more than this count as none: the stabiliser would have their relevance."""
     return 10 * rule.epsilon
 
 
-def _rescued(
+def _handed_on_by_fallback(
     rule: Rule, m: LinearMap, x: Tensor, r: Tensor, q: Tensor, tally: Tally | None
 ) -> tuple[Tensor, Tensor] | None:
     """What the fallback hands on for a unit of the rule's contributions (N, 1, ...), and of those of the other sign."""
-    least = _least(rule)
+    least = _least_that_counts(rule)
     alone = q <= least
     if not bool((alone & (r != 0)).any()):
         return None
     # applied anew: z less its bias would leave rounding where nothing contributes
     others = torch.where(alone, m.apply(x, m.weight), 0).clamp(max=0)
     scarce = others >= -least
-    own = _share(torch.where(scarce, 0, r), others, rule.epsilon, tally)
+    own = _share_for_each_unit(torch.where(scarce, 0, r), others, rule.epsilon, tally)
     # never over images: a dense layer may have tokens before them, (L, N, E), so there each token is by itself
     dims = (-1,) if m.weight.ndim == 2 else tuple(range(1, q.ndim))
     orphaned = torch.where(alone & scarce, r, 0).sum(dims, keepdim=True)
     everything = (q.clamp(min=0) - others).sum(dims, keepdim=True)
     spread = (orphaned / everything).masked_fill(everything == 0, 0)
     if tally is not None:
-        _note(tally, "no_contributor", torch.where(everything == 0, orphaned, 0))
+        _add_to_tally(tally, "no_contributor", torch.where(everything == 0, orphaned, 0))
     return spread, torch.where(others < 0, own - spread, 0)
 
 
-def _box(
+def _signal_within_box(
     rule: Rule, box: tuple[Tensor, Tensor], m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None
 ) -> Tensor:
     # (C, 1, 1) has one dimension less than a volume's (C, D, H, W)
@@ -241,24 +243,26 @@ def _box(
     low, high = (bound.expand_as(x) for bound in deep)
     up, down = m.weight.clamp(min=0), m.weight.clamp(max=0)
     q = m.apply(x, m.weight) - m.apply(low, up) - m.apply(high, down)
-    s = _share(r, q, rule.epsilon, tally)
+    s = _share_for_each_unit(r, q, rule.epsilon, tally)
     if tally is not None:
-        _note(tally, "no_contributor", torch.where(q == 0, r, 0))
+        _add_to_tally(tally, "no_contributor", torch.where(q == 0, r, 0))
     return (x * m.pull(s, m.weight, x) - low * m.pull(s, up, x) - high * m.pull(s, down, x)) / safe(
         x
     )
 
 
-def _without_input(rule: Rule, m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None) -> Tensor:
+def _signal_without_input(
+    rule: Rule, m: LinearMap, x: Tensor, r: Tensor, tally: Tally | None
+) -> Tensor:
     w = m.weight**2 if rule.form == "squared" else torch.ones_like(m.weight)
     q = m.apply(torch.ones_like(x), w)
-    s = _share(r, q, rule.epsilon, tally)
+    s = _share_for_each_unit(r, q, rule.epsilon, tally)
     if tally is not None:
-        _note(tally, "no_contributor", torch.where(q == 0, r, 0))
+        _add_to_tally(tally, "no_contributor", torch.where(q == 0, r, 0))
     return m.pull(s, w, x) / safe(x)
 
 
-def _note(tally: Tally, name: str, relevance: Tensor | float) -> None:
+def _add_to_tally(tally: Tally, name: str, relevance: Tensor | float) -> None:
     amount = total(relevance) if isinstance(relevance, Tensor) else relevance
     tally[name] = tally.get(name, 0.0) + amount
 

@@ -120,8 +120,8 @@ class Relevance(SeeingMode):
             return func(*args, **given)
         call = _out_of_place(func, args, given)
         if call is None:
-            return self._handled(func, incoming, args, given)
-        out = self._handled(call[0], incoming, call[1], call[2])
+            return self._handled_out_of_place(func, incoming, args, given)
+        out = self._handled_out_of_place(call[0], incoming, call[1], call[2])
         now = ops.first_argument(args, given)
         assert isinstance(out, Tensor)
         done = supersede(now, out, notes)
@@ -139,7 +139,7 @@ class Relevance(SeeingMode):
             self.notes.tag(x, depth=self._passes.open[-1].deepest)
         return True
 
-    def _handled(
+    def _handled_out_of_place(
         self, func: Function, incoming: list[Tensor], args: Arguments, kwargs: Options
     ) -> object:
         notes = self.notes
@@ -189,7 +189,7 @@ class Relevance(SeeingMode):
         first = depth == 0 and now.at_input
         name = now.names.get(id(weight), "")
         rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))
-        account = _account(self.balance, self.ledger, name or kind, rule)
+        account = _account_of_linear_map(self.balance, self.ledger, name or kind, rule)
         non_negative = now.notes.is_non_negative(x)
         detailed = self.ledger is not None
         y: Tensor = RuledLinear.apply(x, z, linear, rule, non_negative, account, detailed)
@@ -197,7 +197,9 @@ class Relevance(SeeingMode):
         return now.notes.tag(y, depth=depth + 1)
 
 
-def _account(balance: Balance, ledger: Ledger | None, name: str, rule: Rule) -> Account | None:
+def _account_of_linear_map(
+    balance: Balance, ledger: Ledger | None, name: str, rule: Rule
+) -> Account | None:
     """What is told of a linear map on the way back; None where nothing has to be."""
     if ledger is None and rule.hands_all_on:
         return None

@@ -48,7 +48,7 @@ def class_scores(output: object) -> Tensor:
     return output
 
 
-def _gather(output: object, index: ClassIndex) -> Tensor:
+def _score_of_class(output: object, index: ClassIndex) -> Tensor:
     """Picks a class's score for each image: (N, K) -> (N,)."""
     scores = class_scores(output)
     n, k = scores.shape
@@ -122,7 +122,7 @@ class Logit(OfClasses):
     one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: object) -> Tensor:
-        return _gather(output, self.index)
+        return _score_of_class(output, self.index)
 
     def described(self) -> str:
         """The class alone: "281"."""
@@ -146,7 +146,7 @@ class Probability(OfClasses):
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
         numbers = self.numbers or Numbers(looks_like(scores))
-        return _gather(numbers.probabilities(scores), self.index)
+        return _score_of_class(numbers.probabilities(scores), self.index)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
         return class_in_words(self.index, image, label)
@@ -161,7 +161,7 @@ class Margin(OfClasses):
     one_each: ClassVar = {"index": 1, "other": 1}
 
     def __call__(self, output: object) -> Tensor:
-        return _gather(output, self.index) - _gather(output, self.other)
+        return _score_of_class(output, self.index) - _score_of_class(output, self.other)
 
     @classmethod
     def from_text(cls, text: str, names: ClassNames | None) -> Self:
@@ -198,7 +198,7 @@ class Counterfactual(OfClasses):
     one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: object) -> Tensor:
-        return -_gather(output, self.index)
+        return -_score_of_class(output, self.index)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
         return f"not {class_in_words(self.index, image, label)}"
@@ -213,7 +213,7 @@ class Regression(OfClasses):
     one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: object) -> Tensor:
-        number = _gather(output, self.index)
+        number = _score_of_class(output, self.index)
         return number if self.value is None else -((number - self.value) ** 2)
 
 

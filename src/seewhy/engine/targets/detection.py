@@ -104,13 +104,13 @@ class DetectionSimilarity(Target):
     def __call__(self, output: object) -> Tensor:
         if isinstance(output, list) and all(isinstance(record, Mapping) for record in output):
             return torch.stack([self._of_record(record) for record in output])
-        boxes, scores, objectness = _raw(output)
+        boxes, scores, objectness = _raw_parts(output)
         same = (
             scores
-            @ self._direction(scores.shape[-1], scores)
+            @ self._direction_of_classes(scores.shape[-1], scores)
             / scores.norm(dim=-1).clamp(min=1e-12)
         )
-        overlap = self._overlap(boxes.flatten(0, 1)).view(objectness.shape)
+        overlap = self._overlap_with_object(boxes.flatten(0, 1)).view(objectness.shape)
         best: Tensor = (overlap * same * objectness).amax(1)
         return best
 
@@ -128,16 +128,16 @@ class DetectionSimilarity(Target):
         if not len(boxes):
             return boxes.new_zeros(())
         classes = int(labels.max()) + 1
-        direction = self._direction(max(classes, self._known), scores)
-        return (self._overlap(boxes) * direction[labels] * scores).amax()
+        direction = self._direction_of_classes(max(classes, self._least_classes), scores)
+        return (self._overlap_with_object(boxes) * direction[labels] * scores).amax()
 
     @property
-    def _known(self) -> int:
+    def _least_classes(self) -> int:
         return self.classes + 1 if isinstance(self.classes, int) else len(self.classes)
 
-    def _direction(self, classes: int, like: Tensor) -> Tensor:
+    def _direction_of_classes(self, classes: int, like: Tensor) -> Tensor:
         """The object's class probabilities as a unit vector (K,)."""
-        if classes < self._known:
+        if classes < self._least_classes:
             raise TargetError(
                 f"target {self.classes} does not fit the detector, which has {classes} classes"
             )
@@ -145,12 +145,12 @@ class DetectionSimilarity(Target):
         if isinstance(self.classes, int):
             direction[self.classes] = 1
         else:
-            direction[: self._known] = self.classes.to(like) / self.classes.to(like).norm().clamp(
-                min=1e-12
-            )
+            direction[: self._least_classes] = self.classes.to(like) / self.classes.to(
+                like
+            ).norm().clamp(min=1e-12)
         return direction
 
-    def _overlap(self, boxes: Tensor) -> Tensor:
+    def _overlap_with_object(self, boxes: Tensor) -> Tensor:
         """IoU of (A, 4) boxes with the object's, (A,)."""
         found: Tensor = box_iou(
             box_convert(boxes.detach(), self.form, "xyxy"), boxes.new_tensor([self.box])
@@ -158,7 +158,7 @@ class DetectionSimilarity(Target):
         return found
 
 
-def _raw(output: object) -> tuple[Tensor, Tensor, Tensor]:
+def _raw_parts(output: object) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, class probabilities and objectness, (N, A, ...)."""
     parts: Sequence[Answer] = (None, None, None)
     if isinstance(output, Mapping):

@@ -40,12 +40,12 @@ class ClassNames(tuple[str, ...]):
             return given
         if isinstance(given, Mapping):
             return cls.of(_in_order(given))
-        listed = _listed(given)
+        listed = _listed_values(given)
         if isinstance(listed, str | bytes | set | frozenset) or not isinstance(listed, Iterable):
             raise ArgumentTypeError(
                 f"labels is a {type(given).__name__}, {brief(given)}; {_ACCEPTED}"
             )
-        names = cls(_name(item, place) for place, item in enumerate(listed))
+        names = cls(_name_at(item, place) for place, item in enumerate(listed))
         return names or None
 
     @classmethod
@@ -111,7 +111,7 @@ def column_of(name: int | str, names: ClassNames | None) -> int | str:
     return name if number is None else number
 
 
-def _listed(given: object) -> object:
+def _listed_values(given: object) -> object:
     """What an array or a tensor holds; None for a tensor that holds nothing here."""
     if isinstance(given, Tensor) and (given.is_meta or given.layout is not strided):
         return None
@@ -157,7 +157,7 @@ def _column_in(key: object) -> int:
     return number
 
 
-def _name(item: object, place: int) -> str:
+def _name_at(item: object, place: int) -> str:
     value = item.tolist() if isinstance(item, np.generic | Tensor) else item
     if not isinstance(value, str | int | float):
         raise ArgumentTypeError(f"labels[{place}] is {brief(item)}, which is no name; {_ACCEPTED}")

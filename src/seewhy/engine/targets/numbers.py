@@ -108,8 +108,8 @@ def numbers_of(call: Call, output: object) -> Numbers:
     if table is None:
         return Numbers(said or "logits", several)
     if said is None:
-        return Numbers(_seen_in(call, table), several, _doubt(table))
-    return Numbers(_agreeing(call, said, table), several)
+        return Numbers(_seen_in(call, table), several, _doubt_about(table))
+    return Numbers(_said_if_possible(call, said, table), several)
 
 
 def _said_of(call: Call, table: Tensor | None) -> Gives | None:
@@ -125,7 +125,7 @@ def _said_of(call: Call, table: Tensor | None) -> Gives | None:
     return said
 
 
-def _agreeing(call: Call, said: Gives, table: Tensor) -> Gives:
+def _said_if_possible(call: Call, said: Gives, table: Tensor) -> Gives:
     """What is said of the numbers, if they may be that; of a family's classifier what its user's own head gives.
 
     Raises:
@@ -248,18 +248,18 @@ def looks_like(scores: Tensor) -> Gives | None:
     """What (N, K, ...) or (N,) numbers look like: rows in [0, 1] that sum to 1, beyond that range, or not known."""
     if not scores.is_floating_point():
         return None
-    if not _within(scores):
+    if not _lie_in_unit_range(scores):
         return None if _doubt_beyond(scores) else "logits"
     return "probabilities" if _has_columns(scores) and _sum_to_one(scores) else None
 
 
-def _doubt(scores: Tensor) -> str:
+def _doubt_about(scores: Tensor) -> str:
     """What numbers of which nothing is said may be."""
     if not scores.is_floating_point():
         return "are whole numbers, and may be classes or counts"
     return (
         "lie in [0, 1], and may be probabilities or scores"
-        if _within(scores)
+        if _lie_in_unit_range(scores)
         else _doubt_beyond(scores)
     )
 
@@ -270,7 +270,7 @@ def _doubt_beyond(scores: Tensor) -> str:
         return "are one for each picture, and may be a logit or the value of a regression"
     if bool((scores < 0).any()) or not _has_columns(scores):
         return ""
-    if bool(((scores.float().sum(1) - _HUNDRED).abs() <= _HUNDRED * _rounding(scores)).all()):
+    if bool(((scores.float().sum(1) - _HUNDRED).abs() <= _HUNDRED * _rounding_of(scores)).all()):
         return "sum to 100, and may be percentages: say output=lambda p: p / 100 with gives='probabilities'"
     return "are whole numbers, and may be counts" if bool((scores == scores.round()).all()) else ""
 
@@ -280,7 +280,7 @@ def _is_one_number(scores: Tensor) -> bool:
 
 
 def _check_chances(scores: Tensor, gives: Gives) -> None:
-    if not _within(scores):
+    if not _lie_in_unit_range(scores):
         low, high = float(scores.min()), float(scores.max())
         raise ModelError(
             f"gives={gives!r}, but the model's numbers are {low:.3g} to {high:.3g}, not in [0, 1]"
@@ -296,13 +296,13 @@ def _has_columns(scores: Tensor) -> bool:
     return scores.ndim > 1 and scores.shape[1] > 1
 
 
-def _within(scores: Tensor) -> bool:
-    return bool((scores >= 0).all()) and bool((scores <= 1 + _rounding(scores)).all())
+def _lie_in_unit_range(scores: Tensor) -> bool:
+    return bool((scores >= 0).all()) and bool((scores <= 1 + _rounding_of(scores)).all())
 
 
 def _sum_to_one(scores: Tensor) -> bool:
-    return bool(((scores.float().sum(1) - 1).abs() <= _rounding(scores)).all())
+    return bool(((scores.float().sum(1) - 1).abs() <= _rounding_of(scores)).all())
 
 
-def _rounding(scores: Tensor) -> float:
+def _rounding_of(scores: Tensor) -> float:
     return max(1e-4, _PARTS_OF_ROUNDING * torch.finfo(scores.dtype).eps)

@@ -38,7 +38,7 @@ class SegmentationRegion(OfClasses):
         index = check_class(self.index, output.shape[1])
         self.check_images(len(output))
         if self.region is None:
-            inside = self._predicted(output, index).to(output.dtype)  # (N, H, W)
+            inside = self._where_predicted(output, index).to(output.dtype)  # (N, H, W)
         else:
             region = self.region.to(output).reshape(-1, 1, *self.region.shape[-2:])
             inside = torch.nn.functional.interpolate(region, output.shape[-2:], mode="nearest")[
@@ -46,7 +46,7 @@ class SegmentationRegion(OfClasses):
             ]
         return (output[:, index] * inside).flatten(1).sum(1)
 
-    def _predicted(self, output: Tensor, index: int) -> Tensor:
+    def _where_predicted(self, output: Tensor, index: int) -> Tensor:
         """Where the class is predicted, (N, H, W)."""
         numbers = self.numbers or Numbers(looks_like(output))
         each_by_itself = numbers.multi_label or numbers.gives in ("sigmoids", None)

@@ -69,12 +69,12 @@ def resolve(
     if not callable(given):
         _check_has_classes(numbers)
     if isinstance(given, list) and any(map(_is_more_than_a_class, given)):
-        return [_one_each(given, output, names, numbers)]
+        return [_resolved_for_each(given, output, names, numbers)]
     top = _top_of(given)
     if top is not None:
         return _best_classes(*top, output, numbers)
     score = given if callable(given) else _score_of_classes(given, names)
-    return [_resolved(score, output, names, numbers)]
+    return [_resolved_score(score, output, names, numbers)]
 
 
 def _check_has_classes(numbers: Numbers) -> None:
@@ -95,7 +95,7 @@ def _score_of_classes(given: int | str | list[Single], names: ClassNames | None)
     return FORMS[form].from_text(text, names)
 
 
-def _resolved(
+def _resolved_score(
     score: ScoreFunction, output: object, names: ClassNames | None, numbers: Numbers
 ) -> ResolvedTarget:
     if isinstance(output, Tensor) and not output.ndim:
@@ -103,7 +103,7 @@ def _resolved(
             "the model's output is one number for all images, as a loss is; give output=, a function from what the "
             "model returns to the tensor that is meant"
         )
-    settled = _settled(score, names, numbers)
+    settled = _settled_score(score, names, numbers)
     index = getattr(settled, "index", None)
     n = len(output) if isinstance(output, Tensor) else None
     indices = index if isinstance(index, tuple) else (index,) * (n or 1)
@@ -134,7 +134,7 @@ def _top_of(target: object) -> tuple[int, type[OfClasses]] | None:
     return int(found[2]), form
 
 
-def _one_each(
+def _resolved_for_each(
     targets: Sequence[int | str | ScoreFunction],
     output: object,
     labels: ClassNames | None,
@@ -175,7 +175,9 @@ def _best_classes(
     return found
 
 
-def _settled(target: ScoreFunction, names: ClassNames | None, numbers: Numbers) -> ScoreFunction:
+def _settled_score(
+    target: ScoreFunction, names: ClassNames | None, numbers: Numbers
+) -> ScoreFunction:
     """Replaces the label names in a target by class indices, and says of probabilities which they are."""
     if isinstance(target, Target):
         return target.settled(names, numbers)
@@ -215,13 +217,13 @@ def check_one_each(target: TargetLike, n: int) -> None:
 
 def one_each(target: TargetLike) -> int | None:
     """For how many images a target says something of each, None for a target of all."""
-    each = _listed(target)
+    each = _listed_for_each(target)
     if each is not None:
         return len(each)
     return target.images if isinstance(target, Target) else None
 
 
-def _listed(target: TargetLike) -> list[int | str | ScoreFunction] | None:
+def _listed_for_each(target: TargetLike) -> list[int | str | ScoreFunction] | None:
     """A list of targets, one for each image, in any container."""
     given = given_target(target)
     return given if isinstance(given, list) else None
@@ -229,7 +231,7 @@ def _listed(target: TargetLike) -> list[int | str | ScoreFunction] | None:
 
 def part_of(target: TargetLike, images: Sequence[int]) -> TargetLike:
     """The target of these of the images; of a callable that has `rows`, what that gives for them."""
-    each = _listed(target)
+    each = _listed_for_each(target)
     if each is not None:
         return [each[i] for i in images]
     rows = getattr(target, "rows", None)

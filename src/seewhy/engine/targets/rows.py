@@ -48,7 +48,7 @@ class OneEach(Target):
     def __call__(self, output: object) -> Tensor:
         n = len(self.targets)
         return torch.stack(
-            [_read(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)]
+            [_scores_of_row(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)]
         )
 
     def described(self) -> str:
@@ -70,11 +70,16 @@ class _EachRow(Target):
     def __call__(self, output: object) -> Tensor:
         rows = len(self.of)
         return torch.stack(
-            [_read(self.score, output, (r, rows), self.n)[image] for r, image in enumerate(self.of)]
+            [
+                _scores_of_row(self.score, output, (r, rows), self.n)[image]
+                for r, image in enumerate(self.of)
+            ]
         )
 
 
-def _read(score: ScoreFunction, output: object, row: tuple[int, int], times: int) -> Tensor:
+def _scores_of_row(
+    score: ScoreFunction, output: object, row: tuple[int, int], times: int
+) -> Tensor:
     """The scores of one row of an output, of so many, that is seen so many times."""
     value = score(row_of(output, *row, times=times))
     if not isinstance(value, Tensor) or value.shape != (times,):

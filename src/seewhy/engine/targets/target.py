@@ -44,12 +44,12 @@ class Target(ABC):
     @property
     def images(self) -> int | None:
         """How many images it holds something for; None where all is for every image."""
-        return max(map(len, self._held().values()), default=None)
+        return max(map(len, self._held_for_each().values()), default=None)
 
     def rows(self, images: Sequence[int]) -> Self:
         """The target of these of the images, in this order and as often."""
-        held = self._held()
-        cut = {name: _cut(value, images) for name, value in held.items()}
+        held = self._held_for_each()
+        cut = {name: _cut_to_images(value, images) for name, value in held.items()}
         return dataclasses.replace(self, **cut) if cut else self
 
     def settled(self, names: ClassNames | None, numbers: Numbers) -> Self:
@@ -74,19 +74,19 @@ class Target(ABC):
 
     def check_images(self, n: int) -> None:
         """Says which field is of another number of images."""
-        for name, value in self._held().items():
+        for name, value in self._held_for_each().items():
             if len(value) != n:
                 raise TargetError(
                     f"target {type(self).__name__} has {name} for {len(value)} images, and {n} are explained; give one "
                     "for each image, or one for all"
                 )
 
-    def _held(self) -> dict[str, Held]:
+    def _held_for_each(self) -> dict[str, Held]:
         """What is given for each image; of one alone it is for all."""
         held: dict[str, Held] = {}
         for name, dimensions in self.one_each.items():
             value = getattr(self, name)
-            if _dimensions(value) != dimensions:
+            if _dimensions_of(value) != dimensions:
                 continue
             if len(value) > 1 or not isinstance(value, Tensor):
                 held[name] = value
@@ -122,11 +122,11 @@ def describe(target: object) -> str:
     return target.described() if isinstance(target, Target) else plain_name(target)
 
 
-def _dimensions(value: object) -> int:
+def _dimensions_of(value: object) -> int:
     if isinstance(value, Tensor):
         return value.ndim
-    return 1 + _dimensions(value[0]) if isinstance(value, tuple | list) and value else 0
+    return 1 + _dimensions_of(value[0]) if isinstance(value, tuple | list) and value else 0
 
 
-def _cut(value: Held, images: Sequence[int]) -> Held:
+def _cut_to_images(value: Held, images: Sequence[int]) -> Held:
     return value[list(images)] if isinstance(value, Tensor) else tuple(value[i] for i in images)
