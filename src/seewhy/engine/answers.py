@@ -36,7 +36,9 @@ def main_output(raw: Answer) -> Answer:
         return _only_table(list(raw.values()), raw)
     if isinstance(getattr(raw, "logits", None), Tensor):
         return raw.logits
-    return _first_of_equals(list(raw), raw) if isinstance(raw, tuple | list) else raw
+    if isinstance(raw, tuple | list):
+        return _first_of_equals(list(raw), raw)
+    return raw
 
 
 def has_boxes(raw: object) -> bool:
@@ -125,4 +127,6 @@ def described(raw: object) -> str:
         for name, part in _parts_by_name(raw).items()
         if isinstance(part, Tensor)
     ]
-    return ", ".join(told[:6]) if told else f"a {type(raw).__name__}"
+    if told:
+        return ", ".join(told[:6])
+    return f"a {type(raw).__name__}"

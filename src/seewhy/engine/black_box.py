@@ -119,7 +119,9 @@ class BlackBox(nn.Module):
             return x.movedim(1, -1).flatten(1).numpy()
         if self.takes == "pictures":
             pictures = self._pixels_of(x)
-            return pictures.reshape(len(pictures), -1) if self.flat else pictures
+            if self.flat:
+                return pictures.reshape(len(pictures), -1)
+            return pictures
         return x.flatten(1).numpy() if self.flat else x.numpy()
 
     def _pixels_of(self, x: Tensor) -> NDArray[np.uint8]:
@@ -182,7 +184,9 @@ class BlackBox(nn.Module):
                 "or one score for each, (N,)"
             )
         names = not scores.is_floating_point() and self.gives is None
-        return scores.reshape(n, -1) if names else scores.reshape(n, -1).float()
+        if names:
+            return scores.reshape(n, -1)
+        return scores.reshape(n, -1).float()
 
     def _array_of_numbers(self, said: object) -> NDArray[np.float64] | NDArray[np.int64]:
         try:
@@ -193,7 +197,9 @@ class BlackBox(nn.Module):
             raise ModelError(
                 f"the black box {self.name} gave a {type(said).__name__}; give scores (N, K)"
             )
-        return numbers.astype(np.float64) if numbers.dtype.kind == "f" else numbers.astype(np.int64)
+        if numbers.dtype.kind == "f":
+            return numbers.astype(np.float64)
+        return numbers.astype(np.int64)
 
 
 def _is_of_records(said: object) -> TypeGuard[Sequence[Mapping[str, object]]]:
@@ -208,7 +214,9 @@ def _tensor_of(name: str, numbers: NDArray[np.generic]) -> Tensor:
     if name == "labels":
         return found.long()
     found = found.float() if name in ("boxes", "scores") or found.is_floating_point() else found
-    return found.reshape(-1, 4) if name == "boxes" and not found.numel() else found
+    if name == "boxes" and not found.numel():
+        return found.reshape(-1, 4)
+    return found
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,9 @@ class Call:
 
 def as_call(model: Call | Runnable) -> Call:
     """The call of a module without further inputs; a call is returned as it is."""
-    return model if isinstance(model, Call) else Call(unwrap(model))
+    if isinstance(model, Call):
+        return model
+    return Call(unwrap(model))
 
 
 def with_inputs(
@@ -208,7 +210,9 @@ def _rows_of_images(value: Rows, images: Sequence[int]) -> Rows:
 
 
 def _on_device(value: object, x: Tensor) -> object:
-    return value.to(x.device) if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return value.to(x.device)
+    return value
 
 
 def _out_of_inference_mode(value: object) -> object:

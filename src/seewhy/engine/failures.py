@@ -112,7 +112,9 @@ def _by_weights(module: nn.Module, reason: str) -> ModelError | None:
             "weights of the model are on the meta device, which holds no data, and no hook brings them; load them "
             "first, or move the model with to_empty() and load_state_dict()"
         )
-    return _by_inference_mode(module) if "nference tensor" in reason else None
+    if "nference tensor" in reason:
+        return _by_inference_mode(module)
+    return None
 
 
 def _by_inference_mode(module: nn.Module) -> ModelError:

@@ -132,7 +132,9 @@ def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
 
 def find_layer(call: Call, x: Tensor, layer: LayerLike) -> str:
     """The name of the layer given, or of the one found."""
-    return resolve_layer(call.module, layer) if layer is not None else find_flow(call, x).chosen[-1]
+    if layer is not None:
+        return resolve_layer(call.module, layer)
+    return find_flow(call, x).chosen[-1]
 
 
 @dataclass

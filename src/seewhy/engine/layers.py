@@ -146,7 +146,9 @@ def unwrap(model: nn.Module | Callable[..., object]) -> nn.Module:
 def split_call(layer: str) -> tuple[str, int | None]:
     """The name of a module, and which of its calls is meant, counted from 0: "trunk@1" is ("trunk", 1)."""
     name, _, number = layer.rpartition("@")
-    return (name, int(number)) if number.isdecimal() and "@" in layer else (layer, None)
+    if number.isdecimal() and "@" in layer:
+        return (name, int(number))
+    return (layer, None)
 
 
 def is_sealed(part: nn.Module) -> bool:

@@ -49,7 +49,9 @@ def tensors_in(value: object) -> list[Tensor]:
         held = list(value.values())
     elif is_dataclass(value):
         held = list(vars(value).values())
-    return [v for v in held if isinstance(v, Tensor)] if isinstance(held, tuple | list) else []
+    if isinstance(held, tuple | list):
+        return [v for v in held if isinstance(v, Tensor)]
+    return []
 
 
 def replace_first_tensor(value: Answer, new: Tensor) -> Answer:

@@ -126,7 +126,9 @@ class Tail:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
 
         def tap(module: nn.Module, args: object, value: object) -> object:
-            return at_layer(value) if threading.get_ident() == owner else None
+            if threading.get_ident() == owner:
+                return at_layer(value)
+            return None
 
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -225,4 +227,6 @@ class _Tape(TorchFunctionMode):
 def _with_own_memory(value: object) -> object:
     """What a layer gave, for the model to write into."""
     tensors = tensors_in(value)
-    return replace_first_tensor(value, tensors[0].clone()) if tensors else value
+    if tensors:
+        return replace_first_tensor(value, tensors[0].clone())
+    return value

@@ -217,7 +217,9 @@ class Trace:
     @property
     def output(self) -> Answer:
         """What the model returned, after the `output` adapter; a tensor comes without its graph."""
-        return self._output.detach() if isinstance(self._output, Tensor) else self._output
+        if isinstance(self._output, Tensor):
+            return self._output.detach()
+        return self._output
 
     @property
     def activations(self) -> dict[str, Tensor]:

@@ -113,7 +113,9 @@ def _faster_format(running: Running, measure: Measure, probed: int) -> MemoryFor
 
 
 def _precision_to_begin_with(running: Running) -> Precision:
-    return "float32" if running.precision == "auto" else running.precision
+    if running.precision == "auto":
+        return "float32"
+    return running.precision
 
 
 def _least_seconds(measure: Measure, running: Running, count: int) -> float:
@@ -132,7 +134,9 @@ def _precision_that_pays(running: Running, measure: Measure, probed: int, ranked
     if _least_seconds(measure, rough, probed) > GAIN * _least_seconds(measure, exact, probed):
         return "float32"
     ways = zip(measure(exact, ranked).T, measure(rough, ranked).T, strict=True)
-    return "bfloat16" if all(spearman(a, b) >= RANKING_HOLDS for a, b in ways) else "float32"
+    if all(spearman(a, b) >= RANKING_HOLDS for a, b in ways):
+        return "bfloat16"
+    return "float32"
 
 
 def spearman(first: Tensor, second: Tensor) -> float:

@@ -122,7 +122,9 @@ def _address_read(
     if order is None:
         return _likeliest_address(heard, signs, grid, known)
     in_a_row = order == list(range(order[0], order[0] + cells))
-    return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
+    if in_a_row:
+        return Address(grid, order[0])
+    return Address(grid, others, tuple(order))
 
 
 def _likeliest_address(

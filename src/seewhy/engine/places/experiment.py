@@ -126,7 +126,9 @@ class Experiment:
             if not tensors or not tensors[0].is_floating_point() or tensors[0].ndim < 2:
                 return None
             new = read(key, tensors[0])
-            return None if new is None else replace_first_tensor(value, new)
+            if new is None:
+                return None
+            return replace_first_tensor(value, new)
 
         run_heard(self.call, x, hear)
 

@@ -103,7 +103,9 @@ def find_extents(
         return {}
     first = next((key for key in depending if _has_weights(modules[key[0]])), depending[-1])
     extent = _Probe(call, x, first, layouts[first]).extent()
-    return {} if extent is None else dict.fromkeys(pictures[pictures.index(first) :], extent)
+    if extent is None:
+        return {}
+    return dict.fromkeys(pictures[pictures.index(first) :], extent)
 
 
 def _has_weights(module: nn.Module) -> bool:
@@ -160,7 +162,9 @@ class _Probe:
         cell = (b - a) / self.layout.grid[axis]
         is_rest = a + side - b < cell
         is_thin = max(a, side - b) < _SHARE * side
-        return (0, side) if a >= b or is_rest or is_thin else (a, b)
+        if a >= b or is_rest or is_thin:
+            return (0, side)
+        return (a, b)
 
     def _what_is_covered(self, axis: int, start: int, stop: int) -> tuple[float, float]:
         """From the centers of what two lines read, of those from start to stop, which see the picture."""

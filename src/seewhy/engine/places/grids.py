@@ -102,7 +102,9 @@ class _Answer:
             return 3
         if not self.fits(size):
             return 0
-        return 2 if self.sure >= PLAUSIBLE else int(math.prod(self.grid[-2:]) < FEW)
+        if self.sure >= PLAUSIBLE:
+            return 2
+        return int(math.prod(self.grid[-2:]) < FEW)
 
     def fits(self, size: Grid) -> bool:
         """Whether it is in an order that pictures have, and has the image's proportions."""

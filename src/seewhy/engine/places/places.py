@@ -68,7 +68,9 @@ class Places:
     def name(self, call: LayerCall) -> str:
         """What a call of a layer is named: as the layer, with "@k" where that means another of its calls."""
         layer, number = call
-        return layer if number == self.seen.get(layer, number) else f"{layer}@{number}"
+        if number == self.seen.get(layer, number):
+            return layer
+        return f"{layer}@{number}"
 
     def call(self, name: str) -> LayerCall:
         """The call of a layer that a name means."""
@@ -93,7 +95,9 @@ class Places:
         alike = {self.layouts[key] for key in self.layouts if self._is_alike(key, shape)}
         if alike:
             return alike.pop() if len(alike) == 1 else None
-        return self._with_known_grid(shape) if len(shape) >= 4 else None
+        if len(shape) >= 4:
+            return self._with_known_grid(shape)
+        return None
 
     def extent_of(self, layer: str | None) -> Extent | None:
         """The part of the picture that a layer covers, or layers in general; None for all of it."""
@@ -302,7 +306,9 @@ class _Finder:
             or experiment.batch_dims.get(key) != layout.batch_dim
         ):
             return None
-        return layout if all(mine[d] == theirs[d] for d in layout.axes[2:]) else None
+        if all(mine[d] == theirs[d] for d in layout.axes[2:]):
+            return layout
+        return None
 
     def _places_so_far(self) -> Places:
         experiment = self.experiment

@@ -31,8 +31,12 @@ def by_image(relevance: Tensor, images: int) -> Tensor | None:
     if first == images and (second != images or r.ndim > 3):
         return r.flatten(1).sum(1)
     if second == images:
-        return r.transpose(0, 1).flatten(1).sum(1) if first % images else None
-    return None if first % images else r.reshape(images, -1).sum(1)
+        if first % images:
+            return r.transpose(0, 1).flatten(1).sum(1)
+        return None
+    if first % images:
+        return None
+    return r.reshape(images, -1).sum(1)
 
 
 class Balance:

@@ -328,7 +328,9 @@ def divide(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tens
         by_positive = isinstance(b, int | float) and b > 0
         return notes.tag(out, non_negative=by_positive and notes.is_non_negative(a))
     out = torch.div(a, b.detach())
-    return out if notes.carrying(a) else notes.tag(out, coefficient=True)
+    if notes.carrying(a):
+        return out
+    return notes.tag(out, coefficient=True)
 
 
 def grid_sample(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:

@@ -70,7 +70,9 @@ class _Sight:
     def take_given(self, node: Node) -> Tensor | None:
         """What a hidden operation was given; None where that is not one tensor, or not known."""
         sources = [(maker, place) for maker, place in node.next_functions if maker is not None]
-        return self.given.pop(sources[0], None) if len(sources) == 1 else None
+        if len(sources) == 1:
+            return self.given.pop(sources[0], None)
+        return None
 
 
 class _Sights(threading.local):
@@ -208,7 +210,9 @@ def _add_span(spans: list[tuple[int, int]], start: int, stop: int) -> None:
 def _height_by_place(x: Tensor, y: Tensor) -> float | None:
     """How far the gate opens where y is x rectified, place by place; else None."""
     opened = gate_height(x.detach(), y.detach()) if x.shape == y.shape else None
-    return opened if opened is not None and _by_place(x, y) else None
+    if opened is not None and _by_place(x, y):
+        return opened
+    return None
 
 
 def _by_place(x: Tensor, y: Tensor) -> bool:

@@ -106,4 +106,6 @@ def current(x: Tensor, notes: Notes) -> Tensor:
 
 
 def _noted_like(old: Tensor, new: Tensor, notes: Notes) -> Tensor:
-    return new if notes.live(new) else notes.tag(new, depth=notes.depth(old) or 0)
+    if notes.live(new):
+        return new
+    return notes.tag(new, depth=notes.depth(old) or 0)

@@ -49,7 +49,9 @@ def _padding_on_both_sides(
 
 def _widened_behind(x: Tensor, behind: Sequence[int]) -> Tensor:
     """x with zeros behind, or less of it for negative numbers."""
-    return F.pad(x, [p for each in reversed(behind) for p in (0, each)]) if any(behind) else x
+    if any(behind):
+        return F.pad(x, [p for each in reversed(behind) for p in (0, each)])
+    return x
 
 
 def convolution(

@@ -34,7 +34,9 @@ def named(*names: str) -> frozenset[Function]:
 
 def usual(func: Function) -> Function:
     """The function of torch for an operator called below it (`torch.ops.aten.relu.default`); others as they are."""
-    return _function_of_operator(func) if isinstance(func, OpOverload | OpOverloadPacket) else func
+    if isinstance(func, OpOverload | OpOverloadPacket):
+        return _function_of_operator(func)
+    return func
 
 
 @cache

@@ -116,7 +116,9 @@ def _signal_of_term(
     back = pull(s)
     if bias is not None and rule.bias == "spread":
         back = back + _spread_by_magnitude(s * bias, x, dense=m.weight.ndim == 2)
-    return back if rescued is None else back + m.pull(rescued[1], m.weight, x)
+    if rescued is None:
+        return back
+    return back + m.pull(rescued[1], m.weight, x)
 
 
 def _relevance_of_term(term: Term, z: Tensor, r: Tensor) -> Tensor:

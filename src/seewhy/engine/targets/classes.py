@@ -126,7 +126,9 @@ class Logit(OfClasses):
 
     def described(self) -> str:
         """The class alone: "281"."""
-        return ",".join(map(str, self.index)) if isinstance(self.index, tuple) else str(self.index)
+        if isinstance(self.index, tuple):
+            return ",".join(map(str, self.index))
+        return str(self.index)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
         return class_in_words(self.index, image, label)
@@ -214,7 +216,9 @@ class Regression(OfClasses):
 
     def __call__(self, output: object) -> Tensor:
         number = _score_of_class(output, self.index)
-        return number if self.value is None else -((number - self.value) ** 2)
+        if self.value is None:
+            return number
+        return -((number - self.value) ** 2)
 
 
 @dataclass(frozen=True)

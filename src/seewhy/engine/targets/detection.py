@@ -133,7 +133,9 @@ class DetectionSimilarity(Target):
 
     @property
     def _least_classes(self) -> int:
-        return self.classes + 1 if isinstance(self.classes, int) else len(self.classes)
+        if isinstance(self.classes, int):
+            return self.classes + 1
+        return len(self.classes)
 
     def _direction_of_classes(self, classes: int, like: Tensor) -> Tensor:
         """The object's class probabilities as a unit vector (K,)."""

@@ -60,7 +60,9 @@ def _plain_value(given: object) -> object:
     listed = getattr(given, "tolist", None)
     if isinstance(given, Tensor) and (given.is_meta or given.layout is not strided):
         return given  # which has no values to list
-    return listed() if callable(listed) and not isinstance(given, type) else given
+    if callable(listed) and not isinstance(given, type):
+        return listed()
+    return given
 
 
 def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:

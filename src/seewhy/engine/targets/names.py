@@ -115,7 +115,9 @@ def _listed_values(given: object) -> object:
     """What an array or a tensor holds; None for a tensor that holds nothing here."""
     if isinstance(given, Tensor) and (given.is_meta or given.layout is not strided):
         return None
-    return given.tolist() if isinstance(given, np.ndarray | Tensor) else given
+    if isinstance(given, np.ndarray | Tensor):
+        return given.tolist()
+    return given
 
 
 def _in_order(given: Mapping[object, object]) -> list[object]:

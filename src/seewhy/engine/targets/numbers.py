@@ -206,7 +206,9 @@ def _head_of(module: nn.Module) -> nn.Module:
         head = own() if callable(own) else None
     except AttributeError:  # timm's looks for what has been exchanged
         head = None
-    return head if isinstance(head, nn.Module) else next(reversed([module, *module.children()]))
+    if isinstance(head, nn.Module):
+        return head
+    return next(reversed([module, *module.children()]))
 
 
 def _is_of_somebody(head: nn.Module) -> bool:
@@ -250,7 +252,9 @@ def looks_like(scores: Tensor) -> Gives | None:
         return None
     if not _lie_in_unit_range(scores):
         return None if _doubt_beyond(scores) else "logits"
-    return "probabilities" if _has_columns(scores) and _sum_to_one(scores) else None
+    if _has_columns(scores) and _sum_to_one(scores):
+        return "probabilities"
+    return None
 
 
 def _doubt_about(scores: Tensor) -> str:
@@ -272,7 +276,9 @@ def _doubt_beyond(scores: Tensor) -> str:
         return ""
     if bool(((scores.float().sum(1) - _HUNDRED).abs() <= _HUNDRED * _rounding_of(scores)).all()):
         return "sum to 100, and may be percentages: say output=lambda p: p / 100 with gives='probabilities'"
-    return "are whole numbers, and may be counts" if bool((scores == scores.round()).all()) else ""
+    if bool((scores == scores.round()).all()):
+        return "are whole numbers, and may be counts"
+    return ""
 
 
 def _is_one_number(scores: Tensor) -> bool:

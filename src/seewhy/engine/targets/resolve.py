@@ -184,7 +184,9 @@ def _settled_score(
     if not dataclasses.is_dataclass(target):  # a callable may have an `index` of its own
         return target
     found = columns_of(target, names)
-    return dataclasses.replace(target, **found) if found else target
+    if found:
+        return dataclasses.replace(target, **found)
+    return target
 
 
 def phrase(target: ResolvedTarget, image: int, label: Callable[[int], str]) -> str:
@@ -220,7 +222,9 @@ def one_each(target: TargetLike) -> int | None:
     each = _listed_for_each(target)
     if each is not None:
         return len(each)
-    return target.images if isinstance(target, Target) else None
+    if isinstance(target, Target):
+        return target.images
+    return None
 
 
 def _listed_for_each(target: TargetLike) -> list[int | str | ScoreFunction] | None:

@@ -94,7 +94,9 @@ def row_of(output: object, row: int, rows: int, *, times: int = 1) -> object:
     """One row of an output of so many rows, so many times, in whatever the output is packed."""
     if isinstance(output, Tensor):
         alike = output.ndim and len(output) == rows
-        return output[row : row + 1].expand(times, *output.shape[1:]) if alike else output
+        if alike:
+            return output[row : row + 1].expand(times, *output.shape[1:])
+        return output
     if isinstance(output, Mapping):
         return {key: row_of(value, row, rows, times=times) for key, value in output.items()}
     if not isinstance(output, list | tuple):

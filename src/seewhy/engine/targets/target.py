@@ -57,7 +57,9 @@ class Target(ABC):
         found: dict[str, object] = columns_of(self, names)
         if "numbers" in self.__dataclass_fields__ and getattr(self, "numbers", None) is None:
             found["numbers"] = numbers
-        return dataclasses.replace(self, **found) if found else self
+        if found:
+            return dataclasses.replace(self, **found)
+        return self
 
     def described(self) -> str:
         """A short name: "margin(281, 285)"."""
@@ -119,14 +121,20 @@ def plain_name(target: object) -> str:
 
 def describe(target: object) -> str:
     """A short name for a target: "281", "margin(281, 285)", or the callable's own name."""
-    return target.described() if isinstance(target, Target) else plain_name(target)
+    if isinstance(target, Target):
+        return target.described()
+    return plain_name(target)
 
 
 def _dimensions_of(value: object) -> int:
     if isinstance(value, Tensor):
         return value.ndim
-    return 1 + _dimensions_of(value[0]) if isinstance(value, tuple | list) and value else 0
+    if isinstance(value, tuple | list) and value:
+        return 1 + _dimensions_of(value[0])
+    return 0
 
 
 def _cut_to_images(value: Held, images: Sequence[int]) -> Held:
-    return value[list(images)] if isinstance(value, Tensor) else tuple(value[i] for i in images)
+    if isinstance(value, Tensor):
+        return value[list(images)]
+    return tuple(value[i] for i in images)
