@@ -22,14 +22,12 @@ TREES = {
 }
 
 KNOWN_LONG_FILES: set[str] = {
-    "engine/call.py",
     "influence/index/index.py",
     "influence/solvers/ekfac.py",
     "render/overlay.py",
 }
 KNOWN_LONG_FUNCTIONS: set[str] = {
     "data/formats/table.py: __init__",
-    "engine/rules/lrp.py: _term",
     "influence/answers/matching.py: match_regions",
     "influence/index/index.py: fit",
     "influence/index/questions.py: questions",

@@ -18,8 +18,9 @@ from ..data.images import Photo, drawn_photo, find_images, read_photo
 from ..data.manifest import stored_file
 from ..data.opened import MAX_PIXELS
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
-from ..engine.call import Call, check_input, is_volume
+from ..engine.call import Call
 from ..engine.inputs import settled_input, warn_of_range
+from ..engine.pictures import check_input, is_volume
 from ..errors import ImageError, InputError, ModelError
 from ..models.model import Model
 from ..render.frames import frames_shown, side_by_side

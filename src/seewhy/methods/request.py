@@ -17,7 +17,8 @@ from ..engine.answers import OutputLike
 from ..engine.call import Call
 from ..engine.keys import digest
 from ..engine.layers import resolve_layer
-from ..engine.targets.resolve import TargetLike, as_targets, describe
+from ..engine.targets.resolve import TargetLike, as_targets
+from ..engine.targets.target import describe
 from ..errors import InputError, LayerError
 from ..models.call import CallableModel, model_and_call
 from ..models.model import Model

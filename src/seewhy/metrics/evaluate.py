@@ -20,7 +20,6 @@ from ..engine.defaults import on_the_cpu
 from ..engine.inputs import settled_input
 from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import (
-    OWN,
     ResolvedTarget,
     TargetLike,
     check_one_each,
@@ -28,6 +27,7 @@ from ..engine.targets.resolve import (
     part_of,
     resolve,
 )
+from ..engine.targets.rows import OWN
 from ..errors import ImageError
 from ..methods.explain import OnBadImage, Progress, explain
 from ..methods.photos import Batch, ImagesLike, Source

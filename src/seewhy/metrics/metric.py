@@ -11,17 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.batches import answers
-from ..engine.call import Call, is_volume
+from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.inputs import settled_input
 from ..engine.masking.baselines import AnyBaseline, image_seed
 from ..engine.masking.masks import Masks
 from ..engine.masking.running import Running
 from ..engine.masking.scoring import Chunk, masked_scores
+from ..engine.pictures import is_volume
 from ..engine.targets.classes import Logit, Probability, ScoreFunction
 from ..engine.targets.numbers import Numbers, numbers_of
-from ..engine.targets.resolve import TargetLike, describe, resolve
+from ..engine.targets.resolve import TargetLike, resolve
 from ..engine.targets.rows import asked
+from ..engine.targets.target import describe
 from ..engine.trace import check_scores
 from ..errors import ArgumentTypeError, InputError, TargetError
 from ..maps import values as map_tools

@@ -15,7 +15,8 @@ from seewhy.engine.rules.composites import (
     epsilon_plus,
     epsilon_plus_box,
 )
-from seewhy.engine.rules.lrp import epsilon, flat, gamma, safe, z_plus
+from seewhy.engine.rules.lrp import epsilon, flat, gamma, z_plus
+from seewhy.engine.rules.propagation import safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError
 from tiny_models import TinyCNN, TinyResNet, pictures, randomised

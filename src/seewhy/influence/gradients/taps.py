@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...engine.call import Call, evaluating, matching_input
+from ...engine.borrowing import evaluating
+from ...engine.call import Call
+from ...engine.pictures import matching_input
 from ...engine.targets.classes import class_scores
 
 _CHUNK = (

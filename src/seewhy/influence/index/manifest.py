@@ -17,8 +17,9 @@ from ...data.disk import own_version
 from ...data.images import ImageLike, read_photo
 from ...data.opened import MAX_PIXELS
 from ...data.preprocess import Preprocess
-from ...engine.call import Call, check_input
+from ...engine.call import Call
 from ...engine.inputs import settled_input
+from ...engine.pictures import check_input
 from ...engine.targets.classes import class_scores
 from ...engine.targets.names import ClassNames
 from ...engine.targets.numbers import numbers_of

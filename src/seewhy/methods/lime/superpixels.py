@@ -12,7 +12,7 @@ from torch import Tensor, strided
 
 from ...arguments import brief
 from ...data.preprocess import tensor_to_photos
-from ...engine.call import is_volume
+from ...engine.pictures import is_volume
 from ...errors import ArgumentTypeError, InputError, did_you_mean
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
