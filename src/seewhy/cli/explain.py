@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..data.disk import writable_folder
+from ..data.disk import Json, writable_folder
 from ..data.images import find_images
-from ..data.manifest import Json
 from ..data.opened import MAX_PIXELS
 from ..data.run_folder import RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory

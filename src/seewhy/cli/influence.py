@@ -12,9 +12,8 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
-from ..data.disk import png_bytes, writable_folder, write_json
+from ..data.disk import Json, png_bytes, writable_folder, write_json
 from ..data.images import find_images
-from ..data.manifest import Json
 from ..data.opened import MAX_PIXELS
 from ..data.run_folder import RunFolder, usable_folder
 from ..engine.spread import world

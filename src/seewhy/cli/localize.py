@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.disk import png_bytes
+from ..data.disk import Json, png_bytes
 from ..data.images import find_images
-from ..data.manifest import Json
 from ..data.opened import MAX_PIXELS
 from ..data.run_folder import Draft, RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .dataset import SPLITS, Example, LabelledImages, OnError, check_splits
 from .images import find_images, read_image
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .formats.voc import PascalVOC
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _CLASSES:
         return getattr(importlib.import_module(f".{_CLASSES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,13 +24,12 @@ from types import TracebackType
 
 from ..errors import InputError
 from ..safe_names import file_stem
-from .disk import json_bytes, unwritable, writable_folder, write_json, write_whole
+from .disk import Json, json_bytes, unwritable, writable_folder, write_json, write_whole
 from .lock import FolderLock, check_not_held
 from .manifest import (
     ENTRIES,
     RUN,
     Entry,
-    Json,
     StoredFile,
     entry_of,
     files_of,

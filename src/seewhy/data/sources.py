@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import InputError, did_you_mean
 from .dataset import LabelledImages, OnError, check_on_error, check_split
@@ -45,7 +45,7 @@ def find_data(
     on_error: OnError = "raise",
     max_pixels: int = MAX_PIXELS,
     trust_paths: bool = False,
-    **options: Any,
+    **options: object,
 ) -> LabelledImages:
     """The data set that a spec names.
 
@@ -114,10 +114,10 @@ def _kind(spec: str) -> tuple[str, str]:
     )
 
 
-def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, Any]]:
+def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, object]]:
     """The paths of a spec, and its options; commas in the only path stay where no option follows them."""
     parts = rest.split(",") if rest else []
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     while len(parts) > count and "=" in parts[-1]:
         name, _, text = parts.pop().partition("=")
         options[name.strip()] = _value(text.strip())
@@ -134,9 +134,9 @@ def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, Any]]
     return paths, options
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     """What an option's text says: true, false, none, a number, numbers "A-B" for a range, or the text itself."""
-    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+    words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
     for kind in (int, float):

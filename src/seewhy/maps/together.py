@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,20 +14,27 @@ from ..remarks import Remarks, together
 from . import values as maps
 from .attribution import Attribution
 
+T = TypeVar("T")
+
 
 def fused(
     group: Sequence[Attribution], over: str, how: Literal["mean", "max", "product"]
 ) -> Attribution:
     """Attributions that differ in `over`, "layer" or "method", as one more."""
-    both = maps.fuse([a.map for a in group], how=how)
-    parts = " + ".join(dict.fromkeys(str(a.layer if over == "layer" else a.title) for a in group))
+    first, both = group[0], maps.fuse([a.map for a in group], how=how)
+    if over == "layer":
+        named = dataclasses.replace(first, layer=_once_each(str(a.layer) for a in group))
+    else:
+        named = dataclasses.replace(
+            first,
+            method="+".join(a.method for a in group),
+            title=_once_each(a.title for a in group),
+            style=None,
+        )
+    same_family = all(a.family == first.family for a in group)
     return dataclasses.replace(
-        group[0],
-        method=group[0].method if over == "layer" else "+".join(a.method for a in group),
-        title=group[0].title if over == "layer" else parts,
-        family=group[0].family if len({a.family for a in group}) == 1 else None,
-        style=group[0].style if over == "layer" else None,
-        layer=parts if over == "layer" else group[0].layer,
+        named,
+        family=first.family if same_family else None,
         map=both,
         status=maps.statuses(both),
         signed=False,
@@ -37,6 +45,10 @@ def fused(
         remarks=_remarks_on_parts(group, both),
         options={"fused_over": over, "how": how},
     )
+
+
+def _once_each(parts: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(parts))
 
 
 def _remarks_on_parts(group: Sequence[Attribution], fused: Tensor) -> Remarks:
@@ -50,18 +62,25 @@ def _remarks_on_parts(group: Sequence[Attribution], fused: Tensor) -> Remarks:
 
 def joined(parts: Sequence[Attribution]) -> Attribution:
     """The attributions of several batches, which differ in nothing else, as one."""
-    pixels = [a.pixels for a in parts if a.pixels is not None]
-    intervals = [a.interval for a in parts if a.interval is not None]
     return dataclasses.replace(
         parts[0],
         map=torch.cat([a.map for a in parts]),
-        pixels=torch.cat(pixels) if pixels else None,
-        status=tuple(status for a in parts for status in a.status),
-        labels=tuple(label for a in parts for label in a.labels),
-        scores=tuple(score for a in parts for score in a.scores),
-        probabilities=tuple(p for a in parts for p in a.probabilities),
-        interval=torch.cat(intervals) if intervals else None,
-        facts=tuple(fact for a in parts for fact in a.facts),
-        ledgers=tuple(ledger for a in parts for ledger in a.ledgers),
-        remarks=tuple(said for a in parts for said in a.remarks),
+        pixels=_joined_tensors(a.pixels for a in parts),
+        status=_in_a_row(a.status for a in parts),
+        labels=_in_a_row(a.labels for a in parts),
+        scores=_in_a_row(a.scores for a in parts),
+        probabilities=_in_a_row(a.probabilities for a in parts),
+        interval=_joined_tensors(a.interval for a in parts),
+        facts=_in_a_row(a.facts for a in parts),
+        ledgers=_in_a_row(a.ledgers for a in parts),
+        remarks=_in_a_row(a.remarks for a in parts),
     )
+
+
+def _in_a_row(parts: Iterable[Iterable[T]]) -> tuple[T, ...]:
+    return tuple(chain.from_iterable(parts))
+
+
+def _joined_tensors(parts: Iterable[Tensor | None]) -> Tensor | None:
+    there = [tensor for tensor in parts if tensor is not None]
+    return torch.cat(there) if there else None

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
+from ..disk import Json
 from ..intake.intake import Intake, extent
 from ..intake.listing import Elsewhere, as_id, once_each
 from ..intake.records import Annotation, MarkedObject, Picture
@@ -18,7 +18,7 @@ from .files import PictureFiles, existing_folder
 from .shapes import check_decoder, read_shape
 
 Key = int | str
-Entry = Mapping[str, Any]  # of the JSON: an image, an annotation or a category
+Entry = Json  # of the JSON: an image, an annotation or a category
 
 
 class Coco(PictureFiles):
@@ -107,7 +107,7 @@ def _called(one: Entry) -> str:
 
 
 def _followed(
-    told: list[Any], images: Mapping[Key, Entry], intake: Intake
+    told: list[Entry], images: Mapping[Key, Entry], intake: Intake
 ) -> dict[Key, list[Entry]]:
     """The annotations of each picture, less those that are of none, and those with the id of another."""
     found: dict[Key, list[Entry]] = {}
@@ -137,7 +137,7 @@ def _followed(
     return found
 
 
-def _said(one: Entry, key: str, file: Path) -> Any:
+def _said(one: Entry, key: str, file: Path) -> object:
     if not isinstance(one, dict) or key not in one:
         raise InputError(
             f"annotation '{file}' is torn: {key!r} is not there in {str(one)[:60]}; get it anew"
@@ -185,7 +185,7 @@ def _files(file: Path) -> list[Path]:
     return [_pictures_of(file) / _file_name(one, file) for one in _load(file)["images"]]
 
 
-def _load(file: Path) -> dict[str, list[Any]]:
+def _load(file: Path) -> dict[str, list[Entry]]:
     collects = gc.isenabled()
     gc.disable()  # it would go through the millions of lists again and again, a fifth of the time
     try:

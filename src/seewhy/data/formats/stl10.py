@@ -38,20 +38,11 @@ class STL10(LabelledImages):
     ) -> None:
         check_split(split)
         check_on_error(on_error)
-        folder = existing_folder(root, "STL-10, with stl10_binary in it")
-        folder = folder / "stl10_binary" if (folder / "stl10_binary").is_dir() else folder
+        folder = _binary_folder(root)
         part = "test" if split == "test" else "train"
         self.classes = tuple(read_text(folder / "class_names.txt", "the list of classes").split())
-        labels = _mapped(folder / f"{part}_y.bin").astype(int) - 1
         self._pixels = folder / f"{part}_X.bin"
-        if _mapped(self._pixels).size != len(labels) * 3 * _EDGE**2:
-            raise InputError(
-                f"'{self._pixels}' is cut short: it has not the {len(labels)} pictures of {part}_y.bin"
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise InputError(
-                f"'{folder / f'{part}_y.bin'}' has labels beyond class_names.txt; get it anew"
-            )
+        labels = _read_labels(folder / f"{part}_y.bin", self._pixels, len(self.classes))
         names = [f"{part}-{i:05d}" for i in range(len(labels))]
         splits = [split] * len(names)
         if part == "train":
@@ -70,6 +61,29 @@ class STL10(LabelledImages):
         return Example(
             self.names[index], Image.fromarray(pixels.transpose(2, 1, 0).copy()), self.labels[index]
         )
+
+
+def _binary_folder(root: str | Path) -> Path:
+    """The folder of the files: the one given, or what is in it."""
+    folder = existing_folder(root, "STL-10, with stl10_binary in it")
+    inner = folder / "stl10_binary"
+    return inner if inner.is_dir() else folder
+
+
+def _read_labels(file: Path, pixels: Path, classes: int) -> npt.NDArray[np.int_]:
+    """The class of each picture, counted from 0.
+
+    Raises:
+        InputError: a file cannot be read, the pixels are not those of as many pictures, or there is no such class.
+    """
+    labels = _mapped(file).astype(int) - 1
+    if _mapped(pixels).size != len(labels) * 3 * _EDGE**2:
+        raise InputError(
+            f"'{pixels}' is cut short: it has not the {len(labels)} pictures of {file.name}"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(f"'{file}' has labels beyond class_names.txt; get it anew")
+    return labels
 
 
 def _mapped(path: Path) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, SupportsFloat, TypeVar
 
 from ...errors import InputError
 from .records import Picture
@@ -39,7 +39,7 @@ def whole_number(said: object) -> int:
         InputError: it is neither.
     """
     try:
-        number = float(said)  # type: ignore[arg-type]
+        number = float(said) if isinstance(said, str | SupportsFloat) else 0.5
     except (TypeError, ValueError, OverflowError):
         number = 0.5
     if isinstance(said, bool) or not number.is_integer():
