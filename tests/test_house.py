@@ -24,12 +24,9 @@ TREES = {
 KNOWN_LONG_FILES: set[str] = {
     "cli/app.py",
     "engine/call.py",
-    "influence/index/index.py",
-    "influence/solvers/ekfac.py",
     "methods/explanation.py",
     "methods/shared.py",
     "metrics/localization/evaluate.py",
-    "render/overlay.py",
 }
 KNOWN_LONG_FUNCTIONS = {
     "cli/__init__.py: run",
@@ -37,15 +34,11 @@ KNOWN_LONG_FUNCTIONS = {
     "cli/app.py: localize",
     "cli/evaluate_data.py: _tell",
     "cli/influence_app.py: influence_query",
-    "data/formats/table.py: __init__",
     "engine/rules/lrp.py: _term",
-    "influence/answers/matching.py: match_regions",
-    "influence/index/questions.py: questions",
     "methods/explain.py: _attribution",
     "methods/lime/lime.py: _lime",
     "methods/lime/surrogate.py: fit",
     "methods/method.py: __call__",
-    "models/training/run.py: go",
     "cli/app.py: evaluate",
     "cli/app.py: train",
     "cli/evaluate_data.py: evaluate_data",
@@ -56,11 +49,9 @@ KNOWN_LONG_FUNCTIONS = {
     "cli/localize.py: localize_photos",
     "cli/explain.py: explain_photos",
     "cli/train.py: train_model",
-    "influence/index/index.py: fit",
     "methods/explain.py: explain_batches",
     "metrics/evaluate.py: evaluate",
     "metrics/localization/evaluate.py: evaluate_localisation",
-    "models/training/training.py: train",
 }
 KNOWN_RUNNERS = {
     "models/model.py",  # stays: `Model.__call__` is public and runs the module as it is

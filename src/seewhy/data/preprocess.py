@@ -341,7 +341,7 @@ def _huggingface_sizes(
         has: what a processor spells out.
         share: of the resized photo's edge that the cut leaves; 0 where none is said.
     """
-    edges, crop = (_edges(has.get(name)) for name in ("size", "crop_size"))
+    edges, crop = _edges(has.get("size")), _edges(has.get("crop_size"))
     crops, short = has.get("do_center_crop"), edges.get("shortest_edge")
     exact = (edges["height"], edges["width"]) if {"height", "width"} <= edges.keys() else None
     resize = short or exact

@@ -33,11 +33,13 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def _usable(value: Any) -> Any:
+def _usable(value: object) -> object:
     if isinstance(value, Tensor):
         return value.clone() if value.is_inference() else value
-    if type(value) in (tuple, list):
-        return type(value)(_usable(part) for part in value)
+    if type(value) is tuple:
+        return tuple(map(_usable, value))
+    if type(value) is list:
+        return list(map(_usable, value))
     return value
 
 

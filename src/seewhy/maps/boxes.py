@@ -8,22 +8,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..arguments import checked
+from ..data.disk import Json
 from ..data.preprocess import Placement
+from ..data.rgb import Array
 from ..errors import ArgumentTypeError, InputError
 from ..names import known_name
 from . import values as map_tools
 from .values import Status
 
 RelativeTo = Literal["max", "minmax"]
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,12 @@ class Peaks:
         return len(self.points)
 
 
-def find_rule(rule: RuleLike, **changes: Any) -> BoxRule:
+def find_rule(rule: RuleLike, **changes: object) -> BoxRule:
     """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none."""
     if not isinstance(rule, BoxRule):
         rule = RULES[known_name(str(rule), RULES, what="rule")]
-    return dataclasses.replace(
-        rule, **{name: value for name, value in changes.items() if value is not None}
-    )
+    given: Json = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(rule, **given)
 
 
 @checked
@@ -162,7 +161,13 @@ def boxes(
 
     Args:
         maps: (N, h, w), a single (h, w), or a sequence of (h, w) of any sizes; NaN and infinity are told, not boxed.
-        rule: a name in `RULES`, or a `BoxRule`; the other arguments change single values of it.
+        rule: a name in `RULES`, or a `BoxRule`; the six that follow change single values of it.
+        threshold: see `BoxRule`.
+        relative_to: likewise.
+        components: likewise.
+        connectivity: likewise.
+        most: likewise.
+        min_share: likewise.
         size: (H, W) to which the maps are resized first; as they are unless given.
 
     Returns:

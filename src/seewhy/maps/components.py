@@ -8,12 +8,11 @@ by the basin of its peak and by the level of its lowest pixels, and no threshold
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ..data.rgb import Array
+
 # half of each neighbourhood; the other half is its mirror image
 _STEPS = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
 
@@ -220,7 +219,9 @@ def _extents(nodes: Array, parents: Array) -> tuple[list[Array], Array]:
     return ends, areas
 
 
-def range_max(starts: Array, stops: Array, values: Array, length: int, empty: Any) -> Array:
+def range_max(
+    starts: Array, stops: Array, values: Array, length: int, empty: float | np.generic
+) -> Array:
     """At each of `length` places the highest value of the intervals [start, stop) that cover it: a sparse table."""
     sizes = stops - starts
     powers = np.floor(np.log2(np.maximum(sizes, 1))).astype(

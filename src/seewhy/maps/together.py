@@ -5,16 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..data.disk import Json
 from ..remarks import Remarks, together
 from . import values as maps
 from .attribution import Attribution
 
-T = TypeVar("T")
+_TENSORS = ("map", "pixels", "interval")
+_OF_EACH_IMAGE = (
+    "status",
+    "labels",
+    "scores",
+    "probabilities",
+    "facts",
+    "ledgers",
+    "remarks",
+)
 
 
 def fused(
@@ -62,25 +72,15 @@ def _remarks_on_parts(group: Sequence[Attribution], fused: Tensor) -> Remarks:
 
 def joined(parts: Sequence[Attribution]) -> Attribution:
     """The attributions of several batches, which differ in nothing else, as one."""
-    return dataclasses.replace(
-        parts[0],
-        map=torch.cat([a.map for a in parts]),
-        pixels=_joined_tensors(a.pixels for a in parts),
-        status=_in_a_row(a.status for a in parts),
-        labels=_in_a_row(a.labels for a in parts),
-        scores=_in_a_row(a.scores for a in parts),
-        probabilities=_in_a_row(a.probabilities for a in parts),
-        interval=_joined_tensors(a.interval for a in parts),
-        facts=_in_a_row(a.facts for a in parts),
-        ledgers=_in_a_row(a.ledgers for a in parts),
-        remarks=_in_a_row(a.remarks for a in parts),
-    )
+    found: Json = {name: _in_one_tensor(parts, name) for name in _TENSORS}
+    found |= {name: _in_one_tuple(parts, name) for name in _OF_EACH_IMAGE}
+    return dataclasses.replace(parts[0], **found)
 
 
-def _in_a_row(parts: Iterable[Iterable[T]]) -> tuple[T, ...]:
-    return tuple(chain.from_iterable(parts))
-
-
-def _joined_tensors(parts: Iterable[Tensor | None]) -> Tensor | None:
-    there = [tensor for tensor in parts if tensor is not None]
+def _in_one_tensor(parts: Sequence[Attribution], name: str) -> Tensor | None:
+    there = [tensor for a in parts if (tensor := getattr(a, name)) is not None]
     return torch.cat(there) if there else None
+
+
+def _in_one_tuple(parts: Sequence[Attribution], name: str) -> tuple[object, ...]:
+    return tuple(chain.from_iterable(getattr(a, name) for a in parts))

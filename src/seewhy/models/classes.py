@@ -38,21 +38,37 @@ def class_indices(
     found = _by_name(theirs, model.labels) if model.labels else _by_number(theirs)
     found = [given.get(i, column) for i, column in enumerate(found)]
     missing = [theirs[i] for i, column in enumerate(found) if column is None]
-    known = [column for column in found if column is not None]
     if missing:
-        also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
-        has = "has no names, and so" if model.labels is None else "has"
-        raise ModelError(
-            f"{model.name} {has} no class {missing[0]!r} of {data.title}{also}; "
-            f"give a model of the same classes, or name its class of each: classes={{{missing[0]!r}: 0, ...}}"
-        )
-    twice = next((c for i, c in enumerate(known) if i not in given and known.count(c) > 1), None)
-    if twice is not None:
-        both = " and ".join(repr(theirs[i]) for i, column in enumerate(known) if column == twice)
-        raise ModelError(
-            f"{both} of {data.title} are both class {twice} of {model.name}; say with classes= which is"
-        )
-    return tuple(known)
+        raise _no_counterpart(missing, model, data)
+    columns = [column for column in found if column is not None]
+    _check_apart(columns, given, theirs, model, data)
+    return tuple(columns)
+
+
+def _check_apart(
+    columns: Sequence[int],
+    given: Mapping[int, int],
+    theirs: ClassNames,
+    model: Model,
+    data: LabelledImages,
+) -> None:
+    """That no two classes of the data are one of the model's, but for those of which the user says so."""
+    for i, column in enumerate(columns):
+        if i not in given and columns.count(column) > 1:
+            alike = [theirs[j] for j, other in enumerate(columns) if other == column]
+            both = " and ".join(map(repr, alike))
+            raise ModelError(
+                f"{both} of {data.title} are both class {column} of {model.name}; say with classes= which is"
+            )
+
+
+def _no_counterpart(missing: Sequence[str], model: Model, data: LabelledImages) -> ModelError:
+    also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
+    has = "has no names, and so" if model.labels is None else "has"
+    return ModelError(
+        f"{model.name} {has} no class {missing[0]!r} of {data.title}{also}; "
+        f"give a model of the same classes, or name its class of each: classes={{{missing[0]!r}: 0, ...}}"
+    )
 
 
 def in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:

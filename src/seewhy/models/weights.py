@@ -30,26 +30,36 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         raise ModelError(
             f"weights file '{path}' cannot be read as a state dict: {reason}"
         ) from error
+    return _real_tensors(state, path)
+
+
+def _real_tensors(state: object, path: Path) -> dict[str, Tensor]:
+    """The tensors of what `torch.save` wrote: a state dict, or what holds one.
+
+    Raises:
+        ModelError: there is none, or one is complex.
+    """
+    if not isinstance(state, Mapping):
+        raise _no_state_dict(path, f"a {type(state).__name__}, not tensors by name")
     for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    listed = state.items() if isinstance(state, Mapping) else ()
-    tensors = {str(key): value for key, value in listed if isinstance(value, Tensor)}
+        inner = state.get(key)
+        if isinstance(inner, Mapping):
+            state = inner
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        held = (
-            "no tensors"
-            if isinstance(state, Mapping)
-            else f"a {type(state).__name__}, not tensors by name"
-        )
-        raise ModelError(
-            f"weights file '{path}' holds {held}; it should be what torch.save(model.state_dict()) writes"
-        )
-    imaginary = next((name for name, tensor in tensors.items() if tensor.is_complex()), None)
-    if imaginary is not None:
-        raise ModelError(
-            f"weights file '{path}' holds complex numbers ('{imaginary}'); give real ones"
-        )
+        raise _no_state_dict(path, "no tensors")
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise ModelError(
+                f"weights file '{path}' holds complex numbers ('{name}'); give real ones"
+            )
     return tensors
+
+
+def _no_state_dict(path: Path, held: str) -> ModelError:
+    return ModelError(
+        f"weights file '{path}' holds {held}; it should be what torch.save(model.state_dict()) writes"
+    )
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:

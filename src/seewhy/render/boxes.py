@@ -36,9 +36,13 @@ def boxes_picture(
     both, the legend gives the best overlap (IoU).
 
     Args:
-        attribution, index, photo, placement, style: as in `attribution_picture`.
+        attribution: as in `attribution_picture`, and so are the four that follow.
+        index: which image of the batch.
+        photo: of the placement's size.
+        placement: where on the photo the model looked.
         found: boxes in the photo's pixels.
         truth: what is marked in the photo, of the explained class.
+        style: as in `attribution_picture`.
 
     Returns:
         RGB, as wide as the photo, and higher by the legend.

@@ -83,5 +83,5 @@ class Balance:
 
 def on_the_way_back(x: Tensor, then: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
     """Has a function called with the whole signal of a tensor; what it returns goes on in its place."""
-    hook: RemovableHandle = x.register_hook(lambda g: None if g is None else then(g))  # type: ignore[no-untyped-call]
+    hook: RemovableHandle = x.register_hook(lambda g: None if g is None else then(g))
     return hook

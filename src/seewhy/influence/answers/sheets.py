@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...data.images import drawn_photo
+from ...data.images import ImageLike, drawn_photo
 from ...data.preprocess import Placement
 from ...engine.flow import LayerLike
 from ...engine.targets.resolve import TargetLike
@@ -26,6 +25,7 @@ from ..index.questions import InfluenceQuery, Influential, Suspect
 from ..solvers.solver import Solver, is_calibrated
 from .matching import Matches, match_regions
 
+TestPicture = Tensor | Sequence[ImageLike]  # (1, C, H, W), or a photo in a list
 _MARGIN, _GAP, _SIDE, _TEST, _COLUMNS = 28, 22, 150, 230, 6
 _WIDEST = 260  # of a caption that is wider than its picture
 _MOST = 24  # training pictures of each end on a sheet
@@ -73,7 +73,7 @@ class _Shown:
 
 def influence_sheet(
     index: InfluenceIndex,
-    image: Any,
+    image: TestPicture,
     found: InfluenceQuery,
     *,
     title: str = "What taught this answer",
@@ -91,20 +91,21 @@ def influence_sheet(
         image: The test picture, as `index.query` was given it: (1, C, H, W), or a photo in a list.
         found: What `index.query` said of it.
         title: The headline.
-        label, target: As `index.query` was given them.
+        label: As `index.query` was given it.
+        target: Likewise.
         layer: Where feature maps are read.
     """
     helpful, harmful = found.helpful[:_MOST], found.harmful[:_MOST]
     both = (*helpful, *harmful)
-    matched = _maps(index, image, [e.index for e in both], label=label, target=target, layer=layer)
+    ids = [one.index for one in both]
+    matched = _maps(index, image, ids, label=label, target=target, layer=layer)
     sides, test = matched.carrying() if matched else None, _test_picture(index, image)
-    answers = _answers(index, [index.data[e.index][0][None] for e in both])
-    columns = [_column(index, e, answers[i], i, test, sides) for i, e in enumerate(both)]
-    cut, more = len(helpful), max(len(found.helpful), len(found.harmful)) > _MOST
+    answers = _answers(index, [index.data[i][0][None] for i in ids])
+    columns = [_column(index, one, answers[i], i, test, sides) for i, one in enumerate(both)]
     words = _words(index.solver, found.about)
     rows = [
-        _row(words.helpful, words.no_helpful, columns[:cut]),
-        _row(words.harmful, words.no_harmful, columns[cut:]),
+        _row(words.helpful, words.no_helpful, columns[: len(helpful)]),
+        _row(words.harmful, words.no_harmful, columns[len(helpful) :]),
     ]
     share = panels.percent(_answers(index, [index.inputs(image)])[0][1])
     says = (f"The model says: {found.predicted},", share, False)
@@ -116,13 +117,21 @@ def influence_sheet(
     body.paste(left, (0, 0))
     body.paste(right, (left.width + _GAP + 14, 0))
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
-    maps = (
-        [_MAPS, *([] if matched.exact else [_INEXACT.format(index.solver.name)])] if matched else []
-    )
-    numbers = [words.number, _ANSWERS] if both else []
-    notes = [*maps, *numbers, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
-    notes += [f"Of each end the first {_MOST} are drawn."] if more else []
+    notes = _notes(matched, index.solver.name)
+    if both:
+        notes += [words.number, _ANSWERS]
+    if panels.is_cut(test.placement):
+        notes.append(reading.UNSEEN)
+    if max(len(found.helpful), len(found.harmful)) > _MOST:
+        notes.append(f"Of each end the first {_MOST} are drawn.")
     return _page(title, body, notes, bar, found.remarks)
+
+
+def _notes(matched: Matches | None, solver: str) -> list[str]:
+    """What is to be said of the maps, where there are any."""
+    if matched is None:
+        return []
+    return [_MAPS] if matched.exact else [_MAPS, _INEXACT.format(solver)]
 
 
 def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Image.Image:
@@ -216,7 +225,7 @@ def _words(solver: Solver, about: str) -> _Words:
     return _Words(*heads, f"None: {none}.", f"None: {none_harmful}.", number)
 
 
-def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
+def _test_picture(index: InfluenceIndex, image: TestPicture) -> _Shown:
     if isinstance(image, Tensor):
         return _Shown(*shown(image[0], preprocess_of(index.model)))
     photo, preprocess = model_photo(index.model, image[0])
@@ -224,14 +233,22 @@ def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
     return _Shown(drawn, preprocess(photo)[1].scaled(drawn.size[::-1]))
 
 
-def _maps(index: InfluenceIndex, image: Any, ids: Sequence[int], **options: Any) -> Matches | None:
+def _maps(
+    index: InfluenceIndex,
+    image: object,
+    ids: Sequence[int],
+    *,
+    label: int | None,
+    target: TargetLike | None,
+    layer: LayerLike,
+) -> Matches | None:
     """Where each training picture and the test picture match; None where the model cannot say."""
     if not ids:
         return None
     try:
-        return match_regions(index, image, ids, **options)
+        return match_regions(index, image, ids, label=label, target=target, layer=layer)
     except (LayerError, ModelError):
-        if options["layer"] is not None:
+        if layer is not None:
             raise
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from ...data.dataset import LabelledImages
+from ...data.disk import Json
 from ...data.preprocess import Placement, Preprocess, tensor_to_photos
 from ...engine.keys import digest
 from ...errors import ArgumentTypeError, InputError, SeewhyError
@@ -49,7 +50,7 @@ class Examples(Dataset[tuple[Tensor, int]]):
             return None
         return list(zip(self.names, self.labels, strict=True))
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         """See `fingerprint.of_examples`."""
         probes = {i: _probe(*self[i]) for i in fingerprint.probe_positions(len(self))}
         return fingerprint.of_examples(self.keys(), len(self), probes)
@@ -64,7 +65,7 @@ class Examples(Dataset[tuple[Tensor, int]]):
         """
         loader = DataLoader(
             self,
-            batch_sampler=positions,  # type: ignore[arg-type]
+            batch_sampler=map(list, positions),
             num_workers=workers,
             collate_fn=_collate,
         )
@@ -145,12 +146,20 @@ class _Tensors(Examples):
         ]
 
 
+class _Listed(Protocol):
+    """A data set that knows how many examples it has."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
+
+
 class _Pairs(Examples):
-    def __init__(self, data: Dataset[Any]) -> None:
+    def __init__(self, data: _Listed) -> None:
         self.data, self.labels = data, _told_labels(data)
 
     def __len__(self) -> int:
-        return len(self.data)  # type: ignore[arg-type]
+        return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         example = self.data[index]
@@ -170,7 +179,7 @@ class _Pairs(Examples):
         return [(digest(self[i][0]), label) for i, label in enumerate(self.labels)]
 
 
-def _told_labels(data: Dataset[Any]) -> list[int] | None:
+def _told_labels(data: object) -> list[int] | None:
     """The labels of a data set of tensors, or of a part of one."""
     if isinstance(data, Subset):
         every = _told_labels(data.dataset)

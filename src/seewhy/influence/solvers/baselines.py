@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from ..gradients.per_example import quantities
 from ..gradients.taps import borrowed, run
 from ..head.head import Head
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from .solver import Holds, Settings
 
 
 class Baseline:
@@ -25,7 +25,8 @@ class Baseline:
     streams = False
     calibrated = False
     whitens = False
-    settings: Mapping[str, Any] = MappingProxyType({})
+    holds: Holds = "none"
+    settings: Settings = MappingProxyType({})
 
     def fit(
         self,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...engine.draws import normals, uniforms
 from ...errors import InputError, ModelError
 from ..gradients.curvature import Convergence
 from ..gradients.losses import check_cross_entropy_of
@@ -17,9 +15,9 @@ from ..gradients.per_example import cotangents, unusual
 from ..gradients.projection import Projection
 from ..gradients.taps import AffineLayer, Taps, Use, affine_layers, borrowed, few, pieces, run
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from .fisher import Fisher, FisherDraws, uses_of
+from .solver import Holds, Settings
 from .whole_gradients import as_fitted, in_double
-
-Fisher = Literal["sketched", "sampled", "empirical"]
 
 
 class EKFAC:
@@ -54,6 +52,7 @@ class EKFAC:
     passes = 2
     streams = False
     calibrated = True
+    holds: Holds = "few"
 
     def __init__(
         self,
@@ -64,17 +63,12 @@ class EKFAC:
         dim: int | None = None,
         seed: int = 0,
     ) -> None:
-        if fisher not in get_args(Fisher):
-            raise InputError(
-                f"fisher={fisher!r} is not known; use {', '.join(map(repr, get_args(Fisher)))}"
-            )
         if damping is not None and damping < 0:
             raise InputError(
                 f"damping={damping} cannot be used; give 0 or more, or None for a tenth of the mean eigenvalue"
             )
-        if samples < 1:
-            raise InputError(f"samples={samples} cannot be used; accepted: 1 or more")
-        self.settings: Mapping[str, Any] = {
+        self._fisher = FisherDraws(fisher, samples, seed)
+        self.settings: Settings = {
             "fisher": fisher,
             "damping": damping,
             "samples": samples,
@@ -82,7 +76,7 @@ class EKFAC:
             "seed": seed,
         }
         self.whitens = dim is not None
-        self._fisher, self._damping, self._samples, self._seed = fisher, damping, samples, seed
+        self._damping = damping
         self._project = Projection(dim, seed=seed) if dim is not None else None
         self._bases: dict[
             str, tuple[Tensor, Tensor]
@@ -110,30 +104,38 @@ class EKFAC:
             layer.name: _eigenvectors(reduce, sums.pop(layer.name), like) for layer in layers
         }
         watch.conclude(reduce)
+        totals, spread = self._squares_of_all(problem, layers, batches, progress)
+        examples = problem.count
+        self._values = {
+            name: (reduce(total) / examples / self._fisher.count).to(like)
+            for name, total in totals.items()
+        }
+        factored = set[str]()
+        for layer, more in zip(layers, reduce(spread).tolist(), strict=True):
+            factors_are_less = sum(layer.shape) < math.prod(layer.shape)
+            if not more and factors_are_less:
+                factored.add(layer.name)
+        self._factored = frozenset(factored)
+
+    def _squares_of_all(
+        self,
+        problem: Problem,
+        layers: list[AffineLayer],
+        batches: Batches,
+        progress: Progress | None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The sums of squares in the eigenbasis, and a number above 0 for each layer that works at several places."""
+        like = problem.flat()
         totals = {layer.name: in_double(like.new_zeros(layer.shape)) for layer in layers}
-        spread = torch.zeros(
-            len(layers), dtype=torch.float64
-        )  # above 0 for layers that work at several places
+        spread = torch.zeros(len(layers), dtype=torch.float64)
         for images, labels in batches():
-            for gradients in self._fisher_gradients(problem, layers, images, labels):
+            for gradients in self._fisher.gradients(problem, layers, images, labels):
                 for layer, _, signals, activations in pieces(gradients):
                     totals[layer.name] += self._squares(layer, signals, activations)
                     spread[layers.index(layer)] += signals.shape[1] - 1
             if progress:
                 progress(len(images))
-        self._values = {
-            n: (reduce(t) / problem.count / self._draws).to(like) for n, t in totals.items()
-        }
-        single = [
-            layer for layer, more in zip(layers, reduce(spread).tolist(), strict=True) if not more
-        ]
-        self._factored = frozenset(
-            layer.name for layer in single if sum(layer.shape) < math.prod(layer.shape)
-        )
-
-    @property
-    def _draws(self) -> int:
-        return 1 if self._fisher == "empirical" else self._samples
+        return totals, spread
 
     def _covariances(
         self,
@@ -155,7 +157,7 @@ class EKFAC:
             if not number:
                 self._check(problem, layers, images)
             watch.see(images, labels)
-            for i, gradients in enumerate(self._fisher_gradients(problem, layers, images, labels)):
+            for i, gradients in enumerate(self._fisher.gradients(problem, layers, images, labels)):
                 for layer, given, signal in gradients:
                     g = layer.signals(signal).flatten(0, 1)
                     sums[layer.name][1] += g.T @ g
@@ -170,7 +172,7 @@ class EKFAC:
 
     def _check(self, problem: Problem, layers: list[AffineLayer], images: Tensor) -> None:
         """Refuses another loss than the Fisher information is of, and layers that are not used as hooks see them."""
-        if self._fisher != "empirical":
+        if self._fisher.of_model:
             check_cross_entropy_of(problem, images, self.name)
         names = tuple(name for layer in layers for name in layer.parameters)
         odd = unusual(problem.restricted(names), problem.call, images)
@@ -179,24 +181,6 @@ class EKFAC:
                 f"{min(odd)!r} is used other than by calling its layer on a row for each image, which ekfac needs; "
                 "leave it out with parameters=, or use trak"
             )
-
-    def _fisher_gradients(
-        self, problem: Problem, layers: list[AffineLayer], images: Tensor, labels: Tensor
-    ) -> list[list[Use]]:
-        """For each draw of labels what the layers were given and the gradients of what they gave."""
-        with borrowed(problem.call), Taps(layers) as taps:
-            outputs = run(problem.call, {}, images)
-            slopes = [
-                cotangents(problem, outputs, labels)
-            ]  # also where others are drawn: it checks the labels
-            if self._fisher != "empirical":
-                draw = _drawn if self._fisher == "sampled" else _sketched
-                seeds = [self._seed * 1_000_003 + i for i in range(self._samples)]
-                slopes = [draw(outputs.detach().softmax(1), images, seed) for seed in seeds]
-            return [
-                _uses(taps, outputs, s, len(images), keep=i + 1 < len(slopes))
-                for i, s in enumerate(slopes)
-            ]
 
     def _turned(
         self, layer: AffineLayer, signals: Tensor, activations: Tensor
@@ -226,7 +210,7 @@ class EKFAC:
         self._demand_fit()
         with borrowed(problem.call), Taps(_layers(problem)) as taps:
             outputs = run(problem.call, {}, images)
-            return _uses(taps, outputs, cotangents(problem, outputs, score), len(images))
+            return uses_of(taps, outputs, cotangents(problem, outputs, score), len(images))
 
     def _demand_fit(self) -> None:
         as_fitted(next(iter(self._values.values()), None), self.name)
@@ -400,35 +384,6 @@ def _layers(problem: Problem) -> list[AffineLayer]:
             "the model has no nn.Linear or nn.Conv2d that ekfac could work on; use trak or conjugate_gradient"
         )
     return layers
-
-
-def _drawn(p: Tensor, images: Tensor, seed: int) -> Tensor:
-    """The gradient p - onehot of the cross entropy with labels drawn from probabilities (B, K)."""
-    u = uniforms(images, seed).to(p)
-    labels = (p.cumsum(1) < u[:, None]).sum(1).clamp(max=p.shape[1] - 1)
-    return p - nn.functional.one_hot(labels, p.shape[1]).to(p.dtype)
-
-
-def _sketched(p: Tensor, images: Tensor, seed: int) -> Tensor:
-    """sqrt(p) s - p (sqrt(p) . s) with random signs s: its second moment is diag(p) - p p^T."""
-    signed = p.sqrt() * normals(images, seed, p.shape[1]).sign().to(p)
-    return signed - p * signed.sum(1, keepdim=True)
-
-
-def _uses(
-    taps: Taps, outputs: Tensor, slopes: Tensor, count: int, *, keep: bool = False
-) -> list[Use]:
-    """What the tapped layers were given with the gradients of what they gave."""
-    signals = taps.gradients(outputs, slopes, keep=keep)
-    for layer, given, _ in taps.uses:
-        if len(given) != count or given.ndim < 2:
-            raise InputError(
-                f"layer {layer.name!r} was given {tuple(given.shape)} for {count} images; ekfac needs a row for each "
-                "image: leave it out with parameters="
-            )
-    return [
-        (layer, given, signal) for (layer, given, _), signal in zip(taps.uses, signals, strict=True)
-    ]
 
 
 def _eigenvectors(reduce: Reduce, sums: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from ..gradients.per_example import check_labels, example_gradients
 from ..gradients.projection import Distribution, Projection
 from ..gradients.taps import borrowed, run
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from .solver import Holds, Settings
 from .whole_gradients import as_fitted, in_double
 
 
@@ -49,6 +50,7 @@ class TRAK:
     streams = False
     calibrated = False
     whitens = False
+    holds: Holds = "all"
 
     def __init__(
         self,
@@ -63,14 +65,13 @@ class TRAK:
                 f"damping={damping} cannot be used; accepted: above 0, in units of the diagonal's mean"
             )
         Projection(dim, distribution=distribution)  # says what is wrong with them
-        self.settings: Mapping[str, object] = {
+        self.settings: Settings = {
             "dim": dim,
             "damping": damping,
             "distribution": distribution,
             "seed": seed,
         }
-        self._options = {"distribution": distribution, "seed": seed}
-        self._dim, self._damping = dim, damping
+        self._dim, self._damping, self._distribution, self._seed = dim, damping, distribution, seed
         self._projections: list[Projection] = []
         self._inverse: Tensor | None = None  # (M, dim, dim)
 
@@ -144,7 +145,11 @@ class TRAK:
     def _projected(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Tensor]:
         """The projected gradients of each model's quantity, see `quantities`: minus a target."""
         for stream in range(len(self._projections), len(problem.calls)):
-            self._projections.append(Projection(self._dim, stream=stream, **self._options))  # type: ignore[arg-type]
+            self._projections.append(
+                Projection(
+                    self._dim, seed=self._seed, stream=stream, distribution=self._distribution
+                )
+            )
         pairs = zip(problem.calls, self._projections, strict=False)
         return [
             project(example_gradients(problem, images, score, call=call)) for call, project in pairs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from ...errors import InputError
 from ..gradients.per_example import example_gradients
 from ..gradients.projection import Projection
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from .solver import Holds, Settings
+
+T = TypeVar("T")
 
 
 class GradientSolver:
@@ -27,9 +30,10 @@ class GradientSolver:
     streams = False
     calibrated = True
     whitens = False
+    holds: Holds = "all"
 
-    def __init__(self, *, dim: int | None = None, seed: int = 0, **settings: Any) -> None:
-        self.settings: Mapping[str, Any] = {**settings, "dim": dim, "seed": seed}
+    def __init__(self, *, dim: int | None = None, seed: int = 0, **settings: object) -> None:
+        self.settings: Settings = {**settings, "dim": dim, "seed": seed}
         self._project = Projection(dim, seed=seed) if dim is not None else None
 
     def fit(
@@ -76,7 +80,7 @@ class GradientSolver:
         return rows if self._project is None else self._project(rows)
 
 
-def as_fitted(value: Tensor | None, name: str) -> Tensor:
+def as_fitted(value: T | None, name: str) -> T:
     """What `fit` found, or says that it has not been called."""
     if value is None:
         raise InputError(

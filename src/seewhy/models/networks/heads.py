@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from ...data.disk import Json
 from ...errors import InputError, ModelError, did_you_mean
 from .backbones import Backbone, make_backbone
 from .features import features_layout
@@ -123,7 +123,7 @@ def _pool(pooling: str, sharpness: float) -> nn.Module:
     return nn.AdaptiveAvgPool2d(1) if pooling == "gap" else nn.AdaptiveMaxPool2d(1)
 
 
-def build(architecture: Mapping[str, Any]) -> LocalisationNet:
+def build(architecture: Json) -> LocalisationNet:
     """Makes a network, with random weights, as a card describes it.
 
     Args:
