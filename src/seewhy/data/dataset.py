@@ -138,7 +138,9 @@ class Subset(LabelledImages):
     ) -> None:
         self.whole = whole
         self.indices = [range(len(whole))[index] for index in indices]
-        self.title, self.classes, self.multi_label = whole.title, whole.classes, whole.multi_label
+        self.title = whole.title
+        self.classes = whole.classes
+        self.multi_label = whole.multi_label
         self.names = [whole.names[i] for i in self.indices]
         self.labels = [whole.labels[i] for i in self.indices]
         self.on_error = whole.on_error

@@ -45,7 +45,8 @@ class Placement:
 
     def scaled(self, size: tuple[int, int]) -> Placement:
         """The same place on the photo at another (height, width)."""
-        down, across = size[0] / self.photo_size[0], size[1] / self.photo_size[1]
+        down = size[0] / self.photo_size[0]
+        across = size[1] / self.photo_size[1]
         x0, y0, x1, y1 = self.box
         return replace(self, photo_size=size, box=(x0 * across, y0 * down, x1 * across, y1 * down))
 
@@ -230,7 +231,8 @@ class Preprocess:
             )
         plain = photo if photo.mode == mode else photo.convert(mode)
         resized = plain.resize((wide, high), _RESAMPLINGS[self.interpolation])
-        left, top = self._offset(wide, self.size[1]), self._offset(high, self.size[0])
+        left = self._offset(wide, self.size[1])
+        top = self._offset(high, self.size[0])
         seen = Image.new(mode, self.size[::-1], self.fill[0] if mode == "L" else self.fill)
         seen.paste(resized, (-left, -top))
         across, down = photo.width / wide, photo.height / high
@@ -341,8 +343,10 @@ def _huggingface_sizes(
         has: what a processor spells out.
         share: of the resized photo's edge that the cut leaves; 0 where none is said.
     """
-    edges, crop = _edges(has.get("size")), _edges(has.get("crop_size"))
-    crops, short = has.get("do_center_crop"), edges.get("shortest_edge")
+    edges = _edges(has.get("size"))
+    crop = _edges(has.get("crop_size"))
+    crops = has.get("do_center_crop")
+    short = edges.get("shortest_edge")
     exact = (edges["height"], edges["width"]) if {"height", "width"} <= edges.keys() else None
     resize = short or exact
     if short and share:
@@ -377,7 +381,8 @@ def _edges(size: object) -> Mapping[str, int]:
 def _does_the_same(made: Preprocess, processor: object, photo: Image.Image) -> bool:
     """Whether a transformers processor makes nearly the same input of a photo."""
     assert callable(processor)
-    ours, theirs = made(photo)[0], processor(images=photo, return_tensors="pt")["pixel_values"][0]
+    ours = made(photo)[0]
+    theirs = processor(images=photo, return_tensors="pt")["pixel_values"][0]
     low, high = made.bounds
     return bool(theirs.shape == ours.shape and ((theirs - ours) / (high - low)).abs().mean() < 0.02)
 

@@ -114,7 +114,8 @@ def _in_bands(
     """Converts a picture band by band, each reduced at once to its rows of the (width, height) asked for."""
     if picture.size == size and picture.width * picture.height <= _BAND:
         return convert(picture)
-    done, scale = Image.new("RGB", size), picture.height / size[1]
+    done = Image.new("RGB", size)
+    scale = picture.height / size[1]
     for (top, bottom), band in _bands(picture, size[1]):
         rows = convert(band)
         if picture.size != size:
@@ -149,7 +150,8 @@ def _grey_range(bands: Iterable[Array], name: str) -> tuple[float, float]:
             raise ImageError(
                 f"{name} holds NaN or infinite pixels; accepted: finite values; replace them first"
             )
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        low = min(low, float(values.min()))
+        high = max(high, float(values.max()))
     usual = [
         top for top in ((1.0, 255.0) if kind == "f" else (65535.0,)) if 0 <= low <= high <= top
     ]

@@ -64,7 +64,9 @@ class Draft:
     """
 
     def __init__(self, aside: Path, place: Path) -> None:
-        self.folder, self._aside, self._place = place.name, aside, place
+        self.folder = place.name
+        self._aside = aside
+        self._place = place
         self.files: dict[str, StoredFile] = {}
         self.record: Json = {}
         self.exact: Json = {}
@@ -134,7 +136,9 @@ class RunFolder:
         tell: Callable[[str], object] | None = None,
         close: Callable[[RunFolder], object] | None = None,
     ) -> None:
-        self.folder, self.kind, self._close = Path(folder), kind, close
+        self.folder = Path(folder)
+        self.kind = kind
+        self._close = close
         self.request: Json | None = None if request is None else json.loads(json.dumps(request))
         self._tell = tell or (lambda said: None)
         self._entries: dict[str, _Listed] = {}
@@ -218,7 +222,8 @@ class RunFolder:
         Raises:
             InputError: it cannot be written.
         """
-        path, aside = self.folder / name, self.folder / f"{_WRITING}{name}"
+        path = self.folder / name
+        aside = self.folder / f"{_WRITING}{name}"
         try:
             aside.mkdir()
             write(aside / name)
@@ -290,7 +295,9 @@ class RunFolder:
 
     def _list(self, entry: Entry, written: Path, place: Path) -> None:
         """Moves the files of an entry to their place, and lists them."""
-        line, path, moved = entry.line(), self.folder / ENTRIES, False
+        line = entry.line()
+        path = self.folder / ENTRIES
+        moved = False
         try:
             if entry.files:
                 written.rename(place)

@@ -95,7 +95,8 @@ def _png_bytes(header: bytes) -> int:
     width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
     bits, total = depth * _CHANNELS[color], 0
     for x, across, y, down in _PASSES if interlaced else ((0, 1, 0, 1),):
-        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        columns = -(-(width - x) // across)
+        rows = -(-(height - y) // down)
         total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
     return total
 

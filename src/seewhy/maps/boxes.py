@@ -251,7 +251,8 @@ def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2
     seen = (
         np.isfinite(placed) | ~np.isfinite(map_.detach().cpu().numpy()).all()
     )  # a map with NaN is told as such
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    rows = np.flatnonzero(seen.any(1))
+    columns = np.flatnonzero(seen.any(0))
     if not len(rows):
         return dataclasses.replace(boxes(torch.zeros(1, 1))[0], size=placement.photo_size)
     inside = placed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -265,7 +266,8 @@ def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of half-open boxes (A, 4) with (B, 4): (A, B) float64 in [0, 1]."""
     a, b = first.double()[:, None], second.double()[None]
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    low = torch.maximum(a[..., :2], b[..., :2])
+    high = torch.minimum(a[..., 2:], b[..., 2:])
     shared = (high - low).clamp(min=0).prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
     return shared / union.clamp(min=1e-12)

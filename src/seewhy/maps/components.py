@@ -200,7 +200,8 @@ def _extents(nodes: Array, parents: Array) -> tuple[list[Array], Array]:
     n, pixels = len(parents), np.arange(nodes.size)
     ends = []
     for order in (nodes.T.ravel(), nodes.ravel()):
-        first, last = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64)
+        first = np.empty(n + 1, np.int64)
+        last = np.empty(n + 1, np.int64)
         last[order] = pixels  # of what is assigned to one place the last stays
         first[order[::-1]] = pixels[::-1]
         ends += [first[:n], last[:n]]

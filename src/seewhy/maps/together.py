@@ -31,7 +31,8 @@ def fused(
     group: Sequence[Attribution], over: str, how: Literal["mean", "max", "product"]
 ) -> Attribution:
     """Attributions that differ in `over`, "layer" or "method", as one more."""
-    first, both = group[0], maps.fuse([a.map for a in group], how=how)
+    first = group[0]
+    both = maps.fuse([a.map for a in group], how=how)
     if over == "layer":
         named = dataclasses.replace(first, layer=_once_each(str(a.layer) for a in group))
     else:

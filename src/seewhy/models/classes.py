@@ -98,8 +98,12 @@ class InClassesOf(LabelledImages):
         self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]
     ) -> None:
         self.data, self.numbers = data, numbers
-        self.title, self.classes, self.multi_label = data.title, tuple(classes), data.multi_label
-        self.names, self.skipped, self.on_error = data.names, data.skipped, data.on_error
+        self.title = data.title
+        self.classes = tuple(classes)
+        self.multi_label = data.multi_label
+        self.names = data.names
+        self.skipped = data.skipped
+        self.on_error = data.on_error
         self.labels = [self._mapped(labels) for labels in data.labels]
 
     def _mapped(self, labels: Sequence[int]) -> tuple[int, ...]:
@@ -136,7 +140,8 @@ def _by_name(theirs: ClassNames, ours: ClassNames) -> list[int | None]:
     """The column of the same name; of the same place where the lists are the same."""
     alike = [_first(a) == _first(b) for a, b in zip(theirs, ours, strict=False)]
     in_order = len(theirs) == len(ours) and 2 * sum(alike) > len(alike)
-    whole, first = _shared(theirs, ours, _whole), _shared(theirs, ours, _first)
+    whole = _shared(theirs, ours, _whole)
+    first = _shared(theirs, ours, _first)
     found: list[int | None] = []
     for i, name in enumerate(theirs):
         column = whole.get(_whole(name), first.get(_first(name)))

@@ -264,7 +264,8 @@ def _output_entry(output: OutputLike | None, name: str) -> object:
     """Which output is meant, as a card says it; a function by where it is."""
     if output is None or isinstance(output, str | int):
         return output
-    place, path = getattr(output, "__module__", None), getattr(output, "__qualname__", "")
+    place = getattr(output, "__module__", None)
+    path = getattr(output, "__qualname__", "")
     written = f"{place}:{path}"
     if (
         place in (None, "__main__")
@@ -309,7 +310,8 @@ def _check_same(module: nn.Module, kept: Mapping[str, Tensor], card: Json) -> No
 
 def _different(module: nn.Module, again: nn.Module) -> Iterator[tuple[str, object, object]]:
     """The name of each part and setting that differs, with what it is made anew, and here."""
-    ours, theirs = dict(module.named_modules()), dict(again.named_modules())
+    ours = dict(module.named_modules())
+    theirs = dict(again.named_modules())
     for name in ours | theirs:
         here, there = (each.get(name) for each in (ours, theirs))
         if _kind(here) != _kind(there):

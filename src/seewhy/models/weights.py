@@ -81,7 +81,8 @@ def with_weights(
     make: Callable[[int], nn.Module], weights: Mapping[str, Tensor], module: nn.Module
 ) -> nn.Module:
     """The module with these weights; made anew where they are for another number of classes."""
-    head, weights = head_of(module), _in_names_of(module, weights)
+    head = head_of(module)
+    weights = _in_names_of(module, weights)
     if head in weights and len(weights[head]) != len(module.state_dict()[head]):
         module = make(len(weights[head]))
     load_state(module, weights)
@@ -105,7 +106,8 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def _misfit(own: Mapping[str, object], weights: Mapping[str, Tensor]) -> str:
     """Which tensors are not those of the module, the first by name; "" where that is not the fault."""
-    missing, extra = sorted(own.keys() - weights), sorted(weights.keys() - own)
+    missing = sorted(own.keys() - weights)
+    extra = sorted(weights.keys() - own)
     said = []
     if missing:
         said.append(f"{len(missing)} are missing ({_first(missing)})")

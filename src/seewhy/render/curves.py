@@ -215,7 +215,8 @@ def _draw_dots(place: Axes, panel: Panel) -> None:
 def _label_lines(place: Axes, panel: Panel) -> None:
     """Writes each name on its line, where the line is farthest from the others and from names already there."""
     styles, lines = _styles(panel), _lines(panel)
-    first, last = max(s.at[0] for s in lines), min(s.at[-1] for s in lines)
+    first = max(s.at[0] for s in lines)
+    last = min(s.at[-1] for s in lines)
     grid = np.linspace(first, last, 61)[3:-3]
     heights = np.array([np.interp(grid, s.at, s.curve) for s in lines])
     points = np.stack(

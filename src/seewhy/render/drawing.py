@@ -93,7 +93,10 @@ def dashed_frame(picture: Image.Image, box: tuple[float, float, float, float]) -
     """Draws the sides of `box` (x0, y0, x1, y1) that lie within the picture as thin black and white dashes."""
     wide, high = picture.size
     x0, y0, x1, y1 = (round(side) for side in box)
-    left, top, right, bottom = max(0, x0), max(0, y0), min(wide, x1) - 1, min(high, y1) - 1
+    left = max(0, x0)
+    top = max(0, y0)
+    right = min(wide, x1) - 1
+    bottom = min(high, y1) - 1
     if right < left or bottom < top:
         return
     thick = max(1, round(min(wide, high) / 300))

@@ -103,7 +103,9 @@ def attribution_picture(
     if status in maps.READABLE:
         values = _values(attribution, index, placement, chosen)
         if chosen not in _WITHOUT_ZERO and not np.nan_to_num(values).any():
-            status, head, notice = "empty", "empty", "all of the evidence lies outside the photo"
+            status = "empty"
+            head = "empty"
+            notice = "all of the evidence lies outside the photo"
     readable = status in maps.READABLE
     painted = paint(chosen, pixels, values, table, opacity) if readable else in_gray(pixels) * 0.9
     picture = _finish(painted, pixels, placement)

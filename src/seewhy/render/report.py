@@ -162,7 +162,8 @@ def _cell(
 ) -> dict[str, object] | None:
     if attribution is None:
         return None
-    status, target = attribution.status[index], panels.target_title(attribution, index)
+    status = attribution.status[index]
+    target = panels.target_title(attribution, index)
     method = panels.method_title(attribution)
     meaning = reading.status_words(attribution, index)
     place = f"the strongest evidence lies in the {reading.where_words(attribution, index)} of what the model saw"

@@ -86,7 +86,10 @@ class Cutouts(LabelledImages):
             False,
             on_error,
         )
-        self.size, self.seed, self.split, self.scale = size, seed, split, scale
+        self.size = size
+        self.seed = seed
+        self.split = split
+        self.scale = scale
         self.names = [f"{split}-{i:06d}" for i in range(DRAWN[split] if count is None else count)]
         self.labels = [(i % len(self.classes),) for i in range(len(self.names))]
         check_listed(self)

@@ -57,7 +57,10 @@ class Scenes(LabelledImages):
             raise InputError(
                 f"scale={scale} cannot be used; give least and largest height of a digit, from 0.1 to 0.9"
             )
-        self.size, self.seed, self.split, self.scale = size, seed, split, scale
+        self.size = size
+        self.seed = seed
+        self.split = split
+        self.scale = scale
         self.title = f"scenes, {split}"
         self.classes = tuple(str(digit) for digit in range(10))
         self.multi_label = multi_label
@@ -81,7 +84,8 @@ class Scenes(LabelledImages):
     def __getitem__(self, index: int) -> Example:
         """Draws one scene."""
         rng = self._rng(_PIXELS, range(len(self))[index])
-        canvas, taken = textures.background(rng, self.size), np.zeros((self.size, self.size), bool)
+        canvas = textures.background(rng, self.size)
+        taken = np.zeros((self.size, self.size), bool)
         digits, places = self._lay_out(self._shown[index], taken, rng)
         self._distract(canvas, taken, rng)
         masks = np.zeros((len(digits), self.size, self.size), bool)
@@ -131,7 +135,8 @@ class Scenes(LabelledImages):
     def _distract(self, canvas: textures.Colours, taken: Taken, rng: Rng) -> None:
         """Paints what is no digit where nothing is; what finds no place is left out."""
         for _ in range(rng.integers(3, 8)):
-            pixels, angle = self.size * rng.uniform(0.12, 0.3), rng.uniform(-np.pi, np.pi)
+            pixels = self.size * rng.uniform(0.12, 0.3)
+            angle = rng.uniform(-np.pi, np.pi)
             opacity = sprites.enlarge(sprites.distractor(rng, self.split), pixels, angle=angle)
             if place := _free(opacity.shape, taken, rng):
                 _paint(canvas, opacity, place, rng)

@@ -132,5 +132,6 @@ def enlarge(grey: Grey, pixels: float, *, angle: float = 0.0, width: float = 1.0
     inked = opacity >= min(
         0.5, float(opacity.max())
     )  # of what is too small for ink its strongest pixel
-    rows, cols = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
+    rows = np.flatnonzero(inked.any(1))
+    cols = np.flatnonzero(inked.any(0))
     return opacity[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]

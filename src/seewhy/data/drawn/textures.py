@@ -46,7 +46,8 @@ def colours(rng: Rng, n: int, low: float, high: float) -> npt.NDArray[np.float32
 def background(rng: Rng, size: int) -> Colours:
     """Two textures that meet along an uneven border, each between two shades of a colour of its own."""
     border = np.clip(12 * (noise(rng, size, roughness=0.3, octaves=3) - 0.5) + 0.5, 0, 1)
-    first, shade = colours(rng, 2, 10, 120), colours(rng, 2, -50, 50)
+    first = colours(rng, 2, 10, 120)
+    shade = colours(rng, 2, -50, 50)
     fields = [
         stripes(rng, size) if rng.random() < 0.4 else noise(rng, size, roughness=0.9) for _ in first
     ]

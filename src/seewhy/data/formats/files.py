@@ -46,8 +46,12 @@ class PictureFiles(LabelledImages):
         folder: Path | None = None,
         multi_label: bool = False,
     ) -> None:
-        self.title, self.classes, self.multi_label = title, tuple(classes), multi_label
-        self.intake, self.on_error, self.within = intake, intake.on_error, within
+        self.title = title
+        self.classes = tuple(classes)
+        self.multi_label = multi_label
+        self.intake = intake
+        self.on_error = intake.on_error
+        self.within = within
         self.notes, self.skipped = intake.notes, intake.skipped
         self.names = [picture.name for picture in pictures]
         self.paths = [picture.path for picture in pictures]

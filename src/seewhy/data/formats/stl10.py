@@ -50,7 +50,9 @@ class STL10(LabelledImages):
                 names, [str(label) for label in labels], seed=seed, shares=_HELD_OUT
             )
         self._rows = [i for i, its_split in enumerate(splits) if its_split == split]
-        self.title, self.multi_label, self.on_error = f"STL-10, {split}", False, on_error
+        self.title = f"STL-10, {split}"
+        self.multi_label = False
+        self.on_error = on_error
         self.names = [names[i] for i in self._rows]
         self.labels = [(int(labels[i]),) for i in self._rows]
         check_listed(self)

@@ -95,11 +95,13 @@ def influence_sheet(
         target: Likewise.
         layer: Where feature maps are read.
     """
-    helpful, harmful = found.helpful[:_MOST], found.harmful[:_MOST]
+    helpful = found.helpful[:_MOST]
+    harmful = found.harmful[:_MOST]
     both = (*helpful, *harmful)
     ids = [one.index for one in both]
     matched = _maps(index, image, ids, label=label, target=target, layer=layer)
-    sides, test = matched.carrying() if matched else None, _test_picture(index, image)
+    sides = matched.carrying() if matched else None
+    test = _test_picture(index, image)
     answers = _answers(index, [index.data[i][0][None] for i in ids])
     columns = [_column(index, one, answers[i], i, test, sides) for i, one in enumerate(both)]
     words = _words(index.solver, found.about)
@@ -110,12 +112,9 @@ def influence_sheet(
     share = panels.percent(_answers(index, [index.inputs(image)])[0][1])
     says = (f"The model says: {found.predicted},", share, False)
     lines = [("The test picture", "", True), says, (f"Asked about: {found.about}", "", False)]
-    left, right = _under(lines, test.draw(_TEST), _TEST), _stack(rows, 26)
-    body = Image.new(
-        "RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER
-    )
-    body.paste(left, (0, 0))
-    body.paste(right, (left.width + _GAP + 14, 0))
+    left = _under(lines, test.draw(_TEST), _TEST)
+    right = _stack(rows, 26)
+    body = _beside(left, right)
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
     notes = _notes(matched, index.solver.name)
     if both:
@@ -125,6 +124,15 @@ def influence_sheet(
     if max(len(found.helpful), len(found.harmful)) > _MOST:
         notes.append(f"Of each end the first {_MOST} are drawn.")
     return _page(title, body, notes, bar, found.remarks)
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    start = left.width + _GAP + 14
+    size = (start + right.width, max(left.height, right.height))
+    both = Image.new("RGB", size, drawing.PAPER)
+    both.paste(left, (0, 0))
+    both.paste(right, (start, 0))
+    return both
 
 
 def _notes(matched: Matches | None, solver: str) -> list[str]:
@@ -146,7 +154,8 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
     """
     if not suspects:
         raise InputError("suspects is empty; seewhy.influence.mislabelled(index) lists some")
-    cells, pictures = [], [_Shown(*index.data.photo(one.index)) for one in suspects]
+    cells = []
+    pictures = [_Shown(*index.data.photo(one.index)) for one in suspects]
     for one, loss, picture in zip(suspects, own_losses(index, suspects), pictures, strict=True):
         says = _says(index, one, (one.predicted_label, one.probability))
         score = (f"self-influence {one.score:.2g}", "", False)
@@ -311,7 +320,8 @@ def _laid(cells: Sequence[Image.Image]) -> Image.Image:
 
 def _stack(cells: Sequence[Image.Image], gap: int) -> Image.Image:
     height = sum(cell.height for cell in cells) + gap * (len(cells) - 1)
-    whole, y = Image.new("RGB", (max(cell.width for cell in cells), height), drawing.PAPER), 0
+    whole = Image.new("RGB", (max(cell.width for cell in cells), height), drawing.PAPER)
+    y = 0
     for cell in cells:
         whole.paste(cell, (0, y))
         y += cell.height + gap
@@ -327,14 +337,16 @@ def _page(
 ) -> Image.Image:
     """A headline with what is to know first, the body, a rule, and notes beside a colour bar."""
     head, face = drawing.font(20, bold=True), drawing.font(12)
-    content, left = max(body.width, 480), bar.width + 18 if bar else 0
+    content = max(body.width, 480)
+    left = bar.width + 18 if bar else 0
     lines = [line for note in notes for line in drawing.wrap(note, face, content - left)]
     warned = [
         line
         for said in remarks
         for line in drawing.wrap(f"{reading.UNSURE}: {said}", face, content)
     ]
-    tall, first = drawing.line_height(face) + 3, _MARGIN + drawing.line_height(head) + 8
+    tall = drawing.line_height(face) + 3
+    first = _MARGIN + drawing.line_height(head) + 8
     top = first + 10 + tall * len(warned)
     foot = max(tall * len(lines), bar.height if bar else 0)
     page = Image.new(

@@ -146,7 +146,8 @@ class Building:
         except ModelError:  # it will not get better with more batches
             raise
         except (SeewhyError, RuntimeError):  # a batch alone may have no curvature to speak of
-            rows, state = self._rows_unfitted(trial, images[:few], labels[:few]), 0
+            rows = self._rows_unfitted(trial, images[:few], labels[:few])
+            state = 0
             each = _size(rows) // len(next(iter(rows.values())))
         shard = 3 * min(
             n * each, max(_SHARD_BYTES, each * min(self.reading.batch_size, _MOST_ROWS))
@@ -180,7 +181,8 @@ class Building:
     def _working(self, rows: Rows) -> int:
         """The bytes of examples' gradients that are worked on together, about."""
         together = min(self.reading.batch_size, len(self.data))
-        dim, weights = dict(self.solver.settings).get("dim"), self.problem.flat()
+        dim = dict(self.solver.settings).get("dim")
+        weights = self.problem.flat()
         whole = int(
             2.5 * weights.numel() * weights.element_size()
         )  # an example's, with what it is put together from
@@ -251,7 +253,8 @@ class Building:
         for shard in shards:
             entry = self.store.files[shard]
             name = f"self-{key}-{entry.start:09d}.safetensors"
-            plan[name], rows[name] = (entry.start, entry.start + entry.count), shard
+            plan[name] = (entry.start, entry.start + entry.count)
+            rows[name] = shard
 
         def make(name: str, start: int, stop: int) -> Iterator[Rows]:
             return self._own(rows[name], start, stop)

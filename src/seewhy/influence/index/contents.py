@@ -49,7 +49,10 @@ class Contents:
         *,
         temporary: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
+        self.model = models[-1]
+        self.solver = solver
+        self._store = store
+        self._loss = loss
         self._calls = manifest.trained_calls(models, head)
         self.remarks: tuple[str, ...] = ()
         self._reading, self._temporary = reading, temporary

@@ -127,7 +127,9 @@ class _Tensors(Examples):
                 f"train_data has images {tuple(images.shape)} and labels {tuple(labels.shape)} of {labels.dtype}; "
                 "accepted: (n, C, H, W), and whole numbers (n,)"
             )
-        self.images, self.labels, self.preprocess = images, labels.tolist(), preprocess
+        self.images = images
+        self.labels = labels.tolist()
+        self.preprocess = preprocess
 
     def __len__(self) -> int:
         return len(self.images)

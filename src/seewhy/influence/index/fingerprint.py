@@ -48,7 +48,9 @@ class Watched:
     def __init__(
         self, modules: Sequence[nn.Module], stored: Mapping[str, str], folder: object
     ) -> None:
-        self._modules, self._stored, self._folder = modules, stored, folder
+        self._modules = modules
+        self._stored = stored
+        self._folder = folder
         self._seen = checksums(modules)
 
     def check(self) -> None:

@@ -112,7 +112,8 @@ def check_said(stored: Head, said: Sequence[list[float] | None], folder: object)
 
 
 def _near(then: list[float], now: list[float]) -> bool:
-    before, after = torch.tensor(then, dtype=torch.float64), torch.tensor(now, dtype=torch.float64)
+    before = torch.tensor(then, dtype=torch.float64)
+    after = torch.tensor(now, dtype=torch.float64)
     same_classes = before.shape == after.shape
     return same_classes and bool(
         (before - after).abs().amax() <= _SAME_ANSWER * before.abs().amax()

@@ -314,7 +314,8 @@ class EKFAC:
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         self._demand_fit()
-        tests, rows = test["rows"], train["rows"].to(test["rows"].dtype)
+        tests = test["rows"]
+        rows = train["rows"].to(test["rows"].dtype)
         if self._project is not None:
             return tests @ rows.T
         found = tests.new_zeros(len(tests), len(rows))
@@ -334,7 +335,8 @@ class EKFAC:
             rows = self._project(self._solved(problem, images, labels, power=0.5))
             return rows.square().sum(1).cpu() / problem.count
         uses = self._gradients(problem, images, labels)
-        curvatures, own = self._curvatures(problem, uses), problem.flat().new_zeros(len(images))
+        curvatures = self._curvatures(problem, uses)
+        own = problem.flat().new_zeros(len(images))
         for layer, some, signals, activations in pieces(uses):
             curvature = curvatures[layer.name]
             if signals.shape[1] == 1:

@@ -189,11 +189,13 @@ class LastLayer:
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         solutions, dtype = test["solutions"], test["solutions"].dtype
-        features, residuals = train["features"].to(dtype), train["residuals"].to(dtype)
+        features = train["features"].to(dtype)
+        residuals = train["residuals"].to(dtype)
         if (
             3 * len(solutions) > features.shape[1]
         ):  # then gradients (B, K F) are less than products (T, K, B)
-            size, tests = max(1, _PRODUCT // solutions[:1].numel()), solutions.flatten(1)
+            size = max(1, _PRODUCT // solutions[:1].numel())
+            tests = solutions.flatten(1)
             pairs = zip(torch.split(residuals, size), torch.split(features, size), strict=True)
             return torch.cat(
                 [tests @ (r[:, :, None] * a[:, None]).flatten(1).T for r, a in pairs], 1
@@ -244,7 +246,8 @@ class _Watch:
         self._squares = self._squares + (r.square().sum(1) * a.square().sum(1)).sum()
 
     def conclude(self, problem: Problem, head: Head, reduce: Reduce) -> None:
-        gradient, squares = torch.as_tensor(self._gradient), torch.as_tensor(self._squares)
+        gradient = torch.as_tensor(self._gradient)
+        squares = torch.as_tensor(self._squares)
         single = float(reduce(squares) / problem.count) ** 0.5
         warn_unless_converged(
             reduce(gradient) / problem.count, in_double(head.weights()), problem.l2, single

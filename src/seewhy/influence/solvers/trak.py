@@ -71,7 +71,10 @@ class TRAK:
             "distribution": distribution,
             "seed": seed,
         }
-        self._dim, self._damping, self._distribution, self._seed = dim, damping, distribution, seed
+        self._dim = dim
+        self._damping = damping
+        self._distribution = distribution
+        self._seed = seed
         self._projections: list[Projection] = []
         self._inverse: Tensor | None = None  # (M, dim, dim)
 

@@ -67,7 +67,8 @@ class TimmFeatures(Backbone):
 
     def __init__(self, net: _TimmNetwork, stages: int | None, size: tuple[int, int]) -> None:
         super().__init__(net.num_features, {"net.": ""})
-        self.net, self.last = net, None if stages is None else stages - 1
+        self.net = net
+        self.last = None if stages is None else stages - 1
         if stages is not None:
             net.prune_intermediate_layers([stages - 1], prune_head=True)
         net.eval()

@@ -11,7 +11,9 @@ from ...data.disk import Json, own_version, read_json, write_whole
 from ...data.preprocess import Preprocess
 from ...errors import ModelError, TrainingError
 
-TRAINED, SAVED, VERSION = "seewhy-localisation", "seewhy-model", 1
+TRAINED = "seewhy-localisation"
+SAVED = "seewhy-model"
+VERSION = 1
 CARD, WEIGHTS, STATE, HISTORY, CURVES = (
     "card.json",
     "model.safetensors",

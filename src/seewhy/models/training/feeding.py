@@ -164,7 +164,8 @@ def augmented(
         flipped * angle.cos() * shrunk,
         -angle.sin() * shrunk * aspect,
     )
-    affine[:, 1, 0], affine[:, 1, 1] = flipped * angle.sin() * shrunk / aspect, angle.cos() * shrunk
+    affine[:, 1, 0] = flipped * angle.sin() * shrunk / aspect
+    affine[:, 1, 1] = angle.cos() * shrunk
     affine[:, :, 2] = (2 * u[:, 3:5] - 1) * 2 * augmentation.shift
     grid = F.affine_grid(affine, list(x.shape), align_corners=False)
     moved = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)

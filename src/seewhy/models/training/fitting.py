@@ -90,7 +90,10 @@ class Fitting:
         binary: bool,
         multi_label: bool,
     ) -> None:
-        self.net, self.fabric, self.feed, self.val = net, fabric, feed, val
+        self.net = net
+        self.fabric = fabric
+        self.feed = feed
+        self.val = val
         self.lr, self.seed, self.multi_label = lr, seed, multi_label
         self.loss = loss_function(binary=binary)
         self.steps_an_epoch = len(feed.order(0))
@@ -131,7 +134,8 @@ class Fitting:
             return {}
         from torchmetrics import MeanMetric
 
-        mean, metric = MeanMetric().to(self.fabric.device), self._metric().to(self.fabric.device)
+        mean = MeanMetric().to(self.fabric.device)
+        metric = self._metric().to(self.fabric.device)
         self.running.eval()
         with torch.no_grad():
             for x, labels in self.val.batches(None, self.fabric.device):

@@ -107,7 +107,10 @@ class Run:
     def __init__(
         self, folder: Path, data: LabelledImages, val: LabelledImages | None, settings: Settings
     ) -> None:
-        self.folder, self.data, self.val, self.settings = folder, data, val, settings
+        self.folder = folder
+        self.data = data
+        self.val = val
+        self.settings = settings
         self.about = {
             split: _about(one) for split, one in (("train", data), ("val", val)) if one is not None
         }

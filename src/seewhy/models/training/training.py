@@ -115,7 +115,8 @@ def _prepared_run(
     multi_label: bool | None,
 ) -> Run:
     """The run of these data and settings, checked."""
-    data, val = _usable(data), None if val is None else _usable(val)
+    data = _usable(data)
+    val = None if val is None else _usable(val)
     several = data.multi_label if multi_label is None else multi_label
     _check_data(data, val, several)
     if learning.patience is not None and val is None:
