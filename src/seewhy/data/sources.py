@@ -34,7 +34,7 @@ SOURCES: dict[str, _Source] = {
 }
 
 
-_CLASSES = {source.name: source.module for source in SOURCES.values()}
+CLASSES = {source.name: f".{source.module}" for source in SOURCES.values()}
 
 
 def find_data(

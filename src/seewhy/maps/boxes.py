@@ -265,12 +265,16 @@ def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of half-open boxes (A, 4) with (B, 4): (A, B) float64 in [0, 1]."""
-    a, b = first.double()[:, None], second.double()[None]
+    return shared_part(first.double()[:, None], second.double()[None])
+
+
+def shared_part(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of half-open boxes (..., 4) with others, dimension by dimension, in their own type."""
     low = torch.maximum(a[..., :2], b[..., :2])
     high = torch.minimum(a[..., 2:], b[..., 2:])
     shared = (high - low).clamp(min=0).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
-    return shared / union.clamp(min=1e-12)
+    areas = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1)
+    return shared / (areas - shared).clamp(min=1e-12)
 
 
 def fields_of(maps: Tensor | Sequence[Tensor]) -> list[Tensor]:

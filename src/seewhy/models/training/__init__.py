@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ...lazy import lazy_names
 
 if TYPE_CHECKING:
     from ...errors import TrainingError
@@ -20,8 +21,4 @@ _WHERE = {
 }
 __all__ = ["LocalisationNet", "Trained", "TrainingError", "build", "train"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name], __package__), name)
+__getattr__ = lazy_names(__name__, _WHERE)
