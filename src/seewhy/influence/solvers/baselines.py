@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
@@ -13,36 +12,17 @@ from ...engine.draws import normals, uniforms
 from ..gradients.per_example import quantities
 from ..gradients.taps import borrowed, run
 from ..head.head import Head
-from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
-from .solver import Holds, Settings
+from ..problem import Problem, Rows, ScoreOrLoss
+from .solver import Holds, Settings, WithoutFit
 
 
-class Baseline:
+class Baseline(WithoutFit):
     """What fits nothing. Scores rank training examples; they have no unit."""
 
     name: str
-    passes = 0
-    streams = False
     calibrated = False
-    whitens = False
     holds: Holds = "none"
     settings: Settings = MappingProxyType({})
-
-    def fit(
-        self,
-        problem: Problem,
-        batches: Batches,
-        *,
-        reduce: Reduce = identity,
-        progress: Progress | None = None,
-    ) -> None:
-        """Needs nothing of the training data."""
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
-        """There is nothing to take."""
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         return test["rows"] @ train["rows"].to(test["rows"].dtype).T

@@ -74,6 +74,30 @@ class Solver(Protocol):
         """The influence (B,) of each training example on its own loss: large for the odd and the mislabelled."""
 
 
+class WithoutFit:
+    """The part of a solver that needs no pass over the training data, unless it has one of its own."""
+
+    passes = 0
+    streams = False
+    whitens = False
+
+    def fit(
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
+    ) -> None:
+        """Needs nothing of the training data."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
+        """There is nothing to take."""
+
+
 def is_calibrated(solver: Solver) -> bool:
     """Whether its scores have a unit; see `Solver`."""
     return bool(getattr(solver, "calibrated", True))
