@@ -30,10 +30,10 @@ from seewhy.influence import (
     Influential,
     find_solver,
     match_regions,
-    mislabelled,
+    mislabeled,
 )
 from seewhy.influence.answers import sheets as sheets
-from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
+from seewhy.influence.answers.sheets import influence_sheet, mislabeled_sheet
 from seewhy.models.load import load_model
 from seewhy.render import drawing
 from tiny_models import TinyCNN, pictures, randomised
@@ -189,7 +189,7 @@ def test_mislabelled_lists_and_draws(
     place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        influence.list_mislabelled(index=index, trust_paths=True, top=4, out=tmp_path, as_json=True)
+        influence.list_mislabeled(index=index, trust_paths=True, top=4, out=tmp_path, as_json=True)
         == 0
     )
     told = json.loads(capsys.readouterr().out)
@@ -206,7 +206,7 @@ def test_mislabelled_lists_and_draws(
         else:
             assert one["loss"] > -math.log(one["probability"])
     assert (tmp_path / "mislabelled.png").is_file()
-    assert influence.list_mislabelled(index=index, trust_paths=True, top=3, out=tmp_path) == 0
+    assert influence.list_mislabeled(index=index, trust_paths=True, top=3, out=tmp_path) == 0
     assert "Labels to check first, of 15" in capsys.readouterr().err
 
 
@@ -390,7 +390,7 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
         with pytest.raises(InputError, match=said):
             influence.query_photos([first], trust_paths=True, **{**ask, **options})
     with pytest.raises(InputError, match="top=0 cannot be listed"):
-        influence.list_mislabelled(top=0, trust_paths=True, **ask)
+        influence.list_mislabeled(top=0, trust_paths=True, **ask)
     told = json.loads((index / "manifest.json").read_text())
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -423,11 +423,11 @@ def test_sheets_of_tensors_and_of_models_without_maps() -> None:
     (found,) = index.query(x, 3, target="top1")
     without = influence_sheet(index, x, found, target="top1")
     assert with_maps.height > without.height + 200
-    suspects = mislabelled(index, 7)
-    one, two = (mislabelled_sheet(index, suspects[:n]) for n in (6, 7))
+    suspects = mislabeled(index, 7)
+    one, two = (mislabeled_sheet(index, suspects[:n]) for n in (6, 7))
     assert two.height > one.height + 100  # six in a row
     with pytest.raises(InputError, match="suspects is empty"):
-        mislabelled_sheet(index, [])
+        mislabeled_sheet(index, [])
 
 
 def test_a_photo_that_cannot_be_read_is_left_out(
@@ -579,7 +579,7 @@ def test_of_several_processes_the_first_alone_speaks(
                 == 0
             )
             assert (
-                influence.list_mislabelled(
+                influence.list_mislabeled(
                     index=index, trust_paths=True, top=2, out=tmp_path, as_json=as_json
                 )
                 == 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import LabelledImages
+from ..data import LabeledImages
 from ..data.opened import MAX_PIXELS
 from ..data.run_folder import RunFolder, usable_folder
 from ..data.sources import find_data
@@ -133,7 +133,7 @@ def _what_is_saved(run: RunFolder) -> str:
     return f"the table of the first pictures is saved in {run.folder}; the same command begins anew"
 
 
-def _some(data: LabelledImages, count: int | None) -> LabelledImages:
+def _some(data: LabeledImages, count: int | None) -> LabeledImages:
     return data if count is None else data.subset(range(min(count, len(data))))
 
 

@@ -18,8 +18,8 @@ from ..data.opened import MAX_PIXELS
 from ..data.run_folder import RunFolder, usable_folder
 from ..engine.spread import world
 from ..errors import ImageError, InputError
-from ..influence import InfluenceIndex, InfluenceQuery, Suspect, find_solver, mislabelled
-from ..influence.answers.sheets import influence_sheet, mislabelled_sheet, own_losses
+from ..influence import InfluenceIndex, InfluenceQuery, Suspect, find_solver, mislabeled
+from ..influence.answers.sheets import influence_sheet, mislabeled_sheet, own_losses
 from ..influence.index.index import Dtype
 from ..influence.index.manifest import model_photo
 from ..influence.solvers.solver import is_calibrated
@@ -71,7 +71,7 @@ def fit_index(
         parameters: names of the weights that count; what the solver takes where there are none.
         labels: a text file with a name for each class of the model.
         on_error: "skip" opens every picture first, and leaves out those that cannot be read.
-        self_influence: computes what `list_mislabelled` needs, which else does so itself.
+        self_influence: computes what `list_mislabeled` needs, which else does so itself.
     """
     stored = next((known for known in get_args(Dtype) if known == dtype), None)
     if dtype is not None and stored is None:
@@ -236,7 +236,7 @@ def _write_queries(run: RunFolder, told: Json) -> None:
     run.view_json(f"{QUERY_NAME}.json", told)
 
 
-def list_mislabelled(
+def list_mislabeled(
     *,
     index: Path,
     top: int = 24,
@@ -264,10 +264,10 @@ def list_mislabelled(
         interruptible(lambda: what_is_indexed(index)),
         progress("Self-influence", len(opened), told=True) as show,
     ):
-        suspects = mislabelled(opened, top, progress=_forecasting(show))
+        suspects = mislabeled(opened, top, progress=_forecasting(show))
     sheet = out / f"{MISLABELLED_NAME}.png"
     if first:
-        mislabelled_sheet(opened, suspects).save(sheet)
+        mislabeled_sheet(opened, suspects).save(sheet)
     losses = own_losses(opened, suspects)
     examples = [{**asdict(one), "loss": loss} for one, loss in zip(suspects, losses, strict=True)]
     told = {**_told(opened), "examples": examples, "sheet": str(sheet)}

@@ -218,9 +218,9 @@ def influence_mislabelled(
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
     check_request(device=device)
-    from .influence import list_mislabelled
+    from .influence import list_mislabeled
 
-    return list_mislabelled(
+    return list_mislabeled(
         index=index,
         top=top,
         model=model,

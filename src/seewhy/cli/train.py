@@ -17,7 +17,7 @@ from .interrupts import InterruptError
 from .show import bold, console, progress, said, table, tell_skipped
 
 if TYPE_CHECKING:
-    from ..data.dataset import LabelledImages
+    from ..data.dataset import LabeledImages
     from ..models.training import Trained
 
 NO_VAL = "none"
@@ -114,7 +114,7 @@ def _results(trained: Trained) -> dict[str, Any]:
 
 def _find(
     data: str, val: str | None, **asked: Any
-) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
+) -> tuple[LabeledImages, LabeledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
     from ..data.sources import find_data
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy_names
-from .dataset import SPLITS, Example, LabelledImages, OnError, check_splits
+from .dataset import SPLITS, Example, LabeledImages, OnError, check_splits
 from .images import find_images, read_image
 from .preprocess import IMAGENET, Placement, Preprocess, tensor_to_photos
 from .sources import CLASSES, SOURCES, find_data
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __getattr__ = lazy_names(__name__, CLASSES)
 
 __all__ = [
-    "IMAGENET", "SOURCES", "SPLITS", "Coco", "Cub", "Cutouts", "Example", "ImageNet", "LabelledImages", "OnError",
+    "IMAGENET", "SOURCES", "SPLITS", "Coco", "Cub", "Cutouts", "Example", "ImageNet", "LabeledImages", "OnError",
     "OpenImages", "PascalVOC", "PictureFolder", "PictureTable", "Placement", "Preprocess", "STL10", "Scenes",
     "check_splits", "find_data", "find_images", "read_image", "tensor_to_photos",
 ]  # fmt: skip

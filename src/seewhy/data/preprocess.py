@@ -16,7 +16,7 @@ from ..arguments import checked_class
 from ..errors import ArgumentTypeError, ImageError
 from .disk import Json
 from .images import picture_of_tensor
-from .rgb import Array, eight_bit_grey
+from .rgb import Array, eight_bit_gray
 
 _REDUCING_GAP = (
     3  # Pillow's documents call a resize after a reduction to so much nearly as good as one without
@@ -391,4 +391,4 @@ def _check_picture() -> Image.Image:
     """Smooth, so that resizers agree on it, and with no symmetry in space or colour, so that mistakes show."""
     rows, cols = np.mgrid[0:200, 0:300] / 100
     waves = [np.sin(5 * rows + 2 * cols), np.cos(3 * cols - rows), rows - cols / 2]
-    return Image.fromarray(np.stack([eight_bit_grey(wave, "") for wave in waves], axis=2))
+    return Image.fromarray(np.stack([eight_bit_gray(wave, "") for wave in waves], axis=2))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError, did_you_mean
-from .dataset import LabelledImages, OnError, check_on_error, check_split
+from .dataset import LabeledImages, OnError, check_on_error, check_split
 from .opened import MAX_PIXELS
 
 
@@ -46,7 +46,7 @@ def find_data(
     max_pixels: int = MAX_PIXELS,
     trust_paths: bool = False,
     **options: object,
-) -> LabelledImages:
+) -> LabeledImages:
     """The data set that a spec names.
 
     Args:
@@ -54,7 +54,7 @@ def find_data(
             of pictures by class or of a CSV file. Options follow commas: "scenes:multi_label=true,size=64".
         split: "train", "val" or "test".
         seed: of what is drawn, or divided into splits by a hash; "seed=" in the spec goes before it.
-        on_error: "raise" at what cannot be used; or "skip", as in `LabelledImages`.
+        on_error: "raise" at what cannot be used; or "skip", as in `LabeledImages`.
         max_pixels: a picture of more is refused, as in `seewhy.images.read_image`.
         trust_paths: whether lists and annotations may name pictures outside the data set's folder.
         **options: of the kind, as in its class.
@@ -78,7 +78,7 @@ def find_data(
     settings = {"split": split, **own, **options, **given}
     made = getattr(importlib.import_module(f".{source.module}", __package__), source.name)
     try:
-        data: LabelledImages = made(*paths, **settings)
+        data: LabeledImages = made(*paths, **settings)
     except TypeError as error:
         said = str(error).split("() ", 1)[-1]
         raise InputError(

@@ -8,8 +8,8 @@ from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .answers.matching import Matches, match_regions
-    from .answers.mislabeled import mislabelled
-    from .answers.trust import leave_one_out, linear_datamodelling_score, mislabel_curve, tail_patch
+    from .answers.mislabeled import mislabeled
+    from .answers.trust import leave_one_out, linear_datamodeling_score, mislabel_curve, tail_patch
     from .index.building import Cost
     from .index.index import InfluenceIndex
     from .index.questions import InfluenceQuery, Influential, Suspect
@@ -29,10 +29,10 @@ _WHERE = {
     "cross_entropy": ".problem",
     "find_solver": ".solvers",
     "leave_one_out": ".answers.trust",
-    "linear_datamodelling_score": ".answers.trust",
+    "linear_datamodeling_score": ".answers.trust",
     "match_regions": ".answers.matching",
     "mislabel_curve": ".answers.trust",
-    "mislabelled": ".answers.mislabeled",
+    "mislabeled": ".answers.mislabeled",
     "tail_patch": ".answers.trust",
 }
 
@@ -48,10 +48,10 @@ __all__ = [
     "cross_entropy",
     "find_solver",
     "leave_one_out",
-    "linear_datamodelling_score",
+    "linear_datamodeling_score",
     "match_regions",
     "mislabel_curve",
-    "mislabelled",
+    "mislabeled",
     "tail_patch",
 ]
 

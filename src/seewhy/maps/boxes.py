@@ -182,9 +182,7 @@ def boxes(
         most=most,
         min_share=min_share,
     )
-    return [
-        _boxed(field, labels, status) for field, labels, status in _labelled(maps, chosen, size)
-    ]
+    return [_boxed(field, labels, status) for field, labels, status in _labeled(maps, chosen, size)]
 
 
 def masks(
@@ -196,7 +194,7 @@ def masks(
     """The components that `boxes` puts boxes around: (B, H, W) bool for each map, in the same order."""
     return [
         torch.from_numpy(labels == np.arange(1, labels.max() + 1)[:, None, None])
-        for _, labels, _ in _labelled(maps, find_rule(rule), size)
+        for _, labels, _ in _labeled(maps, find_rule(rule), size)
     ]
 
 
@@ -208,7 +206,7 @@ def region(
 ) -> Tensor:
     """The union of the components that `boxes` puts boxes around: (N, H, W) bool, for maps of one size."""
     return torch.stack(
-        [torch.from_numpy(labels > 0) for _, labels, _ in _labelled(maps, find_rule(rule), size)]
+        [torch.from_numpy(labels > 0) for _, labels, _ in _labeled(maps, find_rule(rule), size)]
     )
 
 
@@ -312,7 +310,7 @@ def statuses(fields: Sequence[Tensor], relative_to: RelativeTo = "max") -> tuple
     )
 
 
-def _labelled(
+def _labeled(
     maps: Tensor | Sequence[Tensor], rule: BoxRule, size: tuple[int, int] | None
 ) -> Iterator[tuple[Tensor, Array, Status]]:
     """For each map its values (H, W), its components numbered 1 .. B in their order, and its status."""

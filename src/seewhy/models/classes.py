@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..data.dataset import Example, LabelledImages
+from ..data.dataset import Example, LabeledImages
 from ..engine.targets.given import given_classes
 from ..engine.targets.names import ClassNames, column_of
 from ..errors import InputError, ModelError, did_you_mean
@@ -17,7 +17,7 @@ from .model import Model
 
 
 def class_indices(
-    model: Model, data: LabelledImages, classes: Mapping[str, int | str] | None = None
+    model: Model, data: LabeledImages, classes: Mapping[str, int | str] | None = None
 ) -> tuple[int, ...]:
     """The model's class for each of the data's: as given, by name, or by the number that is the name.
 
@@ -50,7 +50,7 @@ def _check_apart(
     given: Mapping[int, int],
     theirs: ClassNames,
     model: Model,
-    data: LabelledImages,
+    data: LabeledImages,
 ) -> None:
     """That no two classes of the data are one of the model's, but for those of which the user says so."""
     for i, column in enumerate(columns):
@@ -62,7 +62,7 @@ def _check_apart(
             )
 
 
-def _no_counterpart(missing: Sequence[str], model: Model, data: LabelledImages) -> ModelError:
+def _no_counterpart(missing: Sequence[str], model: Model, data: LabeledImages) -> ModelError:
     also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
     has = "has no names, and so" if model.labels is None else "has"
     return ModelError(
@@ -71,7 +71,7 @@ def _no_counterpart(missing: Sequence[str], model: Model, data: LabelledImages) 
     )
 
 
-def in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
+def in_classes_of(model: Model, data: LabeledImages) -> LabeledImages:
     """The data with the model's classes for labels, found as by `class_indices`; as they are where they have them.
 
     Raises:
@@ -85,7 +85,7 @@ def in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
     return InClassesOf(data, model.labels or unnamed, numbers)
 
 
-class InClassesOf(LabelledImages):
+class InClassesOf(LabeledImages):
     """A data set whose labels are a model's.
 
     Args:
@@ -94,9 +94,7 @@ class InClassesOf(LabelledImages):
         numbers: for each class of the data the model's.
     """
 
-    def __init__(
-        self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]
-    ) -> None:
+    def __init__(self, data: LabeledImages, classes: Sequence[str], numbers: Sequence[int]) -> None:
         self.data, self.numbers = data, numbers
         self.title = data.title
         self.classes = tuple(classes)
@@ -115,7 +113,7 @@ class InClassesOf(LabelledImages):
 
 
 def _given(
-    theirs: ClassNames, model: Model, data: LabelledImages, classes: Mapping[str, int | str]
+    theirs: ClassNames, model: Model, data: LabeledImages, classes: Mapping[str, int | str]
 ) -> dict[int, int]:
     """For places among the data's classes the columns that the caller gave."""
     found: dict[int, int] = {}

@@ -52,7 +52,7 @@ def _paint_signed(photo: Array, share: Array, table: Array, opacity: float) -> A
     return _blend(in_gray(photo) * (1 - 0.8 * opacity) + 180 * opacity, colors, alpha)
 
 
-def _paint_grey(photo: Array, share: Array, table: Array, opacity: float) -> Array:
+def _paint_gray(photo: Array, share: Array, table: Array, opacity: float) -> Array:
     return _look_up(table, 0.5 + 0.5 * share) if share.ndim == 2 else np.rint(127.6 + 127.4 * share)
 
 
@@ -85,7 +85,7 @@ _PAINTERS: dict[str, Painter] = {
     "heatmap": _paint_heat,
     "jet": _paint_jet,
     "signed": _paint_signed,
-    "grey": _paint_grey,
+    "grey": _paint_gray,
     "mask": _paint_mask,
     "map": _paint_map,
     "sure": _paint_sure,

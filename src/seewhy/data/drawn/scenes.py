@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ...errors import InputError
-from ..dataset import DRAWN, SPLITS, Example, LabelledImages, check_drawn, check_split
+from ..dataset import DRAWN, SPLITS, Example, LabeledImages, check_drawn, check_split
 from ..truth import Truth
 from . import sprites, textures
 
@@ -21,7 +21,7 @@ Place = tuple[int, int]  # x, y of the upper left corner
 Taken = npt.NDArray[np.bool_]  # (H, W)
 
 
-class Scenes(LabelledImages):
+class Scenes(LabeledImages):
     """Handwritten digits at random places and scales on textured clutter, among strokes, blobs and bits of digits.
 
     A single-label scene shows one to three digits of one class; a multi-label scene one to four of any classes.
@@ -110,7 +110,7 @@ class Scenes(LabelledImages):
 
     def _lay_out(
         self, shown: list[int], taken: Taken, rng: Rng
-    ) -> tuple[list[sprites.Grey], list[Place]]:
+    ) -> tuple[list[sprites.Gray], list[Place]]:
         """Opacities of the digits and where they go, without touching each other; marks what they take."""
         chosen = [
             (
@@ -132,7 +132,7 @@ class Scenes(LabelledImages):
             taken[:] = False
             shrink *= 0.9
 
-    def _distract(self, canvas: textures.Colours, taken: Taken, rng: Rng) -> None:
+    def _distract(self, canvas: textures.Colors, taken: Taken, rng: Rng) -> None:
         """Paints what is no digit where nothing is; what finds no place is left out."""
         for _ in range(rng.integers(3, 8)):
             pixels = self.size * rng.uniform(0.12, 0.3)
@@ -156,11 +156,11 @@ def _free(shape: tuple[int, ...], taken: Taken, rng: Rng) -> Place | None:
     return None
 
 
-def _paint(canvas: textures.Colours, opacity: sprites.Grey, place: Place, rng: Rng) -> None:
+def _paint(canvas: textures.Colors, opacity: sprites.Gray, place: Place, rng: Rng) -> None:
     """Lays a sprite on the canvas (H, W, 3), in a light colour."""
     x, y = place
     h, w = opacity.shape
     below = canvas[y : y + h, x : x + w]
-    colours = textures.colours(rng, 3, 110, 255)
-    lightest = colours[(colours @ _LUMINANCE).argmax()]
+    colors = textures.colors(rng, 3, 110, 255)
+    lightest = colors[(colors @ _LUMINANCE).argmax()]
     below += opacity[:, :, None] * (lightest - below)

@@ -31,7 +31,7 @@ class Coco(PictureFiles):
     Args:
         root: the folder with "annotations".
         split: "train", "val" or "test"; COCO's own "test" has no annotations.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file that the layout needs is missing or torn.

@@ -29,7 +29,7 @@ class PictureFolder(PictureFiles):
         root: the folder.
         split: "train", "val" or "test".
         seed: of the hash.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: no such folder or split, no classes, no pictures, or a class that "train" has not.

@@ -9,14 +9,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import InputError
-from ..dataset import Example, LabelledImages, OnError, check_listed, check_on_error, check_split
+from ..dataset import Example, LabeledImages, OnError, check_listed, check_on_error, check_split
 from .files import existing_folder, hash_split, read_text
 
 _EDGE = 96
 _HELD_OUT = {"val": 0.1}
 
 
-class STL10(LabelledImages):
+class STL10(LabeledImages):
     """STL-10, single-label, without boxes: 96 x 96 pixels, ten classes.
 
     Files: stl10_binary/{train,test}_X.bin, {train,test}_y.bin, class_names.txt. They are mapped, not read whole;
@@ -27,7 +27,7 @@ class STL10(LabelledImages):
         root: the folder with stl10_binary, or that one.
         split: "train", "val" or "test".
         seed: of the hash.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file is missing, or cut short.

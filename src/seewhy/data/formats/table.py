@@ -58,7 +58,7 @@ class PictureTable(PictureFiles):
         path: the file, UTF-8, with the names of its columns in the first line.
         split: "train", "val" or "test".
         seed: of the hash.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: the file cannot be read, or a line has no label, another label with its box, or half a box.

@@ -31,8 +31,8 @@ def read_mask(path: Path, *, above: int = 0) -> Mask:
     """
     with opened(path, "mask") as picture:
         load_whole(picture, f"mask '{path}'")
-        grey = picture.convert("L")
-    return np.asarray(grey) > above
+        gray = picture.convert("L")
+    return np.asarray(gray) > above
 
 
 def scaled_mask(mask: Mask, size: Size) -> Mask:

@@ -142,18 +142,18 @@ def _notes(matched: Matches | None, solver: str) -> list[str]:
     return [_MAPS] if matched.exact else [_MAPS, _INEXACT.format(solver)]
 
 
-def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Image.Image:
+def mislabeled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Image.Image:
     """Draws training pictures whose label may be wrong, with the label and the model's answer.
 
     Args:
         index: Fit with data, or opened with it.
-        suspects: See `seewhy.influence.mislabelled`.
+        suspects: See `seewhy.influence.mislabeled`.
 
     Raises:
         InputError: There are none.
     """
     if not suspects:
-        raise InputError("suspects is empty; seewhy.influence.mislabelled(index) lists some")
+        raise InputError("suspects is empty; seewhy.influence.mislabeled(index) lists some")
     cells = []
     pictures = [_Shown(*index.data.photo(one.index)) for one in suspects]
     for one, loss, picture in zip(suspects, own_losses(index, suspects), pictures, strict=True):

@@ -94,7 +94,7 @@ def random_subsets(count: int, subsets: int, *, share: float = 0.5, seed: int = 
     return torch.stack([torch.randperm(count, generator=generator) < size for _ in range(subsets)])
 
 
-def linear_datamodelling_score(
+def linear_datamodeling_score(
     influences: Tensor, subsets: Tensor, quantities: Tensor, *, resamples: int = 500, seed: int = 0
 ) -> Score:
     """The LDS (Park et al., ICML 2023, section 2): Spearman's correlation over random subsets, mean over tests.

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...data.disk import Json
 from ...data.preprocess import Placement, Preprocess, tensor_to_photos
 from ...engine.keys import digest
@@ -18,7 +18,7 @@ from ...errors import ArgumentTypeError, InputError, SeewhyError
 from ..problem import Batch
 from . import fingerprint
 
-TrainData = Any  # LabelledImages, a Dataset of (tensor, label), or tensors (images, labels)
+TrainData = Any  # LabeledImages, a Dataset of (tensor, label), or tensors (images, labels)
 
 
 class Examples(Dataset[tuple[Tensor, int]]):
@@ -192,7 +192,7 @@ def _told_labels(data: object) -> list[int] | None:
 
 
 class _Pictures(Examples):
-    def __init__(self, data: LabelledImages, preprocess: Preprocess | None) -> None:
+    def __init__(self, data: LabeledImages, preprocess: Preprocess | None) -> None:
         if preprocess is None:
             raise InputError(
                 "the model has no preprocess, which pictures need; give seewhy.wrap(module, preprocess=...), or tensors"
@@ -257,7 +257,7 @@ def as_examples(data: TrainData, preprocess: Preprocess | None) -> Examples:
         ArgumentTypeError: it is none of what is accepted.
         InputError: it is empty, or its examples do not have one label each.
     """
-    if isinstance(data, LabelledImages):
+    if isinstance(data, LabeledImages):
         found: Examples = _Pictures(data, preprocess)
     elif (
         isinstance(data, tuple | list)
@@ -269,7 +269,7 @@ def as_examples(data: TrainData, preprocess: Preprocess | None) -> Examples:
         found = _Pairs(data)
     else:
         raise ArgumentTypeError(
-            f"train_data is a {type(data).__name__}; accepted: seewhy.data.LabelledImages, a torch Dataset of (tensor, "
+            f"train_data is a {type(data).__name__}; accepted: seewhy.data.LabeledImages, a torch Dataset of (tensor, "
             "label) with a length, or two tensors (images, labels)"
         )
     if not len(found):

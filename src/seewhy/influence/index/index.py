@@ -65,7 +65,7 @@ class InfluenceIndex(Contents):
 
         Args:
             model: the trained model, or its checkpoints, the final one last.
-            train_data: `seewhy.data.LabelledImages`, a torch Dataset of (tensor, label), or tensors (images, labels).
+            train_data: `seewhy.data.LabeledImages`, a torch Dataset of (tensor, label), or tensors (images, labels).
             solver: a name, see `seewhy.influence.SOLVERS`, or a solver.
             loss: outputs (B, K), labels (B,) -> (B,).
             l2: of the training objective.

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...arguments import brief
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...data.disk import Json, own_version
 from ...data.images import ImageLike, read_photo
 from ...data.opened import MAX_PIXELS
@@ -357,10 +357,10 @@ def examples_of(data: TrainData, model: ModelLike) -> Examples:
     Raises:
         ModelError: a class of the data is none of the model's.
     """
-    numbered = isinstance(data, LabelledImages) and all(
+    numbered = isinstance(data, LabeledImages) and all(
         as_number(name) is not None for name in data.classes
     )
-    if isinstance(model, Model) and isinstance(data, LabelledImages) and (model.labels or numbered):
+    if isinstance(model, Model) and isinstance(data, LabeledImages) and (model.labels or numbered):
         try:
             data = in_classes_of(model, data)
         except ModelError as error:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...arguments import checked
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
 from ...maps.attribution import Attribution
@@ -52,12 +52,12 @@ _Pair = tuple[int, int]  # a picture of the batch or the data, and a class of th
 @checked
 def evaluate_localisation(
     model: ModelLike = DEFAULT_MODEL,
-    data: LabelledImages | None = None,
+    data: LabeledImages | None = None,
     *,
     methods: str | Method | Iterable[str | Method] = "grad_cam",
     metrics: MetricsLike = METRICS,
     layers: LayersLike = None,
-    validation: LabelledImages | None = None,
+    validation: LabeledImages | None = None,
     rule: RuleLike = "cam2016",
     classes: Mapping[str, int | str] | None = None,
     chance: Sequence[Chance] = CHANCES,
@@ -243,7 +243,7 @@ class _Study:
 
     def explained(
         self,
-        data: LabelledImages,
+        data: LabeledImages,
         indices: range,
         *,
         every: bool,
@@ -303,7 +303,7 @@ class _Study:
 
     def cases(
         self,
-        data: LabelledImages,
+        data: LabeledImages,
         method: str,
         layer: str | None,
         kind: str,
@@ -356,7 +356,7 @@ class _Scores:
     def of(
         self,
         study: _Study,
-        data: LabelledImages,
+        data: LabeledImages,
         on_bad_image: OnBadImage | None,
         progress: Progress | None,
         parts: Parts | None = None,
@@ -409,7 +409,7 @@ class _Scores:
     def evaluation(
         self,
         study: _Study,
-        data: LabelledImages,
+        data: LabeledImages,
         *,
         cases: tuple[Case, ...] = (),
         finished: bool = True,

@@ -118,7 +118,7 @@ def _alexnet(whole: bool) -> Stack:
     if not whole:
         return Stack({"features": net.features[:12]}, 256)
     dense = {"fc6.": "classifier.1.", "fc7.": "classifier.4."}
-    return Stack({"features": net.features, **_convolutionised(256, 6)}, 4096, dense)
+    return Stack({"features": net.features, **_convolutionized(256, 6)}, 4096, dense)
 
 
 def _vgg16(whole: bool) -> Stack:
@@ -129,10 +129,10 @@ def _vgg16(whole: bool) -> Stack:
     if not whole:
         return Stack({"features": net.features[:30]}, 512)
     dense = {"fc6.": "classifier.0.", "fc7.": "classifier.3."}
-    return Stack({"features": net.features, **_convolutionised(512, 7)}, 4096, dense)
+    return Stack({"features": net.features, **_convolutionized(512, 7)}, 4096, dense)
 
 
-def _convolutionised(channels: int, size: int) -> dict[str, nn.Module]:
+def _convolutionized(channels: int, size: int) -> dict[str, nn.Module]:
     """FC6 and FC7 as convolutions: on a map of size x size the same numbers, on a larger one a map of them."""
     return {
         "fc6": nn.Conv2d(channels, 4096, size),

@@ -8,17 +8,17 @@ from ...lazy import lazy_names
 
 if TYPE_CHECKING:
     from ...errors import TrainingError
-    from ..networks.heads import LocalisationNet, build
+    from ..networks.heads import LocalizationNet, build
     from .run import Trained
     from .training import train
 
 _WHERE = {
-    "LocalisationNet": "..networks.heads",
+    "LocalizationNet": "..networks.heads",
     "Trained": ".run",
     "TrainingError": "...errors",
     "build": "..networks.heads",
     "train": ".training",
 }
-__all__ = ["LocalisationNet", "Trained", "TrainingError", "build", "train"]
+__all__ = ["LocalizationNet", "Trained", "TrainingError", "build", "train"]
 
 __getattr__ = lazy_names(__name__, _WHERE)

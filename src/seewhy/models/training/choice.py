@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...data.disk import Json
 from ...errors import InputError
 from ..networks.backbones import stages_for
@@ -12,7 +12,7 @@ from ..networks.heads import ADAPTATION_UNITS, CAM_UNITS
 
 CUT_UNITS = 256  # of the convolution and of FCa on a backbone that was cut
 _SMALL = 256  # pictures with edges up to this are taken as large as they are
-_PLAIN_EDGE, _CONVOLUTIONISED_EDGE = 224, 448  # of the input, where the pictures do not say it
+_PLAIN_EDGE, _CONVOLUTIONIZED_EDGE = 224, 448  # of the input, where the pictures do not say it
 _LOOKED_AT = 8  # pictures, for their size
 
 
@@ -37,7 +37,7 @@ class Choice:
         names_a_file = bool(self.backbone.partition("@")[2])
         return self.backbone if self.pretrained or names_a_file else None
 
-    def architecture(self, data: LabelledImages) -> Json:
+    def architecture(self, data: LabeledImages) -> Json:
         """What `build` takes, for the classes and the pictures of the data.
 
         Raises:
@@ -68,7 +68,7 @@ class Choice:
         """Whether it is a network of the papers, cut as they have it."""
         return self._name.startswith("torchvision:")
 
-    def _usual_size(self, data: LabelledImages) -> tuple[int, int]:
+    def _usual_size(self, data: LabeledImages) -> tuple[int, int]:
         """That of the pictures where a few of them agree on a small one, else the network's."""
         some = range(0, len(data), max(1, len(data) // _LOOKED_AT))
         sizes = {data[i].photo.size[::-1] for i in some}
@@ -76,8 +76,8 @@ class Choice:
             height, width = sizes.pop()
             if max(height, width) <= _SMALL:
                 return height, width
-        convolutionised = self._is_surgery and self.pooling == "oquab"
-        edge = _CONVOLUTIONISED_EDGE if convolutionised else _PLAIN_EDGE
+        convolutionized = self._is_surgery and self.pooling == "oquab"
+        edge = _CONVOLUTIONIZED_EDGE if convolutionized else _PLAIN_EDGE
         return edge, edge
 
     def _kept_stages(self, size: tuple[int, int]) -> int | None:

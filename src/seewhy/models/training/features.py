@@ -14,7 +14,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...engine.flow import find_flow
 from ...engine.heads import linear_heads
 from ...engine.targets.names import ClassNames
@@ -27,7 +27,7 @@ _COUNT = "num_classes"  # what timm's models say of themselves
 
 def pooled_features(
     model: Model,
-    data: LabelledImages,
+    data: LabeledImages,
     *,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -90,9 +90,9 @@ def with_head(model: Model, weight: Tensor, bias: Tensor, labels: Sequence[str])
 
 def linear_svm(
     model: Model,
-    data: LabelledImages,
+    data: LabeledImages,
     *,
-    regularisation: float = 1.0,
+    regularization: float = 1.0,
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -102,7 +102,7 @@ def linear_svm(
     Args:
         model: the network, as in `pooled_features`.
         data: the pictures, of one class or of several each.
-        regularisation: C of `sklearn.svm.LinearSVC`: smaller is smoother. Features are standardised for the fit.
+        regularization: C of `sklearn.svm.LinearSVC`: smaller is smoother. Features are standardised for the fit.
         seed: of the solver.
         batch_size: pictures in one pass.
         progress: called with the number of pictures done and of all.
@@ -124,7 +124,7 @@ def linear_svm(
     mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
     standard = ((features - mean) / std).numpy()
     machines = [
-        LinearSVC(C=regularisation, random_state=seed).fit(standard, column)
+        LinearSVC(C=regularization, random_state=seed).fit(standard, column)
         for column in truth.T.numpy()
     ]
     weight = torch.cat([torch.from_numpy(machine.coef_) for machine in machines]) / std  # (K, F)
@@ -132,7 +132,7 @@ def linear_svm(
     return with_head(model, weight.float(), bias.float(), [data.classes[label] for label in shown])
 
 
-def _shown_classes(data: LabelledImages) -> tuple[list[int], Tensor]:
+def _shown_classes(data: LabeledImages) -> tuple[list[int], Tensor]:
     """The classes that some picture shows, and which pictures show each: (N, K).
 
     Raises:
@@ -148,7 +148,7 @@ def _shown_classes(data: LabelledImages) -> tuple[list[int], Tensor]:
     return shown, truth
 
 
-def _nothing_without_it(data: LabelledImages, said: str) -> InputError:
+def _nothing_without_it(data: LabeledImages, said: str) -> InputError:
     return InputError(
         f"data {data.title!r} shows {said}; a classifier needs pictures without it too"
     )
@@ -178,6 +178,6 @@ def _input_shape(model: Model) -> tuple[int, int, int]:
     return len(model.preprocess.mean), *model.preprocess.size
 
 
-def _batch(model: Model, data: LabelledImages, indices: range) -> Tensor:
+def _batch(model: Model, data: LabeledImages, indices: range) -> Tensor:
     assert model.preprocess is not None
     return model.preprocess.batch([data[i].photo for i in indices])[0]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...data.disk import Json
 from ...errors import InputError, MissingExtraError, TrainingError
-from ..networks.heads import LocalisationNet
+from ..networks.heads import LocalizationNet
 from .feeding import Feed
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Fitting:
 
     def __init__(
         self,
-        net: LocalisationNet,
+        net: LocalizationNet,
         fabric: Fabric,
         feed: Feed,
         val: Feed | None,

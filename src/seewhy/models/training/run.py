@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...data.disk import Json, json_bytes, png_bytes
 from ...data.preprocess import IMAGENET, Preprocess
 from ...errors import InputError, ModelError, TrainingError
@@ -29,7 +29,7 @@ from ..networks.cards import (
     make_card,
     read_card,
 )
-from ..networks.heads import LocalisationNet, build
+from ..networks.heads import LocalizationNet, build
 from .feeding import Feed, find_augmentation
 from .fitting import Fitting, start_fabric, to_bytes
 from .learning import learning_picture
@@ -105,7 +105,7 @@ class Run:
     """One training in its folder."""
 
     def __init__(
-        self, folder: Path, data: LabelledImages, val: LabelledImages | None, settings: Settings
+        self, folder: Path, data: LabeledImages, val: LabeledImages | None, settings: Settings
     ) -> None:
         self.folder = folder
         self.data = data
@@ -203,7 +203,7 @@ class Run:
         fabric.barrier()
 
     def _fitting(
-        self, net: LocalisationNet, fabric: Fabric, preprocess: Preprocess, workers: int
+        self, net: LocalizationNet, fabric: Fabric, preprocess: Preprocess, workers: int
     ) -> Fitting:
         settings, val = self.settings, self.val
         rank, world = fabric.global_rank, fabric.world_size
@@ -221,7 +221,7 @@ class Run:
         )
 
     def _feed(
-        self, data: LabelledImages, preprocess: Preprocess, workers: int, rank: int, world: int
+        self, data: LabeledImages, preprocess: Preprocess, workers: int, rank: int, world: int
     ) -> Feed:
         return Feed(
             data,
@@ -234,7 +234,7 @@ class Run:
             world=world,
         )
 
-    def _start(self) -> tuple[LocalisationNet, Preprocess]:
+    def _start(self) -> tuple[LocalizationNet, Preprocess]:
         """The network and how pictures become its input."""
         settings = self.settings
         torch.manual_seed(settings.seed)
@@ -340,7 +340,7 @@ def _read_state(path: Path) -> Json:
     return found
 
 
-def _about(data: LabelledImages) -> Json:
+def _about(data: LabeledImages) -> Json:
     """What tells one data set from another: names, labels, and the pixels of a few pictures."""
     listed = json.dumps(
         [list(data.classes), list(data.names), [list(labels) for labels in data.labels]]

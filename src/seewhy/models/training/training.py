@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...data.dataset import LabelledImages, check_splits
+from ...data.dataset import LabeledImages, check_splits
 from ...errors import InputError
 from ..devices import usable_device
 from ..networks.backbones import EMBEDDED
@@ -17,9 +17,9 @@ from .run import Learning, Run, Settings, Trained
 
 @own_randomness()
 def train(
-    data: LabelledImages,
+    data: LabeledImages,
     *,
-    val: LabelledImages | None = None,
+    val: LabeledImages | None = None,
     backbone: str = EMBEDDED,
     pooling: Pooling = "gap",
     pretrained: bool = True,
@@ -108,8 +108,8 @@ def train(
 
 def _prepared_run(
     folder: Path,
-    data: LabelledImages,
-    val: LabelledImages | None,
+    data: LabeledImages,
+    val: LabeledImages | None,
     choice: Choice,
     learning: Learning,
     multi_label: bool | None,
@@ -132,11 +132,11 @@ def _prepared_run(
     return Run(folder, data, val, settings)
 
 
-def _usable(data: LabelledImages) -> LabelledImages:
+def _usable(data: LabeledImages) -> LabeledImages:
     return data.readable() if data.on_error == "skip" and not data.checked else data
 
 
-def _check_data(data: LabelledImages, val: LabelledImages | None, several: bool) -> None:
+def _check_data(data: LabeledImages, val: LabeledImages | None, several: bool) -> None:
     if not len(data) or (val is not None and not len(val)):
         raise InputError("the data hold no picture; give some to learn from, and to hold back")
     if val is not None:
