@@ -34,7 +34,7 @@ def class_indices(
         ModelError: a class has no counterpart, or two have the same.
     """
     theirs = ClassNames.of(data.classes) or ClassNames()
-    given = _given(theirs, model, data, classes or {})
+    given = _given_columns(theirs, model, data, classes or {})
     found = _by_name(theirs, model.labels) if model.labels else _by_number(theirs)
     found = [given.get(i, column) for i, column in enumerate(found)]
     missing = [theirs[i] for i, column in enumerate(found) if column is None]
@@ -112,7 +112,7 @@ class InClassesOf(LabeledImages):
         return replace(example, labels=self._mapped(example.labels))
 
 
-def _given(
+def _given_columns(
     theirs: ClassNames, model: Model, data: LabeledImages, classes: Mapping[str, int | str]
 ) -> dict[int, int]:
     """For places among the data's classes the columns that the caller gave."""
@@ -136,20 +136,22 @@ def _given(
 
 def _by_name(theirs: ClassNames, ours: ClassNames) -> list[int | None]:
     """The column of the same name; of the same place where the lists are the same."""
-    alike = [_first(a) == _first(b) for a, b in zip(theirs, ours, strict=False)]
+    alike = [_first_synonym(a) == _first_synonym(b) for a, b in zip(theirs, ours, strict=False)]
     in_order = len(theirs) == len(ours) and 2 * sum(alike) > len(alike)
-    whole = _shared(theirs, ours, _whole)
-    first = _shared(theirs, ours, _first)
+    whole = _columns_of_unique(theirs, ours, _whole_name)
+    first = _columns_of_unique(theirs, ours, _first_synonym)
     found: list[int | None] = []
     for i, name in enumerate(theirs):
-        column = whole.get(_whole(name), first.get(_first(name)))
-        if column is None and in_order and _words(name) & _words(ours[i]):
+        column = whole.get(_whole_name(name), first.get(_first_synonym(name)))
+        if column is None and in_order and _words_in(name) & _words_in(ours[i]):
             column = i
         found.append(column)
     return found
 
 
-def _shared(theirs: ClassNames, ours: ClassNames, short: Callable[[str], str]) -> dict[str, int]:
+def _columns_of_unique(
+    theirs: ClassNames, ours: ClassNames, short: Callable[[str], str]
+) -> dict[str, int]:
     """For what one class of either list is called for short, the model's column."""
     among_theirs, among_ours = (Counter(map(short, names)) for names in (theirs, ours))
     each = ((short(name), column) for column, name in enumerate(ours))
@@ -164,13 +166,13 @@ def _by_number(theirs: ClassNames) -> list[int | None]:
     return [None] * len(numbers) if len(said) < len(numbers) or from_one else [*numbers]
 
 
-def _whole(name: str) -> str:
+def _whole_name(name: str) -> str:
     return name.strip().casefold()
 
 
-def _first(name: str) -> str:
-    return _whole(name.partition(",")[0])
+def _first_synonym(name: str) -> str:
+    return _whole_name(name.partition(",")[0])
 
 
-def _words(name: str) -> set[str]:
+def _words_in(name: str) -> set[str]:
     return set(re.findall(r"\w+", name.casefold()))

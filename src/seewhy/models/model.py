@@ -211,7 +211,7 @@ def wrap(
             "gives": gives,
             "labels": names,
         }
-        return _said_anew(module, takes, {**said, "multi_label": multi_label or None})
+        return _with_changes(module, takes, {**said, "multi_label": multi_label or None})
     names = ClassNames.of(own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
@@ -244,7 +244,7 @@ def _check_count(names: ClassNames | None, module: nn.Module) -> None:
         names.check_width(classes)
 
 
-def _said_anew(model: Model, takes: Takes | None, said: Json) -> Model:
+def _with_changes(model: Model, takes: Takes | None, said: Json) -> Model:
     """A model of which something else is said; what is not given stays."""
     given = {name: value for name, value in said.items() if value is not None}
     if takes is not None or (isinstance(model.module, BlackBox) and "preprocess" in given):

@@ -303,26 +303,26 @@ def _check_same(module: nn.Module, kept: Mapping[str, Tensor], card: Json) -> No
         again = _rebuilt(card, kept)
     except ModelError as error:
         raise _cannot(kind, f"{by} does not make it: {error}") from error
-    for name, there, here in _different(module, again):
+    for name, there, here in _differences(module, again):
         differ = f"'{name}' is {there}, here {here}"
         raise _cannot(kind, f"{by} makes another network: {differ}")
 
 
-def _different(module: nn.Module, again: nn.Module) -> Iterator[tuple[str, object, object]]:
+def _differences(module: nn.Module, again: nn.Module) -> Iterator[tuple[str, object, object]]:
     """The name of each part and setting that differs, with what it is made anew, and here."""
     ours = dict(module.named_modules())
     theirs = dict(again.named_modules())
     for name in ours | theirs:
         here, there = (each.get(name) for each in (ours, theirs))
-        if _kind(here) != _kind(there):
-            yield name or "the network", _kind(there), _kind(here)
+        if _class_name(here) != _class_name(there):
+            yield name or "the network", _class_name(there), _class_name(here)
         mine, its = _settings(here), _settings(there)
         for key in mine:
             if mine[key] != its.get(key, mine[key]):
                 yield f"{name}.{key}".lstrip("."), its[key], mine[key]
 
 
-def _kind(part: nn.Module | None) -> str:
+def _class_name(part: nn.Module | None) -> str:
     return "nothing" if part is None else type(part).__qualname__
 
 
@@ -330,7 +330,7 @@ def _settings(part: nn.Module | None) -> dict[str, object]:
     """The numbers, words and functions among the attributes of a part."""
     given = vars(part).items() if part is not None else ()
     return {
-        key: _plain(value)
+        key: _comparable(value)
         for key, value in given
         if _is_setting(value) and key not in _NO_SETTINGS and key[:1] != "_"
     }
@@ -343,10 +343,10 @@ def _is_setting(value: object) -> bool:
     return value is None or isinstance(value, plain)
 
 
-def _plain(value: object) -> object:
+def _comparable(value: object) -> object:
     """A setting, as it can be compared with that of another process."""
     if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
+        return tuple(map(_comparable, value))
     return getattr(value, "__qualname__", value)
 
 

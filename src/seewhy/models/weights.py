@@ -110,9 +110,9 @@ def _misfit(own: Mapping[str, object], weights: Mapping[str, Tensor]) -> str:
     extra = sorted(weights.keys() - own)
     said = []
     if missing:
-        said.append(f"{len(missing)} are missing ({_first(missing)})")
+        said.append(f"{len(missing)} are missing ({_first_two(missing)})")
     if extra:
-        said.append(f"{len(extra)} are not the model's ({_first(extra)})")
+        said.append(f"{len(extra)} are not the model's ({_first_two(extra)})")
     common = [name for name in own if name in weights]
     other = [n for n in common if _shape(weights[n]) != _shape(own[n])]
     if other:
@@ -135,5 +135,5 @@ def _shape(tensor: object) -> tuple[int, ...] | None:
     return tuple(tensor.shape) if isinstance(tensor, Tensor) else None
 
 
-def _first(names: list[str]) -> str:
+def _first_two(names: list[str]) -> str:
     return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")

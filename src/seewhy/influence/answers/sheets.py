@@ -112,8 +112,8 @@ def influence_sheet(
     share = panels.percent(_answers(index, [index.inputs(image)])[0][1])
     says = (f"The model says: {found.predicted},", share, False)
     lines = [("The test picture", "", True), says, (f"Asked about: {found.about}", "", False)]
-    left = _under(lines, test.draw(_TEST), _TEST)
-    right = _stack(rows, 26)
+    left = _under_caption(lines, test.draw(_TEST), _TEST)
+    right = _one_below_the_other(rows, 26)
     body = _beside(left, right)
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
     notes = _notes(matched, index.solver.name)
@@ -165,8 +165,10 @@ def mislabeled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Imag
             score,
             (f"loss {loss:.2g}", "", False),
         ]
-        cells.append(_under([*lines, (_called(one), "", False)], picture.draw(_SIDE), _SIDE))
-    body = _laid(cells)
+        cells.append(
+            _under_caption([*lines, (_example_name(one), "", False)], picture.draw(_SIDE), _SIDE)
+        )
+    body = _in_columns(cells)
     what = "influence" if is_calibrated(index.solver) else f"score by {index.solver.name}"
     notes = [_FOOT.format(f"the {what} of each training picture on its own loss"), _ANSWERS]
     cut = any(panels.is_cut(picture.placement) for picture in pictures)
@@ -275,13 +277,17 @@ def _column(
     picture = _Shown(photo, placement, sides and sides[1], i).draw(_SIDE)
     number = "influence" if is_calibrated(index.solver) else "score"
     lines = [(f"labelled {one.label_name}", "", True), (number, f"{one.score:+.2g}", False)]
-    cells = [_under([*lines, _says(index, one, answer), (_called(one), "", False)], picture, _SIDE)]
+    cells = [
+        _under_caption(
+            [*lines, _says(index, one, answer), (_example_name(one), "", False)], picture, _SIDE
+        )
+    ]
     if sides:
         cells.append(_Shown(test.photo, test.placement, sides[0], i).draw(_SIDE))
-    return _stack(cells, 8)
+    return _one_below_the_other(cells, 8)
 
 
-def _under(
+def _under_caption(
     lines: Sequence[tuple[str, str, bool]],
     picture: Image.Image,
     least: int,
@@ -294,7 +300,7 @@ def _under(
     return captioned(picture, lines, max(picture.width, least, min(needed, widest)))
 
 
-def _called(one: Influential) -> str:
+def _example_name(one: Influential) -> str:
     """A name that fits below a picture: a path's last part."""
     return f"example {one.index}" if one.name == str(one.index) else one.name.rpartition("/")[2]
 
@@ -303,7 +309,11 @@ def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
     """Pictures side by side under a line of words."""
     face = drawing.font(14, bold=True)
     empty = Image.new("RGB", (1, 1), drawing.PAPER)
-    body = _laid(cells) if cells else _under([(nothing, "", False)], empty, 300, widest=900)
+    body = (
+        _in_columns(cells)
+        if cells
+        else _under_caption([(nothing, "", False)], empty, 300, widest=900)
+    )
     tall = drawing.line_height(face) + 8
     row = Image.new(
         "RGB", (max(body.width, int(face.getlength(title)) + 1), tall + body.height), drawing.PAPER
@@ -313,12 +323,12 @@ def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
     return row
 
 
-def _laid(cells: Sequence[Image.Image]) -> Image.Image:
+def _in_columns(cells: Sequence[Image.Image]) -> Image.Image:
     """Cells in rows of equal columns."""
     return grid([list(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)])
 
 
-def _stack(cells: Sequence[Image.Image], gap: int) -> Image.Image:
+def _one_below_the_other(cells: Sequence[Image.Image], gap: int) -> Image.Image:
     height = sum(cell.height for cell in cells) + gap * (len(cells) - 1)
     whole = Image.new("RGB", (max(cell.width for cell in cells), height), drawing.PAPER)
     y = 0

@@ -124,10 +124,10 @@ def pieces(uses: Sequence[Use]) -> Iterator[tuple[AffineLayer, slice, Tensor, Te
             some = slice(start, start + size)
             signals = [layer.signals(signal[some]) for _, _, signal in same]
             activations = [layer.activations(given[some]) for _, given, _ in same]
-            yield layer, some, _joined(signals), _joined(activations)
+            yield layer, some, _along_places(signals), _along_places(activations)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _along_places(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 

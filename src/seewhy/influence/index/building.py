@@ -235,16 +235,16 @@ class Building:
 
     def rows(self) -> list[str]:
         """Writes every shard that is not there whole; returns their names, in order."""
-        plan = self._plan(self.shard_rows) if self.shard_rows else {}
+        plan = self._planned_shards(self.shard_rows) if self.shard_rows else {}
         missing = self._missing(plan)
         if missing or not plan:
             images, labels = self.first(1)
             each = max(1, _size(self._rows_of(images, labels)))
             rows = self.shard_rows or min(_MOST_ROWS, max(1, _SHARD_BYTES // each))
-            self.shard_rows, plan = rows, self._plan(rows)
+            self.shard_rows, plan = rows, self._planned_shards(rows)
             missing = self._missing(plan)
             self._demand_room(each * sum(plan[name][1] - plan[name][0] for name in missing))
-        self._make(plan, missing, lambda _, start, stop: self._rows(start, stop))
+        self._write_missing(plan, missing, lambda _, start, stop: self._rows(start, stop))
         return list(plan)
 
     def self_influence(self, shards: Sequence[str], key: str) -> list[str]:
@@ -257,12 +257,12 @@ class Building:
             rows[name] = shard
 
         def make(name: str, start: int, stop: int) -> Iterator[Rows]:
-            return self._own(rows[name], start, stop)
+            return self._of_themselves(rows[name], start, stop)
 
-        self._make(plan, self._missing(plan), make, together=self.solver.streams)
+        self._write_missing(plan, self._missing(plan), make, together=self.solver.streams)
         return list(plan)
 
-    def _own(self, shard: str, start: int, stop: int) -> Iterator[Rows]:
+    def _of_themselves(self, shard: str, start: int, stop: int) -> Iterator[Rows]:
         """What the examples of a shard do to themselves: from their rows where the solver can do with these."""
         if isinstance(self.solver, SelfFromRows):
             stored = self.store.read(shard)
@@ -290,7 +290,7 @@ class Building:
         """What is not there whole, as the first process sees it: another may look when files are made already."""
         return self.world.gather([name for name in plan if not self.store.intact(name)])[0]
 
-    def _make(
+    def _write_missing(
         self,
         plan: Mapping[str, tuple[int, int]],
         missing: list[str],
@@ -319,7 +319,7 @@ class Building:
             )
         self.world.gather(None)
 
-    def _plan(self, rows: int) -> dict[str, tuple[int, int]]:
+    def _planned_shards(self, rows: int) -> dict[str, tuple[int, int]]:
         """The shards: their names, with the positions from which and to which each goes."""
         plan, begin = {}, 0
         for prefix, part in zip(self._prefixes(), self.data.parts, strict=True):

@@ -56,7 +56,7 @@ class Contents:
         self._calls = manifest.trained_calls(models, head)
         self.remarks: tuple[str, ...] = ()
         self._reading, self._temporary = reading, temporary
-        self._take(head, data)
+        self._set_examples(head, data)
         self.watch = fingerprint.Watched(manifest.modules_of(models), head["model"], store.folder)
 
     def __len__(self) -> int:
@@ -88,10 +88,10 @@ class Contents:
         return Shards(self._store, self._head["shards"])
 
     @property
-    def _absent(self) -> bool:
+    def _lacks_data(self) -> bool:
         return isinstance(self.data.parts[0], Absent)
 
-    def _take(self, head: Head, data: Joined) -> None:
+    def _set_examples(self, head: Head, data: Joined) -> None:
         """Makes this index one of these examples."""
         self._head, self.data = head, data
         self.classes = manifest.class_names(head)
@@ -130,7 +130,7 @@ class Contents:
         building = self._building(progress)
         self.remarks = building.curvature()
         shards = building.rows()
-        self._commit({**self._head, "shards": shards, "shard_rows": building.shard_rows})
+        self._write_manifest({**self._head, "shards": shards, "shard_rows": building.shard_rows})
 
     def _change(
         self, head: Head, data: Joined, curvature: Curvature, progress: Tell | None
@@ -139,20 +139,20 @@ class Contents:
         before = self._head, self.data
         if curvature == "refit":
             head = {**head, "curvature": manifest.curvature_key(head, self.solver)}
-        self._take(head, data)
+        self._set_examples(head, data)
         try:
             self._build(progress)
         except BaseException:
-            self._take(*before)
+            self._set_examples(*before)
             self._take_curvature()
             raise
 
     def _take_curvature(self) -> None:
         """Gives the solver what it found before; one that reads training data waits for them."""
-        if not (self.solver.streams and self._absent):
+        if not (self.solver.streams and self._lacks_data):
             self.remarks = self._building().curvature()
 
-    def _commit(self, head: Head) -> None:
+    def _write_manifest(self, head: Head) -> None:
         """Writes the manifest in the first process, and reads it in all."""
         shared, store = world(), self._store
         if shared.rank == 0:

@@ -21,11 +21,11 @@ def of_modules(modules: Sequence[nn.Module]) -> dict[str, str]:
     found: dict[str, str] = {}
     for i, module in enumerate(modules):
         prefix = f"{i}." if len(modules) > 1 else ""
-        found |= {prefix + name: digest(tensor) for name, tensor in _state(module).items()}
+        found |= {prefix + name: digest(tensor) for name, tensor in _watched_values(module).items()}
     return found
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
+def _watched_values(module: nn.Module) -> dict[str, Tensor]:
     each = module.state_dict().items()
     return {
         name: t
@@ -67,7 +67,7 @@ class Watched:
 
 def checksums(modules: Sequence[nn.Module]) -> list[object]:
     """What `of_modules` looks at, in brief: how each tensor lies, and the CRC-32 of its bytes."""
-    every = [tensor for module in modules for tensor in _state(module).values()]
+    every = [tensor for module in modules for tensor in _watched_values(module).values()]
     return [
         (t.dtype, t.shape, t.stride(), zlib.crc32(_in_memory(t).cpu().numpy().data)) for t in every
     ]

@@ -90,8 +90,8 @@ class InfluenceIndex(Contents):
         examples = manifest.examples_of(train_data, models[-1])
         head = manifest.describe_index(models, examples, made, loss, settings)
         manifest.tell_classes(examples, head)
-        store, temporary = _place(out)
-        head, reading = _begun(store, head), Reading(batch_size, workers)
+        store, temporary = _store_in(out)
+        head, reading = _begun_head(store, head), Reading(batch_size, workers)
         data = Joined([examples])
         index = cls(models, store, head, data, made, loss, reading, temporary=temporary)
         if announce and world().rank == 0:
@@ -172,7 +172,7 @@ class InfluenceIndex(Contents):
             Positive where leaving the training example out would raise the loss, or lower the target.
         """
         found: list[Tensor] = []
-        for test, blocks in self._swept(images, labels, target):
+        for test, blocks in self._scores_of(images, labels, target):
             part = torch.zeros(len(test.words), len(self.data))
             for ids, scores in blocks:
                 part[:, ids] = scores.float()
@@ -198,7 +198,7 @@ class InfluenceIndex(Contents):
         """
         found: list[InfluenceQuery] = []
         with heard() as said:
-            for test, blocks in self._swept(images, labels, target):
+            for test, blocks in self._scores_of(images, labels, target):
                 ends = zip(both_ends(blocks, k), (1, -1), strict=True)
                 helpful, harmful = (
                     self._shards.records(*e.merged(world()), sign, self.classes) for e, sign in ends
@@ -222,7 +222,7 @@ class InfluenceIndex(Contents):
             self._head["shards"], manifest.self_key(self._head)
         )
         if any(world().gather(self._store.files != before)):
-            self._commit(self._head)
+            self._write_manifest(self._head)
         return torch.cat([self._store.read(name)["self_influence"] for name in names])[self.ids]
 
     @with_gradients
@@ -280,12 +280,12 @@ class InfluenceIndex(Contents):
         """Test pictures as the model takes them, (T, C, H, W)."""
         return manifest.inputs_of(self.model, images)
 
-    def _swept(
+    def _scores_of(
         self, images: object, labels: Tensor | Sequence[int] | None, target: TargetLike | None
     ) -> Iterator[tuple[Asked, Iterator[tuple[Tensor, Tensor]]]]:
         """What is asked, each with the scores of this process's examples, see `Shards.sweep`."""
         self.watch.check()
-        if self.solver.streams and self._absent:
+        if self.solver.streams and self._lacks_data:
             self.data[0]  # says that the data are not there
         mine, removed = world().mine(self._shards.names), self._head["removed"]
         each = questions(
@@ -300,7 +300,7 @@ class InfluenceIndex(Contents):
             yield test, self._shards.sweep(self.solver, test, mine, removed)
 
 
-def _place(
+def _store_in(
     out: str | os.PathLike[str] | None,
 ) -> tuple[Store, tempfile.TemporaryDirectory[str] | None]:
     """The store in a folder, the same for all processes; without one in a temporary one, which comes with it."""
@@ -311,7 +311,7 @@ def _place(
     return Store(folder, writer=shared.rank), temporary
 
 
-def _begun(store: Store, head: Head) -> Head:
+def _begun_head(store: Store, head: Head) -> Head:
     """The manifest of an index that is begun, or of the same one where it was begun before."""
     shared = world()
     done_before = store.load() and (store.head["complete"] or store.files)

@@ -104,14 +104,16 @@ def check_said(stored: Head, said: Sequence[list[float] | None], folder: object)
         InputError: it does, as with another `output=`.
     """
     pairs = zip(stored["said_of_noise"], said, strict=True)
-    if not all(then is None or now is None or _near(then, now) for then, now in pairs):
+    if not all(
+        then is None or now is None or _answers_nearly_alike(then, now) for then, now in pairs
+    ):
         raise InputError(
             f"model does not fit the index in '{folder}': its weights are the same, but it answers otherwise; give it "
             "the output= that it was fit with, or fit another index"
         )
 
 
-def _near(then: list[float], now: list[float]) -> bool:
+def _answers_nearly_alike(then: list[float], now: list[float]) -> bool:
     before = torch.tensor(then, dtype=torch.float64)
     after = torch.tensor(now, dtype=torch.float64)
     same_classes = before.shape == after.shape

@@ -178,13 +178,13 @@ def asked(solver: Solver, problem: Problem, each: Iterator[Question]) -> Iterato
         held.append((question, rows))
         size += sum(tensor.numel() * tensor.element_size() for tensor in rows.values())
         if size > _MOST_BYTES:
-            yield _joined(held)
+            yield _asked_together(held)
             held, size = [], 0
     if held:
-        yield _joined(held)
+        yield _asked_together(held)
 
 
-def _joined(held: Sequence[tuple[Question, Rows]]) -> Asked:
+def _asked_together(held: Sequence[tuple[Question, Rows]]) -> Asked:
     return Asked(
         {key: torch.cat([rows[key] for _, rows in held]) for key in held[0][1]},
         [words for question, _ in held for words in question.words],

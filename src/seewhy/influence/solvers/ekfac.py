@@ -182,14 +182,14 @@ class EKFAC:
                 "leave it out with parameters=, or use trak"
             )
 
-    def _turned(
+    def _turned_factors(
         self, layer: AffineLayer, signals: Tensor, activations: Tensor
     ) -> tuple[Tensor, Tensor]:
         """g V_g (b, O) and a V_a (b, I), of a layer at its single place."""
         right, left = self._bases[layer.name]
         return signals[:, 0] @ left, activations[:, 0] @ right
 
-    def _rotated(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
+    def _turned_gradients(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
         """The gradients in the eigenbasis, V_g^T (sum_l g a^T) V_a: (b, O, I)."""
         right, left = self._bases[layer.name]
         fewer = (
@@ -201,9 +201,9 @@ class EKFAC:
     def _squares(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
         """The sum over examples of the squares of gradients in the eigenbasis, (O, I)."""
         if signals.shape[1] == 1:
-            g, a = self._turned(layer, signals, activations)
+            g, a = self._turned_factors(layer, signals, activations)
             return g.square().T @ a.square()
-        return self._rotated(layer, signals, activations).square_().sum(0)
+        return self._turned_gradients(layer, signals, activations).square_().sum(0)
 
     def _gradients(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Use]:
         """What the layers were given, with the gradients of what they gave by each image's quantity."""
@@ -215,22 +215,22 @@ class EKFAC:
     def _demand_fit(self) -> None:
         as_fitted(next(iter(self._values.values()), None), self.name)
 
-    def _solved(
+    def _solved_gradients(
         self, problem: Problem, images: Tensor, score: ScoreOrLoss, *, power: float
     ) -> Tensor:
         """(values)^-power V^T g of all layers, (B, P); for the power 1 V times that."""
         uses = self._gradients(problem, images, score)
         curvatures = self._curvatures(problem, uses)
-        rows, parts = _blank(
+        rows, parts = _blank_rows(
             problem, len(images), {name: values.numel() for name, values in self._values.items()}
         )
         for layer, some, signals, activations in pieces(uses):
             part = parts[layer.name][some].view(-1, *layer.shape)
             if signals.shape[1] == 1:
-                g, a = self._turned(layer, signals, activations)
+                g, a = self._turned_factors(layer, signals, activations)
                 torch.mul(g[:, :, None], a[:, None], out=part)
             else:
-                part.copy_(self._rotated(layer, signals, activations))
+                part.copy_(self._turned_gradients(layer, signals, activations))
             part.div_(curvatures[layer.name] ** power)
             if power == 1:
                 right, left = self._bases[layer.name]
@@ -238,10 +238,10 @@ class EKFAC:
                     one.copy_(left @ one @ right.T)
         return rows
 
-    def _stored(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
+    def _stored_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         """The gradients g of all layers, (B, S); of a factored layer the g and the a of its place."""
         uses = self._gradients(problem, images, labels)
-        rows, parts = _blank(
+        rows, parts = _blank_rows(
             problem, len(images), {name: self._size(name) for name in self._values}
         )
         for layer, some, signals, activations in pieces(uses):
@@ -302,14 +302,16 @@ class EKFAC:
 
     def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
         if self._project is None:
-            return {"rows": self._stored(problem, images, labels).cpu()}
-        return {"rows": self._project(self._solved(problem, images, labels, power=0.5)).cpu()}
+            return {"rows": self._stored_rows(problem, images, labels).cpu()}
+        return {
+            "rows": self._project(self._solved_gradients(problem, images, labels, power=0.5)).cpu()
+        }
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
         if self._project is None:
-            rows = self._solved(problem, images, score, power=1.0)
+            rows = self._solved_gradients(problem, images, score, power=1.0)
         else:
-            rows = self._project(self._solved(problem, images, score, power=0.5))
+            rows = self._project(self._solved_gradients(problem, images, score, power=0.5))
         return {"rows": rows.div_(problem.count).cpu()}
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
@@ -332,7 +334,7 @@ class EKFAC:
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         if self._project is not None:
-            rows = self._project(self._solved(problem, images, labels, power=0.5))
+            rows = self._project(self._solved_gradients(problem, images, labels, power=0.5))
             return rows.square().sum(1).cpu() / problem.count
         uses = self._gradients(problem, images, labels)
         curvatures = self._curvatures(problem, uses)
@@ -340,16 +342,16 @@ class EKFAC:
         for layer, some, signals, activations in pieces(uses):
             curvature = curvatures[layer.name]
             if signals.shape[1] == 1:
-                g, a = self._turned(layer, signals, activations)
+                g, a = self._turned_factors(layer, signals, activations)
                 own[some] += (g.square() @ curvature.reciprocal() * a.square()).sum(1)
             else:
-                own[some] += (self._rotated(layer, signals, activations).square_() / curvature).sum(
-                    (1, 2)
-                )
+                own[some] += (
+                    self._turned_gradients(layer, signals, activations).square_() / curvature
+                ).sum((1, 2))
         return own.cpu() / problem.count
 
 
-def _blank(
+def _blank_rows(
     problem: Problem, count: int, sizes: Mapping[str, int]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Rows of zeros, and each layer's columns of them."""

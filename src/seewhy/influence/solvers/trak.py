@@ -142,7 +142,7 @@ class TRAK:
     def _features(self, problem: Problem, images: Tensor, labels: Tensor) -> list[Tensor]:
         """phi of each model, (B, dim)."""
         return self._projected(
-            problem, images, lambda outputs: -margin(outputs, _checked(outputs, labels))
+            problem, images, lambda outputs: -margin(outputs, _checked_labels(outputs, labels))
         )
 
     def _projected(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Tensor]:
@@ -159,7 +159,7 @@ class TRAK:
         ]
 
 
-def _checked(outputs: Tensor, labels: Tensor) -> Tensor:
+def _checked_labels(outputs: Tensor, labels: Tensor) -> Tensor:
     check_labels(labels, *outputs.shape)
     return labels.to(outputs.device, torch.int64)
 
@@ -168,4 +168,4 @@ def _doubt(problem: Problem, call: Call, images: Tensor, labels: Tensor) -> Tens
     """1 - p of the label, (B,)."""
     with borrowed(call), torch.no_grad():
         outputs = run(call, {}, images)
-        return torch.sigmoid(-margin(outputs, _checked(outputs, labels)))
+        return torch.sigmoid(-margin(outputs, _checked_labels(outputs, labels)))

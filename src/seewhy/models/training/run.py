@@ -112,7 +112,9 @@ class Run:
         self.val = val
         self.settings = settings
         self.about = {
-            split: _about(one) for split, one in (("train", data), ("val", val)) if one is not None
+            split: _digest_of(one)
+            for split, one in (("train", data), ("val", val))
+            if one is not None
         }
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
@@ -147,7 +149,7 @@ class Run:
 
     def _check_same(self, stored: Json) -> None:
         """Refuses to go on with a training of other settings or data."""
-        mine, theirs = _flat(self._identity()), _flat(stored)
+        mine, theirs = _with_dotted_names(self._identity()), _with_dotted_names(stored)
         differ = []
         for key in mine | theirs:
             was, now = theirs.get(key), mine.get(key)
@@ -192,7 +194,7 @@ class Run:
             epoch = len(self.history)
             loss = fitting.fit(epoch, tell)
             row = {"epoch": epoch + 1, "train_loss": loss, **fitting.score(epoch)}
-            self._note(row)
+            self._add_to_history(row)
             if fabric.is_global_zero:
                 self._save(row, fitting, preprocess)
             fabric.barrier()
@@ -258,7 +260,7 @@ class Run:
         height, width = settings.architecture["size"]
         return net, replace(preprocess, size=(height, width), resize=(height, width), fit="stretch")
 
-    def _note(self, row: dict[str, float]) -> None:
+    def _add_to_history(self, row: dict[str, float]) -> None:
         """Takes an epoch into the history."""
         self.history.append(row)
         if not self.best or _rank(row) > _rank(self.best):
@@ -340,7 +342,7 @@ def _read_state(path: Path) -> Json:
     return found
 
 
-def _about(data: LabeledImages) -> Json:
+def _digest_of(data: LabeledImages) -> Json:
     """What tells one data set from another: names, labels, and the pixels of a few pictures."""
     listed = json.dumps(
         [list(data.classes), list(data.names), [list(labels) for labels in data.labels]]
@@ -351,12 +353,12 @@ def _about(data: LabeledImages) -> Json:
     return {"title": data.title, "pictures": len(data), "digest": digest.hexdigest()[:16]}
 
 
-def _flat(settings: Mapping[str, object], before: str = "") -> dict[str, object]:
+def _with_dotted_names(settings: Mapping[str, object], before: str = "") -> dict[str, object]:
     """Nested settings as one level, with dotted names; what JSON makes of them."""
     found: dict[str, object] = {}
     for key, value in json.loads(json.dumps(settings)).items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{before}{key}.")
+            found |= _with_dotted_names(value, f"{before}{key}.")
         else:
             found[f"{before}{key}"] = value
     return found

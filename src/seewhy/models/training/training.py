@@ -115,8 +115,8 @@ def _prepared_run(
     multi_label: bool | None,
 ) -> Run:
     """The run of these data and settings, checked."""
-    data = _usable(data)
-    val = None if val is None else _usable(val)
+    data = _readable(data)
+    val = None if val is None else _readable(val)
     several = data.multi_label if multi_label is None else multi_label
     _check_data(data, val, several)
     if learning.patience is not None and val is None:
@@ -132,7 +132,7 @@ def _prepared_run(
     return Run(folder, data, val, settings)
 
 
-def _usable(data: LabeledImages) -> LabeledImages:
+def _readable(data: LabeledImages) -> LabeledImages:
     return data.readable() if data.on_error == "skip" and not data.checked else data
 
 
