@@ -22,7 +22,7 @@ from seewhy.cli import influence_answers, influence_telling, run, saving
 from seewhy.cli.influence_asked import OfIndex
 from seewhy.cli.influence_data import AS_USUAL, Limits, model_and_data, open_index
 from seewhy.cli.influence_fit import fit, parse_settings
-from seewhy.cli.influence_mislabelled import mislabelled as list_mislabelled
+from seewhy.cli.influence_mislabeled import mislabeled as list_mislabeled
 from seewhy.cli.influence_query import query as ask_index
 from seewhy.cli.influence_telling import forecasting_self_influence
 from seewhy.cli.show import console, progress
@@ -36,10 +36,10 @@ from seewhy.influence import (
     Influential,
     find_solver,
     match_regions,
-    mislabelled,
+    mislabeled,
 )
 from seewhy.influence.answers import sheets as sheets
-from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
+from seewhy.influence.answers.sheets import influence_sheet, mislabeled_sheet
 from seewhy.models.load import load_model
 from seewhy.render import drawing
 from tiny_models import TinyCNN, pictures, randomised
@@ -106,7 +106,7 @@ def test_fit_tells_the_estimate_and_what_to_ask(
     assert said.out == ""
     assert "15 examples: about" in said.err
     assert (
-        f"seewhy influence mislabelled --index {tmp_path} --trust-paths  # computes self-influence first"
+        f"seewhy influence mislabeled --index {tmp_path} --trust-paths  # computes self-influence first"
         in said.err
     )
     assert not list(tmp_path.glob("self-*"))
@@ -130,7 +130,7 @@ def test_fit_tells_the_estimate_and_what_to_ask(
     assert (
         capsys.readouterr()
         .err.rstrip()
-        .endswith(f"seewhy influence mislabelled --index {tmp_path} --trust-paths")
+        .endswith(f"seewhy influence mislabeled --index {tmp_path} --trust-paths")
     )
     assert list(tmp_path.glob("self-*"))
     for wrong, reason in (
@@ -207,7 +207,7 @@ def test_mislabelled_lists_and_draws(
     place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        called(list_mislabelled, index=index, trust_paths=True, top=4, out=tmp_path, as_json=True)
+        called(list_mislabeled, index=index, trust_paths=True, top=4, out=tmp_path, as_json=True)
         == 0
     )
     told = json.loads(capsys.readouterr().out)
@@ -223,8 +223,8 @@ def test_mislabelled_lists_and_draws(
             assert one["loss"] == pytest.approx(-math.log(one["probability"]), rel=1e-4)
         else:
             assert one["loss"] > -math.log(one["probability"])
-    assert (tmp_path / "mislabelled.png").is_file()
-    assert called(list_mislabelled, index=index, trust_paths=True, top=3, out=tmp_path) == 0
+    assert (tmp_path / "mislabeled.png").is_file()
+    assert called(list_mislabeled, index=index, trust_paths=True, top=3, out=tmp_path) == 0
     assert "Labels to check first, of 15" in capsys.readouterr().err
 
 
@@ -247,7 +247,7 @@ def test_self_influence_that_was_interrupted_goes_on(
     monkeypatch.setattr(influence_telling, "telling", lambda show: interrupted)
     command = [
         "influence",
-        "mislabelled",
+        "mislabeled",
         "--index",
         str(folder),
         "--top",
@@ -261,7 +261,7 @@ def test_self_influence_that_was_interrupted_goes_on(
     assert len(list(folder.glob("self-*.safetensors"))) == 2
     assert run(command) == 0
     assert seen[3:] == [(4, 7), (7, 7)]
-    told = json.loads((tmp_path / "mislabelled.json").read_text())
+    told = json.loads((tmp_path / "mislabeled.json").read_text())
     own = InfluenceIndex.fit(model, data, solver="last_layer", l2=0.1).self_influence()
     assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:3].tolist()
     assert run(command) == 0
@@ -403,7 +403,7 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
         with pytest.raises(InputError, match=said):
             called(ask_index, photos=[first], trust_paths=True, **{**ask, **options})
     with pytest.raises(InputError, match="top=0 cannot be listed"):
-        called(list_mislabelled, top=0, trust_paths=True, **ask)
+        called(list_mislabeled, top=0, trust_paths=True, **ask)
     told = json.loads((index / "manifest.json").read_text())
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -436,11 +436,11 @@ def test_sheets_of_tensors_and_of_models_without_maps() -> None:
     (found,) = index.query(x, 3, target="top1")
     without = influence_sheet(index, x, found, target="top1")
     assert with_maps.height > without.height + 200
-    suspects = mislabelled(index, 7)
-    one, two = (mislabelled_sheet(index, suspects[:n]) for n in (6, 7))
+    suspects = mislabeled(index, 7)
+    one, two = (mislabeled_sheet(index, suspects[:n]) for n in (6, 7))
     assert two.height > one.height + 100  # six in a row
     with pytest.raises(InputError, match="suspects is empty"):
-        mislabelled_sheet(index, [])
+        mislabeled_sheet(index, [])
 
 
 def test_a_photo_that_cannot_be_read_is_left_out(
@@ -593,7 +593,7 @@ def test_of_several_processes_the_first_alone_speaks(
             )
             assert (
                 called(
-                    list_mislabelled,
+                    list_mislabeled,
                     index=index,
                     trust_paths=True,
                     top=2,

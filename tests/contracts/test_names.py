@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.data.truth import Truth
 from seewhy.errors import ModelError
@@ -45,7 +45,7 @@ def black_box(pictures: Tensor) -> Tensor:
     return scores
 
 
-class Marked(LabelledImages):
+class Marked(LabeledImages):
     """Four grey pictures with a box, of things 1 to 3."""
 
     def __init__(self) -> None:

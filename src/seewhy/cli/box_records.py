@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..data.disk import png_bytes
-from ..data.manifest import Json
+from ..data.disk import Json, png_bytes
 from ..data.run_folder import Draft, RunFolder
 from ..maps.attribution import Attribution
 from ..maps.boxes import Boxes, BoxRule, boxes_on_photo

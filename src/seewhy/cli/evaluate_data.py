@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..data import LabelledImages
-from ..data.manifest import Json
+from ..data import LabeledImages
+from ..data.disk import Json
 from ..data.run_folder import RunFolder, usable_folder
 from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
@@ -76,13 +76,13 @@ class _Localization:
     def options(self) -> dict[str, dict[str, Any]]:
         return parsing.options(self.asked.option or [])
 
-    def pictures(self) -> tuple[LabelledImages, LabelledImages | None]:
+    def pictures(self) -> tuple[LabeledImages, LabeledImages | None]:
         """Those that are scored, and those that thresholds are fitted on."""
         validation = self.of_data.validation
         other = None if validation is None else self._pictures_of(validation)
         return self._pictures_of(self.of_data.split), other
 
-    def _pictures_of(self, split: str) -> LabelledImages:
+    def _pictures_of(self, split: str) -> LabeledImages:
         found = find_data(
             self.spec,
             split=split,
@@ -110,8 +110,8 @@ class _Localization:
     def scored(
         self,
         model: Model,
-        found: LabelledImages,
-        other: LabelledImages | None,
+        found: LabeledImages,
+        other: LabeledImages | None,
         run: RunFolder,
         unreadable: dict[str, str],
     ) -> LocalisationEvaluation:

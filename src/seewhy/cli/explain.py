@@ -15,7 +15,7 @@ from .asked import asked_fuse, checked
 from .groups import Asked, How
 
 if TYPE_CHECKING:
-    from ..data.manifest import Json
+    from ..data.disk import Json
     from ..data.run_folder import RunFolder
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..data.disk import png_bytes
-from ..data.manifest import Json
+from ..data.disk import Json, png_bytes
 from ..data.run_folder import RunFolder
 from ..engine.spread import world
 from ..errors import ImageError

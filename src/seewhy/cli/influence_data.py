@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..data.dataset import LabelledImages, OnError
+from ..data.dataset import LabeledImages, OnError
 from ..data.opened import MAX_PIXELS
 from ..data.paths import TRUST, leads_out
 from ..data.sources import data_paths, find_data
@@ -45,7 +45,7 @@ def model_and_data(
     *,
     device: str,
     on_error: Literal["raise", "skip"] = "raise",
-) -> tuple[Model, LabelledImages]:
+) -> tuple[Model, LabeledImages]:
     """What an index is made of, from what its manifest says: model, labels, data, split, seed, skipped.
 
     Args:
@@ -70,7 +70,7 @@ def model_and_data(
     return model, _in_classes_of(model, data)
 
 
-def _in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
+def _in_classes_of(model: Model, data: LabeledImages) -> LabeledImages:
     try:
         return in_classes_of(model, data)
     except ModelError as error:

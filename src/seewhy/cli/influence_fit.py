@@ -17,8 +17,8 @@ from .asked import check_request, check_solver
 from .groups import How
 
 if TYPE_CHECKING:
-    from ..data.dataset import LabelledImages, OnError
-    from ..data.manifest import Json
+    from ..data.dataset import LabeledImages, OnError
+    from ..data.disk import Json
     from ..influence import InfluenceIndex
     from ..influence.index.index import Dtype
     from ..models.model import Model
@@ -68,7 +68,7 @@ class Solving:
     self_influence: Annotated[
         bool,
         typer.Option(
-            "--self-influence", help="Compute at once what 'mislabelled' else computes first."
+            "--self-influence", help="Compute at once what 'mislabeled' else computes first."
         ),
     ] = False
     workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 0
@@ -129,7 +129,7 @@ def _known_dtype(dtype: str | None) -> Dtype | None:
 
 
 def _indexed(
-    model: Model, examples: LabelledImages, solving: Solving, made_of: dict[str, Any], out: Path
+    model: Model, examples: LabeledImages, solving: Solving, made_of: dict[str, Any], out: Path
 ) -> InfluenceIndex:
     """The index, which goes on where an earlier run stopped."""
     from ..influence import InfluenceIndex, find_solver
@@ -193,5 +193,5 @@ def _tell(index: InfluenceIndex, solving: Solving, made_of: dict[str, Any], out:
     once = "" if solving.self_influence else "  # computes self-influence first, once"
     console.print(f"The index of {len(index):,} examples is in {bold(out)}. Ask it:")
     index_of = f"--index {shown(out)}{trust_hint(made_of, out)}"
-    for line in (f"query PHOTO {index_of}", f"mislabelled {index_of}{once}"):
+    for line in (f"query PHOTO {index_of}", f"mislabeled {index_of}{once}"):
         console.print(f"seewhy influence {line}", soft_wrap=True, markup=False)

@@ -13,7 +13,7 @@ from .groups import How
 from .influence_asked import OfIndex, Question, SheetsOption
 
 if TYPE_CHECKING:
-    from ..data.manifest import Json
+    from ..data.disk import Json
     from .influence_answers import Answers
 
 NAME = "influence"

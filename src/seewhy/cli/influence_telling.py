@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from ..data.manifest import Json
+from ..data.disk import Json
 from ..engine.spread import world
 from ..influence import InfluenceIndex
 from ..influence.solvers.solver import is_calibrated

@@ -13,7 +13,7 @@ from . import sources
 from .arguments import JsonOption
 
 if TYPE_CHECKING:
-    from ..data.manifest import Json
+    from ..data.disk import Json
 
 
 _PLACES = {"head": "the pooled layer", "layer": "any layer", "input": "the input"}

@@ -16,7 +16,7 @@ from .asked import checked
 from .groups import Asked, How
 
 if TYPE_CHECKING:
-    from ..data.manifest import Json
+    from ..data.disk import Json
     from ..data.run_folder import RunFolder
     from ..maps.boxes import BoxRule
 

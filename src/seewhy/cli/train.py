@@ -18,7 +18,7 @@ from .groups import How
 from .interrupts import InterruptError
 
 if TYPE_CHECKING:
-    from ..data.dataset import LabelledImages, OnError
+    from ..data.dataset import LabeledImages, OnError
     from ..models.training import Trained
 
 NO_VAL = "none"
@@ -113,8 +113,8 @@ def train(
 
 
 def _trained(
-    pictures: LabelledImages,
-    held_back: LabelledImages | None,
+    pictures: LabeledImages,
+    held_back: LabeledImages | None,
     learning: Learning,
     kept: Kept,
     device: str,
@@ -159,7 +159,7 @@ def _results(trained: Trained) -> dict[str, Any]:
 
 def _find(
     data: str, val: str | None, seed: int, on_error: OnError, how: How
-) -> tuple[LabelledImages, LabelledImages | None, dict[str, str]]:
+) -> tuple[LabeledImages, LabeledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
     from ..data.sources import find_data
     from .show import console, said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..arguments import brief
 from ..engine.call import Call
 from ..engine.layers import INPUT
+from ..engine.masking.baselines import image_seed
 from ..engine.masking.masks import linear
 from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
@@ -122,12 +122,7 @@ def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[T
 
     The noise of an image depends on the seed and on the image alone, not on its place in a batch.
     """
-    generators = [
-        torch.Generator().manual_seed(
-            zlib.crc32(image.detach().float().cpu().numpy().tobytes(), seed)
-        )
-        for image in x
-    ]
+    generators = [torch.Generator().manual_seed(image_seed(image, seed)) for image in x]
     dims = tuple(range(1, x.ndim))
     scale = noise * (x.amax(dims, keepdim=True) - x.amin(dims, keepdim=True))
     for _ in range(samples):

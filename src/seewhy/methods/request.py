@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.manifest import Json
+from ..data.disk import Json
 from ..data.opened import MAX_PIXELS
 from ..engine.answers import OutputLike
 from ..engine.call import Call

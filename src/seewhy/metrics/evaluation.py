@@ -18,8 +18,7 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from ..data.disk import number, png_bytes
-from ..data.manifest import Json
+from ..data.disk import Json, number, png_bytes
 from ..data.run_folder import RunFolder
 from ..names import REPR, at_most
 from ..render.curves import Panel, Scored, curves_picture

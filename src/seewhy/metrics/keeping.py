@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.manifest import Json
+from ..data.disk import Json
 from ..data.run_folder import RunFolder
 from ..engine.keys import digest
 from ..methods.photos import Batch, Source, photo_digest

@@ -19,7 +19,7 @@ from torch import nn
 
 import seewhy
 from seewhy.cli import run
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.data.run_folder import RunFolder
 from seewhy.data.truth import Truth
@@ -41,7 +41,7 @@ SIDE = 24
 PLAIN = Preprocess((SIDE, SIDE), None, (0.5,) * 3, (0.5,) * 3, "bilinear")
 
 
-class Squares(LabelledImages):
+class Squares(LabeledImages):
     """A square of pure red, green or blue on grey noise, or two of them; the truth is exact."""
 
     title = "squares"

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ...maps.ranks import mean_ranks
 from ..black_box import BlackBox
 from ..call import Call
 from ..keys import Remembered
@@ -141,17 +142,8 @@ def _precision_that_pays(running: Running, measure: Measure, probed: int, ranked
 
 def spearman(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of two lists of scores, equal ones sharing a rank; NaN where one is constant."""
-    ranks = []
-    for values in (first, second):
-        values = values.contiguous()
-        ordered = values.sort().values
-        ranks.append(
-            (
-                torch.searchsorted(ordered, values)
-                + torch.searchsorted(ordered, values, right=True)
-            ).double()
-        )
-    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+    ranks = torch.cat([mean_ranks(values[None]) for values in (first, second)])
+    return float(torch.corrcoef(ranks)[0, 1])
 
 
 def _fastest_batch_size(running: Running, measure: Measure, size: int, most: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from ...errors import TargetError
+from ...maps.boxes import shared_part
 from ..answers import Answer
 from .classes import OfClasses, check_class
 from .target import Target
@@ -42,7 +43,7 @@ class DetectionBox(OfClasses):
         if self.form == "cxcywh":
             center, half = boxes[..., :2], boxes[..., 2:] / 2
             boxes = torch.cat([center - half, center + half], -1)
-        overlap = _iou(boxes, boxes.new_tensor(self.box))  # (N, A)
+        overlap = shared_part(boxes, boxes.new_tensor(self.box))  # (N, A)
         return (scores[..., index] * overlap * (overlap >= self.iou)).sum(1)
 
 
@@ -69,14 +70,6 @@ def _first_part(record: Mapping[str, object], *names: str) -> object:
 def _has_rows_of_boxes(part: object) -> TypeGuard[Tensor]:
     """Whether it is (N, A, ...), of A boxes in each picture."""
     return isinstance(part, Tensor) and part.ndim == 3
-
-
-def _iou(boxes: Tensor, box: Tensor) -> Tensor:
-    """Intersection over union of (N, A, 4) boxes with one box (4,), both x0, y0, x1, y1: (N, A)."""
-    low, high = torch.maximum(boxes[..., :2], box[:2]), torch.minimum(boxes[..., 2:], box[2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1) + (box[2:] - box[:2]).prod(-1)
-    return shared / (areas - shared).clamp(min=1e-12)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, ModelError
+from ...errors import ModelError
 from ...remarks import warn
 from ..answers import Gives, main_output
 from ..call import Call
@@ -89,11 +89,6 @@ _WAY_OUT = (
 
 def in_words(gives: Gives) -> str:
     return {"score": "a score", "embedding": "an embedding"}.get(gives, gives)
-
-
-def check_gives(gives: object) -> None:
-    if gives is not None and gives not in GIVES:
-        raise InputError(f"gives={gives!r} is not known; use {', '.join(map(repr, GIVES))}")
 
 
 def numbers_of(call: Call, output: object) -> Numbers:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ...arguments import checked
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...data.run_folder import RunFolder
 from ...errors import InputError
 from ...maps.boxes import RuleLike, find_rule
@@ -48,12 +48,12 @@ MetricsLike = str | ImageMetric | Iterable[str | ImageMetric] | Mapping[str, str
 @checked
 def evaluate_localisation(
     model: ModelLike = DEFAULT_MODEL,
-    data: LabelledImages | None = None,
+    data: LabeledImages | None = None,
     *,
     methods: MethodsLike = "grad_cam",
     metrics: MetricsLike = METRICS,
     layers: LayersLike = None,
-    validation: LabelledImages | None = None,
+    validation: LabeledImages | None = None,
     rule: RuleLike = "cam2016",
     classes: Mapping[str, int | str] | None = None,
     chance: Sequence[Chance] = CHANCES,
@@ -110,7 +110,7 @@ def evaluate_localisation(
     return board.evaluation(cases=tuple(_shown_cases(board, cases)))
 
 
-def _with_pictures(data: LabelledImages | None) -> LabelledImages:
+def _with_pictures(data: LabeledImages | None) -> LabeledImages:
     if data is None or not len(data):
         such_as = "seewhy.data.find_data('scenes', split='test')"
         raise InputError(f"data has no pictures; give a data set, such as {such_as}")
@@ -148,7 +148,7 @@ def _shown_cases(board: LocalizationBoard, count: int) -> Iterator[Case]:
 
 def _fitted(
     board: LocalizationBoard,
-    validation: LabelledImages,
+    validation: LabeledImages,
     on_bad_image: OnBadPicture | None,
     progress: Progress | None,
 ) -> dict[Unit, tuple[float, ...]]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...data.dataset import Example, LabelledImages
+from ...data.dataset import Example, LabeledImages
 from ...data.images import drawn_photo
 from ...data.preprocess import Placement, Preprocess
 from ...data.truth import Truth
@@ -56,7 +56,7 @@ class Marked:
 
 
 def read_marked(
-    data: LabelledImages,
+    data: LabeledImages,
     indices: Iterable[int],
     model: Model,
     on_bad_image: Callable[[str, InputError], None] | None = None,

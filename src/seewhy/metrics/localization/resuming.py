@@ -11,8 +11,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from ...data.dataset import LabelledImages
-from ...data.manifest import Json
+from ...data.dataset import LabeledImages
+from ...data.disk import Json
 from ...data.run_folder import RunFolder
 from ...engine.keys import digest
 from ...errors import InputError
@@ -125,7 +125,7 @@ def _load(path: Path) -> _Kept:
     return kept
 
 
-def _digest_of_names(data: LabelledImages) -> str:
+def _digest_of_names(data: LabeledImages) -> str:
     """Of the names and the labels of all pictures, in order, and of the classes."""
     lines: Sequence[str] = [*data.classes, *map(repr, zip(data.names, data.labels, strict=True))]
     return digest("\n".join(lines))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...data.truth import Truth
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
@@ -103,7 +103,7 @@ class Study:
     """
 
     request: Request
-    data: LabelledImages
+    data: LabeledImages
     classes: tuple[int, ...]
     rule: BoxRule
 

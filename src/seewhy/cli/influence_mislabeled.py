@@ -1,4 +1,4 @@
-"""`seewhy influence mislabelled`: the training pictures whose labels to check first."""
+"""`seewhy influence mislabeled`: the training pictures whose labels to check first."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .influence_asked import OfIndex, SheetsOption
 if TYPE_CHECKING:
     from ..influence import InfluenceIndex, Suspect
 
-NAME = "mislabelled"
+NAME = "mislabeled"
 
 
-def mislabelled(
+def mislabeled(
     of_index: OfIndex,
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 24,
     batch_size: BatchOption = 32,
-    out: SheetsOption = Path("seewhy-mislabelled"),
+    out: SheetsOption = Path("seewhy-mislabeled"),
     *,
     how: How,
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
     check_request(device=how.device)
     from ..data.disk import writable_folder, write_json
-    from ..influence import mislabelled as suspects_of
-    from ..influence.answers.sheets import mislabelled_sheet, own_losses
+    from ..influence import mislabeled as suspects_of
+    from ..influence.answers.sheets import mislabeled_sheet, own_losses
     from .influence_data import limits_of, open_index, what_is_indexed
     from .influence_telling import first_of_all, forecasting_self_influence, told_of
     from .interrupts import interruptible
@@ -51,7 +51,7 @@ def mislabelled(
     examples = [{**asdict(one), "loss": loss} for one, loss in zip(suspects, losses, strict=True)]
     told = {**told_of(opened), "examples": examples, "sheet": str(sheet)}
     if first:
-        mislabelled_sheet(opened, suspects).save(sheet)
+        mislabeled_sheet(opened, suspects).save(sheet)
         write_json(out / f"{NAME}.json", told)
     if how.as_json and first:
         print(json.dumps(told))
