@@ -81,7 +81,7 @@ USES: dict[str, Callable[[seewhy.Model], object]] = {
     "evaluate": lambda model: seewhy.evaluate(
         model, pictures(2, SIZE), methods="occlusion", metrics="deletion", options=FAST
     ),
-    "localize": lambda model: seewhy.evaluate_localisation(
+    "localize": lambda model: seewhy.evaluate_localization(
         model, Marked(), methods="occlusion", metrics="energy_pointing", options=FAST
     ),
     "metric": lambda model: seewhy.metrics.Deletion().update(
@@ -99,7 +99,7 @@ USES_WITH_GRADIENTS: dict[str, Callable[[seewhy.Model], object]] = {
     "influence": lambda model: InfluenceIndex.fit(
         model, (pictures(3, SIZE), torch.tensor([1, 2, 3]))
     ),
-    "sanity": lambda model: seewhy.metrics.ParameterRandomisation("saliency").update(
+    "sanity": lambda model: seewhy.metrics.ParameterRandomization("saliency").update(
         torch.rand(2, SIZE, SIZE), model, pictures(2, SIZE), 0
     ),
 }

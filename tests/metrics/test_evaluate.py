@@ -28,7 +28,7 @@ from seewhy.metrics import (
     Complexity,
     Deletion,
     MaxSensitivity,
-    ParameterRandomisation,
+    ParameterRandomization,
     chance_maps,
 )
 from seewhy.metrics.evaluate import evaluate
@@ -41,7 +41,7 @@ FAST: dict[str, Any] = {
     "deletion": Deletion(step=200),
     "drop": AverageDrop(),
     "steady": MaxSensitivity(samples=2),
-    "sane": ParameterRandomisation(layers=["fc", "conv2"]),
+    "sane": ParameterRandomization(layers=["fc", "conv2"]),
 }
 
 

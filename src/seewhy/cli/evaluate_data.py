@@ -16,8 +16,8 @@ from ..data.sources import find_data
 from ..metrics import Figure, ImageMetric
 from ..metrics.base import ANY_KIND
 from ..metrics.evaluation import Row
-from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localisation
-from ..metrics.localization.evaluation import CASES_NAME, KIND, LocalisationEvaluation
+from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localization
+from ..metrics.localization.evaluation import CASES_NAME, KIND, LocalizationEvaluation
 from ..models.model import Model
 from . import parsing
 from .evaluate_asked import OfData, Scoring
@@ -114,10 +114,10 @@ class _Localization:
         other: LabeledImages | None,
         run: RunFolder,
         unreadable: dict[str, str],
-    ) -> LocalisationEvaluation:
+    ) -> LocalizationEvaluation:
         """Scores the pictures, and notes those that cannot be read."""
         with progress("Evaluating", len(found), told=True) as show:
-            return evaluate_localisation(
+            return evaluate_localization(
                 model,
                 found,
                 methods=self.methods,
@@ -162,7 +162,7 @@ def _what_is_saved(run: RunFolder) -> str:
     return f"the table of the first pictures is saved in {run.folder}; run the same command again to go on"
 
 
-def _tell(study: LocalisationEvaluation, out: Path) -> None:
+def _tell(study: LocalizationEvaluation, out: Path) -> None:
     """For people: the scores with their figures side by side, and where the pictures are."""
     for metric in dict.fromkeys(row.metric for row in study):
         rows = [row for row in study if row.metric == metric]

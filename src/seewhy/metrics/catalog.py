@@ -25,7 +25,7 @@ from .localization.mosaics import Focus, GridPointing
 from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, SegmentationIoU
 from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
-from .sanity.randomization import ParameterRandomisation
+from .sanity.randomization import ParameterRandomization
 from .sanity.robustness import MaxSensitivity
 
 METRICS: dict[str, type[ExplanationMetric]] = {
@@ -43,7 +43,7 @@ METRICS: dict[str, type[ExplanationMetric]] = {
         Infidelity,
         SensitivityN,
         MaxSensitivity,
-        ParameterRandomisation,
+        ParameterRandomization,
         Complexity,
         Sparsity,
     )

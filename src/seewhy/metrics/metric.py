@@ -112,7 +112,7 @@ class ExplanationMetric(ImageMetric):
     leave_out: tuple[str, ...] = ("empty", "constant", "non_finite")
     # negative values count as much as positive ones, so that a map is empty only where all of it is zero
     signed: ClassVar[bool] = False
-    takes_colours: ClassVar[bool] = False
+    takes_colors: ClassVar[bool] = False
     # what the values lie between where the score that is followed is a probability
     limits_of_probability: ClassVar[tuple[float, float] | None] = None
 
@@ -191,8 +191,8 @@ class ExplanationMetric(ImageMetric):
         """The maps as float32 on the CPU."""
         if not isinstance(maps, Tensor):
             raise ArgumentTypeError(f"maps is a {type(maps).__name__}; give a tensor (N, h, w)")
-        if not (maps.ndim == 3 or (self.takes_colours and maps.ndim == 4)) or 0 in maps.shape:
-            accepted = "(N, h, w) or (N, C, H, W)" if self.takes_colours else "(N, h, w)"
+        if not (maps.ndim == 3 or (self.takes_colors and maps.ndim == 4)) or 0 in maps.shape:
+            accepted = "(N, h, w) or (N, C, H, W)" if self.takes_colors else "(N, h, w)"
             hint = {
                 2: "; the map of a single image is map[None]",
                 4: "; of volumes judge one slice, maps[:, k]",

@@ -32,8 +32,8 @@ from seewhy.metrics import (
     TopKLocalization,
     chance_maps,
 )
-from seewhy.metrics.localization.evaluate import evaluate_localisation
-from seewhy.metrics.localization.evaluation import LocalisationEvaluation
+from seewhy.metrics.localization.evaluate import evaluate_localization
+from seewhy.metrics.localization.evaluation import LocalizationEvaluation
 from seewhy.metrics.localization.marked import read_marked
 from tiny_models import ModelState
 
@@ -115,10 +115,10 @@ ALL = {
 
 
 @cache
-def studied() -> LocalisationEvaluation:
+def studied() -> LocalizationEvaluation:
     model = colours()
     before = ModelState(model.module)
-    found = evaluate_localisation(
+    found = evaluate_localization(
         model,
         Squares(multi_label=True),
         methods=["cam", "saliency"],
@@ -130,7 +130,7 @@ def studied() -> LocalisationEvaluation:
     return found
 
 
-def by(found: LocalisationEvaluation, method: str, metric: str) -> Any:
+def by(found: LocalizationEvaluation, method: str, metric: str) -> Any:
     (row,) = [row for row in found if (row.method, row.metric) == (method, metric)]
     return row
 
@@ -156,13 +156,13 @@ def test_what_there_is_so_far_is_handed_over(
     def tick(done: int, total: int) -> None:
         now[0] += 31
 
-    whole = evaluate_localisation(
+    whole = evaluate_localization(
         colours(), Squares(), batch_size=3, on_part=parts.append, progress=tick, **options
     )
     assert [len(part.names) for part in parts] == [6, 9]
     assert whole.finished
     assert not parts[0].finished
-    first = evaluate_localisation(colours(), Squares().subset(range(6)), **options)
+    first = evaluate_localization(colours(), Squares().subset(range(6)), **options)
     assert parts[0].table() == first.table()
     assert parts[0].names == first.names
     assert parts[0].save(tmp_path).is_file()
@@ -204,7 +204,7 @@ def test_every_metric_is_fed_what_it_asks_for() -> None:
 
 
 def test_batches_change_nothing() -> None:
-    again = evaluate_localisation(
+    again = evaluate_localization(
         colours(),
         Squares(multi_label=True),
         methods=["cam", "saliency"],
@@ -219,7 +219,7 @@ def test_batches_change_nothing() -> None:
 
 def test_thresholds_are_fitted_on_other_pictures() -> None:
     data, other = Squares(6), Squares(9)
-    found = evaluate_localisation(
+    found = evaluate_localization(
         colours(),
         data,
         methods="saliency",
@@ -227,7 +227,7 @@ def test_thresholds_are_fitted_on_other_pictures() -> None:
         validation=other,
         cases=0,
     )
-    alone = evaluate_localisation(
+    alone = evaluate_localization(
         colours(),
         other,
         methods="saliency",
@@ -273,7 +273,7 @@ def test_files(tmp_path: Path) -> None:
             assert min(picture.size) > 200
     assert (tmp_path / "evaluation.parquet").stat().st_size > 1000
     again = seewhy.open(tmp_path)
-    assert isinstance(again, LocalisationEvaluation)
+    assert isinstance(again, LocalizationEvaluation)
     for name in ("model", "names", "title", "notes", "finished"):
         assert getattr(again, name) == getattr(found, name), name
     assert again.table() == found.table()
@@ -286,7 +286,7 @@ def test_files(tmp_path: Path) -> None:
 
 def test_pictures_without_truth_or_torn() -> None:
     told: dict[str, str] = {}
-    found = evaluate_localisation(
+    found = evaluate_localization(
         colours(),
         Squares(8, unmarked=1, bad=2),
         methods="cam",
@@ -301,7 +301,7 @@ def test_pictures_without_truth_or_torn() -> None:
     for row in found:
         assert row.result.left_out == {"no_truth": 1}
     with pytest.raises(ImageError, match="torn"):
-        evaluate_localisation(colours(), Squares(bad=0), methods="cam")
+        evaluate_localization(colours(), Squares(bad=0), methods="cam")
 
 
 def test_what_the_model_sees_is_what_counts() -> None:
@@ -333,7 +333,7 @@ class Mended(Squares):
 
 def test_annotations_that_are_torn_mended_or_missing() -> None:
     told: dict[str, str] = {}
-    found = evaluate_localisation(
+    found = evaluate_localization(
         colours(),
         Mended(6),
         methods="cam",
@@ -350,7 +350,7 @@ def test_annotations_that_are_torn_mended_or_missing() -> None:
 
 def test_twice_the_same_method_counts_once() -> None:
     once, twice = (
-        evaluate_localisation(colours(), Squares(4), methods=methods, metrics="pixel_ap", cases=1)
+        evaluate_localization(colours(), Squares(4), methods=methods, metrics="pixel_ap", cases=1)
         for methods in (["cam"], ["cam", "cam"])
     )
     assert len(once) == len(twice) == 1
@@ -373,7 +373,7 @@ def test_twice_the_same_method_counts_once() -> None:
 )
 def test_what_cannot_be_used_is_said(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        evaluate_localisation(colours(), **{"data": Squares(3), **settings})
+        evaluate_localization(colours(), **{"data": Squares(3), **settings})
 
 
 def stopped_after(pictures: int, run: RunFolder, data: Squares) -> list[int]:
@@ -389,7 +389,7 @@ def stopped_after(pictures: int, run: RunFolder, data: Squares) -> list[int]:
     return read
 
 
-def evaluated(data: Squares, read: list[int], **how: Any) -> LocalisationEvaluation:
+def evaluated(data: Squares, read: list[int], **how: Any) -> LocalizationEvaluation:
     class Noted(Squares):
         def __getitem__(self, index: int) -> Example:
             read.append(index)
@@ -398,7 +398,7 @@ def evaluated(data: Squares, read: list[int], **how: Any) -> LocalisationEvaluat
     noted = Noted.__new__(Noted)
     noted.__dict__ = data.__dict__
     torch.manual_seed(0)
-    return evaluate_localisation(
+    return evaluate_localization(
         colours(),
         noted,
         methods=["cam", "saliency"],
@@ -415,7 +415,7 @@ def folder_of(place: Path) -> RunFolder:
     return RunFolder(place, kind="localisation", request={"data": "squares"})
 
 
-def same(found: LocalisationEvaluation, other: LocalisationEvaluation) -> None:
+def same(found: LocalizationEvaluation, other: LocalizationEvaluation) -> None:
     assert found.names == other.names
     assert repr(found.table()) == repr(other.table())
     for one, two in zip(found, other, strict=True):

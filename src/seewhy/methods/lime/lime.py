@@ -26,13 +26,13 @@ from ...errors import InputError
 from ...maps.attribution import Estimate
 from ..method import Method
 from .coalitions import Kernel, LimeKernel, Sample, ShapleyKernel
-from .superpixels import SuperpixelsLike, centres, segment, sizes
+from .superpixels import SuperpixelsLike, centers, segment, sizes
 from .surrogate import Selection, Surrogate, largest
 
 LINEAR_FROM = (
     0.5  # of the scores' variance, held out: with less, the linear model misses more than it tells
 )
-OWN_COLOURS = "superpixel_mean"  # the baseline that needs the labels
+OWN_COLORS = "superpixel_mean"  # the baseline that needs the labels
 LISTED = 10  # superpixels in the facts
 
 
@@ -121,7 +121,7 @@ def _sample_until_precise(
 
 
 def _baseline(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
-    own = isinstance(baseline, str) and baseline == OWN_COLOURS
+    own = isinstance(baseline, str) and baseline == OWN_COLORS
     return SuperpixelMean(labels) if own else find_baseline(baseline, seed=seed)
 
 
@@ -241,7 +241,7 @@ def _facts_of_sample(
 def _facts_of_fit(
     sample: Sample, surrogate: Surrogate, stable: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    places, pixels = centres(sample.labels), sizes(sample.labels)
+    places, pixels = centers(sample.labels), sizes(sample.labels)
     return {
         "intercept": number(surrogate.intercept),
         "r2": number(surrogate.r2),
@@ -289,7 +289,7 @@ lime = Method(
         "ridge": None,
         "features": None,
         "selection": "auto",
-        "baseline": OWN_COLOURS,
+        "baseline": OWN_COLORS,
         "precision": None,
         "max_samples": 10_000,
         "seed": 0,

@@ -15,7 +15,7 @@ from ..baselines import Chance, chance_maps
 from ..board import Board
 from ..unit import Unit
 from .box_metrics import MaxBoxAccuracy, TopKLocalization
-from .evaluation import Case, LocalisationEvaluation
+from .evaluation import Case, LocalizationEvaluation
 from .point_metrics import LocationAveragePrecision
 from .study import ByPlace, MarkedBatch, OnBadPicture, Pair, Place, Study
 
@@ -128,10 +128,10 @@ class LocalizationBoard(Board[ImageMetric]):
 
     def evaluation(
         self, *, cases: tuple[Case, ...] = (), finished: bool = True
-    ) -> LocalisationEvaluation:
+    ) -> LocalizationEvaluation:
         """What was found."""
         data = self.study.data
-        return LocalisationEvaluation(
+        return LocalizationEvaluation(
             self.study.request.model.name,
             tuple(f"{data.names[i]}: {data.classes[label]}" for i, label in self.pairs),
             self.rows(),

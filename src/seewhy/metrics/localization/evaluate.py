@@ -34,7 +34,7 @@ from ..evaluation import Evaluation, Parts
 from ..unit import Unit
 from .board import TRUE_CLASS, LocalizationBoard
 from .box_metrics import MaxBoxAccuracy, TopKLocalization
-from .evaluation import Case, LocalisationEvaluation
+from .evaluation import Case, LocalizationEvaluation
 from .metric import LocalizationMetric
 from .mosaics import Focus, GridPointing
 from .resuming import KeptStates
@@ -46,7 +46,7 @@ MetricsLike = str | ImageMetric | Iterable[str | ImageMetric] | Mapping[str, str
 
 
 @checked
-def evaluate_localisation(
+def evaluate_localization(
     model: ModelLike = DEFAULT_MODEL,
     data: LabeledImages | None = None,
     *,
@@ -65,7 +65,7 @@ def evaluate_localisation(
     on_bad_image: OnBadPicture | None = None,
     on_part: Callable[[Evaluation], object] | None = None,
     keep: RunFolder | None = None,
-) -> LocalisationEvaluation:
+) -> LocalizationEvaluation:
     """Explains the true classes of a data set's pictures by methods, and scores where the maps point.
 
     Args:
@@ -126,7 +126,7 @@ def _score(
 ) -> None:
     """Scores what is not done, and keeps what is found."""
 
-    def so_far() -> LocalisationEvaluation:
+    def so_far() -> LocalizationEvaluation:
         kept.write(board)
         return board.evaluation(finished=False)
 

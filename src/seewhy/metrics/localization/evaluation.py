@@ -63,7 +63,7 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class LocalisationEvaluation(Evaluation):
+class LocalizationEvaluation(Evaluation):
     """How well methods localise, over a data set.
 
     Attributes:
