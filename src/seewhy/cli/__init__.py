@@ -58,7 +58,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
                 error.format_message()
             )  # nothing where there was no argument, and the help was printed
             context = getattr(error, "ctx", None)
-            command = context.command_path if context else "seewhy"
+            command = context.command_path if context else _command_of(arguments)
             return _fail(f"{said} ('{command} --help' lists what there is)") if said else 1
         if isinstance(error, OSError) and error.strerror:
             where = f"'{error.filename}'" if error.filename else "a file"
@@ -67,6 +67,19 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             )
         said = str(error).strip().splitlines() or [""]
         return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
+
+
+def _command_of(arguments: list[str]) -> str:
+    """The command that a command line begins with, as its help is asked for."""
+    import typer.main
+
+    command, words = typer.main.get_command(app), ["seewhy"]
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
 
 
 def _tell_warning(

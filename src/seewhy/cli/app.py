@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..no_file import check_any_there
 from .arguments import (
     DATA_OPTION,
     BatchOption,
@@ -32,6 +33,7 @@ from .arguments import (
 )
 from .asked import asked_fuse, check_metrics, check_request, checked
 from .influence_app import influence
+from .show import starting
 
 app = typer.Typer(
     name="seewhy",
@@ -100,7 +102,9 @@ def explain(
         "max_pixels": max_pixels,
         "fuse": asked_fuse(fuse, methods, layer),
     }
-    from .explain import explain_photos
+    check_any_there(photos)
+    with starting():
+        from .explain import explain_photos
 
     return explain_photos(
         photos,
@@ -189,12 +193,13 @@ def evaluate(
         "as_json": as_json,
     }
     if task in ("localisation", "localization"):
-        from .evaluate_data import evaluate_data
-
         if photos or target:
             raise typer.BadParameter(
                 "localisation scores the true classes of --data, and takes no photos or targets"
             )
+        with starting():
+            from .evaluate_data import evaluate_data
+
         return evaluate_data(
             data or "scenes",
             split=split,
@@ -205,8 +210,6 @@ def evaluate(
             seed=seed,
             **shared,
         )
-    from .evaluate import evaluate_photos
-
     if task != "faithfulness":
         raise typer.BadParameter("use 'faithfulness' or 'localisation'", param_hint="'--task'")
     if not photos or data:
@@ -214,6 +217,10 @@ def evaluate(
             "give photos for --task faithfulness, or --data for --task localisation",
             param_hint="'PHOTOS'",
         )
+    check_any_there(photos)
+    with starting():
+        from .evaluate import evaluate_photos
+
     return evaluate_photos(
         photos, metrics=metric or ["insertion", "deletion"], targets=target or ["top1"], **shared
     )
@@ -247,7 +254,9 @@ def localize(
     methods = checked(
         method, option, targets=target, model=model, labels=labels, device=device, rule=rule
     )
-    from .localize import localize_photos
+    check_any_there(photos)
+    with starting():
+        from .localize import localize_photos
 
     how: dict[str, Any] = {
         "device": device,
@@ -325,7 +334,8 @@ def train(
 ) -> int:
     """Trains a network on image labels that knows where things are; killed, it goes on with the same command."""
     check_request(device=device)
-    from .train import train_model
+    with starting():
+        from .train import train_model
 
     return train_model(
         data=data,
@@ -354,7 +364,8 @@ def train(
 @app.command()
 def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> int:
     """Explains two sample photos, a cat and a cup of coffee, with the model that comes with seewhy."""
-    from .explain import explain_photos, sample_photos
+    with starting():
+        from .explain import explain_photos, sample_photos
 
     return explain_photos(
         sample_photos(out),
@@ -404,10 +415,12 @@ def layers(
     as_json: JsonOption = False,
 ) -> None:
     """Lists the layers of a model with their shapes, and marks the ones that would be chosen."""
-    from .. import list_layers
     from .show import table
 
-    flow = list_layers(model)
+    with starting():
+        from .. import list_layers
+
+        flow = list_layers(model)
     rows = flow.table(every=every)
     if as_json:
         print(

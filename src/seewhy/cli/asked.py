@@ -101,7 +101,8 @@ def asked_fuse(
         return "method"
     if over != "layer":
         raise InputError(f"--fuse {over!r} cannot be fused over; use 'layer' or 'method'")
-    if len(set(layers or ())) < 2 and list(layers or ()) != ["all-stages"]:
+    named = [name for text in layers or () for name in split_names(text)]
+    if len(set(named)) < 2 and named != ["all-stages"]:
         raise InputError(
             "--fuse layer would fuse one layer with nothing; give --layer two or more, or all-stages"
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..no_file import check_any_there
 from .arguments import (
     DATA_OPTION,
     BatchOption,
@@ -20,6 +21,7 @@ from .arguments import (
     TrustPathsOption,
 )
 from .asked import check_request, check_solver
+from .show import starting
 
 influence = typer.Typer(
     help="Finds the training pictures that taught a model its answers.", no_args_is_help=True
@@ -123,7 +125,8 @@ def influence_fit(
     """Indexes a training set, once; killed, it goes on with the same command."""
     check_solver(solver, option or [])
     check_request(device=device)
-    from .influence import fit_index
+    with starting():
+        from .influence import fit_index
 
     return fit_index(
         data,
@@ -181,7 +184,9 @@ def influence_query(
 ) -> int:
     """Draws the training pictures that helped and harmed most what a model says of your photos."""
     check_request(device=device)
-    from .influence import query_photos
+    check_any_there(photos)
+    with starting():
+        from .influence import query_photos
 
     how: dict[str, Any] = {
         "device": device,
@@ -218,7 +223,8 @@ def influence_mislabelled(
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
     check_request(device=device)
-    from .influence import list_mislabelled
+    with starting():
+        from .influence import list_mislabelled
 
     return list_mislabelled(
         index=index,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import InputError, TargetError, did_you_mean
 from . import sources
-from .show import table
+from .show import starting, table
 
 
 def list_labels(model: str, part: str = "", *, as_json: bool = False) -> int:
@@ -22,7 +22,9 @@ def list_labels(model: str, part: str = "", *, as_json: bool = False) -> int:
         (i, label) for i, label in enumerate(known) if part.strip().casefold() in label.casefold()
     ]
     if not found:
-        raise TargetError(f"no label of {model} has {part!r} in it{did_you_mean(part, known)}")
+        raise TargetError(
+            f"no label of {model} has {part!r} in it{did_you_mean(part, known) or '; without it all are listed'}"
+        )
     rows = [{"label": label, "class": str(i)} for i, label in found]
     if as_json:
         print(
@@ -39,9 +41,10 @@ def _labels_of(model: str) -> Sequence[str]:
     own = sources.imagenet_labels() if model == sources.embedded_model() else None
     if own is not None:
         return own
-    from ..models.load import load_model
+    with starting():
+        from ..models.load import load_model
 
-    named = load_model(model, pretrained=False).labels
+        named = load_model(model, pretrained=False).labels
     if named is None:
         raise InputError(
             f"model {model!r} names no classes; --target takes their numbers, --labels gives them names"
