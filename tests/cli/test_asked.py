@@ -103,6 +103,20 @@ for arguments, _ in {_WRONG!r}:
     assert time.process_time() - begun < 5
 
 
+def test_the_methods_are_listed_without_loading_torch() -> None:
+    code = """
+import sys
+from seewhy.cli import run
+assert run(["methods"]) == 0
+assert not {"torch", "numpy", "timm", "PIL"} & sys.modules.keys()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "samples=4000, cells=7" in done.stdout.decode()
+
+
 def test_names_as_people_write_them_and_lists() -> None:
     assert asked_methods(["Grad-CAM,LayerCAM", "smooth:GradCAM++"]) == [
         "grad_cam",

@@ -73,12 +73,12 @@ def _command_of(arguments: list[str]) -> str:
     """The command that a command line begins with, as its help is asked for."""
     import typer.main
 
-    command, words = typer.main.get_command(app), ["seewhy"]
+    words, commands = ["seewhy"], getattr(typer.main.get_command(app), "commands", {})
     for word in arguments:
-        command = getattr(command, "commands", {}).get(word)
-        if command is None:
+        if word not in commands:
             break
         words.append(word)
+        commands = getattr(commands[word], "commands", {})
     return " ".join(words)
 
 

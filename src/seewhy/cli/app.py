@@ -380,21 +380,21 @@ def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> i
 @app.command()
 def methods(as_json: JsonOption = False) -> None:
     """Lists the attribution methods."""
-    from ..methods.catalog import METHODS
+    from . import sources
     from .show import table
 
     rows: list[dict[str, Any]] = [
         {
-            "name": m.name,
+            "name": name,
             "title": m.title,
             "paper": m.paper,
             "map over": {"head": "the pooled layer", "layer": "any layer", "input": "the input"}[
                 m.at
             ],
             "signed": m.signed,
-            "options": m.told_options,
+            "options": m.defaults,
         }
-        for m in METHODS.values()
+        for name, m in sources.methods().items()
     ]
     if as_json:
         print(json.dumps({"methods": rows}))
