@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
 from ..intake.intake import Intake, extent
@@ -21,6 +22,7 @@ Key = int | str
 Entry = Mapping[str, Any]  # of the JSON: an image, an annotation or a category
 
 
+@checked_class
 class Coco(PictureFiles):
     """COCO's instances, multi-label, with boxes and masks.
 

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, strided
 
-from ...arguments import check_arguments
+from ...arguments import brief, check_arguments
 from ...errors import TargetError
 
 
@@ -29,6 +29,9 @@ class Target:
             name: value for name, value in fields.items() if name not in ("index", "other")
         }  # read by their own
         check_arguments(type(self).__init__, (), others)
+        for name, value in fields.items():
+            if isinstance(value, Tensor):
+                _check_tensor(name, value)
 
     @property
     def images(self) -> int | None:
@@ -59,6 +62,19 @@ class Target:
             if _dimensions(value) == self.one_each[name]
             and (len(value) > 1 or not isinstance(value, Tensor))
         }
+
+
+def _check_tensor(name: str, value: Tensor) -> None:
+    """Says of a field that it holds no numbers to reckon with.
+
+    Raises:
+        TargetError: likewise.
+    """
+    dense = value.layout is strided and not value.is_meta and not value.is_complex()
+    if not (dense and value.numel() and value.isfinite().all()):
+        raise TargetError(
+            f"{name}={brief(value)} cannot be used; give a dense tensor of real, finite numbers, one at least"
+        )
 
 
 def _dimensions(value: object) -> int:

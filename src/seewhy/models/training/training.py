@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...arguments import checked
 from ...data.dataset import LabelledImages, check_splits
 from ...errors import InputError
 from ..devices import usable_device
@@ -18,6 +19,7 @@ CUT_UNITS = 256  # of the convolution and of FCa on a backbone that was cut
 _SMALL = 256  # pictures with edges up to this are taken as large as they are
 
 
+@checked
 @own_randomness()
 def train(
     data: LabelledImages,
