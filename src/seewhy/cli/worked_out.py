@@ -40,8 +40,17 @@ class WorkedOut:
                 return value
             case ast.Name(id=name):
                 return self.scope[name] if name in self.scope else self._named(name)
+            case ast.Tuple(elts=elts):
+                return tuple(map(self.value, elts))
             case ast.Dict():
                 return self._dictionary(node)
+            case ast.Call(func=ast.Name(id=name)):
+                return self._called(name, node)
+        return self._chosen(node)
+
+    def _chosen(self, node: ast.expr | None) -> object:
+        """What one of several values is: by a condition, the first that holds, or a field."""
+        match node:
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return self.value(body if self.value(test) else orelse)
             case ast.BoolOp(op=ast.Or(), values=values):
@@ -49,10 +58,6 @@ class WorkedOut:
             case ast.Attribute(value=of, attr=attr):
                 found = self.value(of)
                 return found.get(attr, UNKNOWN) if isinstance(found, dict) else UNKNOWN
-            case ast.Tuple(elts=elts):
-                return tuple(map(self.value, elts))
-            case ast.Call(func=ast.Name(id=name)):
-                return self._called(name, node)
         return UNKNOWN
 
     def _named(self, name: str) -> object:
@@ -98,20 +103,7 @@ class WorkedOut:
         self, function: ast.FunctionDef, given: tuple[object, ...], named: dict[str, object]
     ) -> object:
         """What a function returns that only assigns before it does."""
-        args = function.args
-        places = [arg.arg for arg in args.args]
-        defaults = dict(
-            zip(reversed(places), map(self.value, reversed(args.defaults)), strict=False)
-        )
-        defaults |= {
-            arg.arg: self.value(default)
-            for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
-        }
-        known = {*places, *(arg.arg for arg in args.kwonlyargs)}
-        scope = {**defaults, **dict(zip(places, given, strict=False))}
-        scope |= {name: value for name, value in named.items() if name in known}
-        if args.kwarg is not None:
-            scope[args.kwarg.arg] = {n: v for n, v in named.items() if n not in known}
+        scope = self._arguments(function.args, given, named)
         for line in function.body:
             inside = WorkedOut(self.module, self.defined, scope)
             if isinstance(line, ast.Return):
@@ -121,3 +113,19 @@ class WorkedOut:
                 if isinstance(target, ast.Name):
                     scope[target.id] = inside.value(line.value)
         return UNKNOWN
+
+    def _arguments(
+        self, args: ast.arguments, given: tuple[object, ...], named: dict[str, object]
+    ) -> dict[str, object]:
+        """What the arguments of a function are, with its defaults."""
+        in_places = [arg.arg for arg in args.args]
+        by_name = [arg.arg for arg in args.kwonlyargs]
+        defaults = list(map(self.value, args.defaults))
+        scope = dict(zip(in_places[len(in_places) - len(defaults) :], defaults, strict=True))
+        scope |= zip(by_name, map(self.value, args.kw_defaults), strict=True)
+        scope |= zip(in_places, given, strict=False)
+        known = {*in_places, *by_name}
+        scope |= {name: value for name, value in named.items() if name in known}
+        if args.kwarg is not None:
+            scope[args.kwarg.arg] = {n: v for n, v in named.items() if n not in known}
+        return scope

@@ -97,8 +97,13 @@ def label_strip(
         draw.text(
             (pad, pad + i * line_height(font(size))), line, font=font(size), fill=(255, 255, 255)
         )
-    at_head = weights is not None and weights[:tall].sum() < weights[-tall:].sum()
-    picture.paste(strip, (0, 0 if at_head else height - tall))
+    picture.paste(strip, (0, _top_of_strip(tall, height, weights)))
+
+
+def _top_of_strip(tall: int, height: int, weights: npt.NDArray[np.float32] | None) -> int:
+    """Where a strip begins: at the foot, or at the head where it covers less there."""
+    at_foot = weights is None or weights[:tall].sum() >= weights[-tall:].sum()
+    return height - tall if at_foot else 0
 
 
 def dashed_frame(picture: Image.Image, box: tuple[float, float, float, float]) -> None:
