@@ -13,6 +13,7 @@ from ..errors import InputError
 from .arguments import FuseOption, JsonOption, LedgerOption, OutOption, PhotosArgument, StyleOption
 from .asked import asked_fuse, checked
 from .groups import Asked, How
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.disk import Json
@@ -33,12 +34,13 @@ def explain(
     how: How,
 ) -> int:
     """Explains what a model says of your photos."""
-    methods = checked(asked, how, style=style)
+    methods = checked(asked, how, photos=photos, style=style)
     over = asked_fuse(fuse, methods, asked.layer)
-    from ..methods.explanation import ExplanationWriter, summary
-    from .interrupts import interruptible
-    from .photo_run import PhotoRun
-    from .saving import remark
+    with starting():
+        from ..methods.explanation import ExplanationWriter, summary
+        from .interrupts import interruptible
+        from .photo_run import PhotoRun
+        from .saving import remark
 
     if ledger:
         _check_carries_relevance(methods)

@@ -15,6 +15,7 @@ from ..safe_names import shown
 from .arguments import DATA_OPTION, BatchOption, LabelsOption, ModelOption, SeedOption
 from .asked import check_request, check_solver
 from .groups import How
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.dataset import LabeledImages, OnError
@@ -95,10 +96,11 @@ def fit(
     check_solver(solving.solver, solving.option or [])
     check_request(device=how.device)
     on_error: OnError = "skip" if skip_bad else "raise"
-    from ..data.disk import writable_folder
-    from . import parsing
-    from .influence_data import limits_of, model_and_data
-    from .influence_telling import first_of_all
+    with starting():
+        from ..data.disk import writable_folder
+        from . import parsing
+        from .influence_data import limits_of, model_and_data
+        from .influence_telling import first_of_all
 
     _known_dtype(solving.dtype)
     first, names = first_of_all(), parsing.label_names(labels)

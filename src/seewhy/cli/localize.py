@@ -14,6 +14,7 @@ import typer
 from .arguments import PhotosArgument, RuleOption
 from .asked import checked
 from .groups import Asked, How
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.disk import Json
@@ -39,12 +40,13 @@ def localize(
     how: How,
 ) -> int:
     """Draws and prints boxes around what a map marks."""
-    methods = checked(asked, how, rule=rule)
-    from ..data.run_folder import RunFolder
-    from .box_records import add_photos
-    from .interrupts import interruptible
-    from .photo_run import PhotoRun
-    from .saving import remark
+    methods = checked(asked, how, photos=photos, rule=rule)
+    with starting():
+        from ..data.run_folder import RunFolder
+        from .box_records import add_photos
+        from .interrupts import interruptible
+        from .photo_run import PhotoRun
+        from .saving import remark
 
     chosen = _box_rule(rule, threshold, every=every)
     shared = PhotoRun(photos, asked, how, methods, out=out)

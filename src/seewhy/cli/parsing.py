@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from ..methods.request import Request
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
-from ..names import Spellings, split_targets
+from ..names import Spellings, split_names, split_targets
 from .show import console, said
 
 _RUNNING = "running"  # the option of methods that run many passes
@@ -32,7 +34,8 @@ def loaded_model(
     spec: str, *, labels: Path | None, device: str, trust_paths: bool = False
 ) -> Model:
     """The model of --model, with the names in a file, on a device."""
-    with console.status(f"Loading {said(spec)}"):
+    # what the model's code prints is none of the result
+    with console.status(f"Loading {said(spec)}"), redirect_stdout(sys.stderr):
         return load_model(
             spec, labels=label_names(labels), device=usable_device(device), trust_paths=trust_paths
         )
@@ -45,8 +48,11 @@ def targets(texts: Sequence[str], model: Model) -> list[TargetLike]:
 
 
 def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:
-    """The layers as `explain` takes them."""
-    return names[0] if names and list(names) == ["all-stages"] else names
+    """The layers as `explain` takes them, of --layer, each one or several with commas."""
+    if not names:
+        return names
+    split = [name for text in names for name in split_names(text)]
+    return split[0] if split == ["all-stages"] else split
 
 
 def value(text: str, *, of: str = "", default: Any = None) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from typing import Any
 
@@ -167,6 +168,14 @@ def progress(what: str, total: int, *, samples: int = 0, told: bool = False) -> 
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         yield Shown(bar, bar.add_task(what, total=total), what, samples, told=told)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Says on a terminal that torch is being loaded, which takes seconds: before that nobody hears anything."""
+    # what the code of models prints is none of the result
+    with console.status("Loading torch"), redirect_stdout(sys.stderr):
+        yield
 
 
 def tell_skipped(errors: Iterable[str]) -> None:
