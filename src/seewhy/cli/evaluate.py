@@ -14,6 +14,7 @@ from .arguments import path_of
 from .asked import check_metrics, checked
 from .evaluate_asked import OfData, Scoring
 from .groups import Asked, How
+from .results import print_json
 from .show import starting
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def evaluate_photos(
         path = found.write(run)
     if how.as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
-        print(json.dumps({**told, "out": str(scoring.out), "skipped": shared.skipped()}))
+        print_json({**told, "out": str(scoring.out), "skipped": shared.skipped()})
     else:
         _tell(found, scoring.out)
         tell_remarks(found.remarks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from .arguments import BatchOption
 from .asked import check_request
 from .groups import How
 from .influence_asked import OfIndex, SheetsOption
+from .results import print_json
 from .show import starting
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def mislabeled(
         mislabeled_sheet(opened, suspects).save(sheet)
         write_json(out / f"{NAME}.json", told)
     if how.as_json and first:
-        print(json.dumps(told))
+        print_json(told)
     elif not how.as_json:
         _tell(opened, list(map(_row, suspects, losses)), sheet)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from .arguments import PhotosArgument
 from .asked import check_request
 from .groups import How
 from .influence_asked import OfIndex, Question, SheetsOption
+from .results import print_json
 from .show import starting
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ def query(
         answers.ask_all(run, paths)
     if first:
         told = answers.told(run, names)
-        print(json.dumps(told)) if how.as_json else _tell(told, answers, out)
+        if how.as_json:
+            print_json(told)
+        else:
+            _tell(told, answers, out)
     tell_skipped(one["error"] for one in answers.skipped)
     return 1 if answers.skipped else 0
 

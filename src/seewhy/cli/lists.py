@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from ..errors import InputError, TargetError, did_you_mean
 from . import sources
 from .arguments import JsonOption
+from .results import print_json
 from .show import starting, table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def methods(as_json: JsonOption = False) -> None:
         for name, m in sources.methods().items()
     ]
     if as_json:
-        print(json.dumps({"methods": rows}))
+        print_json({"methods": rows})
         return
     for row in rows:
         row["options"] = ", ".join(f"{name}={value}" for name, value in row["options"].items())
@@ -56,7 +56,7 @@ def layers(
     rows = flow.table(every=every)
     if as_json:
         told = {"model": model, "default": flow.chosen[-1], "all-stages": flow.chosen}
-        print(json.dumps({**told, "layers": rows}))
+        print_json({**told, "layers": rows})
     else:
         table(f"Layers of {model}", rows, highlight=lambda row: bool(row["chosen"]))
 
@@ -78,7 +78,7 @@ def labels(
         raise TargetError(f"no label of {model} has {part!r} in it{way_out}")
     if as_json:
         listed = [{"class": i, "label": label} for i, label in found]
-        print(json.dumps({"model": model, "labels": listed}))
+        print_json({"model": model, "labels": listed})
     else:
         table(f"Labels of {model}", [{"label": label, "class": str(i)} for i, label in found])
 

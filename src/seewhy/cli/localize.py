@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import typer
 from .arguments import PhotosArgument, RuleOption
 from .asked import checked
 from .groups import Asked, How
+from .results import print_json
 from .show import starting
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def localize(
         shared.check_any_read(run)
         found = {**told, "images": [entry.record for entry in run.entries(shared.names)]}
     if how.as_json:
-        print(json.dumps({**found, "out": str(out), "skipped": shared.skipped()}))
+        print_json({**found, "out": str(out), "skipped": shared.skipped()})
     else:
         _tell(found, out)
     return shared.status()

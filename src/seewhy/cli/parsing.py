@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +32,7 @@ def loaded_model(
     spec: str, *, labels: Path | None, device: str, trust_paths: bool = False
 ) -> Model:
     """The model of --model, with the names in a file, on a device."""
-    # what the model's code prints is none of the result
-    with console.status(f"Loading {said(spec)}"), redirect_stdout(sys.stderr):
+    with console.status(f"Loading {said(spec)}"):
         return load_model(
             spec, labels=label_names(labels), device=usable_device(device), trust_paths=trust_paths
         )

@@ -16,6 +16,7 @@ from .arguments import DATA_OPTION, SeedOption
 from .asked import check_request
 from .groups import How
 from .interrupts import InterruptError
+from .results import print_json
 from .show import starting
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def train(
         return 0
     tell_skipped(skipped.values())
     if how.as_json:
-        print(json.dumps({"skipped": skipped, "out": str(kept.out), **_results(trained)}))
+        print_json({"skipped": skipped, "out": str(kept.out), **_results(trained)})
     else:
         _tell(trained, learning, time.monotonic() - start if epochs else None)
     return 0
