@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,7 @@ def _what_is_saved(run: RunFolder) -> str:
 def _tell(study: LocalizationEvaluation, out: Path) -> None:
     """For people: the scores with their figures side by side, and where the pictures are."""
     for metric in dict.fromkeys(row.metric for row in study):
-        rows = [row for row in study if row.metric == metric]
-        better = "higher is better" if rows[0].result.higher_is_better else "lower is better"
-        lines = [*map(_line, rows), *_chance_lines(rows[0])]
-        columns = dict.fromkeys(column for line in lines for column in line)
-        whole = [{column: line.get(column, "") for column in columns} for line in lines]
-        table(f"{metric}, {better}", whole)
+        _tell_metric(metric, [row for row in study if row.metric == metric])
     pictures = f"{study.title}, {len(study.names)} objects' classes, {study.model}"
     console.print(f"\n{pictures}. In brackets: what knows no model.")
     console.print(f"The table as CSV, Parquet and JSON, and the curves, are in {bold(out)}")
@@ -179,28 +175,37 @@ def _tell(study: LocalizationEvaluation, out: Path) -> None:
         console.print(f"Look at {where} first: boxes of the maps in cyan, true ones in green")
 
 
-def _line(row: Row) -> dict[str, object]:
+def _tell_metric(metric: str, rows: Sequence[Row]) -> None:
+    """One table: the methods, and what knows no model."""
+    better = "higher is better" if rows[0].result.higher_is_better else "lower is better"
+    lines = [*map(_scores_line, rows), *_chance_lines(rows[0])]
+    columns = dict.fromkeys(chain.from_iterable(lines))
+    whole = [{column: line.get(column, "") for column in columns} for line in lines]
+    table(f"{metric}, {better}", whole)
+
+
+def _scores_line(row: Row) -> dict[str, object]:
     result = row.result
     only = {"mean": Figure(result.mean, result.low, result.high)}
     return {
         "method": row.method,
         "layer": row.layer or "",
-        **_cells(result.figures or only),
+        **_figure_cells(result.figures or only),
         "n": result.n,
-        "no answer": _counts(result.failed),
-        "left out": _counts(result.left_out),
+        "no answer": _status_counts(result.failed),
+        "left out": _status_counts(result.left_out),
     }
 
 
 def _chance_lines(row: Row) -> list[dict[str, object]]:
     """What maps that know no model come to."""
     return [
-        {"method": f"({name})", "layer": "", **_cells(found.figures), "n": found.n}
+        {"method": f"({name})", "layer": "", **_figure_cells(found.figures), "n": found.n}
         for name, found in row.chance.items()
     ]
 
 
-def _cells(figures: Mapping[str, Figure]) -> dict[str, str]:
+def _figure_cells(figures: Mapping[str, Figure]) -> dict[str, str]:
     """Each figure with its interval; those of single classes are left to the files."""
     told = {}
     for name, figure in figures.items():
@@ -213,5 +218,5 @@ def _cells(figures: Mapping[str, Figure]) -> dict[str, str]:
     return told
 
 
-def _counts(counts: dict[str, int]) -> str:
+def _status_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -115,17 +115,11 @@ class Source:
         """
         if self.tensor is not None:
             return self._inputs(self.tensor[start:stop], start)
-        read = [one for index in range(start, stop) if (one := self._read(index)) is not None]
-        indices = tuple(one.place for one in read)
-        items = [self.items[index] for index in indices]
-        return Batch(
-            indices=indices,
-            names=tuple(self.names[index] for index in indices),
-            photos=tuple(one.photo for one in read),
-            placements=tuple(one.placement for one in read),
-            paths=tuple(item if isinstance(item, Path) else None for item in items),
-            x=torch.stack([one.x for one in read]) if read else torch.empty(0),
-        )
+        read = list(filter(None, map(self._read_or_told, range(start, stop))))
+        if not read:
+            return Batch((), (), (), (), (), torch.empty(0))
+        indices, names, photos, placements, paths, inputs = zip(*read, strict=True)
+        return Batch(indices, names, photos, placements, paths, torch.stack(inputs))
 
     def _inputs(self, x: Tensor, start: int) -> Batch:
         """Inputs as they were given, from the one of that number on."""
@@ -141,14 +135,16 @@ class Source:
             x=x,
         )
 
-    def _read(self, index: int) -> _Read | None:
+    def _read_or_told(self, index: int) -> _ReadPhoto | None:
         """One picture; None for one that cannot be read, of which it tells."""
         item, preprocess = self.items[index], self.model.preprocess
         assert preprocess is not None
         try:
             photo = read_photo(item, max_pixels=self.max_pixels, least=preprocess.enough)
             x, placement = _prepared(photo, self.names[index], preprocess)
-            return _Read(index, drawn_photo(photo.picture), x, placement)
+            path = item if isinstance(item, Path) else None
+            drawn = drawn_photo(photo.picture)
+            return _ReadPhoto(index, self.names[index], drawn, placement, path, x)
         except ImageError as error:
             if self.on_bad_image is None:
                 raise
@@ -157,13 +153,15 @@ class Source:
             return None
 
 
-class _Read(NamedTuple):
-    """A picture as it is drawn, so that two never stand in memory whole, and as an input."""
+class _ReadPhoto(NamedTuple):
+    """A row of a `Batch`. The picture is as it is drawn, so that two never stand in memory whole."""
 
-    place: int
+    place: int  # among all that were given
+    name: str
     photo: Image.Image
-    x: Tensor
     placement: Placement
+    path: Path | None
+    x: Tensor  # (C, H, W)
 
 
 def photo_digest(photo: Path | Image.Image) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -159,39 +159,71 @@ def evaluated(
     keep: RunFolder | None = None,
 ) -> Evaluation:
     """What is asked, of these pictures, and scored batch by batch; the rest as in `evaluate`."""
-    board, kept = (
+    source = Source(images, request.model, listeners.on_bad_image, request.max_pixels)
+    scoring = _Scoring(
         PhotoBoard(request, metrics, chance, seed),
+        source,
+        _settled(request, source),
+        listeners,
         None if keep is None else KeptScores(keep),
     )
-    source = Source(images, request.model, listeners.on_bad_image, request.max_pixels)
-    call, parts = _settled(request, source), Parts(listeners.on_part)
-    seen: list[str] = []
-
-    def so_far(*, finished: bool = False) -> Evaluation:
-        return Evaluation(request.model.name, tuple(seen), board.rows(), finished=finished)
-
-    with parts.also_when_interrupted(so_far, lambda: bool(seen)):
+    parts = Parts(listeners.on_part)
+    with parts.also_when_interrupted(scoring.so_far, lambda: bool(scoring.seen)):
         for start in range(0, len(source), request.batch_size):
             stop = min(start + request.batch_size, len(source))
-            done = kept.whole(source, start, stop) if kept else []
-            batch = None if done else source.batch(start, stop)
-            if kept and done:
-                board.restore(kept, done)
-                seen += [photo.name for photo in done]
-            elif batch and batch.names:
-                work = _explained(request, call, batch)
-                tasks = board.tasks(work)
-                listeners.cost(work, tasks, len(source) - start)
-                board.add(work, tasks, BatchKept(kept, batch), listeners.within)
-                seen += batch.names
-                parts.offer(so_far)
+            if not scoring.restored(start, stop) and scoring.scored(start, stop):
+                parts.offer(scoring.so_far)
             if listeners.progress:
                 listeners.progress(stop, len(source))
-    if not seen:
+    if not scoring.seen:
         raise ImageError(
             f"none of the {len(source)} pictures can be read; the first: {source.first_error}"
         )
-    return so_far(finished=True)
+    return scoring.so_far(finished=True)
+
+
+@dataclass(eq=False)
+class _Scoring:
+    """The photos, batch by batch, on their way to the board.
+
+    Attributes:
+        call: how the model is called on these photos.
+        kept: the scores that are known; None where none are kept.
+        seen: the names of the photos that are on the board.
+    """
+
+    board: PhotoBoard
+    source: Source
+    call: Call
+    listeners: Listeners
+    kept: KeptScores | None
+    seen: list[str] = field(default_factory=list)
+
+    def restored(self, start: int, stop: int) -> bool:
+        """Puts kept scores of the photos from one to another on the board, where those of all are there."""
+        photos = self.kept.whole(self.source, start, stop) if self.kept else []
+        if self.kept is None or not photos:
+            return False
+        self.board.restore(self.kept, photos)
+        self.seen += [photo.name for photo in photos]
+        return True
+
+    def scored(self, start: int, stop: int) -> bool:
+        """Explains and scores the photos from one to another; False where none can be read."""
+        batch = self.source.batch(start, stop)
+        if not batch.names:
+            return False
+        work = _explained(self.board.request, self.call, batch)
+        tasks = self.board.tasks(work)
+        self.listeners.cost(work, tasks, len(self.source) - start)
+        self.board.add(work, tasks, BatchKept(self.kept, batch), self.listeners.within)
+        self.seen += batch.names
+        return True
+
+    def so_far(self, *, finished: bool = False) -> Evaluation:
+        """What was found of the photos on the board."""
+        model, rows = self.board.request.model.name, self.board.rows()
+        return Evaluation(model, tuple(self.seen), rows, finished=finished)
 
 
 def _settled(request: Request, source: Source) -> Call:

@@ -8,7 +8,7 @@ import os
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,13 +192,7 @@ class Evaluation:
 
     def _panel(self, metric: str, target: str, *, several: bool) -> Panel:
         rows = [row for row in self.rows if (row.metric, row.target) == (metric, target)]
-        times, first = Counter(row.method for row in rows), rows[0].result
-        scored = []
-        for row in rows:
-            at_several_layers = times[row.method] > 1
-            label = f"{row.method} {row.layer}" if at_several_layers else row.method
-            scored.append(_scored(label, row.result))
-        scored += [_scored(name, found, chance=True) for name, found in rows[0].chance.items()]
+        first = rows[0].result
         kind = {**METRICS, **LOCALIZATION}[first.metric]
         over, of = kind.axes
         followed = first.settings.get("output")
@@ -207,7 +201,7 @@ class Evaluation:
             f"{title}, {target}" if several else title,
             "higher is better" if first.higher_is_better else "lower is better",
             (over, of.replace("score", followed) if followed else of),
-            tuple(scored),
+            tuple(_lines_of_panel(rows)),
         )
 
 
@@ -242,6 +236,17 @@ class Parts:
             if self._keep and is_there():
                 self._keep(make())
             raise
+
+
+def _lines_of_panel(rows: Sequence[Row]) -> Iterator[Scored]:
+    """The methods, which say their layer where there are several, and the chance maps."""
+    times = Counter(row.method for row in rows)
+    for row in rows:
+        at_several_layers = times[row.method] > 1
+        label = f"{row.method} {row.layer}" if at_several_layers else row.method
+        yield _scored(label, row.result)
+    for name, found in rows[0].chance.items():
+        yield _scored(name, found, chance=True)
 
 
 def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored:

@@ -138,16 +138,22 @@ def _kernel(
         raise InputError(
             f"kernel_width={width}, ridge={ridge}: the width has to be above 0, the penalty not below"
         )
-    if features is not None and name == "shap":
-        accepted = "None: Shapley values are of all superpixels"
-        raise InputError(f"features={features} cannot be kept with kernel='shap'; give {accepted}")
-    if features is not None and features < 1:
-        raise InputError(
-            f"features={features} cannot be kept with kernel={name!r}; give at least 1, or None for all"
-        )
+    if features is not None:
+        _check_features(features, name)
     if name == "shap":
         return ShapleyKernel(0.0 if ridge is None else ridge, samples)
     return LimeKernel(float(width), 1.0 if ridge is None else ridge, features, selection)
+
+
+def _check_features(features: int, kernel: str) -> None:
+    """Says that so many coefficients cannot be kept."""
+    if kernel == "shap":
+        accepted = "None: Shapley values are of all superpixels"
+        raise InputError(f"features={features} cannot be kept with kernel='shap'; give {accepted}")
+    if features < 1:
+        raise InputError(
+            f"features={features} cannot be kept with kernel={kernel!r}; give at least 1, or None for all"
+        )
 
 
 def _check_sizes(samples: int, most: int, precision: float | None) -> None:

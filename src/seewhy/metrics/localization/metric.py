@@ -220,16 +220,20 @@ def _marked(
     if given is None:
         return None
     if isinstance(given, Truth):
-        truth = given if label is None else given.of(label)
-        return truth if len(truth.boxes) else None
+        of_class = given if label is None else given.of(label)
+        return of_class if len(of_class.boxes) else None
+    return _marked_by_tensor(given, field, label)
+
+
+def _marked_by_tensor(given: Tensor, field: Tensor, label: int | None) -> Truth | Tensor | None:
+    """What a mask, or boxes in pixels of the map, mark."""
     if not isinstance(given, Tensor):
         raise ArgumentTypeError(
             f"truth holds a {type(given).__name__}; give Truth, None, or tensors of masks or boxes"
         )
-    is_flag = given.dtype == torch.bool
-    if given.ndim == 2 and is_flag and given.numel():
+    if _is_mask(given):
         return given.cpu() if given.cpu().numpy().any() else None
-    if given.ndim != 2 or is_flag or given.shape[1] != 4:
+    if not _is_boxes(given):
         accepted = "masks (H, W) bool or boxes (B, 4)"
         raise InputError(
             f"truth holds a {given.dtype} tensor of shape {tuple(given.shape)}; give {accepted}"
@@ -237,6 +241,14 @@ def _marked(
     classes = torch.full((len(given),), label or 0)
     truth = Truth((field.shape[0], field.shape[1]), given.cpu(), classes)
     return truth if len(given) else None
+
+
+def _is_mask(given: Tensor) -> bool:
+    return given.ndim == 2 and given.dtype == torch.bool and given.numel() > 0
+
+
+def _is_boxes(given: Tensor) -> bool:
+    return given.ndim == 2 and given.dtype != torch.bool and given.shape[1] == 4
 
 
 def size_of(marked: Truth | Tensor) -> tuple[int, int]:
