@@ -49,6 +49,9 @@ def model_and_data(
     """What an index is made of, from what its manifest says: model, labels, data, split, seed, skipped.
 
     Args:
+        made_of: the manifest's entries, or the same of a command line.
+        limits: of the pictures, and whether paths in data sets are trusted.
+        device: where the model is put.
         on_error: "skip" opens every picture, and leaves out those that cannot be read.
 
     Raises:

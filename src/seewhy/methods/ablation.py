@@ -44,6 +44,10 @@ def _ablation_cam(
     what speaks against it. With y = 0 the drop is taken as it is.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W).
+        scores: of each target, from what the model answers.
+        layer: its dotted name.
         running: its `batch_size` is the number of channels in one pass, its `memory` the bytes of their activations
             (None: 16 MiB, on a GPU 256 MiB); precision and format are the model's own.
 
@@ -150,6 +154,10 @@ def _score_cam(
     show the same share one pass.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W).
+        scores: of each target, from what the model answers.
+        layer: its dotted name.
         top_channels: only so many, of the largest variance over the picture, which is faster; None takes all.
         align_corners: of the upsampling: False as in the authors' code, True as in pytorch-grad-cam.
         running: how masked pictures are run.

@@ -72,7 +72,8 @@ def explain(
         batch_size: photos in one pass. Changes speed and memory, not the answer.
         options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}; those of methods that
             are not asked for stay unused.
-        args, kwargs: further inputs of the model, which go in as they are.
+        args: further inputs of the model, which go in as they are.
+        kwargs: likewise, by name.
         inputs: further inputs by name that have a row for each photo: {"meta": tensor}; cut with the photos.
         output: takes the model's answer to (N, K) scores.
         ledger: keep account of where relevance goes, operation by operation (`Attribution.ledgers`).
@@ -123,6 +124,20 @@ def explain_batches(
     """As `explain`, a batch at a time: what is done is there, and memory does not grow with the number of photos.
 
     Args:
+        model: as in `explain`.
+        images: as in `explain`.
+        methods: as in `explain`.
+        targets: as in `explain`.
+        layers: as in `explain`.
+        batch_size: as in `explain`.
+        options: as in `explain`.
+        args: as in `explain`.
+        kwargs: as in `explain`.
+        inputs: as in `explain`.
+        output: as in `explain`.
+        ledger: as in `explain`.
+        max_pixels: as in `explain`.
+        progress: as in `explain`.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out; None
             raises.
         without: names of photos that need not be explained. A batch is left out where all of its photos need not: the
@@ -212,7 +227,10 @@ def list_layers(
     Args:
         model: as in `explain`.
         x: (N, C, H, W), whose first image is traced; a grey picture of the model's input size unless given.
-        args, kwargs, inputs, output: as in `explain`.
+        args: as in `explain`.
+        kwargs: as in `explain`.
+        inputs: as in `explain`.
+        output: as in `explain`.
     """
     own_weights = (
         model == DEFAULT_MODEL

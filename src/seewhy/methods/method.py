@@ -59,7 +59,8 @@ class Method(Formula):
             target: as in `seewhy.targets`; one for all images, or a list, tuple, array or tensor with one for each.
             layer: a dotted name or module; None finds the last that is a picture. Methods at the input need none.
             channels: keep the colour channels of methods at the input: (N, C, H, W).
-            args, kwargs: further inputs of the model, which go in as they are.
+            args: further inputs of the model, which go in as they are.
+            kwargs: likewise, by name.
             inputs: further inputs by name that have a row for each image of x.
             output: takes what the model returns to (N, K) scores.
             options: the method's own, `options` lists them.

@@ -96,6 +96,10 @@ def _occlusion(
     the score. Signed: where hiding raises the score, the map is negative.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W), or volumes (N, C, D, H, W).
+        scores: of each target, from what the model answers.
+        layer: None: the map lies over the input.
         window: pixels, one number or (height, width), in volumes (depth, height, width); None is a seventh of each
             edge.
         stride: likewise; None is half of the window. The last window of a row or column ends at the border.

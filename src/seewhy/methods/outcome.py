@@ -44,6 +44,9 @@ def explanation_of(
     """The record of a batch.
 
     Args:
+        request: what was asked.
+        batch: its photos.
+        done: what the pass over them gave.
         of_all: what was said of all pictures as they came.
     """
     answers = _answers(done)

@@ -78,7 +78,8 @@ def tell(title: str, names: Sequence[str], labels: Sequence[str], remarks: Remar
 
     Args:
         title: the method's.
-        names, labels: for each image what it is called, and what is explained of it.
+        names: what each image is called.
+        labels: what is explained of each.
         remarks: for each image.
     """
     called = _names.get() or tuple(names)

@@ -49,6 +49,7 @@ def estimate(
     """Runs the model on a few copies of a picture, and reckons.
 
     Args:
+        call: the model, and how it is called.
         x: (N, C, H, W), of which the first is run.
         units: what is scored of each photo, and by what.
         photos: how many.

@@ -85,11 +85,20 @@ def evaluate(
     """Explains photos by methods, and scores the maps, and maps that know nothing of the model, by metrics.
 
     Args:
-        model, images, methods, targets, layers, options, args, kwargs, inputs, output: as in `seewhy.explain`.
+        model: as in `seewhy.explain`.
+        images: as in `seewhy.explain`.
+        methods: as in `seewhy.explain`.
         metrics: names from `seewhy.metrics.METRICS` or metrics with settings of their own; a mapping names them.
+        targets: as in `seewhy.explain`.
+        layers: as in `seewhy.explain`.
         chance: the chance maps that each metric also scores; () leaves them out, which saves their forward passes.
         seed: of the random chance map.
         batch_size: photos in one pass. Changes speed and memory, not the answer.
+        options: as in `seewhy.explain`.
+        args: as in `seewhy.explain`.
+        kwargs: as in `seewhy.explain`.
+        inputs: as in `seewhy.explain`.
+        output: as in `seewhy.explain`.
         max_pixels: as in `seewhy.explain`.
         progress: called with the number of photos done and of all.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out.

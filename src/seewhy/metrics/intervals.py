@@ -31,6 +31,8 @@ def interval_of(
       it is wider than it need be, for none vary more than those; n >= 1.
 
     Args:
+        values: (n,).
+        how: which of these.
         seed: of the resamples.
         limits: what the values lie between; t-intervals end there.
 

@@ -63,16 +63,23 @@ def _lime(
     sampling, 1.96 standard errors; features that are left out have coefficient and interval zero.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W), or volumes (N, C, D, H, W).
+        scores: of each target, from what the model answers.
+        layer: None: the map lies over the input.
         samples: coalitions drawn; equal ones are run once.
-        superpixels: as in `seewhy.methods.lime.superpixels.segment`; `superpixel_options` are the segmentation's.
+        superpixels: as in `seewhy.methods.lime.superpixels.segment`.
+        superpixel_options: the segmentation's own.
         kernel: "lime" weighs by sqrt(exp(-D^2 / kernel_width^2)), D the cosine distance; "shap" is KernelSHAP, whose
             coefficients are Shapley values and takes neither kernel width nor selection.
+        kernel_width: of "lime", in units of that distance.
         ridge: the penalty; None is 1 for "lime" and 0 for "shap".
         features: keep this many coefficients; None keeps all. Standard errors take the selection as given.
         selection: "forward_selection", "highest_weights", "auto" (the former up to 6 features) or "none".
         baseline: what is shown of a hidden superpixel: its own mean colour, or another baseline.
         precision: draw more, `samples` at a time up to `max_samples`, until the standard errors of the five largest
             coefficients are below this share of the largest.
+        max_samples: how many coalitions `precision` may take.
         seed: of the coins, together with the image's own values; superpixels do not depend on it.
         running: how masked pictures are run.
 

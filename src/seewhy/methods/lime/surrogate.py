@@ -58,6 +58,7 @@ def fit(
         design: (n, d) float64.
         scores: (n, T) float64.
         weights: (n,), >= 0.
+        ridge: the penalty, >= 0.
         offset: (n, T).
         block: samples drawn together, one after another; n is a multiple of it.
     """

@@ -45,6 +45,7 @@ def fit_control(grids: GridMasks, scores: Tensor, members: Tensor, p: float) -> 
     A block is adjusted by a model that has not seen it, so that its mean is what it would be without.
 
     Args:
+        grids: the masks, at least as many as there are scores.
         scores: (n, T) float64.
         members: (blocks, n), 0 or 1.
         p: the mean of the masks.

@@ -75,6 +75,9 @@ def estimate(
     Args:
         grids: at least as many masks as there are scores.
         scores: (n, T) float64.
+        design: how the masks were drawn.
+        form: which of the estimators.
+        looks: how many there may be in all.
         device: where masks are rendered.
     """
     control = (

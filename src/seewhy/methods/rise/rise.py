@@ -51,6 +51,10 @@ def _rise(
     "ratio"; in the other forms 0 says that showing a place does not change the score.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W), or volumes (N, C, D, H, W).
+        scores: of each target, from what the model answers.
+        layer: None: the map lies over the input.
         samples: masks for each image, at most.
         cells: of the masks, along each edge, and along the depth of a volume if it has as many slices.
         p: probability that a cell is shown.

@@ -25,8 +25,12 @@ def draw_grids(
         scheme: "iid": every cell kept with probability p, every shift as likely. "antithetic": after each mask the
             one with the opposite draw. "sobol": as many sequences as `blocks`, each scrambled by itself (Matousek's
             linear scrambling with a digital shift), taken in turns; each mask by itself is distributed as "iid".
+        samples: how many.
         cells: along each edge; along the depth of a volume not more than it has slices.
+        p: the probability that a cell is kept.
+        blocks: how many independent parts the sample has.
         size: (H, W), or (D, H, W).
+        seed: of all draws.
     """
     if scheme not in get_args(Scheme):
         raise InputError(

@@ -69,6 +69,8 @@ class LocalizationBoard(Board[ImageMetric]):
         """Scores the pictures of the data that are not done, and returns this.
 
         Args:
+            on_bad_image: as in `read_marked`.
+            progress: called with the number of pictures done and of all.
             offer: called after each batch that gave something.
         """
         data, step = self.study.data, self.study.request.batch_size

@@ -71,8 +71,9 @@ def evaluate_localization(
     Args:
         model: a classifier with its preprocessing, or a spec.
         data: pictures with boxes or masks; those without are counted, and score nothing.
-        methods, layers, options: as in `seewhy.explain`.
+        methods: as in `seewhy.explain`.
         metrics: names from `seewhy.metrics.LOCALIZATION`, or metrics with settings of their own; a mapping names them.
+        layers: as in `seewhy.explain`.
         validation: other pictures, on which `max_box_accuracy` fits the threshold of its figure "validation".
         rule: how maps become the guesses of `topk_localization`, and the boxes that are drawn.
         classes: the model's class for names of the data's classes; found by name unless given (`class_indices`).
@@ -80,6 +81,7 @@ def evaluate_localization(
         cases: how many of the best and of the worst maps of each method are kept to look at.
         seed: of the random chance map.
         batch_size: pictures in one pass. Changes speed and memory, not the answer.
+        options: as in `seewhy.explain`.
         progress: called with the number of pictures done and of all, first of `validation`, then of `data`.
         on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
             raises.

@@ -64,6 +64,9 @@ def read_marked(
     """Reads pictures of a data set for a model; None where none of them can be read.
 
     Args:
+        data: the data set.
+        indices: which of its pictures.
+        model: whose preprocessing makes inputs of them.
         on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
             raises.
 

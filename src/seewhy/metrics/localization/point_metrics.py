@@ -177,7 +177,8 @@ class LocationAveragePrecision(LocalizationMetric):
         """Adds maps, each of one class in one picture; also of classes that the picture does not show.
 
         Args:
-            maps, truth: as in `LocalizationMetric.update`; None is a picture that nobody marked, and is left out.
+            maps: as in `LocalizationMetric.update`.
+            truth: likewise; None is a picture that nobody marked, and is left out.
             labels: the class of each map.
             scores: what the model gives that class, as any number that orders pictures.
 

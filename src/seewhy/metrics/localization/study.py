@@ -113,6 +113,7 @@ class Study:
         """A batch, and its maps: for each method and layer one attribution for each target.
 
         Args:
+            indices: of the pictures in the data.
             every: explain each class that there is, not only those that a picture shows.
             guesses: how many of the model's own answers are explained too.
             on_bad_image: as in `read_marked`.

@@ -70,6 +70,7 @@ def parameter_randomization(
         x: (N, C, H, W).
         method: a name, a `Method`, or a function `(model, x, target) -> (N, h, w)`.
         target: as in `seewhy.targets`.
+        order: "cascading" or "independent".
         similarity: of `seewhy.metrics.similarity.SIMILARITIES`, one or several.
         layers: the steps, dotted names or modules, each with all that is in it; None: every layer with parameters.
         layer: where the method is read; None chooses on the original model.

@@ -62,7 +62,8 @@ def bind(
 
     Args:
         method: a name, a `Method`, or such a function, which is returned as it is.
-        model, x: what the layers are chosen for.
+        model: what the layers are chosen for.
+        x: (N, C, H, W); likewise.
         layer: a dotted name or module; None chooses as `explain` does.
         options: the method's own.
     """
