@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -163,7 +163,7 @@ def _tell(found: Evaluation, out: Path) -> None:
     console.print(f"Look at {bold(out / PICTURE_NAME)} first")
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _told(row: Row) -> dict[str, object]:
     r = row.result
     interval = "" if r.low != r.low else f"{r.low:.3g} to {r.high:.3g}"  # NaN is not itself
     left_out = ", ".join(f"{count} {status}" for status, count in r.left_out.items())

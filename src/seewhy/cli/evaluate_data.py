@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ..data import LabeledImages
 from ..data.disk import Json
 from ..data.run_folder import RunFolder, usable_folder
 from ..data.sources import find_data
+from ..methods.formula import Options
 from ..metrics import Figure, ImageMetric
 from ..metrics.base import ANY_KIND
 from ..metrics.evaluation import Row
@@ -74,7 +74,7 @@ class _Localization:
         return {text: metric_of(text, ANY_KIND) for text in self.scoring.metric or METRICS}
 
     @cached_property
-    def options(self) -> dict[str, dict[str, Any]]:
+    def options(self) -> Options:
         return parsing.options(self.asked.option or [])
 
     def pictures(self) -> tuple[LabeledImages, LabeledImages | None]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -129,7 +129,7 @@ def _known_dtype(dtype: str | None) -> Dtype | None:
 
 
 def _indexed(
-    model: Model, examples: LabeledImages, solving: Solving, made_of: dict[str, Any], out: Path
+    model: Model, examples: LabeledImages, solving: Solving, made_of: Json, out: Path
 ) -> InfluenceIndex:
     """The index, which goes on where an earlier run stopped."""
     from ..influence import InfluenceIndex, find_solver
@@ -163,11 +163,11 @@ def _indexed(
     return index
 
 
-def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+def parse_settings(texts: Sequence[str]) -> dict[str, object]:
     """The settings that "damping=0.01" and the like give to a solver."""
     from . import parsing
 
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for text in texts:
         name, equals, given = text.partition("=")
         if not (name and equals):
@@ -185,7 +185,7 @@ def _told(index: InfluenceIndex, solving: Solving) -> Json:
     }
 
 
-def _tell(index: InfluenceIndex, solving: Solving, made_of: dict[str, Any], out: Path) -> None:
+def _tell(index: InfluenceIndex, solving: Solving, made_of: Json, out: Path) -> None:
     """For people: where the index is, and how it is asked."""
     from .influence_data import trust_hint
     from .show import bold, console

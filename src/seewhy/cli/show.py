@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..data.disk import Json
 from ..names import table_lines
 from ..safe_names import shown
 
@@ -46,9 +46,9 @@ NAMES = ("name", "photo", "example", "training picture")
 
 def table(
     title: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     *,
-    highlight: Callable[[Mapping[str, Any]], bool] | None = None,
+    highlight: Callable[[Mapping[str, object]], bool] | None = None,
 ) -> None:
     """Prints rows of equal keys as a table on standard output, below its title on standard error.
 
@@ -181,7 +181,7 @@ def tell_remarks(remarks: Iterable[str]) -> None:
         console.print(f"[yellow]unsure[/yellow] {said(remark)}", soft_wrap=True)
 
 
-def tell_ledgers(entry: Mapping[str, Any]) -> None:
+def tell_ledgers(entry: Json) -> None:
     """For one photo of explanation.json: where the relevance of each of its maps went."""
     for told in entry["attributions"]:
         if "ledger" not in told:

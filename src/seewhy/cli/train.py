@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -152,7 +152,7 @@ def _trained(
     return trained, len(rows)
 
 
-def _results(trained: Trained) -> dict[str, Any]:
+def _results(trained: Trained) -> dict[str, object]:
     """For programs: how good it is, and how it got there."""
     return {"scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
 

@@ -3,10 +3,9 @@ when the picture is seen through it alone (Score-CAM)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.rows import rows_of
 from ..engine.trace import Trace, check_scores
 from ..errors import InputError
-from ..maps.attribution import Estimate
+from ..maps.attribution import Estimate, Facts
 from .method import Method
 
 CHUNK_BYTES = {"cpu": 2**24}  # of changed activations in one pass; more only take memory
@@ -58,7 +57,7 @@ def _ablation_cam(
     """
     assert layer is not None
     maps: list[Tensor] = []  # (T, h, w) for each image
-    facts: list[Mapping[str, Any]] = []
+    facts: list[Facts] = []
     for image in range(len(x)):
         try:
             found, known = _ablated(call, x, image, scores, layer, running or Running())
@@ -79,9 +78,9 @@ def _ablated(
     scores: Sequence[ScoreFunction],
     layer: str,
     running: Running,
-) -> tuple[Tensor, Mapping[str, Any]]:
+) -> tuple[Tensor, Facts]:
     """The maps of one image, (T, h, w), and facts."""
-    read = partial(_read, call, scores, image, len(x))
+    read = partial(_scores_of_answers, call, scores, image, len(x))
     one = x[image : image + 1]
     tail = Tail(call.rows([image]), one, layer, read=read)
     layout = picture_layout(find_places(tail.call, one), one, layer, tail.activation)
@@ -95,8 +94,8 @@ def _ablated(
     return _weighted(weights, layout.to_grid(tail.activation)[0]), facts
 
 
-def _read(
-    call: Call, scores: Sequence[ScoreFunction], image: int, images: int, output: Any, n: int
+def _scores_of_answers(
+    call: Call, scores: Sequence[ScoreFunction], image: int, images: int, output: object, n: int
 ) -> Tensor:
     """The scores of n answers that are all about one of so many images, (n, T)."""
     columns = [
@@ -106,9 +105,7 @@ def _read(
     return torch.stack(columns, 1).to("cpu", torch.float64)
 
 
-def _without_each(
-    tail: Tail, dims: tuple[int, int], running: Running
-) -> tuple[Tensor, Mapping[str, Any]]:
+def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[Tensor, Facts]:
     """The scores without each channel, (C, T), and facts; a channel of zeros changes nothing, and is not run."""
     a, (batch, channels) = tail.activation, dims
     live = a.movedim(channels, 0).flatten(1).ne(0).any(1).nonzero()[:, 0]

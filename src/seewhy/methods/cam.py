@@ -6,7 +6,7 @@ have a depth too. Maps of more than one sign say so (`signed`); a ReLU is where 
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
 from ..maps.values import resize
 from ..remarks import warn
-from .formula import Need, one_by_one
+from .formula import Combine, Need, one_by_one
 from .method import Method
 
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
@@ -226,9 +226,9 @@ def _unit(field: Tensor) -> Tensor:
 
 
 def _layer_method(
-    name: str, title: str, paper: str, combine: Any, *, signed: bool = False
+    name: str, title: str, paper: str, combine: Combine, *, signed: bool = False
 ) -> Method:
-    needs = combine.__code__.co_varnames[: combine.__code__.co_argcount]
+    needs = inspect.signature(combine).parameters
     spelled: dict[str, Need] = {"a": "activation", "g": "gradient"}
     tensors = tuple(spelled[n] for n in needs)
     return Method(name, title, paper, "layer", combine, tensors, signed=signed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +16,13 @@ from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow, find_flow
 from ..engine.targets.resolve import check_one_each, part_of
-from ..errors import ImageError
 from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
 from ..remarks import heard
 from .explanation import Explanation
+from .formula import Options
 from .outcome import explanation_of, join
-from .photos import Batch, ImagesLike, Source
+from .photos import Batch, ImagesLike, OnBadImage, Source
 from .remarks import tell
 from .request import (
     ALL_STAGES,
@@ -31,13 +30,11 @@ from .request import (
     LayersLike,
     MethodsLike,
     ModelLike,
-    Options,
     Request,
     TargetsLike,
 )
 from .shared import shared_pass
 
-OnBadImage = Callable[[Any, ImageError], None]
 Progress = Callable[[int, int], None]
 
 
@@ -51,9 +48,9 @@ def explain(
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
     options: Options | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
     ledger: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -111,9 +108,9 @@ def explain_batches(
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
     options: Options | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
     ledger: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -217,9 +214,9 @@ def list_layers(
     model: ModelLike,
     x: Tensor | None = None,
     *,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
 ) -> Flow:
     """Every layer of a model with its shape, and the ones `layers=None` (the last) and "all-stages" choose.

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -80,7 +81,7 @@ class Explanation:
     placements: tuple[Placement, ...]
     predictions: tuple[tuple[Prediction, ...], ...]
     attributions: tuple[Attribution, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     paths: tuple[Path | None, ...] = ()
 
     def __len__(self) -> int:
@@ -339,7 +340,7 @@ class ExplanationWriter:
     def _write(self, draft: Draft, name: str, part: Explanation, i: int, path: Path | None) -> None:
         placement, predictions, records = part.placements[i], part.predictions[i], []
         draft.record = photo_record(name, placement, predictions, part[0].image_size)
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, npt.NDArray[np.float32]] = {}
         for attribution, key in zip(part, file_keys(part), strict=True):
             arrays |= attribution_arrays(attribution, i, key)
             picture = draft.save(

@@ -27,6 +27,8 @@ Need = Literal[
 ]
 Combine = Callable[..., Tensor]
 Run = Callable[..., Sequence[Estimate]]
+Settings = Mapping[str, Any]  # by name, each of the type that its function takes
+Options = Mapping[str, Settings]  # for a method's name its options
 
 HOW_IT_RUNS = ("running", "state")  # options that change how a map is computed, not which
 
@@ -80,7 +82,7 @@ class Formula:
     fuse: Callable[[Sequence[Tensor]], Tensor] | None = None
     seeds: tuple[Seed, ...] = ()
     style: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", what_it_says(self.combine or self.run))

@@ -44,9 +44,9 @@ class Method(Formula):
         *,
         layer: LayerLike = None,
         channels: bool = False,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Any] | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        inputs: Mapping[str, object] | None = None,
         output: OutputLike | None = None,
         **options: Any,
     ) -> Tensor:

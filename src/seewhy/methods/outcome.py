@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 from torch import Tensor
 
 from ..engine.batches import say_once
 from ..engine.targets.resolve import phrase
 from ..maps import values as maps
-from ..maps.attribution import Attribution, Prediction
+from ..maps.attribution import Attribution, Facts, Prediction
 from ..maps.together import joined as join_parts
 from ..models.model import Model
 from ..remarks import together
@@ -148,7 +147,7 @@ def _statuses(result: Result, n: int) -> tuple[maps.Status, ...]:
     return tuple(map(_status, maps.statuses(result.map), result.facts or ({},) * n))
 
 
-def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
+def _status(of_map: maps.Status, facts: Facts) -> maps.Status:
     if of_map != "ok":
         return of_map
     if "blown_up_by" in facts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
 from ..errors import ModelError
+from ..maps.attribution import Facts
 from ..maps.ledger import Entry, Ledger
 from ..remarks import warn
 from .account import Account, settled
@@ -94,7 +94,7 @@ class GradientPass:
             return self.activations[layer]
         return self.gradients[INPUT if need == "input_gradient" else layer]
 
-    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Facts, ...]:
         return ()
 
     def remarks(self, method: Formula) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ class RelevancePass:
             for need in method.needs
         ]
 
-    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Facts, ...]:
         """For each image where relevance went, up to the last of the layers that it reached, and what blew it up."""
         first = self.accounts[self.seeds_of(method)[0]]
         account = [account for layer, account in first.items() if layer in layers][-1]
@@ -269,7 +269,7 @@ class RelevancePass:
     def _alone(self, seed: Seed, image: int) -> ScoreFunction:
         """The score of one image, zero for the others."""
 
-        def alone(output: Any) -> Tensor:
+        def alone(output: object) -> Tensor:
             scores = self.scores[seed](output)
             return scores * (torch.arange(len(scores), device=scores.device) == image)
 

@@ -26,6 +26,7 @@ from ..models.model import Model
 from ..render.frames import frames_shown, side_by_side
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
+OnBadImage = Callable[[Any, ImageError], None]  # a picture as it was given, and the reason
 ImagesLike = ImageLike | Iterable[ImageLike]
 
 
@@ -54,7 +55,7 @@ class Source:
         self,
         images: ImagesLike,
         model: Model,
-        on_bad_image: Callable[[Any, ImageError], None] | None,
+        on_bad_image: OnBadImage | None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.model, self.on_bad_image, self.max_pixels = model, on_bad_image, max_pixels

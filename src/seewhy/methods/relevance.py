@@ -18,7 +18,7 @@ from torch import Tensor
 from ..engine.flow import Flow
 from ..maps import values as maps
 from .cam import places
-from .formula import Need
+from .formula import Need, Settings
 from .gradient import channel_sum
 from .method import Method
 from .seeds import Seed
@@ -99,7 +99,7 @@ def _method(
     seed: Seed | None,
     **rest: Any,
 ) -> Method:
-    options: dict[str, Any] = {
+    options = {
         "composite": composite,
         **({"seed": seed} if seed else {}),
         "strict": True,
@@ -109,7 +109,7 @@ def _method(
     )
 
 
-_AT_INPUT: dict[str, Any] = {"at": "input", "reduce": channel_sum}
+_AT_INPUT: Settings = {"at": "input", "reduce": channel_sum}
 _ONCE: tuple[Need, ...] = ("input_relevance",)
 lrp = _method(
     "lrp", "LRP", "Bach et al., PLoS ONE 2015", _lrp, _ONCE, "conserving", "lrp", **_AT_INPUT

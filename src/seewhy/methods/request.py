@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,14 +22,13 @@ from ..errors import InputError, LayerError
 from ..models.call import CallableModel, model_and_call
 from ..models.model import Model
 from .catalog import find_method
-from .formula import HOW_IT_RUNS
+from .formula import HOW_IT_RUNS, Options
 from .method import Method
 
 ModelLike = CallableModel | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
 MethodsLike = str | Method | Iterable[str | Method]
 TargetsLike = TargetLike | Iterable[TargetLike]
-Options = Mapping[str, Mapping[str, Any]]  # for a method's name its options
 
 ALL_STAGES = "all-stages"
 BATCH_SIZE = 8
@@ -72,9 +70,9 @@ class Request:
         batch_size: int = BATCH_SIZE,
         ledger: bool = False,
         max_pixels: int = MAX_PIXELS,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Any] | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        inputs: Mapping[str, object] | None = None,
         output: OutputLike | None = None,
     ) -> Request:
         """What a user asks in the words of `seewhy.explain`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
             f"seed={brief(seed)} is not known; use 'lrp', {', '.join(map(repr, _STARTS))}"
         )
 
-    def start(output: Any) -> Tensor:
+    def start(output: object) -> Tensor:
         z = class_scores(output)
         chosen = _one_class(score, z)
         if chosen is None and seed == "auto":
@@ -90,7 +90,7 @@ def _slopes(score: ScoreFunction, output: Tensor) -> Tensor:
     return slopes
 
 
-def starting_relevance(score: ScoreFunction, output: Any) -> Tensor:
+def starting_relevance(score: ScoreFunction, output: object) -> Tensor:
     """Relevance of the output, (N, K): for each image what is then shared out."""
     if not isinstance(output, Tensor):
         return score(output).detach().float()[:, None]

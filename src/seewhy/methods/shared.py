@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,16 +31,14 @@ from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolv
 from ..engine.targets.rows import asked
 from ..engine.trace import Trace, check_scores
 from ..errors import LayerError
-from ..maps.attribution import Estimate
+from ..maps.attribution import Estimate, Facts
 from ..maps.ledger import Ledger
 from ..names import check_option
 from ..remarks import Remarks, heard, together
-from .formula import Formula
+from .formula import Formula, Options, Settings
 from .passes import GradientPass, RelevancePass, signals
 from .remarks import remarks_of_facts
 from .seeds import Seed
-
-Facts = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +52,7 @@ class Result:
     pixels: Tensor | None
     scores: Tensor  # (N,)
     interval: Tensor | None = None  # (N, h, w)
-    facts: Facts = ()  # one for each image, or none
+    facts: tuple[Facts, ...] = ()  # one for each image, or none
     remarks: Remarks = ()  # one for each image, or none
     unsaid: Remarks = ()  # of those, what nobody was warned of yet
     ledger: Ledger | None = None
@@ -62,7 +60,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class SharedPass:
-    output: Any
+    output: object
     results: list[Result]
 
 
@@ -76,7 +74,7 @@ def shared_pass(
     layers: Sequence[str],
     flow: Flow | None = None,
     labels: Sequence[str] | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Options | None = None,
     ledger: bool = False,
 ) -> SharedPass:
     """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target.
@@ -104,7 +102,7 @@ class _Asked:
     layers: Sequence[str]
     flow: Flow | None
     labels: Sequence[str] | None
-    options: Mapping[str, Mapping[str, Any]]
+    options: Options
     ledger: bool
 
     def rows(self, images: Sequence[int]) -> _Asked:
@@ -123,7 +121,7 @@ def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
         call, x, asked.layers, asked.flow, _all_options(asked.methods, asked.options), asked.ledger
     )
     done: dict[tuple[str, str | None, int], Result] = {}
-    output: Any = None
+    output: object = None
     targets: list[ResolvedTarget] = []
     for kind, group in _groups(asked.methods, plan).items():
         with plan.opened(kind, group) as have:
@@ -176,9 +174,7 @@ def _rows(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(found) if found else None
 
 
-def _all_options(
-    methods: Sequence[Formula], given: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
+def _all_options(methods: Sequence[Formula], given: Options) -> dict[str, Settings]:
     """For each method its options, those given before its own."""
     for method in methods:
         for name, value in given.get(method.name, {}).items():
@@ -212,7 +208,7 @@ class _Plan:
     x: Tensor
     layers: Sequence[str]
     flow: Flow | None
-    options: Mapping[str, Mapping[str, Any]]
+    options: Options
     ledger: bool
 
     def places(self, method: Formula) -> dict[str | None, list[str]]:
@@ -235,7 +231,9 @@ class _Plan:
         """How what a layer gave lies over the images."""
         return picture_layout(self._places, self.x, layer, activation)
 
-    def facts(self, method: Formula, layers: Sequence[str], found: Facts) -> Facts:
+    def facts(
+        self, method: Formula, layers: Sequence[str], found: tuple[Facts, ...]
+    ) -> tuple[Facts, ...]:
         """What was found of each image, and the part of it that the map covers where that is not the whole."""
         if method.at == "input":
             return found
@@ -344,7 +342,7 @@ def _run_apart(
     method: Formula,
     plan: _Plan,
     targets: Sequence[ResolvedTarget],
-    output: Any,
+    output: object,
     done: dict[tuple[str, str | None, int], Result],
 ) -> None:
     """Formulas that run the model by themselves, layer by layer."""

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -29,15 +28,15 @@ from ..engine.targets.resolve import (
 )
 from ..engine.targets.rows import OWN
 from ..errors import ImageError
-from ..methods.explain import OnBadImage, Progress, explain
-from ..methods.photos import Batch, ImagesLike, Source
+from ..methods.explain import Progress, explain
+from ..methods.formula import Options
+from ..methods.photos import Batch, ImagesLike, OnBadImage, Source
 from ..methods.remarks import naming
 from ..methods.request import (
     BATCH_SIZE,
     LayersLike,
     MethodsLike,
     ModelLike,
-    Options,
     Request,
     TargetsLike,
 )
@@ -72,9 +71,9 @@ def evaluate(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     options: Options | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 from PIL import Image
@@ -54,7 +53,7 @@ class Row:
     chance: Mapping[Chance, MetricResult]
     remarks: tuple[str, ...] = ()
 
-    def cells(self) -> dict[str, Any]:
+    def cells(self) -> Json:
         """As one line of a table: plain numbers and strings; NaN is None."""
         r = self.result
         return {
@@ -122,7 +121,7 @@ class Evaluation:
             for (method, layer), said in told.items()
         )
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> list[Json]:
         """The rows as dictionaries of plain values, with the same keys."""
         return [row.cells() for row in self.rows]
 
@@ -200,7 +199,7 @@ class Evaluation:
         return Panel(
             f"{title}, {target}" if several else title,
             "higher is better" if first.higher_is_better else "lower is better",
-            (over, of.replace("score", followed) if followed else of),
+            (over, of.replace("score", str(followed)) if followed else of),
             tuple(_lines_of_panel(rows)),
         )
 
@@ -253,7 +252,7 @@ def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored
     return Scored(label, result.mean, result.low, result.high, *result.mean_curve(), chance=chance)
 
 
-def _details(row: Row) -> dict[str, Any]:
+def _details(row: Row) -> Json:
     """What evaluation.json has beside the table: each image's value and status, settings and curves."""
     r = row.result
     return {
@@ -269,13 +268,13 @@ def _details(row: Row) -> dict[str, Any]:
     }
 
 
-def _level(found: MetricResult) -> dict[str, Any]:
+def _level(found: MetricResult) -> Json:
     at, curve = ([number(value) for value in values] for values in found.mean_curve())
     bounds = {"mean": number(found.mean), "low": number(found.low), "high": number(found.high)}
     return {**bounds, "positions": at, "curve": curve}
 
 
-def figure_cells(figure: Figure) -> dict[str, Any]:
+def figure_cells(figure: Figure) -> Json:
     """One of a metric's figures as plain values."""
     bounds = {"mean": number(figure.mean), "low": number(figure.low), "high": number(figure.high)}
     return {**bounds, "thresholds": [number(each) for each in figure.thresholds]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class ExplanationMetric(ImageMetric):
     # what the values lie between where the score that is followed is a probability
     limits_of_probability: ClassVar[tuple[float, float] | None] = None
 
-    def __init__(self, *, settings: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(self, *, settings: Mapping[str, object] | None = None, **options: Any) -> None:
         check_output((settings or {}).get("output", "logit"))
         super().__init__(settings=settings, **options)
 
@@ -221,7 +221,8 @@ class ExplanationMetric(ImageMetric):
             raise TargetError(
                 f"target {target!r} is {len(resolved)} targets; a metric judges maps of one"
             )
-        score = read_as(resolved[0].score, self.settings.get("output", "logit"), numbers=numbers)
+        followed = cast(Output, self.settings.get("output", "logit"))
+        score = read_as(resolved[0].score, followed, numbers=numbers)
         clean = _read(call, output, score, len(x))
         return Case(
             maps, wrapped(model if call.whole_numbers is None else call), x, score, clean, call
@@ -234,7 +235,7 @@ def _read(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
         return check_scores(call.module, asked(score, output, n), n).double().cpu()
 
 
-def check_output(output: str) -> None:
+def check_output(output: object) -> None:
     if output not in ("probability", "logit"):
         raise InputError(
             f"output={output!r} is not known; use 'probability' or 'logit' (the target's own score)"

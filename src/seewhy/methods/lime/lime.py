@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ...data.disk import number
+from ...data.disk import Json, number
 from ...engine.call import Call
 from ...engine.masking.baselines import (
     AnyBaseline,
@@ -23,7 +23,8 @@ from ...engine.masking.running import MOST_SAMPLES, Running
 from ...engine.masking.scoring import ScorerError, masked_scores
 from ...engine.targets.classes import ScoreFunction
 from ...errors import InputError
-from ...maps.attribution import Estimate
+from ...maps.attribution import Estimate, Facts
+from ..formula import Settings
 from ..method import Method
 from .coalitions import Kernel, LimeKernel, Sample, ShapleyKernel
 from .superpixels import SuperpixelsLike, centers, segment, sizes
@@ -44,7 +45,7 @@ def _lime(
     layer: str | None,
     samples: int,
     superpixels: SuperpixelsLike,
-    superpixel_options: Mapping[str, Any] | None,
+    superpixel_options: Settings | None,
     kernel: Literal["lime", "shap"],
     kernel_width: float,
     ridge: float | None,
@@ -214,7 +215,7 @@ def _estimates(
         torch.full((targets, len(drawn), *drawn[0].labels.shape), math.nan, dtype=torch.float32)
         for _ in range(2)
     )
-    facts: list[list[dict[str, Any]]] = [[] for _ in range(targets)]
+    facts: list[list[Facts]] = [[] for _ in range(targets)]
     for i, sample in enumerate(drawn):
         common = _facts_of_sample(sample, precision, broken)
         stable = sample.stability()
@@ -235,9 +236,7 @@ def _estimates(
     return [Estimate(maps[t], intervals[t], tuple(facts[t])) for t in range(targets)]
 
 
-def _facts_of_sample(
-    sample: Sample, precision: float | None, broken: ScorerError | None
-) -> dict[str, Any]:
+def _facts_of_sample(sample: Sample, precision: float | None, broken: ScorerError | None) -> Json:
     n = len(sample.finished()[0])
     partial = n < len(sample.drawn)
     return {
@@ -251,9 +250,7 @@ def _facts_of_sample(
     }
 
 
-def _facts_of_fit(
-    sample: Sample, surrogate: Surrogate, stable: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _facts_of_fit(sample: Sample, surrogate: Surrogate, stable: Facts | None) -> Json:
     places, pixels = centers(sample.labels), sizes(sample.labels)
     return {
         "intercept": number(surrogate.intercept),
@@ -274,7 +271,7 @@ def _facts_of_fit(
     }
 
 
-_NO_FIT: dict[str, Any] = {
+_NO_FIT: Json = {
     **dict.fromkeys(("intercept", "r2", "r2_held_out", "locally_linear", "stability")),
     "top": [],
 }

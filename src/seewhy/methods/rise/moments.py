@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -127,6 +127,9 @@ def _found(
     return map_.view(sums.size), half.view(sums.size), error, bound
 
 
+_Term = Tensor | float  # of each pixel, or of all
+
+
 class _Sums:
     """Sums over samples i of g^a m^b, for each pixel and target, with g_i = f_i - mean f and m_i = M_i - p."""
 
@@ -168,7 +171,7 @@ class _Sums:
         ):
             self.sums[name] += part
 
-    def form(self, target: int, form: Form) -> tuple[Tensor, Any, Any, Any]:
+    def form(self, target: int, form: Form) -> tuple[Tensor, _Term, _Term, _Term]:
         """The map, and alpha, beta and scale such that its error is the mean of (g - alpha)(m - beta) / scale."""
         mean, p = float(self.mean[target]), self.design.p
         gm, m = self._blocks_of(target).sum(0) / self.n, self.sums["m"].sum(0) / self.n
@@ -184,7 +187,9 @@ class _Sums:
         blocks = self.design.blocks
         return self.sums["gm"][target * blocks : (target + 1) * blocks]
 
-    def of_blocks(self, target: int, alpha: Any, beta: Any, scale: Any) -> tuple[Tensor, Tensor]:
+    def of_blocks(
+        self, target: int, alpha: _Term, beta: _Term, scale: _Term
+    ) -> tuple[Tensor, Tensor]:
         """Each block's mean of (g - alpha)(m - beta) / scale, (B, pixels), and its share of the samples, (B,)."""
         used = self.counts > 0
         count, m = self.counts[used, None], self.sums["m"][used]
@@ -196,7 +201,7 @@ class _Sums:
         )
         return total / count / scale, self.counts[used] / self.n
 
-    def variance_of_samples(self, target: int, alpha: Any, beta: Any, scale: Any) -> Tensor:
+    def variance_of_samples(self, target: int, alpha: _Term, beta: _Term, scale: _Term) -> Tensor:
         """Of the mean of (g - alpha)(m - beta) / scale over independent samples: (pixels,)."""
         n, s, g, gg = self.n, self.sums, self.g[target].sum(), self.gg[target]
         m, gm = s["m"].sum(0), self._blocks_of(target).sum(0)

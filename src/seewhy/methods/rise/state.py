@@ -148,7 +148,7 @@ class RiseState:
         intervals = torch.stack([one.interval.float() if one else unknown for one in found])
         return Estimate(maps, intervals, facts)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Tensors and numbers, for `torch.save`."""
         setting = None if self.setting is None else vars(self.setting)
         scores = [known[:n].clone() for known, n in zip(self.scores, self.samples, strict=True)]

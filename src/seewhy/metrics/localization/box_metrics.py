@@ -96,7 +96,7 @@ class MaxBoxAccuracy(LocalizationMetric):
         self.threshold, self.validation = threshold, fitted
         self.add_state("hits", default=[], dist_reduce_fx="cat")
 
-    def _judge(self, item: Item) -> tuple[float, Any]:
+    def _judge(self, item: Item) -> tuple[float, Array]:
         """Kept is at which thresholds the image is right; the value is known when the thresholds are."""
         best = np.zeros(self.thresholds)
         if item.field is not None:
@@ -176,7 +176,7 @@ def _fitted(
     validation: MetricResult | Sequence[float] | None, count: int
 ) -> tuple[float, ...] | None:
     """The thresholds that a validation result found best, one for each IoU."""
-    given: Any = validation
+    given = validation
     if isinstance(validation, MetricResult):
         if "oracle" not in validation.figures or validation.metric != MaxBoxAccuracy.name:
             raise InputError(

@@ -16,13 +16,13 @@ from ...data.run_folder import RunFolder
 from ...errors import InputError
 from ...maps.boxes import RuleLike, find_rule
 from ...methods.explain import Progress
+from ...methods.formula import Options
 from ...methods.outcome import PREDICTIONS
 from ...methods.request import (
     BATCH_SIZE,
     LayersLike,
     MethodsLike,
     ModelLike,
-    Options,
     Request,
 )
 from ...models.classes import class_indices

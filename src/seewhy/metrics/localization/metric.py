@@ -96,7 +96,7 @@ class LocalizationMetric(ImageMetric):
         self,
         *,
         relative_to: RelativeTo | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
         if relative_to not in (None, "max", "minmax"):
@@ -176,7 +176,7 @@ class LocalizationMetric(ImageMetric):
             np.divide(scaled, max(scaled.max(), np.finfo(np.float32).tiny), out=scaled)
         )
 
-    def _judge(self, item: Item) -> tuple[float, Any] | None:
+    def _judge(self, item: Item) -> tuple[float, object] | None:
         """The metric's value for one image, and what else to keep of it; None where what is marked does not count."""
         raise NotImplementedError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +122,7 @@ def focus_mosaics(
     return _laid(x, members, [known[m] for m in members], targets, 2)
 
 
-def _with_two_and_two_others(labels: npt.NDArray[Any]) -> list[int]:
+def _with_two_and_two_others(labels: npt.NDArray[np.int64]) -> list[int]:
     """The classes of which there are two pictures, beside two of others."""
     found = zip(*np.unique(labels, return_counts=True), strict=True)
     return [int(label) for label, size in found if size >= 2 and len(labels) - size >= 2]
@@ -156,7 +155,7 @@ def _at_least_one(count: int) -> int:
 def _laid(
     x: Tensor,
     members: Sequence[Sequence[int]],
-    classes: Sequence[Any],
+    classes: Sequence[npt.ArrayLike],
     targets: Sequence[int],
     n: int,
 ) -> Mosaics:

@@ -65,7 +65,7 @@ class PointingGame(LocalizationMetric):
         )
         self.add_state("groups", default=[], dist_reduce_fx="cat")
 
-    def _judge(self, item: Item) -> tuple[float, Any] | None:
+    def _judge(self, item: Item) -> tuple[float, tuple[int, int]] | None:
         """Whether it hits; kept are its class and whether it is difficult."""
         assert item.truth.difficult is not None
         if bool(item.truth.difficult.all()):
@@ -198,7 +198,7 @@ class LocationAveragePrecision(LocalizationMetric):
         rows = torch.stack([torch.as_tensor(labels).double().cpu(), given, values], 1)[known]
         self.ranked.append(rows.to(self.device))
 
-    def _judge(self, item: Item) -> tuple[float, Any]:
+    def _judge(self, item: Item) -> tuple[float, None]:
         if item.field is None:
             return 0.0, None
         x, y = (at + 0.5 for at in top_point(item.field))

@@ -18,6 +18,7 @@ from ...engine.targets.classes import ScoreFunction
 from ...engine.targets.numbers import numbers_of
 from ...engine.targets.resolve import TargetLike, resolve
 from ...errors import TargetError
+from ...methods.formula import Settings
 from ...models.call import CallableModel, call_of, labels_of, wrapped
 from ...models.model import Model
 from ..metric import Case, Measured
@@ -58,7 +59,7 @@ def parameter_randomization(
     layer: LayerLike = None,
     seed: int = 0,
     reset_statistics: bool = False,
-    method_options: Mapping[str, Any] | None = None,
+    method_options: Settings | None = None,
 ) -> Randomization:
     """Re-initialises a copy of the model step by step from the output down, and compares the maps with the original's.
 
@@ -96,7 +97,7 @@ def label_randomization(
     *,
     similarity: str | Sequence[str] = "spearman_abs",
     layer: LayerLike = None,
-    method_options: Mapping[str, Any] | None = None,
+    method_options: Settings | None = None,
 ) -> dict[str, Tensor]:
     """Compares the maps of a model with those of one of the same architecture trained on shuffled labels.
 
