@@ -84,7 +84,8 @@ def shared_pass(
     by itself, and a warning says so.
     """
     call, x = settled_input(call, x)
-    asked = _Asked(methods, targets, layers, flow, labels, options or {}, ledger)
+    settings = _all_options(methods, options or {})
+    asked = _Asked(methods, targets, layers, flow, labels, settings, ledger)
     with once():
         done = _together(call, x, asked)
         if done is None:
@@ -95,7 +96,7 @@ def shared_pass(
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What is asked of a batch."""
+    """What is asked of a batch; options are all that each method has."""
 
     methods: Sequence[Formula]
     targets: Sequence[TargetLike]
@@ -117,13 +118,11 @@ class _Asked:
 
 def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
     """All images in one batch; None where what the model says of one depends on the others."""
-    plan = _Plan(
-        call, x, asked.layers, asked.flow, _all_options(asked.methods, asked.options), asked.ledger
-    )
+    plan = _Plan(call, x, asked)
     done: dict[tuple[str, str | None, int], Result] = {}
     output: object = None
     targets: list[ResolvedTarget] = []
-    for kind, group in _groups(asked.methods, plan).items():
+    for kind, group in _groups(plan).items():
         with plan.opened(kind, group) as have:
             if not targets:
                 output = have.trace.output
@@ -202,26 +201,24 @@ class _Kind(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What is asked of one batch."""
+    """How what is asked is read off one batch."""
 
     call: Call
     x: Tensor
-    layers: Sequence[str]
-    flow: Flow | None
-    options: Options
-    ledger: bool
+    asked: _Asked
 
     def places(self, method: Formula) -> dict[str | None, list[str]]:
         """For each of the method's maps its name and the layers that it is made of."""
         if method.at != "layer":
             return {None: [INPUT]}
-        if INPUT in self.layers:
+        if INPUT in self.asked.layers:
             raise LayerError(
                 f"layer 'input' is the picture itself; {method.title} reads a layer, lrp or saliency the input"
             )
-        if method.choose and self.flow:
-            return {_label(group): list(group) for group in method.choose(self.flow, self.layers)}
-        return {layer: [layer] for layer in self.layers}
+        if method.choose and self.asked.flow:
+            chosen = method.choose(self.asked.flow, self.asked.layers)
+            return {_label(group): list(group) for group in chosen}
+        return {layer: [layer] for layer in self.asked.layers}
 
     def layers_of(self, method: Formula) -> list[str]:
         """All layers that the method reads."""
@@ -247,10 +244,11 @@ class _Plan:
 
     @cached_property
     def _places(self) -> Places:
-        return self.flow.places if self.flow else find_places(self.call, self.x)
+        flow = self.asked.flow
+        return flow.places if flow else find_places(self.call, self.x)
 
     def seeds_of(self, method: Formula) -> Sequence[Seed]:
-        return method.seeds or (self.options[method.name]["seed"],)
+        return method.seeds or (self.asked.options[method.name]["seed"],)
 
     @contextmanager
     def opened(
@@ -258,12 +256,12 @@ class _Plan:
     ) -> Iterator[GradientPass | RelevancePass]:
         """The trace that answers for a group of methods."""
         if kind.rules == "relevance":
-            with self._relevance_trace(group, ledger=self.ledger) as trace:
+            with self._relevance_trace(group, ledger=self.asked.ledger) as trace:
                 yield RelevancePass(
                     trace,
                     self.layout_of,
                     self.layers_of,
-                    strict=self.options[group[0].name]["strict"],
+                    strict=self.asked.options[group[0].name]["strict"],
                     seeds_of=self.seeds_of,
                     with_ledger=lambda: self._relevance_trace(group, ledger=True),
                 )
@@ -280,7 +278,7 @@ class _Plan:
             yield GradientPass(trace, rules, self.layout_of, self.layers_of)
 
     def _relevance_trace(self, group: Sequence[Formula], *, ledger: bool) -> Trace:
-        composite = find_composite(self.options[group[0].name]["composite"], self.call.bounds)
+        composite = find_composite(self.asked.options[group[0].name]["composite"], self.call.bounds)
         rules = Relevance(composite, ledger=Ledger() if ledger else None)
         taps = list(dict.fromkeys(name for m in group for name in self.layers_of(m)))
         return Trace(self.call, self.x, layers=taps, rules=rules)
@@ -291,10 +289,10 @@ def _label(layers: Sequence[str]) -> str:
     return layers[0] if len(layers) == 1 else f"{layers[0]}{between}{layers[-1]}"
 
 
-def _groups(methods: Sequence[Formula], plan: _Plan) -> dict[_Kind, list[Formula]]:
+def _groups(plan: _Plan) -> dict[_Kind, list[Formula]]:
     """The methods that share a trace; at least one group, since the output is read from the first."""
     groups: dict[_Kind, list[Formula]] = {}
-    for method in methods:
+    for method in plan.asked.methods:
         if method.combine:
             groups.setdefault(_kind(method, plan), []).append(method)
     return groups or {_Kind("gradient"): []}
@@ -302,7 +300,7 @@ def _groups(methods: Sequence[Formula], plan: _Plan) -> dict[_Kind, list[Formula
 
 def _kind(method: Formula, plan: _Plan) -> _Kind:
     if {"relevance", "input_relevance"} & set(method.needs):
-        options = plan.options[method.name]
+        options = plan.asked.options[method.name]
         composite: str | Composite = options["composite"]
         return _Kind(
             "relevance",
@@ -373,7 +371,7 @@ def _estimates(
 ) -> Sequence[Estimate]:
     assert method.run is not None
     with torch.inference_mode(False), torch.no_grad():
-        return method.run(plan.call, plan.x, scores, layer=layer, **plan.options[method.name])
+        return method.run(plan.call, plan.x, scores, layer=layer, **plan.asked.options[method.name])
 
 
 def _fused_or_only(method: Formula, raw: Sequence[Tensor]) -> Tensor:
