@@ -82,18 +82,18 @@ def evaluate_photos(
     with interruptible(lambda: _what_is_saved(run, shared)), run:
         with shared.showing("Evaluating", run, told=True) as show:
             _show_passes(metrics.values(), show)
-            found = _evaluated(shared, metrics, scoring, run, show)
+            found = _scores_of_photos(shared, metrics, scoring, run, show)
         path = found.write(run)
     if how.as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
         print(json.dumps({**told, "out": str(scoring.out), "skipped": shared.skipped()}))
     else:
-        _tell(found, scoring.out)
+        _tell_scores(found, scoring.out)
         tell_remarks(found.remarks)
     return shared.status()
 
 
-def _evaluated(
+def _scores_of_photos(
     shared: PhotoRun,
     metrics: dict[str, ExplanationMetric],
     scoring: Scoring,
@@ -147,14 +147,14 @@ def _show_passes(metrics: Iterable[ExplanationMetric], show: Shown) -> None:
             metric.running = Running(progress=lambda done, total: show.within(done, total))
 
 
-def _tell(found: Evaluation, out: Path) -> None:
+def _tell_scores(found: Evaluation, out: Path) -> None:
     """For people: the scores, and where the curves are."""
     from ..metrics.evaluation import PICTURE_NAME
     from .show import bold, console, table
 
     table(
         f"How faithful the maps are, {found.model}, {len(found.names)} photos",
-        [_told(row) for row in found],
+        [_line_of_scores(row) for row in found],
     )
     console.print(
         "\nIntervals are of the mean over photos, at 95 %. A map is worth something where it beats chance."
@@ -163,7 +163,7 @@ def _tell(found: Evaluation, out: Path) -> None:
     console.print(f"Look at {bold(out / PICTURE_NAME)} first")
 
 
-def _told(row: Row) -> dict[str, object]:
+def _line_of_scores(row: Row) -> dict[str, object]:
     r = row.result
     interval = "" if r.low != r.low else f"{r.low:.3g} to {r.high:.3g}"  # NaN is not itself
     left_out = ", ".join(f"{count} {status}" for status, count in r.left_out.items())

@@ -48,7 +48,7 @@ def evaluate_data(
     if how.as_json:
         print(json.dumps(task.told(path, unreadable, mended)))
     else:
-        _tell(study, scoring.out)
+        _tell_scores(study, scoring.out)
         tell_remarks(study.remarks)
     tell_skipped(unreadable.values())
     _tell_mended(mended)
@@ -163,7 +163,7 @@ def _what_is_saved(run: RunFolder) -> str:
     return f"the table of the first pictures is saved in {run.folder}; run the same command again to go on"
 
 
-def _tell(study: LocalizationEvaluation, out: Path) -> None:
+def _tell_scores(study: LocalizationEvaluation, out: Path) -> None:
     """For people: the scores with their figures side by side, and where the pictures are."""
     for metric in dict.fromkeys(row.metric for row in study):
         _tell_metric(metric, [row for row in study if row.metric == metric])

@@ -52,12 +52,12 @@ def explain(
                 writer.add(part.fuse(over) if over else part)
         shared.check_any_read(run)
         told = summary(run.entries(shared.names))
-        page = _report(run, shared.names, told) if report else None
+        page = _write_page(run, shared.names, told) if report else None
     if how.as_json:
         told_of = {"out": str(out), "report": str(page) if page else None}
         print(json.dumps({**told, **told_of, "skipped": shared.skipped()}))
     else:
-        _tell(told, out, page, ledgers=ledger)
+        _tell_maps(told, out, page, ledgers=ledger)
     return shared.status()
 
 
@@ -94,7 +94,7 @@ def _sample_photos(folder: Path) -> list[Path]:
     return paths
 
 
-def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
+def _write_page(run: RunFolder, names: Sequence[str], told: Json) -> Path:
     """One page about these photos, of which one is in memory at a time."""
     from ..methods.explanation import TITLE, report_pages
     from ..methods.saved import saved_explanations
@@ -105,7 +105,7 @@ def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
     return run.view("report.html", lambda path: write_report(path, pages, **about))
 
 
-def _tell(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> None:
+def _tell_maps(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> None:
     """For people: what was explained, how far it can be read, where the pictures are."""
     from ..methods.explanation import JSON_NAME
     from .show import bold, console, table, tell_ledgers
@@ -113,14 +113,14 @@ def _tell(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> None:
     entries = told["images"]
     for entry in entries if ledgers else ():
         tell_ledgers(entry)
-    rows = [row for entry in entries for row in _rows(entry)]
+    rows = [row for entry in entries for row in _lines_of_maps(entry)]
     table(f"Why {told['model']} said so", rows)
     where = page or out / entries[0]["sheet"]
     console.print(f"\nPictures, maps and {JSON_NAME} are in {bold(out)}")
     console.print(f"Look at {bold(where)} first")
 
 
-def _rows(entry: Json) -> list[dict[str, str]]:
+def _lines_of_maps(entry: Json) -> list[dict[str, str]]:
     """A line for each map of a photo."""
     rows = []
     for place, told in enumerate(entry["attributions"]):

@@ -60,13 +60,13 @@ class Answers:
         """
         with progress("Asking", len(paths)) as show:
             for done, path in enumerate(paths, start=1):
-                self._ask(run, path)
+                self._ask_about(run, path)
                 show(done, len(paths))
         if len(self.skipped) == len(paths):
             error = self.skipped[0]["error"]
             raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {error}")
 
-    def _ask(self, run: RunFolder, path: Path) -> None:
+    def _ask_about(self, run: RunFolder, path: Path) -> None:
         """Asks about one photo, if that is not done."""
         try:
             photo = model_photo(self.index.model, path, max_pixels=self.max_pixels)[0]
@@ -77,13 +77,15 @@ class Answers:
         is_done = self.first and run.has(str(path), digest)
         if is_done and world().size == 1:
             return
-        found, picture = self._answer(photo, path.name)
+        found, picture = self._answer_and_sheet(photo, path.name)
         if self.first and not is_done:
             with run.entry(str(path), digest) as draft:
                 sheet = draft.save("sheet.png", png_bytes(picture))
                 draft.record = {"photo": str(path), **asdict(found), "sheet": sheet}
 
-    def _answer(self, photo: Image.Image, title: str) -> tuple[InfluenceQuery, Image.Image]:
+    def _answer_and_sheet(
+        self, photo: Image.Image, title: str
+    ) -> tuple[InfluenceQuery, Image.Image]:
         labels = None if self.label is None else [self.label]
         (found,) = self.index.query(
             [photo], self.question.k, labels=labels, target=self.question.target

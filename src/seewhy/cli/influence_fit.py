@@ -109,11 +109,11 @@ def fit(
     loaded, examples = model_and_data(made_of, limits, device=how.device, on_error=on_error)
     made_of["skipped"] = list(examples.skipped)
     writable_folder(out)
-    index = _indexed(loaded, examples, solving, made_of, out)
+    index = _made_index(loaded, examples, solving, made_of, out)
     if how.as_json and first:
-        print(json.dumps({"index": str(out), **made_of, **_told(index, solving)}))
+        print(json.dumps({"index": str(out), **made_of, **_what_was_asked(index, solving)}))
     elif not how.as_json:
-        _tell(index, solving, made_of, out)
+        _tell_how_to_ask(index, solving, made_of, out)
     return 0
 
 
@@ -128,7 +128,7 @@ def _known_dtype(dtype: str | None) -> Dtype | None:
     raise InputError(f"dtype {dtype!r} is not known; accepted: float16, float32 or float64")
 
 
-def _indexed(
+def _made_index(
     model: Model, examples: LabeledImages, solving: Solving, made_of: Json, out: Path
 ) -> InfluenceIndex:
     """The index, which goes on where an earlier run stopped."""
@@ -176,7 +176,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, object]:
     return found
 
 
-def _told(index: InfluenceIndex, solving: Solving) -> Json:
+def _what_was_asked(index: InfluenceIndex, solving: Solving) -> Json:
     return {
         "solver": solving.solver,
         "l2": solving.l2,
@@ -185,7 +185,7 @@ def _told(index: InfluenceIndex, solving: Solving) -> Json:
     }
 
 
-def _tell(index: InfluenceIndex, solving: Solving, made_of: Json, out: Path) -> None:
+def _tell_how_to_ask(index: InfluenceIndex, solving: Solving, made_of: Json, out: Path) -> None:
     """For people: where the index is, and how it is asked."""
     from .influence_data import trust_hint
     from .show import bold, console

@@ -55,26 +55,30 @@ def query(
         answers.ask_all(run, paths)
     if first:
         told = answers.told(run, names)
-        print(json.dumps(told)) if how.as_json else _tell(told, answers, out)
+        print(json.dumps(told)) if how.as_json else _tell_examples(told, answers, out)
     tell_skipped(one["error"] for one in answers.skipped)
     return 1 if answers.skipped else 0
 
 
-def _tell(told: Json, answers: Answers, out: Path) -> None:
+def _tell_examples(told: Json, answers: Answers, out: Path) -> None:
     """For people: who helped and who harmed, and where the sheets are."""
     from .show import bold, console, table, tell_remarks
 
     for one in told["queries"]:
         title = f"{Path(one['photo']).name}: {one['predicted']}; {answers.number} on {one['about']}"
         kinds = (("helpful", one["helpful"]), ("harmful", one["harmful"]))
-        rows = [_row(kind, each, answers.number) for kind, listed in kinds for each in listed]
+        rows = [
+            _line_of_example(kind, each, answers.number)
+            for kind, listed in kinds
+            for each in listed
+        ]
         table(f"{title}{answers.only_ranks}", rows)
         tell_remarks(one["remarks"])
     console.print(f"\nSheets and {NAME}.json are in {bold(out)}")
     console.print(f"Look at {bold(told['queries'][0]['sheet'])} first")
 
 
-def _row(kind: str, one: Json, number: str) -> dict[str, str]:
+def _line_of_example(kind: str, one: Json, number: str) -> dict[str, str]:
     return {
         "": kind,
         "training picture": one["name"],

@@ -62,7 +62,7 @@ def localize(
     if how.as_json:
         print(json.dumps({**found, "out": str(out), "skipped": shared.skipped()}))
     else:
-        _tell(found, out)
+        _tell_boxes(found, out)
     return shared.status()
 
 
@@ -77,28 +77,28 @@ def _write_boxes(run: RunFolder, told: Json) -> None:
     run.view_json(JSON_NAME, {**told, "images": [entry.record for entry in run.entries()]})
 
 
-def _tell(told: Json, out: Path) -> None:
+def _tell_boxes(told: Json, out: Path) -> None:
     """For people: the boxes, and where the pictures are."""
     from .show import bold, console, table
 
     first = out / told["images"][0]["found"][0]["picture"]
-    table(f"Where {told['model']} sees it", list(_rows(told["images"])))
+    table(f"Where {told['model']} sees it", list(_lines_of_boxes(told["images"])))
     where = bold(out / JSON_NAME)
     console.print(f"\nBoxes are x0, y0, x1, y1 in pixels of the photo, also in {where}")
     console.print(f"Look at {bold(first)} first")
 
 
-def _rows(entries: Sequence[Json]) -> Iterator[dict[str, str]]:
+def _lines_of_boxes(entries: Sequence[Json]) -> Iterator[dict[str, str]]:
     """For people: a line for each box, and one for each map without."""
     for entry in entries:
         name = entry["name"]
         for told in entry["found"]:
             for box in told["boxes"] or [None]:
-                yield {"photo": name, **_cells(told, box)}
+                yield {"photo": name, **_line_of_box(told, box)}
                 name = ""  # it is said once
 
 
-def _cells(told: Json, box: Json | None) -> dict[str, str]:
+def _line_of_box(told: Json, box: Json | None) -> dict[str, str]:
     chance = told["probability"]
     return {
         "method": told["method"],

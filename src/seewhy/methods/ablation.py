@@ -60,7 +60,7 @@ def _ablation_cam(
     facts: list[Facts] = []
     for image in range(len(x)):
         try:
-            found, known = _ablated(call, x, image, scores, layer, running or Running())
+            found, known = _ablation_maps(call, x, image, scores, layer, running or Running())
         except Exception as error:
             if not maps:
                 raise
@@ -71,7 +71,7 @@ def _ablation_cam(
     return [Estimate(one, facts=tuple(facts)) for one in torch.stack(maps, 1)]
 
 
-def _ablated(
+def _ablation_maps(
     call: Call,
     x: Tensor,
     image: int,
@@ -91,7 +91,7 @@ def _ablated(
     said, facts = _without_each(tail, (layout.batch_dim, layout.channel_dim), running)
     y = tail.scores
     weights = (y - said) / torch.where(y == 0, 1, y)  # (C, T)
-    return _weighted(weights, layout.to_grid(tail.activation)[0]), facts
+    return _sum_of_channels(weights, layout.to_grid(tail.activation)[0]), facts
 
 
 def _scores_of_answers(
@@ -129,7 +129,7 @@ def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[
     return said, {"channels": len(said), "samples": done, "partial": done < len(live), **failed}
 
 
-def _weighted(weights: Tensor, a: Tensor) -> Tensor:
+def _sum_of_channels(weights: Tensor, a: Tensor) -> Tensor:
     """ReLU(sum_k w_k A_k) for weights (C, T) and channels (C, h, w): (T, h, w)."""
     return torch.einsum("ct,c...->t...", weights, a.to("cpu", torch.float64)).clamp(min=0).float()
 
@@ -172,7 +172,7 @@ def _score_cam(
         given = trace.activations[layer]
         a = picture_layout(find_places(call, x), x, layer, given).to_grid(given).float()
     chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
-    shown = [_distinct(one) for one in chosen]
+    shown = [_distinct_channels(one) for one in chosen]
     size = tuple(x.shape[2:])
     masks = [
         FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown
@@ -181,7 +181,7 @@ def _score_cam(
     maps, facts = [], []
     for one, (_, index), found in zip(chosen, shown, said, strict=True):
         # what was not reached weighs nothing
-        maps.append(_weighted(found[index].softmax(0).nan_to_num(), one))
+        maps.append(_sum_of_channels(found[index].softmax(0).nan_to_num(), one))
         reached = int(found.isfinite().all(1).sum())
         partial = reached < len(found)
         facts.append(
@@ -226,7 +226,7 @@ def _most_varied(a: Tensor, most: int | None) -> Tensor:
     return a.flatten(1).var(1).topk(most).indices.sort().values
 
 
-def _distinct(a: Tensor) -> tuple[Tensor, Tensor]:
+def _distinct_channels(a: Tensor) -> tuple[Tensor, Tensor]:
     """The channels (C, h, w), each in [0, 1] and constant ones zero, without repetition; and which of them each is."""
     dims = tuple(range(1, a.ndim))
     low, high = a.amin(dims, keepdim=True), a.amax(dims, keepdim=True)

@@ -68,13 +68,13 @@ class Account:
         return [
             {
                 "relevance": dict(zip(columns, row, strict=True)),
-                **_flags(closed, adds_up or not promised),
+                **_unsettled(closed, adds_up or not promised),
             }
             for row, (closed, adds_up) in zip(rows, flags, strict=True)
         ]
 
 
-def _flags(closed: bool, as_promised: bool) -> dict[str, bool]:
+def _unsettled(closed: bool, as_promised: bool) -> dict[str, bool]:
     if not closed:
         return {"unbalanced": True}
     return {} if as_promised else {"withheld": True}

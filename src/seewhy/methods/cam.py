@@ -181,8 +181,8 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     def add(field: Tensor, layout: Layout | None, extent: Extent | None = None) -> None:
         nonlocal total
         if layout is not None:  # a dense layer after pooling has no place
-            total = total.to(field.device) + _laid(
-                _unit(layout.to_grid(field)).sum(1), size, extent
+            total = total.to(field.device) + _laid_in_picture(
+                _to_unit_range(layout.to_grid(field)).sum(1), size, extent
             )
 
     def add_bias(field: Tensor, weight: Tensor | None) -> None:
@@ -207,7 +207,7 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     return total
 
 
-def _laid(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
+def _laid_in_picture(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
     """A layer's map (N, h, w) where it lies in pictures of a size, zero elsewhere: (N, H, W)."""
     if extent is None:
         return resize(field, size)
@@ -218,7 +218,7 @@ def _laid(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
     return F.pad(laid, around)  # what is negative cuts
 
 
-def _unit(field: Tensor) -> Tensor:
+def _to_unit_range(field: Tensor) -> Tensor:
     """Magnitudes of (N, C, h, w) scaled onto [0, 1] over each image."""
     flat = field.float().abs().flatten(1)
     flat = flat - flat.amin(1, keepdim=True)

@@ -141,7 +141,7 @@ class Explanation:
         self, attribution: Attribution, index: int = 0, *, style: str | None = None
     ) -> Image.Image:
         """Draws one attribution over its photo, at the size of that in `photos`."""
-        photo = self._photo(index)
+        photo = self._photo_at(index)
         placement = self.placements[index].scaled(photo.size[::-1])
         return attribution_picture(attribution, index, photo, placement, style=style)
 
@@ -149,7 +149,7 @@ class Explanation:
     def sheet(self, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws all attributions of one photo side by side, with what the model said."""
         return explanation_sheet(
-            self._photo(index),
+            self._photo_at(index),
             self.placements[index],
             self.predictions[index],
             self.attributions,
@@ -158,7 +158,7 @@ class Explanation:
             style=style,
         )
 
-    def _photo(self, index: int) -> Image.Image:
+    def _photo_at(self, index: int) -> Image.Image:
         if not -len(self.names) <= index < len(self.names):
             raise InputError(
                 f"index={index}: the explanation has {len(self.names)} photos, counted from 0"

@@ -19,7 +19,7 @@ from ..engine.targets.resolve import TargetLike, phrase
 from ..errors import InputError
 from ..models.call import call_of, labels_of
 from ..models.model import Model
-from .formula import Formula, what_it_says
+from .formula import Formula
 from .remarks import tell
 from .shared import Result, SharedPass, shared_pass
 
@@ -30,9 +30,6 @@ class Method(Formula):
 
     Its attributes are those of `Formula`.
     """
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", what_it_says(self.combine or self.run))
 
     @checked
     @on_the_cpu()

@@ -68,7 +68,7 @@ class Source:
             _check_channels(self.tensor, model.preprocess)
             warn_of_range(self.tensor, model.preprocess.bounds if model.preprocess else None)
         else:
-            self._list(_each(images))
+            self._list_pictures(_each_picture(images))
         if len(self) == 0:
             raise InputError("images is empty; give at least one photo")
         if self.items and model.preprocess is None:
@@ -82,14 +82,14 @@ class Source:
         """The call of these pictures, which a tensor of whole numbers may leave open (`settled_input`)."""
         return call if self.tensor is None else settled_input(call, self.tensor)[0]
 
-    def _list(self, given: Iterable[ImageLike]) -> None:
+    def _list_pictures(self, given: Iterable[ImageLike]) -> None:
         """Fills in the pictures, folders by what is in them, and what each is called."""
         called: list[tuple[str, ...]] = []  # from the shortest name to the longest
         for item in given:
             if isinstance(item, str | PathLike):
                 found = find_images([item])
                 self.items += found
-                called += [_names(path, Path(item)) for path in found]
+                called += [_names_of_file(path, Path(item)) for path in found]
             else:
                 called.append((f"image {len(self.items)}",) * 3)
                 self.items.append(item)
@@ -115,14 +115,14 @@ class Source:
             ImageError: one cannot, and nobody is to be told.
         """
         if self.tensor is not None:
-            return self._inputs(self.tensor[start:stop], start)
+            return self._batch_of_tensor(self.tensor[start:stop], start)
         read = list(filter(None, map(self._read_or_told, range(start, stop))))
         if not read:
             return Batch((), (), (), (), (), torch.empty(0))
         indices, names, photos, placements, paths, inputs = zip(*read, strict=True)
         return Batch(indices, names, photos, placements, paths, torch.stack(inputs))
 
-    def _inputs(self, x: Tensor, start: int) -> Batch:
+    def _batch_of_tensor(self, x: Tensor, start: int) -> Batch:
         """Inputs as they were given, from the one of that number on."""
         x = x if x.is_floating_point() else x.float()
         photos, placement = _photos_of(x, self.model.preprocess)
@@ -142,7 +142,7 @@ class Source:
         assert preprocess is not None
         try:
             photo = read_photo(item, max_pixels=self.max_pixels, least=preprocess.enough)
-            x, placement = _prepared(photo, self.names[index], preprocess)
+            x, placement = _prepared_photo(photo, self.names[index], preprocess)
             path = item if isinstance(item, Path) else None
             drawn = drawn_photo(photo.picture)
             return _ReadPhoto(index, self.names[index], drawn, placement, path, x)
@@ -193,14 +193,14 @@ def _photos_of(x: Tensor, preprocess: Preprocess | None) -> tuple[list[Image.Ima
     return photos, Placement((h, w), whole, frames)
 
 
-def _each(images: ImagesLike) -> Iterable[ImageLike]:
+def _each_picture(images: ImagesLike) -> Iterable[ImageLike]:
     """One picture, or several: an array (N, H, W, 3) is several."""
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]
     return [images] if isinstance(images, str | PathLike | Image.Image | Tensor) else images
 
 
-def _prepared(photo: Photo, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
+def _prepared_photo(photo: Photo, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
     """The input, and which part of the photo it is of, in the photo's own pixels."""
     try:
         x, placement = preprocess(photo.picture)
@@ -209,7 +209,7 @@ def _prepared(photo: Photo, name: str, preprocess: Preprocess) -> tuple[Tensor, 
         raise ImageError(f"image '{name}': {error}") from error
 
 
-def _names(path: Path, given: Path) -> tuple[str, str, str]:
+def _names_of_file(path: Path, given: Path) -> tuple[str, str, str]:
     """What a file may be called: by its path below what was given, with the folder before that, and by all of it."""
     folder = given.parent if path == given else given
     below = path.relative_to(folder).as_posix()

@@ -78,7 +78,7 @@ def _pooled_head(
         for a in pictures:
             candidates = [*heads, *_head_of_classes(a, output)]
             for weight, bias in candidates:
-                fits += _fits(a, weight, bias, output, module)
+                fits += _fits_of_head(a, weight, bias, output, module)
     tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
     near = [fit for fit in fits if fit.error <= tolerance * output.abs().amax()]
     if not near:
@@ -126,13 +126,13 @@ def _linear_heads(call: Call, x: Tensor, output: Tensor) -> list[_Head]:
     return [(head.weight, head.bias) for head in heads]
 
 
-def _fits(
+def _fits_of_head(
     a: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor, module: nn.Module
 ) -> Iterator[_Fit]:
     """How a head fits on a picture, for each way to pool that gives what the model gives."""
     if weight[0].numel() != a.shape[1]:
         return
-    for said, picture, weights in _readings(a, weight.detach().flatten(1), bias, module):
+    for said, picture, weights in _answers_of_head(a, weight.detach().flatten(1), bias, module):
         if said.shape == output.shape:
             yield _Fit(float((said - output).abs().amax()), picture, weights)
 
@@ -141,7 +141,7 @@ def _is_identity(weights: Tensor) -> bool:
     return torch.equal(weights, torch.eye(len(weights)).to(weights))
 
 
-def _readings(
+def _answers_of_head(
     a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module
 ) -> Iterator[tuple[Tensor, ...]]:
     """What a head (K, C) would answer (N, K), the picture it pools and its weights, for each way to pool."""

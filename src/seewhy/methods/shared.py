@@ -87,7 +87,7 @@ def shared_pass(
     settings = _all_options(methods, options or {})
     asked = _Asked(methods, targets, layers, flow, labels, settings, ledger)
     with once():
-        done = _together(call, x, asked)
+        done = _all_at_once(call, x, asked)
         if done is None:
             tell(call.module)
             done = _one_by_one(call, x, asked)
@@ -116,13 +116,13 @@ class _Asked:
         return [target for several in each for target in several]
 
 
-def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
+def _all_at_once(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
     """All images in one batch; None where what the model says of one depends on the others."""
     plan = _Plan(call, x, asked)
     done: dict[tuple[str, str | None, int], Result] = {}
     output: object = None
     targets: list[ResolvedTarget] = []
-    for kind, group in _groups(plan).items():
+    for kind, group in _groups_by_trace(plan).items():
         with plan.opened(kind, group) as have:
             if not targets:
                 output = have.trace.output
@@ -143,32 +143,33 @@ def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
 
 
 def _one_by_one(call: Call, x: Tensor, asked: _Asked) -> SharedPass:
-    each = [_together(call.rows([i]), x[i : i + 1], asked.rows([i])) for i in range(len(x))]
+    each = [_all_at_once(call.rows([i]), x[i : i + 1], asked.rows([i])) for i in range(len(x))]
     found = [done for done in each if done is not None]  # one image depends on no other
     output = joined([done.output for done in found])
     targets = asked.resolved(call, output)
     together = zip(*(done.results for done in found), strict=True)
     return SharedPass(
-        output, [_joined(parts, targets[i % len(targets)]) for i, parts in enumerate(together)]
+        output,
+        [_result_of_batch(parts, targets[i % len(targets)]) for i, parts in enumerate(together)],
     )
 
 
-def _joined(parts: Sequence[Result], target: ResolvedTarget) -> Result:
+def _result_of_batch(parts: Sequence[Result], target: ResolvedTarget) -> Result:
     """The result for a batch, from those for its images."""
     return replace(
         parts[0],
         target=target,
         map=torch.cat([part.map for part in parts]),
-        pixels=_rows([part.pixels for part in parts]),
+        pixels=_rows_of_all([part.pixels for part in parts]),
         scores=torch.cat([part.scores for part in parts]),
-        interval=_rows([part.interval for part in parts]),
+        interval=_rows_of_all([part.interval for part in parts]),
         facts=tuple(chain.from_iterable(part.facts for part in parts)),
         remarks=tuple(chain.from_iterable(part.remarks for part in parts)),
         unsaid=tuple(chain.from_iterable(part.unsaid for part in parts)),
     )
 
 
-def _rows(parts: Sequence[Tensor | None]) -> Tensor | None:
+def _rows_of_all(parts: Sequence[Tensor | None]) -> Tensor | None:
     found = [part for part in parts if part is not None]
     return torch.cat(found) if found else None
 
@@ -217,7 +218,7 @@ class _Plan:
             )
         if method.choose and self.asked.flow:
             chosen = method.choose(self.asked.flow, self.asked.layers)
-            return {_label(group): list(group) for group in chosen}
+            return {_label_of_layers(group): list(group) for group in chosen}
         return {layer: [layer] for layer in self.asked.layers}
 
     def layers_of(self, method: Formula) -> list[str]:
@@ -284,21 +285,21 @@ class _Plan:
         return Trace(self.call, self.x, layers=taps, rules=rules)
 
 
-def _label(layers: Sequence[str]) -> str:
+def _label_of_layers(layers: Sequence[str]) -> str:
     between = f" + {len(layers) - 2} more + " if len(layers) > 2 else " + "
     return layers[0] if len(layers) == 1 else f"{layers[0]}{between}{layers[-1]}"
 
 
-def _groups(plan: _Plan) -> dict[_Kind, list[Formula]]:
+def _groups_by_trace(plan: _Plan) -> dict[_Kind, list[Formula]]:
     """The methods that share a trace; at least one group, since the output is read from the first."""
     groups: dict[_Kind, list[Formula]] = {}
     for method in plan.asked.methods:
         if method.combine:
-            groups.setdefault(_kind(method, plan), []).append(method)
+            groups.setdefault(_kind_of_trace(method, plan), []).append(method)
     return groups or {_Kind("gradient"): []}
 
 
-def _kind(method: Formula, plan: _Plan) -> _Kind:
+def _kind_of_trace(method: Formula, plan: _Plan) -> _Kind:
     if {"relevance", "input_relevance"} & set(method.needs):
         options = plan.asked.options[method.name]
         composite: str | Composite = options["composite"]
@@ -332,7 +333,7 @@ def _combine_group(
                     raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
                 facts = plan.facts(method, layers, have.facts(method, layers))
                 estimate = Estimate(_fused_or_only(method, raw), facts=facts)
-                made = _result(method, label, target, estimate, scores, have.remarks(method))
+                made = _result_of(method, label, target, estimate, scores, have.remarks(method))
                 done[method.name, label, t] = replace(made, ledger=have.ledger(method))
 
 
@@ -348,7 +349,7 @@ def _run_apart(
     for label, layers in plan.places(method).items():
         with heard() as said_of_all:
             made = [
-                _estimates(method, plan, scores, layer if method.at == "layer" else None)
+                _estimates_of_targets(method, plan, scores, layer if method.at == "layer" else None)
                 for layer in layers
             ]
         for t, target in enumerate(targets):
@@ -361,12 +362,12 @@ def _run_apart(
             estimate = replace(
                 of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]), facts=facts
             )
-            done[method.name, label, t] = _result(
+            done[method.name, label, t] = _result_of(
                 method, label, target, estimate, said.float().cpu(), said_of_all
             )
 
 
-def _estimates(
+def _estimates_of_targets(
     method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None
 ) -> Sequence[Estimate]:
     assert method.run is not None
@@ -378,7 +379,7 @@ def _fused_or_only(method: Formula, raw: Sequence[Tensor]) -> Tensor:
     return raw[0] if len(raw) == 1 or not method.fuse else method.fuse(raw)
 
 
-def _result(
+def _result_of(
     method: Formula,
     layer: str | None,
     target: ResolvedTarget,

@@ -114,7 +114,7 @@ class ImageMetric(Metric):
         if not torch.equal(torch.as_tensor(states["identity"]), self.identity.cpu()):
             raise InputError(f"the states kept of {self.name} are of other settings; begin anew")
         for name, state in states.items():
-            setattr(self, name, _moved(state, self.device))
+            setattr(self, name, _on_device(state, self.device))
         self._counts_as_updated()
 
     def _counts_as_updated(self) -> None:
@@ -181,5 +181,5 @@ def joined(state: Sequence[Tensor] | Tensor) -> Tensor:
     return torch.cat(list(state)).cpu() if len(state) else torch.empty(0)
 
 
-def _moved(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
+def _on_device(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
     return state.to(device) if isinstance(state, Tensor) else [each.to(device) for each in state]

@@ -171,7 +171,7 @@ def evaluated(
     scoring = _Scoring(
         PhotoBoard(request, metrics, chance, seed),
         source,
-        _settled(request, source),
+        _settled_call(request, source),
         listeners,
         None if keep is None else KeptScores(keep),
     )
@@ -221,7 +221,7 @@ class _Scoring:
         batch = self.source.batch(start, stop)
         if not batch.names:
             return False
-        work = _explained(self.board.request, self.call, batch)
+        work = _explained_batch(self.board.request, self.call, batch)
         tasks = self.board.tasks(work)
         self.listeners.cost(work, tasks, len(self.source) - start)
         self.board.add(work, tasks, BatchKept(self.kept, batch), self.listeners.within)
@@ -234,7 +234,7 @@ class _Scoring:
         return Evaluation(model, tuple(self.seen), rows, finished=finished)
 
 
-def _settled(request: Request, source: Source) -> Call:
+def _settled_call(request: Request, source: Source) -> Call:
     """The call of these pictures, once what belongs to each is known to be there for each."""
     request.call.check_rows(len(source))
     for target in request.targets:
@@ -242,10 +242,10 @@ def _settled(request: Request, source: Source) -> Call:
     return source.settled(request.call)
 
 
-def _explained(request: Request, call: Call, batch: Batch) -> Explained:
+def _explained_batch(request: Request, call: Call, batch: Batch) -> Explained:
     """A batch with its maps, for targets that are settled on what the model says of it."""
     called, x = settled_input(call.rows(batch.indices), batch.x)
-    targets = _resolved(called, x, request.targets, batch.indices, request.model.labels)
+    targets = _resolved_targets(called, x, request.targets, batch.indices, request.model.labels)
     begun = time.perf_counter()
     with naming(batch.names, request.model.label):
         found = explain(
@@ -261,7 +261,7 @@ def _explained(request: Request, call: Call, batch: Batch) -> Explained:
     return Explained(called, x, batch.names, targets, found.attributions, seconds)
 
 
-def _resolved(
+def _resolved_targets(
     call: Call,
     x: Tensor,
     targets: Sequence[TargetLike],

@@ -163,7 +163,7 @@ class Evaluation:
         )
         run.view(PICTURE_NAME, lambda path: path.write_bytes(png_bytes(self.picture())))
         run.view(RESULTS_NAME, lambda path: path.write_bytes(packed(self.about(), self._results())))
-        rows = [{**row.cells(), **_details(row)} for row in self.rows]
+        rows = [{**row.cells(), **_json_details(row)} for row in self.rows]
         told = {
             "schema": SCHEMA,
             "model": self.model,
@@ -243,16 +243,16 @@ def _lines_of_panel(rows: Sequence[Row]) -> Iterator[Scored]:
     for row in rows:
         at_several_layers = times[row.method] > 1
         label = f"{row.method} {row.layer}" if at_several_layers else row.method
-        yield _scored(label, row.result)
+        yield _scored_line(label, row.result)
     for name, found in rows[0].chance.items():
-        yield _scored(name, found, chance=True)
+        yield _scored_line(name, found, chance=True)
 
 
-def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored:
+def _scored_line(label: str, result: MetricResult, *, chance: bool = False) -> Scored:
     return Scored(label, result.mean, result.low, result.high, *result.mean_curve(), chance=chance)
 
 
-def _details(row: Row) -> Json:
+def _json_details(row: Row) -> Json:
     """What evaluation.json has beside the table: each image's value and status, settings and curves."""
     r = row.result
     return {
@@ -264,11 +264,11 @@ def _details(row: Row) -> Json:
         "curves": [[number(value) for value in curve] for curve in r.curves],
         "positions": [[number(value) for value in at] for at in r.positions],
         "figures": {name: figure_cells(figure) for name, figure in r.figures.items()},
-        "chance": {name: _level(found) for name, found in row.chance.items()},
+        "chance": {name: _level_of_chance(found) for name, found in row.chance.items()},
     }
 
 
-def _level(found: MetricResult) -> Json:
+def _level_of_chance(found: MetricResult) -> Json:
     at, curve = ([number(value) for value in values] for values in found.mean_curve())
     bounds = {"mean": number(found.mean), "low": number(found.low), "high": number(found.high)}
     return {**bounds, "positions": at, "curve": curve}

@@ -81,7 +81,7 @@ class Case:
 
     def scores(self, pictures: Tensor) -> Tensor:
         """The target's scores of other pictures of the same images, (N,) float64."""
-        return _read(self.call, answers(self.call, pictures), self.score, len(pictures))
+        return _scores_of_output(self.call, answers(self.call, pictures), self.score, len(pictures))
 
     @property
     def fields(self) -> Tensor:
@@ -140,7 +140,7 @@ class ExplanationMetric(ImageMetric):
         Raises:
             SeewhyError: shapes that do not go together, or a target that the metric cannot score.
         """
-        judged = self._checked(maps)
+        judged = self._checked_maps(maps)
         self._keep(
             judged, self._measure(self._case(judged.nan_to_num(0.0, 0.0, 0.0), model, x, target))
         )
@@ -187,7 +187,7 @@ class ExplanationMetric(ImageMetric):
         """The metric's value for each image."""
         raise NotImplementedError
 
-    def _checked(self, maps: Tensor) -> Tensor:
+    def _checked_maps(self, maps: Tensor) -> Tensor:
         """The maps as float32 on the CPU."""
         if not isinstance(maps, Tensor):
             raise ArgumentTypeError(f"maps is a {type(maps).__name__}; give a tensor (N, h, w)")
@@ -223,13 +223,13 @@ class ExplanationMetric(ImageMetric):
             )
         followed = cast(Output, self.settings.get("output", "logit"))
         score = read_as(resolved[0].score, followed, numbers=numbers)
-        clean = _read(call, output, score, len(x))
+        clean = _scores_of_output(call, output, score, len(x))
         return Case(
             maps, wrapped(model if call.whole_numbers is None else call), x, score, clean, call
         )
 
 
-def _read(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
+def _scores_of_output(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
     """The target's scores of n images, (n,) float64 on the CPU."""
     with torch.inference_mode(False), torch.no_grad():
         return check_scores(call.module, asked(score, output, n), n).double().cpu()

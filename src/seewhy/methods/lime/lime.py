@@ -88,7 +88,7 @@ def _lime(
         InputError: an option is out of range.
         ScorerError: the model failed before any image had two samples. Later failures leave a partial estimate.
     """
-    rule = _kernel(kernel, samples, kernel_width, ridge, features, selection)
+    rule = _checked_kernel(kernel, samples, kernel_width, ridge, features, selection)
     most = samples if precision is None else max_samples
     _check_sizes(samples, most, precision)
     found = segment(x, superpixels, options=superpixel_options, bounds=call.bounds)
@@ -96,13 +96,13 @@ def _lime(
         Sample(labels, rule, torch.Generator().manual_seed(image_seed(image, seed)))
         for image, labels in zip(x, found, strict=True)
     ]
-    background = [_baseline(baseline, labels, seed) for labels in found]
+    background = [_baseline_of(baseline, labels, seed) for labels in found]
 
     def run(masks: Sequence[SuperpixelMasks]) -> ScorerError | None:
-        return _run(call, x, drawn, masks, scores, background, running)
+        return _run_masks(call, x, drawn, masks, scores, background, running)
 
     broken = _sample_until_precise(drawn, run, samples, most, precision)
-    return _estimates(drawn, len(scores), precision, broken)
+    return _estimates_of_targets(drawn, len(scores), precision, broken)
 
 
 def _sample_until_precise(
@@ -128,12 +128,12 @@ def _sample_until_precise(
     return None
 
 
-def _baseline(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
+def _baseline_of(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
     own = isinstance(baseline, str) and baseline == OWN_COLORS
     return SuperpixelMean(labels) if own else find_baseline(baseline, seed=seed)
 
 
-def _kernel(
+def _checked_kernel(
     name: str,
     samples: int,
     width: float,
@@ -179,7 +179,7 @@ def _check_sizes(samples: int, most: int, precision: float | None) -> None:
         )
 
 
-def _run(
+def _run_masks(
     call: Call,
     x: Tensor,
     drawn: Sequence[Sample],
@@ -207,7 +207,7 @@ def _run(
     return None
 
 
-def _estimates(
+def _estimates_of_targets(
     drawn: Sequence[Sample], targets: int, precision: float | None, broken: ScorerError | None
 ) -> list[Estimate]:
     """The maps of each target: each pixel has its superpixel's coefficient; NaN where there is no sample to tell."""

@@ -100,11 +100,11 @@ def estimate(
             nothing = torch.zeros(grids.size, dtype=torch.float64)
             found.append(Found(nothing, nothing, math.inf, math.inf, mean, std))
         else:
-            found.append(Found(*_found(sums, t, form, control, 0.05 / looks), mean, std))
+            found.append(Found(*_map_and_interval(sums, t, form, control, 0.05 / looks), mean, std))
     return found
 
 
-def _found(
+def _map_and_interval(
     sums: _Sums, target: int, form: Form, control: Control | None, tail: float
 ) -> tuple[Tensor, Tensor, float, float]:
     map_, alpha, beta, scale = sums.form(target, form)
@@ -158,13 +158,13 @@ class _Sums:
         for start in range(0, self.n, step):
             stop = min(self.n, start + step)
             m = grids.render(start, stop, device).flatten(1).sub_(design.p)  # (n, pixels)
-            self._add(m, {name: rows[:, start:stop] for name, rows in weights.items()})
+            self._add_products(m, {name: rows[:, start:stop] for name, rows in weights.items()})
             if squares:
-                self._add(
+                self._add_products(
                     m.square_(), {name: rows[:, start:stop] for name, rows in squares.items()}
                 )
 
-    def _add(self, values: Tensor, weights: dict[str, Tensor]) -> None:
+    def _add_products(self, values: Tensor, weights: dict[str, Tensor]) -> None:
         product = (torch.cat(list(weights.values())).to(values) @ values).to("cpu")
         for name, part in zip(
             weights, torch.split(product, [len(rows) for rows in weights.values()]), strict=True

@@ -54,7 +54,7 @@ def draw_grids(
     for start in range(blocks if scheme == "sobol" else 1):
         places = slice(start, None, blocks if scheme == "sobol" else 1)
         count = len(range(samples)[places])
-        drawn = _uniform(scheme, count, numbers, len(moving), generator)
+        drawn = _uniform_draws(scheme, count, numbers, len(moving), generator)
         kept, shifts = drawn.tensor_split([-len(moving)], 1)
         found.cells[places] = (kept < p).view(-1, *counts)
         found.shifts[places, moving] = (shifts * pitches[moving]).to(torch.int16)
@@ -66,7 +66,7 @@ def _shifted_axes(pitches: Tensor) -> list[int]:
     return [axis for axis, pitch in enumerate(pitches) if pitch > 1 or axis >= len(pitches) - 2]
 
 
-def _uniform(
+def _uniform_draws(
     scheme: Scheme, count: int, numbers: int, shifts: int, generator: torch.Generator
 ) -> Tensor:
     """(count, numbers) in [0, 1), the last of which are shifts."""

@@ -138,7 +138,7 @@ class RiseState:
                 "samples": n,
                 "stopped": why,
                 "partial": why == "error",
-                **_numbers(one),
+                **_finite_numbers(one),
                 **how,
                 **(why_not if why == "error" else {}),
             }
@@ -168,7 +168,7 @@ class RiseState:
         )
 
 
-def _numbers(found: Found | None) -> dict[str, float | None]:
+def _finite_numbers(found: Found | None) -> dict[str, float | None]:
     """What is not a map; None where it is infinite."""
     if found is None:
         return {}

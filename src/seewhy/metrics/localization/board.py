@@ -81,7 +81,7 @@ class LocalizationBoard(Board[ImageMetric]):
             )
             self.is_whole = False
             if explained is not None:
-                self._add(*explained)
+                self._add_batch(*explained)
             self.done, self.is_whole = indices.stop, True
             if explained is not None:
                 offer()
@@ -100,7 +100,7 @@ class LocalizationBoard(Board[ImageMetric]):
             metric.validation = self.fitted[unit]
         return metric
 
-    def _add(self, batch: MarkedBatch, groups: ByPlace) -> None:
+    def _add_batch(self, batch: MarkedBatch, groups: ByPlace) -> None:
         marked = batch.marked
         scores = [attribution.scores for attribution in groups[0][1]]
         for place, group in groups:

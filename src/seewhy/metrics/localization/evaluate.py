@@ -104,11 +104,11 @@ def evaluate_localization(
         batch_size=batch_size,
     ).each_method_once()
     study = Study(request, data, class_indices(request.model, data, classes), find_rule(rule))
-    board = LocalizationBoard(study, _named(metrics), chance, seed)
+    board = LocalizationBoard(study, _judging_data(metrics), chance, seed)
     kept = KeptStates(keep, study)
     if not kept.read(board, on_bad_image) and validation is not None:
-        board.fitted = _fitted(board, validation, on_bad_image, progress)
-    _score(board, kept, Parts(on_part), on_bad_image, progress)
+        board.fitted = _fitted_thresholds(board, validation, on_bad_image, progress)
+    _score_and_keep(board, kept, Parts(on_part), on_bad_image, progress)
     return board.evaluation(cases=tuple(_shown_cases(board, cases)))
 
 
@@ -119,7 +119,7 @@ def _with_pictures(data: LabeledImages | None) -> LabeledImages:
     return data
 
 
-def _score(
+def _score_and_keep(
     board: LocalizationBoard,
     kept: KeptStates,
     parts: Parts,
@@ -148,7 +148,7 @@ def _shown_cases(board: LocalizationBoard, count: int) -> Iterator[Case]:
         yield from board.study.cases(place, "worst", worst)
 
 
-def _fitted(
+def _fitted_thresholds(
     board: LocalizationBoard,
     validation: LabeledImages,
     on_bad_image: OnBadPicture | None,
@@ -162,7 +162,7 @@ def _fitted(
     return other.score(on_bad_image=on_bad_image, progress=progress).thresholds()
 
 
-def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
+def _judging_data(metrics: MetricsLike) -> dict[str, ImageMetric]:
     several = "{'V1': MaxBoxAccuracy(version=1)}"
     named = named_metrics(metrics, ANY_KIND, such_as="'max_box_accuracy'", named=several)
     for name, metric in named.items():

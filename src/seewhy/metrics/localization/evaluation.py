@@ -78,7 +78,7 @@ class LocalizationEvaluation(Evaluation):
 
     def table(self) -> list[Json]:
         """One line for each row, and one for each of its figures, which `figure` names."""
-        return [line for row in self.rows for line in _lines(row)]
+        return [line for row in self.rows for line in _lines_of_figures(row)]
 
     def cases_picture(self) -> Image.Image:
         """The cases side by side: a line for the best and one for the worst of each method and layer."""
@@ -113,7 +113,7 @@ class LocalizationEvaluation(Evaluation):
         }
 
 
-def _lines(row: Row) -> Iterator[Json]:
+def _lines_of_figures(row: Row) -> Iterator[Json]:
     cells = row.cells()
     yield {**cells, "figure": "", "thresholds": ""}
     for name, figure in row.result.figures.items():

@@ -133,7 +133,7 @@ class LocalizationMetric(ImageMetric):
         labels: Sequence[int] | Tensor | None,
     ) -> None:
         fields = fields_of(maps)
-        classes = _classes(labels, len(fields))
+        classes = _explained_classes(labels, len(fields))
         if len(truth) != len(fields):
             raise InputError(
                 f"truth has {len(truth)} entries for {len(fields)} maps; give one for each"
@@ -141,12 +141,16 @@ class LocalizationMetric(ImageMetric):
         told: list[str] = list(self._statuses(fields))
         values, kept = torch.full((len(fields),), math.nan, dtype=torch.float64), []
         for i, (field, given) in enumerate(zip(fields, truth, strict=True)):
-            marked = _marked(given, field, classes[i])
+            marked = _marked_of_class(given, field, classes[i])
             if told[i] in self.leave_out and marked is not None:
                 continue
             judged = None
             if given is not None and marked is not None:
-                spread = None if told[i] in self.silent else self._spread(field, size_of(marked))
+                spread = (
+                    None
+                    if told[i] in self.silent
+                    else self._spread_over_picture(field, size_of(marked))
+                )
                 judged = self._judge(Item(field, given, marked, classes[i], spread))
             if judged is None:
                 told[i] = NO_TRUTH
@@ -161,7 +165,7 @@ class LocalizationMetric(ImageMetric):
         # without a scale of its own a metric compares places, which evidence against allows too
         return statuses(fields, self.relative_to or "minmax")
 
-    def _spread(self, field: Tensor, size: tuple[int, int]) -> Array:
+    def _spread_over_picture(self, field: Tensor, size: tuple[int, int]) -> Array:
         """A map over its picture's pixels, on the metric's scale."""
         spread: Array = map_tools.resize(field[None], size)[0].numpy()
         if self.relative_to is None:
@@ -205,7 +209,7 @@ class Resampled:
         )
 
 
-def _classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
+def _explained_classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
     if labels is None:
         return [None] * n
     if len(labels) != n:
@@ -213,7 +217,7 @@ def _classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
     return [int(label) for label in labels]
 
 
-def _marked(
+def _marked_of_class(
     given: Truth | Tensor | None, field: Tensor, label: int | None
 ) -> Truth | Tensor | None:
     """What is marked of the class, or None where nothing is."""

@@ -62,7 +62,7 @@ def grid_mosaics(
     Raises:
         InputError: fewer than n n classes have such a picture.
     """
-    chosen = _confident(x, scores, labels, confidence)
+    chosen = _confident_pictures(x, scores, labels, confidence)
     if n < 2 or len(chosen) < n * n:
         raise InputError(
             f"n={n} asks for pictures of {n * n} classes; {len(chosen)} classes have one with a probability of "
@@ -75,7 +75,7 @@ def grid_mosaics(
         members.append([int(rng.choice(chosen[int(label)])) for label in drawn])
         classes.append(drawn)
         targets.append(int(drawn[rng.integers(n * n)]))
-    return _laid(x, members, classes, targets, n)
+    return _laid_out(x, members, classes, targets, n)
 
 
 def focus_mosaics(
@@ -119,7 +119,7 @@ def focus_mosaics(
         ]
         members.append(rng.permutation(np.concatenate(pairs)).tolist())
         targets.append(label)
-    return _laid(x, members, [known[m] for m in members], targets, 2)
+    return _laid_out(x, members, [known[m] for m in members], targets, 2)
 
 
 def _with_two_and_two_others(labels: npt.NDArray[np.int64]) -> list[int]:
@@ -128,7 +128,7 @@ def _with_two_and_two_others(labels: npt.NDArray[np.int64]) -> list[int]:
     return [int(label) for label, size in found if size >= 2 and len(labels) - size >= 2]
 
 
-def _confident(
+def _confident_pictures(
     x: Tensor, scores: Tensor, labels: Sequence[int] | Tensor | None, confidence: float
 ) -> dict[int, list[int]]:
     """For each class the pictures that the classifier is sure of, and right about."""
@@ -152,7 +152,7 @@ def _at_least_one(count: int) -> int:
     return count
 
 
-def _laid(
+def _laid_out(
     x: Tensor,
     members: Sequence[Sequence[int]],
     classes: Sequence[npt.ArrayLike],

@@ -220,17 +220,19 @@ class LocationAveragePrecision(LocalizationMetric):
             shown, once = ~np.isnan(right), np.ones((1, len(right)))
             rng = np.random.default_rng((self.seed, int(label) % 2**32))
             weights = rng.poisson(1.0, (RESAMPLES, len(right))).astype(np.float64)
-            drawn.append(self._precision(scores, np.nan_to_num(right), shown, weights))
-            own = float(self._precision(scores, np.nan_to_num(right), shown, once)[0])
+            drawn.append(self._average_precision(scores, np.nan_to_num(right), shown, weights))
+            own = float(self._average_precision(scores, np.nan_to_num(right), shown, once)[0])
             found[f"class {int(label)}"] = Figure(own, *percentiles(drawn[-1]))
-            named.append(float(self._precision(scores, shown, shown, once)[0]))
+            named.append(float(self._average_precision(scores, shown, shown, once)[0]))
         mean = float(np.mean([figure.mean for figure in found.values()])) if found else math.nan
         low, high = percentiles(np.mean(drawn, axis=0)) if drawn else (math.nan, math.nan)
         classified = Figure(float(np.mean(named)) if named else math.nan)
         figures = {"mean": Figure(mean, low, high), "classification": classified, **found}
         return alone._replace(mean=mean, low=low, high=high, interval="bootstrap", figures=figures)
 
-    def _precision(self, scores: Floats, right: Array, shown: Array, weights: Floats) -> Floats:
+    def _average_precision(
+        self, scores: Floats, right: Array, shown: Array, weights: Floats
+    ) -> Floats:
         """Average precision of predictions that count `weights` (R, n) times, by falling scores (n,): (R,)."""
         last = np.flatnonzero(
             np.append(scores[1:] != scores[:-1], True)

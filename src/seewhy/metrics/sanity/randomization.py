@@ -80,11 +80,11 @@ def parameter_randomization(
         method_options: the method's own.
     """
     model = wrapped(model)
-    score = _score(model, x, target)
+    score = _score_of_target(model, x, target)
     explain = bind(method, model, x, layer=layer, options=method_options)
     steps = Steps(order, layers, seed, reset_statistics)
-    return _compare(
-        explain(model, x, score), explain, steps, model, x, score, _measures(similarity)
+    return _compared_step_by_step(
+        explain(model, x, score), explain, steps, model, x, score, _checked_measures(similarity)
     )
 
 
@@ -108,12 +108,12 @@ def label_randomization(
         For each measure (N,): 1 is the same map.
     """
     model, shuffled = wrapped(model), wrapped(shuffled)
-    score = _score(model, x, target)
+    score = _score_of_target(model, x, target)
     explain = bind(method, model, x, layer=layer, options=method_options)
     a, b = explain(model, x, score), explain(shuffled, x, score)
     return {
         measure: similarity_of(measure, a, b, (x.shape[2], x.shape[3]))
-        for measure in _measures(similarity)
+        for measure in _checked_measures(similarity)
     }
 
 
@@ -169,14 +169,14 @@ class ParameterRandomization(MethodMetric):
         return np.arange(1, points + 1) / max(points, 1)
 
     def _measure(self, case: Case) -> Measured:
-        explain = self._explainer(case)
-        done = _compare(
+        explain = self._explainer_of(case)
+        done = _compared_step_by_step(
             case.maps, explain, self.steps, case.model, case.x, case.score, [self.similarity]
         )
         return Measured(done.mean(self.similarity), list(done.similarity[self.similarity].T))
 
 
-def _compare(
+def _compared_step_by_step(
     maps: Tensor,
     explain: Explainer,
     steps: Steps,
@@ -198,7 +198,7 @@ def _compare(
     )
 
 
-def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
+def _score_of_target(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
     """The one target's score, settled on the model as it is."""
     call = call_of(model)
     said = answers(call, x)
@@ -208,7 +208,7 @@ def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
     return resolved[0].score
 
 
-def _measures(similarity: str | Sequence[str]) -> list[str]:
+def _checked_measures(similarity: str | Sequence[str]) -> list[str]:
     measures = [similarity] if isinstance(similarity, str) else list(similarity)
     for measure in measures:
         check_similarity(measure)

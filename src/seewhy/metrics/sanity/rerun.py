@@ -122,7 +122,7 @@ class MethodMetric(ExplanationMetric):
     def passes(self, pixels: int) -> int:
         return 0
 
-    def _explainer(self, case: Case) -> Explainer:
+    def _explainer_of(self, case: Case) -> Explainer:
         if self.method is None:
             raise InputError(
                 f"{self.name} runs the method again and was not given one: {type(self).__name__}(method)"
