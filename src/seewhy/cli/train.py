@@ -106,9 +106,7 @@ def train(
         return 0
     tell_skipped(skipped.values())
     if how.as_json:
-        print(
-            json.dumps({"skipped": skipped, "out": str(kept.out), **_scores_and_history(trained)})
-        )
+        print(json.dumps({"skipped": skipped, "out": str(kept.out), **_how_it_went(trained)}))
     else:
         _tell_network(trained, learning, time.monotonic() - start if epochs else None)
     return 0
@@ -154,7 +152,7 @@ def _trained_network(
     return trained, len(rows)
 
 
-def _scores_and_history(trained: Trained) -> dict[str, object]:
+def _how_it_went(trained: Trained) -> dict[str, object]:
     """For programs: how good it is, and how it got there."""
     return {"scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
 
