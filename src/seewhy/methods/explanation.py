@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -80,7 +81,7 @@ class Explanation:
     placements: tuple[Placement, ...]
     predictions: tuple[tuple[Prediction, ...], ...]
     attributions: tuple[Attribution, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     paths: tuple[Path | None, ...] = ()
 
     def __len__(self) -> int:
@@ -140,7 +141,7 @@ class Explanation:
         self, attribution: Attribution, index: int = 0, *, style: str | None = None
     ) -> Image.Image:
         """Draws one attribution over its photo, at the size of that in `photos`."""
-        photo = self._photo(index)
+        photo = self._photo_at(index)
         placement = self.placements[index].scaled(photo.size[::-1])
         return attribution_picture(attribution, index, photo, placement, style=style)
 
@@ -148,7 +149,7 @@ class Explanation:
     def sheet(self, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws all attributions of one photo side by side, with what the model said."""
         return explanation_sheet(
-            self._photo(index),
+            self._photo_at(index),
             self.placements[index],
             self.predictions[index],
             self.attributions,
@@ -157,7 +158,7 @@ class Explanation:
             style=style,
         )
 
-    def _photo(self, index: int) -> Image.Image:
+    def _photo_at(self, index: int) -> Image.Image:
         if not -len(self.names) <= index < len(self.names):
             raise InputError(
                 f"index={index}: the explanation has {len(self.names)} photos, counted from 0"
@@ -339,7 +340,7 @@ class ExplanationWriter:
     def _write(self, draft: Draft, name: str, part: Explanation, i: int, path: Path | None) -> None:
         placement, predictions, records = part.placements[i], part.predictions[i], []
         draft.record = photo_record(name, placement, predictions, part[0].image_size)
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, npt.NDArray[np.float32]] = {}
         for attribution, key in zip(part, file_keys(part), strict=True):
             arrays |= attribution_arrays(attribution, i, key)
             picture = draft.save(

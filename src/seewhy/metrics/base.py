@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import zlib
@@ -68,7 +69,7 @@ class ImageMetric(Metric):
         interval: Interval = "t",
         leave_out: Sequence[str] | None = None,
         seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -80,7 +81,7 @@ class ImageMetric(Metric):
                     f"leave_out has {status!r}, which is no status; accepted: {', '.join(STATUSES)}"
                 )
         interval_of(np.zeros(0), interval)  # says what is accepted
-        self.settings: dict[str, Any] = {**(settings or {}), "seed": seed}
+        self.settings: dict[str, object] = {**(settings or {}), "seed": seed}
         for state in ("values", "codes", "curves", "lengths"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
         # MetricCollection shares states between metrics whose states are equal after one update; these never are
@@ -95,10 +96,10 @@ class ImageMetric(Metric):
 
     def for_method(self, method: Any, *, leave_out: Sequence[str] | None = None) -> Self:
         """A fresh metric with the same settings, for the maps of `method`; metrics that run the method take it up."""
-        fresh = self.clone()
+        fresh = copy.deepcopy(self)
         fresh.reset()
         fresh.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
-        return fresh  # type: ignore[return-value]
+        return fresh
 
     def states(self) -> dict[str, Tensor | list[Tensor]]:
         """All that it holds of its images, for `restore_states`."""
@@ -113,7 +114,7 @@ class ImageMetric(Metric):
         if not torch.equal(torch.as_tensor(states["identity"]), self.identity.cpu()):
             raise InputError(f"the states kept of {self.name} are of other settings; begin anew")
         for name, state in states.items():
-            setattr(self, name, _moved(state, self.device))
+            setattr(self, name, _on_device(state, self.device))
         self._counts_as_updated()
 
     def _counts_as_updated(self) -> None:
@@ -180,5 +181,5 @@ def joined(state: Sequence[Tensor] | Tensor) -> Tensor:
     return torch.cat(list(state)).cpu() if len(state) else torch.empty(0)
 
 
-def _moved(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
+def _on_device(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
     return state.to(device) if isinstance(state, Tensor) else [each.to(device) for each in state]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -59,7 +59,7 @@ class MaskedMetric(ExplanationMetric):
         baseline: BaselineLike = "zeros",
         running: Running | None = None,
         seed: int = 0,
-        settings: dict[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
         found = find_baseline(baseline, seed=seed)
