@@ -84,6 +84,20 @@ class OwnReLU(torch.autograd.Function):
         return g * (ctx.saved_tensors[0] > 0)
 
 
+class OwnTriple(torch.autograd.Function):
+    """A ReLU that opens three times as far."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = 3 * x.clamp(min=0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 3 * g * (ctx.saved_tensors[0] > 0)
+
+
 class OwnMixing(torch.autograd.Function):
     """A ReLU and the mean over channels: not place by place."""
 
@@ -121,7 +135,14 @@ def _alike(net: nn.Module, usual: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize(("own", "usual"), [(OwnSwish, F.silu), (OwnReLU, F.relu)])
+@pytest.mark.parametrize(
+    ("own", "usual"),
+    [
+        (OwnSwish, F.silu),
+        (OwnReLU, F.relu),
+        (OwnTriple, lambda x: 3 * F.relu(x)),
+    ],
+)
 def test_an_own_rectifier_is_known_by_what_it_does(own: Any, usual: Any, mixed: bool) -> None:
     _alike(randomised(Net(own.apply, usual if mixed else None)), randomised(Net(usual)))
 
