@@ -19,6 +19,8 @@ from seewhy.metrics import (
     MaxSensitivity,
     ParameterRandomisation,
     PixelFlipping,
+    ROADLeRF,
+    ROADMoRF,
     SensitivityN,
 )
 from seewhy.metrics.cost import EvaluationCost, estimate
@@ -53,6 +55,8 @@ def unit(metric: str, *, by_chance: bool = False) -> Unit:
         (Deletion(step=25), 4, 0),
         (PixelFlipping(regions=7), 8, 0),
         (ROAD(shares=(0.1, 0.2, 0.5)), 6, 0),
+        (ROADMoRF(shares=(0.1, 0.2, 0.5)), 3, 0),
+        (ROADLeRF(shares=(0.1, 0.2, 0.5)), 3, 0),
         (AverageDrop(), 1, 0),
         (Infidelity(samples=11), 11, 0),
         (SensitivityN(sizes=(0.1, 0.2), samples=5), 10, 0),
@@ -77,7 +81,7 @@ def test_seconds_are_those_of_passes_and_of_maps(monkeypatch: pytest.MonkeyPatch
         (unit("deletion"), Deletion(step=20)),
         (unit("steady"), MaxSensitivity(samples=6)),
         (unit("deletion", by_chance=True), Deletion(step=20)),
-        (unit("steady", by_chance=True), MaxSensitivity(samples=6)),
+        (unit("steady", by_chance=True), MaxSensitivity(samples=40)),
     ]
     found = estimate(Call(net), X, units, photos=5, explaining=2.0)
     assert (found.photos, found.passes) == (5, 8)

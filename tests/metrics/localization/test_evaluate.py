@@ -259,6 +259,24 @@ def test_cases_are_the_best_and_the_worst() -> None:
     torch.testing.assert_close(case.found.boxes.float(), case.truth.boxes)
 
 
+def test_boxes_are_drawn_where_they_are_in_the_enlarged_photo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case, drawn = studied().cases[0], list[tuple[list[float], bool]]()
+
+    def outline(picture: Image.Image, box: list[float], *_: object, dashed: bool) -> None:
+        assert picture.size == (240, 240)
+        drawn.append((box, dashed))
+
+    monkeypatch.setattr("seewhy.metrics.localization.evaluation.outline", outline)
+    case.picture()
+    true, found = case.truth.boxes * (240 / SIDE), case.found.boxes * (240 / SIDE)
+    assert drawn == [
+        *((box, True) for box in true.tolist()),
+        *((box, False) for box in found.tolist()),
+    ]
+
+
 def test_files(tmp_path: Path) -> None:
     found = studied()
     told = json.loads(found.save(tmp_path).read_text())

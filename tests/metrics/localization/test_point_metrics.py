@@ -249,6 +249,25 @@ def test_focus_mosaics_hold_two_of_the_class_and_two_others() -> None:
     assert set(focus_mosaics(x, labels, count=4, target=3).targets.tolist()) == {3}
 
 
+def test_two_pictures_of_a_class_are_enough_where_two_are_of_others() -> None:
+    x = torch.arange(4.0).view(4, 1, 1, 1).expand(-1, 3, 2, 3)
+    made = focus_mosaics(x, [7, 7, 2, 5], count=20)
+    assert len(made) == 20
+    assert set(made.targets.tolist()) == {7}
+    for members, picture, truth in zip(made.members, made.pictures, made.truths, strict=True):
+        assert sorted(members.tolist()) == [0, 1, 2, 3]
+        assert picture.shape == (3, 4, 6)
+        assert picture[0, ::2, ::3].flatten().tolist() == members.tolist()
+        assert truth.size == (4, 6)
+        assert truth.labels.tolist() == [[7, 7, 2, 5][i] for i in members]
+        assert truth.boxes.tolist() == [[0, 0, 3, 2], [3, 0, 6, 2], [0, 2, 3, 4], [3, 2, 6, 4]]
+    for labels in ([7, 7, 7, 2], [7, 2, 5, 1]):
+        with pytest.raises(InputError, match="a class with two pictures"):
+            focus_mosaics(x, labels)
+    with pytest.raises(InputError, match="class 2 with two pictures"):
+        focus_mosaics(x, [7, 7, 2, 5], target=2)
+
+
 # intervals
 
 
