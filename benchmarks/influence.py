@@ -32,7 +32,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from seewhy.influence.answers.trust import linear_datamodelling_score, random_subsets, spearman
+from seewhy.influence.answers.trust import linear_datamodeling_score, random_subsets, spearman
 from seewhy.influence.gradients.per_example import example_gradients
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers.catalog import find_solver
@@ -187,8 +187,7 @@ def lds(subsets: int, seeds: int, names: list[str]) -> None:
             )
         pairs = ((each[0], measured[0]), (several, measured.mean(0)))
         scores = [
-            str(linear_datamodelling_score(found, halves, quantities))
-            for found, quantities in pairs
+            str(linear_datamodeling_score(found, halves, quantities)) for found, quantities in pairs
         ]
         print(
             f"{name:<20} {scores[0]:>22} {scores[1] if len(each) > 1 else '-':>22} {seconds / len(each):>16.2f}",

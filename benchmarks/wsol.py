@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import seewhy
-from seewhy.data import LabelledImages
+from seewhy.data import LabeledImages
 from seewhy.data.sources import find_data
 from seewhy.data.truth import Truth
 from seewhy.engine.masking import keep_allocator_memory
@@ -63,7 +63,7 @@ def covered(maps: Tensor, truths: Sequence[Truth], labels: Sequence[int]) -> lis
     return shares
 
 
-def localisation(model: seewhy.Model, data: LabelledImages, method: str) -> dict[str, float]:
+def localisation(model: seewhy.Model, data: LabeledImages, method: str) -> dict[str, float]:
     """The scores of one method: of every class that a picture shows, and for location AP of every class there is."""
     metrics = {
         "MaxBoxAcc": MaxBoxAccuracy(version=1),
@@ -97,7 +97,7 @@ def localisation(model: seewhy.Model, data: LabelledImages, method: str) -> dict
     }
 
 
-def accuracy(model: seewhy.Model, data: LabelledImages) -> float:
+def accuracy(model: seewhy.Model, data: LabeledImages) -> float:
     """Top-1 accuracy, or the mean average precision over classes."""
     from torchmetrics.functional.classification import multilabel_average_precision
 

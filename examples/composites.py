@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 from sklearn.datasets import load_sample_image
 
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.images import read_image
 from seewhy.data.truth import Truth
 
@@ -36,7 +36,7 @@ def photo(name: str) -> Image.Image:
     )
 
 
-class Composites(LabelledImages):
+class Composites(LabeledImages):
     """A picture for each (ground, things): turned, scaled, side by side; truth labels are places in `THINGS`."""
 
     title = "composites"

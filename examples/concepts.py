@@ -52,7 +52,7 @@ def main() -> None:
     model = linear_svm(
         seewhy.load_model(),
         Composites(contents, labels, vocabulary, multi_label=True),
-        regularisation=0.01,
+        regularization=0.01,
     )
     new, sentences = captioned(8, seed=1)
     test = Composites(new, [()] * len(new), vocabulary, seed=1)

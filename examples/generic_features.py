@@ -14,14 +14,14 @@ import sys
 from composites import GROUNDS, THINGS, Composites
 
 import seewhy
-from seewhy.data import LabelledImages
+from seewhy.data import LabeledImages
 from seewhy.data.sources import find_data
 from seewhy.metrics import PointingGame
 from seewhy.models.training.features import linear_svm
 from seewhy.render import contact_sheet
 
 
-def generated(count: int, *, seed: int, size: int = 224) -> LabelledImages:
+def generated(count: int, *, seed: int, size: int = 224) -> LabeledImages:
     names = list(THINGS)
     labels = [(i % len(names),) for i in range(count)]
     contents = [
@@ -39,7 +39,7 @@ def main() -> None:
         )
     else:
         train, test = generated(160, seed=0), generated(64, seed=1)
-    model = linear_svm(seewhy.load_model(), train, regularisation=0.01)
+    model = linear_svm(seewhy.load_model(), train, regularization=0.01)
     labels = [train.classes[label] for (label,) in test.labels]
     ex = seewhy.explain(
         model, [test[i].photo for i in range(len(test))], methods="cam", targets=[labels]

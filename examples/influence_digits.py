@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import seewhy
-from seewhy.influence import InfluenceIndex, mislabelled
-from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
+from seewhy.influence import InfluenceIndex, mislabeled
+from seewhy.influence.answers.sheets import influence_sheet, mislabeled_sheet
 
 DECAY, STEPS = 1e-3, 360
 
@@ -58,8 +58,8 @@ def main() -> None:
     test = x[1501:1502]
     (found,) = index.query(test, k=5)
     influence_sheet(index, test, found).save(out / "taught.png")
-    suspects = mislabelled(index, 24)
-    mislabelled_sheet(index, suspects).save(out / "mislabelled.png")
+    suspects = mislabeled(index, 24)
+    mislabeled_sheet(index, suspects).save(out / "mislabelled.png")
     print(
         f"{sum(bool(wrong[one.index]) for one in suspects)} of the first 24 labels to check are wrong"
     )

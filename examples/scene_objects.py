@@ -45,7 +45,7 @@ def scenes(count: int, seed: int) -> Composites:
 
 def main() -> None:
     train, test = scenes(150, seed=0), scenes(60, seed=1)
-    model = linear_svm(seewhy.load_model(), train, regularisation=0.01)
+    model = linear_svm(seewhy.load_model(), train, regularization=0.01)
     labels = [test.classes[label] for (label,) in test.labels]
     ex = seewhy.explain(
         model, [test[i].photo for i in range(len(test))], methods="cam", targets=[labels]

@@ -17,7 +17,7 @@ from composites import photo
 from PIL import Image, ImageDraw, ImageFont
 
 import seewhy
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.truth import Truth
 from seewhy.maps.boxes import boxes
 from seewhy.metrics import PointingGame
@@ -57,7 +57,7 @@ def fonts() -> list[Path]:
     return sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf"))
 
 
-class Signs(LabelledImages):
+class Signs(LabeledImages):
     """Pieces of sample photos; every second one has a word on it, turned, in a colour of its own."""
 
     title, classes, multi_label = "signs", ("no text", "text"), False

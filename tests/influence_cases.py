@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.influence import InfluenceIndex
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -77,7 +77,7 @@ def slow_scores(net: nn.Module, data: Any, tested: Any) -> Tensor:
     return sides[0] @ sides[1].T / len(data[0])
 
 
-class Photos(LabelledImages):
+class Photos(LabeledImages):
     """Photos in memory."""
 
     title, multi_label = "photos", False

@@ -49,7 +49,7 @@ def test_every_name_and_every_title_finds_its_own() -> None:
 
 def test_metrics_solvers_styles_and_rules_likewise() -> None:
     assert find_metric("Pixel-Flipping").name == "pixel_flipping"
-    assert find_metric("Parameter randomization").name == "parameter_randomisation"
+    assert find_metric("Parameter randomization").name == "parameter_randomization"
     assert find_solver("EK-FAC").name == "ekfac"
     assert find_solver("LastLayer").name == "last_layer"
     assert find_style("Gray") == "grey"

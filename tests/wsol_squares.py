@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.data.truth import Truth
 from seewhy.models.training import train
@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
 PLAIN = Preprocess((32, 32), None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
 
 
-class Squares(LabelledImages):
+class Squares(LabeledImages):
     """A dark square with the class's colour, on grey noise; with several labels one square for each.
 
     Shaded, the colour is weak at the square's left and strong at its right.

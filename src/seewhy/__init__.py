@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .methods.explanation import Explanation, ExplanationWriter
     from .metrics.evaluate import evaluate
     from .metrics.evaluation import Evaluation
-    from .metrics.localization.evaluate import evaluate_localisation
+    from .metrics.localization.evaluate import evaluate_localization
     from .models import training as wsol
     from .models.load import load_model
     from .models.model import Model, wrap
@@ -42,7 +42,7 @@ _WHERE = {
     "SeewhyWarning": "errors",
     "Trace": "engine.trace",
     "evaluate": "metrics.evaluate",
-    "evaluate_localisation": "metrics.localization.evaluate",
+    "evaluate_localization": "metrics.localization.evaluate",
     "explain": "methods.explain",
     "explain_batches": "methods.explain",
     "list_layers": "methods.explain",
@@ -80,7 +80,7 @@ __all__ = [
     "Trace",
     "data",
     "evaluate",
-    "evaluate_localisation",
+    "evaluate_localization",
     "explain",
     "explain_batches",
     "images",

@@ -12,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 import numpy as np
 from torch import Tensor, strided
 
-from .errors import ArgumentTypeError, InputError, SeewhyError
+from .errors import ArgumentTypeError, InputError, SeewhyError, did_you_mean
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -111,9 +111,9 @@ def _refusal(name: str, value: object, kind: Kind) -> SeewhyError:
         option for part in _parts(kind) if _plain(part) is Literal for option in get_args(part)
     ]
     if type(value) in map(type, options):
-        return InputError(
-            f"{name}={brief(value)} is not known; use {', '.join(map(repr, options))}"
-        )
+        near = did_you_mean(value, options) if isinstance(value, str) else ""
+        known = ", ".join(map(repr, options))
+        return InputError(f"{name}={brief(value)} is not known{near}; use {known}")
     accepted = " or ".join(dict.fromkeys(_words(kind)))
     if isinstance(value, float) and value != value:  # NaN is not itself
         return InputError(f"{name}=nan is not a number; give {accepted}")
@@ -140,7 +140,8 @@ def brief(value: object) -> str:
 def _signature(function: Callable[..., object]) -> tuple[inspect.Signature, dict[str, Kind]]:
     """The signature of a function, and what each of its arguments is to be, where that is known."""
     signature = inspect.signature(function)
-    names = getattr(inspect.unwrap(function), "__globals__", {})
+    defined = inspect.unwrap(getattr(function, "func", function))  # of a partial its function
+    names = getattr(defined, "__globals__", {})
     kinds = {}
     for name, parameter in signature.parameters.items():
         single = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

@@ -43,7 +43,10 @@ def known_name(
     """As `find_name`, of what there has to be.
 
     Args:
+        given: as it was written.
+        known: all there are.
         what: kind of name, for the error.
+        titles: as in `find_name`.
         ways: how to learn which there are, for the error; all are named unless given.
 
     Raises:

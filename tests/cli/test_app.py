@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from pathlib import Path
@@ -285,12 +286,12 @@ def test_an_interrupt_keeps_what_was_finished(
 def test_an_interrupted_evaluation_says_what_is_saved(
     cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.cli import evaluate as evaluating
+    evaluating = importlib.import_module("seewhy.metrics.evaluate")
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluating, "evaluate", interrupted)
+    monkeypatch.setattr(evaluating, "evaluated", interrupted)
     assert run(["evaluate", str(cat), "-o", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "seewhy: interrupted; nothing was finished\n"
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy.cli.evaluate_data import evaluate_data
+from commands import called
+from seewhy.cli.evaluate import evaluate
 
 
 def test_what_was_found_while_listing_is_told(
@@ -31,12 +32,14 @@ def test_what_was_found_while_listing_is_told(
         rows.append(f"{name}.png,{int(name == 'b')},test,{box}")
     rows.append(",1,test,1,2,3,4")
     (tmp_path / "list.csv").write_text("\n".join(rows))
-    made = evaluate_data(
-        f"csv:{tmp_path / 'list.csv'}",
+    made = called(
+        evaluate,
+        task="localisation",
+        data=f"csv:{tmp_path / 'list.csv'}",
         split="test",
         model=f"timm:test_resnet@{tmp_path / 'weights.pt'}",
-        methods=["cam"],
-        metrics=["pointing_game"],
+        method=["cam"],
+        metric=["pointing_game"],
         chance=False,
         out=tmp_path / "out",
         as_json=True,

@@ -16,9 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
+from commands import called
 from influence_cases import NOT_TRAINED, one_thread
-from seewhy.cli import influence, run, saving
-from seewhy.cli.influence_data import AS_USUAL, Limits, model_and_data
+from seewhy.cli import influence_answers, influence_telling, run, saving
+from seewhy.cli.influence_asked import OfIndex
+from seewhy.cli.influence_data import AS_USUAL, Limits, model_and_data, open_index
+from seewhy.cli.influence_fit import fit, parse_settings
+from seewhy.cli.influence_mislabeled import mislabeled as list_mislabeled
+from seewhy.cli.influence_query import query as ask_index
+from seewhy.cli.influence_telling import forecasting_self_influence
 from seewhy.cli.show import console, progress
 from seewhy.data.sources import find_data
 from seewhy.engine.spread import World
@@ -30,10 +36,10 @@ from seewhy.influence import (
     Influential,
     find_solver,
     match_regions,
-    mislabelled,
+    mislabeled,
 )
 from seewhy.influence.answers import sheets as sheets
-from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
+from seewhy.influence.answers.sheets import influence_sheet, mislabeled_sheet
 from seewhy.models.load import load_model
 from seewhy.render import drawing
 from tiny_models import TinyCNN, pictures, randomised
@@ -75,9 +81,7 @@ def index(place: Path) -> Path:
         "model": f"timm:test_resnet@{place / 'weights.pt'}",
         "labels": place / "names.txt",
     }
-    assert (
-        influence.fit_index(f"folder:{place / 'data'}", l2=0.1, out=place / "index", **made_of) == 0
-    )
+    assert called(fit, data=f"folder:{place / 'data'}", l2=0.1, out=place / "index", **made_of) == 0
     return place / "index"
 
 
@@ -97,46 +101,49 @@ def test_fit_tells_the_estimate_and_what_to_ask(
     made_of = {"model": f"timm:test_resnet@{place / 'weights.pt'}", "labels": place / "names.txt"}
     options: dict[str, Any] = {**made_of, "l2": 0.1, "out": tmp_path}
     source = f"folder:{place / 'data'}"
-    assert influence.fit_index(source, options=["damping=0.5"], dtype="float16", **options) == 0
+    assert called(fit, data=source, option=["damping=0.5"], dtype="float16", **options) == 0
     said = capsys.readouterr()
     assert said.out == ""
     assert "15 examples: about" in said.err
     assert (
-        f"seewhy influence mislabelled --index {tmp_path} --trust-paths  # computes self-influence first"
+        f"seewhy influence mislabeled --index {tmp_path} --trust-paths  # computes self-influence first"
         in said.err
     )
     assert not list(tmp_path.glob("self-*"))
     assert (
-        influence.fit_index(
-            source, options=["damping=0.5"], dtype="float16", as_json=True, **options
-        )
+        called(fit, data=source, option=["damping=0.5"], dtype="float16", as_json=True, **options)
         == 0
     )
     told = json.loads(capsys.readouterr().out)
     assert (told["examples"], told["self_influence"]) == (15, False)
     assert (
-        influence.fit_index(
-            source, options=["damping=0.5"], dtype="float16", self_influence=True, **options
+        called(
+            fit,
+            data=source,
+            option=["damping=0.5"],
+            dtype="float16",
+            self_influence=True,
+            **options,
         )
         == 0
     )
     assert (
         capsys.readouterr()
         .err.rstrip()
-        .endswith(f"seewhy influence mislabelled --index {tmp_path} --trust-paths")
+        .endswith(f"seewhy influence mislabeled --index {tmp_path} --trust-paths")
     )
     assert list(tmp_path.glob("self-*"))
     for wrong, reason in (
-        ({"options": ["damping"]}, "is not NAME=VALUE"),
+        ({"option": ["damping"]}, "is not NAME=VALUE"),
         (
-            {"options": ["dumping=3"]},
-            "solver 'last_layer' has no setting 'dumping'; did you mean 'damping'",
+            {"option": ["dumping=3"]},
+            "solver 'last_layer' has no option 'dumping'; did you mean 'damping'",
         ),
         ({"dtype": "int8"}, "dtype 'int8' is not known"),
-        ({"options": ["damping=0.1"]}, "holds an index with settings="),
+        ({"option": ["damping=0.1"]}, "holds an index with settings="),
     ):
         with pytest.raises(InputError, match=reason):
-            influence.fit_index(source, **{**options, **wrong})
+            called(fit, data=source, **{**options, **wrong})
 
 
 def test_query_draws_and_tells(
@@ -146,8 +153,8 @@ def test_query_draws_and_tells(
     other.write_bytes(first.read_bytes())
     photos = [first, other]
     assert (
-        influence.query_photos(
-            photos, index=index, trust_paths=True, k=2, out=tmp_path, as_json=True
+        called(
+            ask_index, photos=photos, index=index, trust_paths=True, k=2, out=tmp_path, as_json=True
         )
         == 0
     )
@@ -156,7 +163,7 @@ def test_query_draws_and_tells(
     assert (told["solver"], told["calibrated"]) == ("last_layer", True)
     sheets = [query["sheet"] for query in told["queries"]]
     assert sheets == [str(tmp_path / "00" / "sheet.png"), str(tmp_path / "00-2" / "sheet.png")]
-    opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
+    opened = open_index(OfIndex(index), TRUSTED)
     (found,) = opened.query([first], 2)
     query = told["queries"][0]
     assert query["predicted"] in CLASSES
@@ -169,16 +176,27 @@ def test_query_draws_and_tells(
             assert picture.width > 600
             assert len(picture.getcolors(maxcolors=10**6) or []) > 500  # photos with maps
     assert (
-        influence.query_photos(
-            [first], index=index, trust_paths=True, target="probability:red", out=tmp_path
+        called(
+            ask_index,
+            photos=[first],
+            index=index,
+            trust_paths=True,
+            target="probability:red",
+            out=tmp_path,
         )
         == 0
     )
     said = capsys.readouterr()
     assert "helpful" in said.out
     assert (
-        influence.query_photos(
-            [first], index=index, trust_paths=True, label="green", out=tmp_path, as_json=True
+        called(
+            ask_index,
+            photos=[first],
+            index=index,
+            trust_paths=True,
+            label="green",
+            out=tmp_path,
+            as_json=True,
         )
         == 0
     )
@@ -189,11 +207,11 @@ def test_mislabelled_lists_and_draws(
     place: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        influence.list_mislabelled(index=index, trust_paths=True, top=4, out=tmp_path, as_json=True)
+        called(list_mislabeled, index=index, trust_paths=True, top=4, out=tmp_path, as_json=True)
         == 0
     )
     told = json.loads(capsys.readouterr().out)
-    opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
+    opened = open_index(OfIndex(index), TRUSTED)
     own = opened.self_influence()
     assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:4].tolist()
     assert [one["score"] for one in told["examples"]] == pytest.approx(
@@ -205,8 +223,8 @@ def test_mislabelled_lists_and_draws(
             assert one["loss"] == pytest.approx(-math.log(one["probability"]), rel=1e-4)
         else:
             assert one["loss"] > -math.log(one["probability"])
-    assert (tmp_path / "mislabelled.png").is_file()
-    assert influence.list_mislabelled(index=index, trust_paths=True, top=3, out=tmp_path) == 0
+    assert (tmp_path / "mislabeled.png").is_file()
+    assert called(list_mislabeled, index=index, trust_paths=True, top=3, out=tmp_path) == 0
     assert "Labels to check first, of 15" in capsys.readouterr().err
 
 
@@ -226,10 +244,10 @@ def test_self_influence_that_was_interrupted_goes_on(
         if len(seen) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(influence, "_telling", lambda show: interrupted)
+    monkeypatch.setattr(influence_telling, "telling", lambda show: interrupted)
     command = [
         "influence",
-        "mislabelled",
+        "mislabeled",
         "--index",
         str(folder),
         "--top",
@@ -243,7 +261,7 @@ def test_self_influence_that_was_interrupted_goes_on(
     assert len(list(folder.glob("self-*.safetensors"))) == 2
     assert run(command) == 0
     assert seen[3:] == [(4, 7), (7, 7)]
-    told = json.loads((tmp_path / "mislabelled.json").read_text())
+    told = json.loads((tmp_path / "mislabeled.json").read_text())
     own = InfluenceIndex.fit(model, data, solver="last_layer", l2=0.1).self_influence()
     assert [one["index"] for one in told["examples"]] == own.argsort(descending=True)[:3].tolist()
     assert run(command) == 0
@@ -257,7 +275,7 @@ def test_what_self_influence_takes_is_told_where_it_is_long(
         clock = [0.0]
         monkeypatch.setattr(saving.time, "perf_counter", lambda clock=clock: clock[0])
         with progress("Self-influence", 100) as show:
-            told = influence._forecasting(show)
+            told = forecasting_self_influence(show)
             for done in (8, 16, 24, 32):
                 clock[0] += 8 * each + 30 * (done == 8)  # the first is slow
                 told(done, 100)
@@ -278,7 +296,7 @@ def test_solvers_that_read_the_data_again(
 ) -> None:
     made_of = about(place)
     model, data = load_model(made_of["model"], labels=CLASSES), find_data(made_of["data"])
-    made = find_solver(solver, **influence.parse_settings(options))
+    made = find_solver(solver, **parse_settings(options))
     parameters = ["fc.weight", "fc.bias"]
     index = InfluenceIndex.fit(
         model,
@@ -326,18 +344,15 @@ def test_pictures_that_cannot_be_read_can_be_left_out(
         "out": tmp_path / "index",
     }
     with pytest.raises(ImageError, match=r"broken\.png"):
-        influence.fit_index(f"folder:{tmp_path / 'data'}", **options)
+        called(fit, data=f"folder:{tmp_path / 'data'}", **options)
     assert (
-        influence.fit_index(f"folder:{tmp_path / 'data'}", on_error="skip", as_json=True, **options)
-        == 0
+        called(fit, data=f"folder:{tmp_path / 'data'}", skip_bad=True, as_json=True, **options) == 0
     )
     said = capsys.readouterr()
     assert "skipped" in said.err
     told = json.loads(said.out)
     assert (told["examples"], told["skipped"]) == (15, ["train/red/broken.png"])
-    opened = influence.open_index(
-        tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED
-    )
+    opened = open_index(OfIndex(tmp_path / "index"), TRUSTED)
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
@@ -356,11 +371,9 @@ def test_annotations_that_were_left_out_stay_so(place: Path, tmp_path: Path) -> 
     }
     options |= {"labels": place / "names.txt", "trust_paths": True}
     with pytest.raises(InputError, match="line 2: box"):
-        influence.fit_index(f"csv:{file}", l2=0.1, **options)
-    assert influence.fit_index(f"csv:{file}", l2=0.1, on_error="skip", **options) == 0
-    opened = influence.open_index(
-        tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED
-    )
+        called(fit, data=f"csv:{file}", l2=0.1, **options)
+    assert called(fit, data=f"csv:{file}", l2=0.1, skip_bad=True, **options) == 0
+    opened = open_index(OfIndex(tmp_path / "index"), TRUSTED)
     assert len(opened.query([photo(place)], 2)[0].helpful) == 2
 
 
@@ -388,9 +401,9 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
         ({"out": first}, "cannot be made a folder"),
     ):
         with pytest.raises(InputError, match=said):
-            influence.query_photos([first], trust_paths=True, **{**ask, **options})
+            called(ask_index, photos=[first], trust_paths=True, **{**ask, **options})
     with pytest.raises(InputError, match="top=0 cannot be listed"):
-        influence.list_mislabelled(top=0, trust_paths=True, **ask)
+        called(list_mislabeled, top=0, trust_paths=True, **ask)
     told = json.loads((index / "manifest.json").read_text())
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -398,7 +411,7 @@ def test_what_does_not_fit_is_one_line(place: Path, index: Path, tmp_path: Path)
     with pytest.raises(
         InputError, match="does not say what it was made of; give --model and --data"
     ):
-        influence.query_photos([first], index=bare, trust_paths=True, out=tmp_path)
+        called(ask_index, photos=[first], index=bare, trust_paths=True, out=tmp_path)
 
 
 def _other_weights(folder: Path) -> Path:
@@ -423,11 +436,11 @@ def test_sheets_of_tensors_and_of_models_without_maps() -> None:
     (found,) = index.query(x, 3, target="top1")
     without = influence_sheet(index, x, found, target="top1")
     assert with_maps.height > without.height + 200
-    suspects = mislabelled(index, 7)
-    one, two = (mislabelled_sheet(index, suspects[:n]) for n in (6, 7))
+    suspects = mislabeled(index, 7)
+    one, two = (mislabeled_sheet(index, suspects[:n]) for n in (6, 7))
     assert two.height > one.height + 100  # six in a row
     with pytest.raises(InputError, match="suspects is empty"):
-        mislabelled_sheet(index, [])
+        mislabeled_sheet(index, [])
 
 
 def test_a_photo_that_cannot_be_read_is_left_out(
@@ -456,7 +469,7 @@ def test_a_photo_that_cannot_be_read_is_left_out(
     with pytest.raises(
         ImageError, match=r"none of the 1 pictures can be read; the first: .*broken"
     ):
-        influence.query_photos([broken], index=index, trust_paths=True, out=tmp_path)
+        called(ask_index, photos=[broken], index=index, trust_paths=True, out=tmp_path)
 
 
 def test_classes_are_matched_by_name(
@@ -481,11 +494,9 @@ def test_classes_are_matched_by_name(
         "out": tmp_path / "index",
         "as_json": True,
     }
-    assert influence.fit_index(made_of["data"], labels=names, **options) == 0
+    assert called(fit, data=made_of["data"], labels=names, **options) == 0
     capsys.readouterr()
-    opened = influence.open_index(
-        tmp_path / "index", model=None, data=None, device="cpu", limits=TRUSTED
-    )
+    opened = open_index(OfIndex(tmp_path / "index"), TRUSTED)
     assert [opened.classes[i] for i in opened.labels.tolist()] == [
         name.split("/")[1] for name in opened.names
     ]
@@ -494,12 +505,12 @@ def test_classes_are_matched_by_name(
         ModelError,
         match=r"has no class 'green' of .*; give a model that was trained on these classes",
     ):
-        influence.fit_index(made_of["data"], labels=names, **{**options, "out": tmp_path / "other"})
+        called(fit, data=made_of["data"], labels=names, **{**options, "out": tmp_path / "other"})
     with pytest.raises(
         ModelError,
         match=r"has no names, and so no class 'blue' of .*the names of its classes with --labels",
     ):
-        influence.fit_index(made_of["data"], **{**options, "out": tmp_path / "other"})
+        called(fit, data=made_of["data"], **{**options, "out": tmp_path / "other"})
     assert not (tmp_path / "other").exists()
 
 
@@ -538,7 +549,7 @@ def test_a_sheet_of_many_stays_small() -> None:
 def test_a_map_without_any_place_says_so(
     place: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = influence.open_index(index, model=None, data=None, device="cpu", limits=TRUSTED)
+    opened = open_index(OfIndex(index), TRUSTED)
     (found,) = opened.query([photo(place)], 1)
     matched = match_regions(
         opened, [photo(place)], [one.index for one in (*found.helpful, *found.harmful)]
@@ -564,12 +575,14 @@ def test_of_several_processes_the_first_alone_speaks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(console, "quiet", False)
-    monkeypatch.setattr(influence, "world", lambda: World(1, 2))
+    for module in (influence_answers, influence_telling):
+        monkeypatch.setattr(module, "world", lambda: World(1, 2))
     with warnings.catch_warnings():
         for as_json in (True, False):
             assert (
-                influence.query_photos(
-                    [photo(place)],
+                called(
+                    ask_index,
+                    photos=[photo(place)],
                     index=index,
                     trust_paths=True,
                     k=1,
@@ -579,8 +592,13 @@ def test_of_several_processes_the_first_alone_speaks(
                 == 0
             )
             assert (
-                influence.list_mislabelled(
-                    index=index, trust_paths=True, top=2, out=tmp_path, as_json=as_json
+                called(
+                    list_mislabeled,
+                    index=index,
+                    trust_paths=True,
+                    top=2,
+                    out=tmp_path,
+                    as_json=as_json,
                 )
                 == 0
             )

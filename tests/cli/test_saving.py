@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -325,18 +326,18 @@ def few(here: Path) -> None:
 
 def stopped_at_score(number: int) -> None:
     """Interrupts the evaluation while that score is computed, and counts those that were."""
-    from seewhy.metrics.evaluate import _Board
+    from seewhy.metrics.photo_board import PhotoBoard
 
-    score, left = _Board._score, [number]
+    score, left = PhotoBoard.score, [number]
 
-    def interrupted(self: _Board, *given: Any) -> Any:
+    def interrupted(self: PhotoBoard, *given: Any) -> Any:
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
         return score(self, *given)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_Board, "_score", interrupted)
+        patched.setattr(PhotoBoard, "score", interrupted)
         assert run(evaluation()) == 130
 
 
@@ -344,7 +345,7 @@ def stopped_at_score(number: int) -> None:
 def test_an_evaluation_that_was_stopped_goes_on_with_the_score_it_was_at(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.metrics.evaluate import _Board
+    from seewhy.metrics.photo_board import PhotoBoard
 
     assert run(evaluation("--json", out="alone")) == 0
     whole = json.loads(capsys.readouterr().out)
@@ -360,13 +361,13 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_score_it_was_at(
     assert capsys.readouterr().err.endswith(said)
     assert len(seewhy.open("out").names) == 4
     assert not seewhy.open("out").finished
-    score, scored = _Board._score, [0]
+    score, scored = PhotoBoard.score, [0]
 
-    def counted(self: _Board, *given: Any) -> Any:
+    def counted(self: PhotoBoard, *given: Any) -> Any:
         scored[0] += 1
         return score(self, *given)
 
-    monkeypatch.setattr(_Board, "_score", counted)
+    monkeypatch.setattr(PhotoBoard, "score", counted)
     assert run(evaluation("--json")) == 0
     assert scored == [13]
     told = capsys.readouterr()
@@ -380,12 +381,12 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_score_it_was_at(
 
 @pytest.mark.usefixtures("few")
 def test_an_evaluation_is_opened_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    from seewhy.cli import evaluate as evaluating
 
+    evaluating = importlib.import_module("seewhy.metrics.evaluate")
     found: list[Any] = []
-    whole = evaluating.evaluate
+    whole = evaluating.evaluated
     monkeypatch.setattr(
-        evaluating, "evaluate", lambda *a, **k: found.append(whole(*a, **k)) or found[-1]
+        evaluating, "evaluated", lambda *a, **k: found.append(whole(*a, **k)) or found[-1]
     )
     assert run(evaluation()) == 0
     again = seewhy.open("out")
@@ -418,11 +419,11 @@ def check_same(one: Any, other: Any) -> None:
 def test_what_an_evaluation_will_take_is_told_where_it_is_much(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from seewhy.cli import evaluate
+    from seewhy.cli import show
 
     assert run(evaluation()) == 0
     assert "about" not in capsys.readouterr().err
-    monkeypatch.setattr(evaluate, "LONG", 0.0)
+    monkeypatch.setattr(show, "LONG", 0.0)
     assert run(evaluation(out="more")) == 0
     said = " ".join(capsys.readouterr().err.split())
     # deletion of 576 pixels in steps of 48: 13; the drop: 1; each for a map and four of chance

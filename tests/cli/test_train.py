@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import seewhy
+from commands import called
 from seewhy.cli.interrupts import InterruptError
-from seewhy.cli.train import train_model
+from seewhy.cli.train import train
 from seewhy.data import Scenes
 from seewhy.errors import InputError
 from seewhy.models.networks.cards import read_card
@@ -20,7 +21,7 @@ _one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 SMALL = "scenes:size=32,count=20"
 
 
-def run(out: Path, **more: Any) -> int:
+def run(out: Path, **more: Any) -> int | None:
     settings: dict[str, Any] = {
         "data": SMALL,
         "backbone": "timm:test_resnet",
@@ -28,7 +29,7 @@ def run(out: Path, **more: Any) -> int:
         "epochs": 2,
         "lr": 1e-3,
     }
-    return train_model(out=out, **{**settings, **more})
+    return called(train, out=out, **{**settings, **more})
 
 
 def test_people_read_a_table_and_where_to_look(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.truth import Truth
 from tiny_models import randomised
 
@@ -180,7 +180,7 @@ class Session:
 # ---------------------------------------------------------------- pictures with boxes
 
 
-class Drawn(LabelledImages):
+class Drawn(LabeledImages):
     """Three pictures of noise, each with a box around a thing of another class."""
 
     boxes = ((2, 2, 9, 9), (6, 3, 15, 12), (1, 8, 8, 15))

@@ -105,7 +105,7 @@ def evaluated(model: Any, x: Tensor) -> Tensor:
 def localised(model: Any, x: Tensor) -> Tensor:
     data = seewhy.data.find_data("scenes:size=32,count=6", split="test")
     classes = {name: i % 4 for i, name in enumerate(data.classes)}
-    rows = seewhy.evaluate_localisation(
+    rows = seewhy.evaluate_localization(
         model, data, metrics=["pointing_game", "pixel_ap"], classes=classes, chance=()
     )
     return torch.tensor([float(row.result.mean) for row in rows])
@@ -131,7 +131,7 @@ QUESTIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "list_layers": chosen_layers,
     "evaluate": evaluated,
     "metric": metric,
-    "evaluate_localisation": localised,
+    "evaluate_localization": localised,
     "pooled_features": features,
     **{
         f"influence {solver}": lambda model, x, solver=solver: index_of(model, solver).scores(x)
@@ -169,7 +169,7 @@ def test_the_output_that_is_meant(question: str, head: str) -> None:
     torch.testing.assert_close(
         found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()) + 1e-9
     )
-    if question not in ("evaluate_localisation", "pooled_features"):  # may be the same by chance
+    if question not in ("evaluate_localization", "pooled_features"):  # may be the same by chance
         assert with_other.shape != found.shape or not torch.allclose(with_other, found)
 
 

@@ -471,7 +471,7 @@ def test_localizing(kind: str) -> None:
             "cases": 0,
         }
         return float(
-            seewhy.evaluate_localisation(model, data, options=FAST, **asked).rows[0].result.mean
+            seewhy.evaluate_localization(model, data, options=FAST, **asked).rows[0].result.mean
         )
 
     def wanted() -> float:

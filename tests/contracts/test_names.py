@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.data.truth import Truth
 from seewhy.errors import ModelError
@@ -45,7 +45,7 @@ def black_box(pictures: Tensor) -> Tensor:
     return scores
 
 
-class Marked(LabelledImages):
+class Marked(LabeledImages):
     """Four grey pictures with a box, of things 1 to 3."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ USES: dict[str, Callable[[seewhy.Model], object]] = {
     "evaluate": lambda model: seewhy.evaluate(
         model, pictures(2, SIZE), methods="occlusion", metrics="deletion", options=FAST
     ),
-    "localize": lambda model: seewhy.evaluate_localisation(
+    "localize": lambda model: seewhy.evaluate_localization(
         model, Marked(), methods="occlusion", metrics="energy_pointing", options=FAST
     ),
     "metric": lambda model: seewhy.metrics.Deletion().update(
@@ -99,7 +99,7 @@ USES_WITH_GRADIENTS: dict[str, Callable[[seewhy.Model], object]] = {
     "influence": lambda model: InfluenceIndex.fit(
         model, (pictures(3, SIZE), torch.tensor([1, 2, 3]))
     ),
-    "sanity": lambda model: seewhy.metrics.ParameterRandomisation("saliency").update(
+    "sanity": lambda model: seewhy.metrics.ParameterRandomization("saliency").update(
         torch.rand(2, SIZE, SIZE), model, pictures(2, SIZE), 0
     ),
 }

@@ -177,7 +177,7 @@ FUNCTIONS: dict[str, Asked] = {
     "query": Asked(lambda: index().query, lambda: {"images": data()[0][:1]}),
     "scores": Asked(lambda: index().scores, lambda: {"images": data()[0][:1]}),
     "remove": Asked(lambda: index().remove, lambda: {"ids": [99]}),
-    "mislabelled": Asked(lambda: seewhy.influence.mislabelled, lambda: {"index": index()}),
+    "mislabelled": Asked(lambda: seewhy.influence.mislabeled, lambda: {"index": index()}),
     "match_regions": Asked(
         lambda: seewhy.influence.match_regions,
         lambda: {"index": index(), "image": data()[0][:1], "ids": [0]},

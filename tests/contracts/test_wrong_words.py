@@ -72,7 +72,7 @@ COMMANDS: dict[str, list[str]] = {
     "methods": ["methods"],
     "influence fit": FIT,
     "influence query": QUERY,
-    "influence mislabelled": ["influence", "mislabelled", "--index", "index", "--trust-paths"],
+    "influence mislabeled": ["influence", "mislabeled", "--index", "index", "--trust-paths"],
 }
 MAKES_MUCH = {"--size", "--workers"}  # where a number is right, however large
 

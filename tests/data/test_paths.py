@@ -180,11 +180,12 @@ def test_a_manifest_that_does_not_read_is_told_in_one_line(
 
 
 def opened_with(folder: Path, **about: Any) -> None:
+    from seewhy.cli.influence_asked import OfIndex
     from seewhy.cli.influence_data import open_index
 
     store = Store(folder)
     store.begin({"about": about})
-    open_index(folder, model=None, data=None, device="cpu")
+    open_index(OfIndex(folder))
 
 
 @pytest.mark.parametrize(
@@ -216,8 +217,9 @@ def test_an_index_of_others_opens_and_runs_nothing_that_lies_elsewhere(
 
 
 def test_an_index_that_says_nothing_of_itself(tmp_path: Path) -> None:
+    from seewhy.cli.influence_asked import OfIndex
     from seewhy.cli.influence_data import open_index
 
     (tmp_path / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": {}}))
     with pytest.raises(InputError, match="does not say what the index is of"):
-        open_index(tmp_path, model=None, data=None, device="cpu")
+        open_index(OfIndex(tmp_path))

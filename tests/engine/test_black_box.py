@@ -234,7 +234,7 @@ def test_wrapping() -> None:
 NEEDY = {
     m.name: m
     for m in (*METHODS.values(), ablation_cam, score_cam)
-    if m.sample is None or m.at == "layer"
+    if m.family != "perturbation" or m.at == "layer"
 }
 
 

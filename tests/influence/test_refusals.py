@@ -22,9 +22,9 @@ from seewhy.influence import (
     Problem,
     find_solver,
     match_regions,
-    mislabelled,
+    mislabeled,
 )
-from seewhy.influence.answers.sheets import influence_sheet, mislabelled_sheet
+from seewhy.influence.answers.sheets import influence_sheet, mislabeled_sheet
 from seewhy.influence.gradients.per_example import example_gradients
 from seewhy.influence.solvers import lissa
 from seewhy.influence.solvers.baselines import EmbeddingSimilarity
@@ -255,10 +255,10 @@ def test_sheets_of_scores_that_are_no_influences(monkeypatch: pytest.MonkeyPatch
         assert not any("number" in note or "Bright" in note for note in said)
     said.clear()
     tracin = fit(network(), training(12), solver="tracin", learning_rates=[0.1])
-    mislabelled_sheet(tracin, mislabelled(tracin, 2))
+    mislabeled_sheet(tracin, mislabeled(tracin, 2))
     assert "the score by tracin of each training picture on its own loss" in " ".join(said)
     with pytest.raises(InputError, match="gives every example the same self-influence"):
-        mislabelled(fit(network(), training(12), solver="embedding"))
+        mislabeled(fit(network(), training(12), solver="embedding"))
 
 
 def test_solvers_say_whether_their_numbers_have_a_unit() -> None:

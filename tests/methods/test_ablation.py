@@ -233,12 +233,12 @@ def test_neither_batch_nor_company_matters(method: Any, make: Callable[[], nn.Mo
         Probability(2),
         lambda out: out[torch.arange(3), torch.tensor([1, 0, 4])],
     ]
-    together = method.sample(Call(net), x, scores, **options)
+    together = method.run(Call(net), x, scores, **options)
     before.assert_unchanged()
     close(together[2].map, together[0].map)
     for i, index in enumerate([1, 0, 4]):
         for size in (1, 3, 100):
-            alone = method.sample(
+            alone = method.run(
                 Call(net),
                 x[i : i + 1],
                 [Logit(index)],
@@ -295,9 +295,7 @@ def test_nothing_to_see(method: Any) -> None:
         dead.fc.weight.zero_()
     for dtype in (torch.float32, torch.bfloat16):
         net = dead.to(dtype)
-        (found,) = method.sample(
-            Call(net), pictures(2), [Logit(1)], layer="relu2", **method.options
-        )
+        (found,) = method.run(Call(net), pictures(2), [Logit(1)], layer="relu2", **method.options)
         assert torch.equal(found.map, torch.zeros(2, 8, 8))
         expected = {"channels": 12, "samples": int(method is score_cam), "partial": False}
         assert found.facts == (expected, expected)
@@ -318,7 +316,7 @@ def test_channels_that_show_the_same_share_a_pass() -> None:
         handle.remove()
     constant = int((kept[0].flatten(2).amax(2) == kept[0].flatten(2).amin(2)).sum())
     assert constant >= 2
-    (found,) = score_cam.sample(Call(net), x, [Logit(1)], layer="relu2", **score_cam.options)
+    (found,) = score_cam.run(Call(net), x, [Logit(1)], layer="relu2", **score_cam.options)
     assert found.facts[0]["samples"] == 12 - 1 - (constant - 1)
     close(found.map[0], slow_score_cam(net, "relu2", x, 1, first), 2e-5)
 
@@ -326,7 +324,7 @@ def test_channels_that_show_the_same_share_a_pass() -> None:
 def test_only_the_most_varied_channels() -> None:
     net, x = randomised(TinyCNN()), pictures(2)
     options = {**score_cam.options, "layer": "relu2", "top_channels": 4}
-    (few,) = score_cam.sample(Call(net), x, [Logit(1)], **options)
+    (few,) = score_cam.run(Call(net), x, [Logit(1)], **options)
     assert [facts["samples"] for facts in few.facts] == [4, 4]
 
     def most_varied(a: Tensor) -> Tensor:
@@ -365,7 +363,7 @@ def test_what_was_scored_before_a_failure_stands(how: str) -> None:
     net, x, running = randomised(TinyCNN()), pictures(1), Running(batch_size=2)
     for method, score in ((ablation_cam, Failing(5, how)), (score_cam, Failing(2, how))):
         options = {**method.options, "layer": "relu1", "running": running}
-        (found,) = method.sample(Call(net), x, [score], **options)
+        (found,) = method.run(Call(net), x, [score], **options)
         assert found.facts[0]["partial"]
         assert found.facts[0]["failed"]
         assert 0 < found.facts[0]["samples"] < 8
@@ -373,7 +371,7 @@ def test_what_was_scored_before_a_failure_stands(how: str) -> None:
         assert found.map.max() > 0
         state = ModelState(net)
         with pytest.raises((ScorerError, RuntimeError, ModelError, TargetError)):
-            method.sample(Call(net), x, [Failing(0, how)], **options)
+            method.run(Call(net), x, [Failing(0, how)], **options)
         state.assert_unchanged()
 
 
@@ -381,7 +379,7 @@ def test_what_was_scored_before_a_failure_stands(how: str) -> None:
 def test_an_image_that_was_not_reached_is_empty(method: Any, after: int) -> None:
     net, x = randomised(TinyCNN()), pictures(2)
     options = {**method.options, "layer": "conv1", "running": Running(batch_size=4)}
-    (found,) = method.sample(Call(net), x, [Failing(after, "raises")], **options)
+    (found,) = method.run(Call(net), x, [Failing(after, "raises")], **options)
     assert [facts["samples"] for facts in found.facts] == [8, 0]
     assert [facts["partial"] for facts in found.facts] == [False, True]
     assert torch.equal(found.map[1], torch.zeros(32, 32))

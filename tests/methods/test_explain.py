@@ -29,7 +29,7 @@ from seewhy.errors import (
 )
 from seewhy.maps import values as maps
 from seewhy.methods.explain import explain_batches
-from seewhy.methods.explanation import join
+from seewhy.methods.outcome import join
 from seewhy.methods.photos import Source
 from tiny_models import TinyCNN, pictures, randomised
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.engine.call import Call
-from seewhy.engine.masking import MeanColour, Running, ScorerError
+from seewhy.engine.masking import MeanColor, Running, ScorerError
 from seewhy.engine.targets.classes import Logit, Probability, ScoreFunction
 from seewhy.errors import InputError
 from seewhy.maps.attribution import Estimate
@@ -19,9 +19,9 @@ from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 
 def explain(model: nn.Module, x: Tensor, *scores: ScoreFunction, **options: Any) -> list[Estimate]:
-    assert occlusion.sample is not None
+    assert occlusion.run is not None
     return list(
-        occlusion.sample(
+        occlusion.run(
             Call(model), x, scores or (Logit(0),), layer=None, **{**occlusion.options, **options}
         )
     )
@@ -80,7 +80,7 @@ def test_the_map_is_the_mean_over_windows(window: Any, stride: Any, sizes: Any, 
     json.dumps(found[0].facts)
 
 
-@pytest.mark.parametrize(("baseline", "shown"), [("mean", None), (MeanColour(), None), (0.7, 0.7)])
+@pytest.mark.parametrize(("baseline", "shown"), [("mean", None), (MeanColor(), None), (0.7, 0.7)])
 def test_baselines(baseline: Any, shown: float | None) -> None:
     net, x = randomised(TinyCNN()), pictures(1, 10)
     colour = x[0].mean((1, 2), keepdim=True) if shown is None else torch.tensor(shown)

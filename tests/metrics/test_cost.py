@@ -17,14 +17,14 @@ from seewhy.metrics import (
     ExplanationMetric,
     Infidelity,
     MaxSensitivity,
-    ParameterRandomisation,
+    ParameterRandomization,
     PixelFlipping,
     ROADLeRF,
     ROADMoRF,
     SensitivityN,
 )
 from seewhy.metrics.cost import EvaluationCost, estimate
-from seewhy.metrics.keeping import Unit
+from seewhy.metrics.unit import Unit
 
 
 class Slow(nn.Module):
@@ -61,8 +61,8 @@ def unit(metric: str, *, by_chance: bool = False) -> Unit:
         (Infidelity(samples=11), 11, 0),
         (SensitivityN(sizes=(0.1, 0.2), samples=5), 10, 0),
         (MaxSensitivity(samples=6), 0, 6),
-        (ParameterRandomisation(layers=["a", "b"]), 0, 2),
-        (ParameterRandomisation(), 0, 3),
+        (ParameterRandomization(layers=["a", "b"]), 0, 2),
+        (ParameterRandomization(), 0, 3),
     ],
 )
 def test_metrics_say_how_often_they_run_what(

@@ -17,21 +17,25 @@ from PIL import Image
 from pyarrow import parquet
 
 import seewhy
-from seewhy.cli.evaluate import evaluate_photos, parse_metric
+from commands import called
+from seewhy.cli.evaluate import evaluate as evaluate_command
+from seewhy.cli.metric_texts import metric_of
 from seewhy.data.run_folder import RunFolder
 from seewhy.errors import InputError, TargetError
 from seewhy.methods.catalog import METHODS
+from seewhy.methods.request import Request
 from seewhy.metrics import (
     CHANCES,
     AverageDrop,
     Complexity,
     Deletion,
     MaxSensitivity,
-    ParameterRandomisation,
+    ParameterRandomization,
     chance_maps,
 )
-from seewhy.metrics.evaluate import evaluate
+from seewhy.metrics.evaluate import Listeners, evaluate, evaluated
 from seewhy.metrics.evaluation import Evaluation
+from seewhy.metrics.metric import ExplanationMetric
 from seewhy.render.curves import Panel, Scored, curves_picture
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 
@@ -39,7 +43,7 @@ FAST: dict[str, Any] = {
     "deletion": Deletion(step=200),
     "drop": AverageDrop(),
     "steady": MaxSensitivity(samples=2),
-    "sane": ParameterRandomisation(layers=["fc", "conv2"]),
+    "sane": ParameterRandomization(layers=["fc", "conv2"]),
 }
 
 
@@ -207,15 +211,14 @@ def test_the_cost_is_announced_once_before_anything_is_scored() -> None:
     def score(done: int, total: int) -> None:
         told.append((done, total))
 
-    evaluate(
-        net,
+    evaluated(
+        Request.of(net, methods="saliency", targets="top1", batch_size=3),
         x,
-        metrics=[Deletion(step=512), AverageDrop()],
-        methods="saliency",
+        {"deletion": Deletion(step=512), "drop": AverageDrop()},
         chance=("uniform", "edges"),
-        batch_size=3,
-        announce=lambda cost: told.append((cost.photos, cost.passes)),
-        within=score,
+        listeners=Listeners(
+            within=score, announce=lambda cost: told.append((cost.photos, cost.passes))
+        ),
     )
     assert told == [(5, 3 * (3 + 1)), *[(i, 6) for i in range(1, 7)] * 2]
 
@@ -327,22 +330,22 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
     Image.fromarray(skimage.data.chelsea()).save(tmp_path / "cat.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     settings: dict[str, Any] = {
-        "methods": ["grad_cam"],
-        "targets": ["top1"],
+        "method": ["grad_cam"],
+        "target": ["top1"],
         "chance": False,
         "out": tmp_path / "out",
     }
     metrics = ["average_drop", "deletion:step=25088,output=logit"]
-    status = evaluate_photos(
-        [tmp_path / "cat.jpg", tmp_path / "broken.jpg"], metrics=metrics, as_json=True, **settings
-    )
+    photos = [tmp_path / "cat.jpg", tmp_path / "broken.jpg"]
+    status = called(evaluate_command, photos=photos, metric=metrics, as_json=True, **settings)
     assert status == 1
     told = json.loads(capsys.readouterr().out)
     assert [row["metric"] for row in told["rows"]] == metrics
     assert told["rows"][1]["settings"]["output"] == "logit"
     assert len(told["rows"][1]["curves"][0]) == 3
     assert told["skipped"][0]["name"].endswith("broken.jpg")
-    assert evaluate_photos([tmp_path / "cat.jpg"], metrics=["complexity"], **settings) == 0
+    photos = photos[:1]
+    assert called(evaluate_command, photos=photos, metric=["complexity"], **settings) == 0
     said = capsys.readouterr()
     assert [line.split()[0] for line in said.out.splitlines()] == ["metric", "complexity"]
     assert said.out.split()[-1] == "1"  # photo
@@ -350,11 +353,11 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_metrics_are_parsed_with_their_settings() -> None:
-    metric = parse_metric("deletion:step=1792,output=logit")
+    metric = metric_of("deletion:step=1792,output=logit", ExplanationMetric)
     assert isinstance(metric, Deletion)
     assert (metric.step, metric.settings["output"]) == (1792, "logit")
-    assert parse_metric("average_drop:keep=0.5").settings["keep"] == 0.5
-    assert parse_metric("infidelity:normalize=false").settings["normalize"] is False
+    assert metric_of("average_drop:keep=0.5", ExplanationMetric).settings["keep"] == 0.5
+    assert metric_of("infidelity:normalize=false", ExplanationMetric).settings["normalize"] is False
     for text, said in (
         ("deletoin", "did you mean 'deletion'"),
         ("deletion:step", "is not NAME:OPTION=VALUE"),
@@ -362,7 +365,7 @@ def test_metrics_are_parsed_with_their_settings() -> None:
         ("deletion:step=0", "step=0"),
     ):
         with pytest.raises(InputError, match=said):
-            parse_metric(text)
+            metric_of(text, ExplanationMetric)
 
 
 def test_targets_are_called_as_they_were_given() -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from seewhy.data.run_folder import RunFolder
-from seewhy.metrics.keeping import KeptScores, Photo, Unit, of_photo
+from seewhy.metrics.keeping import KeptScores, Photo, of_photo
 from seewhy.metrics.metric import Kept
+from seewhy.metrics.unit import Unit
 
 PHOTOS = [Photo("a.png", "1"), Photo("b | c.png", "2"), Photo("d.png", "3")]
 UNIT = Unit("grad_cam", "layer4", "top1", "deletion")

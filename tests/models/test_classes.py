@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 import seewhy
-from seewhy.data.dataset import LabelledImages
+from seewhy.data.dataset import LabeledImages
 from seewhy.errors import InputError, ModelError, SeewhyError
 from seewhy.models.classes import class_indices, in_classes_of
 
 
-class Named(LabelledImages):
+class Named(LabeledImages):
     """A data set of these classes, without pictures."""
 
     def __init__(self, classes: Sequence[str]) -> None:

@@ -7,9 +7,14 @@ import sys
 import warnings
 from typing import TextIO
 
+import typer
+
+from ..errors import SeewhyError
 from ..safe_names import shown
 from .app import app
 from .interrupts import InterruptError
+
+_INTERRUPTED = 130  # the exit status
 
 
 def main() -> None:
@@ -24,49 +29,51 @@ def main() -> None:
 
 def run(arguments: list[str], *, debug: bool = False) -> int:
     """Runs one command line and returns the exit status."""
-    import typer
-
-    from ..errors import SeewhyError
-
     try:
         with warnings.catch_warnings():
             if not debug:
                 warnings.showwarning = _tell_warning
             status = app(arguments, prog_name="seewhy", standalone_mode=False)
         sys.stdout.flush()
-        return (
-            _interrupted() if status == 130 else status or 0
-        )  # newer typer returns 130, older raises Abort
-    except typer.Exit as leaving:
-        return int(leaving.exit_code)
-    except InterruptError as error:
-        return _fail(str(error), 130)
-    except (KeyboardInterrupt, typer.Abort):
+    except (Exception, KeyboardInterrupt) as error:
+        ended = _ended_by(error)
+        if ended is not None:
+            return ended
+        if debug:
+            raise
+        return _fail(_words_of(error))
+    return _interrupted() if status == _INTERRUPTED else status or 0  # newer typer returns it
+
+
+def _ended_by(error: BaseException) -> int | None:
+    """The exit status of what is no error of a command: a way out of it, or an interrupt; else None."""
+    if isinstance(error, typer.Exit):
+        return int(error.exit_code)
+    if isinstance(error, InterruptError):
+        return _fail(str(error), _INTERRUPTED)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _interrupted()
-    except BrokenPipeError:  # the reader of our output left
+    if isinstance(error, BrokenPipeError):  # the reader of our output left
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # else Python complains at its own flush
         return 0
-    except SeewhyError as error:
-        if debug:
-            raise
-        return _fail(str(error))
-    except Exception as error:
-        if debug:
-            raise
-        if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
-            said = (
-                error.format_message()
-            )  # nothing where there was no argument, and the help was printed
-            context = getattr(error, "ctx", None)
-            command = context.command_path if context else "seewhy"
-            return _fail(f"{said} ('{command} --help' lists what there is)") if said else 1
-        if isinstance(error, OSError) and error.strerror:
-            where = f"'{error.filename}'" if error.filename else "a file"
-            return _fail(
-                f"{where} cannot be read or written: {error.strerror}; check its rights, and the disk's room"
-            )
-        said = str(error).strip().splitlines() or [""]
-        return _fail(f"{type(error).__name__}: {said[0]} (--debug shows where)")
+    return None
+
+
+def _words_of(error: BaseException) -> str:
+    """What is said of an error; nothing where the help was printed instead."""
+    if isinstance(error, SeewhyError):
+        return str(error)
+    if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "seewhy"
+        said = error.format_message()
+        return f"{said} ('{command} --help' lists what there is)" if said else ""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"'{error.filename}'" if error.filename else "a file"
+        ways = "check its rights, and the disk's room"
+        return f"{where} cannot be read or written: {error.strerror}; {ways}"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (--debug shows where)"
 
 
 def _tell_warning(
@@ -82,9 +89,10 @@ def _tell_warning(
 
 
 def _interrupted() -> int:
-    return _fail("interrupted; nothing was finished", 130)
+    return _fail("interrupted; nothing was finished", _INTERRUPTED)
 
 
 def _fail(message: str, status: int = 1) -> int:
-    print(f"seewhy: {shown(message)}", file=sys.stderr)
+    if message:
+        print(f"seewhy: {shown(message)}", file=sys.stderr)
     return status

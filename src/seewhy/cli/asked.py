@@ -16,30 +16,29 @@ from ..names import (
     split_targets,
 )
 from . import sources
+from .groups import Asked, How
 
 _SMOOTH = "smooth:"
 
 
 def checked(
-    methods: Sequence[str] | None,
-    options: Sequence[str] | None,
-    *,
-    targets: Sequence[str] | None,
-    model: str,
-    labels: object,
-    device: str,
-    style: str | None = None,
-    rule: str | None = None,
+    asked: Asked, how: How, *, style: str | None = None, rule: str | None = None
 ) -> list[str]:
     """The methods that --method asks for, once every name in a request is one.
 
     Raises:
         InputError: one is none, or an option would do nothing.
     """
-    found = asked_methods(methods or ["grad_cam"])
-    check_options(options or (), found)
-    named = targets or ()
-    check_request(device=device, style=style, rule=rule, model=model, labels=labels, targets=named)
+    found = asked_methods(asked.method or ["grad_cam"])
+    check_options(asked.option or (), found)
+    check_request(
+        device=how.device,
+        style=style,
+        rule=rule,
+        model=asked.model,
+        labels=asked.labels,
+        targets=asked.target or (),
+    )
     return found
 
 

@@ -1,164 +1,157 @@
-"""`seewhy evaluate`: methods against metrics over photos; a table with intervals and chance levels, curves to disk."""
+"""`seewhy evaluate`: methods against metrics over photos, or over data; a table with intervals and chance levels."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..data.images import find_images
-from ..data.opened import MAX_PIXELS
-from ..data.run_folder import RunFolder, usable_folder
-from ..engine.masking import Running
-from ..errors import InputError
-from ..metrics import CHANCES, ExplanationMetric, ImageMetric
-from ..metrics.catalog import find_metric
-from ..metrics.cost import EvaluationCost
-from ..metrics.evaluate import evaluate
-from ..metrics.evaluation import KIND, PICTURE_NAME, Evaluation, Row
-from ..metrics.faithfulness.curves import MaskedMetric
-from ..metrics.keeping import of_photo
-from ..models.load import DEFAULT_MODEL
-from . import parsing
-from .interrupts import interruptible
-from .saving import done_before, remark, what_is_saved
-from .show import LONG, Shown, bold, console, progress, table, tell_remarks, tell_skipped
+import typer
 
-_Kind = TypeVar("_Kind", bound=ImageMetric)
+from .arguments import path_of
+from .asked import check_metrics, checked
+from .evaluate_asked import OfData, Scoring
+from .groups import Asked, How
+
+if TYPE_CHECKING:
+    from ..data.run_folder import RunFolder
+    from ..metrics import ExplanationMetric
+    from ..metrics.cost import EvaluationCost
+    from ..metrics.evaluation import Evaluation, Row
+    from .photo_run import PhotoRun
+    from .show import Shown
+
+
+def evaluate(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures, or folders of them.", show_default=False, parser=path_of),
+    ] = None,
+    *,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="faithfulness, of photos; or localisation, over --data with boxes or masks."
+        ),
+    ] = "faithfulness",
+    of_data: OfData,
+    asked: Asked,
+    scoring: Scoring,
+    how: How,
+) -> int:
+    """Scores how faithful methods' maps are, or how well they localise, beside maps that know nothing of the model."""
+    methods = checked(asked, how, rule=of_data.rule)
+    check_metrics(scoring.metric or [])
+    if task in ("localisation", "localization"):
+        if photos or asked.target:
+            raise typer.BadParameter(
+                "localisation scores the true classes of --data, and takes no photos or targets"
+            )
+        from .evaluate_data import evaluate_data
+
+        return evaluate_data(of_data, asked, methods, scoring, how)
+    if task != "faithfulness":
+        raise typer.BadParameter("use 'faithfulness' or 'localisation'", param_hint="'--task'")
+    if not photos or of_data.data:
+        raise typer.BadParameter(
+            "give photos for --task faithfulness, or --data for --task localisation",
+            param_hint="'PHOTOS'",
+        )
+    return evaluate_photos(photos, asked, methods, scoring, how)
 
 
 def evaluate_photos(
-    photos: Sequence[Path],
-    *,
-    model: str = DEFAULT_MODEL,
-    methods: Sequence[str],
-    metrics: Sequence[str],
-    targets: Sequence[str],
-    layers: Sequence[str] | None = None,
-    out: Path,
-    chance: bool = True,
-    device: str = "cpu",
-    labels: Path | None = None,
-    options: Sequence[str] = (),
-    batch_size: int = 8,
-    max_pixels: int = MAX_PIXELS,
-    trust_paths: bool = False,
-    as_json: bool = False,
+    photos: Sequence[Path], asked: Asked, methods: Sequence[str], scoring: Scoring, how: How
 ) -> int:
-    """Scores methods on photos and writes what came out; returns the exit status, 1 where some photo was unreadable."""
-    paths = find_images(photos)
-    chosen = {text: parse_metric(text) for text in metrics}
-    unreadable: dict[Path, str] = {}
-    usable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
-    given = parsing.options(options)
-    asked = {
-        "methods": list(methods),
-        "metrics": list(metrics),
-        "targets": list(targets),
-        "layers": layers,
-    }
-    request = {"model": loaded.identity(), **asked, "options": given, "chance": chance}
-    run = RunFolder(out, kind=KIND, request=request, tell=remark)
-    names: list[str] = []
-    with interruptible(lambda: _what_is_saved(run, names)), run:
-        names, _ = done_before(run, photos, loaded)
-        with progress("Evaluating", len(paths), told=True) as show:
-            _show_passes(chosen.values(), show)
-            found = evaluate(
-                loaded,
-                photos,
-                methods=methods,
-                metrics=chosen,
-                targets=parsing.targets(targets, loaded),
-                layers=parsing.layers(layers),
-                chance=CHANCES if chance else (),
-                batch_size=batch_size,
-                max_pixels=max_pixels,
-                options=parsing.with_progress(methods, given, show.within),
-                progress=show,
-                on_bad_image=None
-                if len(paths) == 1
-                else lambda path, error: unreadable.update({path: str(error)}),
-                on_part=lambda part: part.write(run),
-                within=show.scores,
-                announce=_tell_cost,
-                keep=run,
-            )
+    """Scores methods on photos, and writes what came out; the exit status."""
+    from ..data.run_folder import RunFolder
+    from ..metrics.evaluation import KIND
+    from ..metrics.metric import ExplanationMetric
+    from .interrupts import interruptible
+    from .metric_texts import metric_of
+    from .photo_run import PhotoRun
+    from .saving import remark
+    from .show import tell_remarks
+
+    texts = scoring.metric or ["insertion", "deletion"]
+    metrics = {text: metric_of(text, ExplanationMetric) for text in texts}
+    shared = PhotoRun(photos, asked, how, methods, out=scoring.out)
+    request = {**shared.request.told(), "metrics": texts, "chance": scoring.chance}
+    run = RunFolder(scoring.out, kind=KIND, request=request, tell=remark)
+    with interruptible(lambda: _what_is_saved(run, shared)), run:
+        with shared.showing("Evaluating", run, told=True) as show:
+            _show_passes(metrics.values(), show)
+            found = _evaluated(shared, metrics, scoring, run, show)
         path = found.write(run)
-    skipped = [{"name": str(name), "error": said} for name, said in unreadable.items()]
-    if as_json:
+    if how.as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
-        print(json.dumps({**told, "out": str(out), "skipped": skipped}))
+        print(json.dumps({**told, "out": str(scoring.out), "skipped": shared.skipped()}))
     else:
-        _tell(found, out)
+        _tell(found, scoring.out)
         tell_remarks(found.remarks)
-    tell_skipped(unreadable.values())
-    return 1 if skipped else 0
+    return shared.status()
 
 
-def _what_is_saved(run: RunFolder, names: Sequence[str]) -> str:
+def _evaluated(
+    shared: PhotoRun,
+    metrics: dict[str, ExplanationMetric],
+    scoring: Scoring,
+    run: RunFolder,
+    show: Shown,
+) -> Evaluation:
+    from ..metrics.baselines import CHANCES
+    from ..metrics.evaluate import Listeners, evaluated
+
+    listeners = Listeners(
+        progress=show,
+        within=show.scores,
+        announce=_tell_cost,
+        on_part=lambda part: part.write(run),
+        on_bad_image=shared.on_bad_image,
+    )
+    chance = CHANCES if scoring.chance else ()
+    return evaluated(
+        shared.request, shared.photos, metrics, chance=chance, listeners=listeners, keep=run
+    )
+
+
+def _what_is_saved(run: RunFolder, shared: PhotoRun) -> str:
     """For an interrupt: photos all of whose scores are there, and scores of others."""
+    from ..metrics.keeping import of_photo
+    from .saving import what_is_saved
+
     parts = sum(of_photo(name) not in run for name in run)
     scores = "1 score" if parts == 1 else f"{parts} scores"
-    others = "others" if any(name in run for name in names) else "the first photos"
-    return what_is_saved(run, names, more=f"{scores} of {others}" if parts else "")
+    others = "others" if any(name in run for name in shared.names) else "the first photos"
+    return what_is_saved(run, shared.names, more=f"{scores} of {others}" if parts else "")
 
 
 def _tell_cost(cost: EvaluationCost) -> None:
     """Says what an evaluation will take, where that is much."""
+    from .saving import remark
+    from .show import LONG
+
     if cost.seconds > LONG:
         remark(f"{cost}; interrupted, the same command goes on with the score that it was at")
 
 
 def _show_passes(metrics: Iterable[ExplanationMetric], show: Shown) -> None:
     """Has metrics that run many masked pictures say how far they are."""
+    from ..engine.masking import Running
+    from ..metrics.faithfulness.curves import MaskedMetric
+
     for metric in metrics:
         if isinstance(metric, MaskedMetric):
             # a function, since metrics are copied with what they hold
             metric.running = Running(progress=lambda done, total: show.within(done, total))
 
 
-def parse_metric(text: str) -> ExplanationMetric:
-    """The metric of explanations that "deletion" or "deletion:step=1792,output=logit" names, as `metric_of`."""
-    return metric_of(text, ExplanationMetric)
-
-
-def metric_of(text: str, kind: type[_Kind]) -> _Kind:
-    """The metric that "NAME" or "NAME:OPTION=VALUE,..." names, of a kind.
-
-    Raises:
-        InputError: no such metric, no such option, or a value that it does not take.
-    """
-    name, _, settings = text.partition(":")
-    found = find_metric(name, kind)
-    if not settings:
-        return found
-    pairs = [setting.partition("=") for setting in settings.split(",")]
-    if not all(key and equals for key, equals, _ in pairs):
-        raise InputError(
-            f"metric {text!r} is not NAME:OPTION=VALUE,...; such as deletion:step=1792,output=logit"
-        )
-    defaults = {
-        key: each.default for key, each in inspect.signature(type(found)).parameters.items()
-    }
-    named = {key.strip(): value for key, _, value in pairs}
-    options = {
-        key: parsing.value(value, of=f"{name}:{key}", default=defaults.get(key))
-        for key, value in named.items()
-    }
-    try:
-        return type(found)(**options)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"metric {text!r} cannot be made: {str(error).splitlines()[0]}") from error
-
-
 def _tell(found: Evaluation, out: Path) -> None:
     """For people: the scores, and where the curves are."""
+    from ..metrics.evaluation import PICTURE_NAME
+    from .show import bold, console, table
+
     table(
         f"How faithful the maps are, {found.model}, {len(found.names)} photos",
         [_told(row) for row in found],

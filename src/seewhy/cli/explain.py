@@ -1,42 +1,90 @@
-"""`seewhy explain`: photos through the model, pictures to disk after every batch, a table for people or JSON."""
+"""`seewhy explain` and `seewhy demo`: photos through the model, pictures to disk after every batch, a table or JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated
 
-from ..data.disk import writable_folder
-from ..data.images import find_images
-from ..data.manifest import Json
-from ..data.opened import MAX_PIXELS
-from ..data.run_folder import RunFolder, usable_folder
-from ..engine.masking import keep_allocator_memory
-from ..errors import ImageError, InputError
-from ..methods.catalog import find_method
-from ..methods.explain import explain_batches
-from ..methods.explanation import (
-    JSON_NAME,
-    TITLE,
-    Explanation,
-    ExplanationWriter,
-    report_pages,
-    summary,
-)
-from ..methods.saved import saved_explanations
-from ..models.load import DEFAULT_MODEL
-from ..render.report import write_report
-from . import parsing
-from .interrupts import interruptible
-from .saving import done_before, remark, what_is_saved
-from .show import bold, console, progress, table, tell_ledgers, tell_skipped
+import typer
+
+from ..errors import InputError
+from .arguments import FuseOption, JsonOption, LedgerOption, OutOption, PhotosArgument, StyleOption
+from .asked import asked_fuse, checked
+from .groups import Asked, How
+
+if TYPE_CHECKING:
+    from ..data.disk import Json
+    from ..data.run_folder import RunFolder
 
 
-def sample_photos(folder: Path) -> list[Path]:
+def explain(
+    photos: PhotosArgument,
+    *,
+    asked: Asked,
+    fuse: FuseOption = None,
+    style: StyleOption = None,
+    out: OutOption = Path("seewhy-out"),
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html, one page to look at.")
+    ] = False,
+    ledger: LedgerOption = False,
+    how: How,
+) -> int:
+    """Explains what a model says of your photos."""
+    methods = checked(asked, how, style=style)
+    over = asked_fuse(fuse, methods, asked.layer)
+    from ..methods.explanation import ExplanationWriter, summary
+    from .interrupts import interruptible
+    from .photo_run import PhotoRun
+    from .saving import remark
+
+    if ledger:
+        _check_carries_relevance(methods)
+    shared = PhotoRun(photos, asked, how, methods, out=out, ledger=ledger)
+    request = {**shared.request.told(), "fuse": over, "style": style, "ledger": ledger}
+    writer = ExplanationWriter(out, style=style, request=request, tell=remark)
+    run = writer.run
+    with interruptible(lambda: shared.what_is_saved(run)), writer:
+        with shared.showing("Explaining", run) as show:
+            for part in shared.explanations(show):
+                writer.add(part.fuse(over) if over else part)
+        shared.check_any_read(run)
+        told = summary(run.entries(shared.names))
+        page = _report(run, shared.names, told) if report else None
+    if how.as_json:
+        told_of = {"out": str(out), "report": str(page) if page else None}
+        print(json.dumps({**told, **told_of, "skipped": shared.skipped()}))
+    else:
+        _tell(told, out, page, ledgers=ledger)
+    return shared.status()
+
+
+def _check_carries_relevance(methods: Sequence[str]) -> None:
+    """Says that no account of relevance can be kept, since none of the methods carries any."""
+    from ..methods.catalog import find_method
+
+    carried = {need for name in methods for need in find_method(name).needs}
+    if not carried & {"relevance", "input_relevance"}:
+        listed = ", ".join(methods)
+        raise InputError(
+            f"--ledger: {listed} carries no relevance; use --method lrp or layer_relevance"
+        )
+
+
+def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> int:
+    """Explains two sample photos, a cat and a cup of coffee, with the model that comes with seewhy."""
+    asked = Asked(method=["grad_cam", "layer_relevance", "guided_grad_cam"], target=["top2"])
+    return explain(_sample_photos(out), asked=asked, out=out, report=True, how=How(as_json=as_json))
+
+
+def _sample_photos(folder: Path) -> list[Path]:
     """Writes scikit-image's photos of a cat and of a cup of coffee into a folder."""
     import skimage.data
     from PIL import Image
+
+    from ..data.disk import writable_folder
 
     writable_folder(folder)
     paths = []
@@ -46,127 +94,46 @@ def sample_photos(folder: Path) -> list[Path]:
     return paths
 
 
-def explain_photos(
-    photos: Sequence[Path],
-    *,
-    model: str = DEFAULT_MODEL,
-    methods: Sequence[str],
-    targets: Sequence[str],
-    layers: Sequence[str] | None = None,
-    fuse: Literal["layer", "method"] | None = None,
-    style: str | None = None,
-    out: Path,
-    report: bool = False,
-    ledger: bool = False,
-    device: str = "cpu",
-    labels: Path | None = None,
-    options: Sequence[str] = (),
-    batch_size: int = 8,
-    max_pixels: int = MAX_PIXELS,
-    trust_paths: bool = False,
-    as_json: bool = False,
-) -> int:
-    """Explains photos and writes what came out; returns the exit status, 1 where some photo could not be read."""
-    if ledger and not any(
-        "seed" in find_method(m).options or find_method(m).seeds for m in methods
-    ):
-        raise InputError(
-            f"--ledger: {', '.join(methods)} carries no relevance; use --method lrp or layer_relevance"
-        )
-    paths = find_images(photos)
-    unreadable: dict[Path, str] = {}
-    usable_folder(out)
-    loaded = parsing.loaded_model(model, labels=labels, device=device, trust_paths=trust_paths)
-    chosen = parsing.options(options)
-    asked: dict[str, object] = {
-        "methods": list(methods),
-        "targets": list(targets),
-        "layers": layers,
-        "options": chosen,
-    }
-    asked |= {"fuse": fuse, "style": style, "ledger": ledger}
-    keep_allocator_memory()
-    request = {"model": loaded.identity(), **json.loads(json.dumps(asked))}
-    writer = ExplanationWriter(out, style=style, request=request, tell=remark)
-    names: list[str] = []
-    with interruptible(lambda: what_is_saved(writer.run, names)), writer:
-        names, done = done_before(writer.run, photos, loaded)
-        samples = parsing.samples(methods, len(paths), batch_size)
-        with progress("Explaining", len(paths), samples=samples) as show:
-            parts = explain_batches(
-                loaded,
-                photos,
-                methods=methods,
-                targets=parsing.targets(targets, loaded),
-                layers=parsing.layers(layers),
-                batch_size=batch_size,
-                max_pixels=max_pixels,
-                ledger=ledger,
-                options=parsing.with_progress(methods, chosen, show.within),
-                progress=show,
-                # one bad file does not stop a folder
-                on_bad_image=None
-                if len(paths) == 1
-                else lambda path, error: unreadable.update({path: str(error)}),
-                without=done,
-            )
-            for part in _fused(parts, fuse):
-                writer.add(part)
-        if not any(name in writer.run for name in names):
-            first = next(iter(unreadable.values()))
-            raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {first}")
-        told = summary(writer.run.entries(names))
-        page = _report(writer.run, names, told) if report else None
-    skipped = [{"name": str(path), "error": said} for path, said in unreadable.items()]
-    if as_json:
-        print(
-            json.dumps(
-                {**told, "out": str(out), "report": str(page) if page else None, "skipped": skipped}
-            )
-        )
-    else:
-        for entry in told["images"] if ledger else ():
-            tell_ledgers(entry)
-        _tell(told["model"], told["images"], out, page)
-    tell_skipped(unreadable.values())
-    return 1 if skipped else 0
-
-
 def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
     """One page about these photos, of which one is in memory at a time."""
+    from ..methods.explanation import TITLE, report_pages
+    from ..methods.saved import saved_explanations
+    from ..render.report import write_report
+
     pages = report_pages(saved_explanations(run.folder, run.entries(names)))
     about = {"count": len(told["images"]), "title": TITLE, "model_name": told["model"]}
     return run.view("report.html", lambda path: write_report(path, pages, **about))
 
 
-def _fused(
-    parts: Iterator[Explanation], over: Literal["layer", "method"] | None
-) -> Iterator[Explanation]:
-    for part in parts:
-        yield part.fuse(over) if over else part
-
-
-def _tell(model: str, entries: Sequence[Json], out: Path, page: Path | None) -> None:
+def _tell(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> None:
     """For people: what was explained, how far it can be read, where the pictures are."""
-    rows = []
-    for entry in entries:
-        for i, told in enumerate(entry["attributions"]):
-            chance = told["probability"]
-            rows.append(
-                {
-                    "photo": entry["name"] if i == 0 else "",
-                    "explained": told["label"],
-                    "probability": "" if chance is None else f"{chance:.1%}",
-                    "method": told["method"],
-                    "layer": told["layer"] or "",
-                    "status": told["status"],
-                    "remarks": "; ".join(told["remarks"]),
-                    "peak (x, y)": ""
-                    if told["peak"] is None
-                    else "{:.0f}, {:.0f}".format(*told["peak"]),
-                }
-            )
-    table(f"Why {model} said so", rows)
+    from ..methods.explanation import JSON_NAME
+    from .show import bold, console, table, tell_ledgers
+
+    entries = told["images"]
+    for entry in entries if ledgers else ():
+        tell_ledgers(entry)
+    rows = [row for entry in entries for row in _rows(entry)]
+    table(f"Why {told['model']} said so", rows)
     where = page or out / entries[0]["sheet"]
     console.print(f"\nPictures, maps and {JSON_NAME} are in {bold(out)}")
     console.print(f"Look at {bold(where)} first")
+
+
+def _rows(entry: Json) -> list[dict[str, str]]:
+    """A line for each map of a photo."""
+    rows = []
+    for place, told in enumerate(entry["attributions"]):
+        chance, peak = told["probability"], told["peak"]
+        row = {
+            "photo": entry["name"] if place == 0 else "",
+            "explained": told["label"],
+            "probability": "" if chance is None else f"{chance:.1%}",
+            "method": told["method"],
+            "layer": told["layer"] or "",
+            "status": told["status"],
+            "remarks": "; ".join(told["remarks"]),
+            "peak (x, y)": "" if peak is None else "{:.0f}, {:.0f}".format(*peak),
+        }
+        rows.append(row)
+    return rows

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..data.dataset import LabelledImages, OnError
+from ..data.dataset import LabeledImages, OnError
 from ..data.opened import MAX_PIXELS
 from ..data.paths import TRUST, leads_out
 from ..data.sources import data_paths, find_data
@@ -19,6 +19,8 @@ from ..models.factory import read_factory
 from ..models.load import load_model, model_files
 from ..models.model import Model
 from ..safe_names import shown
+from .groups import How
+from .influence_asked import OfIndex
 from .show import console, said
 
 
@@ -32,13 +34,18 @@ class Limits(NamedTuple):
 AS_USUAL = Limits()
 
 
+def limits_of(how: How) -> Limits:
+    """Those that a command line sets."""
+    return Limits(how.max_pixels, trust_paths=how.trust_paths)
+
+
 def model_and_data(
     made_of: Mapping[str, Any],
     limits: Limits,
     *,
     device: str,
     on_error: Literal["raise", "skip"] = "raise",
-) -> tuple[Model, LabelledImages]:
+) -> tuple[Model, LabeledImages]:
     """What an index is made of, from what its manifest says: model, labels, data, split, seed, skipped.
 
     Args:
@@ -63,7 +70,7 @@ def model_and_data(
     return model, _in_classes_of(model, data)
 
 
-def _in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
+def _in_classes_of(model: Model, data: LabeledImages) -> LabeledImages:
     try:
         return in_classes_of(model, data)
     except ModelError as error:
@@ -117,23 +124,18 @@ def _made_of(store: Store, given: Mapping[str, str], limits: Limits) -> Mapping[
 
 
 def open_index(
-    folder: Path,
-    *,
-    model: str | None,
-    data: str | None,
-    device: str,
-    batch_size: int = 64,
-    limits: Limits = AS_USUAL,
+    of_index: OfIndex, limits: Limits = AS_USUAL, *, device: str = "cpu", batch_size: int = 64
 ) -> InfluenceIndex:
     """Opens an index with the model and the data that it says it was made of, or with those given.
 
     Raises:
         InputError: there is none, or the model or the data are not there, or do not fit it.
     """
-    store = Store(folder)
+    folder, store = of_index.index, Store(of_index.index)
     if not store.load():
         raise InputError(f"'{folder}' holds no influence index; 'seewhy influence fit' makes one")
-    given = {name: value for name, value in (("model", model), ("data", data)) if value is not None}
+    asked = {"model": of_index.model, "data": of_index.data}
+    given = {name: value for name, value in asked.items() if value is not None}
     made_of = _made_of(store, given, limits)
     usable = usable_device(device)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,15 @@ from ..engine.targets.names import ClassNames
 from ..engine.targets.resolve import FORMS, TargetLike
 from ..errors import InputError
 from ..methods.catalog import find_method
+from ..methods.method import Method
+from ..methods.request import Request
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
 from ..names import Spellings, split_targets
 from .show import console, said
+
+_RUNNING = "running"  # the option of methods that run many passes
 
 
 def label_names(path: Path | None) -> ClassNames | None:
@@ -84,17 +88,16 @@ def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def with_progress(
-    methods: Sequence[str], options: dict[str, dict[str, Any]], within: Callable[[int, int], None]
+    request: Request, within: Callable[[int, int], None]
 ) -> dict[str, dict[str, Any]]:
-    """The options, with methods that run many passes told to say how far they are."""
-    for method in map(find_method, methods):
-        if "running" in method.options:
-            options.setdefault(method.name, {})["running"] = Running(progress=within)
-    return options
+    """The options of a request, with methods that run many passes told to say how far they are."""
+    found = {name: dict(settings) for name, settings in request.options.items()}
+    for method in request.methods:
+        if _RUNNING in method.options:
+            found.setdefault(method.name, {})[_RUNNING] = Running(progress=within)
+    return found
 
 
-def samples(methods: Sequence[str], photos: int, batch_size: int) -> int:
+def samples(methods: Iterable[Method], photos: int, batch_size: int) -> int:
     """How many samples of many passes are drawn: of each method that draws any, one for each batch."""
-    return -(-photos // batch_size) * sum(
-        "running" in find_method(method).options for method in methods
-    )
+    return -(-photos // batch_size) * sum(_RUNNING in method.options for method in methods)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .dataset import SPLITS, Example, LabelledImages, OnError, check_splits
+from ..lazy import lazy_names
+from .dataset import SPLITS, Example, LabeledImages, OnError, check_splits
 from .images import find_images, read_image
 from .preprocess import IMAGENET, Placement, Preprocess, tensor_to_photos
-from .sources import _CLASSES, SOURCES, find_data
+from .sources import CLASSES, SOURCES, find_data
 
 if TYPE_CHECKING:
     from .drawn.cutouts import Cutouts
@@ -22,15 +22,10 @@ if TYPE_CHECKING:
     from .formats.table import PictureTable
     from .formats.voc import PascalVOC
 
-
-def __getattr__(name: str) -> Any:
-    if name in _CLASSES:
-        return getattr(importlib.import_module(f".{_CLASSES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = lazy_names(__name__, CLASSES)
 
 __all__ = [
-    "IMAGENET", "SOURCES", "SPLITS", "Coco", "Cub", "Cutouts", "Example", "ImageNet", "LabelledImages", "OnError",
+    "IMAGENET", "SOURCES", "SPLITS", "Coco", "Cub", "Cutouts", "Example", "ImageNet", "LabeledImages", "OnError",
     "OpenImages", "PascalVOC", "PictureFolder", "PictureTable", "Placement", "Preprocess", "STL10", "Scenes",
     "check_splits", "find_data", "find_images", "read_image", "tensor_to_photos",
 ]  # fmt: skip

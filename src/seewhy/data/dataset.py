@@ -42,7 +42,7 @@ class Example:
     notes: tuple[str, ...] = ()
 
 
-class LabelledImages(Dataset[Example]):
+class LabeledImages(Dataset[Example]):
     """Pictures with labels, read one by one.
 
     Attributes:
@@ -89,11 +89,11 @@ class LabelledImages(Dataset[Example]):
             counts[label] += 1
         return tuple(counts)
 
-    def subset(self, indices: Iterable[int]) -> LabelledImages:
+    def subset(self, indices: Iterable[int]) -> LabeledImages:
         """The same data set with these of its pictures, in this order; IndexError where there is none."""
         return Subset(self, indices)
 
-    def readable(self, progress: Callable[[int, int], None] | None = None) -> LabelledImages:
+    def readable(self, progress: Callable[[int, int], None] | None = None) -> LabeledImages:
         """Opens each picture once, and returns the data set of those that can be used, with `skipped` and `notes`.
 
         Args:
@@ -125,12 +125,12 @@ class LabelledImages(Dataset[Example]):
         return found
 
 
-class Subset(LabelledImages):
+class Subset(LabeledImages):
     """Some of a data set's pictures."""
 
     def __init__(
         self,
-        whole: LabelledImages,
+        whole: LabeledImages,
         indices: Iterable[int],
         *,
         skipped: Mapping[str, str] | None = None,
@@ -138,7 +138,9 @@ class Subset(LabelledImages):
     ) -> None:
         self.whole = whole
         self.indices = [range(len(whole))[index] for index in indices]
-        self.title, self.classes, self.multi_label = whole.title, whole.classes, whole.multi_label
+        self.title = whole.title
+        self.classes = whole.classes
+        self.multi_label = whole.multi_label
         self.names = [whole.names[i] for i in self.indices]
         self.labels = [whole.labels[i] for i in self.indices]
         self.on_error = whole.on_error
@@ -177,7 +179,7 @@ def check_drawn(count: int | None, size: int, seed: int) -> None:
             )
 
 
-def check_splits(train: LabelledImages, val: LabelledImages) -> None:
+def check_splits(train: LabeledImages, val: LabeledImages) -> None:
     """Checks that two splits go together: the same classes, in the same order, each with pictures in both.
 
     Warns of classes that only `train` has pictures of: `val` says nothing about them.
@@ -192,16 +194,16 @@ def check_splits(train: LabelledImages, val: LabelledImages) -> None:
             f"the classes of {train.title} and of {val.title} differ: {what}; use two splits of one set"
         )
     counts = zip(train.classes, train.class_counts(), val.class_counts(), strict=True)
-    unlearnt, untested = [], []
+    unlearned, untested = [], []
     for name, in_train, in_val in counts:
         if in_val and not in_train:
-            unlearnt.append(name)
+            unlearned.append(name)
         elif in_train and not in_val:
             untested.append(name)
-    if unlearnt:
+    if unlearned:
         way_out = "add some, or leave the class out of both"
         raise InputError(
-            f"{train.title} has no picture of {_quoted(unlearnt)}, which {val.title} shows; {way_out}"
+            f"{train.title} has no picture of {_quoted(unlearned)}, which {val.title} shows; {way_out}"
         )
     if untested:
         said = (
@@ -215,7 +217,7 @@ def _quoted(names: Sequence[str], most: int = 5) -> str:
     return listed + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def check_listed(data: LabelledImages) -> None:
+def check_listed(data: LabeledImages) -> None:
     """Checks that a data set has pictures, and warns of classes without any.
 
     Raises:

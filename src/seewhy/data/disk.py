@@ -10,11 +10,14 @@ import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 
 from ..errors import InputError
+
+# an object of JSON's, or settings of another library: whoever reads it knows what is in it
+Json: TypeAlias = dict[str, Any]
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -47,7 +50,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def json_bytes(content: Any) -> bytes:
+def json_bytes(content: object) -> bytes:
     """JSON as it is written to files: indented, in UTF-8, and never NaN or infinity.
 
     What of a name is no UTF-8, which Python holds as lone surrogates, is written as JSON's own escapes.
@@ -59,7 +62,7 @@ def json_bytes(content: Any) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """The object that a JSON file holds.
 
     Raises:
@@ -75,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes JSON as `write_whole` does."""
     write_whole(path, json_bytes(content))
 

@@ -62,7 +62,8 @@ def read_photo(source: ImageLike, *, max_pixels: int = MAX_PIXELS, least: Least)
     to no less than `SHOWN_SIDE` along its longer side, and the whole is let go.
 
     Args:
-        source, max_pixels: As in `read_image`.
+        source: As in `read_image`.
+        max_pixels: As in `read_image`.
         least: For a (height, width) the one that must be left.
     """
     return _read(source, max_pixels, least)
@@ -87,27 +88,11 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     """
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for one in listed:
-        if not isinstance(one, (str, os.PathLike)) or not os.fspath(one):
-            raise ArgumentTypeError(
-                f"paths has {brief(one)}, which is no path; give files, and folders of pictures"
-            )
+        _check_path(one)
     given = list(map(Path, listed))
-    known = picture_endings()
     found: list[Path] = []
     for path in given:
-        # links to nothing and what is no file are among them, to be told of
-        inside = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in known and not file.is_dir()
-        ]
-        ours = [p for p in {f.parent for f in inside} - {path} if _is_ours(p)]
-        seen = [
-            f
-            for f in inside
-            if f.parent not in ours and not any(p[0] == "." for p in f.relative_to(path).parts)
-        ]
-        found += seen if path.is_dir() else [path]
+        found += _pictures_below(path) if path.is_dir() else [path]
     if not found:
         where = ", ".join(f"'{shown(path)}'" for path in given) or "an empty list of paths"
         raise ImageError(
@@ -116,13 +101,38 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     return found
 
 
+def _check_path(one: object) -> None:
+    if not isinstance(one, str | os.PathLike) or not os.fspath(one):
+        raise ArgumentTypeError(
+            f"paths has {brief(one)}, which is no path; give files, and folders of pictures"
+        )
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    """What in a folder is called like an image, less the hidden and our own, sorted."""
+    known = picture_endings()
+    ours = {folder: False}  # what is asked for by its name is never left out
+    found: list[Path] = []
+    for file in sorted(folder.rglob("*")):
+        # links to nothing and what is no file stay, to be told of
+        if file.suffix.lower() not in known or file.is_dir():
+            continue
+        if file.parent not in ours:
+            ours[file.parent] = _is_ours(file.parent)
+        if not ours[file.parent] and not _is_hidden(file.relative_to(folder)):
+            found.append(file)
+    return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _is_ours(folder: Path) -> bool:
     """Whether seewhy wrote into a folder: a run, an entry of one, or what older versions did."""
-    return (
-        is_run_folder(folder)
-        or is_run_folder(folder.parent)
-        or any((folder / one).exists() for one in _OURS)
-    )
+    if is_run_folder(folder) or is_run_folder(folder.parent):
+        return True
+    return any((folder / one).exists() for one in _OURS)
 
 
 @cache

@@ -11,18 +11,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
 
 from ..errors import InputError
-from .disk import own_version
+from .disk import Json, own_version
 
 RUN, ENTRIES, SCHEMA = "run.json", "entries.jsonl", 1
 _OLDER = ("explanation.json", "boxes.json")  # what lists the files of a folder without a manifest
 _PLACES = ("picture", "sheet", "file")  # where those have the names of files
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

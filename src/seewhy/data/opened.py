@@ -43,7 +43,7 @@ def opened(
     try:
         _check_file(path, name, max_pixels)
         with ToTheEnd(open(path, "rb", buffering=0)) as file:
-            picture = _recognised(file)
+            picture = _recognized(file)
             file.suffices = picture.format != "JPEG2000"
             check_pixels(picture.size, name, max_pixels)
             yield picture
@@ -128,7 +128,7 @@ def _not_there(path: str | os.PathLike[str], error: OSError | ValueError) -> str
     return "does not exist" + did_you_mean(shown(last), map(shown, siblings))
 
 
-def _recognised(file: BinaryIO) -> Image.Image:
+def _recognized(file: BinaryIO) -> Image.Image:
     """What `Image.open` gives, without its limit: that is one for all of a process, and half of ours.
 
     Raises:

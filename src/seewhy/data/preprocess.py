@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from ..arguments import checked_class
 from ..errors import ArgumentTypeError, ImageError
+from .disk import Json
 from .images import picture_of_tensor
-from .rgb import eight_bit_grey
+from .rgb import Array, eight_bit_gray
 
 _REDUCING_GAP = (
     3  # Pillow's documents call a resize after a reduction to so much nearly as good as one without
@@ -45,11 +45,12 @@ class Placement:
 
     def scaled(self, size: tuple[int, int]) -> Placement:
         """The same place on the photo at another (height, width)."""
-        down, across = size[0] / self.photo_size[0], size[1] / self.photo_size[1]
+        down = size[0] / self.photo_size[0]
+        across = size[1] / self.photo_size[1]
         x0, y0, x1, y1 = self.box
         return replace(self, photo_size=size, box=(x0 * across, y0 * down, x1 * across, y1 * down))
 
-    def place(self, field: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def place(self, field: Array) -> npt.NDArray[np.float32]:
         """Lays a field over the model's input onto the photo, bilinearly.
 
         Args:
@@ -153,7 +154,7 @@ class Preprocess:
                 object.__setattr__(self, name, tuple(map(kind, value)))
 
     @classmethod
-    def from_timm(cls, config: Mapping[str, Any]) -> Preprocess:
+    def from_timm(cls, config: Json) -> Preprocess:
         """From `timm.data.resolve_model_data_config(model)`; gives what timm's evaluation transform gives."""
         channels, *(height, width) = config["input_size"]
         mean, std = tuple(config["mean"]), tuple(config["std"])
@@ -163,7 +164,7 @@ class Preprocess:
         fit = {"squash": "stretch", "border": "contain"}.get(
             config.get("crop_mode") or "center", "cover"
         )
-        resize: Any = scaled[0] if fit == "cover" and scaled[0] == scaled[1] else scaled
+        resize = scaled[0] if fit == "cover" and scaled[0] == scaled[1] else scaled
         fill = (
             tuple(round(255 * value) for value in np.broadcast_to(mean, 3))
             if fit == "contain"
@@ -176,15 +177,14 @@ class Preprocess:
         )
 
     @classmethod
-    def from_torchvision(cls, transforms: Any) -> Preprocess:
+    def from_torchvision(cls, transforms: object) -> Preprocess:
         """From `weights.transforms()` of a torchvision classifier; anything else is an ArgumentTypeError."""
         try:
-            crop, resize = list(transforms.crop_size), list(transforms.resize_size)
-            mean, std, name = (
-                tuple(transforms.mean),
-                tuple(transforms.std),
-                transforms.interpolation.value,
+            crop, resize, mean, std = (
+                tuple(getattr(transforms, name))
+                for name in ("crop_size", "resize_size", "mean", "std")
             )
+            name = _resampling_name(transforms)
         except (AttributeError, TypeError) as error:
             kind = type(transforms).__name__
             raise ArgumentTypeError(
@@ -194,21 +194,14 @@ class Preprocess:
         return cls((crop[0], crop[-1]), edges, mean, std, name.removesuffix("-exact"))
 
     @classmethod
-    def from_huggingface(cls, processor: Any) -> Preprocess:
+    def from_huggingface(cls, processor: object) -> Preprocess:
         """From transformers' image processor, tried against it; what a Preprocess cannot say is an ImageError."""
         processor = getattr(processor, "image_processor", processor)
-        kind, photo = type(processor).__name__, _check_picture()
+        kind = type(processor).__name__
         try:
             timm = getattr(processor, "data_config", None)
             made = cls.from_timm(timm) if timm else _read_huggingface(processor)
-            ours, theirs = (
-                made(photo)[0],
-                processor(images=photo, return_tensors="pt")["pixel_values"][0],
-            )
-            low, high = made.bounds
-            same = (
-                theirs.shape == ours.shape and ((theirs - ours) / (high - low)).abs().mean() < 0.02
-            )
+            same = _does_the_same(made, processor, _check_picture())
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ImageError(f"processor {kind} cannot be read ({error}); {_BY_HAND}") from error
         if not same:
@@ -238,7 +231,8 @@ class Preprocess:
             )
         plain = photo if photo.mode == mode else photo.convert(mode)
         resized = plain.resize((wide, high), _RESAMPLINGS[self.interpolation])
-        left, top = self._offset(wide, self.size[1]), self._offset(high, self.size[0])
+        left = self._offset(wide, self.size[1])
+        top = self._offset(high, self.size[0])
         seen = Image.new(mode, self.size[::-1], self.fill[0] if mode == "L" else self.fill)
         seen.paste(resized, (-left, -top))
         across, down = photo.width / wide, photo.height / high
@@ -314,50 +308,87 @@ def tensor_to_photos(x: Tensor, preprocess: Preprocess | None) -> list[Image.Ima
     return [picture_of_tensor(picture) for picture in values]
 
 
-def _read_huggingface(processor: Any) -> Preprocess:
+def _resampling_name(transforms: object, attribute: str = "interpolation") -> str:
+    """How torchvision's transforms resize, as they call it."""
+    name: str = getattr(transforms, attribute).value
+    return name
+
+
+def _read_huggingface(processor: object) -> Preprocess:
     """Reads what a transformers image processor spells out in its attributes."""
-    has = vars(processor)
-    edges, crop = (_edges(has.get(name)) for name in ("size", "crop_size"))
-    short, exact = edges.get("shortest_edge"), (edges.get("height"), edges.get("width"))
+    has: Json = vars(processor)
     # LeViT has the factor in its code.
     share = has.get("crop_pct") or ("Levit" in type(processor).__name__ and 224 / 256)
-    resize: Any = short or exact
-    if short and share:
-        # ConvNeXt, which has no crop of its own, squashes where it is 384 or larger.
-        resize = int(short / share) if has.get("do_center_crop") or short < 384 else (short, short)
-        exact = (short, short)
-    size: Any = (crop["height"], crop["width"]) if has.get("do_center_crop") else exact
-    if None in size:
-        raise ValueError(f"its size {edges} leaves the input's height and width open")
-    mean, std = np.zeros(3), np.ones(3)
-    if has.get("do_normalize"):
-        mean, std = (np.broadcast_to(values, 3) for values in (has["image_mean"], has["image_std"]))
-    mean = mean + bool(has.get("rescale_offset"))
-    # EfficientNet divides by the deviation once more.
-    std = std**2 if has.get("include_top") else std
-    name = Image.Resampling(2 if has.get("resample") is None else has["resample"]).name.lower()
-    scale = has["rescale_factor"] if has.get("do_rescale") else 1.0
-    resize = resize if has.get("do_resize") else None
-    bgr = bool(has.get("do_flip_channel_order"))
+    size, resize = _huggingface_sizes(has, share)
+    mean, std = _huggingface_statistics(has)
+    resampling = Image.Resampling.BILINEAR if has.get("resample") is None else has["resample"]
     return Preprocess(
         size,
-        resize,
-        tuple(mean.tolist()),
-        tuple(std.tolist()),
-        name,
-        scale,
-        bgr=bgr,
+        resize if has.get("do_resize") else None,
+        mean,
+        std,
+        Image.Resampling(resampling).name.lower(),
+        has["rescale_factor"] if has.get("do_rescale") else 1.0,
+        bgr=bool(has.get("do_flip_channel_order")),
         floor_crop=True,
     )
 
 
-def _edges(size: Any) -> Mapping[str, int]:
+def _huggingface_sizes(
+    has: Json, share: float
+) -> tuple[tuple[int, int], int | tuple[int, int] | None]:
+    """The (H, W) of the input, and what photos are resized to before it is cut out of them.
+
+    Args:
+        has: what a processor spells out.
+        share: of the resized photo's edge that the cut leaves; 0 where none is said.
+    """
+    edges = _edges(has.get("size"))
+    crop = _edges(has.get("crop_size"))
+    crops = has.get("do_center_crop")
+    short = edges.get("shortest_edge")
+    exact = (edges["height"], edges["width"]) if {"height", "width"} <= edges.keys() else None
+    resize = short or exact
+    if short and share:
+        # ConvNeXt, which has no crop of its own, squashes where it is 384 or larger.
+        resize = int(short / share) if crops or short < 384 else (short, short)
+        exact = (short, short)
+    size = (crop["height"], crop["width"]) if crops else exact
+    if size is None or None in size:
+        raise ValueError(f"its size {edges} leaves the input's height and width open")
+    return size, resize
+
+
+def _huggingface_statistics(has: Json) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the deviation of each channel."""
+    mean, std = np.zeros(3), np.ones(3)
+    if has.get("do_normalize"):
+        mean, std = (np.broadcast_to(has[name], 3) for name in ("image_mean", "image_std"))
+    if has.get("rescale_offset"):
+        mean = mean + 1
+    if has.get("include_top"):  # EfficientNet divides by the deviation once more
+        std = std**2
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _edges(size: object) -> Mapping[str, int]:
     """What a transformers size names: it is a dict or, since version 5, an object."""
-    return size if isinstance(size, Mapping) else vars(size) if size is not None else {}
+    if size is None:
+        return {}
+    return size if isinstance(size, Mapping) else vars(size)
+
+
+def _does_the_same(made: Preprocess, processor: object, photo: Image.Image) -> bool:
+    """Whether a transformers processor makes nearly the same input of a photo."""
+    assert callable(processor)
+    ours = made(photo)[0]
+    theirs = processor(images=photo, return_tensors="pt")["pixel_values"][0]
+    low, high = made.bounds
+    return bool(theirs.shape == ours.shape and ((theirs - ours) / (high - low)).abs().mean() < 0.02)
 
 
 def _check_picture() -> Image.Image:
     """Smooth, so that resizers agree on it, and with no symmetry in space or colour, so that mistakes show."""
     rows, cols = np.mgrid[0:200, 0:300] / 100
     waves = [np.sin(5 * rows + 2 * cols), np.cos(3 * cols - rows), rows - cols / 2]
-    return Image.fromarray(np.stack([eight_bit_grey(wave, "") for wave in waves], axis=2))
+    return Image.fromarray(np.stack([eight_bit_gray(wave, "") for wave in waves], axis=2))

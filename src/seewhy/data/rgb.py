@@ -69,9 +69,9 @@ def turned_size(picture: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
     return size[::-1] if turn in _ON_ITS_SIDE else size
 
 
-def eight_bit_grey(values: Array, name: str) -> npt.NDArray[np.uint8]:
+def eight_bit_gray(values: Array, name: str) -> npt.NDArray[np.uint8]:
     """Brings 16-bit, 32-bit or float grey (H, W) to 8 bit: by its usual range, or else from least to most."""
-    return _scaled_grey(values, _grey_range([values], name))
+    return _scaled_gray(values, _gray_range([values], name))
 
 
 def _turn_of(picture: Image.Image) -> Image.Transpose | None:
@@ -90,7 +90,7 @@ def _converter(picture: Image.Image, name: str) -> Callable[[Image.Image], Image
     """What makes a band of a picture RGB."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         bands = (np.asarray(band) for _, band in _bands(picture, picture.height))
-        return partial(_grey_rgb, ends=_grey_range(bands, name))
+        return partial(_gray_rgb, ends=_gray_range(bands, name))
     return _on_white if picture.has_transparency_data else _plain_rgb
 
 
@@ -104,8 +104,8 @@ def _on_white(band: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
-def _grey_rgb(band: Image.Image, ends: tuple[float, float]) -> Image.Image:
-    return Image.fromarray(_scaled_grey(np.asarray(band), ends)).convert("RGB")
+def _gray_rgb(band: Image.Image, ends: tuple[float, float]) -> Image.Image:
+    return Image.fromarray(_scaled_gray(np.asarray(band), ends)).convert("RGB")
 
 
 def _in_bands(
@@ -114,7 +114,8 @@ def _in_bands(
     """Converts a picture band by band, each reduced at once to its rows of the (width, height) asked for."""
     if picture.size == size and picture.width * picture.height <= _BAND:
         return convert(picture)
-    done, scale = Image.new("RGB", size), picture.height / size[1]
+    done = Image.new("RGB", size)
+    scale = picture.height / size[1]
     for (top, bottom), band in _bands(picture, size[1]):
         rows = convert(band)
         if picture.size != size:
@@ -140,7 +141,7 @@ def _bands(picture: Image.Image, rows: int) -> Iterator[tuple[tuple[int, int], I
         yield (top, bottom), picture.crop(part)
 
 
-def _grey_range(bands: Iterable[Array], name: str) -> tuple[float, float]:
+def _gray_range(bands: Iterable[Array], name: str) -> tuple[float, float]:
     """The values of black and white of grey that comes in parts: the usual ones of its type, or least and most."""
     low, high, kind = math.inf, -math.inf, ""
     for values in bands:
@@ -149,14 +150,15 @@ def _grey_range(bands: Iterable[Array], name: str) -> tuple[float, float]:
             raise ImageError(
                 f"{name} holds NaN or infinite pixels; accepted: finite values; replace them first"
             )
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        low = min(low, float(values.min()))
+        high = max(high, float(values.max()))
     usual = [
         top for top in ((1.0, 255.0) if kind == "f" else (65535.0,)) if 0 <= low <= high <= top
     ]
     return (0.0, usual[0]) if usual else (low, high)
 
 
-def _scaled_grey(values: Array, ends: tuple[float, float]) -> npt.NDArray[np.uint8]:
+def _scaled_gray(values: Array, ends: tuple[float, float]) -> npt.NDArray[np.uint8]:
     floor, top = ends
     return np.rint((values.astype(np.float64) - floor) * (255 / ((top - floor) or 1))).astype(
         np.uint8

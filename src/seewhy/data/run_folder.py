@@ -24,13 +24,12 @@ from types import TracebackType
 
 from ..errors import InputError
 from ..safe_names import file_stem
-from .disk import json_bytes, unwritable, writable_folder, write_json, write_whole
+from .disk import Json, json_bytes, unwritable, writable_folder, write_json, write_whole
 from .lock import FolderLock, check_not_held
 from .manifest import (
     ENTRIES,
     RUN,
     Entry,
-    Json,
     StoredFile,
     entry_of,
     files_of,
@@ -65,7 +64,9 @@ class Draft:
     """
 
     def __init__(self, aside: Path, place: Path) -> None:
-        self.folder, self._aside, self._place = place.name, aside, place
+        self.folder = place.name
+        self._aside = aside
+        self._place = place
         self.files: dict[str, StoredFile] = {}
         self.record: Json = {}
         self.exact: Json = {}
@@ -135,7 +136,9 @@ class RunFolder:
         tell: Callable[[str], object] | None = None,
         close: Callable[[RunFolder], object] | None = None,
     ) -> None:
-        self.folder, self.kind, self._close = Path(folder), kind, close
+        self.folder = Path(folder)
+        self.kind = kind
+        self._close = close
         self.request: Json | None = None if request is None else json.loads(json.dumps(request))
         self._tell = tell or (lambda said: None)
         self._entries: dict[str, _Listed] = {}
@@ -219,7 +222,8 @@ class RunFolder:
         Raises:
             InputError: it cannot be written.
         """
-        path, aside = self.folder / name, self.folder / f"{_WRITING}{name}"
+        path = self.folder / name
+        aside = self.folder / f"{_WRITING}{name}"
         try:
             aside.mkdir()
             write(aside / name)
@@ -291,7 +295,9 @@ class RunFolder:
 
     def _list(self, entry: Entry, written: Path, place: Path) -> None:
         """Moves the files of an entry to their place, and lists them."""
-        line, path, moved = entry.line(), self.folder / ENTRIES, False
+        line = entry.line()
+        path = self.folder / ENTRIES
+        moved = False
         try:
             if entry.files:
                 written.rename(place)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import InputError, did_you_mean
-from .dataset import LabelledImages, OnError, check_on_error, check_split
+from .dataset import LabeledImages, OnError, check_on_error, check_split
 from .opened import MAX_PIXELS
 
 
@@ -34,7 +34,7 @@ SOURCES: dict[str, _Source] = {
 }
 
 
-_CLASSES = {source.name: source.module for source in SOURCES.values()}
+CLASSES = {source.name: f".{source.module}" for source in SOURCES.values()}
 
 
 def find_data(
@@ -45,8 +45,8 @@ def find_data(
     on_error: OnError = "raise",
     max_pixels: int = MAX_PIXELS,
     trust_paths: bool = False,
-    **options: Any,
-) -> LabelledImages:
+    **options: object,
+) -> LabeledImages:
     """The data set that a spec names.
 
     Args:
@@ -54,7 +54,7 @@ def find_data(
             of pictures by class or of a CSV file. Options follow commas: "scenes:multi_label=true,size=64".
         split: "train", "val" or "test".
         seed: of what is drawn, or divided into splits by a hash; "seed=" in the spec goes before it.
-        on_error: "raise" at what cannot be used; or "skip", as in `LabelledImages`.
+        on_error: "raise" at what cannot be used; or "skip", as in `LabeledImages`.
         max_pixels: a picture of more is refused, as in `seewhy.images.read_image`.
         trust_paths: whether lists and annotations may name pictures outside the data set's folder.
         **options: of the kind, as in its class.
@@ -78,7 +78,7 @@ def find_data(
     settings = {"split": split, **own, **options, **given}
     made = getattr(importlib.import_module(f".{source.module}", __package__), source.name)
     try:
-        data: LabelledImages = made(*paths, **settings)
+        data: LabeledImages = made(*paths, **settings)
     except TypeError as error:
         said = str(error).split("() ", 1)[-1]
         raise InputError(
@@ -114,10 +114,10 @@ def _kind(spec: str) -> tuple[str, str]:
     )
 
 
-def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, Any]]:
+def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, object]]:
     """The paths of a spec, and its options; commas in the only path stay where no option follows them."""
     parts = rest.split(",") if rest else []
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     while len(parts) > count and "=" in parts[-1]:
         name, _, text = parts.pop().partition("=")
         options[name.strip()] = _value(text.strip())
@@ -134,9 +134,9 @@ def _parts(spec: str, rest: str, count: int) -> tuple[list[str], dict[str, Any]]
     return paths, options
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     """What an option's text says: true, false, none, a number, numbers "A-B" for a range, or the text itself."""
-    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+    words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
     for kind in (int, float):

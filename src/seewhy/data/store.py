@@ -15,14 +15,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..safe_names import shown
-from .disk import read_json, write_whole
+from .disk import Json, read_json, write_whole
 from .paths import is_plain
 
 MANIFEST, FORMAT = "manifest.json", 4
@@ -56,7 +55,7 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str], *, writer: int = 0) -> None:
         self.folder, self.writer = Path(folder), writer
-        self.head: dict[str, Any] = {}
+        self.head: Json = {}
         self.files: dict[str, Entry] = {}
         self._sound: set[str] = set()
         if not _is_utf8(str(self.folder.absolute())):
@@ -88,7 +87,7 @@ class Store:
         self.files |= {name: entry for _, name, entry in sorted(lines, key=lambda line: line[0])}
         return True
 
-    def begin(self, head: Mapping[str, Any]) -> None:
+    def begin(self, head: Mapping[str, object]) -> None:
         """Writes the manifest of what is not complete yet; what is listed already stays."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +144,7 @@ class Store:
         self.files[name] = entry
         self._sound.add(name)
 
-    def commit(self, head: Mapping[str, Any], keep: Iterable[str]) -> None:
+    def commit(self, head: Mapping[str, object], keep: Iterable[str]) -> None:
         """Writes the manifest of what is complete: these files, as far as there are any; others of ours go."""
         self.files = {name: self.files[name] for name in keep if name in self.files}
         self.head = {**head, "complete": True}
@@ -239,7 +238,7 @@ class Store:
         write_whole(self.folder / MANIFEST, (text + "\n").encode(errors="backslashreplace"))
 
 
-def _read_manifest(path: Path) -> tuple[object, dict[str, Any], dict[str, Entry]]:
+def _read_manifest(path: Path) -> tuple[object, Json, dict[str, Entry]]:
     """What a manifest says: its format, what stands at its head, and its files, all of its own folder."""
     try:
         told = read_json(path)

@@ -29,7 +29,7 @@ _PASSES = (
 )  # Adam7
 _END, _SCAN = b"\xff\xd9", 0xDA
 _JPEG2000_TAIL = 4096
-_GREY = 128  # what libjpeg fills in
+_GRAY = 128  # what libjpeg fills in
 _OTHER = bytes(
     i * 167 % 251 for i in range(4096)
 )  # data that no picture goes on with, without a marker
@@ -95,7 +95,8 @@ def _png_bytes(header: bytes) -> int:
     width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
     bits, total = depth * _CHANNELS[color], 0
     for x, across, y, down in _PASSES if interlaced else ((0, 1, 0, 1),):
-        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        columns = -(-(width - x) // across)
+        rows = -(-(height - y) // down)
         total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
     return total
 
@@ -120,7 +121,7 @@ def _jpeg_lacks(picture: Image.Image, file: BinaryIO) -> bool:
     Looked at only where the last pixel is what libjpeg fills in.
     """
     corner = picture.getpixel((picture.width - 1, picture.height - 1))
-    if set(corner if isinstance(corner, tuple) else (corner,)) != {_GREY}:
+    if set(corner if isinstance(corner, tuple) else (corner,)) != {_GRAY}:
         return False
     file.seek(0)
     data = file.read()

@@ -14,12 +14,13 @@ from ..errors import ArgumentTypeError, ModelError, SeewhyError
 Gives = Literal[
     "logits", "probabilities", "sigmoids", "score", "embedding", "records"
 ]  # what its numbers are
-OutputAdapter = Callable[[Any], Any]
+Answer = Any  # what a model returns, or a part of it: whatever its author likes
+OutputAdapter = Callable[[Answer], Answer]
 OutputLike = OutputAdapter | str | int
 _KNOWN = ("logits", "out", "output", "scores")
 
 
-def main_output(raw: Any) -> Any:
+def main_output(raw: Answer) -> Answer:
     """The tensor that a model's output is about: itself, `.logits`, `["out"]`, or the one that stands out of a tuple.
 
     That is the only tensor with a row for each image, beside a loss, or the first if it alone is (N, K). What holds
@@ -32,10 +33,12 @@ def main_output(raw: Any) -> Any:
         for key in _KNOWN:
             if isinstance(raw.get(key), Tensor):
                 return raw[key]
-        return _only(list(raw.values()), raw)
+        return _only_table(list(raw.values()), raw)
     if isinstance(getattr(raw, "logits", None), Tensor):
         return raw.logits
-    return _first_of_equals(list(raw), raw) if isinstance(raw, tuple | list) else raw
+    if isinstance(raw, tuple | list):
+        return _first_of_equals(list(raw), raw)
+    return raw
 
 
 def has_boxes(raw: object) -> bool:
@@ -46,7 +49,7 @@ def has_boxes(raw: object) -> bool:
     )
 
 
-def _only(parts: list[object], raw: object) -> object:
+def _only_table(parts: list[object], raw: object) -> object:
     tensors = _tables(parts)
     return tensors[0] if len(tensors) == 1 else raw
 
@@ -55,7 +58,9 @@ def _first_of_equals(parts: list[object], raw: object) -> object:
     tensors = _tables(parts)
     scores = [part for part in tensors if part.ndim == 2]
     return (
-        scores[0] if scores and len(scores) == 1 and scores[0] is tensors[0] else _only(parts, raw)
+        scores[0]
+        if scores and len(scores) == 1 and scores[0] is tensors[0]
+        else _only_table(parts, raw)
     )
 
 
@@ -71,7 +76,7 @@ def as_adapter(output: OutputLike) -> OutputAdapter:
         ArgumentTypeError: it is nothing of that.
     """
     if isinstance(output, str | int) and not isinstance(output, bool):
-        return partial(_part, output)
+        return partial(_part_by_name, output)
     if not callable(output):
         given = f"a {type(output).__name__}" if isinstance(output, Tensor) else repr(output)[:80]
         raise ArgumentTypeError(
@@ -80,7 +85,7 @@ def as_adapter(output: OutputLike) -> OutputAdapter:
     return output
 
 
-def taken_out(output: OutputLike, raw: object) -> Any:
+def taken_out(output: OutputLike, raw: object) -> Answer:
     """The part of what a model returned that is meant.
 
     Raises:
@@ -98,8 +103,8 @@ def taken_out(output: OutputLike, raw: object) -> Any:
         ) from error
 
 
-def _part(which: str | int, raw: Any) -> Any:
-    parts = _parts(raw)
+def _part_by_name(which: str | int, raw: object) -> object:
+    parts = _parts_by_name(raw)
     if isinstance(which, str) and which in parts:
         return parts[which]
     if isinstance(which, int) and -len(parts) <= which < len(parts):
@@ -107,7 +112,7 @@ def _part(which: str | int, raw: Any) -> Any:
     raise ModelError(f"output={which!r} is no part of what the model returns: {described(raw)}")
 
 
-def _parts(raw: Any) -> Mapping[Any, Any]:
+def _parts_by_name(raw: object) -> Mapping[object, object]:
     if isinstance(raw, Mapping):
         return raw
     if isinstance(raw, tuple | list):
@@ -119,7 +124,9 @@ def described(raw: object) -> str:
     """What a model returns, in words: "(2, 8) as 0, (2, 3) as 1", "a dict"."""
     told = [
         f"{tuple(part.shape)} as {name!r}"
-        for name, part in _parts(raw).items()
+        for name, part in _parts_by_name(raw).items()
         if isinstance(part, Tensor)
     ]
-    return ", ".join(told[:6]) if told else f"a {type(raw).__name__}"
+    if told:
+        return ", ".join(told[:6])
+    return f"a {type(raw).__name__}"

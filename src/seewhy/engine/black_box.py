@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ..data.preprocess import Preprocess
 from ..errors import ArgumentTypeError, InputError, ModelError
 from .answers import Gives
 
+Array = NDArray[Any]
 Takes = Literal["tensor", "array", "pictures", "rows"]
 
 _OF_METHODS: dict[str, Gives] = {
@@ -59,7 +60,7 @@ class BlackBox(nn.Module):
 
     def __init__(
         self,
-        function: Any,
+        function: object,
         *,
         takes: Takes | None = None,
         preprocess: Preprocess | None = None,
@@ -79,7 +80,7 @@ class BlackBox(nn.Module):
         self.preprocess = preprocess
         self.eval()
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> object:
         """Calls the function and reads its scores, (N, K); a detector's records come as they are.
 
         Raises:
@@ -88,7 +89,7 @@ class BlackBox(nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             raise ModelError(NO_GRADIENTS.format(self.name))
         copy = x.detach().to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
-        given = self._given(copy)
+        given = self._as_function_takes(copy)
         try:
             with torch.no_grad():
                 said = self.function(given, *args, **kwargs)
@@ -97,16 +98,15 @@ class BlackBox(nn.Module):
             what = f"raised {type(error).__name__} on {self.takes} {tuple(given.shape)}"
             raise ModelError(f"the black box {self.name} {what}: {reason}") from error
         if isinstance(said, Mapping):
-            return self._record(said)
-        if (
-            isinstance(said, list | tuple)
-            and said
-            and all(isinstance(record, Mapping) for record in said)
-        ):
-            return [self._record(record) for record in self._one_each(said, len(x))]
-        return self._scores(said, len(x))
+            return self._record_of_tensors(said)
+        if _is_of_records(said):
+            return [
+                self._record_of_tensors(record)
+                for record in self._one_for_each_picture(said, len(x))
+            ]
+        return self._table_of_scores(said, len(x))
 
-    def _given(self, x: Tensor) -> Any:
+    def _as_function_takes(self, x: Tensor) -> Tensor | NDArray[np.generic]:
         """What the function is called with; an estimator's are flat."""
         if self.takes is None and x.shape[1] > 1:
             raise ModelError(
@@ -118,11 +118,13 @@ class BlackBox(nn.Module):
         if self.takes == "rows":
             return x.movedim(1, -1).flatten(1).numpy()
         if self.takes == "pictures":
-            pictures = self._pictures(x)
-            return pictures.reshape(len(pictures), -1) if self.flat else pictures
+            pictures = self._pixels_of(x)
+            if self.flat:
+                return pictures.reshape(len(pictures), -1)
+            return pictures
         return x.flatten(1).numpy() if self.flat else x.numpy()
 
-    def _pictures(self, x: Tensor) -> NDArray[np.uint8]:
+    def _pixels_of(self, x: Tensor) -> NDArray[np.uint8]:
         if x.ndim != 4:
             raise ModelError(
                 f"takes='pictures' is for pictures, x has shape {tuple(x.shape)}; give takes='array'"
@@ -138,7 +140,7 @@ class BlackBox(nn.Module):
         pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
-    def _one_each(
+    def _one_for_each_picture(
         self, records: Sequence[Mapping[str, object]], n: int
     ) -> Sequence[Mapping[str, object]]:
         if len(records) != n:
@@ -147,11 +149,11 @@ class BlackBox(nn.Module):
             )
         return records
 
-    def _record(self, record: Mapping[str, object]) -> dict[str, object]:
+    def _record_of_tensors(self, record: Mapping[str, object]) -> dict[str, object]:
         """A detector's record with its numbers as tensors on the CPU, of whatever kind they were; the rest as it is."""
-        return {name: self._read(name, value) for name, value in record.items()}
+        return {name: self._read_part(name, value) for name, value in record.items()}
 
-    def _read(self, name: str, value: object) -> object:
+    def _read_part(self, name: str, value: object) -> object:
         if isinstance(value, Tensor):
             return value.detach().cpu()
         if not isinstance(value, np.ndarray | list | tuple):
@@ -171,23 +173,22 @@ class BlackBox(nn.Module):
             )
         return _tensor_of(name, numbers)
 
-    def _scores(self, said: Any, n: int) -> Tensor:
+    def _table_of_scores(self, said: object, n: int) -> Tensor:
         if isinstance(said, list | tuple) and len(said) == 1 and getattr(said[0], "ndim", 0) == 2:
             said = said[0]  # a session's list of outputs
-        scores = (
-            said.detach().cpu()
-            if isinstance(said, Tensor)
-            else torch.as_tensor(self._numbers(said))
-        )
+        table = said if isinstance(said, Tensor) else torch.as_tensor(self._array_of_numbers(said))
+        scores = table.detach().cpu()
         if scores.ndim not in (1, 2) or len(scores) != n or scores.numel() == 0:
             raise ModelError(
                 f"the black box {self.name} gave scores of shape {tuple(scores.shape)} for {n} pictures; give (N, K), "
                 "or one score for each, (N,)"
             )
         names = not scores.is_floating_point() and self.gives is None
-        return scores.reshape(n, -1) if names else scores.reshape(n, -1).float()
+        if names:
+            return scores.reshape(n, -1)
+        return scores.reshape(n, -1).float()
 
-    def _numbers(self, said: Any) -> NDArray[np.float64] | NDArray[np.int64]:
+    def _array_of_numbers(self, said: object) -> NDArray[np.float64] | NDArray[np.int64]:
         try:
             numbers = np.asarray(said)
         except (RuntimeError, TypeError, ValueError):  # rows of different lengths
@@ -196,7 +197,15 @@ class BlackBox(nn.Module):
             raise ModelError(
                 f"the black box {self.name} gave a {type(said).__name__}; give scores (N, K)"
             )
-        return numbers.astype(np.float64) if numbers.dtype.kind == "f" else numbers.astype(np.int64)
+        if numbers.dtype.kind == "f":
+            return numbers.astype(np.float64)
+        return numbers.astype(np.int64)
+
+
+def _is_of_records(said: object) -> TypeGuard[Sequence[Mapping[str, object]]]:
+    if not isinstance(said, list | tuple) or not said:
+        return False
+    return all(isinstance(record, Mapping) for record in said)
 
 
 def _tensor_of(name: str, numbers: NDArray[np.generic]) -> Tensor:
@@ -205,32 +214,33 @@ def _tensor_of(name: str, numbers: NDArray[np.generic]) -> Tensor:
     if name == "labels":
         return found.long()
     found = found.float() if name in ("boxes", "scores") or found.is_floating_point() else found
-    return found.reshape(-1, 4) if name == "boxes" and not found.numel() else found
+    if name == "boxes" and not found.numel():
+        return found.reshape(-1, 4)
+    return found
 
 
 @dataclass(frozen=True)
 class _Source:
     """What to call, what that is usually given, whether in flat rows, and what its numbers are."""
 
-    function: Callable[..., Any]
+    function: Callable[..., object]
     takes: Takes | None
     flat: bool = False
     gives: Gives | None = None
 
 
-def _as_source(source: Any) -> _Source:
-    method = _method_of_estimator(source)
-    if method:
-        _check_scores(source.__self__, method)
-        return _Source(source, None, flat=True, gives=_OF_METHODS[method])
-    if callable(source) and not isinstance(source, type):
+def _as_source(source: object) -> _Source:
+    own = _method_of_estimator(source)
+    if own is not None:
+        return _scores_of(own.__self__, own.__name__, own)
+    is_class = isinstance(source, type)
+    if callable(source) and not is_class:
         return _Source(source, "tensor")
-    if hasattr(source, "run") and hasattr(source, "get_inputs"):
-        return _Source(_session(source), "array")
-    asked = [name for name in _OF_METHODS if hasattr(source, name)]
-    if asked and not isinstance(source, type):
-        _check_scores(source, asked[0])
-        return _Source(getattr(source, asked[0]), None, flat=True, gives=_OF_METHODS[asked[0]])
+    if isinstance(source, _Session):
+        return _Source(_run_session(source), "array")
+    asked = next((name for name in _OF_METHODS if hasattr(source, name)), None)
+    if asked is not None and not is_class:
+        return _scores_of(source, asked, getattr(source, asked))
     kind = (
         f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
     )
@@ -240,14 +250,20 @@ def _as_source(source: Any) -> _Source:
     )
 
 
-def _method_of_estimator(source: object) -> str | None:
-    """Which method of an estimator it is, such as `classifier.predict_proba`."""
+def _scores_of(estimator: object, method: str, function: Callable[..., object]) -> _Source:
+    """What an estimator's method gives."""
+    _check_scores(estimator, method)
+    return _Source(function, None, flat=True, gives=_OF_METHODS[method])
+
+
+def _method_of_estimator(source: object) -> MethodType | None:
+    """What is given, if that is a method of an estimator, such as `classifier.predict_proba`."""
     if not isinstance(source, MethodType) or not hasattr(source.__self__, "get_params"):
         return None
-    return source.__name__ if source.__name__ in _OF_METHODS else None
+    return source if source.__name__ in _OF_METHODS else None
 
 
-def _check_scores(estimator: Any, method: str) -> None:
+def _check_scores(estimator: object, method: str) -> None:
     """Refuses what only names classes or clusters."""
     if method == "predict" and (hasattr(estimator, "classes_") or not _is_regressor(estimator)):
         kind = type(estimator).__name__
@@ -257,48 +273,64 @@ def _check_scores(estimator: Any, method: str) -> None:
         )
 
 
-def _is_regressor(estimator: Any) -> bool:
-    kind = getattr(estimator, "_estimator_type", None)
-    if kind is None and hasattr(estimator, "__sklearn_tags__"):
-        kind = estimator.__sklearn_tags__().estimator_type
+def _is_regressor(estimator: object) -> bool:
+    kind: object = getattr(estimator, "_estimator_type", None)
+    tags = getattr(estimator, "__sklearn_tags__", None)
+    if kind is None and tags is not None:
+        kind = tags().estimator_type
     return kind == "regressor"
 
 
-def _session(session: Any) -> Callable[[Any], Any]:
+class _Port(Protocol):
+    """An input or an output of a session."""
+
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
+
+
+@runtime_checkable
+class _Session(Protocol):
+    """What is asked of an ONNX Runtime session."""
+
+    def get_inputs(self) -> Sequence[_Port]: ...
+
+    def get_outputs(self) -> Sequence[_Port]: ...
+
+    def run(self, outputs: Sequence[str], given: Mapping[str, Array]) -> Sequence[Array]: ...
+
+
+def _run_session(session: _Session) -> Callable[[Array], object]:
     """Runs an ONNX Runtime session, in pieces where its graph fixes the number of pictures."""
     first, names = session.get_inputs()[0], _outputs_of(session)
     fixed = first.shape[0] if first.shape and isinstance(first.shape[0], int) else None
 
-    def run(pictures: Any) -> Any:
+    def run(pictures: Array) -> object:
         step = fixed or len(pictures)
-        parts: list[list[Any]] = []
+        parts: list[list[Array]] = []
         for start in range(0, len(pictures), step):
             part = pictures[start : start + step]
-            filled = np.resize(
-                part, (step, *part.shape[1:])
-            )  # the last piece is filled up with its own pictures
+            # the last piece is filled up with its own pictures
+            filled = np.resize(part, (step, *part.shape[1:]))
             parts.append([said[: len(part)] for said in session.run(names, {first.name: filled})])
         whole = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        return (
-            whole[0]
-            if len(names) == 1
-            else dict(zip(names, map(torch.as_tensor, whole), strict=True))
-        )
+        if len(names) == 1:
+            return whole[0]
+        return dict(zip(names, map(torch.as_tensor, whole), strict=True))
 
     return run
 
 
-def _outputs_of(session: Any) -> list[str]:
+def _outputs_of(session: _Session) -> list[str]:
     """The names of a session's outputs of floats: labels beside scores are none."""
     outputs = session.get_outputs()
-    floats = [
-        out.name
-        for out in outputs
-        if out.type in ("tensor(float)", "tensor(double)", "tensor(float16)")
-    ]
+    floats = [out.name for out in outputs if out.type in _FLOATS]
     if not floats:
         told = ", ".join(f"{out.name} ({out.type})" for out in outputs)
         raise ModelError(
             f"the session has no output of floats: {told}; export scores as a tensor (zipmap=False)"
         )
     return floats
+
+
+_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")

@@ -87,7 +87,7 @@ class Witness:
         for name, part in self.module.named_modules():
             if not isinstance(part, torch.jit.ScriptModule):
                 self._hooks.callback(
-                    part.register_forward_hook(self._hook(name), with_kwargs=True).remove
+                    part.register_forward_hook(self._hook_that_notes(name), with_kwargs=True).remove
                 )
         return self
 
@@ -99,10 +99,10 @@ class Witness:
     ) -> None:
         self._hooks.close()
 
-    def _hook(self, name: str) -> Callable[[nn.Module, object, object, object], None]:
+    def _hook_that_notes(self, name: str) -> Callable[[nn.Module, object, object, object], None]:
         def note(part: nn.Module, args: object, kwargs: object, value: object) -> None:
             if threading.get_ident() == self._owner:
-                given, returned = _nodes((args, kwargs)), _nodes(value)
+                given, returned = _nodes_of((args, kwargs)), _nodes_of(value)
                 kind = f"{type(part).__module__}.{type(part).__qualname__}"
                 states = torch.is_grad_enabled(), _is_checkpointed(), "quantized" in kind
                 self._calls.append(_Call(name, type(part).__qualname__, given, returned, *states))
@@ -118,7 +118,7 @@ class Witness:
             output: what targets read of the model's answer.
         """
         way = _WayBack(get_gradient_edge(tapped).node)
-        read = _nodes(output)
+        read = _nodes_of(output)
         if any(map(way.leads_from, read)):
             return TargetError(
                 f"the target's score does not depend on layer {layer!r} by anything that has a gradient; leave the "
@@ -160,7 +160,7 @@ def _is_checkpointed() -> bool:
     return any(frame.f_code is within for frame, _ in traceback.walk_stack(None))
 
 
-def _nodes(value: object) -> list[Node]:
+def _nodes_of(value: object) -> list[Node]:
     tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
     return [get_gradient_edge(tensor).node for tensor in tensors if tensor.requires_grad]
 

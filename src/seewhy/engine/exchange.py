@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .call import Call, matching_input
+from .call import Call
+from .pictures import matching_input
 from .targets.rows import row_of
 
 # for each code in which passes; one that is exchanged once is seen as it is beside any other that is exchanged
@@ -55,7 +56,7 @@ def neighbors_matter(call: Call, x: Tensor, answer: object) -> bool:
     for low, high in ((LOUD[0] * reach, LOUD[1] * reach), (lowest, highest)):
         try:
             return _Experiment(call, x, answer, exchanged).shows(
-                _others(x, low, high, exchanged.sum(0) == 1)
+                _loud_and_quiet(x, low, high, exchanged.sum(0) == 1)
             )
         except (
             Exception
@@ -78,7 +79,7 @@ def exchanged_in_passes(n: int) -> Tensor:
     return CODES[(n - 1 - torch.arange(n)) % codes].T
 
 
-def _others(x: Tensor, low: float, high: float, loud: Tensor) -> Tensor:
+def _loud_and_quiet(x: Tensor, low: float, high: float, loud: Tensor) -> Tensor:
     """A picture for each image: a loud one, of low and high numbers, each other than the rest, or a quiet one."""
     if not x.is_floating_point():
         held = torch.iinfo(x.dtype)
@@ -94,52 +95,57 @@ def _others(x: Tensor, low: float, high: float, loud: Tensor) -> Tensor:
 class _Experiment:
     def __init__(self, call: Call, x: Tensor, answer: object, exchanged: Tensor) -> None:
         self.call, self.x, self.exchanged = call, x.detach(), exchanged.to(x.device)
-        self.before = self._rows(answer)
+        self.before = self._copied_rows(answer)
         device = matching_input(call.module, x[:1]).device
         self.devices = [device] if device.type == "cuda" else []
 
     def shows(self, others: Tensor) -> bool:
         """Whether what is said of an image changes as others are exchanged."""
-        passes = [self._said(self._pictures(others, exchanged)) for exchanged in self.exchanged]
-        if not self._changes(self.before, passes, EXACTLY):
+        passes = [
+            self._rows_said_of(self._exchanged_pictures(others, exchanged))
+            for exchanged in self.exchanged
+        ]
+        if not self._tells_otherwise(self.before, passes, EXACTLY):
             return False
-        again = self._said(
+        again = self._rows_said_of(
             self.x
         )  # hooks and compilers may have had a part in the answer that was given
-        if not self._changes(again, passes, EXACTLY):
+        if not self._tells_otherwise(again, passes, EXACTLY):
             return False
         slack = EXACTLY
-        if not _alike(again, self.before, EXACTLY):
-            repeated = self._said(self.x)
-            if not _alike(again, repeated, NEARLY):  # it says something else of one image each time
+        if not _are_alike(again, self.before, EXACTLY):
+            repeated = self._rows_said_of(self.x)
+            if not _are_alike(
+                again, repeated, NEARLY
+            ):  # it says something else of one image each time
                 return False
-            slack = EXACTLY if _alike(again, repeated, EXACTLY) else BEYOND_NOISE
-        self._said(self.x[:1], [0])  # raises where there is no other way than together
-        return self._changes(again, passes, slack)
+            slack = EXACTLY if _are_alike(again, repeated, EXACTLY) else BEYOND_NOISE
+        self._rows_said_of(self.x[:1], [0])  # raises where there is no other way than together
+        return self._tells_otherwise(again, passes, slack)
 
-    def _pictures(self, others: Tensor, exchanged: Tensor) -> Tensor:
+    def _exchanged_pictures(self, others: Tensor, exchanged: Tensor) -> Tensor:
         pictures = self.x.clone()  # in the memory format that it has
         rows = exchanged.nonzero()[:, 0]
         pictures[rows] = others[rows]
         return pictures
 
-    def _changes(self, before: _Rows, passes: list[_Rows], slack: int) -> bool:
+    def _tells_otherwise(self, before: _Rows, passes: list[_Rows], slack: int) -> bool:
         """Whether an image is told something else than before, or than where it was exchanged first."""
         first: dict[tuple[int, bool], list[Tensor]] = {
             (i, False): row for i, row in enumerate(before)
         }
         for exchanged, said in zip(self.exchanged.tolist(), passes, strict=True):
             for i, row in enumerate(said):
-                if not _alike([first.setdefault((i, exchanged[i]), row)], [row], slack):
+                if not _are_alike([first.setdefault((i, exchanged[i]), row)], [row], slack):
                     return True
         return False
 
-    def _said(self, pictures: Tensor, images: list[int] | None = None) -> _Rows:
+    def _rows_said_of(self, pictures: Tensor, images: list[int] | None = None) -> _Rows:
         call = self.call if images is None else self.call.rows(images)
         with torch.random.fork_rng(devices=self.devices), _buffers_kept(call.module):
-            return self._rows(call.answer(pictures))
+            return self._copied_rows(call.answer(pictures))
 
-    def _rows(self, answer: object) -> _Rows:
+    def _copied_rows(self, answer: object) -> _Rows:
         """Copies, since a model may answer in the same memory each time."""
         rows = (tree_leaves(row_of(answer, i, len(self.x))) for i in range(len(self.x)))
         return [[leaf.detach().clone() for leaf in row if isinstance(leaf, Tensor)] for row in rows]
@@ -171,28 +177,29 @@ def said_alike(one: object, other: object) -> bool:
         [leaf.detach() for leaf in tree_leaves(said) if isinstance(leaf, Tensor)]
         for said in (one, other)
     ]
-    return _alike(tensors[:1], tensors[1:], NEARLY)
+    return _are_alike(tensors[:1], tensors[1:], NEARLY)
 
 
-def _alike(rows: _Rows, others: _Rows, slack: int) -> bool:
+def _are_alike(rows: _Rows, others: _Rows, slack: int) -> bool:
     """Whether what is said of images is the same, as far as it can be compared."""
     return all(
-        len(row) == len(other) and all(_near(a, b, slack) for a, b in zip(row, other, strict=True))
+        len(row) == len(other)
+        and all(_is_near(a, b, slack) for a, b in zip(row, other, strict=True))
         for row, other in zip(rows, others, strict=True)
     )
 
 
-def _near(a: Tensor, b: Tensor, slack: int) -> bool:
+def _is_near(a: Tensor, b: Tensor, slack: int) -> bool:
     if a.shape != b.shape:
         return False
-    share, kind = _rounding(a, slack), torch.promote_types(a.dtype, torch.float32)
+    share, kind = _share_of_rounding(a, slack), torch.promote_types(a.dtype, torch.float32)
     a, b = a.to(kind), b.to(kind)
     apart = (a - b).abs().masked_fill((a == b) | (a.isnan() & b.isnan()), 0)  # infinities, too
     largest = torch.maximum(a.abs(), b.abs()).nan_to_num(0, 0, 0)
     return not a.numel() or bool(apart.max() <= share * largest.max())
 
 
-def _rounding(said: Tensor, slack: int) -> float:
+def _share_of_rounding(said: Tensor, slack: int) -> float:
     """The share of the largest number of an answer that may be rounding."""
     device = said.device.type
     kind = said.dtype if said.is_floating_point() else torch.float32

@@ -6,10 +6,10 @@ passes, once for each model and input size.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ..errors import LayerError, did_you_mean
 from ..names import REPR, at_most, table_lines
-from .call import Call, as_call, evaluating, matching_input, uncompiled
+from .borrowing import evaluating, uncompiled
+from .call import Call, as_call
 from .causes import gradients
 from .defaults import on_the_cpu
 from .graph import children_first, name_of
@@ -25,6 +26,7 @@ from .inputs import settled_input
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
 from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
+from .pictures import matching_input
 from .places.places import Places, find_places
 
 _known: Remembered[Flow] = Remembered()
@@ -130,7 +132,9 @@ def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
 
 def find_layer(call: Call, x: Tensor, layer: LayerLike) -> str:
     """The name of the layer given, or of the one found."""
-    return resolve_layer(call.module, layer) if layer is not None else find_flow(call, x).chosen[-1]
+    if layer is not None:
+        return resolve_layer(call.module, layer)
+    return find_flow(call, x).chosen[-1]
 
 
 @dataclass
@@ -156,7 +160,7 @@ class _FlowRecorder:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(evaluating(self.module))
             stack.enter_context(uncompiled())
-            stack.enter_context(listening(self.module, self._hear))
+            stack.enter_context(listening(self.module, self._hear_layer))
             x = matching_input(self.module, self.x)
             if self.call.whole_numbers is None:
                 self.leaf = x.requires_grad_()
@@ -165,38 +169,39 @@ class _FlowRecorder:
             score = _any_score(self.call.run(x))
             if score is None or self.leaf is None:
                 return Flow(
-                    self._records(), tuple(record.name for record in self._choose()), self.places
+                    self._records_so_far(),
+                    tuple(record.name for record in self._chosen_records()),
+                    self.places,
                 )
             self._find_trunk(score, self.leaf)
             self._find_evidence(score, self.leaf)
             self._find_what_is_read_by_places(score)
-            chosen = self._choose()
+            chosen = self._chosen_records()
             chosen[-1] = self._nearer_the_output(chosen[-1], score, self.leaf)
-        return Flow(self._records(), tuple(record.name for record in chosen), self.places)
+        return Flow(self._records_so_far(), tuple(record.name for record in chosen), self.places)
 
-    def _records(self) -> tuple[LayerRecord, ...]:
+    def _records_so_far(self) -> tuple[LayerRecord, ...]:
         return tuple(seen.record for seen in self.seen.values())
 
-    def _choose(self) -> list[LayerRecord]:
-        records = self._records()
+    def _chosen_records(self) -> list[LayerRecord]:
+        records = self._records_so_far()
         unheard = why_unheard(self.module)
         if unheard and not any(record.layout for record in records):
             raise LayerError(f"no layer can be found{unheard}")
         return choose(records, self.places.why_none())
 
-    def _hear(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
+    def _hear_layer(self, layer_call: LayerCall, module: nn.Module, value: object) -> object:
         tensors = tensors_in(value)
-        if (
-            tensors and self.leaf is None and tensors[0].is_floating_point()
-        ):  # whole numbers have no gradient
+        # whole numbers have no gradient
+        if tensors and self.leaf is None and tensors[0].is_floating_point():
             self.leaf = tensors[0].detach().requires_grad_()
             value = replace_first_tensor(value, self.leaf.clone())
             tensors = tensors_in(value)
         if tensors:
-            self._note(layer_call, module, tensors[0], alone=len(tensors) == 1)
+            self._note_output(layer_call, module, tensors[0], alone=len(tensors) == 1)
         return value
 
-    def _note(
+    def _note_output(
         self, layer_call: LayerCall, module: nn.Module, tensor: Tensor, *, alone: bool
     ) -> None:
         key = memory_of(tensor)
@@ -237,7 +242,7 @@ class _FlowRecorder:
         for name in self.evidence:
             self.seen[name].record = replace(self.seen[name].record, evidence=True)
 
-    def _evidence_hook(self, name: str, seen: _Seen) -> Any:
+    def _evidence_hook(self, name: str, seen: _Seen) -> Callable[[tuple[Tensor | None, ...]], None]:
         def look(gradients: tuple[Tensor | None, ...]) -> None:
             gradient = gradients[seen.edge.output_nr] if seen.edge else None
             layout = seen.record.layout
@@ -305,7 +310,7 @@ class _FlowRecorder:
         return upstream not in self.evidence
 
 
-def _any_score(answer: Any) -> Tensor | None:
+def _any_score(answer: object) -> Tensor | None:
     """A scalar that depends on all of the output, without a symmetry that could cancel; None without a gradient."""
     if not isinstance(answer, Tensor) or not answer.is_floating_point() or not answer.requires_grad:
         return None
@@ -319,15 +324,19 @@ def _nodes_on_every_path(start: Node, end: Node) -> set[Node]:
     Those for which the number of paths to them times that of paths from them is the number of all paths.
     """
     order = children_first(start)
-    to_end = dict.fromkeys(order, 0)
+    to_end: dict[Node, int] = {}
     for node in order:
-        children = [child for child, _ in node.next_functions if child is not None]
-        to_end[node] = 1 if node == end else sum(to_end[child] for child in children)
+        to_end[node] = 1 if node == end else sum(to_end[child] for child in _child_nodes(node))
     from_start = dict.fromkeys(order, 0)
     from_start[start] = 1
     for node in reversed(order):
-        for child, _ in node.next_functions:
-            if child is not None:
-                from_start[child] += from_start[node]
-    total = to_end[start]
-    return {node for node in order if total and to_end[node] * from_start[node] == total}
+        for child in _child_nodes(node):
+            from_start[child] += from_start[node]
+    paths = to_end[start]
+    if not paths:
+        return set()
+    return {node for node in order if to_end[node] * from_start[node] == paths}
+
+
+def _child_nodes(node: Node) -> list[Node]:
+    return [child for child, _ in node.next_functions if child is not None]

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..remarks import warn
 from .black_box import BlackBox
-from .call import Bounds, Call, check_input
+from .call import Bounds, Call
 from .exchange import said_alike
 from .keys import Remembered
+from .pictures import check_input
 from .weights import place_of_weights
 
 _WHOLE = 0.01  # how far from whole the numbers of a picture may be that was scaled and scaled back
@@ -46,7 +47,7 @@ def _tells_whole(call: Call, floats: Tensor, whole: torch.dtype) -> bool:
     image = int(floats.flatten(1).std(1, correction=0).argmax())
     one, picture = call.rows([image]), floats[image : image + 1]
     with _same_draws(call):
-        return _differ(one, replace(one, whole_numbers=whole), picture)
+        return _answers_differ(one, replace(one, whole_numbers=whole), picture)
 
 
 def _are_pixels(picture: Tensor) -> bool:
@@ -63,14 +64,14 @@ def _refuses_floats(call: Call, floats: Tensor) -> bool:
         one, picture = call.rows([0]), floats[:1]
         with _same_draws(call):
             return [
-                not _takes(one, picture)
-                and _takes(replace(one, whole_numbers=torch.uint8), picture)
+                not _takes_picture(one, picture)
+                and _takes_picture(replace(one, whole_numbers=torch.uint8), picture)
             ]
 
     return _refusing.get(call.module, call.asked, ask)[0]
 
 
-def _takes(call: Call, picture: Tensor) -> bool:
+def _takes_picture(call: Call, picture: Tensor) -> bool:
     try:
         call.answer(picture)
     except Exception:  # what a model is not made for fails with whatever it likes
@@ -86,7 +87,7 @@ def _same_draws(call: Call) -> AbstractContextManager[None]:
     )
 
 
-def _differ(floats: Call, rounding: Call, picture: Tensor) -> bool:
+def _answers_differ(floats: Call, rounding: Call, picture: Tensor) -> bool:
     """Whether the model takes the picture's whole numbers, and not the same numbers as floats."""
     try:
         said = rounding.answer(picture)

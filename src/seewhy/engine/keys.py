@@ -63,14 +63,14 @@ class Identity:
 def key_of(value: object) -> Hashable:
     """A key of anything that a model may be called with, its functions among them. It never raises."""
     try:
-        key = _key(value, 0)
+        key = _nested_key(value, 0)
         hash(key)
     except Exception:  # what values do when they are looked at is theirs
         return Identity(value)
     return key
 
 
-def _key(value: object, depth: int) -> Hashable:
+def _nested_key(value: object, depth: int) -> Hashable:
     kind = type(value)
     if kind in _PLAIN or kind is CodeType:
         return kind, value
@@ -82,7 +82,7 @@ def _key(value: object, depth: int) -> Hashable:
         return _array_key(value)
     parts = _members(value)
     if parts is not None:
-        return kind, tuple(_key(each, depth + 1) for each in parts)
+        return kind, tuple(_nested_key(each, depth + 1) for each in parts)
     return Identity(value), _plain_settings(value)
 
 
@@ -126,17 +126,19 @@ def _function_members(function: FunctionType) -> list[object]:
     code, cells = function.__code__, function.__closure__ or ()
     closed = [cell.cell_contents for cell in cells]
     read = {
-        name: function.__globals__[name] for name in _names(code) if name in function.__globals__
+        name: function.__globals__[name]
+        for name in _names_read_by(code)
+        if name in function.__globals__
     }
     return [code, closed, read, function.__defaults__, function.__kwdefaults__]
 
 
-def _names(code: CodeType) -> Iterator[str]:
+def _names_read_by(code: CodeType) -> Iterator[str]:
     """What a function may read from its module, in the functions within it too."""
     yield from code.co_names
     for constant in code.co_consts:
         if inspect.iscode(constant):
-            yield from _names(constant)
+            yield from _names_read_by(constant)
 
 
 def _plain_settings(value: object) -> Hashable:
@@ -188,6 +190,7 @@ def structure_key(module: nn.Module, *, weights: bool = False) -> Structure:
     """What a module is made of: other after a part, a setting or a hook was exchanged, added or set.
 
     Args:
+        module: its parts, hooks and settings are looked at.
         weights: also which parameters and buffers it has, and how often each was written to.
     """
     told: list[object] = []
@@ -222,7 +225,7 @@ def _add_settings(part: nn.Module, told: list[object], others: dict[int, Hashabl
         if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
             told += (own, name, value)
         else:
-            told += (own, name, _setting(value, others))
+            told += (own, name, _setting_key(value, others))
 
 
 def _add_hooks(part: nn.Module, told: list[object]) -> None:
@@ -237,7 +240,7 @@ def _is_ours(hook: object) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("seewhy.")
 
 
-def _setting(value: object, others: dict[int, Hashable]) -> Hashable:
+def _setting_key(value: object, others: dict[int, Hashable]) -> Hashable:
     """What counts of an attribute of a module that is no plain value."""
     if isinstance(value, _FUNCTIONS):
         return Identity(value)
@@ -253,10 +256,10 @@ def _add_weights(part: nn.Module, told: list[object], held: list[object]) -> Non
         for name, tensor in tensors.items():
             if tensor is not None:
                 held.append(tensor)
-                told += (id(part), name, _written(tensor))
+                told += (id(part), name, _written_key(tensor))
 
 
-def _written(tensor: Tensor) -> Hashable:
+def _written_key(tensor: Tensor) -> Hashable:
     """Which tensor it is, and how often it was written to."""
     where = tensor.data_ptr() if type(tensor) in (Tensor, nn.Parameter) else 0
     return id(tensor), 0 if tensor.is_inference() else tensor._version, where

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -84,39 +83,51 @@ def choose(records: Sequence[LayerRecord], why_none: str = "") -> list[LayerReco
     """One layer for each resolution, finest first; the last is the default layer.
 
     Args:
+        records: every layer's output, in the order in which the layers finished.
         why_none: what the error adds.
 
     Raises:
         LayerError: no layer's output is a picture.
     """
-    pictures = [r for r in records if r.layout and not r.pools and split_call(r.name)[1] is None]
-    pictures = [
-        r for r in pictures if r.name
-    ] or pictures  # the model's own output is what is explained
+    pictures = [record for record in records if _is_readable_picture(record)]
+    # the model's own output is what is explained
+    pictures = [record for record in pictures if record.name] or pictures
     if not pictures:
         raise LayerError(
             "no layer of the model has a picture-shaped output: layer=None cannot be found; a method that reads the "
             f"input (saliency, integrated_gradients) still works{why_none}"
         )
-    # a model of several branches has no trunk, one whose head is zero no evidence: then fall back to the order alone
-    for wanted in (
-        [r for r in pictures if r.trunk and r.evidence],
-        [r for r in pictures if r.evidence],
-        [r for r in pictures if r.trunk],
-        pictures,
-    ):
-        if wanted:
-            break
-    stages: list[LayerRecord] = []
-    for record in reversed(wanted):
-        if not stages or record.cells > stages[-1].cells:
+    return _last_of_each_resolution(_with_most_to_say(pictures))
+
+
+def _is_readable_picture(record: LayerRecord) -> bool:
+    is_one_call_of_several = split_call(record.name)[1] is not None
+    return record.layout is not None and not record.pools and not is_one_call_of_several
+
+
+def _with_most_to_say(pictures: list[LayerRecord]) -> list[LayerRecord]:
+    """Those on the trunk that carry evidence.
+
+    A model of several branches has no trunk, one whose head is zero no evidence: then fall back to the order alone.
+    """
+    with_evidence = [record for record in pictures if record.evidence]
+    on_trunk = [record for record in pictures if record.trunk]
+    both = [record for record in on_trunk if record.evidence]
+    return both or with_evidence or on_trunk or pictures
+
+
+def _last_of_each_resolution(records: Sequence[LayerRecord]) -> list[LayerRecord]:
+    stages: list[LayerRecord] = []  # coarsest first
+    for record in reversed(records):
+        finest = stages[-1].cells if stages else 0
+        if not stages or record.cells > finest:
             stages.append(record)
-        elif record.cells == stages[-1].cells and stages[-1].projects and not record.projects:
-            stages[-1] = record
+        elif record.cells == finest and stages[-1].projects and not record.projects:
+            stages[-1] = record  # a feature rather than the bare linear map after it
     return stages[::-1]
 
 
-def unwrap(model: nn.Module | Callable[..., Any]) -> nn.Module:
+def unwrap(model: nn.Module | Callable[..., object]) -> nn.Module:
     """The module inside DataParallel, DistributedDataParallel or torch.compile, whose layers can be read.
 
     What is no module becomes a `BlackBox`, or an ArgumentTypeError where it is nothing to call.
@@ -125,16 +136,19 @@ def unwrap(model: nn.Module | Callable[..., Any]) -> nn.Module:
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
-        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            module = module._orig_mod  # type: ignore[assignment]
-        else:
+            continue
+        compiled_from = getattr(module, "_orig_mod", None)
+        if not isinstance(compiled_from, nn.Module):
             return module
+        module = compiled_from
 
 
 def split_call(layer: str) -> tuple[str, int | None]:
     """The name of a module, and which of its calls is meant, counted from 0: "trunk@1" is ("trunk", 1)."""
     name, _, number = layer.rpartition("@")
-    return (name, int(number)) if number.isdecimal() and "@" in layer else (layer, None)
+    if number.isdecimal() and "@" in layer:
+        return (name, int(number))
+    return (layer, None)
 
 
 def is_sealed(part: nn.Module) -> bool:

@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import is_dataclass, replace
-from typing import Any
 
 from torch import Tensor, nn
 
+from .answers import Answer
 from .layers import is_sealed
 
 LayerCall = tuple[str, int]  # a module's name, and which of its calls
-Listener = Callable[
-    [LayerCall, nn.Module, Any], Any
-]  # told what a call gives; what it returns goes on in its place
+# told what a call gives; what it returns goes on in its place
+Listener = Callable[[LayerCall, nn.Module, object], object]
 
 
 @contextmanager
@@ -25,8 +24,8 @@ def listening(module: nn.Module, told: Listener) -> Iterator[None]:
     owner = threading.get_ident()
     calls = Counter[str]()
 
-    def hook(name: str) -> Callable[..., Any]:
-        def tell(part: nn.Module, args: Any, value: Any) -> Any:
+    def hook(name: str) -> Callable[[nn.Module, object, object], object]:
+        def tell(part: nn.Module, args: object, value: object) -> object:
             if threading.get_ident() != owner:
                 return None
             calls[name] += 1
@@ -41,18 +40,21 @@ def listening(module: nn.Module, told: Listener) -> Iterator[None]:
         yield
 
 
-def tensors_in(value: Any) -> list[Tensor]:
+def tensors_in(value: object) -> list[Tensor]:
     """The tensors of a layer's output: itself, or those in a tuple, mapping or dataclass."""
     if isinstance(value, Tensor):
         return [value]
+    held = value
     if isinstance(value, Mapping):
-        value = list(value.values())
+        held = list(value.values())
     elif is_dataclass(value):
-        value = list(vars(value).values())
-    return [v for v in value if isinstance(v, Tensor)] if isinstance(value, tuple | list) else []
+        held = list(vars(value).values())
+    if isinstance(held, tuple | list):
+        return [v for v in held if isinstance(v, Tensor)]
+    return []
 
 
-def replace_first_tensor(value: Any, new: Tensor) -> Any:
+def replace_first_tensor(value: Answer, new: Tensor) -> Answer:
     """The same output with the first of its tensors exchanged: that one stands for the layer."""
     if isinstance(value, Tensor):
         return new

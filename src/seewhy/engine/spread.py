@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+Group = Any  # of processes, as torch.distributed takes it
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,15 @@ class World:
         """Every process's value, in order of rank; also waits for all of them."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
+        found: list[T] = [value] * self.size
         dist.all_gather_object(found, value, group=_group())
         return found
 
 
-_gloo: list[Any] = []  # the group, made once
+_gloo: list[Group] = []  # the group, made once
 
 
-def _group() -> Any:
+def _group() -> Group:
     if dist.get_backend() == "gloo":
         return None
     if not _gloo:

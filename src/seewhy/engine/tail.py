@@ -9,23 +9,25 @@ broadcasts. Whether this gives what the whole network gives is tried first; wher
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import LayerError, ModelError
-from .call import Call, as_call, evaluating, matching_input, uncompiled
+from .answers import Answer
+from .borrowing import evaluating, uncompiled
+from .call import Call, as_call
 from .layers import INPUT, part_to_hear, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
+from .pictures import matching_input
 from .places.places import find_places
 
-Read = Callable[
-    [Any, int], Tensor
-]  # a model's answer to so many pictures -> (pictures, T), float64 on the CPU
+# a model's answer to so many pictures -> (pictures, T), float64 on the CPU
+Read = Callable[[Answer, int], Tensor]
 
 
 class Tail:
@@ -65,7 +67,7 @@ class Tail:
         self._x = matching_input(self.module, x)
         _, wanted = split_call(layer)
         self._tape = _Tape(wanted)
-        self.scores = read(self._forward(self._tape.listen, replay=True), 1)
+        self.scores = read(self._run_forward(self._tape.listen, replay=True), 1)
         seen = (
             find_places(self.call, x).call(layer)[1]
             if self._tape.calls > 1 and wanted is None
@@ -73,7 +75,7 @@ class Tail:
         )
         if seen is not None:
             self._tape = _Tape(seen)
-            self.scores = read(self._forward(self._tape.listen, replay=True), 1)
+            self.scores = read(self._run_forward(self._tape.listen, replay=True), 1)
         if self._tape.calls <= (wanted or 0):
             said = f"layer {layer!r} did not run in the forward pass"
             raise LayerError(said + (why_unheard(self.module) or "; choose one that does"))
@@ -91,13 +93,16 @@ class Tail:
         if self.together is None:
             self._try_shortcuts(dim)
         if self.together:
-            return self._score(changed, changed.shape[dim])
-        return torch.cat([self._score(one, 1) for one in torch.split(changed, 1, dim)])
+            return self._scores_of(changed, changed.shape[dim])
+        return torch.cat([self._scores_of(one, 1) for one in torch.split(changed, 1, dim)])
 
-    def _score(self, changed: Tensor, n: int) -> Tensor:
+    def _scores_of(self, changed: Tensor, n: int) -> Tensor:
         self._tape.rewind()
         return self._read(
-            self._forward(lambda value: self._tape.exchange(value, changed), replay=self.replays), n
+            self._run_forward(
+                lambda value: self._tape.exchange(value, changed), replay=self.replays
+            ),
+            n,
         )
 
     def _try_shortcuts(self, dim: int) -> None:
@@ -117,11 +122,13 @@ class Tail:
                 return
         self.replays = False
 
-    def _forward(self, at_layer: Callable[[Any], Any], *, replay: bool) -> Any:
+    def _run_forward(self, at_layer: Callable[[object], object], *, replay: bool) -> Answer:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
 
-        def tap(module: nn.Module, args: Any, value: Any) -> Any:
-            return at_layer(value) if threading.get_ident() == owner else None
+        def tap(module: nn.Module, args: object, value: object) -> object:
+            if threading.get_ident() == owner:
+                return at_layer(value)
+            return None
 
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -150,7 +157,7 @@ class _Tape(TorchFunctionMode):
         super().__init__()
         self.calls, self._wanted = 0, wanted
         self.activation = torch.empty(0)
-        self._kept: list[tuple[Callable[..., Any], Any]] = []
+        self._kept: list[tuple[Callable[..., object], object]] = []
         self._end = 0  # of what was kept when the layer was called
         self._versions: list[int] = []
         self._state: Literal["recording", "replaying", "passing"] = "recording"
@@ -158,11 +165,11 @@ class _Tape(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if self._state == "recording":
             value = func(*args, **kwargs or {})
             self._kept.append((func, value))
@@ -174,11 +181,11 @@ class _Tape(TorchFunctionMode):
         self._position += 1
         return self._kept[self._position - 1][1]
 
-    def listen(self, value: Any) -> Any:
+    def listen(self, value: object) -> object:
         """Takes down a call of the layer, and returns the copy that the model goes on with."""
         self.calls += 1
         if self._wanted is not None and self.calls < self._wanted + 1:
-            return _copied(value)
+            return _with_own_memory(value)
         if self._wanted is not None and self.calls > self._wanted + 1:
             return value
         self._state = "passing"
@@ -200,12 +207,12 @@ class _Tape(TorchFunctionMode):
     def rewind(self) -> None:
         self._state, self._position, self._call = "replaying", 0, 0
 
-    def exchange(self, value: Any, changed: Tensor) -> Any:
+    def exchange(self, value: object, changed: Tensor) -> object:
         """What the layer gives in place of its value; earlier calls give what they gave, later ones what they give."""
         self._call += 1
         wanted = self.calls if self._wanted is None else self._wanted + 1
         if self._call < wanted:
-            return _copied(value)
+            return _with_own_memory(value)
         if self._call > wanted:
             return value
         self._state = "passing"
@@ -217,7 +224,9 @@ class _Tape(TorchFunctionMode):
         ]
 
 
-def _copied(value: Any) -> Any:
+def _with_own_memory(value: object) -> object:
     """What a layer gave, for the model to write into."""
     tensors = tensors_in(value)
-    return replace_first_tensor(value, tensors[0].clone()) if tensors else value
+    if tensors:
+        return replace_first_tensor(value, tensors[0].clone())
+    return value

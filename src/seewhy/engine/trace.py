@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from ..arguments import checked
 from ..errors import LayerError, ModelError, SeewhyError, TargetError
 from ..maps.ledger import Ledger
-from .answers import OutputLike
-from .call import Call, evaluating, matching_input, uncompiled, with_inputs
+from .answers import Answer, OutputLike
+from .borrowing import evaluating, uncompiled
+from .call import Call, with_inputs
 from .causes import WITHOUT_GRADIENTS, Witness, check_differentiable, gradients
 from .defaults import on_the_cpu
 from .inputs import settled_input
 from .layers import INPUT, part_to_hear, resolve_layer, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
+from .pictures import matching_input
 from .places.places import find_places
 from .rules.checkpoints import Uncheckpointed
 from .rules.hidden import SeeingMode
+from .targets.classes import ScoreFunction
 from .targets.numbers import numbers_of
 from .targets.resolve import TargetLike, is_settled, resolve
 from .targets.rows import ROWS_AS_INPUTS, asked
@@ -70,9 +73,9 @@ class Trace:
         *,
         layers: Sequence[str | nn.Module],
         rules: TorchFunctionMode | None = None,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Any] | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        inputs: Mapping[str, object] | None = None,
         output: OutputLike | None = None,
         grad: bool = True,
     ) -> None:
@@ -84,24 +87,23 @@ class Trace:
         self._tapped: dict[str, Tensor] = {}
         self._versions: dict[str, int] = {}
         self._calls = Counter[str]()  # of each layer
-        self._pinned: dict[
-            str, int
-        ] = {}  # of a layer that is called several times, the call that is meant
-        self._output: Any = None
+        # of a layer that is called several times, the call that is meant
+        self._pinned: dict[str, int] = {}
+        self._output: Answer = None
         self._open = False
 
     @on_the_cpu()
     def __enter__(self) -> Trace:
         with ExitStack() as unless_open:
-            unless_open.callback(self._close)
-            self._forward(lean=True)
+            unless_open.callback(self._release_graph)
+            self._run_forward(lean=True)
             if self._pin_calls():
-                self._forward(lean=True)
-            if self.grad and self.layers and not self._differentiable():
+                self._run_forward(lean=True)
+            if self.grad and self.layers and not self._has_graph():
                 # a model may run a part of itself under no_grad, and leave our graph with it
-                self._forward(lean=False)
-                if not self._differentiable():
-                    raise self._unreached(self.layers[0])
+                self._run_forward(lean=False)
+                if not self._has_graph():
+                    raise self._why_unreached(self.layers[0])
             unless_open.pop_all()
         self._open = True
         return self
@@ -112,19 +114,19 @@ class Trace:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._close()
+        self._release_graph()
 
-    def _close(self) -> None:
+    def _release_graph(self) -> None:
         """Lets go of the graph, and of all that hangs on it."""
         self._tapped = {name: tensor.detach() for name, tensor in self._tapped.items()}
         if isinstance(self._output, Tensor):
             self._output = self._output.detach()
         self._open = False
 
-    def _differentiable(self) -> bool:
+    def _has_graph(self) -> bool:
         return not isinstance(self._output, Tensor) or self._output.requires_grad
 
-    def _forward(self, *, lean: bool) -> None:
+    def _run_forward(self, *, lean: bool) -> None:
         self._tapped, self._versions, self._calls = {}, {}, Counter()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -134,10 +136,10 @@ class Trace:
             x = matching_input(self.module, self._x)
             for name in self.layers:
                 if name != INPUT:
-                    stack.callback(self._hook(name, stack).remove)
+                    stack.callback(self._hook_layer(name, stack).remove)
             if INPUT in self.layers:
                 self._check_input_has_gradient()
-                x = self._tap(INPUT, x, stack)
+                x = self._keep_output(INPUT, x, stack)
             self._output = self.call.run(x)
             if isinstance(self.rules, SeeingMode):
                 self.rules.look_back(tensors_in(self._output))
@@ -160,11 +162,11 @@ class Trace:
         self._pinned = {name: places.call(name)[1] for name in several if places}
         return any(call + 1 < self._calls[name] for name, call in self._pinned.items())
 
-    def _hook(self, name: str, stack: ExitStack) -> Any:
+    def _hook_layer(self, name: str, stack: ExitStack) -> RemovableHandle:
         owner = threading.get_ident()  # other threads may run the same module meanwhile
         wanted = self._pinned.get(name, split_call(name)[1])
 
-        def tap(module: nn.Module, args: Any, value: Any) -> Any:
+        def tap(module: nn.Module, args: object, value: object) -> object:
             if threading.get_ident() != owner:
                 return None
             self._calls[name] += 1
@@ -175,11 +177,11 @@ class Trace:
                 raise LayerError(
                     f"layer {name!r} gives a {type(value).__name__} without a tensor; choose another"
                 )
-            return replace_first_tensor(value, self._tap(name, tensors[0], stack))
+            return replace_first_tensor(value, self._keep_output(name, tensors[0], stack))
 
         return part_to_hear(self.module, name).register_forward_hook(tap)
 
-    def _tap(self, name: str, tensor: Tensor, stack: ExitStack) -> Tensor:
+    def _keep_output(self, name: str, tensor: Tensor, stack: ExitStack) -> Tensor:
         """Keeps a layer's output, and returns the copy that the model goes on with (in-place operations may follow)."""
         if not self.grad:
             self._tapped[name], self._versions[name] = tensor, tensor._version
@@ -213,9 +215,11 @@ class Trace:
             tapped(copy, name)
 
     @property
-    def output(self) -> Any:
+    def output(self) -> Answer:
         """What the model returned, after the `output` adapter; a tensor comes without its graph."""
-        return self._output.detach() if isinstance(self._output, Tensor) else self._output
+        if isinstance(self._output, Tensor):
+            return self._output.detach()
+        return self._output
 
     @property
     def activations(self) -> dict[str, Tensor]:
@@ -225,15 +229,15 @@ class Trace:
     @on_the_cpu()
     def scores(self, target: TargetLike) -> Tensor:
         """Returns the target's score for each image, (N,)."""
-        return self._scores(target).detach()
+        return self._scores_with_graph(target).detach()
 
-    def _scores(self, target: TargetLike) -> Tensor:
-        score = target if callable(target) and is_settled(target) else self._single(target)
+    def _scores_with_graph(self, target: TargetLike) -> Tensor:
+        score = target if callable(target) and is_settled(target) else self._single_score(target)
         with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
             value = asked(score, self._output, len(self._x))
         return check_scores(self.module, value, len(self._x))
 
-    def _single(self, target: TargetLike) -> Callable[[Any], Tensor]:
+    def _single_score(self, target: TargetLike) -> ScoreFunction:
         resolved = resolve(target, self._output, numbers=numbers_of(self.call, self._output))
         if len(resolved) > 1:
             raise TargetError(
@@ -256,31 +260,32 @@ class Trace:
             TargetError: the score has no gradient, or does not depend on a layer.
             ModelError: the model is checkpointed in the way that torch cannot go back through.
         """
+        names = list(self.layers if layers is None else layers)
+        self._check_way_back(names)
+        score, ledger = self._scores_with_graph(target), getattr(self.rules, "ledger", None)
+        if ledger is not None:
+            ledger.clear()
+        signals = self._carried_back(score, [self._tapped[name] for name in names])
+        carried: dict[str, Tensor] = {}
+        for name, signal in zip(names, signals, strict=True):
+            if signal is None:  # no gradient is not a gradient of zero
+                raise self._why_unreached(name)
+            carried[name] = signal.detach()
+        return carried
+
+    def _check_way_back(self, names: Sequence[str]) -> None:
+        """Says why there is no way back to these layers, where that shows before it is tried."""
         if not self._open:
             raise SeewhyError("the trace is closed: ask for signals inside its 'with' block")
         if not self.grad:
             raise SeewhyError("the trace was made with grad=False and has no way back")
-        names = list(self.layers if layers is None else layers)
-        tensors = [self._tapped[name] for name in names]
-        changed = [n for n in names if self._tapped[n]._version != self._versions[n]]
-        if changed:
-            raise LayerError(
-                f"layer {changed[0]!r} was changed in place after it ran; choose the layer after it"
-            )
-        score, ledger = self._scores(target), getattr(self.rules, "ledger", None)
-        if ledger is not None:
-            ledger.clear()
-        carried = {
-            name: g.detach()
-            for name, g in zip(names, self._carried(score, tensors), strict=True)
-            if g is not None
-        }
-        lost = [name for name in names if name not in carried]
-        if lost:  # no gradient is not a gradient of zero
-            raise self._unreached(lost[0])
-        return carried
+        for name in names:
+            if self._tapped[name]._version != self._versions[name]:
+                raise LayerError(
+                    f"layer {name!r} was changed in place after it ran; choose the layer after it"
+                )
 
-    def _carried(self, score: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    def _carried_back(self, score: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]:
         if not score.requires_grad:
             if any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(self._output)):
                 check_differentiable(score)
@@ -288,10 +293,10 @@ class Trace:
         with torch.inference_mode(False):
             return gradients(score.sum(), tensors)
 
-    def _unreached(self, layer: str) -> SeewhyError:
+    def _why_unreached(self, layer: str) -> SeewhyError:
         """What to raise where no gradient reaches a layer, with the cause as far as it shows in another pass."""
         with Witness(self.module) as witness:
-            self._forward(lean=False)
+            self._run_forward(lean=False)
         return witness.told(layer, self._tapped[layer], self._output)
 
     def ledger(self) -> Ledger:
@@ -308,7 +313,7 @@ class Trace:
         return Ledger(list(ledger.entries))
 
 
-def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
+def check_scores(module: nn.Module, value: object, n: int) -> Tensor:
     """Returns what a target gave if it is one finite score for each of n images, (n,), or says what it is."""
     if not isinstance(value, Tensor) or value.shape != (n,):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -321,14 +326,9 @@ def check_scores(module: nn.Module, value: Any, n: int) -> Tensor:
 
 
 def _broken_weights(module: nn.Module) -> str:
-    kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
-    broken = next(
-        (
-            f"{kind} {name!r}"
-            for kind, named in kinds
-            for name, t in named
-            if not t.isfinite().all()
-        ),
-        None,
-    )
-    return f": {broken} has NaN or infinite values" if broken else "; its weights and x are"
+    kinds = {"parameter": module.named_parameters(), "buffer": module.named_buffers()}
+    for kind, named in kinds.items():
+        for name, values in named:
+            if not values.isfinite().all():
+                return f": {kind} {name!r} has NaN or infinite values"
+    return "; its weights and x are"

@@ -16,7 +16,7 @@ def place_of_weights(module: nn.Module) -> tuple[torch.device, torch.dtype] | No
     Weights that wait on the meta device for a hook to bring them, as accelerate's do, are where that hook says, or
     where other tensors of the module are, or on the CPU.
     """
-    weight = next(_floating(module.parameters()), None)
+    weight = next(_floating_ones(module.parameters()), None)
     if weight is None:
         return None
     return (_brought_to(module) if weight.is_meta else weight.device), weight.dtype
@@ -29,11 +29,11 @@ def _brought_to(module: nn.Module) -> torch.device:
             device = getattr(each, "execution_device", None)
             if device is not None:
                 return torch.device(device)
-    tensors = _floating(chain(module.parameters(), module.buffers()))
+    tensors = _floating_ones(chain(module.parameters(), module.buffers()))
     return next((tensor.device for tensor in tensors if not tensor.is_meta), torch.device("cpu"))
 
 
-def _floating(tensors: Iterator[Tensor]) -> Iterator[Tensor]:
+def _floating_ones(tensors: Iterator[Tensor]) -> Iterator[Tensor]:
     return (tensor for tensor in tensors if tensor.is_floating_point())
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .answers.matching import Matches, match_regions
-    from .answers.mislabeled import mislabelled
-    from .answers.trust import leave_one_out, linear_datamodelling_score, mislabel_curve, tail_patch
+    from .answers.mislabeled import mislabeled
+    from .answers.trust import leave_one_out, linear_datamodeling_score, mislabel_curve, tail_patch
     from .index.building import Cost
     from .index.index import InfluenceIndex
     from .index.questions import InfluenceQuery, Influential, Suspect
@@ -17,22 +18,22 @@ if TYPE_CHECKING:
 
 # public name -> where it lives; imported when first asked for
 _WHERE = {
-    "Cost": "index.building",
-    "InfluenceIndex": "index.index",
-    "InfluenceQuery": "index.questions",
-    "Influential": "index.questions",
-    "Matches": "answers.matching",
-    "Problem": "problem",
-    "SOLVERS": "solvers",
-    "Suspect": "index.questions",
-    "cross_entropy": "problem",
-    "find_solver": "solvers",
-    "leave_one_out": "answers.trust",
-    "linear_datamodelling_score": "answers.trust",
-    "match_regions": "answers.matching",
-    "mislabel_curve": "answers.trust",
-    "mislabelled": "answers.mislabeled",
-    "tail_patch": "answers.trust",
+    "Cost": ".index.building",
+    "InfluenceIndex": ".index.index",
+    "InfluenceQuery": ".index.questions",
+    "Influential": ".index.questions",
+    "Matches": ".answers.matching",
+    "Problem": ".problem",
+    "SOLVERS": ".solvers",
+    "Suspect": ".index.questions",
+    "cross_entropy": ".problem",
+    "find_solver": ".solvers",
+    "leave_one_out": ".answers.trust",
+    "linear_datamodeling_score": ".answers.trust",
+    "match_regions": ".answers.matching",
+    "mislabel_curve": ".answers.trust",
+    "mislabeled": ".answers.mislabeled",
+    "tail_patch": ".answers.trust",
 }
 
 __all__ = [
@@ -47,20 +48,15 @@ __all__ = [
     "cross_entropy",
     "find_solver",
     "leave_one_out",
-    "linear_datamodelling_score",
+    "linear_datamodeling_score",
     "match_regions",
     "mislabel_curve",
-    "mislabelled",
+    "mislabeled",
     "tail_patch",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _WHERE)
 
 
 def __dir__() -> list[str]:

@@ -26,18 +26,20 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, args, kwargs)
         with torch.inference_mode(False), torch.enable_grad():
-            own: Any = [_usable(value) for value in args]
-            named: Any = {key: _usable(value) for key, value in kwargs.items()}
+            own: Any = [_out_of_inference_mode(value) for value in args]
+            named: Any = {key: _out_of_inference_mode(value) for key, value in kwargs.items()}
             return function(*own, **named)
 
     return wrapped
 
 
-def _usable(value: Any) -> Any:
+def _out_of_inference_mode(value: object) -> object:
     if isinstance(value, Tensor):
         return value.clone() if value.is_inference() else value
-    if type(value) in (tuple, list):
-        return type(value)(_usable(part) for part in value)
+    if type(value) is tuple:
+        return tuple(map(_out_of_inference_mode, value))
+    if type(value) is list:
+        return list(map(_out_of_inference_mode, value))
     return value
 
 

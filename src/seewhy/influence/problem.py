@@ -106,22 +106,7 @@ class Problem:
             raise InputError(
                 f"l2={self.l2} cannot be used; accepted: 0 or more, as in loss + l2/2 |theta|^2"
             )
-        shapes = [
-            {name: p.shape for name, p in module.named_parameters()} for module in self._own_modules
-        ]
-        if any(other != shapes[0] for other in shapes):
-            raise InputError(
-                "modules differ in their parameters; give checkpoints of one architecture"
-            )
-        for name in self.parameters or ():
-            if name not in shapes[0]:
-                raise InputError(
-                    f"parameters: {name!r} is none of the model's{did_you_mean(name, shapes[0])}"
-                )
-        if not self.names:
-            raise InputError(
-                "the model has no parameters, so no training example has any influence through them"
-            )
+        self._check_parameters()
         self._check_rates()
         self._check_statistics()
         check_loaded(self._own_modules)
@@ -131,6 +116,23 @@ class Problem:
                 "seewhy.influence.modes.ordinary(model), a copy"
             )
         self._tell_mode()
+
+    def _check_parameters(self) -> None:
+        """That checkpoints have the same, and that those which are named are among them."""
+        first, *others = map(_shapes, self._own_modules)
+        if any(other != first for other in others):
+            raise InputError(
+                "modules differ in their parameters; give checkpoints of one architecture"
+            )
+        for name in self.parameters or ():
+            if name not in first:
+                raise InputError(
+                    f"parameters: {name!r} is none of the model's{did_you_mean(name, first)}"
+                )
+        if not self.names:
+            raise InputError(
+                "the model has no parameters, so no training example has any influence through them"
+            )
 
     def _check_rates(self) -> None:
         rates = self.learning_rates
@@ -211,3 +213,7 @@ class Problem:
     def flat(self, module: nn.Module | None = None) -> Tensor:
         """The same as one vector (P,)."""
         return torch.cat([w.flatten() for w in self.weights(module).values()])
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in module.named_parameters()}

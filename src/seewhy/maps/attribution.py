@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Family = Literal[
     "layer", "gradient", "guided", "relevance", "perturbation"
 ]  # what evidence a map is of
+Facts: TypeAlias = Mapping[str, Any]  # JSON values; whoever reads them knows the method
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Estimate:
 
     map: Tensor
     interval: Tensor | None = None
-    facts: tuple[Mapping[str, Any], ...] = ()
+    facts: tuple[Facts, ...] = ()
 
 
 class Drawn(Protocol):
@@ -107,9 +108,9 @@ class Attribution:
     image_size: tuple[int, ...]
     signed: bool = False
     pixels: Tensor | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     interval: Tensor | None = None
-    facts: tuple[Mapping[str, Any], ...] = ()
+    facts: tuple[Facts, ...] = ()
     ledgers: tuple[Ledger, ...] = ()
     family: Family | None = None
     style: str | None = None

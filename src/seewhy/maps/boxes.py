@@ -8,22 +8,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..arguments import checked
+from ..data.disk import Json
 from ..data.preprocess import Placement
+from ..data.rgb import Array
 from ..errors import ArgumentTypeError, InputError
 from ..names import known_name
 from . import values as map_tools
 from .values import Status
 
 RelativeTo = Literal["max", "minmax"]
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,12 @@ class Peaks:
         return len(self.points)
 
 
-def find_rule(rule: RuleLike, **changes: Any) -> BoxRule:
+def find_rule(rule: RuleLike, **changes: object) -> BoxRule:
     """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none."""
     if not isinstance(rule, BoxRule):
         rule = RULES[known_name(str(rule), RULES, what="rule")]
-    return dataclasses.replace(
-        rule, **{name: value for name, value in changes.items() if value is not None}
-    )
+    given: Json = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(rule, **given)
 
 
 @checked
@@ -162,7 +161,13 @@ def boxes(
 
     Args:
         maps: (N, h, w), a single (h, w), or a sequence of (h, w) of any sizes; NaN and infinity are told, not boxed.
-        rule: a name in `RULES`, or a `BoxRule`; the other arguments change single values of it.
+        rule: a name in `RULES`, or a `BoxRule`; the six that follow change single values of it.
+        threshold: see `BoxRule`.
+        relative_to: likewise.
+        components: likewise.
+        connectivity: likewise.
+        most: likewise.
+        min_share: likewise.
         size: (H, W) to which the maps are resized first; as they are unless given.
 
     Returns:
@@ -177,9 +182,7 @@ def boxes(
         most=most,
         min_share=min_share,
     )
-    return [
-        _boxed(field, labels, status) for field, labels, status in _labelled(maps, chosen, size)
-    ]
+    return [_boxed(field, labels, status) for field, labels, status in _labeled(maps, chosen, size)]
 
 
 def masks(
@@ -191,7 +194,7 @@ def masks(
     """The components that `boxes` puts boxes around: (B, H, W) bool for each map, in the same order."""
     return [
         torch.from_numpy(labels == np.arange(1, labels.max() + 1)[:, None, None])
-        for _, labels, _ in _labelled(maps, find_rule(rule), size)
+        for _, labels, _ in _labeled(maps, find_rule(rule), size)
     ]
 
 
@@ -203,7 +206,7 @@ def region(
 ) -> Tensor:
     """The union of the components that `boxes` puts boxes around: (N, H, W) bool, for maps of one size."""
     return torch.stack(
-        [torch.from_numpy(labels > 0) for _, labels, _ in _labelled(maps, find_rule(rule), size)]
+        [torch.from_numpy(labels > 0) for _, labels, _ in _labeled(maps, find_rule(rule), size)]
     )
 
 
@@ -246,7 +249,8 @@ def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2
     seen = (
         np.isfinite(placed) | ~np.isfinite(map_.detach().cpu().numpy()).all()
     )  # a map with NaN is told as such
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    rows = np.flatnonzero(seen.any(1))
+    columns = np.flatnonzero(seen.any(0))
     if not len(rows):
         return dataclasses.replace(boxes(torch.zeros(1, 1))[0], size=placement.photo_size)
     inside = placed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -259,11 +263,16 @@ def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of half-open boxes (A, 4) with (B, 4): (A, B) float64 in [0, 1]."""
-    a, b = first.double()[:, None], second.double()[None]
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    return shared_part(first.double()[:, None], second.double()[None])
+
+
+def shared_part(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of half-open boxes (..., 4) with others, dimension by dimension, in their own type."""
+    low = torch.maximum(a[..., :2], b[..., :2])
+    high = torch.minimum(a[..., 2:], b[..., 2:])
     shared = (high - low).clamp(min=0).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
-    return shared / union.clamp(min=1e-12)
+    areas = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1)
+    return shared / (areas - shared).clamp(min=1e-12)
 
 
 def fields_of(maps: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -301,7 +310,7 @@ def statuses(fields: Sequence[Tensor], relative_to: RelativeTo = "max") -> tuple
     )
 
 
-def _labelled(
+def _labeled(
     maps: Tensor | Sequence[Tensor], rule: BoxRule, size: tuple[int, int] | None
 ) -> Iterator[tuple[Tensor, Array, Status]]:
     """For each map its values (H, W), its components numbered 1 .. B in their order, and its status."""

@@ -8,12 +8,11 @@ by the basin of its peak and by the level of its lowest pixels, and no threshold
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ..data.rgb import Array
+
 # half of each neighbourhood; the other half is its mirror image
 _STEPS = {4: ((0, 1), (1, 0)), 8: ((0, 1), (1, 0), (1, 1), (1, -1))}
 
@@ -201,7 +200,8 @@ def _extents(nodes: Array, parents: Array) -> tuple[list[Array], Array]:
     n, pixels = len(parents), np.arange(nodes.size)
     ends = []
     for order in (nodes.T.ravel(), nodes.ravel()):
-        first, last = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64)
+        first = np.empty(n + 1, np.int64)
+        last = np.empty(n + 1, np.int64)
         last[order] = pixels  # of what is assigned to one place the last stays
         first[order[::-1]] = pixels[::-1]
         ends += [first[:n], last[:n]]
@@ -220,7 +220,9 @@ def _extents(nodes: Array, parents: Array) -> tuple[list[Array], Array]:
     return ends, areas
 
 
-def range_max(starts: Array, stops: Array, values: Array, length: int, empty: Any) -> Array:
+def range_max(
+    starts: Array, stops: Array, values: Array, length: int, empty: float | np.generic
+) -> Array:
     """At each of `length` places the highest value of the intervals [start, stop) that cover it: a sparse table."""
     sizes = stops - starts
     powers = np.floor(np.log2(np.maximum(sizes, 1))).astype(

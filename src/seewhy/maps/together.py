@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..data.disk import Json
 from ..remarks import Remarks, together
 from . import values as maps
 from .attribution import Attribution
+
+_TENSORS = ("map", "pixels", "interval")
+_OF_EACH_IMAGE = (
+    "status",
+    "labels",
+    "scores",
+    "probabilities",
+    "facts",
+    "ledgers",
+    "remarks",
+)
 
 
 def fused(
     group: Sequence[Attribution], over: str, how: Literal["mean", "max", "product"]
 ) -> Attribution:
     """Attributions that differ in `over`, "layer" or "method", as one more."""
+    first = group[0]
     both = maps.fuse([a.map for a in group], how=how)
-    parts = " + ".join(dict.fromkeys(str(a.layer if over == "layer" else a.title) for a in group))
+    if over == "layer":
+        named = dataclasses.replace(first, layer=_once_each(str(a.layer) for a in group))
+    else:
+        named = dataclasses.replace(
+            first,
+            method="+".join(a.method for a in group),
+            title=_once_each(a.title for a in group),
+            style=None,
+        )
+    same_family = all(a.family == first.family for a in group)
     return dataclasses.replace(
-        group[0],
-        method=group[0].method if over == "layer" else "+".join(a.method for a in group),
-        title=group[0].title if over == "layer" else parts,
-        family=group[0].family if len({a.family for a in group}) == 1 else None,
-        style=group[0].style if over == "layer" else None,
-        layer=parts if over == "layer" else group[0].layer,
+        named,
+        family=first.family if same_family else None,
         map=both,
         status=maps.statuses(both),
         signed=False,
@@ -37,6 +56,10 @@ def fused(
         remarks=_remarks_on_parts(group, both),
         options={"fused_over": over, "how": how},
     )
+
+
+def _once_each(parts: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(parts))
 
 
 def _remarks_on_parts(group: Sequence[Attribution], fused: Tensor) -> Remarks:
@@ -50,18 +73,15 @@ def _remarks_on_parts(group: Sequence[Attribution], fused: Tensor) -> Remarks:
 
 def joined(parts: Sequence[Attribution]) -> Attribution:
     """The attributions of several batches, which differ in nothing else, as one."""
-    pixels = [a.pixels for a in parts if a.pixels is not None]
-    intervals = [a.interval for a in parts if a.interval is not None]
-    return dataclasses.replace(
-        parts[0],
-        map=torch.cat([a.map for a in parts]),
-        pixels=torch.cat(pixels) if pixels else None,
-        status=tuple(status for a in parts for status in a.status),
-        labels=tuple(label for a in parts for label in a.labels),
-        scores=tuple(score for a in parts for score in a.scores),
-        probabilities=tuple(p for a in parts for p in a.probabilities),
-        interval=torch.cat(intervals) if intervals else None,
-        facts=tuple(fact for a in parts for fact in a.facts),
-        ledgers=tuple(ledger for a in parts for ledger in a.ledgers),
-        remarks=tuple(said for a in parts for said in a.remarks),
-    )
+    found: Json = {name: _in_one_tensor(parts, name) for name in _TENSORS}
+    found |= {name: _in_one_tuple(parts, name) for name in _OF_EACH_IMAGE}
+    return dataclasses.replace(parts[0], **found)
+
+
+def _in_one_tensor(parts: Sequence[Attribution], name: str) -> Tensor | None:
+    there = [tensor for a in parts if (tensor := getattr(a, name)) is not None]
+    return torch.cat(there) if there else None
+
+
+def _in_one_tuple(parts: Sequence[Attribution], name: str) -> tuple[object, ...]:
+    return tuple(chain.from_iterable(getattr(a, name) for a in parts))

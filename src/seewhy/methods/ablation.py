@@ -236,7 +236,7 @@ ablation_cam = Method(
     "Ablation-CAM",
     "Desai and Ramaswamy, WACV 2020",
     "perturbation",
-    sample=_ablation_cam,
+    run=_ablation_cam,
     options={"running": None},
 )
 score_cam = Method(
@@ -244,6 +244,6 @@ score_cam = Method(
     "Score-CAM",
     "Wang et al., CVPR workshops 2020",
     "perturbation",
-    sample=_score_cam,
+    run=_score_cam,
     options={"top_channels": None, "align_corners": False, "running": None},
 )

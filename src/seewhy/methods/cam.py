@@ -6,39 +6,30 @@ have a depth too. Maps of more than one sign say so (`signed`); a ReLU is where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..engine.call import Call
-from ..engine.causes import check_differentiable
-from ..engine.flow import find_flow
-from ..engine.layers import INPUT, LayerRecord, why_unheard
+from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Grid, Layout
 from ..engine.places.extent import Extent
-from ..engine.places.places import find_places, picture_layout
+from ..engine.places.places import find_places
 from ..engine.rules.bias import BiasGradients
 from ..engine.rules.hidden import out_of_sight
-from ..engine.targets.classes import ScoreFunction, class_scores
+from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
-from ..errors import ModelError
 from ..maps.values import resize
-from ..models.networks.heads import LogSumExpPool2d
 from ..remarks import warn
-from .formula import Need
+from .formula import Need, one_by_one
 from .method import Method
 
-_LAST: tuple[Callable[[LayerRecord], bool], ...] = (
-    lambda record: record.pools,
-    lambda record: record.projects,
-)
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
 
 
-def _weighted(weights: Tensor, a: Tensor) -> Tensor:
+def weighted(weights: Tensor, a: Tensor) -> Tensor:
     """Sum over channels: (N, C) weights, (N, C, h, w) -> (N, h, w)."""
     return torch.bmm(weights[:, None], a.flatten(2)).view(len(a), *a.shape[2:])
 
@@ -50,7 +41,7 @@ def places(a: Tensor) -> tuple[int, ...]:
 
 def _grad_cam(a: Tensor, g: Tensor) -> Tensor:
     """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1-2): ReLU of the channels, each weighted by its mean gradient."""
-    return F.relu(_weighted(g.mean(places(g)), a))
+    return F.relu(weighted(g.mean(places(g)), a))
 
 
 def _grad_cam_pp(a: Tensor, g: Tensor) -> Tensor:
@@ -64,14 +55,14 @@ def _grad_cam_pp(a: Tensor, g: Tensor) -> Tensor:
     alpha_g = (rising / denominator).nan_to_num_(
         nan=torch.nan, posinf=0.0, neginf=0.0
     )  # alpha is 0 at its pole
-    return F.relu(_weighted(alpha_g.sum(places(a)), a))
+    return F.relu(weighted(alpha_g.sum(places(a)), a))
 
 
 def _xgrad_cam(a: Tensor, g: Tensor) -> Tensor:
     """XGrad-CAM (Fu et al., BMVC 2020, eq. 8): the gradients of a channel are averaged by its activation."""
     total = a.sum(places(a))
     weights = (g * a).sum(places(a)) / torch.where(total != 0, total, 1)
-    return F.relu(_weighted(torch.where(total != 0, weights, 0), a))
+    return F.relu(weighted(torch.where(total != 0, weights, 0), a))
 
 
 def _hires_cam(a: Tensor, g: Tensor) -> Tensor:
@@ -170,104 +161,10 @@ def _fem(a: Tensor) -> Tensor:
     std = (
         (a - mean).square_().mean(places(a), keepdim=True).sqrt()
     )  # a.std() takes five times as long
-    return _weighted(mean.flatten(1), (a > mean + 2 * std).to(a))
+    return weighted(mean.flatten(1), (a > mean + 2 * std).to(a))
 
 
-def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> Tensor:
-    """CAM (Zhou et al., CVPR 2016, eq. 2): the pooled channels weighted by the class's own weights in the head; signed.
-
-    Exact, or an error: the head found in the model must give the model's output from the pooled channels. The score has
-    to be linear in the classes' scores, as a logit or a margin is; its class weights are its gradient there. Where the
-    head pools each class's own map (Oquab et al., CVPR 2015), as one that is applied at every place does, that map is
-    the answer, bias included.
-    """
-    flow = find_flow(call, x)
-    # what a network pools may be the picture that another pooling left, as in VGG without its dense layers, or the
-    # classes' own maps, which a layer makes at every place
-    pooled, projected = (
-        [r.name for r in flow.records if r.layout and kind(r)][-1:] for kind in _LAST
-    )
-    names = list(dict.fromkeys([*projected, flow.chosen[-1], *pooled]))
-    with Trace(call, x, layers=names, grad=False) as trace:
-        raws = {name: trace.activations[name] for name in names}
-        output = class_scores(trace.output)
-    pictures = [
-        picture_layout(flow.places, x, name, raw).to_grid(raw) for name, raw in raws.items()
-    ]
-    a, weight = _pooled_head(call, pictures, output, x)
-    with torch.inference_mode(False), torch.enable_grad():
-        logits = output.detach().clone().requires_grad_()
-        said = check_differentiable(score(logits))
-        (of_class,) = torch.autograd.grad(
-            said.sum(), logits
-        )  # (N, K): which classes the score speaks of
-    return _weighted((of_class @ weight).float(), a.float())
-
-
-def _pooled_head(
-    call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The picture that is pooled (N, C, h, w) and the weights (K, C) on it that fit the model's own output best."""
-    module, records = call.module, find_flow(call, x).records
-    heads = [
-        module.get_submodule(r.maker)
-        for r in records
-        if r.projects and output.shape[1] in (r.channels, r.shape[1])
-    ]
-    if any(head.weight.is_meta for head in heads):
-        raise ModelError(
-            "cam reads the head's weights, which wait on the meta device; load them, or use grad_cam"
-        )
-    fits: list[tuple[float, Tensor, Tensor]] = []
-    with torch.no_grad():
-        for a in pictures:
-            candidates: list[tuple[Any, Any]] = [(h.weight, h.bias) for h in heads]
-            if a.shape[1] == output.shape[1]:  # without a dense layer the channels are the classes
-                candidates.append((torch.eye(a.shape[1]).to(a), None))
-            fits += [
-                (float((said - output).abs().amax()), layer, weights)
-                for weight, bias in candidates
-                if weight[0].numel() == a.shape[1]
-                for said, layer, weights in _readings(a, weight.detach().flatten(1), bias, module)
-                if said.shape == output.shape
-            ]
-    tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
-    near = [fit for fit in fits if fit[0] <= tolerance * output.abs().amax()]
-    if near:
-        own_maps = [
-            fit for fit in near if fit[1].shape[1] == output.shape[1] and _is_identity(fit[2])
-        ]
-        _, layer, weights = min(own_maps or near, key=lambda fit: fit[0])
-        return layer, weights
-    raise ModelError(
-        f"cam needs a network that pools its last layer into one linear layer, and {type(module).__name__} does not; "
-        "use Grad-CAM ('grad_cam'), which is the same where CAM exists and works on any network"
-    )
-
-
-def _is_identity(weights: Tensor) -> bool:
-    return torch.equal(weights, torch.eye(len(weights)).to(weights))
-
-
-def _readings(
-    a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module
-) -> Iterator[tuple[Tensor, ...]]:
-    """What a head (K, C) would answer (N, K), the picture it pools and its weights, for each way to pool."""
-    soft = [part for part in module.modules() if isinstance(part, LogSumExpPool2d)]
-    for layer in (a, F.relu(a)):  # some models rectify by a function after the last layer
-        for pooled in (
-            layer.mean(places(layer)),
-            layer.amax(places(layer)),
-            layer.sum(places(layer)),
-            *(pool(layer).flatten(1) for pool in soft),
-        ):
-            yield F.linear(pooled, weight, bias), layer, weight
-        project = F.conv2d if layer.ndim == 4 else F.conv3d
-        kernel = weight.view(*weight.shape, *[1] * (layer.ndim - 2))
-        maps = project(layer, kernel, bias)  # pooled class by class, as Oquab et al. do
-        yield maps.amax(places(maps)), maps, torch.eye(len(weight)).to(maps)
-
-
+@one_by_one
 def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> Tensor:
     """FullGrad (Srinivas and Fleuret, NeurIPS 2019, eq. 7): input x gradient and every layer's bias x gradient.
 
@@ -337,7 +234,6 @@ def _layer_method(
     return Method(name, title, paper, "layer", combine, tensors, signed=signed)
 
 
-cam = Method("cam", "CAM", "Zhou et al., CVPR 2016", "layer", run=_cam, at="head", signed=True)
 grad_cam = _layer_method("grad_cam", "Grad-CAM", "Selvaraju et al., ICCV 2017", _grad_cam)
 grad_cam_pp = _layer_method(
     "grad_cam_pp", "Grad-CAM++", "Chattopadhay et al., WACV 2018", _grad_cam_pp

@@ -7,7 +7,6 @@ from ..errors import ArgumentTypeError
 from ..names import known_name
 from .ablation import ablation_cam, score_cam
 from .cam import (
-    cam,
     eigen_cam,
     eigen_grad_cam,
     elementwise_grad_cam,
@@ -32,6 +31,7 @@ from .gradient import (
 from .lime.lime import lime
 from .method import Method
 from .occlusion import occlusion
+from .pooled_cam import cam
 from .relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
 from .rise.rise import rise
 

@@ -18,16 +18,14 @@ import torch
 from PIL import Image
 
 from ..arguments import checked
-from ..data.disk import own_version, png_bytes, unwritable
-from ..data.manifest import Entry, Json
+from ..data.disk import Json, own_version, png_bytes, unwritable
+from ..data.manifest import Entry
 from ..data.preprocess import Placement
 from ..data.run_folder import Draft, RunFolder
 from ..errors import InputError, MissingPackageError
 from ..maps.attribution import Attribution, Prediction
 from ..maps.together import fused as fuse_group
-from ..maps.together import joined as join_parts
 from ..names import REPR, at_most
-from ..render.on_photos import OnPhotos
 from ..render.overlay import attribution_picture
 from ..render.report import ReportPage, write_report
 from ..render.sheet import explanation_sheet, stacked
@@ -266,29 +264,6 @@ def report_pages(parts: Iterable[Explanation]) -> Iterator[ReportPage]:
             yield ReportPage(
                 part.photos[i], name, part.placements[i], part.predictions[i], part.attributions, i
             )
-
-
-def join(parts: Sequence[Explanation]) -> Explanation:
-    """One explanation of the photos of several batches, which differ in nothing else."""
-    names = tuple(name for part in parts for name in part.names)
-    photos = tuple(photo for part in parts for photo in part.photos)
-    placements = tuple(placement for part in parts for placement in part.placements)
-    drawn = OnPhotos(photos, placements, names)
-    return dataclasses.replace(
-        parts[0],
-        names=names,
-        photos=photos,
-        placements=placements,
-        predictions=tuple(prediction for part in parts for prediction in part.predictions),
-        paths=tuple(path for part in parts for path in part.paths),
-        attributions=tuple(
-            _joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))
-        ),
-    )
-
-
-def _joined(parts: Sequence[Attribution], photos: OnPhotos) -> Attribution:
-    return dataclasses.replace(join_parts(parts), photos=photos)
 
 
 class ExplanationWriter:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
 
+from ..engine.call import Call
 from ..engine.flow import Flow
+from ..engine.targets.classes import ScoreFunction
 from ..maps.attribution import Estimate, Family
 from .seeds import Seed
 
@@ -23,10 +26,21 @@ Need = Literal[
     "input_relevance",
 ]
 Combine = Callable[..., Tensor]
-Run = Callable[..., Tensor]
-Sample = Callable[..., Sequence[Estimate]]
+Run = Callable[..., Sequence[Estimate]]
 
 HOW_IT_RUNS = ("running", "state")  # options that change how a map is computed, not which
+
+
+def one_by_one(of_one: Callable[..., Tensor]) -> Run:
+    """Has a function of one score, (call, x, score, *, layer, **options) -> a map, answer for several."""
+
+    @functools.wraps(of_one)
+    def run(
+        call: Call, x: Tensor, scores: Sequence[ScoreFunction], **options: Any
+    ) -> list[Estimate]:
+        return [Estimate(of_one(call, x, score, **options)) for score in scores]
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +53,8 @@ class Formula:
         combine: the paper's formula over what it `needs`, in that order -> (N, h, w), or (N, C, H, W) with `reduce`.
         needs: "activation", "gradient" and "relevance" at the layer (N, C, h, w); "input", "input_gradient", "guided",
             "deconvnet" and "input_relevance" at the input (N, C, H, W). What several methods need is computed once.
-        run: for methods of several passes, instead: (call, x, score, layer, **options) -> the same.
-        sample: for methods whose one sample of passes answers for all targets, instead:
-            (call, x, scores, layer, **options) -> an `Estimate` for each of the scores.
+        run: for methods that run the model by themselves, instead: (call, x, scores, layer, **options) -> an
+            `Estimate` for each of the scores; `one_by_one` makes one of a function of one score.
         at: where the map lies: over a "layer", over the "input", or over the layer that the "head" pools.
         reduce: takes the colour channels together, (N, C, H, W) -> (N, H, W).
         signed: negative values speak against the target.
@@ -60,7 +73,6 @@ class Formula:
     combine: Combine | None = None
     needs: tuple[Need, ...] = ()
     run: Run | None = None
-    sample: Sample | None = None
     at: Literal["layer", "input", "head"] = "layer"
     reduce: Callable[[Tensor], Tensor] | None = None
     signed: bool = False
@@ -71,7 +83,7 @@ class Formula:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
+        object.__setattr__(self, "__doc__", what_it_says(self.combine or self.run))
 
     @property
     def told_options(self) -> Mapping[str, object]:
@@ -80,3 +92,8 @@ class Formula:
 
     def __repr__(self) -> str:
         return f"<method {self.name}: {self.title}, {self.paper}>"
+
+
+def what_it_says(function: Callable[..., object] | None) -> str | None:
+    """The docstring of what a method does, one with arguments given beforehand too."""
+    return getattr(function, "func", function).__doc__

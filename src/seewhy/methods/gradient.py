@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from torch import Tensor
 from ..arguments import brief
 from ..engine.call import Call
 from ..engine.layers import INPUT
+from ..engine.masking.baselines import image_seed
 from ..engine.masking.masks import linear
 from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
 from ..errors import InputError
+from ..maps.attribution import Estimate
 from .cam import grad_cam
+from .formula import one_by_one
 from .method import Method
 from .shared import shared_pass
 
@@ -65,6 +68,7 @@ _MOST_NOISE = 1e6
 _MOST_STEPS = 4096  # Gauss and Legendre's nodes take a matrix of its square
 
 
+@one_by_one
 def _integrated_gradients(
     call: Call,
     x: Tensor,
@@ -118,12 +122,7 @@ def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[T
 
     The noise of an image depends on the seed and on the image alone, not on its place in a batch.
     """
-    generators = [
-        torch.Generator().manual_seed(
-            zlib.crc32(image.detach().float().cpu().numpy().tobytes(), seed)
-        )
-        for image in x
-    ]
+    generators = [torch.Generator().manual_seed(image_seed(image, seed)) for image in x]
     dims = tuple(range(1, x.ndim))
     scale = noise * (x.amax(dims, keepdim=True) - x.amin(dims, keepdim=True))
     for _ in range(samples):
@@ -142,35 +141,12 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
     Options are `samples`, `noise` (standard deviation as a part of the image's range) and `seed`.
     """
 
-    def run(
-        call: Call,
-        x: Tensor,
-        score: ScoreFunction,
-        *,
-        layer: str | None,
-        samples: int,
-        noise: float,
-        seed: int,
-    ) -> Tensor:
-        """SmoothGrad (Smilkov et al., 2017, eq. 1): the mean attribution of noisy copies of the image."""
-        if samples < 1 or not 0 <= noise < _MOST_NOISE:
-            raise InputError(
-                f"samples={samples}, noise={noise}: SmoothGrad needs at least 1 sample, and noise from 0 to "
-                f"{_MOST_NOISE:g} of a picture's range, usually 0.15"
-            )
-        total: Tensor | None = None
-        for copy in noisy_copies(x, samples, noise, seed):
-            part = _of_copy(base, call, copy, score, layer)
-            total = part if total is None else total + part
-        assert total is not None
-        return total / samples
-
     return Method(
         name or f"smooth_{base.name}",
         title or f"SmoothGrad of {base.title}",
         "Smilkov et al., 2017",
         base.family,
-        run=run,
+        run=functools.partial(_smooth_grad, base),
         style=base.style,
         at=base.at,
         choose=base.choose,
@@ -181,12 +157,38 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
     )
 
 
+def _smooth_grad(
+    base: Method,
+    call: Call,
+    x: Tensor,
+    scores: Sequence[ScoreFunction],
+    *,
+    layer: str | None,
+    samples: int,
+    noise: float,
+    seed: int,
+) -> list[Estimate]:
+    """SmoothGrad (Smilkov et al., 2017, eq. 1): the mean attribution of noisy copies of the image."""
+    if samples < 1 or not 0 <= noise < _MOST_NOISE:
+        raise InputError(
+            f"samples={samples}, noise={noise}: SmoothGrad needs at least 1 sample, and noise from 0 to "
+            f"{_MOST_NOISE:g} of a picture's range, usually 0.15"
+        )
+    found = []
+    for score in scores:
+        copies = noisy_copies(x, samples, noise, seed)
+        parts = (_of_copy(base, call, copy, score, layer) for copy in copies)
+        found.append(Estimate(functools.reduce(torch.add, parts) / samples))
+    return found
+
+
 def _of_copy(
     base: Method, call: Call, copy: Tensor, score: ScoreFunction, layer: str | None
 ) -> Tensor:
     """A method's attribution of a changed image: of its colours where it has one, (N, C, H, W), else (N, h, w)."""
     if base.run:
-        return base.run(call, copy, score, layer=layer, **base.options)
+        (found,) = base.run(call, copy, [score], layer=layer, **base.options)
+        return found.map
     layers = [] if layer is None else [layer]  # "" is the model itself
     result = shared_pass(call, copy, methods=[base], targets=[score], layers=layers).results[0]
     return result.map if result.pixels is None else result.pixels

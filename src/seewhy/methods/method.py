@@ -19,9 +19,9 @@ from ..engine.targets.resolve import TargetLike, phrase
 from ..errors import InputError
 from ..models.call import call_of, labels_of
 from ..models.model import Model
-from .formula import Formula
+from .formula import Formula, what_it_says
 from .remarks import tell
-from .shared import Result, shared_pass
+from .shared import Result, SharedPass, shared_pass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,7 +32,7 @@ class Method(Formula):
     """
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", (self.combine or self.run or self.sample).__doc__)
+        object.__setattr__(self, "__doc__", what_it_says(self.combine or self.run))
 
     @checked
     @on_the_cpu()
@@ -69,33 +69,44 @@ class Method(Formula):
         )
         warn_of_range(x, call.bounds)
         flow = find_flow(call, x) if layer is None and self.at == "layer" else None
+        layers = list(flow.chosen[-1:]) if flow else []
+        if layer is not None:
+            layers = [resolve_layer(call.module, layer)]
         done = shared_pass(
             call,
             x,
             methods=[self],
             targets=[target],
-            layers=[resolve_layer(call.module, layer)]
-            if layer is not None
-            else flow.chosen[-1:]
-            if flow
-            else [],
+            layers=layers,
             flow=flow,
             labels=labels_of(model),
             options={self.name: options},
         )
-        if len(done.results) != 1:
-            raise InputError(
-                f"target {target!r} is {len(done.results)} targets; a method answers for one"
-            )
-        result = done.results[0]
-        _warn_of(result, labels_of(model) or ClassNames(), len(x))
-        if not channels:
-            return result.map
-        if result.pixels is None:
-            raise InputError(
-                f"channels=True: {self.title} has a map over the layer, and no colour channels to keep"
-            )
-        return result.pixels
+        return _only_map(self, done, target, channels=channels, names=labels_of(model))
+
+
+def _only_map(
+    method: Method,
+    done: SharedPass,
+    target: TargetLike,
+    *,
+    channels: bool,
+    names: ClassNames | None,
+) -> Tensor:
+    """The maps of the one target, once what is to know of them was said."""
+    if len(done.results) != 1:
+        raise InputError(
+            f"target {target!r} is {len(done.results)} targets; a method answers for one"
+        )
+    result = done.results[0]
+    _warn_of(result, names or ClassNames(), len(result.map))
+    if not channels:
+        return result.map
+    if result.pixels is None:
+        raise InputError(
+            f"channels=True: {method.title} has a map over the layer, and no colour channels to keep"
+        )
+    return result.pixels
 
 
 def _warn_of(result: Result, names: ClassNames, images: int) -> None:

@@ -154,7 +154,7 @@ occlusion = Method(
     "Occlusion",
     "Zeiler and Fergus, ECCV 2014",
     "perturbation",
-    sample=_occlusion,
+    run=_occlusion,
     at="input",
     signed=True,
     options={"window": None, "stride": None, "baseline": "zeros", "seed": 0, "running": None},

@@ -14,7 +14,7 @@ from ..engine.layout import Layout
 from ..engine.rules.balance import StayedBehind, by_image
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.hidden import out_of_sight
-from ..engine.rules.lrp import safe
+from ..engine.rules.propagation import safe
 from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget

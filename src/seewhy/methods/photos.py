@@ -18,13 +18,15 @@ from ..data.images import Photo, drawn_photo, find_images, read_photo
 from ..data.manifest import stored_file
 from ..data.opened import MAX_PIXELS
 from ..data.preprocess import Placement, Preprocess, tensor_to_photos
-from ..engine.call import Call, check_input, is_volume
+from ..engine.call import Call
 from ..engine.inputs import settled_input, warn_of_range
+from ..engine.pictures import check_input, is_volume
 from ..errors import ImageError, InputError, ModelError
 from ..models.model import Model
 from ..render.frames import frames_shown, side_by_side
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
+ImagesLike = ImageLike | Iterable[ImageLike]
 
 
 class Batch(NamedTuple):
@@ -50,7 +52,7 @@ class Source:
 
     def __init__(
         self,
-        images: ImageLike | Iterable[ImageLike],
+        images: ImagesLike,
         model: Model,
         on_bad_image: Callable[[Any, ImageError], None] | None,
         max_pixels: int = MAX_PIXELS,
@@ -106,36 +108,62 @@ class Source:
         return bool(self.names) and all(name in names for name in self.names[start:stop])
 
     def batch(self, start: int, stop: int) -> Batch:
-        preprocess: Preprocess | None = self.model.preprocess
+        """The pictures from one to another that can be read.
+
+        Raises:
+            ImageError: one cannot, and nobody is to be told.
+        """
         if self.tensor is not None:
-            x = self.tensor[start:stop]
-            x = x if x.is_floating_point() else x.float()
-            photos, placement = _photos_of(x, preprocess)
-            placements = [placement] * len(x)
-            names = [f"image {i}" for i in range(start, stop)]
-            indices = list(range(start, stop))
-        else:
-            assert preprocess is not None
-            indices, names, photos, inputs = [], [], [], []
-            for index in range(start, stop):
-                item, name = self.items[index], self.names[index]
-                try:
-                    photo = read_photo(item, max_pixels=self.max_pixels, least=preprocess.enough)
-                    inputs.append(_prepared(photo, name, preprocess))
-                    photos.append(drawn_photo(photo.picture))
-                    del photo  # two never stand in memory whole
-                    names.append(name)
-                    indices.append(index)
-                except ImageError as error:
-                    if self.on_bad_image is None:
-                        raise
-                    self.first_error = self.first_error or error
-                    self.on_bad_image(item, error)
-            x = torch.stack([x for x, _ in inputs]) if inputs else torch.empty(0)
-            placements = [placement for _, placement in inputs]
-        items = [self.items[i] if self.items else None for i in indices]
-        paths = tuple(item if isinstance(item, Path) else None for item in items)
-        return Batch(tuple(indices), tuple(names), tuple(photos), tuple(placements), paths, x)
+            return self._inputs(self.tensor[start:stop], start)
+        read = [one for index in range(start, stop) if (one := self._read(index)) is not None]
+        indices = tuple(one.place for one in read)
+        items = [self.items[index] for index in indices]
+        return Batch(
+            indices=indices,
+            names=tuple(self.names[index] for index in indices),
+            photos=tuple(one.photo for one in read),
+            placements=tuple(one.placement for one in read),
+            paths=tuple(item if isinstance(item, Path) else None for item in items),
+            x=torch.stack([one.x for one in read]) if read else torch.empty(0),
+        )
+
+    def _inputs(self, x: Tensor, start: int) -> Batch:
+        """Inputs as they were given, from the one of that number on."""
+        x = x if x.is_floating_point() else x.float()
+        photos, placement = _photos_of(x, self.model.preprocess)
+        indices = tuple(range(start, start + len(x)))
+        return Batch(
+            indices=indices,
+            names=tuple(f"image {i}" for i in indices),
+            photos=tuple(photos),
+            placements=(placement,) * len(x),
+            paths=(None,) * len(x),
+            x=x,
+        )
+
+    def _read(self, index: int) -> _Read | None:
+        """One picture; None for one that cannot be read, of which it tells."""
+        item, preprocess = self.items[index], self.model.preprocess
+        assert preprocess is not None
+        try:
+            photo = read_photo(item, max_pixels=self.max_pixels, least=preprocess.enough)
+            x, placement = _prepared(photo, self.names[index], preprocess)
+            return _Read(index, drawn_photo(photo.picture), x, placement)
+        except ImageError as error:
+            if self.on_bad_image is None:
+                raise
+            self.first_error = self.first_error or error
+            self.on_bad_image(item, error)
+            return None
+
+
+class _Read(NamedTuple):
+    """A picture as it is drawn, so that two never stand in memory whole, and as an input."""
+
+    place: int
+    photo: Image.Image
+    x: Tensor
+    placement: Placement
 
 
 def photo_digest(photo: Path | Image.Image) -> str:
@@ -166,7 +194,7 @@ def _photos_of(x: Tensor, preprocess: Preprocess | None) -> tuple[list[Image.Ima
     return photos, Placement((h, w), whole, frames)
 
 
-def _each(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
+def _each(images: ImagesLike) -> Iterable[ImageLike]:
     """One picture, or several: an array (N, H, W, 3) is several."""
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..data.disk import number
-from ..data.manifest import Json
+from ..data.disk import Json, number
 from ..data.preprocess import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction

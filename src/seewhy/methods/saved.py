@@ -10,12 +10,14 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
+from ..data.disk import Json
 from ..data.images import drawn_photo, read_photo
-from ..data.manifest import Entry, Json, read_entries
+from ..data.manifest import Entry, read_entries
 from ..data.opened import MAX_PIXELS
 from ..errors import ImageError, InputError
 from ..render.on_photos import OnPhotos
-from .explanation import MAPS, Explanation, join
+from .explanation import MAPS, Explanation
+from .outcome import join
 from .photos import photo_digest
 from .records import attribution_again, placement_again, predictions_again
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arguments import brief
 from ..engine.causes import check_differentiable
-from ..engine.rules.lrp import stabilized
+from ..engine.rules.propagation import stabilized
 from ..engine.targets.classes import ScoreFunction, class_scores
 from ..engine.targets.numbers import Numbers
 from ..errors import InputError, TargetError

@@ -190,11 +190,10 @@ def _all_options(
 
 def _check_value(method: Formula, name: str, value: object) -> None:
     """Says that an option is of a type that the method does not take: by its function's annotations, or its default."""
-    function = method.run or method.sample
-    if function is None:
+    if method.run is None:
         check_like(f"{method.name}.{name}", value, method.options[name])
     else:
-        check_arguments(function, (), {name: value})
+        check_arguments(method.run, (), {name: value})
 
 
 class _Kind(NamedTuple):
@@ -374,13 +373,9 @@ def _run_apart(
 def _estimates(
     method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None
 ) -> Sequence[Estimate]:
-    options = plan.options[method.name]
-    if method.sample:
-        with torch.inference_mode(False), torch.no_grad():
-            return method.sample(plan.call, plan.x, scores, layer=layer, **options)
     assert method.run is not None
-    run = method.run
-    return [Estimate(run(plan.call, plan.x, s, layer=layer, **options)) for s in scores]
+    with torch.inference_mode(False), torch.no_grad():
+        return method.run(plan.call, plan.x, scores, layer=layer, **plan.options[method.name])
 
 
 def _fused_or_only(method: Formula, raw: Sequence[Tensor]) -> Tensor:

@@ -28,10 +28,10 @@ from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
 from .result import Figure, MetricResult
 from .sanity.randomization import (
-    ParameterRandomisation,
-    Randomisation,
-    label_randomisation,
-    parameter_randomisation,
+    ParameterRandomization,
+    Randomization,
+    label_randomization,
+    parameter_randomization,
 )
 from .sanity.rerun import MethodMetric, bind
 from .sanity.robustness import MaxSensitivity
@@ -65,14 +65,14 @@ __all__ = [
     "MethodMetric",
     "MetricResult",
     "Mosaics",
-    "ParameterRandomisation",
+    "ParameterRandomization",
     "PixelAveragePrecision",
     "PixelFlipping",
     "PointingGame",
     "ROAD",
     "ROADLeRF",
     "ROADMoRF",
-    "Randomisation",
+    "Randomization",
     "SegmentationIoU",
     "SensitivityN",
     "Sparsity",
@@ -82,6 +82,6 @@ __all__ = [
     "find_metric",
     "focus_mosaics",
     "grid_mosaics",
-    "label_randomisation",
-    "parameter_randomisation",
+    "label_randomization",
+    "parameter_randomization",
 ]

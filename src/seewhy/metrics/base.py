@@ -51,6 +51,7 @@ class ImageMetric(Metric):
     # what the curves are over, and of what
     axes: ClassVar[tuple[str, str]] = ("", "")
 
+    identity: Tensor
     values: list[Tensor]
     codes: list[Tensor]
     curves: list[Tensor]
@@ -98,6 +99,26 @@ class ImageMetric(Metric):
         fresh.reset()
         fresh.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
         return fresh  # type: ignore[return-value]
+
+    def states(self) -> dict[str, Tensor | list[Tensor]]:
+        """All that it holds of its images, for `restore_states`."""
+        return {name: getattr(self, name) for name in self._defaults}
+
+    def restore_states(self, states: Mapping[str, Tensor | list[Tensor]]) -> None:
+        """Gives a metric without images what one of the same settings held.
+
+        Raises:
+            InputError: the states are of other settings.
+        """
+        if not torch.equal(torch.as_tensor(states["identity"]), self.identity.cpu()):
+            raise InputError(f"the states kept of {self.name} are of other settings; begin anew")
+        for name, state in states.items():
+            setattr(self, name, _moved(state, self.device))
+        self._counts_as_updated()
+
+    def _counts_as_updated(self) -> None:
+        """Keeps torchmetrics' own account of updates."""
+        self._update_count, self._computed = self._update_count + 1, None
 
     def _store(self, values: Tensor, status: Sequence[str], curves: Sequence[Tensor] = ()) -> None:
         """Adds images: their values (N,), NaN where there is none, their statuses, and a curve each or none."""
@@ -148,8 +169,16 @@ class ImageMetric(Metric):
         return np.linspace(0, 1, points)
 
 
+# which mypy takes for abstract, as torchmetrics' own class is
+ANY_KIND: type[ImageMetric] = ImageMetric  # type: ignore[type-abstract]
+
+
 def joined(state: Sequence[Tensor] | Tensor) -> Tensor:
     """A state that was kept as a list, as one tensor on the CPU."""
     if isinstance(state, Tensor):  # torchmetrics joins lists when it synchronises
         return state.cpu()
     return torch.cat(list(state)).cpu() if len(state) else torch.empty(0)
+
+
+def _moved(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
+    return state.to(device) if isinstance(state, Tensor) else [each.to(device) for each in state]

@@ -37,7 +37,7 @@ def chance_maps(x: Tensor, *, seed: int = 0) -> dict[Chance, Tensor]:
             ]
         ),
         "uniform": torch.ones(len(x), *x.shape[2:], dtype=torch.float32),
-        "centre": _centre(x.shape[2], x.shape[3]).expand(len(x), -1, -1).contiguous(),
+        "centre": _center(x.shape[2], x.shape[3]).expand(len(x), -1, -1).contiguous(),
         "edges": _edges(x),
     }
 
@@ -56,7 +56,7 @@ class ChanceMethod:
         return chance_maps(x, seed=self.seed)[self.chance]
 
 
-def _centre(height: int, width: int) -> Tensor:
+def _center(height: int, width: int) -> Tensor:
     rows, cols = (
         (torch.arange(side, dtype=torch.float32) - (side - 1) / 2) / (side / 4)
         for side in (height, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TypeVar, overload
 
 from ..arguments import brief
@@ -24,7 +25,7 @@ from .localization.mosaics import Focus, GridPointing
 from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, SegmentationIoU
 from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
-from .sanity.randomization import ParameterRandomisation
+from .sanity.randomization import ParameterRandomization
 from .sanity.robustness import MaxSensitivity
 
 METRICS: dict[str, type[ExplanationMetric]] = {
@@ -42,7 +43,7 @@ METRICS: dict[str, type[ExplanationMetric]] = {
         Infidelity,
         SensitivityN,
         MaxSensitivity,
-        ParameterRandomisation,
+        ParameterRandomization,
         Complexity,
         Sparsity,
     )
@@ -105,4 +106,32 @@ def find_metric(
         raise InputError(
             f"metric {found.name!r} {needs} and cannot be used here; accepted: {', '.join(wanted)}"
         )
+    return found
+
+
+def named_metrics(
+    given: str | ImageMetric | Iterable[str | ImageMetric] | Mapping[str, str | ImageMetric],
+    kind: type[_M],
+    *,
+    such_as: str,
+    named: str,
+) -> dict[str, _M]:
+    """Metrics of a kind by what they are called: the names of a mapping, or their own.
+
+    Args:
+        such_as, named: one that could be given, and several with names, for errors.
+
+    Raises:
+        InputError: there is none, or one of a kind twice.
+    """
+    if isinstance(given, Mapping):
+        found = {name: find_metric(metric, kind) for name, metric in given.items()}
+    else:
+        each = [given] if isinstance(given, str | ImageMetric) else given
+        listed = [find_metric(metric, kind) for metric in each]
+        found = {metric.name: metric for metric in listed}
+        if len(found) < len(listed):
+            raise InputError(f"metrics has one of a kind twice; name them: metrics={named}")
+    if not found:
+        raise InputError(f"metrics is empty; give at least one, such as {such_as}")
     return found

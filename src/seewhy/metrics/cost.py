@@ -12,8 +12,8 @@ from torch import Tensor
 from ..engine.batches import answers
 from ..engine.call import Call
 from ..render.reading import clock_words
-from .keeping import Unit
 from .metric import ExplanationMetric
+from .unit import Unit
 
 _COPIES = 8  # of a picture, run at once
 _SLOW = 0.5  # seconds of a single picture, of which no copies are run

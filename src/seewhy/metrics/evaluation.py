@@ -18,8 +18,7 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from ..data.disk import number, png_bytes
-from ..data.manifest import Json
+from ..data.disk import Json, number, png_bytes
 from ..data.run_folder import RunFolder
 from ..names import REPR, at_most
 from ..render.curves import Panel, Scored, curves_picture
@@ -193,20 +192,23 @@ class Evaluation:
 
     def _panel(self, metric: str, target: str, *, several: bool) -> Panel:
         rows = [row for row in self.rows if (row.metric, row.target) == (metric, target)]
-        places = Counter(row.method for row in rows)
-        scored = [
-            _scored(
-                f"{row.method} {row.layer}" if places[row.method] > 1 else row.method, row.result
-            )
-            for row in rows
-        ]
+        times, first = Counter(row.method for row in rows), rows[0].result
+        scored = []
+        for row in rows:
+            at_several_layers = times[row.method] > 1
+            label = f"{row.method} {row.layer}" if at_several_layers else row.method
+            scored.append(_scored(label, row.result))
         scored += [_scored(name, found, chance=True) for name, found in rows[0].chance.items()]
-        direction = "higher is better" if rows[0].result.higher_is_better else "lower is better"
-        followed = rows[0].result.settings.get("output")
-        kind = {**METRICS, **LOCALIZATION}[rows[0].result.metric]
-        axes = kind.axes[0], kind.axes[1].replace("score", followed) if followed else kind.axes[1]
+        kind = {**METRICS, **LOCALIZATION}[first.metric]
+        over, of = kind.axes
+        followed = first.settings.get("output")
         title = metric if metric != kind.name else kind.title
-        return Panel(f"{title}, {target}" if several else title, direction, axes, tuple(scored))
+        return Panel(
+            f"{title}, {target}" if several else title,
+            "higher is better" if first.higher_is_better else "lower is better",
+            (over, of.replace("score", followed) if followed else of),
+            tuple(scored),
+        )
 
 
 class Parts:

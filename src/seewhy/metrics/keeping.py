@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.manifest import Json
+from ..data.disk import Json
 from ..data.run_folder import RunFolder
 from ..engine.keys import digest
 from ..methods.photos import Batch, Source, photo_digest
 from .metric import Kept
+from .unit import Unit
 
 _PART = "\0"  # which no file has in its name: between a photo and what is scored of it
 
@@ -24,17 +25,6 @@ _PART = "\0"  # which no file has in its name: between a photo and what is score
 PhotoRemarks = list[
     tuple[str, str | None, str, str]
 ]  # method, layer, target, and what is said of that map
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is scored of each photo: maps of a method, or of a chance map, for a target, by a metric."""
-
-    method: str
-    layer: str | None
-    target: str
-    metric: str
-    by_chance: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.batches import answers
-from ..engine.call import Call, is_volume
+from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.inputs import settled_input
 from ..engine.masking.baselines import AnyBaseline, image_seed
 from ..engine.masking.masks import Masks
 from ..engine.masking.running import Running
 from ..engine.masking.scoring import Chunk, masked_scores
+from ..engine.pictures import is_volume
 from ..engine.targets.classes import Logit, Probability, ScoreFunction
 from ..engine.targets.numbers import Numbers, numbers_of
-from ..engine.targets.resolve import TargetLike, describe, resolve
+from ..engine.targets.resolve import TargetLike, resolve
 from ..engine.targets.rows import asked
+from ..engine.targets.target import describe
 from ..engine.trace import check_scores
 from ..errors import ArgumentTypeError, InputError, TargetError
 from ..maps import values as map_tools
@@ -110,7 +112,7 @@ class ExplanationMetric(ImageMetric):
     leave_out: tuple[str, ...] = ("empty", "constant", "non_finite")
     # negative values count as much as positive ones, so that a map is empty only where all of it is zero
     signed: ClassVar[bool] = False
-    takes_colours: ClassVar[bool] = False
+    takes_colors: ClassVar[bool] = False
     # what the values lie between where the score that is followed is a probability
     limits_of_probability: ClassVar[tuple[float, float] | None] = None
 
@@ -165,10 +167,7 @@ class ExplanationMetric(ImageMetric):
     def restore(self, kept: Kept) -> None:
         """Adds images whose scores are known, as `newest` gave them, in place of an update."""
         self._store(kept.values, kept.status, kept.curves)
-        self._update_count, self._computed = (
-            self._update_count + 1,
-            None,
-        )  # torchmetrics' own account of updates
+        self._counts_as_updated()
 
     def passes(self, pixels: int) -> int:
         """How many changed pictures of so many pixels the model is shown for each image."""
@@ -192,8 +191,8 @@ class ExplanationMetric(ImageMetric):
         """The maps as float32 on the CPU."""
         if not isinstance(maps, Tensor):
             raise ArgumentTypeError(f"maps is a {type(maps).__name__}; give a tensor (N, h, w)")
-        if not (maps.ndim == 3 or (self.takes_colours and maps.ndim == 4)) or 0 in maps.shape:
-            accepted = "(N, h, w) or (N, C, H, W)" if self.takes_colours else "(N, h, w)"
+        if not (maps.ndim == 3 or (self.takes_colors and maps.ndim == 4)) or 0 in maps.shape:
+            accepted = "(N, h, w) or (N, C, H, W)" if self.takes_colors else "(N, h, w)"
             hint = {
                 2: "; the map of a single image is map[None]",
                 4: "; of volumes judge one slice, maps[:, k]",

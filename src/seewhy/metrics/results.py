@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.manifest import Json
+from ..data.disk import Json
 from .result import Figure, Findings, Floats, MetricResult
 
 _ABOUT = "about"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .evaluation import KIND, RESULTS_NAME, Evaluation, Row
-from .localization.evaluation import LocalisationEvaluation
+from .localization.evaluation import LocalizationEvaluation
 from .results import unpacked
 
 
@@ -31,7 +31,7 @@ def open_evaluation(folder: Path, kind: str) -> Evaluation:
         if kind == KIND:
             return Evaluation(about["model"], names, tuple(rows), finished=finished)
         notes = {name: tuple(each) for name, each in about["notes"].items()}
-        return LocalisationEvaluation(
+        return LocalizationEvaluation(
             about["model"], names, tuple(rows), title=about["title"], notes=notes, finished=finished
         )
     except Exception as error:  # readers meet damage with whatever their parsing trips over

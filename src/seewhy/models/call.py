@@ -20,16 +20,17 @@ CallableModel = Model | nn.Module | Call | Callable[..., Any]
 def call_of(
     model: CallableModel,
     *,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
 ) -> Call:
     """How a model is called: as it says itself, with what its user gives beside it.
 
     Args:
         model: a `Model`, a module, any callable, or a call.
-        args, kwargs: further inputs, as they are.
+        args: further inputs, as they are.
+        kwargs: further inputs by name, as they are.
         inputs: further inputs with a row for each image.
         output: which of the model's outputs is meant; its own `output` unless given.
     """
@@ -48,9 +49,9 @@ def model_and_call(
     model: CallableModel | str,
     *,
     pretrained: bool = True,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
 ) -> tuple[Model, Call]:
     """The `Model` of what a user gives, a spec for `load_model` too, and how it is called; the rest as in `call_of`."""

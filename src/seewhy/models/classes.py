@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..data.dataset import Example, LabelledImages
+from ..data.dataset import Example, LabeledImages
 from ..engine.targets.given import given_classes
 from ..engine.targets.names import ClassNames, column_of
 from ..errors import InputError, ModelError, did_you_mean
@@ -17,7 +17,7 @@ from .model import Model
 
 
 def class_indices(
-    model: Model, data: LabelledImages, classes: Mapping[str, int | str] | None = None
+    model: Model, data: LabeledImages, classes: Mapping[str, int | str] | None = None
 ) -> tuple[int, ...]:
     """The model's class for each of the data's: as given, by name, or by the number that is the name.
 
@@ -34,28 +34,44 @@ def class_indices(
         ModelError: a class has no counterpart, or two have the same.
     """
     theirs = ClassNames.of(data.classes) or ClassNames()
-    given = _given(theirs, model, data, classes or {})
+    given = _given_columns(theirs, model, data, classes or {})
     found = _by_name(theirs, model.labels) if model.labels else _by_number(theirs)
     found = [given.get(i, column) for i, column in enumerate(found)]
     missing = [theirs[i] for i, column in enumerate(found) if column is None]
-    known = [column for column in found if column is not None]
     if missing:
-        also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
-        has = "has no names, and so" if model.labels is None else "has"
-        raise ModelError(
-            f"{model.name} {has} no class {missing[0]!r} of {data.title}{also}; "
-            f"give a model of the same classes, or name its class of each: classes={{{missing[0]!r}: 0, ...}}"
-        )
-    twice = next((c for i, c in enumerate(known) if i not in given and known.count(c) > 1), None)
-    if twice is not None:
-        both = " and ".join(repr(theirs[i]) for i, column in enumerate(known) if column == twice)
-        raise ModelError(
-            f"{both} of {data.title} are both class {twice} of {model.name}; say with classes= which is"
-        )
-    return tuple(known)
+        raise _no_counterpart(missing, model, data)
+    columns = [column for column in found if column is not None]
+    _check_apart(columns, given, theirs, model, data)
+    return tuple(columns)
 
 
-def in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
+def _check_apart(
+    columns: Sequence[int],
+    given: Mapping[int, int],
+    theirs: ClassNames,
+    model: Model,
+    data: LabeledImages,
+) -> None:
+    """That no two classes of the data are one of the model's, but for those of which the user says so."""
+    for i, column in enumerate(columns):
+        if i not in given and columns.count(column) > 1:
+            alike = [theirs[j] for j, other in enumerate(columns) if other == column]
+            both = " and ".join(map(repr, alike))
+            raise ModelError(
+                f"{both} of {data.title} are both class {column} of {model.name}; say with classes= which is"
+            )
+
+
+def _no_counterpart(missing: Sequence[str], model: Model, data: LabeledImages) -> ModelError:
+    also = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
+    has = "has no names, and so" if model.labels is None else "has"
+    return ModelError(
+        f"{model.name} {has} no class {missing[0]!r} of {data.title}{also}; "
+        f"give a model of the same classes, or name its class of each: classes={{{missing[0]!r}: 0, ...}}"
+    )
+
+
+def in_classes_of(model: Model, data: LabeledImages) -> LabeledImages:
     """The data with the model's classes for labels, found as by `class_indices`; as they are where they have them.
 
     Raises:
@@ -69,7 +85,7 @@ def in_classes_of(model: Model, data: LabelledImages) -> LabelledImages:
     return InClassesOf(data, model.labels or unnamed, numbers)
 
 
-class InClassesOf(LabelledImages):
+class InClassesOf(LabeledImages):
     """A data set whose labels are a model's.
 
     Args:
@@ -78,12 +94,14 @@ class InClassesOf(LabelledImages):
         numbers: for each class of the data the model's.
     """
 
-    def __init__(
-        self, data: LabelledImages, classes: Sequence[str], numbers: Sequence[int]
-    ) -> None:
+    def __init__(self, data: LabeledImages, classes: Sequence[str], numbers: Sequence[int]) -> None:
         self.data, self.numbers = data, numbers
-        self.title, self.classes, self.multi_label = data.title, tuple(classes), data.multi_label
-        self.names, self.skipped, self.on_error = data.names, data.skipped, data.on_error
+        self.title = data.title
+        self.classes = tuple(classes)
+        self.multi_label = data.multi_label
+        self.names = data.names
+        self.skipped = data.skipped
+        self.on_error = data.on_error
         self.labels = [self._mapped(labels) for labels in data.labels]
 
     def _mapped(self, labels: Sequence[int]) -> tuple[int, ...]:
@@ -94,8 +112,8 @@ class InClassesOf(LabelledImages):
         return replace(example, labels=self._mapped(example.labels))
 
 
-def _given(
-    theirs: ClassNames, model: Model, data: LabelledImages, classes: Mapping[str, int | str]
+def _given_columns(
+    theirs: ClassNames, model: Model, data: LabeledImages, classes: Mapping[str, int | str]
 ) -> dict[int, int]:
     """For places among the data's classes the columns that the caller gave."""
     found: dict[int, int] = {}
@@ -118,19 +136,22 @@ def _given(
 
 def _by_name(theirs: ClassNames, ours: ClassNames) -> list[int | None]:
     """The column of the same name; of the same place where the lists are the same."""
-    alike = [_first(a) == _first(b) for a, b in zip(theirs, ours, strict=False)]
+    alike = [_first_synonym(a) == _first_synonym(b) for a, b in zip(theirs, ours, strict=False)]
     in_order = len(theirs) == len(ours) and 2 * sum(alike) > len(alike)
-    whole, first = _shared(theirs, ours, _whole), _shared(theirs, ours, _first)
+    whole = _columns_of_unique(theirs, ours, _whole_name)
+    first = _columns_of_unique(theirs, ours, _first_synonym)
     found: list[int | None] = []
     for i, name in enumerate(theirs):
-        column = whole.get(_whole(name), first.get(_first(name)))
-        if column is None and in_order and _words(name) & _words(ours[i]):
+        column = whole.get(_whole_name(name), first.get(_first_synonym(name)))
+        if column is None and in_order and _words_in(name) & _words_in(ours[i]):
             column = i
         found.append(column)
     return found
 
 
-def _shared(theirs: ClassNames, ours: ClassNames, short: Callable[[str], str]) -> dict[str, int]:
+def _columns_of_unique(
+    theirs: ClassNames, ours: ClassNames, short: Callable[[str], str]
+) -> dict[str, int]:
     """For what one class of either list is called for short, the model's column."""
     among_theirs, among_ours = (Counter(map(short, names)) for names in (theirs, ours))
     each = ((short(name), column) for column, name in enumerate(ours))
@@ -145,13 +166,13 @@ def _by_number(theirs: ClassNames) -> list[int | None]:
     return [None] * len(numbers) if len(said) < len(numbers) or from_one else [*numbers]
 
 
-def _whole(name: str) -> str:
+def _whole_name(name: str) -> str:
     return name.strip().casefold()
 
 
-def _first(name: str) -> str:
-    return _whole(name.partition(",")[0])
+def _first_synonym(name: str) -> str:
+    return _whole_name(name.partition(",")[0])
 
 
-def _words(name: str) -> set[str]:
+def _words_in(name: str) -> set[str]:
     return set(re.findall(r"\w+", name.casefold()))

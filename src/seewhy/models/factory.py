@@ -90,7 +90,7 @@ def made_by(factory: FactorySpec) -> object:
         Exception,
         SystemExit,
     ) as error:  # whatever code this is, it fails with whatever it likes
-        raise ModelError(f"factory '{factory}' raised {_told(error)}") from error
+        raise ModelError(f"factory '{factory}' raised {_error_line(error)}") from error
     return made
 
 
@@ -143,7 +143,7 @@ def module_with(factory: FactorySpec) -> ModuleType:
         if missing and f"{name}.".startswith(f"{missing}."):
             raise _no_module(factory, missing) from error
         raise ModelError(
-            f"model '{factory}': '{factory.place}' cannot be imported: {_told(error)}"
+            f"model '{factory}': '{factory.place}' cannot be imported: {_error_line(error)}"
         ) from error
 
 
@@ -212,7 +212,7 @@ def _public(found: object, module: ModuleType) -> Iterator[str]:
             yield name
 
 
-def _told(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
     """An error in one line, with the place in the code that raised it."""
     said = (str(error).strip().splitlines() or [""])[0][:160]
     if isinstance(error, SyntaxError):

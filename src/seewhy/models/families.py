@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -16,6 +16,16 @@ from ..data.preprocess import Preprocess
 from ..errors import MissingExtraError, ModelError, did_you_mean
 from .weights import head_of, with_weights
 
+T = TypeVar("T")
+
+
+class _Config(Protocol):
+    """A configuration of transformers'."""
+
+    num_labels: int
+
+
+Config = TypeVar("Config", bound=_Config)
 DEFAULT_MODEL = "efficientnet_lite0"
 ACCEPTED = (
     f"give '{DEFAULT_MODEL}', 'timm:NAME', 'torchvision:NAME', 'hf:NAME' or 'package.module:factory', each with "
@@ -129,7 +139,7 @@ def _huggingface(name: str, weights: Mapping[str, Tensor] | None, pretrained: bo
     return module, Preprocess.from_huggingface(processor), None
 
 
-def _with_classes(config: Any, classes: int) -> Any:
+def _with_classes(config: Config, classes: int) -> Config:
     config.num_labels = classes
     return config
 
@@ -154,7 +164,7 @@ def _timm_preprocess(module: nn.Module) -> Preprocess:
     return Preprocess.from_timm(timm.data.resolve_model_data_config(module))
 
 
-def _download(spec: str, load: Callable[[], Any]) -> Any:
+def _download(spec: str, load: Callable[[], T]) -> T:
     """Loads what may have to be downloaded; what goes wrong there becomes one line."""
     with _only_the_cache_if_unreachable() as reachable:
         try:

@@ -63,7 +63,7 @@ def load_model(
         MissingExtraError: "hf:" without transformers.
     """
     with same_random_states():  # weights are drawn before they are loaded
-        model = _found(str(spec), pretrained, trust_paths=trust_paths)
+        model = _model_of_spec(str(spec), pretrained, trust_paths=trust_paths)
     if labels is not None:  # checked against the module
         model = replace(model, labels=wrap(model.module, labels=labels).labels)
     model.module.eval()
@@ -81,12 +81,12 @@ def model_files(spec: str) -> list[str]:
     return [*folders, *([weights] if weights else [])] if spec != DEFAULT_MODEL else []
 
 
-def _found(spec: str, pretrained: bool, *, trust_paths: bool) -> Model:
+def _model_of_spec(spec: str, pretrained: bool, *, trust_paths: bool) -> Model:
     path, factory = Path(spec), read_factory(spec)
     if spec != DEFAULT_MODEL and (path.is_dir() or path.name == WEIGHTS):
         return _from_folder(path, pretrained, trust_paths=trust_paths)
     if factory is not None:
-        return _own(factory, spec)
+        return _model_of_factory(factory, spec)
     name, _, file = spec.partition("@")
     weights = read_weights(Path(file)) if file else None
     module, preprocess, labels = load_family(name, weights, pretrained=pretrained)
@@ -116,7 +116,7 @@ def _from_folder(path: Path, pretrained: bool, *, trust_paths: bool) -> Model:
     return replace(model, source={"architecture": card["architecture"]})
 
 
-def _own(factory: FactorySpec, spec: str) -> Model:
+def _model_of_factory(factory: FactorySpec, spec: str) -> Model:
     """What a factory makes, with the weights of a file where one is given."""
     weights = None if factory.weights is None else read_weights(Path(factory.weights))
     warn_of_code(factory, spec)

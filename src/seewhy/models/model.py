@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..arguments import checked
+from ..data.disk import Json
 from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
 from ..engine.answers import Gives, OutputLike
@@ -22,7 +23,7 @@ from ..engine.black_box import BlackBox, Takes
 from ..engine.call import Call
 from ..engine.inputs import settled_input
 from ..engine.targets.names import ClassNames, LabelsLike
-from ..engine.targets.numbers import check_gives, has_many_labels
+from ..engine.targets.numbers import has_many_labels
 from ..engine.weights import place_of_weights, weights_digest
 from ..errors import InputError
 from ..names import REPR, at_most
@@ -90,7 +91,7 @@ class Model:
         self.module.to(*args, **kwargs)
         return self
 
-    def __call__(self, x: Tensor) -> Any:
+    def __call__(self, x: Tensor) -> object:
         """Runs the module as it is."""
         return self.module(x)
 
@@ -168,7 +169,7 @@ class Model:
 
 @checked
 def wrap(
-    module: nn.Module | Model | Callable[..., Any],
+    module: nn.Module | Model | Callable[..., object],
     *,
     preprocess: Preprocess | None = None,
     labels: LabelsLike | str | PathLike[str] | None = None,
@@ -201,7 +202,6 @@ def wrap(
         InputError: `takes` or `gives` is not known, or `takes` is given for a module.
         ModelError: labels are fewer or more than the classes the module says it has, or leave a column out.
     """
-    check_gives(gives)
     if isinstance(module, Model):
         names = labels if labels is None else given_labels(labels)
         said = {
@@ -211,7 +211,7 @@ def wrap(
             "gives": gives,
             "labels": names,
         }
-        return _said_anew(module, takes, {**said, "multi_label": multi_label or None})
+        return _with_changes(module, takes, {**said, "multi_label": multi_label or None})
     names = ClassNames.of(own_names(module) if labels is None else given_labels(labels))
     if not isinstance(module, nn.Module):
         module = BlackBox(module, takes=takes, preprocess=preprocess, name=name, gives=gives)
@@ -220,19 +220,31 @@ def wrap(
         raise InputError(
             f"takes={takes!r} is for black boxes; {type(module).__name__} is a module and takes a tensor"
         )
-    config = getattr(module, "pretrained_cfg", None)
-    if preprocess is None and isinstance(config, dict) and config.get("mean"):
-        import timm.data
-
-        preprocess = Preprocess.from_timm(timm.data.resolve_model_data_config(module))
-    classes = getattr(module, "num_classes", None)
-    if names and isinstance(classes, int) and classes > 0:
-        names.check_width(classes)
+    if preprocess is None:
+        preprocess = _timm_preprocess(module)
+    _check_count(names, module)
     several = multi_label or has_many_labels(module)
     return Model(module, name or type(module).__name__, preprocess, names, output, several, gives)
 
 
-def _said_anew(model: Model, takes: Takes | None, said: Mapping[str, Any]) -> Model:
+def _timm_preprocess(module: nn.Module) -> Preprocess | None:
+    """What a timm model says of how photos become its input; None of others."""
+    config = getattr(module, "pretrained_cfg", None)
+    if not isinstance(config, dict) or not config.get("mean"):
+        return None
+    import timm.data
+
+    return Preprocess.from_timm(timm.data.resolve_model_data_config(module))
+
+
+def _check_count(names: ClassNames | None, module: nn.Module) -> None:
+    """Checks names against the number of classes that a module says it has, if it does."""
+    classes = getattr(module, "num_classes", None)
+    if names and isinstance(classes, int) and classes > 0:
+        names.check_width(classes)
+
+
+def _with_changes(model: Model, takes: Takes | None, said: Json) -> Model:
     """A model of which something else is said; what is not given stays."""
     given = {name: value for name, value in said.items() if value is not None}
     if takes is not None or (isinstance(model.module, BlackBox) and "preprocess" in given):

@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..data.disk import json_bytes, write_whole
+from ..data.disk import Json, json_bytes, write_whole
 from ..data.paths import TRUST, leads_out
 from ..data.preprocess import Preprocess
 from ..engine.answers import OutputLike
@@ -34,7 +33,6 @@ from .networks.cards import (
     SAVED,
     TRAINED,
     WEIGHTS,
-    Card,
     card_preprocess,
     make_card,
     read_card,
@@ -43,7 +41,7 @@ from .networks.heads import build
 from .weights import load_state, read_weights
 
 # how a module is made again, as JSON: by one of "spec", "architecture", "transformers" (with "config") and "factory"
-Source = Mapping[str, Any]
+Source = Json
 _NO_SETTINGS = ("training", "name_or_path")
 
 
@@ -55,7 +53,8 @@ def save_module(
     factory: str | None,
     preprocess: Preprocess | None,
     output: OutputLike | None,
-    **entries: Any,
+    name: str,
+    **entries: object,
 ) -> Path:
     """Writes the weights and the card of a module.
 
@@ -64,7 +63,10 @@ def save_module(
         folder: made where it is not there.
         source: how it is made again, where that is known.
         factory: how it is made again, as its user says.
-        preprocess, output, entries: what else the card says.
+        preprocess: how photos become inputs, where that is known.
+        output: which output is meant.
+        name: of the model.
+        **entries: what else the card says.
 
     Raises:
         ModelError: the module cannot be made again, or something of the model cannot be written down.
@@ -75,14 +77,15 @@ def save_module(
         raise InputError(f"'{folder}' holds what 'seewhy train' wrote; give another folder")
     if preprocess is not None and type(preprocess) is not Preprocess:
         raise _cannot(
-            entries["name"],
+            name,
             f"its preprocess is a {type(preprocess).__name__}, not a seewhy.Preprocess",
         )
     card = make_card(
         preprocess,
         form=SAVED,
         source=_source(module, source, factory),
-        output=_output_entry(output, entries["name"]),
+        output=_output_entry(output, name),
+        name=name,
         takes=module.takes if isinstance(module, BlackBox) else None,
         **entries,
     )
@@ -92,21 +95,20 @@ def save_module(
     return folder
 
 
-def load_saved(
-    folder: Path, card: Card, file: Path, *, trust_paths: bool = False
-) -> dict[str, Any]:
+def load_saved(folder: Path, card: Json, file: Path, *, trust_paths: bool = False) -> Json:
     """The fields of the `Model` that was saved, its weights in the precision that they had.
 
     Args:
-        folder, card, file: where it is, what its card says, and its weights.
+        folder: where it is.
+        card: what its card says.
+        file: its weights.
         trust_paths: whether the card may name files outside its folder.
 
     Raises:
         ModelError: it cannot be made any more, or its weights are not those that were saved.
     """
     source: Source = card["source"]
-    output = card["output"]
-    runs = [source.get("factory"), output["function"] if isinstance(output, Mapping) else None]
+    runs = [source.get("factory"), _output_function(card)]
     if not trust_paths:
         _refuse_files_elsewhere(folder, [*runs, source.get("spec")])
     weights = read_weights(file) if card["tensors"] else {}
@@ -118,11 +120,10 @@ def load_saved(
         for factory in filter(None, runs):
             warn_of_code(_factory(factory), folder)
         module = _rebuilt(card, weights)
-        output = imported(_factory(output["function"])) if isinstance(output, Mapping) else output
+        function = _output_function(card)
+        output = imported(_factory(function)) if function else card["output"]
     except ModelError as error:
-        was = source.get("file")
-        saved = f"; when it was saved the factory was in '{was}'"
-        hint = f"{saved}: run from there, or set PYTHONPATH" if was else ""
+        hint = _where_it_was(source)
         raise ModelError(f"the model in '{folder}' cannot be made again: {error}{hint}") from error
     fields = {key: card[key] for key in ("name", "multi_label", "gives", "source")}
     labels = card["labels"] and tuple(card["labels"])
@@ -133,6 +134,20 @@ def load_saved(
         "preprocess": _preprocess(card),
         "labels": labels,
     }
+
+
+def _output_function(card: Json) -> str | None:
+    """Where the function that reads the output is, as "module:name"; None where the output is none."""
+    output = card["output"]
+    return str(output["function"]) if isinstance(output, Mapping) else None
+
+
+def _where_it_was(source: Source) -> str:
+    """What to do where a factory is not found any more, for the error."""
+    was = source.get("file")
+    if not was:
+        return ""
+    return f"; when it was saved the factory was in '{was}': run from there, or set PYTHONPATH"
 
 
 def _refuse_files_elsewhere(folder: Path, named: Sequence[object]) -> None:
@@ -162,7 +177,7 @@ def module_in(made: object) -> object:
     return inner if isinstance(inner, nn.Module) and not isinstance(made, nn.Module) else made
 
 
-def _rebuilt(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
+def _rebuilt(card: Json, weights: Mapping[str, Tensor]) -> nn.Module:
     """The module anew, with these weights, in evaluation mode."""
     source: Source = card["source"]
     if "spec" in source:
@@ -200,7 +215,7 @@ def _of_transformers(source: Source) -> nn.Module:
     return module
 
 
-def _preprocess(card: Card) -> Preprocess | None:
+def _preprocess(card: Json) -> Preprocess | None:
     return None if card["preprocess"] is None else card_preprocess(card)
 
 
@@ -249,7 +264,8 @@ def _output_entry(output: OutputLike | None, name: str) -> object:
     """Which output is meant, as a card says it; a function by where it is."""
     if output is None or isinstance(output, str | int):
         return output
-    place, path = getattr(output, "__module__", None), getattr(output, "__qualname__", "")
+    place = getattr(output, "__module__", None)
+    path = getattr(output, "__qualname__", "")
     written = f"{place}:{path}"
     if (
         place in (None, "__main__")
@@ -275,7 +291,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return kept
 
 
-def _check_same(module: nn.Module, kept: Mapping[str, Tensor], card: Card) -> None:
+def _check_same(module: nn.Module, kept: Mapping[str, Tensor], card: Json) -> None:
     """That what the card says makes the same parts, and that the weights fit them.
 
     Raises:
@@ -287,25 +303,26 @@ def _check_same(module: nn.Module, kept: Mapping[str, Tensor], card: Card) -> No
         again = _rebuilt(card, kept)
     except ModelError as error:
         raise _cannot(kind, f"{by} does not make it: {error}") from error
-    for name, there, here in _different(module, again):
+    for name, there, here in _differences(module, again):
         differ = f"'{name}' is {there}, here {here}"
         raise _cannot(kind, f"{by} makes another network: {differ}")
 
 
-def _different(module: nn.Module, again: nn.Module) -> Iterator[tuple[str, object, object]]:
+def _differences(module: nn.Module, again: nn.Module) -> Iterator[tuple[str, object, object]]:
     """The name of each part and setting that differs, with what it is made anew, and here."""
-    ours, theirs = dict(module.named_modules()), dict(again.named_modules())
+    ours = dict(module.named_modules())
+    theirs = dict(again.named_modules())
     for name in ours | theirs:
         here, there = (each.get(name) for each in (ours, theirs))
-        if _kind(here) != _kind(there):
-            yield name or "the network", _kind(there), _kind(here)
+        if _class_name(here) != _class_name(there):
+            yield name or "the network", _class_name(there), _class_name(here)
         mine, its = _settings(here), _settings(there)
         for key in mine:
             if mine[key] != its.get(key, mine[key]):
                 yield f"{name}.{key}".lstrip("."), its[key], mine[key]
 
 
-def _kind(part: nn.Module | None) -> str:
+def _class_name(part: nn.Module | None) -> str:
     return "nothing" if part is None else type(part).__qualname__
 
 
@@ -313,7 +330,7 @@ def _settings(part: nn.Module | None) -> dict[str, object]:
     """The numbers, words and functions among the attributes of a part."""
     given = vars(part).items() if part is not None else ()
     return {
-        key: _plain(value)
+        key: _comparable(value)
         for key, value in given
         if _is_setting(value) and key not in _NO_SETTINGS and key[:1] != "_"
     }
@@ -326,14 +343,14 @@ def _is_setting(value: object) -> bool:
     return value is None or isinstance(value, plain)
 
 
-def _plain(value: object) -> object:
+def _comparable(value: object) -> object:
     """A setting, as it can be compared with that of another process."""
     if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
+        return tuple(map(_comparable, value))
     return getattr(value, "__qualname__", value)
 
 
-def _write(folder: Path, kept: Mapping[str, Tensor], card: Card) -> None:
+def _write(folder: Path, kept: Mapping[str, Tensor], card: Json) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CARD).unlink(missing_ok=True)  # weights that are cut short have no card

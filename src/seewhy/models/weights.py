@@ -30,26 +30,36 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         raise ModelError(
             f"weights file '{path}' cannot be read as a state dict: {reason}"
         ) from error
+    return _real_tensors(state, path)
+
+
+def _real_tensors(state: object, path: Path) -> dict[str, Tensor]:
+    """The tensors of what `torch.save` wrote: a state dict, or what holds one.
+
+    Raises:
+        ModelError: there is none, or one is complex.
+    """
+    if not isinstance(state, Mapping):
+        raise _no_state_dict(path, f"a {type(state).__name__}, not tensors by name")
     for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    listed = state.items() if isinstance(state, Mapping) else ()
-    tensors = {str(key): value for key, value in listed if isinstance(value, Tensor)}
+        inner = state.get(key)
+        if isinstance(inner, Mapping):
+            state = inner
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        held = (
-            "no tensors"
-            if isinstance(state, Mapping)
-            else f"a {type(state).__name__}, not tensors by name"
-        )
-        raise ModelError(
-            f"weights file '{path}' holds {held}; it should be what torch.save(model.state_dict()) writes"
-        )
-    imaginary = next((name for name, tensor in tensors.items() if tensor.is_complex()), None)
-    if imaginary is not None:
-        raise ModelError(
-            f"weights file '{path}' holds complex numbers ('{imaginary}'); give real ones"
-        )
+        raise _no_state_dict(path, "no tensors")
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise ModelError(
+                f"weights file '{path}' holds complex numbers ('{name}'); give real ones"
+            )
     return tensors
+
+
+def _no_state_dict(path: Path, held: str) -> ModelError:
+    return ModelError(
+        f"weights file '{path}' holds {held}; it should be what torch.save(model.state_dict()) writes"
+    )
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
@@ -71,7 +81,8 @@ def with_weights(
     make: Callable[[int], nn.Module], weights: Mapping[str, Tensor], module: nn.Module
 ) -> nn.Module:
     """The module with these weights; made anew where they are for another number of classes."""
-    head, weights = head_of(module), _in_names_of(module, weights)
+    head = head_of(module)
+    weights = _in_names_of(module, weights)
     if head in weights and len(weights[head]) != len(module.state_dict()[head]):
         module = make(len(weights[head]))
     load_state(module, weights)
@@ -95,12 +106,13 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def _misfit(own: Mapping[str, object], weights: Mapping[str, Tensor]) -> str:
     """Which tensors are not those of the module, the first by name; "" where that is not the fault."""
-    missing, extra = sorted(own.keys() - weights), sorted(weights.keys() - own)
+    missing = sorted(own.keys() - weights)
+    extra = sorted(weights.keys() - own)
     said = []
     if missing:
-        said.append(f"{len(missing)} are missing ({_first(missing)})")
+        said.append(f"{len(missing)} are missing ({_first_two(missing)})")
     if extra:
-        said.append(f"{len(extra)} are not the model's ({_first(extra)})")
+        said.append(f"{len(extra)} are not the model's ({_first_two(extra)})")
     common = [name for name in own if name in weights]
     other = [n for n in common if _shape(weights[n]) != _shape(own[n])]
     if other:
@@ -123,5 +135,5 @@ def _shape(tensor: object) -> tuple[int, ...] | None:
     return tuple(tensor.shape) if isinstance(tensor, Tensor) else None
 
 
-def _first(names: list[str]) -> str:
+def _first_two(names: list[str]) -> str:
     return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")

@@ -36,9 +36,13 @@ def boxes_picture(
     both, the legend gives the best overlap (IoU).
 
     Args:
-        attribution, index, photo, placement, style: as in `attribution_picture`.
+        attribution: as in `attribution_picture`, and so are the four that follow.
+        index: which image of the batch.
+        photo: of the placement's size.
+        placement: where on the photo the model looked.
         found: boxes in the photo's pixels.
         truth: what is marked in the photo, of the explained class.
+        style: as in `attribution_picture`.
 
     Returns:
         RGB, as wide as the photo, and higher by the legend.
@@ -51,7 +55,7 @@ def boxes_picture(
     for i, box in enumerate(found.boxes.tolist()):
         outline(picture, box, FOUND, thick if i == 0 else max(1, thick // 2))
     title = f"{target_title(attribution, index)}, by {method_title(attribution)}"
-    lines: list[tuple[Color | None, bool, str]] = [(FOUND, False, _told(found, title))]
+    lines: list[tuple[Color | None, bool, str]] = [(FOUND, False, _line_about(found, title))]
     if len(marked):
         best = float(box_iou(found.boxes, marked).max()) if len(found) else 0.0
         lines.append((MARKED, True, f"marked by a person; best overlap (IoU) {best:.2f}"))
@@ -88,7 +92,7 @@ def outline(
             draw.rectangle((x, y, x + thick - 1, min(y + dash, inner[3])), fill=color)
 
 
-def _told(found: Boxes, title: str) -> str:
+def _line_about(found: Boxes, title: str) -> str:
     if not len(found):
         return f"no box of {title}: {STATUS_MEANINGS[found.status]}"
     share = percent(float(found.areas[0]) / (found.size[0] * found.size[1]))

@@ -5,21 +5,35 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from ..data.rgb import Array
 from ..errors import InputError
 from .drawing import FAINT, INK, RULE, WARN
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RGB = tuple[float, float, float]  # each in [0, 1]
+Dashes = tuple[float, tuple[float, ...]]  # where they begin, and the lengths of dashes and gaps
+
 # told apart by people of every colour vision, also in grey print (Okabe and Ito, 2008)
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (2, 2)))
+DASHES: tuple[Dashes, ...] = ((0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (2, 2)))
 WIDTH, HEIGHT, DPI = 5.2, 3.7, 110  # a panel in inches
 _LETTERS = 76  # of a line of text below a panel
 LONGEST = 26  # letters of a name
+
+
+class _Style(NamedTuple):
+    """How a line is drawn, in matplotlib's words."""
+
+    color: str
+    linestyle: str | Dashes
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +51,8 @@ class Scored:
     mean: float
     low: float
     high: float
-    at: npt.NDArray[Any]
-    curve: npt.NDArray[Any]
+    at: Array
+    curve: Array
     chance: bool = False
 
     @property
@@ -73,85 +87,107 @@ def curves_picture(
     """
     if not panels:
         raise InputError("panels is empty; give at least one")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     said = [line for one in remarks for line in textwrap.wrap(f"unsure: {one}", _LETTERS * columns)]
     height = HEIGHT * rows + 0.4 * bool(title) + 0.2 * len(said)
-    figure: Any = Figure(figsize=(WIDTH * columns, height), dpi=DPI, layout="constrained")
-    canvas: Any = FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.04, hspace=0.06)
+    figure = new_figure(WIDTH * columns, height, between_rows=0.06)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_rgb(INK))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=rgb(INK))
     if said:  # as a label of the whole figure, for which the layout makes room
-        figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=9, color=_rgb(WARN))
+        figure.supxlabel("\n".join(said), x=0.01, ha="left", fontsize=9, color=rgb(WARN))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for place in axes[len(panels) :]:
         place.set_axis_off()
     drawn = list(zip(axes, panels, strict=False))
     for place, panel in drawn:
         _draw(place, panel)
-    canvas.draw()  # settles where things are
+    figure.canvas.draw()  # settles where things are
     for place, panel in drawn:
         if _lines(panel):
             _label_lines(place, panel)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return drawn_figure(figure)
+
+
+def new_figure(width: float, height: float, *, between_rows: float | None = None) -> Figure:
+    """An empty figure of so many inches, whose layout keeps things apart; `between_rows` is a share of a panel."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.04, hspace=between_rows)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    FigureCanvasAgg(figure)  # the figure keeps it
+    return figure
+
+
+def drawn_figure(figure: Figure) -> Image.Image:
+    """A figure as a picture, RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+
+
+def plain_frame(place: Axes) -> None:
+    """Leaves the axes' lines to the left and below, faint."""
+    place.spines[["top", "right"]].set_visible(False)
+    place.spines[["left", "bottom"]].set_color(rgb(FAINT))
+    place.tick_params(labelsize=8.5, colors=rgb(FAINT))
 
 
 def _lines(panel: Panel) -> list[Scored]:
     return [s for s in panel.scored if len(s.curve) > 1]
 
 
-def _rgb(color: tuple[int, int, int]) -> tuple[float, ...]:
-    return tuple(value / 255 for value in color)
+def rgb(color: tuple[int, int, int]) -> RGB:
+    """A colour as matplotlib takes it."""
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255
 
 
-def _styles(panel: Panel) -> dict[int, dict[str, Any]]:
+def _styles(panel: Panel) -> dict[int, _Style]:
     """For each scored thing its colour and dashes."""
     methods = [id(s) for s in panel.scored if not s.chance]
     chances = [id(s) for s in panel.scored if s.chance]
-    solid = {
-        key: {"color": COLORS[i % len(COLORS)], "linestyle": "-"} for i, key in enumerate(methods)
-    }
-    return solid | {
-        k: {"color": "#8A929C", "linestyle": DASHES[i % len(DASHES)]} for i, k in enumerate(chances)
-    }
+    found = {id_: _Style(COLORS[i % len(COLORS)], "-") for i, id_ in enumerate(methods)}
+    for i, id_ in enumerate(chances):
+        found[id_] = _Style("#8A929C", DASHES[i % len(DASHES)])
+    return found
 
 
-def _draw(place: Any, panel: Panel) -> None:
+def _draw(place: Axes, panel: Panel) -> None:
     place.set_title(
-        panel.title, loc="left", fontsize=10.5, fontweight="bold", color=_rgb(INK), pad=18
+        panel.title, loc="left", fontsize=10.5, fontweight="bold", color=rgb(INK), pad=18
     )
-    place.text(0, 1.03, panel.note, transform=place.transAxes, fontsize=8.5, color=_rgb(FAINT))
-    place.spines[["top", "right"]].set_visible(False)
-    place.spines[["left", "bottom"]].set_color(_rgb(FAINT))
-    place.tick_params(labelsize=8.5, colors=_rgb(FAINT))
+    place.text(0, 1.03, panel.note, transform=place.transAxes, fontsize=8.5, color=rgb(FAINT))
+    plain_frame(place)
     if _lines(panel):
         _draw_lines(place, panel)
     else:
         _draw_dots(place, panel)
 
 
-def _draw_lines(place: Any, panel: Panel) -> None:
+def _draw_lines(place: Axes, panel: Panel) -> None:
     styles = _styles(panel)
     for scored in _lines(panel):
         width, order = (1.2, 2) if scored.chance else (2.0, 3)
-        place.plot(scored.at, scored.curve, linewidth=width, zorder=order, **styles[id(scored)])
-    place.grid(axis="y", color=_rgb(RULE), linewidth=0.8)
+        place.plot(
+            scored.at, scored.curve, linewidth=width, zorder=order, **styles[id(scored)]._asdict()
+        )
+    place.grid(axis="y", color=rgb(RULE), linewidth=0.8)
     place.set_axisbelow(True)
-    place.set_xlabel(panel.axes[0], fontsize=9, color=_rgb(INK))
-    place.set_ylabel(panel.axes[1], fontsize=9, color=_rgb(INK))
+    place.set_xlabel(panel.axes[0], fontsize=9, color=rgb(INK))
+    place.set_ylabel(panel.axes[1], fontsize=9, color=rgb(INK))
 
 
-def _draw_dots(place: Any, panel: Panel) -> None:
+def _draw_dots(place: Axes, panel: Panel) -> None:
     """Each mean with its interval, method by method; chance maps as dashed verticals with their names at the foot."""
     styles = _styles(panel)
     methods = [s for s in panel.scored if not s.chance]
     for row, scored in enumerate(methods):
-        color = styles[id(scored)]["color"]
+        color = styles[id(scored)].color
         if np.isfinite(scored.low):
             place.plot([scored.low, scored.high], [row, row], color=color, linewidth=2.0, zorder=3)
         place.plot([scored.mean], [row], "o", color=color, markersize=7, zorder=4)
@@ -160,26 +196,27 @@ def _draw_dots(place: Any, panel: Panel) -> None:
     )
     gap = 0.3 * max(1.0, len(methods) / 3)
     for i, scored in enumerate(chances):
-        place.axvline(scored.mean, linewidth=1.2, zorder=2, **styles[id(scored)])
+        place.axvline(scored.mean, linewidth=1.2, zorder=2, **styles[id(scored)]._asdict())
         height = (
             len(methods) - 0.55 + gap * i
         )  # one below the other, so that near ones stay legible
-        _write(place, scored.name, (scored.mean, height), color=_rgb(FAINT))
+        _write(place, scored.name, (scored.mean, height), rgb(FAINT))
     place.set_ylim(len(methods) - 0.3 + gap * len(chances), -0.6)
     place.set_yticks(
         range(len(methods)),
         [s.name.replace(" ", "\n") for s in methods],
         fontsize=9,
-        color=_rgb(INK),
+        color=rgb(INK),
     )
     place.tick_params(axis="y", length=0)
     place.margins(x=0.08)
 
 
-def _label_lines(place: Any, panel: Panel) -> None:
+def _label_lines(place: Axes, panel: Panel) -> None:
     """Writes each name on its line, where the line is farthest from the others and from names already there."""
     styles, lines = _styles(panel), _lines(panel)
-    first, last = max(s.at[0] for s in lines), min(s.at[-1] for s in lines)
+    first = max(s.at[0] for s in lines)
+    last = min(s.at[-1] for s in lines)
     grid = np.linspace(first, last, 61)[3:-3]
     heights = np.array([np.interp(grid, s.at, s.curve) for s in lines])
     points = np.stack(
@@ -198,14 +235,18 @@ def _label_lines(place: Any, panel: Panel) -> None:
         best = int((worth - 1000.0 * beyond).argmax())
         x, y = points[i, best]
         taken.append((float(x), float(y), half))
-        color = _rgb(FAINT) if lines[i].chance else styles[id(lines[i])]["color"]
+        color = rgb(FAINT) if lines[i].chance else styles[id(lines[i])].color
         weight = "normal" if lines[i].chance else "bold"
-        _write(place, lines[i].name, (grid[best], heights[i, best]), color=color, fontweight=weight)
+        _write(place, lines[i].name, (grid[best], heights[i, best]), color, weight)
 
 
-def _write(place: Any, text: str, at: tuple[float, float], **style: Any) -> None:
+def _write(
+    place: Axes, text: str, at: tuple[float, float], color: RGB | str, weight: str = "normal"
+) -> None:
     """Text on a white edge, legible over lines."""
     from matplotlib.patheffects import withStroke
 
-    written = place.annotate(text, at, fontsize=8.5, ha="center", va="center", zorder=6, **style)
+    written = place.annotate(
+        text, at, fontsize=8.5, ha="center", va="center", zorder=6, color=color, fontweight=weight
+    )
     written.set_path_effects([withStroke(linewidth=3.5, foreground="white")])

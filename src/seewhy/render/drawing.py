@@ -93,19 +93,32 @@ def dashed_frame(picture: Image.Image, box: tuple[float, float, float, float]) -
     """Draws the sides of `box` (x0, y0, x1, y1) that lie within the picture as thin black and white dashes."""
     wide, high = picture.size
     x0, y0, x1, y1 = (round(side) for side in box)
-    left, top, right, bottom = max(0, x0), max(0, y0), min(wide, x1) - 1, min(high, y1) - 1
+    left = max(0, x0)
+    top = max(0, y0)
+    right = min(wide, x1) - 1
+    bottom = min(high, y1) - 1
     if right < left or bottom < top:
         return
     thick = max(1, round(min(wide, high) / 300))
-    dash = 4 * thick + 1
     draw = ImageDraw.Draw(picture)
-    # a side is (horizontal?, first and last pixel along it, its own coordinate)
-    sides = [(True, left, right, y) for y, inside in ((top, y0 > 0), (bottom, y1 < high)) if inside]
-    sides += [
-        (False, top, bottom, x) for x, inside in ((left, x0 > 0), (right, x1 < wide)) if inside
-    ]
-    for horizontal, start, stop, at in sides:
-        for i, a in enumerate(range(start, stop + 1, dash)):
-            b = min(a + dash - 1, stop)
-            ends = (a, at, b, at) if horizontal else (at, a, at, b)
-            draw.line(ends, fill=(255, 255, 255) if i % 2 == 0 else (0, 0, 0), width=thick)
+    sides = (
+        (y0 > 0, (left, top), (right, top)),
+        (y1 < high, (left, bottom), (right, bottom)),
+        (x0 > 0, (left, top), (left, bottom)),
+        (x1 < wide, (right, top), (right, bottom)),
+    )
+    for lies_within, start, stop in sides:
+        if lies_within:
+            _dashed_line(draw, start, stop, thick)
+
+
+def _dashed_line(
+    draw: ImageDraw.ImageDraw, start: tuple[int, int], stop: tuple[int, int], thick: int
+) -> None:
+    """A line along a row or a column of pixels, white and black in turns."""
+    dash = 4 * thick + 1
+    along = 0 if start[1] == stop[1] else 1
+    for i, a in enumerate(range(start[along], stop[along] + 1, dash)):
+        b = min(a + dash - 1, stop[along])
+        ends = (a, start[1], b, start[1]) if along == 0 else (start[0], a, start[0], b)
+        draw.line(ends, fill=(255, 255, 255) if i % 2 == 0 else (0, 0, 0), width=thick)

@@ -43,7 +43,8 @@ def side_by_side(frames: Tensor) -> Tensor:
 def number_frames(picture: Image.Image, numbers: Sequence[int]) -> None:
     """Draws the lines between the frames of a picture, and in the corner of each its number."""
     across = _columns(len(numbers))
-    wide, high = picture.width / across, picture.height / (len(numbers) // across)
+    wide = picture.width / across
+    high = picture.height / (len(numbers) // across)
     face = drawing.font(max(8, min(14, round(min(wide, high) / 7))))
     draw = ImageDraw.Draw(picture)
     for i, number in enumerate(numbers):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +10,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..data.preprocess import Placement
+from ..data.rgb import Array as Pixels
 from ..errors import InputError, did_you_mean
 from ..maps import values as maps
 from ..maps.attribution import Attribution
 from . import drawing, reading
 from .frames import frames_of, number_frames, side_by_side
+from .painting import Array, in_gray, paint
 from .styles import WORDS, find_style
-from .superpixels import outline_top
-
-Array = npt.NDArray[np.float32]
-Painter = Callable[[Array, Array, Array, float], Array]
 
 _TABLES = {
     "heatmap": "inferno",
@@ -34,8 +30,6 @@ _TABLES = {
 _TABLES |= {"sure": "gray", "superpixels": "RdYlGn"}
 _WITHOUT_ZERO = ("grey", "map", "sure", "superpixels")  # styles in which a map of zeros can be read
 _IN_TILES = ("map", "sure", "superpixels")  # styles that show the places as they are
-_REGIONS = 2000  # more are no superpixels
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def default_style(attribution: Attribution, index: int) -> str:
@@ -109,9 +103,11 @@ def attribution_picture(
     if status in maps.READABLE:
         values = _values(attribution, index, placement, chosen)
         if chosen not in _WITHOUT_ZERO and not np.nan_to_num(values).any():
-            status, head, notice = "empty", "empty", "all of the evidence lies outside the photo"
+            status = "empty"
+            head = "empty"
+            notice = "all of the evidence lies outside the photo"
     readable = status in maps.READABLE
-    painted = _paint(chosen, pixels, values, table, opacity) if readable else _grey(pixels) * 0.9
+    painted = paint(chosen, pixels, values, table, opacity) if readable else in_gray(pixels) * 0.9
     picture = _finish(painted, pixels, placement)
     if notice:
         drawing.label_strip(picture, head, notice, lines_high=24 if readable else 17)
@@ -253,7 +249,7 @@ def _readable(frames: torch.Tensor, image_size: tuple[int, ...]) -> torch.Tensor
     return frames
 
 
-def _percentile(values: npt.NDArray[Any]) -> float:
+def _percentile(values: Pixels) -> float:
     """The 99.5th percentile of the magnitude, or the largest where that is zero, or 1."""
     size = np.abs(values).ravel()
     return float(np.percentile(size, 99.5)) or float(size.max()) or 1.0
@@ -279,7 +275,7 @@ def _pixel_values(attribution: Attribution, index: int, placement: Placement) ->
     return placed[0] if len(placed) == 1 else np.stack(placed, axis=2)
 
 
-def _nearest(field: npt.NDArray[Any], placement: Placement) -> Array:
+def _nearest(field: Pixels, placement: Placement) -> Array:
     """Lays (h, w) onto the photo as flat tiles: (H, W), NaN where the model did not see."""
     x0, y0, x1, y1 = placement.box
     rows = np.floor(
@@ -296,94 +292,13 @@ def _nearest(field: npt.NDArray[Any], placement: Placement) -> Array:
     return np.asarray(placed, np.float32)
 
 
-def _grey(pixels: Array) -> Array:
-    """(H, W, 3) without its colours: (H, W, 1)."""
-    return np.asarray((pixels @ _LUMA)[..., None], np.float32)
-
-
-def _look_up(table: Array, share: Array) -> Array:
-    """Colours (..., 3) of values in [0, 1]."""
-    return table[np.clip(share * 256, 0, 255).astype(np.uint8)]
-
-
-def _blend(base: Array, colors: Array, alpha: Array) -> Array:
-    return base + (colors - base) * alpha[..., None]
-
-
-def _paint_heat(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
-    # Opacity that grows with heat: plain blending veils the cold places too, and the photo is lost.
-    return _blend(
-        _grey(photo) * (1 - 0.4 * opacity), _look_up(table, heat), heat * min(1.0, 1.6 * opacity)
-    )
-
-
-def _paint_jet(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
-    return photo * (1 - opacity) + _look_up(table, heat) * opacity
-
-
-def _paint_signed(photo: Array, share: Array, table: Array, opacity: float) -> Array:
-    # The root keeps weak evidence off the pale middle of the colours, where its sign could not be told.
-    strength = np.abs(share)
-    colors = _look_up(
-        table, np.float32(0.5) + np.float32(0.42) * np.sign(share) * np.sqrt(strength)
-    )
-    alpha = strength ** np.float32(0.75) * np.float32(min(1.0, 1.8 * opacity))
-    # A pale photo, for both ends of the colours are dark.
-    return _blend(_grey(photo) * (1 - 0.8 * opacity) + 180 * opacity, colors, alpha)
-
-
-def _paint_grey(photo: Array, share: Array, table: Array, opacity: float) -> Array:
-    return _look_up(table, 0.5 + 0.5 * share) if share.ndim == 2 else np.rint(127.6 + 127.4 * share)
-
-
-def _paint_mask(photo: Array, heat: Array, table: Array, opacity: float) -> Array:
-    return np.where(
-        (heat >= 0.5)[..., None], photo, photo * np.float32(1 - min(1.0, 1.6 * opacity))
-    )
-
-
-def _paint_map(photo: Array, share: Array, table: Array, opacity: float) -> Array:
-    return _look_up(table, share)
-
-
-def _paint_sure(photo: Array, sure: Array, table: Array, opacity: float) -> Array:
-    return _look_up(table, (sure > 0).astype(np.float32))
-
-
-def _paint_superpixels(photo: Array, weights: Array, table: Array, opacity: float) -> Array:
-    coefficients, labels = np.unique(weights, return_inverse=True)
-    if len(coefficients) > _REGIONS:
-        raise InputError(
-            f"style 'superpixels' is for few regions, such as LIME's; here are {len(coefficients)}"
-        )
-    return outline_top(
-        photo / np.float32(255), labels.reshape(weights.shape), coefficients
-    ) * np.float32(255)
-
-
-_PAINTERS: dict[str, Painter] = {
-    "heatmap": _paint_heat,
-    "jet": _paint_jet,
-    "signed": _paint_signed,
-    "grey": _paint_grey,
-    "mask": _paint_mask,
-    "map": _paint_map,
-    "sure": _paint_sure,
-    "superpixels": _paint_superpixels,
-}
-
-
-def _paint(style: str, pixels: Array, values: Array, table: Array, opacity: float) -> Array:
-    return _PAINTERS[style](pixels, np.nan_to_num(values), table, opacity)
-
-
 def _bar_colors(style: str, table: Array, opacity: float, length: int) -> Array:
     """(1, length, 3): the style's colours from least to most on a mid-grey photo."""
     if style == "superpixels":
         return np.asarray(table[np.linspace(0, 255, length).astype(int)][None], np.float32)
     lowest = -1.0 if style in ("signed", "grey", "sure") else 0.0
     photo = np.full((1, length, 3), 190, np.float32)
-    return _paint(
+    return paint(
         style, photo, np.linspace(lowest, 1, length, dtype=np.float32)[None], table, opacity
     )
 
@@ -404,7 +319,7 @@ def _finish(painted: Array, pixels: Array, placement: Placement) -> Image.Image:
     if whole:
         done = np.broadcast_to(painted, pixels.shape)
     else:
-        done = np.repeat(_grey(pixels) * 0.55 + 12, 3, axis=2)
+        done = np.repeat(in_gray(pixels) * 0.55 + 12, 3, axis=2)
         done[rows, cols] = painted[rows, cols]
     picture = Image.fromarray(_bytes(np.asarray(done, np.float32)))
     if not whole:

@@ -115,14 +115,16 @@ def in_short(remark: str) -> str:
 
 def _covered(attribution: Attribution, index: int) -> str:
     extent = attribution.facts[index]["extent"]
-    first, last = extent[: len(extent) // 2], extent[len(extent) // 2 :]
+    first = extent[: len(extent) // 2]
+    last = extent[len(extent) // 2 :]
     columns, rows, *slices = (f"{a} to {b}" for a, b in zip(first, last, strict=True))
     of_depth = f"slices {slices[0]}, " if slices else ""
     return f": it covers {of_depth}rows {rows} and columns {columns}"
 
 
 def _cause(attribution: Attribution, index: int) -> str:
-    status, facts = attribution.status[index], attribution.facts[index] if attribution.facts else {}
+    status = attribution.status[index]
+    facts = attribution.facts[index] if attribution.facts else {}
     account = facts.get("relevance")
     if status == "blown_up":
         return f", at {facts['blown_up_by']}" if facts.get("blown_up_by") else ""

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from PIL import Image
 
+from ..data.disk import png_bytes
 from ..data.preprocess import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
@@ -94,10 +94,10 @@ def write_report(
         )
 
 
-def _chunks(pages: Iterable[ReportPage], *, style: str | None, **told: Any) -> Iterator[str]:
+def _chunks(pages: Iterable[ReportPage], *, style: str | None, **told: object) -> Iterator[str]:
     cut, drawn = False, find_style(style)
 
-    def shown() -> Iterator[dict[str, Any]]:
+    def shown() -> Iterator[dict[str, object]]:
         nonlocal cut
         for page in pages:
             cut = cut or panels.is_cut(page.placement)
@@ -127,7 +127,7 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html.j2")
 
 
-def _page(page: ReportPage, style: str | None) -> dict[str, Any]:
+def _page(page: ReportPage, style: str | None) -> dict[str, object]:
     size = panels.panel_size((page.photo.height, page.photo.width), _SIDE, longest=_LONGEST)
     photo, placement = panels.resized(page.photo, page.placement, size)
     rows = panels.arrange(page.attributions, page.index)
@@ -159,10 +159,11 @@ def _cell(
     photo: Image.Image,
     placement: Placement,
     style: str | None,
-) -> dict[str, Any] | None:
+) -> dict[str, object] | None:
     if attribution is None:
         return None
-    status, target = attribution.status[index], panels.target_title(attribution, index)
+    status = attribution.status[index]
+    target = panels.target_title(attribution, index)
     method = panels.method_title(attribution)
     meaning = reading.status_words(attribution, index)
     place = f"the strongest evidence lies in the {reading.where_words(attribution, index)} of what the model saw"
@@ -208,6 +209,4 @@ def _jpeg(picture: Image.Image) -> str:
 
 
 def _png(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()

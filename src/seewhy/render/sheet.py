@@ -194,7 +194,8 @@ def _sidebar(
     side.paste(top, (0, 0))
     draw = ImageDraw.Draw(side)
     for i, prediction in enumerate(predictions):
-        y, face = top.height + 18 + step * i, drawing.font(13, bold=i == 0)
+        y = top.height + 18 + step * i
+        face = drawing.font(13, bold=i == 0)
         share = panels.sureness(prediction)
         right = bars - face.getlength(share)
         draw.text(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from ..data.rgb import Array
 from ..errors import InputError
 
 FOR, AGAINST = (0.1, 0.85, 0.2), (0.95, 0.15, 0.15)  # green, red
@@ -14,7 +13,7 @@ DIMMED = 0.35
 
 
 def outline_top(
-    photo: npt.NDArray[Any], labels: npt.NDArray[Any], coefficients: npt.NDArray[Any], k: int = 5
+    photo: Array, labels: Array, coefficients: Array, k: int = 5
 ) -> npt.NDArray[np.float32]:
     """Outlines the k superpixels of largest coefficient: green speaks for the target, red against it; the rest is dim.
 
@@ -52,9 +51,7 @@ def outline_top(
     return np.asarray(picture, np.float32)
 
 
-def _check(
-    photo: npt.NDArray[Any], labels: npt.NDArray[Any], coefficients: npt.NDArray[Any], k: int
-) -> None:
+def _check(photo: Array, labels: Array, coefficients: Array, k: int) -> None:
     if photo.ndim != 3 or photo.shape[2] != 3:
         raise InputError(f"photo has shape {photo.shape}; give (H, W, 3) floats in [0, 1]")
     if labels.shape != photo.shape[:2]:

@@ -13,7 +13,7 @@ import torch
 
 import data_layouts as layouts
 from data_layouts import number_of
-from seewhy.data import Example, LabelledImages
+from seewhy.data import Example, LabeledImages
 from seewhy.data.sources import find_data
 from seewhy.data.truth import Truth
 from seewhy.errors import ImageError, InputError, SeewhyWarning
@@ -456,7 +456,7 @@ MAKERS = {
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_damaged_picture_is_named_counted_and_skipped_or_fatal(kind: str, tmp_path: Path) -> None:
     spec = f"{kind}:{MAKERS[kind](tmp_path)}"
-    data: LabelledImages = find_data(spec, split="val" if kind == "openimages" else "train")
+    data: LabeledImages = find_data(spec, split="val" if kind == "openimages" else "train")
     path = data.paths[0]  # type: ignore[attr-defined]
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ImageError, match=path.name):

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from faulty_files import FAULTS, SOUND, Fault
-from seewhy.data import LabelledImages, find_data
+from seewhy.data import LabeledImages, find_data
 from seewhy.errors import InputError
 
 # The small copies leave most of the classes without a picture, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no picture of:seewhy.errors.SeewhyWarning")
 
 
-def read(kind: str, root: Path, split: str, on_error: str) -> LabelledImages:
+def read(kind: str, root: Path, split: str, on_error: str) -> LabeledImages:
     return find_data(
         f"{kind}:{root}", split=split or SOUND[kind].split, on_error=on_error
     ).readable()  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from seewhy.engine.masking import (
     FieldMasks,
     GridMasks,
     Masks,
-    MeanColour,
+    MeanColor,
     Noise,
     PatchMasks,
     Picture,
@@ -188,7 +188,7 @@ def test_baselines_in_their_own_words() -> None:
     labels = torch.arange(48).view(6, 8) % 7
     assert not Zeros().picture(x).any()
     mean, pieces, noise = (
-        MeanColour().picture(x),
+        MeanColor().picture(x),
         SuperpixelMean(labels).picture(x),
         Noise(3).picture(x),
     )
@@ -216,7 +216,7 @@ def test_baselines_by_name() -> None:
     ]
     assert find_baseline("noise", seed=7) == Noise(7)
     assert find_baseline(["zeros", 0.5, Blur()]).name == "zeros + 0.5 + blur"
-    own = MeanColour()
+    own = MeanColor()
     assert find_baseline(own) is own
     assert find_baseline(torch.zeros(3, 1, 1)).name == "picture"
     with pytest.raises(InputError, match=r"baseline='blurr' is not known; did you mean 'blur'"):
@@ -296,7 +296,7 @@ def test_several_images_share_a_batch() -> None:
 def test_several_baselines_are_averaged_and_images_may_have_their_own() -> None:
     net, x = randomised(TinyCNN()), pictures(2, 12)
     masks: list[Masks] = [patches(6, (12, 12), seed) for seed in (0, 1)]
-    pair = (Zeros(), Blur(3, 1.0), MeanColour())
+    pair = (Zeros(), Blur(3, 1.0), MeanColor())
     found = collected(
         masked_scores(net, x, masks, [Logit(2)], baseline=Several(pair), running=PLAIN), 2
     )

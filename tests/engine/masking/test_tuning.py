@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from seewhy.engine.call import Call
 from seewhy.engine.masking import (
     Blur,
-    MeanColour,
+    MeanColor,
     PatchMasks,
     Running,
     Several,
@@ -185,7 +185,7 @@ def test_measuring_runs_so_many_pictures_whatever_the_baselines() -> None:
     seen: list[int] = []
     net = Called(lambda x: seen.append(len(x)) or x.mean((2, 3)))
     boxes = torch.tensor([[0, 0, 4, 4]]).repeat(400, 1)
-    several = Several((Zeros(), MeanColour(), Blur(3, 1.0), Zeros()))
+    several = Several((Zeros(), MeanColor(), Blur(3, 1.0), Zeros()))
     settle(net, pictures(1, 8), [PatchMasks(boxes, (8, 8))], [Logit(0)], baseline=several)
     assert set(seen) <= {1, 4, 8, 16, 32, 64}
     assert max(seen) <= 64

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seewhy import Trace
 from seewhy.engine.rules.composites import Composite
-from seewhy.engine.rules.lrp import epsilon, safe
+from seewhy.engine.rules.lrp import epsilon
 from seewhy.engine.rules.relevance import Relevance
 
 D = torch.float64
@@ -29,7 +29,7 @@ def lrp_0(attention: Kind) -> Composite:
 def relevance(net: nn.Module, x: Tensor, attention: Kind) -> tuple[Tensor, dict[str, int]]:
     rules = Relevance(lrp_0(attention))
     with Trace(net, x, layers=["input"], rules=rules) as trace:
-        return safe(x) * trace.signal(1)["input"], rules.unknown
+        return x * trace.signal(1)["input"], rules.unknown
 
 
 def halved(product: Tensor) -> Tensor:

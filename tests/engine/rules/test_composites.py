@@ -15,7 +15,8 @@ from seewhy.engine.rules.composites import (
     epsilon_plus,
     epsilon_plus_box,
 )
-from seewhy.engine.rules.lrp import epsilon, flat, gamma, safe, z_plus
+from seewhy.engine.rules.lrp import epsilon, flat, gamma, z_plus
+from seewhy.engine.rules.propagation import safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError
 from tiny_models import TinyCNN, TinyResNet, pictures, randomised
@@ -151,3 +152,18 @@ def test_every_composite_by_name_has_a_rule_for_all_operations() -> None:
 def test_an_unknown_composite_is_an_error_that_lists_them() -> None:
     with pytest.raises(InputError, match=r"did you mean 'epsilon_plus'.*accepted: epsilon_plus"):
         Relevance("epsilon_pluss")
+
+
+def test_a_composite_promises_that_all_goes_on_where_all_its_rules_do() -> None:
+    promised = {name for name, make in COMPOSITES.items() if make().conserves}
+    assert promised == {"conserving"}
+    table = (("any", epsilon(bias="spread")),)
+    assert Composite("mine", table, norm_bias="exclude").conserves
+    assert not Composite("mine", table).conserves  # norms keep their biases
+    assert not Composite("mine", table, norm_bias="exclude", attention="attn").conserves
+    for loses in (epsilon(), z_plus(fallback=False), flat(), z_plus(bias="absorb")):
+        assert not Composite("mine", (*table, ("conv", loses)), norm_bias="exclude").conserves
+    for keeps in (epsilon(bias="exclude"), z_plus(), gamma(bias="spread")):
+        assert Composite("mine", (("conv", keeps), *table), norm_bias="exclude").conserves == (
+            keeps.name != "gamma"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seewhy import Trace
 from seewhy.engine.rules.composites import Composite
-from seewhy.engine.rules.lrp import epsilon, safe
+from seewhy.engine.rules.lrp import epsilon
 from seewhy.engine.rules.operations import Arguments, Function, Options
 from seewhy.engine.rules.relevance import Relevance
 
@@ -44,8 +44,11 @@ class Net(nn.Module):
 
 def relevance(net: nn.Module, x: Tensor, composite: Composite) -> tuple[Tensor, dict[str, int]]:
     rules = Relevance(composite)
+    with torch.no_grad():
+        plain = net(x)
     with Trace(net, x, layers=["input"], rules=rules) as trace:
-        return safe(x) * trace.signal(1)["input"], rules.unknown
+        torch.testing.assert_close(trace.output, plain, rtol=1e-12, atol=1e-12)
+        return x * trace.signal(1)["input"], rules.unknown
 
 
 def check(op: Op, held: Op, composite: Composite) -> None:
@@ -287,6 +290,72 @@ PAIRS: dict[str, tuple[Op, Op]] = {
         lambda x: F.linear((2 * x).relu(), READ[0, 0]),
     ),
 }
+
+
+def statement(act: Callable[[Tensor, Tensor], object]) -> Op:
+    """A statement on a tensor y = 2 x, which is then used."""
+
+    def op(x: Tensor) -> Tensor:
+        y = x * 2
+        act(y, x)
+        return y * 1
+
+    return op
+
+
+def first_as(rest: Op) -> Op:
+    """2 x with other values in the first two channels."""
+    return lambda x: torch.cat([rest(x).expand(2, 2, 3, 6), 2 * x[:, 2:]], 1)
+
+
+CONSTANT = torch.full((2, 1, 1, 1), 0.5, dtype=D)
+STATEMENTS: dict[str, tuple[Op, Op]] = {
+    "zero_": (statement(lambda y, x: y[:, :2].zero_()), first_as(lambda x: 0 * CONSTANT)),
+    "fill_": (statement(lambda y, x: y[:, :2].fill_(0.5)), first_as(lambda x: CONSTANT)),
+    "copy_": (statement(lambda y, x: y[:, :2].copy_(x[:, 1:3])), first_as(lambda x: x[:, 1:3])),
+    "copy_ of one": (
+        statement(lambda y, x: y[:, :2].copy_(x[:, 3:])),
+        first_as(lambda x: x[:, 3:]),
+    ),
+    "an item": (
+        statement(lambda y, x: y.__setitem__((slice(None), slice(2)), 3 * x[:, 3:])),
+        first_as(lambda x: 3 * x[:, 3:]),
+    ),
+    "add_": (
+        statement(lambda y, x: y[:, :2].add_(x[:, 2:], alpha=-3)),
+        first_as(lambda x: 2 * x[:, :2] - 3 * x[:, 2:]),
+    ),
+    "sub_": (
+        statement(lambda y, x: y[:, :2].sub_(x[:, 2:])),
+        first_as(lambda x: 2 * x[:, :2] - x[:, 2:]),
+    ),
+    "mul_": (
+        statement(lambda y, x: y[:, :2].mul_(x[:, 2:].sigmoid())),
+        first_as(lambda x: 2 * x[:, :2] * x[:, 2:].sigmoid().detach()),
+    ),
+    "div_": (
+        statement(lambda y, x: y[:, :2].div_(below(x)[:, 2:])),
+        first_as(lambda x: 2 * x[:, :2] / below(x)[:, 2:].detach()),
+    ),
+    "neg_": (statement(lambda y, x: y[:, :2].neg_()), first_as(lambda x: -2 * x[:, :2])),
+    "tanh_": (
+        statement(lambda y, x: y[:, :2].tanh_()),
+        first_as(lambda x: passed(torch.tanh)(2 * x[:, :2])),
+    ),
+    "lerp_": (
+        statement(lambda y, x: y[:, :2].lerp_(x[:, 2:], 0.25)),
+        first_as(lambda x: 1.5 * x[:, :2] + 0.25 * x[:, 2:]),
+    ),
+    "through a transposed view": (
+        statement(lambda y, x: y[:, :2].transpose(2, 3).relu_()),
+        first_as(lambda x: (2 * x[:, :2]).relu()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_relevance_of_a_statement_is_that_of_what_it_leaves(name: str) -> None:
+    check(*STATEMENTS[name], LRP_0)
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -13,19 +13,8 @@ from torch import Tensor, nn
 import lrp_oracles as oracles
 from seewhy.engine.rules.composites import Composite
 from seewhy.engine.rules.linear import convolution, dense
-from seewhy.engine.rules.lrp import (
-    LinearMap,
-    Rule,
-    alpha_beta,
-    epsilon,
-    flat,
-    gamma,
-    propagate,
-    safe,
-    w_squared,
-    z_box,
-    z_plus,
-)
+from seewhy.engine.rules.lrp import Rule, alpha_beta, epsilon, flat, gamma, w_squared, z_box, z_plus
+from seewhy.engine.rules.propagation import LinearMap, propagate, safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError
 

@@ -28,7 +28,7 @@ from seewhy.engine.rules.composites import (
     epsilon_plus,
     uniform_epsilon,
 )
-from seewhy.engine.rules.lrp import safe
+from seewhy.engine.rules.propagation import safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.engine.targets.classes import Logit, Margin, Probability
 from seewhy.engine.targets.numbers import Numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -24,7 +25,8 @@ from seewhy.engine.targets.classes import (
 from seewhy.engine.targets.detection import DetectionBox
 from seewhy.engine.targets.numbers import Numbers
 from seewhy.engine.targets.regions import SegmentationRegion
-from seewhy.engine.targets.resolve import resolve
+from seewhy.engine.targets.resolve import phrase, resolve
+from seewhy.engine.targets.target import Target, describe
 from seewhy.errors import ArgumentTypeError, ModelError, TargetError
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -219,6 +221,47 @@ def test_forms() -> None:
     assert scored("probability:crane") == SCORES.softmax(1)[:, 2].tolist()
     assert resolve("margin:tabby/crane", SCORES, LABELS, numbers=LOGITS)[0].indices == (0, 0)
     assert scored(Margin("crane", ("tabby", 1))) == [1.0, 6.0]
+
+
+def test_a_target_says_itself_what_is_explained() -> None:
+    said = {
+        "tabby": "class 0",
+        "probability:1": "class 1",
+        "counterfactual:crane": "not class 2",
+        "margin:tabby/crane": "class 0 rather than class 2",
+    }
+    for text, words in said.items():
+        (found,) = resolve(text, SCORES, LABELS, numbers=LOGITS)
+        assert phrase(found, 1, lambda column: f"class {column}") == words
+    (each,) = resolve(["tabby", Counterfactual(1)], SCORES, LABELS, numbers=LOGITS)
+    assert phrase(each, 1, str) == "not 1"
+    assert describe(Counterfactual(1)) == "counterfactual(1)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Share(Target):
+    """A class's probability among two."""
+
+    index: Any
+    other: Any
+    numbers: Numbers | None = None
+    one_each = {"index": 1}  # noqa: RUF012
+
+    def __call__(self, output: Tensor) -> Tensor:
+        assert self.numbers is not None
+        chances = self.numbers.probabilities(output)
+        index = [self.index] * len(output) if isinstance(self.index, int) else list(self.index)
+        one = chances.gather(1, torch.tensor(index)[:, None])[:, 0]
+        return one / (one + chances[:, self.other])
+
+
+def test_a_target_of_ones_own_is_one_class() -> None:
+    """It is looked up, told what the numbers are, cut with the images and named, and nothing else knows of it."""
+    (found,) = resolve(Share(("tabby", "crane"), "tiger cat"), SCORES, LABELS, numbers=LOGITS)
+    assert found.indices == (0, 2)
+    close(found.score(SCORES), [1 / (1 + math.exp(2)), 1 / (1 + math.exp(-6))])
+    assert found.score.rows([1, 1]).index == (2, 2)
+    assert phrase(found, 0, str) == found.name == "share(('tabby', 'crane'), tiger cat)"
 
 
 def test_forms_take_what_plain_targets_take() -> None:

@@ -17,7 +17,7 @@ from seewhy.errors import InputError
 from seewhy.influence.answers.trust import (
     found_after,
     leave_one_out,
-    linear_datamodelling_score,
+    linear_datamodeling_score,
     mislabel_curve,
     over_seeds,
     random_subsets,
@@ -33,18 +33,18 @@ def test_datamodelling_score() -> None:
     assert (subsets.sum(1) == 25).all()
     assert torch.equal(subsets, random_subsets(50, 80, seed=1))
     linear = -(subsets.double() @ influences.T)
-    assert linear_datamodelling_score(influences, subsets, linear.exp()).value == pytest.approx(1)
-    assert linear_datamodelling_score(-influences, subsets, linear.exp()).value == pytest.approx(-1)
-    chance = linear_datamodelling_score(torch.randn(30, 50), subsets, linear)
+    assert linear_datamodeling_score(influences, subsets, linear.exp()).value == pytest.approx(1)
+    assert linear_datamodeling_score(-influences, subsets, linear.exp()).value == pytest.approx(-1)
+    chance = linear_datamodeling_score(torch.randn(30, 50), subsets, linear)
     assert chance.low < 0 < chance.high
     noisy = linear + 5 * torch.randn(80, 30)
-    score = linear_datamodelling_score(influences, subsets, noisy)
+    score = linear_datamodeling_score(influences, subsets, noisy)
     expected = [scipy.stats.spearmanr(linear[:, t], noisy[:, t]).statistic for t in range(30)]
     assert score.value == pytest.approx(sum(expected) / 30)
     assert score.low < score.value < score.high < score.low + 0.3
     assert str(score) == f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
     with pytest.raises(InputError, match="do not go together"):
-        linear_datamodelling_score(influences, subsets, linear.T)
+        linear_datamodeling_score(influences, subsets, linear.T)
     for options in ({"share": 1.0}, {"subsets": 1}):
         with pytest.raises(InputError, match="a true part, 2 subsets"):
             random_subsets(50, **{"subsets": 80, **options})  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ from seewhy.errors import InputError, ModelError
 from seewhy.influence.gradients import taps as layers
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers.catalog import find_solver
-from seewhy.influence.solvers.ekfac import _drawn, _sketched
+from seewhy.influence.solvers.fisher import drawn, sketched
 from tiny_models import ModelState, TinyCNN, pictures, randomised
 
 L2, N = 0.02, 200
@@ -130,7 +130,7 @@ def test_what_is_drawn_has_the_fishers_moment() -> None:
     images = torch.arange(20_000.0).reshape(-1, 1, 1, 1)
     for i in range(2):
         spread = []
-        for draw in (_sketched, _drawn):
+        for draw in (sketched, drawn):
             c = draw(p[i].expand(20_000, -1), images, 5)
             assert c.sum(1).abs().max() < 1e-12
             torch.testing.assert_close(c.T @ c / 20_000, exact[i], rtol=0.1, atol=3e-3)

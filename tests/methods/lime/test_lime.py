@@ -28,11 +28,11 @@ PLAIN = LimeKernel(0.25, 1.0, None, "auto")
 
 def explain(model: nn.Module, x: Tensor, *classes: int, **options: Any) -> list[Estimate]:
     """All targets of one sample, without the warning that a toy is not locally linear."""
-    assert lime.sample is not None
+    assert lime.run is not None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model is not locally linear", SeewhyWarning)
         return list(
-            lime.sample(
+            lime.run(
                 Call(model),
                 x,
                 [Logit(c) for c in classes or (0,)],
@@ -344,7 +344,7 @@ def test_one_superpixel_and_more_superpixels_than_samples() -> None:
         ({"samples": 1}, "samples=1 is too few"),
         ({"samples": 50, "precision": 0.1, "max_samples": 20}, "max_samples=20 is below"),
         ({"precision": 0.0}, "precision=0.0"),
-        ({"kernel": "cosine"}, "kernel='cosine' is not known; use 'lime' or 'shap'"),
+        ({"kernel": "cosine"}, "kernel='cosine' is not known; use 'lime', 'shap'"),
         ({"selection": "forward"}, "did you mean 'forward_selection'"),
         ({"kernel_width": 0.0}, "kernel_width=0.0"),
         ({"ridge": -1.0}, "ridge=-1.0"),
@@ -367,4 +367,4 @@ def test_one_superpixel_and_more_superpixels_than_samples() -> None:
 )
 def test_options_out_of_range(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        explain(randomised(TinyCNN()), pictures(2, 12), **options)
+        lime(randomised(TinyCNN()), pictures(2, 12), 0, **options)

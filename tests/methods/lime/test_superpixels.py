@@ -11,7 +11,7 @@ from lime.wrappers.scikit_image import SegmentationAlgorithm
 from skimage.data import chelsea
 
 from seewhy.errors import ArgumentTypeError, InputError
-from seewhy.methods.lime.superpixels import centres, display_pictures, segment, sizes
+from seewhy.methods.lime.superpixels import display_pictures, segment, sizes
 from seewhy.render.superpixels import outline_top
 from tiny_models import pictures
 
@@ -52,7 +52,7 @@ def test_own_labels() -> None:
         assert len(found) == 2
         assert all(torch.equal(one, expected) for one in found)
     assert sizes(expected).tolist() == [4, 12, 8]
-    assert centres(expected)[0].tolist() == [0.5, 4.5]
+    assert centers(expected)[0].tolist() == [0.5, 4.5]
     with pytest.raises(ArgumentTypeError, match="superpixels is a float"):
         segment(x, 3.0)  # type: ignore[arg-type]
 

@@ -37,10 +37,10 @@ EXCHANGED = 3 * 64  # three batches say whether pictures depend on each other
 def estimates(
     net: Any, x: Tensor, scores: ScoreFunction | list[ScoreFunction], **options: Any
 ) -> list[Estimate]:
-    assert rise.sample is not None
+    assert rise.run is not None
     several = scores if isinstance(scores, list) else [scores]
     options = {**rise.options, "cells": 3, "samples": 96, "running": PLAIN, **options}
-    return list(rise.sample(Call(net), x, several, layer=None, **options))
+    return list(rise.run(Call(net), x, several, layer=None, **options))
 
 
 def drawn(
@@ -607,7 +607,7 @@ def test_options_that_cannot_be_used() -> None:
     ]
     for options, said in wrong:
         with pytest.raises(InputError, match=said):
-            estimates(net, x, Logit(1), **options)
+            rise(net, x, 1, **options)
     with pytest.raises(InputError, match="no interval"):
         sure(Estimate(torch.zeros(1, 2, 2)))
 

@@ -31,7 +31,7 @@ from seewhy.metrics.faithfulness.curves import (
     pixel_ranks,
     region_labels,
 )
-from seewhy.metrics.faithfulness.imputing import NEIGHBOURS, impute
+from seewhy.metrics.faithfulness.imputing import NEIGHBORS, impute
 from seewhy.metrics.faithfulness.road import ROAD, ROADLeRF, ROADMoRF, removed
 from seewhy.metrics.faithfulness.subsets import Infidelity, SensitivityN, SubsetMasks
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
@@ -43,7 +43,7 @@ FAST: dict[str, dict[str, Any]] = {
     "infidelity": {"samples": 10},
     "sensitivity_n": {"samples": 5, "sizes": (0.1, 0.5)},
     "max_sensitivity": {"method": "saliency", "samples": 2},
-    "parameter_randomisation": {"method": "saliency", "layers": ["fc", "conv2"]},
+    "parameter_randomization": {"method": "saliency", "layers": ["fc", "conv2"]},
     **{name: {"shares": (0.2, 0.6)} for name in ("road", "road_morf", "road_lerf")},
 }
 
@@ -338,7 +338,7 @@ def test_imputation_at_its_ends() -> None:
     )
     with pytest.raises(InputError, match="keep at least one"):
         impute(image, ~torch.ones(8, 8, dtype=torch.bool))
-    assert sum(NEIGHBOURS.values()) == pytest.approx(1)
+    assert sum(NEIGHBORS.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("metric", "first"), [(ROADMoRF, True), (ROADLeRF, False)])

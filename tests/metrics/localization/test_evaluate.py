@@ -19,8 +19,9 @@ from torch import nn
 
 import seewhy
 from seewhy.cli import run
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
+from seewhy.data.run_folder import RunFolder
 from seewhy.data.truth import Truth
 from seewhy.errors import ImageError, InputError
 from seewhy.maps.boxes import boxes
@@ -31,8 +32,8 @@ from seewhy.metrics import (
     TopKLocalization,
     chance_maps,
 )
-from seewhy.metrics.localization.evaluate import evaluate_localisation
-from seewhy.metrics.localization.evaluation import LocalisationEvaluation
+from seewhy.metrics.localization.evaluate import evaluate_localization
+from seewhy.metrics.localization.evaluation import LocalizationEvaluation
 from seewhy.metrics.localization.marked import read_marked
 from tiny_models import ModelState
 
@@ -40,7 +41,7 @@ SIDE = 24
 PLAIN = Preprocess((SIDE, SIDE), None, (0.5,) * 3, (0.5,) * 3, "bilinear")
 
 
-class Squares(LabelledImages):
+class Squares(LabeledImages):
     """A square of pure red, green or blue on grey noise, or two of them; the truth is exact."""
 
     title = "squares"
@@ -114,10 +115,10 @@ ALL = {
 
 
 @cache
-def studied() -> LocalisationEvaluation:
+def studied() -> LocalizationEvaluation:
     model = colours()
     before = ModelState(model.module)
-    found = evaluate_localisation(
+    found = evaluate_localization(
         model,
         Squares(multi_label=True),
         methods=["cam", "saliency"],
@@ -129,7 +130,7 @@ def studied() -> LocalisationEvaluation:
     return found
 
 
-def by(found: LocalisationEvaluation, method: str, metric: str) -> Any:
+def by(found: LocalizationEvaluation, method: str, metric: str) -> Any:
     (row,) = [row for row in found if (row.method, row.metric) == (method, metric)]
     return row
 
@@ -155,13 +156,13 @@ def test_what_there_is_so_far_is_handed_over(
     def tick(done: int, total: int) -> None:
         now[0] += 31
 
-    whole = evaluate_localisation(
+    whole = evaluate_localization(
         colours(), Squares(), batch_size=3, on_part=parts.append, progress=tick, **options
     )
     assert [len(part.names) for part in parts] == [6, 9]
     assert whole.finished
     assert not parts[0].finished
-    first = evaluate_localisation(colours(), Squares().subset(range(6)), **options)
+    first = evaluate_localization(colours(), Squares().subset(range(6)), **options)
     assert parts[0].table() == first.table()
     assert parts[0].names == first.names
     assert parts[0].save(tmp_path).is_file()
@@ -203,7 +204,7 @@ def test_every_metric_is_fed_what_it_asks_for() -> None:
 
 
 def test_batches_change_nothing() -> None:
-    again = evaluate_localisation(
+    again = evaluate_localization(
         colours(),
         Squares(multi_label=True),
         methods=["cam", "saliency"],
@@ -218,7 +219,7 @@ def test_batches_change_nothing() -> None:
 
 def test_thresholds_are_fitted_on_other_pictures() -> None:
     data, other = Squares(6), Squares(9)
-    found = evaluate_localisation(
+    found = evaluate_localization(
         colours(),
         data,
         methods="saliency",
@@ -226,7 +227,7 @@ def test_thresholds_are_fitted_on_other_pictures() -> None:
         validation=other,
         cases=0,
     )
-    alone = evaluate_localisation(
+    alone = evaluate_localization(
         colours(),
         other,
         methods="saliency",
@@ -290,7 +291,7 @@ def test_files(tmp_path: Path) -> None:
             assert min(picture.size) > 200
     assert (tmp_path / "evaluation.parquet").stat().st_size > 1000
     again = seewhy.open(tmp_path)
-    assert isinstance(again, LocalisationEvaluation)
+    assert isinstance(again, LocalizationEvaluation)
     for name in ("model", "names", "title", "notes", "finished"):
         assert getattr(again, name) == getattr(found, name), name
     assert again.table() == found.table()
@@ -303,7 +304,7 @@ def test_files(tmp_path: Path) -> None:
 
 def test_pictures_without_truth_or_torn() -> None:
     told: dict[str, str] = {}
-    found = evaluate_localisation(
+    found = evaluate_localization(
         colours(),
         Squares(8, unmarked=1, bad=2),
         methods="cam",
@@ -318,7 +319,7 @@ def test_pictures_without_truth_or_torn() -> None:
     for row in found:
         assert row.result.left_out == {"no_truth": 1}
     with pytest.raises(ImageError, match="torn"):
-        evaluate_localisation(colours(), Squares(bad=0), methods="cam")
+        evaluate_localization(colours(), Squares(bad=0), methods="cam")
 
 
 def test_what_the_model_sees_is_what_counts() -> None:
@@ -350,7 +351,7 @@ class Mended(Squares):
 
 def test_annotations_that_are_torn_mended_or_missing() -> None:
     told: dict[str, str] = {}
-    found = evaluate_localisation(
+    found = evaluate_localization(
         colours(),
         Mended(6),
         methods="cam",
@@ -367,7 +368,7 @@ def test_annotations_that_are_torn_mended_or_missing() -> None:
 
 def test_twice_the_same_method_counts_once() -> None:
     once, twice = (
-        evaluate_localisation(colours(), Squares(4), methods=methods, metrics="pixel_ap", cases=1)
+        evaluate_localization(colours(), Squares(4), methods=methods, metrics="pixel_ap", cases=1)
         for methods in (["cam"], ["cam", "cam"])
     )
     assert len(once) == len(twice) == 1
@@ -390,7 +391,95 @@ def test_twice_the_same_method_counts_once() -> None:
 )
 def test_what_cannot_be_used_is_said(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        evaluate_localisation(colours(), **{"data": Squares(3), **settings})
+        evaluate_localization(colours(), **{"data": Squares(3), **settings})
+
+
+def stopped_after(pictures: int, run: RunFolder, data: Squares) -> list[int]:
+    """Interrupts an evaluation, and says which pictures were read."""
+
+    def interrupted(done: int, total: int) -> None:
+        if (done, total) == (pictures, len(data)):
+            raise KeyboardInterrupt
+
+    read: list[int] = []
+    with pytest.raises(KeyboardInterrupt), run:
+        evaluated(data, read, keep=run, progress=interrupted, on_part=lambda part: part.write(run))
+    return read
+
+
+def evaluated(data: Squares, read: list[int], **how: Any) -> LocalizationEvaluation:
+    class Noted(Squares):
+        def __getitem__(self, index: int) -> Example:
+            read.append(index)
+            return super().__getitem__(index)
+
+    noted = Noted.__new__(Noted)
+    noted.__dict__ = data.__dict__
+    torch.manual_seed(0)
+    return evaluate_localization(
+        colours(),
+        noted,
+        methods=["cam", "saliency"],
+        metrics=["max_box_accuracy", "pixel_ap", "topk_localization", "location_ap"],
+        validation=Squares(5),
+        batch_size=2,
+        cases=0,
+        on_bad_image=how.pop("on_bad_image", lambda name, error: None),
+        **how,
+    )
+
+
+def folder_of(place: Path) -> RunFolder:
+    return RunFolder(place, kind="localisation", request={"data": "squares"})
+
+
+def same(found: LocalizationEvaluation, other: LocalizationEvaluation) -> None:
+    assert found.names == other.names
+    assert repr(found.table()) == repr(other.table())
+    for one, two in zip(found, other, strict=True):
+        assert np.array_equal(one.result.values, two.result.values, equal_nan=True)
+        assert one.result.status == two.result.status
+        assert one.remarks == two.remarks
+
+
+@pytest.mark.parametrize("pictures", [2, 6, 9])
+def test_an_evaluation_that_was_stopped_goes_on(tmp_path: Path, pictures: int) -> None:
+    data = Squares(9, multi_label=True, unmarked=4, bad=1)
+    undisturbed = evaluated(data, [])
+    assert stopped_after(pictures, folder_of(tmp_path / "out"), data)
+    assert (tmp_path / "out" / "states.pt").is_file()
+    read: list[int] = []
+    bad: list[str] = []
+    with folder_of(tmp_path / "out") as run:
+        found = evaluated(data, read, keep=run, on_bad_image=lambda name, error: bad.append(name))
+    same(found, undisturbed)
+    assert bad == ["1.png"]
+    assert max(map(read.count, range(9))) == 1  # some of what is done, to see that it is the same
+    assert {*range(pictures, 9)} <= set(read)
+
+
+def test_an_evaluation_goes_on_with_the_same_pictures_alone(tmp_path: Path) -> None:
+    stopped_after(4, folder_of(tmp_path / "out"), Squares(9))
+    other = Squares(9, unmarked=0)
+    with folder_of(tmp_path / "out") as run:
+        found = evaluated(other, [], keep=run)
+    same(found, evaluated(other, []))
+
+
+def test_states_that_are_torn_are_one_line(tmp_path: Path) -> None:
+    stopped_after(4, folder_of(tmp_path / "out"), Squares(9))
+    kept = tmp_path / "out" / "states.pt"
+    kept.write_bytes(kept.read_bytes()[:100])
+    with folder_of(tmp_path / "out") as run, pytest.raises(InputError, match="cannot be read"):
+        evaluated(Squares(9), [], keep=run)
+
+
+def test_states_go_back_to_metrics_of_the_same_settings_alone() -> None:
+    metric = PointingGame(tolerance=2)
+    metric.update(torch.rand(1, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool))
+    other = PointingGame(tolerance=3)
+    with pytest.raises(InputError, match="of other settings"):
+        other.restore_states(metric.states())
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

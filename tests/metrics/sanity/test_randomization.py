@@ -21,11 +21,11 @@ from seewhy.methods import Call
 from seewhy.methods.catalog import METHODS
 from seewhy.metrics import (
     ChanceMethod,
-    ParameterRandomisation,
-    label_randomisation,
-    parameter_randomisation,
+    ParameterRandomization,
+    label_randomization,
+    parameter_randomization,
 )
-from seewhy.metrics.sanity.weights import Steps, layers_from_the_top, reinitialise
+from seewhy.metrics.sanity.weights import Steps, layers_from_the_top, reinitialize
 from seewhy.metrics.similarity import SIMILARITIES, hog, similarity_of, spearman, ssim
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
@@ -129,18 +129,18 @@ def test_parameters_without_an_initialiser_are_drawn_like_themselves() -> None:
 
     part = Scale()
     old = part.weight.detach().clone()
-    reinitialise(part, 3)
+    reinitialize(part, 3)
     now = part.weight.detach()
     assert abs(np.corrcoef(old, now)[0, 1]) < 0.1
     assert float(now.mean()) == pytest.approx(5, abs=0.2)
     assert float(now.std()) == pytest.approx(2, abs=0.2)
     state = torch.random.get_rng_state()
-    reinitialise(nn.Linear(3, 3), 3)
+    reinitialize(nn.Linear(3, 3), 3)
     torch.random.set_rng_state(state)  # making the layer drew
     nn.Linear(3, 3)
     after = torch.random.get_rng_state()
     torch.random.set_rng_state(state)
-    reinitialise(nn.Linear(3, 3), 3)
+    reinitialize(nn.Linear(3, 3), 3)
     assert torch.equal(torch.random.get_rng_state(), after)
 
 
@@ -152,8 +152,8 @@ def test_gradients_change_and_an_edge_detector_does_not(order: Any) -> None:
     net, x = randomised(TinyResNet()), pictures(3, 48)
     before = ModelState(net)
     measures = list(SIMILARITIES)
-    gradient = parameter_randomisation(net, x, "saliency", order=order, similarity=measures)
-    edges = parameter_randomisation(net, x, edge_detector, order=order, similarity=measures)
+    gradient = parameter_randomization(net, x, "saliency", order=order, similarity=measures)
+    edges = parameter_randomization(net, x, edge_detector, order=order, similarity=measures)
     before.assert_unchanged()
     assert gradient.layers[0] == "fc"
     assert len(gradient.layers) == 12
@@ -167,8 +167,8 @@ def test_gradients_change_and_an_edge_detector_does_not(order: Any) -> None:
 def test_the_originals_one_is_not_averaged_in() -> None:
     net, x = randomised(TinyCNN()), pictures(2)
     maps = METHODS["saliency"](net, x, "top1")
-    done = parameter_randomisation(net, x, "saliency")
-    metric = ParameterRandomisation("saliency")
+    done = parameter_randomization(net, x, "saliency")
+    metric = ParameterRandomization("saliency")
     metric.update(maps, net, x)
     found = metric.compute()
     np.testing.assert_allclose(found.values, done.similarity["spearman_abs"].mean(0).numpy())
@@ -183,20 +183,20 @@ def test_the_originals_one_is_not_averaged_in() -> None:
 
 def test_the_layer_that_was_chosen_stays_when_the_model_changes() -> None:
     net, x = randomised(TinyCNN()), pictures(2)
-    chosen = parameter_randomisation(net, x, "grad_cam", 1, similarity="spearman")
-    named = parameter_randomisation(net, x, "grad_cam", 1, similarity="spearman", layer="relu2")
+    chosen = parameter_randomization(net, x, "grad_cam", 1, similarity="spearman")
+    named = parameter_randomization(net, x, "grad_cam", 1, similarity="spearman", layer="relu2")
     torch.testing.assert_close(
         chosen.similarity["spearman"], named.similarity["spearman"], equal_nan=True
     )
-    fused = parameter_randomisation(net, x, "layer_relevance", 1, layers=["fc", net.conv2])
+    fused = parameter_randomization(net, x, "layer_relevance", 1, layers=["fc", net.conv2])
     assert fused.layers == ("fc", "conv2")
 
 
 def test_randomisation_does_not_depend_on_the_batch() -> None:
     net, x = randomised(TinyCNN()), pictures(3)
-    whole = parameter_randomisation(net, x, "saliency", 1)
+    whole = parameter_randomization(net, x, "saliency", 1)
     for i in range(3):
-        one = parameter_randomisation(net, x[i : i + 1], "saliency", 1)
+        one = parameter_randomization(net, x[i : i + 1], "saliency", 1)
         torch.testing.assert_close(
             one.similarity["spearman_abs"][:, 0],
             whole.similarity["spearman_abs"][:, i],
@@ -207,11 +207,11 @@ def test_randomisation_does_not_depend_on_the_batch() -> None:
 
 def test_label_randomisation_compares_two_models() -> None:
     net, other, x = randomised(TinyCNN(), 1), randomised(TinyCNN(), 2), pictures(2)
-    same = label_randomisation(
+    same = label_randomization(
         net, copy.deepcopy(net), x, "saliency", similarity=["spearman", "spearman_abs"]
     )
     torch.testing.assert_close(same["spearman"], torch.ones(2).double())
-    apart = label_randomisation(net, other, x, "saliency")["spearman_abs"]
+    apart = label_randomization(net, other, x, "saliency")["spearman_abs"]
     best = net(x).argmax(1).tolist()  # the class of the first, for both
     expected = spearman(
         METHODS["saliency"](net, x, best), METHODS["saliency"](other, x, best), absolute=True
@@ -219,25 +219,25 @@ def test_label_randomisation_compares_two_models() -> None:
     torch.testing.assert_close(apart, expected)
     assert (apart < 0.9).all()
     torch.testing.assert_close(
-        label_randomisation(net, other, x, edge_detector)["spearman_abs"], torch.ones(2).double()
+        label_randomization(net, other, x, edge_detector)["spearman_abs"], torch.ones(2).double()
     )
 
 
 def test_models_that_cannot_be_randomised_are_told() -> None:
     net, x = randomised(TinyCNN()), pictures(1)
     with pytest.raises(ModelError, match="no parameters to randomise"):
-        parameter_randomisation(nn.Flatten(), x, edge_detector)
+        parameter_randomization(nn.Flatten(), x, edge_detector)
     with pytest.raises(InputError, match="order='up'"):
-        parameter_randomisation(net, x, edge_detector, order="up")  # type: ignore[arg-type]
+        parameter_randomization(net, x, edge_detector, order="up")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean 'spearman'"):
-        parameter_randomisation(net, x, edge_detector, similarity="spearmann")
+        parameter_randomization(net, x, edge_detector, similarity="spearmann")
     with pytest.raises(LayerError, match="did you mean 'conv1' or 'conv2'"):
-        parameter_randomisation(net, x, edge_detector, layers=["conv"])
+        parameter_randomization(net, x, edge_detector, layers=["conv"])
     with pytest.raises(TargetError, match="2 targets"):
-        parameter_randomisation(net, x, edge_detector, "top2")
+        parameter_randomization(net, x, edge_detector, "top2")
     net.lock = (i for i in range(3))  # generators cannot be copied
     with pytest.raises(ModelError, match="cannot be copied"):
-        parameter_randomisation(net, x, edge_detector)
+        parameter_randomization(net, x, edge_detector)
 
 
 # similarities
@@ -323,7 +323,7 @@ def test_maps_that_cannot_be_compared_are_told() -> None:
     with pytest.raises(InputError, match="cannot be compared"):
         spearman(torch.rand(2, 3, 3), torch.rand(2, 4, 4))
     with pytest.raises(InputError, match="accepted: spearman_abs"):
-        ParameterRandomisation("saliency", similarity="cosine")
+        ParameterRandomization("saliency", similarity="cosine")
 
 
 def test_a_map_that_dies_on_the_way_is_left_out_of_the_mean() -> None:
@@ -333,6 +333,6 @@ def test_a_map_that_dies_on_the_way_is_left_out_of_the_mean() -> None:
     def explain(model: Any, x: Tensor, target: Any) -> Tensor:
         return next(turn)
 
-    done = parameter_randomisation(net, x, explain, layers=["fc", "conv2"])
+    done = parameter_randomization(net, x, explain, layers=["fc", "conv2"])
     assert math.isnan(done.similarity["spearman_abs"][0, 0])
     assert done.mean("spearman_abs").item() == pytest.approx(1)

@@ -14,7 +14,7 @@ from torchvision import models
 import seewhy
 from seewhy.errors import InputError, ModelError
 from seewhy.models.networks.backbones import Stack, make_backbone, stages_for
-from seewhy.models.networks.heads import POOLINGS, LocalisationNet, LogSumExpPool2d
+from seewhy.models.networks.heads import POOLINGS, LocalizationNet, LogSumExpPool2d
 from seewhy.models.training import build
 from tiny_models import ModelState, pictures, randomised
 
@@ -25,14 +25,14 @@ LAYOUTS = {
 }
 
 
-def net(pooling: str, backbone: str = "timm:test_resnet", **more: Any) -> LocalisationNet:
+def net(pooling: str, backbone: str = "timm:test_resnet", **more: Any) -> LocalizationNet:
     made = build(
         {"backbone": backbone, "pooling": pooling, "classes": 4, "size": (96, 128), **more}
     )
     return randomised(made)
 
 
-def features_of(model: LocalisationNet, x: Tensor) -> Tensor:
+def features_of(model: LocalizationNet, x: Tensor) -> Tensor:
     """(N, C, h, w) before the head, whatever the backbone's layout."""
     with torch.no_grad():
         raw = model.backbone(x)
@@ -290,7 +290,7 @@ def test_what_cannot_be_built(changed: dict[str, Any], said: str) -> None:
 
 def test_cam_on_a_backbone_that_ends_in_a_pooling() -> None:
     layers = {"conv": nn.Conv2d(3, 8, 3, 2, 1), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2)}
-    model, x = randomised(LocalisationNet(Stack(layers, 8), 3)), pictures(2, (32, 48))
+    model, x = randomised(LocalizationNet(Stack(layers, 8), 3)), pictures(2, (32, 48))
     with torch.no_grad():
         features, logits = model.backbone(x), model(x)[:, 1]
     assert features.shape == (2, 8, 8, 12)

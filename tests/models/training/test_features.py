@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 import seewhy
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.errors import InputError, ModelError
 from seewhy.models.training.features import linear_svm, pooled_features, with_head
@@ -17,7 +17,7 @@ from seewhy.models.training.features import linear_svm, pooled_features, with_he
 PLAIN = Preprocess((16, 16), None, (0.5,) * 3, (0.5,) * 3, "bilinear")
 
 
-class Blots(LabelledImages):
+class Blots(LabeledImages):
     """Grey noise with a blot of the class's colour, whose place is known."""
 
     title, multi_label = "blots", False

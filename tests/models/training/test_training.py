@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 import seewhy
-from seewhy.data.dataset import Example, LabelledImages
+from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.errors import ImageError, InputError, MissingExtraError, ModelError, SeewhyWarning
 from seewhy.maps.values import normalize, resize
@@ -191,7 +191,7 @@ def test_what_is_damaged_is_said_in_one_line(left_alone: Path, tmp_path: Path) -
         (broken("preprocess", preprocess={"sizes": 3}), "is none of this version"),
         (
             broken("architecture", architecture=other),
-            "the weights do not fit LocalisationNet: of its tensors",
+            "the weights do not fit LocalizationNet: of its tensors",
         ),
         (str(no_json), "cannot be read: Expecting"),
         (str(no_weights), "does not exist"),
@@ -315,7 +315,7 @@ def test_pictures_that_were_checked_are_not_opened_for_it_again(
     data.on_error = "skip"
     checked = data.readable()
     assert not checked.skipped
-    monkeypatch.setattr(LabelledImages, "readable", lambda *_: pytest.fail("opened again"))
+    monkeypatch.setattr(LabeledImages, "readable", lambda *_: pytest.fail("opened again"))
     fit(tmp_path, data=checked, epochs=1)
 
 

@@ -13,7 +13,7 @@ from ..dataset import (
     DRAWN,
     SPLITS,
     Example,
-    LabelledImages,
+    LabeledImages,
     OnError,
     check_drawn,
     check_listed,
@@ -32,7 +32,7 @@ from ..truth import Truth
 _OPAQUE = 127  # alpha above it belongs to the object
 
 
-class Cutouts(LabelledImages):
+class Cutouts(LabeledImages):
     """Photographs cut out by their transparency, each at a random place and scale on a random background.
 
     Single-label. The class of a cut-out is its sub folder, or its file's name where it lies in `stamps` itself. Classes
@@ -47,7 +47,7 @@ class Cutouts(LabelledImages):
         seed: not negative.
         split: "train", "val" or "test".
         scale: least and largest length of a cut-out's longer edge, of the picture's.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: no such folder, no pictures in it, or an argument out of range.
@@ -86,7 +86,10 @@ class Cutouts(LabelledImages):
             False,
             on_error,
         )
-        self.size, self.seed, self.split, self.scale = size, seed, split, scale
+        self.size = size
+        self.seed = seed
+        self.split = split
+        self.scale = scale
         self.names = [f"{split}-{i:06d}" for i in range(DRAWN[split] if count is None else count)]
         self.labels = [(i % len(self.classes),) for i in range(len(self.names))]
         check_listed(self)

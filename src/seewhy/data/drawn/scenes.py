@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ...errors import InputError
-from ..dataset import DRAWN, SPLITS, Example, LabelledImages, check_drawn, check_split
+from ..dataset import DRAWN, SPLITS, Example, LabeledImages, check_drawn, check_split
 from ..truth import Truth
 from . import sprites, textures
 
@@ -21,7 +21,7 @@ Place = tuple[int, int]  # x, y of the upper left corner
 Taken = npt.NDArray[np.bool_]  # (H, W)
 
 
-class Scenes(LabelledImages):
+class Scenes(LabeledImages):
     """Handwritten digits at random places and scales on textured clutter, among strokes, blobs and bits of digits.
 
     A single-label scene shows one to three digits of one class; a multi-label scene one to four of any classes.
@@ -57,7 +57,10 @@ class Scenes(LabelledImages):
             raise InputError(
                 f"scale={scale} cannot be used; give least and largest height of a digit, from 0.1 to 0.9"
             )
-        self.size, self.seed, self.split, self.scale = size, seed, split, scale
+        self.size = size
+        self.seed = seed
+        self.split = split
+        self.scale = scale
         self.title = f"scenes, {split}"
         self.classes = tuple(str(digit) for digit in range(10))
         self.multi_label = multi_label
@@ -81,7 +84,8 @@ class Scenes(LabelledImages):
     def __getitem__(self, index: int) -> Example:
         """Draws one scene."""
         rng = self._rng(_PIXELS, range(len(self))[index])
-        canvas, taken = textures.background(rng, self.size), np.zeros((self.size, self.size), bool)
+        canvas = textures.background(rng, self.size)
+        taken = np.zeros((self.size, self.size), bool)
         digits, places = self._lay_out(self._shown[index], taken, rng)
         self._distract(canvas, taken, rng)
         masks = np.zeros((len(digits), self.size, self.size), bool)
@@ -106,7 +110,7 @@ class Scenes(LabelledImages):
 
     def _lay_out(
         self, shown: list[int], taken: Taken, rng: Rng
-    ) -> tuple[list[sprites.Grey], list[Place]]:
+    ) -> tuple[list[sprites.Gray], list[Place]]:
         """Opacities of the digits and where they go, without touching each other; marks what they take."""
         chosen = [
             (
@@ -128,10 +132,11 @@ class Scenes(LabelledImages):
             taken[:] = False
             shrink *= 0.9
 
-    def _distract(self, canvas: textures.Colours, taken: Taken, rng: Rng) -> None:
+    def _distract(self, canvas: textures.Colors, taken: Taken, rng: Rng) -> None:
         """Paints what is no digit where nothing is; what finds no place is left out."""
         for _ in range(rng.integers(3, 8)):
-            pixels, angle = self.size * rng.uniform(0.12, 0.3), rng.uniform(-np.pi, np.pi)
+            pixels = self.size * rng.uniform(0.12, 0.3)
+            angle = rng.uniform(-np.pi, np.pi)
             opacity = sprites.enlarge(sprites.distractor(rng, self.split), pixels, angle=angle)
             if place := _free(opacity.shape, taken, rng):
                 _paint(canvas, opacity, place, rng)
@@ -151,11 +156,11 @@ def _free(shape: tuple[int, ...], taken: Taken, rng: Rng) -> Place | None:
     return None
 
 
-def _paint(canvas: textures.Colours, opacity: sprites.Grey, place: Place, rng: Rng) -> None:
+def _paint(canvas: textures.Colors, opacity: sprites.Gray, place: Place, rng: Rng) -> None:
     """Lays a sprite on the canvas (H, W, 3), in a light colour."""
     x, y = place
     h, w = opacity.shape
     below = canvas[y : y + h, x : x + w]
-    colours = textures.colours(rng, 3, 110, 255)
-    lightest = colours[(colours @ _LUMINANCE).argmax()]
+    colors = textures.colors(rng, 3, 110, 255)
+    lightest = colors[(colors @ _LUMINANCE).argmax()]
     below += opacity[:, :, None] * (lightest - below)

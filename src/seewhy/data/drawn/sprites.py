@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from ...errors import MissingExtraError
 
-Grey = npt.NDArray[np.float32]  # (h, w) in [0, 1]
+Gray = npt.NDArray[np.float32]  # (h, w) in [0, 1]
 Rng = np.random.Generator
 
 # Of twenty glyphs of a class, in an order that is shuffled once, how many each split has.
@@ -33,7 +33,7 @@ _STROKES = (
 
 
 @cache
-def glyphs(split: str) -> tuple[tuple[Grey, ...], ...]:
+def glyphs(split: str) -> tuple[tuple[Gray, ...], ...]:
     """The handwritten digits that a split may use, of each class 0 to 9; no two splits share one.
 
     They are the 1,797 of scikit-learn (8 x 8, UCI's optical recognition of handwritten digits), cropped to their ink.
@@ -47,7 +47,7 @@ def glyphs(split: str) -> tuple[tuple[Grey, ...], ...]:
         raise MissingExtraError("the generated data set 'scenes'", "train") from error
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
-    found: list[tuple[Grey, ...]] = []
+    found: list[tuple[Gray, ...]] = []
     for label in range(10):
         of_class = [i for i in order if digits.target[i] == label]
         kept = [i for place, i in enumerate(of_class) if place % 20 in _SHARES[split]]
@@ -55,25 +55,25 @@ def glyphs(split: str) -> tuple[tuple[Grey, ...], ...]:
     return tuple(found)
 
 
-def _cropped(glyph: Grey) -> Grey:
+def _cropped(glyph: Gray) -> Gray:
     rows, cols = np.nonzero(glyph > _INK)
     return glyph[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
 
 
-def digit(rng: Rng, label: int, split: str) -> Grey:
+def digit(rng: Rng, label: int, split: str) -> Gray:
     """A glyph of one class."""
     known = glyphs(split)[label]
     return known[rng.integers(len(known))]
 
 
-def fragment(rng: Rng, split: str) -> Grey:
+def fragment(rng: Rng, split: str) -> Gray:
     """A corner of a glyph: ink as of a digit, and no digit. A part of a 1 would be another."""
     whole = digit(rng, int(rng.choice((0, 2, 3, 4, 5, 6, 7, 8, 9))), split)
     h, w = whole.shape[0] // 2 + 1, whole.shape[1] // 2 + 1
     return (whole[:h] if rng.random() < 0.5 else whole[-h:])[:, :w]
 
 
-def stroke(rng: Rng) -> Grey:
+def stroke(rng: Rng) -> Gray:
     """A few straight lines as thick as a digit's."""
     drawn = Image.new("L", (32, 32))
     pen = ImageDraw.Draw(drawn)
@@ -87,16 +87,16 @@ def stroke(rng: Rng) -> Grey:
     return np.asarray(drawn.reduce(4), np.float32) / np.float32(255)
 
 
-def blob(rng: Rng) -> Grey:
+def blob(rng: Rng) -> Gray:
     """A lump without holes."""
-    lump: Grey = rng.uniform(0.2, 1, (4, 4)).astype(np.float32)
+    lump: Gray = rng.uniform(0.2, 1, (4, 4)).astype(np.float32)
     lump[1:3, 1:3] = 1
     return lump
 
 
-def distractor(rng: Rng, split: str) -> Grey:
+def distractor(rng: Rng, split: str) -> Gray:
     """One of the things above that are no digit."""
-    made: tuple[Callable[[], Grey], ...] = (
+    made: tuple[Callable[[], Gray], ...] = (
         lambda: fragment(rng, split),
         lambda: stroke(rng),
         lambda: blob(rng),
@@ -104,7 +104,7 @@ def distractor(rng: Rng, split: str) -> Grey:
     return made[rng.integers(len(made))]()
 
 
-def enlarge(grey: Grey, pixels: float, *, angle: float = 0.0, width: float = 1.0) -> Grey:
+def enlarge(gray: Gray, pixels: float, *, angle: float = 0.0, width: float = 1.0) -> Gray:
     """Makes a sprite's opacity in [0, 1], smooth in outline: at least 0.5 on its ink, which fills the array.
 
     Args:
@@ -113,11 +113,11 @@ def enlarge(grey: Grey, pixels: float, *, angle: float = 0.0, width: float = 1.0
         angle: in radians, anticlockwise.
         width: stretches it across.
     """
-    scale = pixels / grey.shape[0]
+    scale = pixels / gray.shape[0]
     padded = np.zeros(
-        [n + 2 * _PADDING for n in grey.shape], np.float32
+        [n + 2 * _PADDING for n in gray.shape], np.float32
     )  # several times faster than np.pad
-    padded[_PADDING:-_PADDING, _PADDING:-_PADDING] = grey
+    padded[_PADDING:-_PADDING, _PADDING:-_PADDING] = gray
     h, w = (math.ceil(n * f) for n, f in zip(padded.shape, (scale, scale * width), strict=True))
     cos, sin = math.cos(angle), math.sin(angle)
     # From a pixel of the result to a cell of the glyph; both about their centres.
@@ -128,9 +128,10 @@ def enlarge(grey: Grey, pixels: float, *, angle: float = 0.0, width: float = 1.0
         (w, h), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
     )
     # An outline of about a pixel, whatever the scale.
-    opacity: Grey = np.clip((np.asarray(large) - _INK) * max(scale, 1.0) + 0.5, 0, 1)
+    opacity: Gray = np.clip((np.asarray(large) - _INK) * max(scale, 1.0) + 0.5, 0, 1)
     inked = opacity >= min(
         0.5, float(opacity.max())
     )  # of what is too small for ink its strongest pixel
-    rows, cols = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
+    rows = np.flatnonzero(inked.any(1))
+    cols = np.flatnonzero(inked.any(0))
     return opacity[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 Field = npt.NDArray[np.float32]  # (H, W), about [0, 1]
-Colours = npt.NDArray[np.float32]  # (H, W, 3) in [0, 255]
+Colors = npt.NDArray[np.float32]  # (H, W, 3) in [0, 255]
 Rng = np.random.Generator
 
 
@@ -38,15 +38,16 @@ def stripes(rng: Rng, size: int) -> Field:
     return np.asarray(0.5 + 0.4 * np.sin(phase), np.float32)
 
 
-def colours(rng: Rng, n: int, low: float, high: float) -> npt.NDArray[np.float32]:
+def colors(rng: Rng, n: int, low: float, high: float) -> npt.NDArray[np.float32]:
     """Colours (n, 3), each channel in [low, high) of [0, 255]."""
     return rng.uniform(low, high, (n, 3)).astype(np.float32)
 
 
-def background(rng: Rng, size: int) -> Colours:
+def background(rng: Rng, size: int) -> Colors:
     """Two textures that meet along an uneven border, each between two shades of a colour of its own."""
     border = np.clip(12 * (noise(rng, size, roughness=0.3, octaves=3) - 0.5) + 0.5, 0, 1)
-    first, shade = colours(rng, 2, 10, 120), colours(rng, 2, -50, 50)
+    first = colors(rng, 2, 10, 120)
+    shade = colors(rng, 2, -50, 50)
     fields = [
         stripes(rng, size) if rng.random() < 0.4 else noise(rng, size, roughness=0.9) for _ in first
     ]

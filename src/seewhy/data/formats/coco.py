@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
+from ..disk import Json
 from ..intake.intake import Intake, extent
 from ..intake.listing import Elsewhere, as_id, once_each
 from ..intake.records import Annotation, MarkedObject, Picture
@@ -18,7 +18,7 @@ from .files import PictureFiles, existing_folder
 from .shapes import check_decoder, read_shape
 
 Key = int | str
-Entry = Mapping[str, Any]  # of the JSON: an image, an annotation or a category
+Entry = Json  # of the JSON: an image, an annotation or a category
 
 
 class Coco(PictureFiles):
@@ -31,7 +31,7 @@ class Coco(PictureFiles):
     Args:
         root: the folder with "annotations".
         split: "train", "val" or "test"; COCO's own "test" has no annotations.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file that the layout needs is missing or torn.
@@ -47,11 +47,11 @@ class Coco(PictureFiles):
         file = _annotations(folder, split)
         told = _load(file)
         categories = [
-            (as_id(_said(one, "id", file), "category"), one) for one in told["categories"]
+            (as_id(_value_of(one, "id", file), "category"), one) for one in told["categories"]
         ]
         categories.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]))
         intake = Intake((key for key, _ in categories), extent, on_error)
-        images = ((as_id(_said(one, "id", file), "picture"), one) for one in told["images"])
+        images = ((as_id(_value_of(one, "id", file), "picture"), one) for one in told["images"])
         self._images = once_each(images, "the picture of id", file)
         self._ids = sorted(self._images, key=lambda key: (isinstance(key, str), key))
         self._objects = _followed(told["annotations"], self._images, intake)
@@ -60,11 +60,11 @@ class Coco(PictureFiles):
         for key in self._ids:
             name = _file_name(self._images[key], file)
             pictures.append(Picture(name, home / name, intake.shown(name, self._marked(key))))
-        names = [str(_said(one, "name", file)) for _, one in categories]
+        names = [str(_value_of(one, "name", file)) for _, one in categories]
         others = {
             other: Elsewhere(partial(_files, path), _pictures_of(path))
             for other in SPLITS
-            if other != split and (path := _known(folder, other))
+            if other != split and (path := _annotation_file(folder, other))
         }
         title = f"{folder.name}, {split}"
         super().__init__(
@@ -92,13 +92,16 @@ class Coco(PictureFiles):
         """The objects of a picture, without their masks."""
         return [
             MarkedObject(
-                _called(one), one.get("category_id"), one.get("bbox"), crowd=one.get("iscrowd")
+                _annotation_name(one),
+                one.get("category_id"),
+                one.get("bbox"),
+                crowd=one.get("iscrowd"),
             )
             for one in self._objects.get(image, ())
         ]
 
 
-def _called(one: Entry) -> str:
+def _annotation_name(one: Entry) -> str:
     return (
         f"annotation {one['id']!r}"
         if "id" in one
@@ -107,7 +110,7 @@ def _called(one: Entry) -> str:
 
 
 def _followed(
-    told: list[Any], images: Mapping[Key, Entry], intake: Intake
+    told: list[Entry], images: Mapping[Key, Entry], intake: Intake
 ) -> dict[Key, list[Entry]]:
     """The annotations of each picture, less those that are of none, and those with the id of another."""
     found: dict[Key, list[Entry]] = {}
@@ -125,11 +128,13 @@ def _followed(
             continue
         if image not in images:
             intake.fault(
-                f"picture {one['image_id']!r}", f"{_called(one)}: its picture is not listed"
+                f"picture {one['image_id']!r}",
+                f"{_annotation_name(one)}: its picture is not listed",
             )
         elif own in seen:
             intake.fault(
-                str(images[image].get("file_name")), f"{_called(one)}: another one has its id"
+                str(images[image].get("file_name")),
+                f"{_annotation_name(one)}: another one has its id",
             )
         else:
             seen.add(own)
@@ -137,7 +142,7 @@ def _followed(
     return found
 
 
-def _said(one: Entry, key: str, file: Path) -> Any:
+def _value_of(one: Entry, key: str, file: Path) -> object:
     if not isinstance(one, dict) or key not in one:
         raise InputError(
             f"annotation '{file}' is torn: {key!r} is not there in {str(one)[:60]}; get it anew"
@@ -146,7 +151,7 @@ def _said(one: Entry, key: str, file: Path) -> Any:
 
 
 def _file_name(image: Entry, file: Path) -> str:
-    name = _said(image, "file_name", file)
+    name = _value_of(image, "file_name", file)
     if not isinstance(name, str) or not name:
         raise InputError(
             f"annotation '{file}' is torn: file_name {name!r} of picture {image.get('id')!r} is no text"
@@ -155,7 +160,7 @@ def _file_name(image: Entry, file: Path) -> str:
 
 
 def _annotations(folder: Path, split: str) -> Path:
-    found = _known(folder, split)
+    found = _annotation_file(folder, split)
     if found:
         return found
     wanted = ", ".join(_names(split))
@@ -172,7 +177,7 @@ def _names(split: str) -> list[str]:
     return [f"instances_{split}{year}.json" for year in ("2017", "2014", "")]
 
 
-def _known(folder: Path, split: str) -> Path | None:
+def _annotation_file(folder: Path, split: str) -> Path | None:
     paths = (folder / "annotations" / name for name in _names(split))
     return next((path for path in paths if path.is_file()), None)
 
@@ -185,7 +190,7 @@ def _files(file: Path) -> list[Path]:
     return [_pictures_of(file) / _file_name(one, file) for one in _load(file)["images"]]
 
 
-def _load(file: Path) -> dict[str, list[Any]]:
+def _load(file: Path) -> dict[str, list[Entry]]:
     collects = gc.isenabled()
     gc.disable()  # it would go through the millions of lists again and again, a fifth of the time
     try:

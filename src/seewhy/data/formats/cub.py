@@ -28,7 +28,7 @@ class Cub(PictureFiles):
         root: CUB_200_2011.
         split: "train", "val" or "test".
         seed: of the hash.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file that the layout needs is missing or torn.

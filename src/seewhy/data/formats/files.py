@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import ImageError, InputError, did_you_mean
 from ...safe_names import shown
-from ..dataset import Example, LabelledImages, check_listed
+from ..dataset import Example, LabeledImages, check_listed
 from ..images import picture_endings, read_image
 from ..intake.intake import Intake
 from ..intake.listing import Elsewhere, once_each, refuse_shared_files
@@ -17,18 +17,18 @@ from ..intake.records import Annotation, Picture
 from ..paths import TRUST, leads_out
 
 
-class PictureFiles(LabelledImages):
+class PictureFiles(LabeledImages):
     """Pictures in files; a subclass says what their annotations hold.
 
     Args:
-        title: as in `LabelledImages`.
+        title: as in `LabeledImages`.
         classes: likewise.
         pictures: in order.
         intake: what annotations go through.
         within: the folder that all of it lies in.
         others: the files of the other splits.
         folder: where the pictures lie, if nowhere else but through links.
-        multi_label: as in `LabelledImages`.
+        multi_label: as in `LabeledImages`.
 
     Raises:
         InputError: no picture, one name for two, or one file for two, over all splits.
@@ -46,8 +46,12 @@ class PictureFiles(LabelledImages):
         folder: Path | None = None,
         multi_label: bool = False,
     ) -> None:
-        self.title, self.classes, self.multi_label = title, tuple(classes), multi_label
-        self.intake, self.on_error, self.within = intake, intake.on_error, within
+        self.title = title
+        self.classes = tuple(classes)
+        self.multi_label = multi_label
+        self.intake = intake
+        self.on_error = intake.on_error
+        self.within = within
         self.notes, self.skipped = intake.notes, intake.skipped
         self.names = [picture.name for picture in pictures]
         self.paths = [picture.path for picture in pictures]

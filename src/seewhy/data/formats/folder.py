@@ -29,7 +29,7 @@ class PictureFolder(PictureFiles):
         root: the folder.
         split: "train", "val" or "test".
         seed: of the hash.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: no such folder or split, no classes, no pictures, or a class that "train" has not.
@@ -67,7 +67,8 @@ class _Found(NamedTuple):
 
 
 def _in_split_folders(folder: Path, split: str) -> _Found:
-    classes, home = _sub_folders(folder / "train"), _split_folder(folder, split)
+    classes = _sub_folders(folder / "train")
+    home = _split_folder(folder, split)
     there = {other: _there(folder, other) for other in SPLITS if other != split}
     others = {
         other: Elsewhere(partial(_images, path), path) for other, path in there.items() if path
@@ -78,7 +79,8 @@ def _in_split_folders(folder: Path, split: str) -> _Found:
 def _divided(folder: Path, split: str, seed: int) -> _Found:
     classes = _sub_folders(folder)
     pictures = _pictures(folder, folder, classes)
-    names, groups = [one.name for one in pictures], [classes[one.labels[0]] for one in pictures]
+    names = [one.name for one in pictures]
+    groups = [classes[one.labels[0]] for one in pictures]
     splits = hash_split(names, groups, seed=seed, shares=SHARES)
     of_split = [one for one, its_split in zip(pictures, splits, strict=True) if its_split == split]
     return _Found(

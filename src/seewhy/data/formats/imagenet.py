@@ -26,7 +26,7 @@ class ImageNet(PictureFiles):
         root: the folder with LOC_synset_mapping.txt.
         split: "train" or "val".
         blacklist: a file of numbers, from 1, of pictures of val that the task leaves out, one a line.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file that the layout needs is missing or torn, or the split is "test".

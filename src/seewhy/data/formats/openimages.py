@@ -27,7 +27,7 @@ class OpenImages(PictureFiles):
     Args:
         root: the folder with "metadata".
         split: "train", "val" or "test".
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file that the layout needs is missing or torn.

@@ -9,14 +9,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import InputError
-from ..dataset import Example, LabelledImages, OnError, check_listed, check_on_error, check_split
+from ..dataset import Example, LabeledImages, OnError, check_listed, check_on_error, check_split
 from .files import existing_folder, hash_split, read_text
 
 _EDGE = 96
 _HELD_OUT = {"val": 0.1}
 
 
-class STL10(LabelledImages):
+class STL10(LabeledImages):
     """STL-10, single-label, without boxes: 96 x 96 pixels, ten classes.
 
     Files: stl10_binary/{train,test}_X.bin, {train,test}_y.bin, class_names.txt. They are mapped, not read whole;
@@ -27,7 +27,7 @@ class STL10(LabelledImages):
         root: the folder with stl10_binary, or that one.
         split: "train", "val" or "test".
         seed: of the hash.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file is missing, or cut short.
@@ -38,20 +38,11 @@ class STL10(LabelledImages):
     ) -> None:
         check_split(split)
         check_on_error(on_error)
-        folder = existing_folder(root, "STL-10, with stl10_binary in it")
-        folder = folder / "stl10_binary" if (folder / "stl10_binary").is_dir() else folder
+        folder = _binary_folder(root)
         part = "test" if split == "test" else "train"
         self.classes = tuple(read_text(folder / "class_names.txt", "the list of classes").split())
-        labels = _mapped(folder / f"{part}_y.bin").astype(int) - 1
         self._pixels = folder / f"{part}_X.bin"
-        if _mapped(self._pixels).size != len(labels) * 3 * _EDGE**2:
-            raise InputError(
-                f"'{self._pixels}' is cut short: it has not the {len(labels)} pictures of {part}_y.bin"
-            )
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise InputError(
-                f"'{folder / f'{part}_y.bin'}' has labels beyond class_names.txt; get it anew"
-            )
+        labels = _read_labels(folder / f"{part}_y.bin", self._pixels, len(self.classes))
         names = [f"{part}-{i:05d}" for i in range(len(labels))]
         splits = [split] * len(names)
         if part == "train":
@@ -59,7 +50,9 @@ class STL10(LabelledImages):
                 names, [str(label) for label in labels], seed=seed, shares=_HELD_OUT
             )
         self._rows = [i for i, its_split in enumerate(splits) if its_split == split]
-        self.title, self.multi_label, self.on_error = f"STL-10, {split}", False, on_error
+        self.title = f"STL-10, {split}"
+        self.multi_label = False
+        self.on_error = on_error
         self.names = [names[i] for i in self._rows]
         self.labels = [(int(labels[i]),) for i in self._rows]
         check_listed(self)
@@ -70,6 +63,29 @@ class STL10(LabelledImages):
         return Example(
             self.names[index], Image.fromarray(pixels.transpose(2, 1, 0).copy()), self.labels[index]
         )
+
+
+def _binary_folder(root: str | Path) -> Path:
+    """The folder of the files: the one given, or what is in it."""
+    folder = existing_folder(root, "STL-10, with stl10_binary in it")
+    inner = folder / "stl10_binary"
+    return inner if inner.is_dir() else folder
+
+
+def _read_labels(file: Path, pixels: Path, classes: int) -> npt.NDArray[np.int_]:
+    """The class of each picture, counted from 0.
+
+    Raises:
+        InputError: a file cannot be read, the pixels are not those of as many pictures, or there is no such class.
+    """
+    labels = _mapped(file).astype(int) - 1
+    if _mapped(pixels).size != len(labels) * 3 * _EDGE**2:
+        raise InputError(
+            f"'{pixels}' is cut short: it has not the {len(labels)} pictures of {file.name}"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(f"'{file}' has labels beyond class_names.txt; get it anew")
+    return labels
 
 
 def _mapped(path: Path) -> npt.NDArray[np.uint8]:

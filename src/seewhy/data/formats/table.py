@@ -36,11 +36,13 @@ class _Listed:
     objects: list[MarkedObject] = field(default_factory=list)
 
     def annotation(self) -> Annotation | None:
-        return (
-            Annotation(self.objects, self.size if any(self.size) else None)
-            if self.objects
-            else None
-        )
+        if not self.objects:
+            return None
+        return Annotation(self.objects, self.size if any(self.size) else None)
+
+    def numbers(self, classes: Mapping[str, int]) -> tuple[int, ...]:
+        """The numbers of its classes, each once, in order."""
+        return tuple(sorted({classes[label] for label in self.labels}))
 
 
 class PictureTable(PictureFiles):
@@ -56,7 +58,7 @@ class PictureTable(PictureFiles):
         path: the file, UTF-8, with the names of its columns in the first line.
         split: "train", "val" or "test".
         seed: of the hash.
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: the file cannot be read, or a line has no label, another label with its box, or half a box.
@@ -69,44 +71,38 @@ class PictureTable(PictureFiles):
         file = Path(path).expanduser()
         intake = Intake((), corners, on_error)
         listed = _read(file, intake)
-        names = list(listed)
-        if any(one.split for one in listed.values()):
-            splits = [one.split for one in listed.values()]
-        else:
-            groups = [one.labels[0] if one.labels else "" for one in listed.values()]
-            splits = hash_split(names, groups, seed=seed, shares=SHARES)
+        splits = _splits(listed, seed)
         classes = in_class_order(label for one in listed.values() for label in one.labels)
         intake.know(classes)
-        number = {name: label for label, name in enumerate(classes)}
-        of_split = {
-            name: listed[name]
-            for name, its_split in zip(names, splits, strict=True)
-            if its_split == split
-        }
-        for name, one in of_split.items():
-            intake.shown(name, one.objects)
-        self._annotations = [one.annotation() for one in of_split.values()]
-        pictures = [
-            Picture(
-                name, file.parent / name, tuple(sorted({number[label] for label in one.labels}))
-            )
-            for name, one in of_split.items()
-        ]
-        multi_label = any(len(set(one.labels)) != 1 for one in listed.values())
-        others = elsewhere([file.parent / name for name in names], splits, split)
-        title = f"{file.name}, {split}"
+        numbers = {name: number for number, name in enumerate(classes)}
+        self._annotations: list[Annotation | None] = []
+        pictures: list[Picture] = []
+        for (name, one), its_split in zip(listed.items(), splits, strict=True):
+            if its_split == split:
+                intake.shown(name, one.objects)
+                self._annotations.append(one.annotation())
+                pictures.append(Picture(name, file.parent / name, one.numbers(numbers)))
         super().__init__(
-            title,
+            f"{file.name}, {split}",
             classes,
             pictures,
             intake,
             within=file.parent,
-            others=others,
-            multi_label=multi_label,
+            others=elsewhere([file.parent / name for name in listed], splits, split),
+            multi_label=any(len(set(one.labels)) != 1 for one in listed.values()),
         )
 
     def annotation(self, index: int) -> Annotation | None:
         return self._annotations[index]
+
+
+def _splits(listed: Mapping[str, _Listed], seed: int) -> list[str]:
+    """The split of each picture: as the file says, else by a hash of its path, class by class."""
+    said = [one.split for one in listed.values()]
+    if any(said):
+        return said
+    groups = [one.labels[0] if one.labels else "" for one in listed.values()]
+    return hash_split(list(listed), groups, seed=seed, shares=SHARES)
 
 
 def _read(file: Path, intake: Intake) -> dict[str, _Listed]:
@@ -165,11 +161,9 @@ def _rows(file: Path, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]
 
 def _other_separator(columns: Sequence[str]) -> str:
     """What to do where what was read as one column seems to be several; nothing where it does not."""
-    marks = (
-        [name for mark, name in _SEPARATORS.items() if mark in columns[0]]
-        if len(columns) == 1
-        else []
-    )
+    if len(columns) != 1:
+        return ""
+    marks = [name for mark, name in _SEPARATORS.items() if mark in columns[0]]
     return f"save it with commas between its cells, not {marks[0]}" if marks else ""
 
 

@@ -40,7 +40,7 @@ class PascalVOC(PictureFiles):
     Args:
         root: VOCdevkit/VOC2007, VOCdevkit/VOC2012 or alike.
         split: "train", "val" or "test".
-        on_error: as in `LabelledImages`.
+        on_error: as in `LabeledImages`.
 
     Raises:
         InputError: a file that the layout needs is missing or torn.

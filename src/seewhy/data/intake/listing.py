@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, SupportsFloat, TypeVar
 
 from ...errors import InputError
 from .records import Picture
@@ -39,7 +39,7 @@ def whole_number(said: object) -> int:
         InputError: it is neither.
     """
     try:
-        number = float(said)  # type: ignore[arg-type]
+        number = float(said) if isinstance(said, str | SupportsFloat) else 0.5
     except (TypeError, ValueError, OverflowError):
         number = 0.5
     if isinstance(said, bool) or not number.is_integer():
@@ -162,7 +162,7 @@ class _RealFiles:
             names = self._folders[folder] = _names(folder)
         if name not in names.files:
             # as a file system that knows no case would find it
-            name = names.by_case.get(_plain(name), name)
+            name = names.by_case.get(_folded_name(name), name)
         whole = f"{names.real}{os.sep}{name}"
         return os.path.realpath(whole) if name in names.links else whole
 
@@ -179,8 +179,8 @@ def _names(folder: str) -> _Names:
         with os.scandir(real) as entries:
             found = {entry.name: entry.is_symlink() for entry in entries}
     links = {name for name, is_link in found.items() if is_link}
-    return _Names(real, set(found), links, {_plain(name): name for name in found})
+    return _Names(real, set(found), links, {_folded_name(name): name for name in found})
 
 
-def _plain(name: str) -> str:
+def _folded_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()

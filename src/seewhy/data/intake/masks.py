@@ -16,7 +16,8 @@ _STRETCH = 0.05  # by which the edges of a scaled copy may differ in proportion,
 
 def box_of(mask: Mask) -> Box:
     """The tight half-open box of a mask (H, W); (0, 0, 0, 0) where it is empty."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    rows = np.flatnonzero(mask.any(1))
+    cols = np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0.0, 0.0, 0.0, 0.0
     return float(cols[0]), float(rows[0]), float(cols[-1] + 1), float(rows[-1] + 1)
@@ -30,8 +31,8 @@ def read_mask(path: Path, *, above: int = 0) -> Mask:
     """
     with opened(path, "mask") as picture:
         load_whole(picture, f"mask '{path}'")
-        grey = picture.convert("L")
-    return np.asarray(grey) > above
+        gray = picture.convert("L")
+    return np.asarray(gray) > above
 
 
 def scaled_mask(mask: Mask, size: Size) -> Mask:

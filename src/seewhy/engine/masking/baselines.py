@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ def image_seed(image: Tensor, seed: int) -> int:
     return zlib.crc32(image.detach().float().cpu().contiguous().numpy().tobytes(), seed)
 
 
-def _places(image: Tensor) -> tuple[int, ...]:
+def _dims_of_places(image: Tensor) -> tuple[int, ...]:
     """The dimensions of an image (C, H, W), or a volume, that are not its channels."""
     return tuple(range(1, image.ndim))
 
@@ -49,13 +49,13 @@ class Zeros:
 
 
 @dataclass(frozen=True)
-class MeanColour:
+class MeanColor:
     """The image's own mean colour."""
 
     name: str = "mean"
 
     def picture(self, x: Tensor) -> Tensor:
-        return x.mean(_places(x), keepdim=True).expand_as(x)
+        return x.mean(_dims_of_places(x), keepdim=True).expand_as(x)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Blur:
             )
 
     def picture(self, x: Tensor) -> Tensor:
-        line = torch.as_tensor(self._line(), dtype=x.dtype, device=x.device)
+        line = torch.as_tensor(self._folded_gaussian(), dtype=x.dtype, device=x.device)
         half, channels = self.kernel // 2, len(x)
         pictures = x[None] if x.ndim == 3 else x.transpose(0, 1)  # (D, C, H, W)
         down = F.conv2d(
@@ -98,7 +98,7 @@ class Blur:
         )
         return across[0] if x.ndim == 3 else across.transpose(0, 1)
 
-    def _line(self) -> npt.NDArray[np.float64]:
+    def _folded_gaussian(self) -> npt.NDArray[np.float64]:
         """A Gaussian, folded into the window: what leaves it at one border comes back from there."""
         reach = int(4 * self.sigma + 0.5)
         offsets = np.arange(-reach, reach + 1)
@@ -142,7 +142,10 @@ class Noise:
     def picture(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(image_seed(x, self.seed))
         drawn = torch.rand(x.shape, generator=generator, dtype=torch.float32).to(x)
-        low, high = x.amin(_places(x), keepdim=True), x.amax(_places(x), keepdim=True)
+        low, high = (
+            x.amin(_dims_of_places(x), keepdim=True),
+            x.amax(_dims_of_places(x), keepdim=True),
+        )
         return low + (high - low) * drawn
 
 
@@ -184,9 +187,9 @@ class Several:
 
 AnyBaseline = Baseline | Several
 BaselineLike = str | float | Tensor | AnyBaseline | Sequence["BaselineLike"]
-_NAMED: dict[str, type[Zeros] | type[MeanColour] | type[Blur] | type[Noise]] = {
+_NAMED: dict[str, type[Zeros] | type[MeanColor] | type[Blur] | type[Noise]] = {
     "zeros": Zeros,
-    "mean": MeanColour,
+    "mean": MeanColor,
     "blur": Blur,
     "noise": Noise,
 }
@@ -205,26 +208,32 @@ def find_baseline(baseline: BaselineLike, *, seed: int = 0) -> AnyBaseline:
         ArgumentTypeError: none of these.
     """
     if isinstance(baseline, str):
-        if baseline not in _NAMED:
-            known = ", ".join(map(repr, _NAMED))
-            raise InputError(
-                f"baseline={baseline!r} is not known{did_you_mean(baseline, _NAMED)}; use {known}"
-            )
-        return Noise(seed) if baseline == "noise" else _NAMED[baseline]()
-    if isinstance(baseline, Tensor | int | float):
-        _check_finite(baseline)
+        return _named_baseline(baseline, seed)
     if isinstance(baseline, Tensor):
+        _check_finite(baseline)
         return Picture(baseline)
     if isinstance(baseline, int | float):
+        _check_finite(baseline)
         return Picture(torch.tensor(float(baseline)), name=f"{baseline:g}")
     if isinstance(baseline, list | tuple):
-        return Several(tuple(_one(part, seed) for part in baseline))
-    if hasattr(baseline, "picture") or isinstance(baseline, Several):
-        return baseline  # type: ignore[return-value]
+        return Several(tuple(_single_baseline(part, seed) for part in baseline))
+    if isinstance(baseline, Several) or _is_baseline(baseline):
+        return baseline
     kind = type(baseline).__name__
     raise ArgumentTypeError(
         f"baseline is a {kind}; give a name such as 'zeros', a number, a tensor or a Baseline"
     )
+
+
+def _named_baseline(name: str, seed: int) -> Baseline:
+    if name not in _NAMED:
+        known = ", ".join(map(repr, _NAMED))
+        raise InputError(f"baseline={name!r} is not known{did_you_mean(name, _NAMED)}; use {known}")
+    return Noise(seed) if name == "noise" else _NAMED[name]()
+
+
+def _is_baseline(value: object) -> TypeGuard[Baseline]:
+    return hasattr(value, "picture")
 
 
 def _check_finite(baseline: Tensor | float) -> None:
@@ -237,7 +246,7 @@ def _check_finite(baseline: Tensor | float) -> None:
         )
 
 
-def _one(baseline: BaselineLike, seed: int) -> Baseline:
+def _single_baseline(baseline: BaselineLike, seed: int) -> Baseline:
     found = find_baseline(baseline, seed=seed)
     if isinstance(found, Several):
         raise InputError("baseline is a list within a list; give one list of baselines")

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ...errors import InputError, ModelError, SeewhyError
 from ..batches import images_depend, tell
-from ..call import Call, as_call, evaluating, is_volume, matching_input
+from ..borrowing import evaluating
+from ..call import Call, as_call
 from ..inputs import settled_input
+from ..pictures import is_volume, matching_input
 from ..targets.classes import ScoreFunction
 from ..targets.rows import ROWS_AS_INPUTS, rows_of
 from .baselines import AnyBaseline, Several
@@ -77,7 +79,7 @@ def masked_scores(
         ScorerError: the model or a target raised, or gave NaN or the wrong shape; everything before was yielded.
     """
     forward = MaskedForward(model, x, masks, scores, baseline=baseline)
-    return _chunks(forward, running or Running())
+    return _scored_chunks(forward, running or Running())
 
 
 def settle(
@@ -117,7 +119,7 @@ class MaskedForward:
             )
         with torch.inference_mode(False), torch.no_grad():
             check_masks(masks, self.x)
-            hidden = [_pictures(one, image) for one, image in zip(each, self.x, strict=True)]
+            hidden = [_hidden_pictures(one, image) for one, image in zip(each, self.x, strict=True)]
         self.repeats = len(hidden[0])
         if any(len(pictures) != self.repeats for pictures in hidden):
             raise InputError(
@@ -146,7 +148,10 @@ class MaskedForward:
         def measure(way: Running, count: int) -> Tensor:
             size = max(1, min(way.batch_size or count, count) // self.repeats)
             finished, failure = self.run(
-                itertools.islice(_batches(lengths, size), -(-count // size // self.repeats)), way
+                itertools.islice(
+                    _batches_of_masks(lengths, size), -(-count // size // self.repeats)
+                ),
+                way,
             )
             if failure:
                 raise failure
@@ -185,18 +190,29 @@ class MaskedForward:
                         for image, start, stop in segments
                     ]
                     finished.append(
-                        (masks, self._scored([image for image, _, _ in segments], masks, running))
+                        (
+                            masks,
+                            self._scores_in_memory(
+                                [image for image, _, _ in segments], masks, running
+                            ),
+                        )
                     )
                 except Exception as error:
                     return finished, error
         return finished, None
 
-    def _scored(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+    def _scores_in_memory(
+        self, images: Sequence[int], masks: Sequence[Tensor], running: Running
+    ) -> Tensor:
         """Scores of masks (B, H, W) of each image; a batch for which the device has no memory is halved."""
         rows = sum(map(len, masks))
         if rows <= self._fits:
             try:
-                return self._scores(images, masks, running).view(rows, self.repeats, -1).mean(1)
+                return (
+                    self._scores_of_rows(images, masks, running)
+                    .view(rows, self.repeats, -1)
+                    .mean(1)
+                )
             except torch.cuda.OutOfMemoryError:
                 if rows == 1:
                     raise
@@ -207,12 +223,14 @@ class MaskedForward:
         halves = (single[: rows // 2], single[rows // 2 :])
         return torch.cat(
             [
-                self._scored([i for i, _ in half], [one for _, one in half], running)
+                self._scores_in_memory([i for i, _ in half], [one for _, one in half], running)
                 for half in halves
             ]
         )
 
-    def _pictures(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+    def _masked_pictures(
+        self, images: Sequence[int], masks: Sequence[Tensor], running: Running
+    ) -> Tensor:
         parts = []
         for image, mask in zip(images, masks, strict=True):
             kept = mask[:, None].to(self.x.dtype)  # (B, 1, H, W)
@@ -226,53 +244,58 @@ class MaskedForward:
         last = torch.channels_last_3d if is_volume(pictures) else torch.channels_last
         return pictures.contiguous(memory_format=last)
 
-    def _scores(self, images: Sequence[int], masks: Sequence[Tensor], running: Running) -> Tensor:
+    def _scores_of_rows(
+        self, images: Sequence[int], masks: Sequence[Tensor], running: Running
+    ) -> Tensor:
         """(rows, T), a row for each mask under each of several baselines."""
         owners = [
             i
             for i, mask in zip(images, masks, strict=True)
             for _ in range(self.repeats * len(mask))
         ]
-        pictures = self._pictures(images, masks, running)
+        pictures = self._masked_pictures(images, masks, running)
         if not self._apart:
-            output = self._said(owners, pictures, running)
-            if not self._depend(owners, pictures, output, running):
-                return self._columns(owners, output)
+            output = self._answer_to(owners, pictures, running)
+            if not self._images_depend(owners, pictures, output, running):
+                return self._scores_by_target(owners, output)
         singles = zip(owners, torch.split(pictures, 1), strict=True)
         return torch.cat(
-            [self._columns([owner], self._said([owner], one, running)) for owner, one in singles]
+            [
+                self._scores_by_target([owner], self._answer_to([owner], one, running))
+                for owner, one in singles
+            ]
         )
 
-    def _said(self, owners: Sequence[int], pictures: Tensor, running: Running) -> object:
-        with _autocast(pictures, running):
+    def _answer_to(self, owners: Sequence[int], pictures: Tensor, running: Running) -> object:
+        with _in_precision(pictures, running):
             said: object = self.call.rows(owners).run(pictures)
         return said
 
-    def _columns(self, owners: Sequence[int], output: object) -> Tensor:
+    def _scores_by_target(self, owners: Sequence[int], output: object) -> Tensor:
         columns = [rows_of(score, owners, len(self.x))(output) for score in self.scores]
-        return torch.stack([_checked(column, len(owners)) for column in columns], 1)
+        return torch.stack([_checked_scores(column, len(owners)) for column in columns], 1)
 
-    def _depend(
+    def _images_depend(
         self, owners: Sequence[int], pictures: Tensor, output: object, running: Running
     ) -> bool:
         """Whether pictures of one batch depend on each other: tried for each size, in measuring for the first alone."""
         size = len(pictures)
         if not (size == 1 or size in self._tried or (self._measuring and self._tried)):
             self._tried.add(size)
-            with _autocast(pictures, running):
+            with _in_precision(pictures, running):
                 self._apart = images_depend(self.call.rows(owners), pictures, output)
             if self._apart:
                 tell(self.call.module)
         return self._apart
 
 
-def _autocast(pictures: Tensor, running: Running) -> torch.autocast:
+def _in_precision(pictures: Tensor, running: Running) -> torch.autocast:
     return torch.autocast(
         pictures.device.type, torch.bfloat16, enabled=running.precision == "bfloat16"
     )
 
 
-def _checked(column: Any, rows: int) -> Tensor:
+def _checked_scores(column: object, rows: int) -> Tensor:
     """Scores as a target gave them, or what is wrong with them."""
     if not isinstance(column, Tensor) or column.shape != (rows,):
         shape = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
@@ -285,13 +308,13 @@ def _checked(column: Any, rows: int) -> Tensor:
     return found
 
 
-def _pictures(baseline: AnyBaseline, image: Tensor) -> Tensor:
+def _hidden_pictures(baseline: AnyBaseline, image: Tensor) -> Tensor:
     return (
         baseline.pictures(image) if isinstance(baseline, Several) else baseline.picture(image)[None]
     )
 
 
-def _batches(lengths: Sequence[int], size: int) -> Iterator[list[Segment]]:
+def _batches_of_masks(lengths: Sequence[int], size: int) -> Iterator[list[Segment]]:
     """All masks of all images, `size` at a time."""
     batch: list[Segment] = []
     free = size
@@ -309,30 +332,37 @@ def _batches(lengths: Sequence[int], size: int) -> Iterator[list[Segment]]:
         yield batch
 
 
-def _chunks(forward: MaskedForward, running: Running) -> Iterator[Chunk]:
+def _scored_chunks(forward: MaskedForward, running: Running) -> Iterator[Chunk]:
     lengths = [len(source) for source in forward.masks]
     done, total = 0, sum(lengths)
     try:
         running = forward.settled(running)
     except Exception as error:
-        _fail(error, done, total)
+        _raise_with_progress(error, done, total)
     size = max(1, (running.batch_size or 1) // forward.repeats)
-    batches = _batches(lengths, size)
+    batches = _batches_of_masks(lengths, size)
     ahead = max(1, AHEAD // size) if running.precision == "bfloat16" else 1
     while group := list(itertools.islice(batches, ahead)):
         finished, failure = forward.run(group, running)
         for segments, (masks, scores) in zip(group, finished, strict=False):
             done += len(scores)
-            parts = torch.split(scores, [len(mask) for mask in masks])
-            for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
-                yield Chunk(image, start, stop, mask, part)
+            yield from _chunks_of_batch(segments, masks, scores)
             if running.progress:
                 running.progress(done, total)
         if failure:
-            _fail(failure, done, total)
+            _raise_with_progress(failure, done, total)
 
 
-def _fail(error: Exception, done: int, total: int) -> NoReturn:
+def _chunks_of_batch(
+    segments: Sequence[Segment], masks: Sequence[Tensor], scores: Tensor
+) -> Iterator[Chunk]:
+    """A chunk for each image of a batch."""
+    parts = torch.split(scores, [len(mask) for mask in masks])
+    for (image, start, stop), mask, part in zip(segments, masks, parts, strict=True):
+        yield Chunk(image, start, stop, mask, part)
+
+
+def _raise_with_progress(error: Exception, done: int, total: int) -> NoReturn:
     """Says how far scoring came; what does not fit from the start says so itself."""
     if isinstance(error, SeewhyError) and not isinstance(error, ScorerError) and not done:
         raise error

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 from weakref import ReferenceType, ref
 
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ...maps.ranks import mean_ranks
 from ..black_box import BlackBox
 from ..call import Call
 from ..keys import Remembered
-from .running import Running
+from .running import MemoryFormat, Precision, Running
 
 WORTH_MEASURING = 512  # masked pictures; below, measuring costs more than it gains
 FORMAT_WORTH_MEASURING = 128  # that of the format takes two dozen
@@ -32,7 +32,7 @@ PROBE_OF_RANKING = 32
 
 Measure = Callable[[Running, int], Tensor]  # the scores of the first so many masked pictures
 
-_found: Remembered[Running] = Remembered()
+_measured_before: Remembered[Running] = Remembered()
 
 
 def settled(
@@ -52,6 +52,7 @@ def settled(
     Args:
         running: as asked for.
         measure: runs so many masked pictures.
+        call: the model that `measure` runs.
         picture: (C, H, W), on the model's device.
         total: masked pictures to come.
         step: pictures that go together, one for each of several baselines.
@@ -67,51 +68,58 @@ def settled(
         tuple(picture.shape),
         picture.dtype,
         str(picture.device),
-        _worth(total),
+        _how_much_is_worth_measuring(total),
         step,
     )
-    found = _found.get(call.module, key, lambda: _settle(asked, measure, picture, total, step))
+    found = _measured_before.get(
+        call.module, key, lambda: _measured_running(asked, measure, picture, total, step)
+    )
     return replace(found, progress=running.progress)
 
 
-def _worth(total: int) -> int:
+def _how_much_is_worth_measuring(total: int) -> int:
     return (total >= FORMAT_WORTH_MEASURING) + (total >= WORTH_MEASURING)
 
 
-def _settle(running: Running, measure: Measure, picture: Tensor, total: int, step: int) -> Running:
+def _measured_running(
+    running: Running, measure: Measure, picture: Tensor, total: int, step: int
+) -> Running:
     kind = picture.device.type
-    most = running.batch_size or _affordable(running, measure, picture)
+    most = running.batch_size or _most_within_memory(running, measure, picture)
     probed = max(1, min(most, PROBED.get(kind, PROBED_ELSEWHERE)))
-    if running.memory_format == "auto" and total < FORMAT_WORTH_MEASURING:
-        running = replace(running, memory_format="contiguous")
-    elif running.memory_format == "auto":
-        formats = [
-            replace(running, memory_format=name, precision=_first(running)) for name in _FORMATS
-        ]
-        plainly, channels_last = (_seconds(measure, way, probed) for way in formats)
-        running = replace(running, memory_format=_FORMATS[channels_last < GAIN * plainly])
+    if running.memory_format == "auto":
+        worth_it = total >= FORMAT_WORTH_MEASURING
+        found = _faster_format(running, measure, probed) if worth_it else "contiguous"
+        running = replace(running, memory_format=found)
     if total < WORTH_MEASURING:
         usual = max(step, min(most, USUAL.get(kind, USUAL_ELSEWHERE)))
-        return replace(running, batch_size=running.batch_size or usual, precision=_first(running))
+        size = running.batch_size or usual
+        return replace(running, batch_size=size, precision=_precision_to_begin_with(running))
     if running.precision == "auto":
-        running = replace(
-            running, precision=_precision(running, measure, probed, min(total, PROBE_OF_RANKING))
-        )
-    return (
-        running
-        if running.batch_size
-        else replace(running, batch_size=_batch_size(running, measure, probed, most))
+        ranked = min(total, PROBE_OF_RANKING)
+        running = replace(running, precision=_precision_that_pays(running, measure, probed, ranked))
+    if running.batch_size is None:
+        running = replace(running, batch_size=_fastest_batch_size(running, measure, probed, most))
+    return running
+
+
+def _faster_format(running: Running, measure: Measure, probed: int) -> MemoryFormat:
+    plainly = replace(
+        running, memory_format="contiguous", precision=_precision_to_begin_with(running)
     )
+    channels_last = replace(plainly, memory_format="channels_last")
+    seconds = _least_seconds(measure, plainly, probed)
+    is_faster = _least_seconds(measure, channels_last, probed) < GAIN * seconds
+    return "channels_last" if is_faster else "contiguous"
 
 
-_FORMATS: tuple[Any, ...] = ("contiguous", "channels_last")
+def _precision_to_begin_with(running: Running) -> Precision:
+    if running.precision == "auto":
+        return "float32"
+    return running.precision
 
 
-def _first(running: Running) -> Any:
-    return "float32" if running.precision == "auto" else running.precision
-
-
-def _seconds(measure: Measure, running: Running, count: int) -> float:
+def _least_seconds(measure: Measure, running: Running, count: int) -> float:
     """The time for so many pictures: the best of two, after one that warms."""
     best = float("inf")
     for i in range(3):
@@ -121,54 +129,52 @@ def _seconds(measure: Measure, running: Running, count: int) -> float:
     return best
 
 
-def _precision(running: Running, measure: Measure, probed: int, ranked: int) -> Any:
-    exact, rough = (replace(running, precision=name, batch_size=probed) for name in _PRECISIONS)
-    if _seconds(measure, rough, probed) > GAIN * _seconds(measure, exact, probed):
+def _precision_that_pays(running: Running, measure: Measure, probed: int, ranked: int) -> Precision:
+    exact = replace(running, precision="float32", batch_size=probed)
+    rough = replace(exact, precision="bfloat16")
+    if _least_seconds(measure, rough, probed) > GAIN * _least_seconds(measure, exact, probed):
         return "float32"
     ways = zip(measure(exact, ranked).T, measure(rough, ranked).T, strict=True)
-    return "bfloat16" if all(spearman(a, b) >= RANKING_HOLDS for a, b in ways) else "float32"
-
-
-_PRECISIONS: tuple[Any, ...] = ("float32", "bfloat16")
+    if all(spearman(a, b) >= RANKING_HOLDS for a, b in ways):
+        return "bfloat16"
+    return "float32"
 
 
 def spearman(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of two lists of scores, equal ones sharing a rank; NaN where one is constant."""
-    ranks = []
-    for values in (first, second):
-        values = values.contiguous()
-        ordered = values.sort().values
-        ranks.append(
-            (
-                torch.searchsorted(ordered, values)
-                + torch.searchsorted(ordered, values, right=True)
-            ).double()
-        )
-    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+    ranks = torch.cat([mean_ranks(values[None]) for values in (first, second)])
+    return float(torch.corrcoef(ranks)[0, 1])
 
 
-def _batch_size(running: Running, measure: Measure, size: int, most: int) -> int:
+def _fastest_batch_size(running: Running, measure: Measure, size: int, most: int) -> int:
     """Doubles the batch as long as a picture gets faster."""
-    fastest = _seconds(measure, replace(running, batch_size=size), size) / size
+    fastest = _least_seconds(measure, replace(running, batch_size=size), size) / size
     while 2 * size <= most:
-        seconds = _seconds(measure, replace(running, batch_size=2 * size), 2 * size) / (2 * size)
+        seconds = _least_seconds(measure, replace(running, batch_size=2 * size), 2 * size) / (
+            2 * size
+        )
         if seconds > GAIN * fastest:
             break
         size, fastest = 2 * size, seconds
     return size
 
 
-def _affordable(running: Running, measure: Measure, picture: Tensor) -> int:
+def _most_within_memory(running: Running, measure: Measure, picture: Tensor) -> int:
     """How many pictures a batch may have within the memory."""
     kind = picture.device.type
-    memory: int = running.memory or _memory(picture.device)
-    single = replace(running, batch_size=1, precision=_first(running), memory_format=_FORMATS[0])
+    memory: int = running.memory or _usable_bytes(picture.device)
+    single = replace(
+        running,
+        batch_size=1,
+        precision=_precision_to_begin_with(running),
+        memory_format="contiguous",
+    )
     with LiveMemory() as live:
         measure(single, 1)
     return max(1, min(memory // max(int(live.peak), 1), MOST.get(kind, MOST_ELSEWHERE)))
 
 
-def _memory(device: torch.device) -> int:
+def _usable_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory) // 4
     return 1 << 30
@@ -182,15 +188,23 @@ class LiveMemory(TorchDispatchMode):
         self._living: list[tuple[ReferenceType[torch.UntypedStorage], int]] = []
         self.peak = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
-        before = {
-            id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)
-        }
-        made = [t.untyped_storage() for t in tree_leaves(result) if isinstance(t, Tensor)]
+        before = {id(storage) for storage in _storages((args, kwargs))}
         self._living = [kept for kept in self._living if kept[0]() is not None]
-        self._living += [
-            (ref(storage), storage.nbytes()) for storage in made if id(storage) not in before
-        ]
+        for storage in _storages(result):
+            if id(storage) not in before:
+                self._living.append((ref(storage), storage.nbytes()))
         self.peak = max(self.peak, sum(nbytes for _, nbytes in self._living))
         return result
+
+
+def _storages(values: object) -> list[torch.UntypedStorage]:
+    """The memory of the tensors among values, in whatever they are packed."""
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

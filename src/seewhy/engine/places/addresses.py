@@ -50,7 +50,7 @@ class Code:
 
     def masks(self) -> Tensor:
         """Which cells each pass changes, (P, h, w): those with a digit, then those without it."""
-        numbers = _numbers(self.grid)
+        numbers = _numbers_of_cells(self.grid)
         digits = [
             (n >> d & 1).bool()
             for n, count in zip(numbers, self._digits, strict=True)
@@ -62,22 +62,23 @@ class Code:
         """The address of L tokens by how much they answer to each pass, (P, L), at the finest grid that fits.
 
         Args:
+            energy: of each pass, and of each token.
             known: orders of as many tokens elsewhere, which these may be in too.
         """
         contrast = _contrast(energy).T.cpu()  # (L, digits)
         orders = [address for address in known if address.order]
-        for levels in self._levels():
-            for grid in self._coarser(levels):
+        for levels in self._levels_of_axes():
+            for grid in self._coarser_grids(levels):
                 if math.prod(grid) <= len(contrast):
-                    digits, signs = self._signs(levels, grid)
-                    found = _read(
+                    digits, signs = self._signs_of_cells(levels, grid)
+                    found = _address_read(
                         contrast[:, digits], signs, grid, [a for a in orders if a.grid == grid]
                     )
                     if found:
                         return found
         return None
 
-    def _levels(self) -> Iterator[Grid]:
+    def _levels_of_axes(self) -> Iterator[Grid]:
         """From which digit on each axis is read, from fine to coarse."""
         if len(self.grid) == 2:
             yield from ((level, level) for level in range(_LEVELS))
@@ -87,16 +88,16 @@ class Code:
         for deep, level in sorted(pairs, key=lambda pair: pair[0] + 2 * pair[1]):
             yield deep, level, level
 
-    def _coarser(self, levels: Grid) -> Iterator[Grid]:
+    def _coarser_grids(self, levels: Grid) -> Iterator[Grid]:
         """The grids of every 2^level-th row and column, with and without what is left at the border."""
         up = tuple(-(-n >> level) for n, level in zip(self.grid, levels, strict=True))
         down = tuple(n >> level for n, level in zip(self.grid, levels, strict=True))
         yield from (grid for grid in dict.fromkeys((up, down)) if math.prod(grid) > 1)
 
-    def _signs(self, levels: Grid, grid: Grid) -> tuple[list[int], Tensor]:
+    def _signs_of_cells(self, levels: Grid, grid: Grid) -> tuple[list[int], Tensor]:
         """Which digits count at a level, and for each cell of its grid 1 where it has one, else -1: (cells, digits)."""
         firsts = accumulate(self._digits, initial=0)
-        axes = zip(firsts, self._digits, levels, _numbers(grid), strict=False)
+        axes = zip(firsts, self._digits, levels, _numbers_of_cells(grid), strict=False)
         digits, signs = [], []
         for first, count, level, numbers in axes:
             for digit in range(level, count):
@@ -105,40 +106,46 @@ class Code:
         return digits, torch.stack(signs, 1).float()
 
 
-def _numbers(grid: Grid) -> Sequence[Tensor]:
+def _numbers_of_cells(grid: Grid) -> Sequence[Tensor]:
     """For each axis the number of every cell on it."""
     return torch.meshgrid(*map(torch.arange, grid), indexing="ij")
 
 
-def _read(heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]) -> Address | None:
+def _address_read(
+    heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]
+) -> Address | None:
     """The address of tokens that heard so much of each digit (L, digits), in a grid of cells that have these."""
     cells, others = len(signs), len(heard) - len(signs)
     if cells < _FEWEST:
         return None
     order = _one_to_one(heard @ signs.T) if others <= _MOST_OTHERS else None
     if order is None:
-        return _likeliest(heard, signs, grid, known)
+        return _likeliest_address(heard, signs, grid, known)
     in_a_row = order == list(range(order[0], order[0] + cells))
-    return Address(grid, order[0]) if in_a_row else Address(grid, others, tuple(order))
+    if in_a_row:
+        return Address(grid, order[0])
+    return Address(grid, others, tuple(order))
 
 
-def _likeliest(
+def _likeliest_address(
     heard: Tensor, signs: Tensor, grid: Grid, known: Sequence[Address]
 ) -> Address | None:
     """The run of tokens, or the known order, that agrees with the cells' digits by more than chance, on each digit."""
     cells = len(signs)
     runs = _agreement(heard, signs)
-    prefix, enough = int(runs.argmax()), _enough(signs.numel(), len(runs) + len(known))
+    prefix, enough = int(runs.argmax()), _least_agreement(signs.numel(), len(runs) + len(known))
     elsewhere = torch.cat([runs[: max(0, prefix - cells + 1)], runs[prefix + cells :]])
     candidates = [Address(grid, prefix)] if not (elsewhere >= enough).any() else []
     # where several runs of tokens lie there, each is a part of a finer grid
-    agreed = [(_agreed(heard, signs, address), address) for address in (*candidates, *known)]
+    agreed = [
+        (_agreement_of_address(heard, signs, address), address) for address in (*candidates, *known)
+    ]
     best, address = max(agreed, key=lambda pair: pair[0].mean(), default=(torch.zeros(1), None))
     clear = address is not None and best.mean() >= enough and best.min() > _EACH_DIGIT * best.mean()
     return address if clear else None
 
 
-def _agreed(heard: Tensor, signs: Tensor, address: Address) -> Tensor:
+def _agreement_of_address(heard: Tensor, signs: Tensor, address: Address) -> Tensor:
     """The correlation of an address's tokens with the cells, digit by digit."""
     tokens = address.order or range(address.prefix, address.prefix + len(signs))
     own = heard[list(tokens)]
@@ -167,7 +174,7 @@ def _agreement(heard: Tensor, signs: Tensor) -> Tensor:
     return F.cosine_similarity(windows.flatten(1), signs.T.flatten()[None])
 
 
-def _enough(votes: int, starts: int) -> float:
+def _least_agreement(votes: int, starts: int) -> float:
     """The least agreement of so many votes that chance does not give at any of so many starts."""
     return max(_AGREED, math.sqrt(2 * math.log(starts / _CHANCE) / votes))
 

@@ -61,9 +61,9 @@ def _energies(
         if key not in wanted:
             return
         answered, energy = differs(rows, row), (rows - row).float().square_()
-        for kind in _kinds(experiment, key):
-            latest[key, kind] = energy.sum(_channels(kind, rows.ndim))
-            if answered.any(_channels(kind, rows.ndim)).flatten(1).any(0).sum() > _ONE_OR_TWO:
+        for kind in _kinds_of_layout(experiment, key):
+            latest[key, kind] = energy.sum(_channel_dim(kind, rows.ndim))
+            if answered.any(_channel_dim(kind, rows.ndim)).flatten(1).any(0).sum() > _ONE_OR_TWO:
                 heard.add(key)
 
     for masks in torch.split(passes, ROWS):
@@ -74,7 +74,7 @@ def _energies(
             ).to(x.device)
             experiment.compare(torch.where(cells > 0, x + noise_like(x), x), measure)
         else:
-            experiment.compare(x, measure, {source.layer: _disturbing(masks, source.layout)})
+            experiment.compare(x, measure, {source.layer: _disturb_cells(masks, source.layout)})
         for place, energy in latest.items():
             energies.setdefault(place, []).append(energy)
         latest.clear()
@@ -87,20 +87,20 @@ def _as_many(energies: Mapping[_Place, Tensor], place: _Place, energy: Tensor) -
     return place in energies and energies[place].shape == energy.shape
 
 
-def _kinds(experiment: Experiment, key: LayerCall) -> list[Kind]:
+def _kinds_of_layout(experiment: Experiment, key: LayerCall) -> list[Kind]:
     """In which ways a layer's dimensions, of which one is that of images, may be places."""
     ndim, batch = experiment.given[key].ndim, experiment.batch_dims[key]
     kinds = PICTURES if ndim == experiment.x.ndim else TOKENS
     return [kind for kind in kinds if axes(kind, ndim)[0] == batch]
 
 
-def _channels(kind: Kind, ndim: int) -> int:
+def _channel_dim(kind: Kind, ndim: int) -> int:
     """The dimension of channels once rows are first."""
     batch, channels = axes(kind, ndim)[:2]
     return channels + 1 if channels < batch else channels
 
 
-def _disturbing(masks: Tensor, layout: Layout) -> Disturb:
+def _disturb_cells(masks: Tensor, layout: Layout) -> Disturb:
     """Changes in each row the cells (B, *grid) of a picture with channels first or last."""
     cells = masks.unsqueeze(layout.channel_dim)
 

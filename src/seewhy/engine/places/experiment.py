@@ -8,8 +8,10 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ..call import Call, evaluating, matching_input, uncompiled
+from ..borrowing import evaluating, uncompiled
+from ..call import Call
 from ..outputs import LayerCall, Listener, listening, memory_of, replace_first_tensor, tensors_in
+from ..pictures import matching_input
 
 Disturb = Callable[[Tensor], Tensor]  # of a layer's output (rows first), each row in its own way
 Measure = Callable[
@@ -42,13 +44,13 @@ class Experiment:
         self.batch_dims: dict[LayerCall, int | str] = {}
         self.together = True  # whether several rows run at once
         self._at: dict[Hashable, LayerCall] = {}
-        self._run(self.x, self._keep)
+        self._run_and_read(self.x, self._keep_answer)
         self._at.clear()
 
-    def _keep(self, key: LayerCall, tensor: Tensor) -> None:
+    def _keep_answer(self, key: LayerCall, tensor: Tensor) -> None:
         memory = memory_of(tensor), tensor.shape
         maker = self._at.setdefault(memory, key)
-        if maker in self.given and not _same(self.given[maker], tensor):
+        if maker in self.given and not _is_same(self.given[maker], tensor):
             maker = self._at[memory] = key  # the memory was another's
         self.makers[key] = maker
         self.given[key] = self.given[maker] if maker != key else tensor.clone()
@@ -63,13 +65,13 @@ class Experiment:
         """
         if self.together:
             try:
-                self._compare(rows, measure, disturb or {})
+                self._compare_rows(rows, measure, disturb or {})
             except Exception:  # what cannot take several fails with whatever it likes
                 self.together = False
         if not self.together:
             self._one_by_one(rows, measure, disturb or {})
 
-    def _compare(
+    def _compare_rows(
         self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]
     ) -> None:
         def read(key: LayerCall, tensor: Tensor) -> Tensor | None:
@@ -87,7 +89,7 @@ class Experiment:
                 )
             return None if changed is None else changed.movedim(0, dim)
 
-        self._run(rows, read)
+        self._run_and_read(rows, read)
 
     def _one_by_one(
         self, rows: Tensor, measure: Measure, disturb: Mapping[LayerCall, Disturb]
@@ -112,19 +114,21 @@ class Experiment:
                 found.setdefault(key, []).append(tensor.clone())
                 return None if changed is None else changed.movedim(0, dim)
 
-            self._run(rows[row : row + 1], read)
+            self._run_and_read(rows[row : row + 1], read)
         for key, tensors in found.items():
             dim = self.batch_dims[key]
             if self.makers[key] == key and len(tensors) == len(rows) and isinstance(dim, int):
                 measure(key, torch.cat(tensors), self.given[key].movedim(dim, 0))
 
-    def _run(self, x: Tensor, read: _Read) -> None:
+    def _run_and_read(self, x: Tensor, read: _Read) -> None:
         def hear(key: LayerCall, module: nn.Module, value: object) -> object:
             tensors = tensors_in(value)
             if not tensors or not tensors[0].is_floating_point() or tensors[0].ndim < 2:
                 return None
             new = read(key, tensors[0])
-            return None if new is None else replace_first_tensor(value, new)
+            if new is None:
+                return None
+            return replace_first_tensor(value, new)
 
         run_heard(self.call, x, hear)
 
@@ -166,5 +170,5 @@ def differs(rows: Tensor, row: Tensor) -> Tensor:
     return (rows.float() - row).abs() > rounding
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def _is_same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LayerError
-from ..call import Call, matching_input
+from ..call import Call
 from ..layout import Grid, Layout
 from ..outputs import LayerCall, tensors_in
+from ..pictures import matching_input
 from .experiment import ROWS, differs, run_heard
 from .grids import noise_like
 
@@ -102,7 +103,9 @@ def find_extents(
         return {}
     first = next((key for key in depending if _has_weights(modules[key[0]])), depending[-1])
     extent = _Probe(call, x, first, layouts[first]).extent()
-    return {} if extent is None else dict.fromkeys(pictures[pictures.index(first) :], extent)
+    if extent is None:
+        return {}
+    return dict.fromkeys(pictures[pictures.index(first) :], extent)
 
 
 def _has_weights(module: nn.Module) -> bool:
@@ -127,13 +130,13 @@ class _Probe:
         for axis, side in enumerate(self.size):
             thick = math.ceil(_SHARE * side)
             rims += [self._rim(axis, thick, far) for far in (False, True)]
-        answers = self._answers(torch.stack(rims))
+        answers = self._places_that_answer(torch.stack(rims))
         of_axes = enumerate(torch.split(answers, 2))
-        spans = tuple(self._span(axis, both) for axis, both in of_axes)
+        spans = tuple(self._span_of_axis(axis, both) for axis, both in of_axes)
         whole = tuple((0, side) for side in self.size)
         return None if spans == whole else Extent(spans, self.size)
 
-    def _span(self, axis: int, answers: Tensor) -> Span:
+    def _span_of_axis(self, axis: int, answers: Tensor) -> Span:
         """The lines of an axis that the grid covers, from its answers (2, *grid) to both rims."""
         side, lines = self.size[axis], self.layout.grid[axis]
         near, far = answers.movedim(axis + 1, 1).flatten(2).any(2)  # of each line
@@ -155,11 +158,13 @@ class _Probe:
     def _what_is_read(self, axis: int) -> Span:
         """What all of the grid reads, unless it leaves a remainder of less than a cell, or reads nothing."""
         side = self.size[axis]
-        a, b = self._field(axis, slice(None))
+        a, b = self._field_of_lines(axis, slice(None))
         cell = (b - a) / self.layout.grid[axis]
         is_rest = a + side - b < cell
         is_thin = max(a, side - b) < _SHARE * side
-        return (0, side) if a >= b or is_rest or is_thin else (a, b)
+        if a >= b or is_rest or is_thin:
+            return (0, side)
+        return (a, b)
 
     def _what_is_covered(self, axis: int, start: int, stop: int) -> tuple[float, float]:
         """From the centers of what two lines read, of those from start to stop, which see the picture."""
@@ -168,28 +173,28 @@ class _Probe:
         cell = self.size[axis] / seeing
         low = -start * cell
         if one < other:
-            a, b = self._field(axis, slice(one, one + 1))
-            c, d = self._field(axis, slice(other, other + 1))
+            a, b = self._field_of_lines(axis, slice(one, one + 1))
+            c, d = self._field_of_lines(axis, slice(other, other + 1))
             if abs((b - a) - (d - c)) <= _EVEN:  # else the picture's edge cuts one off
                 center = (a + b) / 2
                 cell = ((c + d) / 2 - center) / (other - one)
                 low = center - cell * (one + 0.5)
         return low, low + cell * lines
 
-    def _field(self, axis: int, lines: slice) -> Span:
+    def _field_of_lines(self, axis: int, lines: slice) -> Span:
         """From the first line of the picture that some lines of the grid read to before the last."""
-        return self._unread(axis, lines, far=False), self.size[axis] - self._unread(
+        return self._lines_not_read(axis, lines, far=False), self.size[axis] - self._lines_not_read(
             axis, lines, far=True
         )
 
-    def _unread(self, axis: int, lines: slice, *, far: bool) -> int:
+    def _lines_not_read(self, axis: int, lines: slice, *, far: bool) -> int:
         """How many lines of the picture, from one side, some lines of the grid do not read."""
         low, high = 0, self.size[axis]
         while high - low > 1:
             steps = {low + (high - low) * k // ROWS for k in range(1, ROWS)}
             tried = sorted(steps - {low})
             rims = [self._rim(axis, n, far) for n in tried]
-            answers = self._answers(torch.stack(rims))
+            answers = self._places_that_answer(torch.stack(rims))
             told = answers.movedim(axis + 1, 1)[:, lines].flatten(1).any(1)
             read = [n for n, answer in zip(tried, told.tolist(), strict=True) if answer]
             high = min(read, default=high)
@@ -203,22 +208,22 @@ class _Probe:
         along[self.size[axis] - thick if far else 0 :][:thick] = True
         return rim
 
-    def _answers(self, where: Tensor) -> Tensor:
+    def _places_that_answer(self, where: Tensor) -> Tensor:
         """Which places (B, *grid) differ when the picture is changed in some pixels (B, H, W)."""
         changed = torch.where(where[:, None], self.changed, self.x)
         pictures = torch.cat([self.x, changed])
         if self.together:
             try:
-                return self._compared(self._given(pictures))
+                return self._compared_with_plain(self._layer_output(pictures))
             except Exception:  # what cannot take several fails with whatever it likes
                 self.together = False
-        each = [self._given(picture[None]) for picture in pictures]
-        return self._compared(torch.cat(each))
+        each = [self._layer_output(picture[None]) for picture in pictures]
+        return self._compared_with_plain(torch.cat(each))
 
-    def _compared(self, given: Tensor) -> Tensor:
+    def _compared_with_plain(self, given: Tensor) -> Tensor:
         return differs(given[1:], given[:1]).any(1)
 
-    def _given(self, pictures: Tensor) -> Tensor:
+    def _layer_output(self, pictures: Tensor) -> Tensor:
         """What the layer gives, (N, C, *grid); the model runs no further."""
         kept: list[Tensor] = []
 

@@ -39,7 +39,7 @@ PICTURES: tuple[Kind, ...] = ("channels_first", "channels_last")
 
 
 @lru_cache(maxsize=4)
-def _orders(ndim: int) -> list[tuple[int, ...]]:
+def _orders_of_dims(ndim: int) -> list[tuple[int, ...]]:
     """Dimensions but that of images as channels and places, in every order, those of pictures first."""
     usual = [axes(kind, ndim)[1:] for kind in PICTURES]
     return [*usual, *(dims for dims in permutations(range(1, ndim)) if dims not in usual)]
@@ -69,8 +69,12 @@ def picture_of(rows: Tensor, row: Tensor, size: Grid) -> Layout | None:
     too, and of fewer than nine places (in a slice), which say little, these alone count.
     """
     answers: list[_Answer] = []
-    for dims in _orders(rows.ndim):
-        answers.append(_Answer(dims, _grid(rows, dims), _correlation(rows, row, dims, size)))
+    for dims in _orders_of_dims(rows.ndim):
+        answers.append(
+            _Answer(
+                dims, _grid_of_changes(rows, dims), _correlation_with_place(rows, row, dims, size)
+            )
+        )
         if answers[-1].is_clear(_BEYOND_DOUBT):
             break
     best = max(answers, key=lambda answer: (answer.belief(size), answer.sure))
@@ -98,7 +102,9 @@ class _Answer:
             return 3
         if not self.fits(size):
             return 0
-        return 2 if self.sure >= PLAUSIBLE else int(math.prod(self.grid[-2:]) < FEW)
+        if self.sure >= PLAUSIBLE:
+            return 2
+        return int(math.prod(self.grid[-2:]) < FEW)
 
     def fits(self, size: Grid) -> bool:
         """Whether it is in an order that pictures have, and has the image's proportions."""
@@ -129,7 +135,7 @@ def pictures_in(shape: Sequence[int]) -> list[tuple[Kind, Grid]]:
     return [(kind, tuple(shape[dim] for dim in axes(kind, len(shape))[2:])) for kind in PICTURES]
 
 
-def _grid(changes: Tensor, dims: tuple[int, ...]) -> Grid:
+def _grid_of_changes(changes: Tensor, dims: tuple[int, ...]) -> Grid:
     return tuple(changes.shape[dim] for dim in dims[1:])
 
 
@@ -140,25 +146,25 @@ def _off_mean(share: Tensor) -> Tensor:
 
 def flat_pictures(rows: Tensor, row: Tensor) -> set[Kind]:
     """As which kinds of picture all places of a layer answer to each color as much as the others, or not at all."""
-    shares = {kind: _shares(rows, row, axes(kind, rows.ndim)[1:]) for kind in PICTURES}
+    shares = {kind: _shares_of_colors(rows, row, axes(kind, rows.ndim)[1:]) for kind in PICTURES}
     unlike = {kind: _off_mean(share).square().mean() for kind, share in shares.items()}
     return {kind for kind, variance in unlike.items() if variance < _FLAT**2}
 
 
-def _correlation(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: Grid) -> float:
+def _correlation_with_place(rows: Tensor, row: Tensor, dims: tuple[int, ...], size: Grid) -> float:
     """How well the answers to each color, of these dimensions as channels, rows and columns, are where it is."""
-    grid = _grid(rows, dims)
+    grid = _grid_of_changes(rows, dims)
     is_finer = any(n > side for n, side in zip(grid, size, strict=True))
     if is_finer or math.prod(grid) < 2:
         return -1.0
-    share = _shares(rows, row, dims)
-    expected = _expected(grid, size, _steps(grid)).to(share.device)
+    share = _shares_of_colors(rows, row, dims)
+    expected = _expected_shares(grid, size, _sampling_steps(grid)).to(share.device)
     return float(torch.cosine_similarity(_off_mean(share).flatten(), expected, dim=0))
 
 
-def _shares(rows: Tensor, row: Tensor, dims: tuple[int, ...]) -> Tensor:
+def _shares_of_colors(rows: Tensor, row: Tensor, dims: tuple[int, ...]) -> Tensor:
     """How much of what each place answers is to each color, (3, h, w); of a sample of places and channels."""
-    steps = _steps(_grid(rows, dims))
+    steps = _sampling_steps(_grid_of_changes(rows, dims))
     channels = -(-row.numel() // (_NUMBERS_READ * math.prod(steps)))
     by_dim = dict(zip(dims, (channels, *steps), strict=True))
     every = [slice(None, None, by_dim[dim]) for dim in range(1, rows.ndim)]
@@ -168,12 +174,12 @@ def _shares(rows: Tensor, row: Tensor, dims: tuple[int, ...]) -> Tensor:
     return energy / energy.sum(0).clamp_(min=torch.finfo(torch.float32).tiny)
 
 
-def _steps(grid: Grid) -> Grid:
+def _sampling_steps(grid: Grid) -> Grid:
     return tuple(-(-n // _LINES_READ) for n in grid)
 
 
 @lru_cache(maxsize=256)
-def _expected(grid: Grid, size: Grid, steps: Grid) -> Tensor:
+def _expected_shares(grid: Grid, size: Grid, steps: Grid) -> Tensor:
     """How much of each color is in each place that is read, less the mean over places; flat."""
     share = F.interpolate(_colored(size, torch.device("cpu"))[None], grid, mode="area")[0]
     return _off_mean(share[:, *(slice(None, None, step) for step in steps)]).flatten()

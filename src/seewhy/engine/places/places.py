@@ -68,7 +68,9 @@ class Places:
     def name(self, call: LayerCall) -> str:
         """What a call of a layer is named: as the layer, with "@k" where that means another of its calls."""
         layer, number = call
-        return layer if number == self.seen.get(layer, number) else f"{layer}@{number}"
+        if number == self.seen.get(layer, number):
+            return layer
+        return f"{layer}@{number}"
 
     def call(self, name: str) -> LayerCall:
         """The call of a layer that a name means."""
@@ -93,7 +95,9 @@ class Places:
         alike = {self.layouts[key] for key in self.layouts if self._is_alike(key, shape)}
         if alike:
             return alike.pop() if len(alike) == 1 else None
-        return self._with_known_grid(shape) if len(shape) >= 4 else None
+        if len(shape) >= 4:
+            return self._with_known_grid(shape)
+        return None
 
     def extent_of(self, layer: str | None) -> Extent | None:
         """The part of the picture that a layer covers, or layers in general; None for all of it."""
@@ -113,14 +117,14 @@ class Places:
         )
 
     def _is_alike(self, call: LayerCall, shape: tuple[int, ...]) -> bool:
-        return self.without_images(call) == _without(shape, self.layouts[call].batch_dim)
+        return self.without_images(call) == _shape_without(shape, self.layouts[call].batch_dim)
 
     def without_images(self, call: LayerCall) -> tuple[int, ...]:
         """The shape of what a picture's layer gives, without the dimension of images."""
-        return _without(self.shapes[call], self.layouts[call].batch_dim)
+        return _shape_without(self.shapes[call], self.layouts[call].batch_dim)
 
 
-def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
+def _shape_without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return shape[:dim] + shape[dim + 1 :]
 
 
@@ -136,7 +140,7 @@ def picture_layout(places: Places, x: Tensor, name: str, activation: Tensor) -> 
         layer, _SAME if layer in places.shapes else "it gives no numbers for one of these images"
     )
     if layout:
-        if shape[layout.batch_dim] == len(x) and _without(
+        if shape[layout.batch_dim] == len(x) and _shape_without(
             shape, layout.batch_dim
         ) == places.without_images(layer):
             if layer in places.extents:
@@ -154,10 +158,12 @@ def find_places(model: Call | nn.Module, x: Tensor) -> Places:
     """Finds where the layers' numbers lie in pictures of the size of x (N, C, H, W), with the first of these."""
     call = as_call(model)
     asked = (call.asked, tuple(x.shape[1:]))
-    return _known.get(call.module, asked, lambda: _find(call.rows([0]), x[:1]), weights=True)
+    return _known.get(
+        call.module, asked, lambda: _places_by_experiment(call.rows([0]), x[:1]), weights=True
+    )
 
 
-def _find(call: Call, x: Tensor) -> Places:
+def _places_by_experiment(call: Call, x: Tensor) -> Places:
     places = _Finder(call, x).find()
     pictures = {key: places.layouts[key] for key in places.shapes if key in places.layouts}
     return replace(places, extents=find_extents(call, x, pictures, places.seen))
@@ -190,7 +196,7 @@ class _Finder:
             )
             if layout:
                 self.layouts[key] = layout
-        return self._told()
+        return self._places_so_far()
 
     def _lack_grids(self) -> bool:
         """Whether something has the shape of a picture and the image's proportions, and is none."""
@@ -236,7 +242,7 @@ class _Finder:
             ]
             if not waiting:
                 return
-            for source in self._sources(waiting[0]):
+            for source in self._sources_of(waiting[0]):
                 found, heard = read_code(self.experiment, source, waiting)
                 self.layouts |= found
                 asked |= heard
@@ -252,7 +258,7 @@ class _Finder:
             return any(grid in known for _, grid in pictures_in(given.shape))
         return given.ndim == 3
 
-    def _sources(self, key: LayerCall) -> list[Source]:
+    def _sources_of(self, key: LayerCall) -> list[Source]:
         """The nearest picture before a layer; else the image itself, in patches as many as its tokens may be."""
         for before in reversed(self.made[: self.made.index(key)]):
             layout = self.layouts.get(before)
@@ -260,10 +266,10 @@ class _Finder:
                 return [Source(before, layout)]
         return [
             Source(None, Layout("channels_first", grid))
-            for grid in self._patches(self.experiment.given[key].shape)
+            for grid in self._patches_for(self.experiment.given[key].shape)
         ]
 
-    def _patches(self, shape: Sequence[int]) -> list[Grid]:
+    def _patches_for(self, shape: Sequence[int]) -> list[Grid]:
         """For each dimension of a shape the finest grids of patches that it may hold, beside a few others."""
         large = [grid for grid in _patch_grids(self.size) if math.prod(grid) >= FEW]
         finest: set[Grid] = set()
@@ -285,12 +291,12 @@ class _Finder:
         """How a picture lies of which all places answer alike, or none: as one of its shape before it, or after it."""
         at = self.made.index(key)
         around = [*reversed(self.made[:at]), *self.made[at + 1 :]]
-        layouts = (self._alike(key, other) for other in around)
+        layouts = (self._layout_if_alike(key, other) for other in around)
         return next(
             (layout for layout in layouts if layout and layout.kind in self.flat[key]), None
         )
 
-    def _alike(self, key: LayerCall, other: LayerCall) -> Layout | None:
+    def _layout_if_alike(self, key: LayerCall, other: LayerCall) -> Layout | None:
         """The layout of another layer, if it has as many places in the same dimensions."""
         layout, experiment = self.layouts.get(other), self.experiment
         mine, theirs = experiment.given[key].shape, experiment.given[other].shape
@@ -300,9 +306,11 @@ class _Finder:
             or experiment.batch_dims.get(key) != layout.batch_dim
         ):
             return None
-        return layout if all(mine[d] == theirs[d] for d in layout.axes[2:]) else None
+        if all(mine[d] == theirs[d] for d in layout.axes[2:]):
+            return layout
+        return None
 
-    def _told(self) -> Places:
+    def _places_so_far(self) -> Places:
         experiment = self.experiment
         folded = {key: why for key, why in experiment.batch_dims.items() if isinstance(why, str)}
         scales = {

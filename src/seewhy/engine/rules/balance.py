@@ -31,8 +31,12 @@ def by_image(relevance: Tensor, images: int) -> Tensor | None:
     if first == images and (second != images or r.ndim > 3):
         return r.flatten(1).sum(1)
     if second == images:
-        return r.transpose(0, 1).flatten(1).sum(1) if first % images else None
-    return None if first % images else r.reshape(images, -1).sum(1)
+        if first % images:
+            return r.transpose(0, 1).flatten(1).sum(1)
+        return None
+    if first % images:
+        return None
+    return r.reshape(images, -1).sum(1)
 
 
 class Balance:
@@ -55,9 +59,9 @@ class Balance:
 
     def add(self, reason: Reason, relevance: Tensor) -> None:
         """Notes relevance that stays where it is, place by place."""
-        self._add(reason, by_image(relevance, self.images))
+        self._add_amount(reason, by_image(relevance, self.images))
 
-    def _add(self, reason: Reason, amount: Tensor | None) -> None:
+    def _add_amount(self, reason: Reason, amount: Tensor | None) -> None:
         if amount is None:
             self.divided = False
         else:
@@ -69,7 +73,7 @@ class Balance:
         """Notes what a linear map did not hand on of the relevance of its output."""
         self.add("absorbed", received)
         went_on = by_image(handed_on, self.images)
-        self._add("absorbed", None if went_on is None else -went_on)
+        self._add_amount("absorbed", None if went_on is None else -went_on)
 
     def stayed_behind(self, device: torch.device) -> StayedBehind:
         """Up to now."""
@@ -83,5 +87,5 @@ class Balance:
 
 def on_the_way_back(x: Tensor, then: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
     """Has a function called with the whole signal of a tensor; what it returns goes on in its place."""
-    hook: RemovableHandle = x.register_hook(lambda g: None if g is None else then(g))  # type: ignore[no-untyped-call]
-    return hook
+    register: Callable[..., RemovableHandle] = x.register_hook
+    return register(lambda g: None if g is None else then(g))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +34,11 @@ class BiasGradients(SeeingMode):
         super().__init__()
         self.collect = collect
 
-    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> object:
         y = func(*args, **kwargs)
         names = _PARAMETERS.get(func)
         given = {**dict(zip(names or (), args, strict=False)), **kwargs}
-        bias = None if names is None else _bias(func, given)
+        bias = None if names is None else _added_bias(func, given)
         if bias is not None and isinstance(y, Tensor) and y.requires_grad:
             weight = given.get("weight")
             on_the_way_back(
@@ -55,14 +54,11 @@ class BiasGradients(SeeingMode):
         return True  # it has no bias
 
 
-def _bias(func: Function, given: Mapping[str, Any]) -> Tensor | None:
+def _added_bias(func: Function, given: Options) -> Tensor | None:
     """What the operation adds, shaped to broadcast over its output; None where it adds nothing."""
     if func in ops.BATCH_NORM:
-        return (
-            None
-            if given.get("training") or given["running_mean"] is None
-            else _batch_norm_bias(given)
-        )
+        by_batch = given.get("training") or given["running_mean"] is None
+        return None if by_batch else _batch_norm_bias(given)
     bias: Tensor | None = given.get("bias")
     if bias is None or func is F.linear or "normalized_shape" in given:
         return None if bias is None else bias.detach()
@@ -70,7 +66,7 @@ def _bias(func: Function, given: Mapping[str, Any]) -> Tensor | None:
     return bias.detach().view(-1, *[1] * dims)
 
 
-def _batch_norm_bias(given: Mapping[str, Any]) -> Tensor:
+def _batch_norm_bias(given: Options) -> Tensor:
     mean, var, gamma, beta = (
         given.get(name) for name in ("running_mean", "running_var", "weight", "bias")
     )

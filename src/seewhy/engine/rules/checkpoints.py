@@ -30,7 +30,7 @@ class Uncheckpointed(TorchFunctionMode):
     ) -> object:
         if not _in_checkpoint():
             return func(*args, **(kwargs or {}))
-        with saved_tensors_hooks(_saved, _as_saved):
+        with saved_tensors_hooks(_saved_with_version, _if_unchanged):
             return func(*args, **(kwargs or {}))
 
 
@@ -43,14 +43,14 @@ def _in_checkpoint() -> bool:
     return hooks is not None and hooks[0].__qualname__.startswith("_checkpoint_hook.")
 
 
-def _saved(x: Tensor) -> tuple[Tensor, int]:
+def _saved_with_version(x: Tensor) -> tuple[Tensor, int]:
     return (
         x.detach(),
         x._version,
     )  # an output that its own node saved as it is would be a cycle through C++
 
 
-def _as_saved(saved: tuple[Tensor, int]) -> Tensor:
+def _if_unchanged(saved: tuple[Tensor, int]) -> Tensor:
     x, version = saved
     if x._version != version:  # which autograd does not ask where there are hooks
         raise ModelError(

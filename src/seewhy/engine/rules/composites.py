@@ -25,13 +25,14 @@ from ...errors import InputError
 from ...names import known_name
 from ..call import Bounds
 from .lrp import Rule, alpha_beta, epsilon, gamma, z_box, z_plus
+from .notes import Kind
 
 
 @dataclass(frozen=True)
 class Operation:
     """A linear map as a composite sees it."""
 
-    kind: Literal["conv", "linear"]
+    kind: Kind
     depth: int  # linear maps between it and the earliest tap
     first: bool  # it reads the model's input
     depthwise: bool
@@ -73,14 +74,14 @@ class Composite:
 
     def rule(self, operation: Operation) -> Rule:
         for key, rule in self.table:
-            if _fits(key, operation):
+            if _key_fits(key, operation):
                 return rule
         raise InputError(
             f"composite {self.name!r} has no rule for {operation}; end its table with ('any', epsilon())"
         )
 
 
-def _fits(key: Key, operation: Operation) -> bool:
+def _key_fits(key: Key, operation: Operation) -> bool:
     if callable(key):
         return key(operation)
     if key.startswith("name:"):

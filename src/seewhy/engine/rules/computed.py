@@ -35,7 +35,9 @@ _SLOWER = 0.9
 def operands(func: Function, args: Arguments, kwargs: Options) -> list[Tensor]:
     """The tensors that a call of `MAY_RECTIFY` may rectify; none where its shapes or kinds rule that out."""
     if func in _ITEMS:
-        return [args[0]] if args[0].requires_grad and _is_mask(args[1], args[0]) else []
+        if args[0].requires_grad and _is_mask(args[1], args[0]):
+            return [args[0]]
+        return []
     given = list(tensors((args, kwargs)))
     if not _may_rectify(func, given):
         return []
@@ -62,7 +64,9 @@ def height(func: Function, args: Arguments, kwargs: Options, x: Tensor, y: Tenso
     """How far the gate opens where y, which the call gave, is x rectified; None where it is not."""
     if func in _LARGER and any(_is_zero(v) for v in (*args[:2], *kwargs.values()) if v is not x):
         return 1.0
-    return gate_height(x.detach(), y.detach()) if y.shape == x.shape else None
+    if y.shape == x.shape:
+        return gate_height(x.detach(), y.detach())
+    return None
 
 
 def gate_height(x: Tensor, y: Tensor) -> float | None:

@@ -6,7 +6,7 @@ The rules act on operations as they are called, whatever module, function or met
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -72,23 +72,21 @@ class Rectifiers(SeeingMode):
         self.met = 0
         self._hooks: dict[Node, RemovableHandle] = {}
 
-    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> object:
         if func in MAY_RECTIFY:
             return self._by_what_it_computes(func, args, kwargs)
         if not is_rectifier(func, args, kwargs):
             return func(*args, **kwargs)
         self.met += 1
-        x, rest = (
-            ops.first_argument(args, kwargs),
-            {k: v for k, v in kwargs.items() if k != "input"},
-        )
+        x = ops.first_argument(args, kwargs)
+        rest = {name: value for name, value in kwargs.items() if name != "input"}
         if self.rule == "deconvnet":
             return _PositiveSignal.apply(x, func, args[1:], rest)
         if x._is_view() and x.requires_grad:
             return self._on_view(x, func, args[1:], rest)
         y: Tensor = func(*args, **kwargs)
         if y.requires_grad:
-            self._hooks[_node(y)] = self._hook(func, y)
+            self._hooks[_maker_of(y)] = self._hook_rule_on(func, y)
         return y
 
     def end(self) -> None:
@@ -103,12 +101,10 @@ class Rectifiers(SeeingMode):
         def only_positive(
             made: tuple[Tensor | None, ...], given: Sequence[Tensor]
         ) -> tuple[Tensor | None, ...] | None:
+            if self.rule != "deconvnet":
+                return None
             back = given[0].clamp(min=0) * height
-            return (
-                tuple(None if g is None else back for g in made)
-                if self.rule == "deconvnet"
-                else None
-            )
+            return tuple(None if g is None else back for g in made)
 
         node.register_prehook(
             lambda given: (given[0].clamp(min=0),) if self.rule == "guided" else None
@@ -117,7 +113,7 @@ class Rectifiers(SeeingMode):
         self.met += 1
         return True
 
-    def _by_what_it_computes(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def _by_what_it_computes(self, func: Function, args: Arguments, kwargs: Options) -> object:
         """A call that may spell a rectifier: the rule holds if it did."""
         if not operands(func, args, kwargs):
             return func(*args, **kwargs)
@@ -127,26 +123,27 @@ class Rectifiers(SeeingMode):
         for x in operands(func, tried, kwargs):
             opened = height(func, tried, kwargs, x, y)
             if opened is not None:
-                y = self._rectified(x, y, opened)
+                y = self._rectified_under_rule(x, y, opened)
                 return y if out_of_place is None else args[0].copy_(y)
         return y if out_of_place is None else func(*args, **kwargs)
 
-    def _rectified(self, x: Tensor, y: Tensor, height: float) -> Tensor:
+    def _rectified_under_rule(self, x: Tensor, y: Tensor, height: float) -> Tensor:
         """y, which is x rectified, under the rule; what rectified inside the gate is a part of it."""
-        self._release(x, y)
+        self._release_between(x, y)
         self.met += 1
         if self.rule == "deconvnet":
             x = x if height == 1 else x * height
-            return _PositiveSignal.apply(x, lambda _: y.detach(), (), {})  # type: ignore[no-any-return]
-        self._hooks[_node(y)] = on_the_way_back(y, self._positive)
+            signal: Tensor = _PositiveSignal.apply(x, lambda _: y.detach(), (), {})
+            return signal
+        self._hooks[_maker_of(y)] = on_the_way_back(y, self._positive_part)
         return y
 
-    def _release(self, x: Tensor, y: Tensor) -> None:
+    def _release_between(self, x: Tensor, y: Tensor) -> None:
         """Takes the rule from the rectifiers between x and y."""
-        since = _node(x)._sequence_nr()
+        since = _maker_of(x)._sequence_nr()
         if not any(node._sequence_nr() > since for node in self._hooks):
             return
-        for node in between([_node(y)], [_node(x)]):
+        for node in between([_maker_of(y)], [_maker_of(x)]):
             if node in self._hooks:
                 self._hooks.pop(node).remove()
                 self.met -= 1
@@ -155,19 +152,19 @@ class Rectifiers(SeeingMode):
         """Of a part of a tensor changed in place the way back leads through the whole, past a hook on the part."""
         copy = x.clone()
         y: Tensor = func(copy, *args, **kwargs)
-        on_the_way_back(y, self._positive)
+        on_the_way_back(y, self._positive_part)
         return x.copy_(y) if y is copy else y
 
-    def _hook(self, func: Function, y: Tensor) -> RemovableHandle:
+    def _hook_rule_on(self, func: Function, y: Tensor) -> RemovableHandle:
         """The rule for what a rectifier gave."""
         if func in _STEPS or func in _IF_CUT_AT_ZERO:
-            return _node(y).register_hook(self._positive_after)
-        return on_the_way_back(y, self._positive)
+            return _maker_of(y).register_hook(self._positive_part_after)
+        return on_the_way_back(y, self._positive_part)
 
-    def _positive(self, g: Tensor) -> Tensor | None:
+    def _positive_part(self, g: Tensor) -> Tensor | None:
         return g.clamp(min=0) if self.rule == "guided" else None
 
-    def _positive_after(
+    def _positive_part_after(
         self, made: tuple[Tensor | None, ...], given: object
     ) -> tuple[Tensor | None, ...] | None:
         """The same behind a derivative of 0 or 1: on the gradient just made, which needs no copy."""
@@ -176,21 +173,27 @@ class Rectifiers(SeeingMode):
         return made[0].clamp_(min=0), *made[1:]
 
 
-def _node(x: Tensor) -> Node:
+def _maker_of(x: Tensor) -> Node:
     assert x.grad_fn is not None  # taps are copies
     return x.grad_fn
+
+
+class _MarksDirty(Protocol):
+    def mark_dirty(self, *tensors: Tensor) -> None: ...
 
 
 class _PositiveSignal(torch.autograd.Function):
     """An operation whose way back is g -> max(g, 0)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, func: Function, args: Arguments, kwargs: Options) -> Tensor:
+    def forward(
+        ctx: _MarksDirty, x: Tensor, func: Function, args: Arguments, kwargs: Options
+    ) -> Tensor:
         y: Tensor = func(x, *args, **kwargs)
         if y is x:
             ctx.mark_dirty(x)
         return y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: object, g: Tensor) -> tuple[Tensor, None, None, None]:
         return g.clamp(min=0), None, None, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,61 +14,81 @@ from . import operations as ops
 from .linear import convolution, dense, merged
 from .mode import Mode
 from .notes import Source, tensors
-from .operations import Arguments, Function, Options
-from .passing import Normed, PassedOn, Shared, Valued
+from .operations import Argument, Arguments, Function, Options
+from .passing import Axes, normed, passed_on, shared, valued
 
 Called = tuple[Function, Arguments, Options]
-Handler = Callable[[Mode, Function, Arguments, Options], Any]
+Handler = Callable[[Mode, Function, Arguments, Options], object]
+T = TypeVar("T")
 
 
-def replaced(values: Any, new: Callable[[Tensor], Tensor]) -> Any:
+_MAY_HOLD_TENSORS = (Tensor, tuple, list, dict)
+
+
+def replaced(values: T, new: Callable[[Tensor], Tensor]) -> T:
     """The same values, nested as they were, with every tensor exchanged."""
+    return cast(T, _replaced(values, new))
+
+
+def _replaced(values: object, new: Callable[[Tensor], Tensor]) -> object:
     if isinstance(values, Tensor):
         return new(values)
-    if type(values) in (tuple, list):
+    if type(values) is tuple or type(values) is list:
         return type(values)(
-            [replaced(v, new) if isinstance(v, Tensor | tuple | list | dict) else v for v in values]
+            [_replaced(v, new) if isinstance(v, _MAY_HOLD_TENSORS) else v for v in values]
         )
     if type(values) is dict:
-        return {key: replaced(v, new) for key, v in values.items()}
+        return {key: _replaced(v, new) for key, v in values.items()}
     return values
 
 
-def detached(values: Any) -> Any:
+def detached(values: T) -> T:
     return replaced(values, Tensor.detach)
 
 
-def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """Operations whose derivative carries relevance as it is, and those that nobody knows."""
     notes = mode.notes
     out = func(*args, **kwargs)
-    if ops.keeps_sign(func, args, kwargs) and all(
-        map(notes.is_non_negative, tensors((*args, *kwargs.values())))
-    ):
-        for y in tensors((out,)):
-            notes.tag(y, non_negative=True)
-    elif func not in ops.TRANSPARENT and any(y.requires_grad for y in tensors((out,))):
-        mode.note(func)
     values = (*args, *kwargs.values())
+    made = list(tensors((out,)))
+    if ops.keeps_sign(func, args, kwargs) and all(map(notes.is_non_negative, tensors(values))):
+        for y in made:
+            notes.tag(y, non_negative=True)
+    elif func not in ops.TRANSPARENT and any(y.requires_grad for y in made):
+        mode.note(func)
     if ops.joins_constants(func, values, all_live=all(map(notes.live, tensors(values)))):
-        with torch.no_grad():  # what is left when nothing comes from the image
-            alone = replaced((args, kwargs), lambda x: torch.zeros_like(x) if notes.live(x) else x)
-            mode.keep("join", out, func(*alone[0], **alone[1]))
-    made = notes.source(args[0]) if func in ops.FLATTEN and args[1:] == (0, 1) else None
-    if (
-        made is not None and made.kind == "linear"
-    ):  # BatchNorm over tokens still finds the linear map
-        x = notes.tag(made.x.flatten(0, 1), depth=notes.depth(made.x))
-        notes.tag(out, source=replace(made, x=x))
+        mode.keep("join", out, _without_the_image(mode, func, args, kwargs))
+    if func in ops.FLATTEN and args[1:] == (0, 1):
+        _keep_source_of_tokens(mode, args[0], out)
     return out
 
 
-def convolve(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def _without_the_image(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
+    """What a call gives when nothing comes from the image."""
+    live = mode.notes.live
+    alone: Tensor
+    with torch.no_grad():
+        args, kwargs = replaced((args, kwargs), lambda x: torch.zeros_like(x) if live(x) else x)
+        alone = func(*args, **kwargs)
+    return alone
+
+
+def _keep_source_of_tokens(mode: Mode, x: Tensor, tokens: Tensor) -> None:
+    """So that BatchNorm over tokens still finds the linear map."""
+    notes = mode.notes
+    made = notes.source(x)
+    if made is None or made.kind != "linear":
+        return
+    read = notes.tag(made.x.flatten(0, 1), depth=notes.depth(made.x))
+    notes.tag(tokens, source=replace(made, x=read))
+
+
+def convolve(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     notes = mode.notes
     x, linear, weight, depthwise = convolution(func, args, kwargs)
-    if (
-        not notes.live(x) or x.ndim != weight.ndim
-    ):  # kernels come from the image, or there is one without a batch
+    # kernels come from the image, or there is one without a batch
+    if not notes.live(x) or x.ndim != weight.ndim:
         mode.note(func)
         return func(*args, **kwargs)
     with torch.no_grad():
@@ -78,7 +98,7 @@ def convolve(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> An
     return notes.tag(y, source=Source(x, linear, 1 if transposed else 0, "conv", depthwise, weight))
 
 
-def dense_layer(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def dense_layer(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     notes = mode.notes
     x, linear, weight = dense(args, kwargs)
     if not notes.live(x):
@@ -90,7 +110,7 @@ def dense_layer(mode: Mode, func: Function, args: Arguments, kwargs: Options) ->
     return notes.tag(y, source=Source(x, linear, 0, "linear", False, weight))
 
 
-def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """Merged with the linear map before it, where there is one; else an affine map place by place."""
     given = {**dict(zip(ops.BATCH_NORM[func], args, strict=False)), **kwargs}
     x = given["input"]
@@ -101,12 +121,10 @@ def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
     with torch.no_grad():
         y = func(*args, **kwargs)
     if made is not None:
-        norm = {
-            name: value for name, value in given.items() if name != "input"
-        }  # which is needed no more
-        whole = partial(
-            merged, made.linear, norm, made.channel, y.ndim, made.kind
-        )  # on the way back, when it is used
+        # without the input, which is needed no more
+        norm = {name: value for name, value in given.items() if name != "input"}
+        # on the way back, when it is used
+        whole = partial(merged, made.linear, norm, made.channel, y.ndim, made.kind)
         return mode.ruled(y, made.x, whole, made.kind, made.depthwise, made.weight)
     with torch.no_grad():
         scale = torch.rsqrt(given["running_var"] + given.get("eps", 1e-5))
@@ -118,41 +136,44 @@ def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
 
 
 def _normed(
-    mode: Mode, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Any
+    mode: Mode, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Axes
 ) -> Tensor:
     """The value of a norm, the way back of its parts, and the bias as the composite has it."""
     if bias is not None and mode.composite.norm_bias == "exclude":
-        return Normed.apply(parts, x, y, bias.detach(), dims)  # type: ignore[no-any-return]
-    out: Tensor = Valued.apply(parts, y)
+        return normed(parts, x, y, bias.detach(), dims)
+    out = valued(parts, y)
     if bias is not None:
         mode.keep("norm", out, bias, bias=True)
     return out
 
 
-def layer_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
+def layer_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """Layer, group or instance norm: the mean is subtracted, a linear map; the deviation divides as a constant."""
-    given = {**dict(zip(ops.LAYER_NORMS[func], args, strict=False)), **kwargs}
-    x, weight, bias = given["input"], given.get("weight"), given.get("bias")
-    if given.get("running_mean") is not None or (
-        "eps" not in given and len(ops.LAYER_NORMS[func]) > 5
-    ):
+    names = ops.LAYER_NORMS[func]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    of_running = given.get("running_mean") is not None
+    if of_running or ("eps" not in given and len(names) > 5):
         mode.note(func)
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
+        return func(*args, **kwargs)
     with torch.no_grad():
         y = func(*args, **kwargs)
-    per_token = "normalized_shape" in given
-    dims = tuple(range(-len(given["normalized_shape"]), 0)) if per_token else (-1,)
-    parts = x if per_token else x.reshape(len(x), given.get("num_groups", x.shape[1]), -1)
+    x, weight, bias = given["input"], given.get("weight"), given.get("bias")
+    parts: Tensor
+    if "normalized_shape" in given:  # each token by itself
+        parts, shape = x, tuple(given["normalized_shape"])
+        dims: Axes = tuple(range(-len(shape), 0))
+        bias_dims = dims
+    else:  # each group of channels
+        parts = x.reshape(len(x), given.get("num_groups", x.shape[1]), -1)
+        shape = (-1, *[1] * (x.ndim - 2))
+        dims, bias_dims = (-1,), 1
     centered = parts - parts.mean(dims, keepdim=True)
     with torch.no_grad():
         scale = torch.rsqrt((centered**2).mean(dims, keepdim=True) + given.get("eps", 1e-5))
         scale = scale.expand_as(centered).reshape(x.shape)
-        shape = weight.shape if per_token and weight is not None else (-1, *[1] * (x.ndim - 2))
         scale = scale if weight is None else scale * weight.view(shape)
-    bias = (
-        None if bias is None else bias.view(bias.shape if per_token else (-1, *[1] * (x.ndim - 2)))
-    )
-    return _normed(mode, centered.reshape(x.shape) * scale, x, y, bias, dims if per_token else 1)
+    bias = None if bias is None else bias.view(shape)
+    return _normed(mode, centered.reshape(x.shape) * scale, x, y, bias, bias_dims)
 
 
 def activation(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
@@ -164,10 +185,10 @@ def activation(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
     with torch.no_grad():
         y = func(*args, **kwargs)
     non_negative = func in ops.NON_NEGATIVE or ops.is_cut_at_zero(func, args, kwargs)
-    return notes.tag(PassedOn.apply(x, y), non_negative=non_negative)
+    return notes.tag(passed_on(x, y), non_negative=non_negative)
 
 
-def gate(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def gate(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """A coefficient where it multiplies; its relevance passes place by place where it does not."""
     notes = mode.notes
     if mode.composite.attention == "attn" and func in ops.SOFTMAX:
@@ -177,20 +198,23 @@ def gate(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
         y = func(*args, **kwargs)
     if y.shape != x.shape or not y.is_floating_point():
         return notes.tag(y, coefficient=True)
-    return notes.tag(PassedOn.apply(x, y), coefficient=True, non_negative=func in ops.NON_NEGATIVE)
+    return notes.tag(passed_on(x, y), coefficient=True, non_negative=func in ops.NON_NEGATIVE)
 
 
-def statistic(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def statistic(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """By what is divided: a constant."""
-    out = func(*detached(args), **detached(kwargs))
+    return _as_coefficients(mode, func(*detached(args), **detached(kwargs)))
+
+
+def _as_coefficients(mode: Mode, out: T) -> T:
     for y in tensors((out,)):
         mode.notes.tag(y, coefficient=True)
     return out
 
 
-def moments(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def moments(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> tuple[Tensor, Tensor]:
     """The deviation, a constant, and the mean, a linear map."""
-    spread, _ = statistic(mode, func, args, kwargs)
+    spread, _ = _as_coefficients(mode, func(*detached(args), **detached(kwargs)))
     x, *rest = args if args else (kwargs["input"],)
     dim = rest[0] if rest and not isinstance(rest[0], bool) else kwargs.get("dim")
     keepdim = kwargs.get("keepdim", len(rest) > 2 and rest[2])
@@ -202,33 +226,38 @@ def add(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     """Sums need no rule; constants in them keep their share, those that all places have in common are biases."""
     notes = mode.notes
     out: Tensor = func(*args, **kwargs)
-    a, b = _two(func, args, kwargs)
-    for one, other in (
-        (a, b),
-        (b, a),
-    ):  # a statistic would keep relevance that it has from the image
-        if notes.is_coefficient(one) and not one.requires_grad and notes.carrying(other):
-            mode.note(func)
+    a, b = _operands(func, args, kwargs)
+    if _is_lost_statistic(mode, a, b) or _is_lost_statistic(mode, b, a):
+        mode.note(func)
     sign = kwargs.get("alpha", 1) * (-1 if func in ops.SUBTRACT else 1)
     if not notes.live(a):
         out = _with_constant(mode, out, b, sign, a)
     if not notes.live(b):
         out = _with_constant(mode, out, a, 1, b * sign)
-    both = sign > 0 and all(
-        notes.is_non_negative(v) or (isinstance(v, int | float) and v >= 0) for v in (a, b)
-    )
-    return notes.tag(out, non_negative=both)
+    stays_positive = sign > 0 and all(_is_at_least_zero(mode, v) for v in (a, b))
+    return notes.tag(out, non_negative=stays_positive)
+
+
+def _is_lost_statistic(mode: Mode, one: object, other: object) -> bool:
+    """Whether a statistic is added to what carries relevance: it would keep relevance that it has from the image."""
+    notes = mode.notes
+    if not isinstance(one, Tensor) or not notes.is_coefficient(one) or one.requires_grad:
+        return False
+    return notes.carrying(other)
+
+
+def _is_at_least_zero(mode: Mode, value: object) -> bool:
+    if isinstance(value, int | float):
+        return value >= 0
+    return mode.notes.is_non_negative(value)
 
 
 def _with_constant(
     mode: Mode, out: Tensor, x: Tensor, sign: float, constant: Tensor | float
 ) -> Tensor:
     """The sum of sign * x and a constant."""
-    axis = (
-        None
-        if isinstance(constant, bool) or mode.notes.is_coefficient(x)
-        else _channels_of(constant, out)
-    )
+    is_bias = not isinstance(constant, bool) and not mode.notes.is_coefficient(x)
+    axis = _channels_of(constant, out) if is_bias else None
     if axis is None or not out.requires_grad:
         mode.keep("add", out, constant)
         return out
@@ -241,14 +270,11 @@ def _channels_of(constant: Tensor | float, out: Tensor) -> int | None:
     shape = constant.shape if isinstance(constant, Tensor) else ()
     usual = (1, out.ndim - 1) if out.ndim > 3 else (out.ndim - 1,)
     varying = _longer_than_one(shape, out.ndim) or [usual[0]]
-    token_alone = out.ndim == 3 and out.shape[1] == 1 < len(
-        shape
-    )  # a class token looks like its own bias
-    return (
-        varying[0]
-        if out.ndim > 1 and len(varying) == 1 and varying[0] in usual and not token_alone
-        else None
-    )
+    # a class token looks like its own bias
+    token_alone = out.ndim == 3 and out.shape[1] == 1 < len(shape)
+    if out.ndim < 2 or token_alone or len(varying) > 1 or varying[0] not in usual:
+        return None
+    return varying[0]
 
 
 def _longer_than_one(shape: Sequence[int], ndim: int) -> list[int]:
@@ -256,54 +282,61 @@ def _longer_than_one(shape: Sequence[int], ndim: int) -> list[int]:
     return [axis - len(shape) + ndim for axis, size in enumerate(shape) if size > 1]
 
 
-def _two(func: Function, args: Arguments, kwargs: Options) -> tuple[Any, Any]:
+def _operands(func: Function, args: Arguments, kwargs: Options) -> tuple[Argument, Argument]:
     """The two operands, the left one first."""
     a = ops.first_argument(args, kwargs)
     b = args[1] if len(args) > 1 else kwargs["other"]
     return (b, a) if func in ops.REVERSED else (a, b)
 
 
-def product(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def product(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     """Coefficients are constants; factors that carry relevance share it."""
     notes = mode.notes
-    factors = list(tensors((*args, *kwargs.values())))
-    carriers = [x for x in factors if notes.carrying(x)]
+    values = (*args, *kwargs.values())
+    carriers = [x for x in tensors(values) if notes.carrying(x)]
     plain = [x for x in carriers if not notes.is_coefficient(x)]
     if plain and len(plain) < len(carriers):
-        args, kwargs = replaced(
-            (args, kwargs), lambda x: x.detach() if notes.is_coefficient(x) else x
-        )
+        args, kwargs = _with_constant_coefficients(mode, args, kwargs)
         carriers = plain
-    out = func(*args, **kwargs)
+    out: Tensor = func(*args, **kwargs)
     if len(carriers) > 1 and out.requires_grad:
-        out = Shared.apply(out, len(carriers))
-    scalars = [v for v in (*args, *kwargs.values()) if isinstance(v, int | float)]
-    return notes.tag(
-        out, non_negative=all(map(notes.is_non_negative, factors)) and all(v >= 0 for v in scalars)
-    )
+        out = shared(out, len(carriers))
+    return notes.tag(out, non_negative=_none_is_below_zero(mode, values))
 
 
-def divide(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def _none_is_below_zero(mode: Mode, values: Sequence[object]) -> bool:
+    """Whether that is known of the tensors and numbers among the values."""
+    numbers = (v for v in values if isinstance(v, int | float))
+    return all(map(mode.notes.is_non_negative, tensors(values))) and all(v >= 0 for v in numbers)
+
+
+def _with_constant_coefficients(
+    mode: Mode, args: Arguments, kwargs: Options
+) -> tuple[Arguments, Options]:
+    is_coefficient = mode.notes.is_coefficient
+    return replaced((args, kwargs), lambda x: x.detach() if is_coefficient(x) else x)
+
+
+def divide(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     notes = mode.notes
-    a, b = _two(func, args, kwargs)
+    a, b = _operands(func, args, kwargs)
     if kwargs.get("rounding_mode"):
         mode.note(func)
+    out: Tensor
     if not notes.carrying(b):
         out = func(*args, **kwargs)
-        return notes.tag(
-            out, non_negative=notes.is_non_negative(a) and isinstance(b, int | float) and b > 0
-        )
+        by_positive = isinstance(b, int | float) and b > 0
+        return notes.tag(out, non_negative=by_positive and notes.is_non_negative(a))
     out = torch.div(a, b.detach())
-    return out if notes.carrying(a) else notes.tag(out, coefficient=True)
+    if notes.carrying(a):
+        return out
+    return notes.tag(out, coefficient=True)
 
 
-def grid_sample(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Any:
+def grid_sample(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """Linear in the picture; where it is looked at is a coefficient."""
-    args, kwargs = (
-        (args[0], *detached(args[1:])),
-        {k: v if k == "input" else detached(v) for k, v in kwargs.items()},
-    )
-    return func(*args, **kwargs)
+    where = {name: v if name == "input" else detached(v) for name, v in kwargs.items()}
+    return func(args[0], *detached(args[1:]), **where)
 
 
 def _addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -342,4 +375,4 @@ def written_out(mode: Mode, func: Function, args: Arguments, kwargs: Options) ->
         value: Tensor = func(*args, **kwargs)
     with mode:
         parts = WRITTEN_OUT[func](*args, **kwargs)
-    return Valued.apply(parts, value)  # type: ignore[no-any-return]
+    return valued(parts, value)

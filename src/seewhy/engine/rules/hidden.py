@@ -12,7 +12,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +49,8 @@ def out_of_sight(hidden: Mapping[str, int], module: nn.Module) -> str:
     return f"{listed} in {type(module).__name__}, hidden in autograd.Function, TorchScript, compiled code or C++"
 
 
-_IDENTITIES = (
-    "BackwardHookFunctionBackward",
-)  # what full backward hooks of a module put around it
+# what full backward hooks of a module put around it
+_IDENTITIES = ("BackwardHookFunctionBackward",)
 
 
 class _Sight:
@@ -72,7 +70,9 @@ class _Sight:
     def take_given(self, node: Node) -> Tensor | None:
         """What a hidden operation was given; None where that is not one tensor, or not known."""
         sources = [(maker, place) for maker, place in node.next_functions if maker is not None]
-        return self.given.pop(sources[0], None) if len(sources) == 1 else None
+        if len(sources) == 1:
+            return self.given.pop(sources[0], None)
+        return None
 
 
 class _Sights(threading.local):
@@ -94,7 +94,7 @@ class SeeingMode(TorchFunctionMode, ABC):
         self._sights = _Sights()
 
     @abstractmethod
-    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> object:
         """What a call gives under the rules."""
 
     @abstractmethod
@@ -117,19 +117,21 @@ class SeeingMode(TorchFunctionMode, ABC):
 
     def look_back(self, outputs: Sequence[Tensor]) -> None:
         """Finds what was hidden, once the model has returned these tensors."""
-        now = self._sights.open[-1] if self._sights.open else _Sight()
+        taps = self._sights.open[-1].taps if self._sights.open else set[Node]()
         with torch._C.DisableTorchFunction():
             for y in outputs:
-                self._judge(y)
+                self._judge_by_values(y)
         made = [y.grad_fn for y in outputs if y.grad_fn is not None]
-        missed = [
-            node
-            for node in between(made, now.taps)
-            if not self.has_seen(node)
-            and not now.judged.get(node)
-            and name_of(node) not in _IDENTITIES
-        ]
-        self.hidden = dict(Counter(operation_name(node) for node in missed if self.concerns(node)))
+        found = Counter[str]()
+        for node in between(made, taps):
+            if not self._is_accounted_for(node) and self.concerns(node):
+                found[operation_name(node)] += 1
+        self.hidden = dict(found)
+
+    def _is_accounted_for(self, node: Node) -> bool:
+        """Whether the rules hold for an operation, or need not."""
+        judged = self._sights.open[-1].judged
+        return self.has_seen(node) or judged.get(node, False) or name_of(node) in _IDENTITIES
 
     @property
     def under_way(self) -> bool:
@@ -144,17 +146,16 @@ class SeeingMode(TorchFunctionMode, ABC):
         self,
         func: Function,
         types: object,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         given = tuple(args), dict(kwargs or {})
         if not self._sights.open:
             return func(*given[0], **given[1])
         for x in tensors(given):
-            self._judge(x)
-        if (
-            is_foreign(func) or not torch.is_grad_enabled()
-        ):  # hidden is what an autograd.Function does in here
+            self._judge_by_values(x)
+        # hidden is what an autograd.Function does in here
+        if is_foreign(func) or not torch.is_grad_enabled():
             return self._called_within(func, *given)
         now = self._sights.open[-1]
         if now.since is not None:  # a part of a call that is handled
@@ -166,17 +167,17 @@ class SeeingMode(TorchFunctionMode, ABC):
             _add_span(now.spans, now.since, _made_so_far())
             now.since = None
 
-    def _called_within(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def _called_within(self, func: Function, args: Arguments, kwargs: Options) -> object:
         for x in tensors((args, kwargs)):
             if x.grad_fn is not None:
                 self._sights.open[-1].given[x.grad_fn, x.output_nr] = x
         return self.call_hidden(func, args, kwargs)
 
-    def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> object:
         """A call without rules."""
         return func(*args, **kwargs)
 
-    def _judge(self, y: Tensor) -> None:
+    def _judge_by_values(self, y: Tensor) -> None:
         """A hidden operation that works place by place, and by its values rectifies, is known after all."""
         node = y.grad_fn
         if node is None or not self._sights.open or self.has_seen(node):
@@ -209,7 +210,9 @@ def _add_span(spans: list[tuple[int, int]], start: int, stop: int) -> None:
 def _height_by_place(x: Tensor, y: Tensor) -> float | None:
     """How far the gate opens where y is x rectified, place by place; else None."""
     opened = gate_height(x.detach(), y.detach()) if x.shape == y.shape else None
-    return opened if opened is not None and _by_place(x, y) else None
+    if opened is not None and _by_place(x, y):
+        return opened
+    return None
 
 
 def _by_place(x: Tensor, y: Tensor) -> bool:

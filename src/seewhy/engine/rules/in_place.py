@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from .notes import Notes
 
+Index = Any  # whatever a tensor may be indexed with
 
-def set_item(x: Tensor, index: Any, value: Any) -> Tensor:
+
+def set_item(x: Tensor, index: Index, value: Tensor | float) -> Tensor:
     new: Tensor = x.clone()
     new[index] = value
     return new
@@ -27,13 +29,13 @@ def copied(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return new
 
 
-def filled(x: Tensor, value: Any = 0) -> Tensor:
+def filled(x: Tensor, value: Tensor | float = 0) -> Tensor:
     new: Tensor = torch.zeros_like(x) + value
     return new
 
 
 LINEAR = frozenset({set_item, copied, filled})
-_TWINS: dict[Any, Callable[..., Tensor]] = {
+_TWINS: dict[Callable[..., object], Callable[..., Tensor]] = {
     Tensor.__setitem__: set_item,
     Tensor.copy_: copied,
     Tensor.zero_: filled,
@@ -42,18 +44,18 @@ _TWINS: dict[Any, Callable[..., Tensor]] = {
 
 
 @cache
-def twin(func: Any) -> Callable[..., Any] | None:
+def twin(func: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
     """The function that does out of place what this one does in place; None where this one is not in place."""
     name = getattr(func, "__name__", "")
     if func in _TWINS:
         return _TWINS[func]
     if name in ("__iadd__", "__isub__", "__imul__", "__itruediv__"):
-        return getattr(Tensor, name.replace("__i", "__", 1))  # type: ignore[no-any-return]
+        return cast(Callable[..., Tensor], getattr(Tensor, name.replace("__i", "__", 1)))
     if not name.endswith("_") or name.endswith("__") or func is Tensor.requires_grad_:
         return None
     for place in (torch, Tensor, F, torch._C._nn):
         if getattr(place, name, None) is func and hasattr(place, name[:-1]):
-            return getattr(place, name[:-1])  # type: ignore[no-any-return]
+            return cast(Callable[..., Tensor], getattr(place, name[:-1]))
     return lambda x, *args, **kwargs: func(x.clone(), *args, **kwargs)
 
 
@@ -68,7 +70,7 @@ def supersede(old: Tensor, new: Tensor, notes: Notes) -> bool:
     base = old._base
     if base is None:
         return True
-    shape, before, places = base.shape, current(base, notes), _places(old, base)
+    shape, before, places = base.shape, current(base, notes), _places_in_base(old, base)
 
     def changed() -> Tensor:
         return (
@@ -79,7 +81,7 @@ def supersede(old: Tensor, new: Tensor, notes: Notes) -> bool:
     return base.is_contiguous() and notes.live(before)
 
 
-def _places(view: Tensor, base: Tensor) -> Tensor:
+def _places_in_base(view: Tensor, base: Tensor) -> Tensor:
     """Where in the flat base the elements of a view are."""
     flat = torch.arange(base.numel(), device=base.device)
     return flat.as_strided(
@@ -91,15 +93,19 @@ def current(x: Tensor, notes: Notes) -> Tensor:
     """What stands for the tensor now."""
     standing = notes.now(x)
     if standing is not None:
-        new = _noted(x, standing(), notes)
+        new = _noted_like(x, standing(), notes)
         notes.supersede(x, lambda: new)
         return current(new, notes)
     base = x._base
     if base is None or notes.now(base) is None:
         return x
     whole = current(base, notes)
-    return x if whole is base else _noted(x, whole.reshape(-1)[_places(x, base)], notes)
+    return (
+        x if whole is base else _noted_like(x, whole.reshape(-1)[_places_in_base(x, base)], notes)
+    )
 
 
-def _noted(old: Tensor, new: Tensor, notes: Notes) -> Tensor:
-    return new if notes.live(new) else notes.tag(new, depth=notes.depth(old) or 0)
+def _noted_like(old: Tensor, new: Tensor, notes: Notes) -> Tensor:
+    if notes.live(new):
+        return new
+    return notes.tag(new, depth=notes.depth(old) or 0)

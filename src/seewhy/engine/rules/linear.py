@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lrp import LinearMap
 from .operations import CONVOLUTIONS, Arguments, Function, Options
+from .propagation import LinearMap
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED_NAMES = (
@@ -26,25 +26,32 @@ _TRANSPOSED_NAMES = (
 )
 
 
-def _each(value: Any, n: int) -> list[int]:
+Sizes = int | Sequence[int]  # of each dimension, or of all alike
+
+
+def _for_each_dimension(value: Sizes, n: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * n if len(values) == 1 else values
 
 
-def _padding(
-    padding: Any, kernel: Sequence[int], dilation: Sequence[int]
+def _padding_on_both_sides(
+    padding: Sizes | Literal["same", "valid"], kernel: Sequence[int], dilation: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """Padding on both sides, and what `same` adds behind where that is uneven: one more than before, as torch does."""
     if padding == "same":
         whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return [p // 2 for p in whole], [p % 2 for p in whole]
     none = [0] * len(kernel)
-    return (none if padding == "valid" else _each(padding, len(kernel))), none
+    if isinstance(padding, str):  # "valid"
+        return none, none
+    return _for_each_dimension(padding, len(kernel)), none
 
 
-def _widened(x: Tensor, behind: Sequence[int]) -> Tensor:
+def _widened_behind(x: Tensor, behind: Sequence[int]) -> Tensor:
     """x with zeros behind, or less of it for negative numbers."""
-    return F.pad(x, [p for each in reversed(behind) for p in (0, each)]) if any(behind) else x
+    if any(behind):
+        return F.pad(x, [p for each in reversed(behind) for p in (0, each)])
+    return x
 
 
 def convolution(
@@ -54,20 +61,24 @@ def convolution(
     n, transposed = CONVOLUTIONS[func]
     given = {**dict(zip(_TRANSPOSED_NAMES if transposed else _NAMES, args, strict=False)), **kwargs}
     x, weight, bias = given["input"], given["weight"].detach(), given.get("bias")
-    stride, dilation = _each(given.get("stride", 1), n), _each(given.get("dilation", 1), n)
-    groups, extra = given.get("groups", 1), _each(given.get("output_padding", 0), n)
-    padding, behind = _padding(given.get("padding", 0), weight.shape[2:], dilation)
+    stride, dilation = (
+        _for_each_dimension(given.get("stride", 1), n),
+        _for_each_dimension(given.get("dilation", 1), n),
+    )
+    groups, extra = given.get("groups", 1), _for_each_dimension(given.get("output_padding", 0), n)
+    padding, behind = _padding_on_both_sides(given.get("padding", 0), weight.shape[2:], dilation)
     geometry = (stride, padding, dilation, transposed, extra, groups)
 
     def apply(x: Tensor, w: Tensor) -> Tensor:
-        return torch.ops.aten.convolution(_widened(x, behind), w, None, *geometry)  # type: ignore[no-any-return]
+        y: Tensor = torch.ops.aten.convolution(_widened_behind(x, behind), w, None, *geometry)
+        return y
 
     def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         wanted = [True, False, False]
         back = torch.ops.aten.convolution_backward(
-            s, _widened(x, behind), w, None, *geometry, wanted
+            s, _widened_behind(x, behind), w, None, *geometry, wanted
         )[0]
-        return _widened(back, [-p for p in behind])
+        return _widened_behind(back, [-p for p in behind])
 
     shaped = None if bias is None else bias.detach().view(-1, *[1] * n)
     depthwise = groups > 1 and groups == x.shape[1]
@@ -89,9 +100,7 @@ def dense(args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor]:
     return given["input"], linear, given["weight"]
 
 
-def merged(
-    linear: LinearMap, norm: Mapping[str, Any], channel: int, ndim: int, kind: str
-) -> LinearMap:
+def merged(linear: LinearMap, norm: Options, channel: int, ndim: int, kind: str) -> LinearMap:
     """A linear map with the BatchNorm after it: w' = w s, b' = (b - mean) s + beta, s = gamma / sqrt(var + eps)."""
     mean, var, gamma, beta = (
         norm.get(k) for k in ("running_mean", "running_var", "weight", "bias")

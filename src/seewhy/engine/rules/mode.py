@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from .composites import Composite
-from .lrp import LinearMap
-from .notes import Notes
+from .notes import Kind, Notes
 from .operations import Function
+from .propagation import LinearMap
 
 
 class Mode(Protocol):
@@ -19,20 +19,20 @@ class Mode(Protocol):
 
     composite: Composite
 
-    def __enter__(self) -> Any: ...
+    def __enter__(self) -> object: ...
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         tb: TracebackType | None,
-    ) -> Any: ...
+    ) -> object: ...
 
     @property
     def notes(self) -> Notes:
         """What is known of the tensors of this forward pass."""
 
-    def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
+    def keep(self, name: str, out: Tensor, constant: Tensor | float, *, bias: bool = False) -> None:
         """Accounts for what a constant, or a bias, that is part of an output keeps."""
 
     def note(self, func: Function) -> None:
@@ -43,7 +43,7 @@ class Mode(Protocol):
         z: Tensor,
         x: Tensor,
         linear: Callable[[], LinearMap],
-        kind: str,
+        kind: Kind,
         depthwise: bool,
         weight: Tensor,
     ) -> Tensor:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 from torch import Tensor
 
-from .lrp import LinearMap
+from .propagation import LinearMap
+
+Kind = Literal["conv", "linear"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class Source:
     x: Tensor  # what it was given
     linear: LinearMap
     channel: int  # the dimension of the weight's outputs
-    kind: str
+    kind: Kind
     depthwise: bool
     weight: Tensor
 
@@ -57,7 +59,7 @@ class Notes:
         """Forgets everything."""
         self._notes.clear()
 
-    def _of(self, x: Tensor) -> _Note:
+    def _note_of(self, x: Tensor) -> _Note:
         note = self._notes.get(id(x))
         if note is None:
             note = self._notes[id(x)] = _Note(x, self._forget)
@@ -73,7 +75,7 @@ class Notes:
         source: Source | None = None,
     ) -> Tensor:
         """Adds to what is known of a tensor, and returns it."""
-        note = self._of(x)
+        note = self._note_of(x)
         if depth is not None:
             note.depth = depth
         if source is not None:
@@ -110,7 +112,7 @@ class Notes:
 
     def supersede(self, old: Tensor, now: Callable[[], Tensor]) -> None:
         """From now on what this gives stands for the tensor."""
-        self._of(old).now = now
+        self._note_of(old).now = now
 
     def now(self, x: Tensor) -> Callable[[], Tensor] | None:
         """Gives what stands for the tensor; None where that is the tensor itself."""

@@ -14,9 +14,10 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from .in_place import LINEAR as REWRITTEN
 from .in_place import set_item
 
+Argument = Any  # of an operation of torch: tensors, numbers, names, or containers of those
 Function = Callable[..., Any]
-Arguments = tuple[Any, ...]
-Options = dict[str, Any]
+Arguments = tuple[Argument, ...]
+Options = dict[str, Argument]
 
 
 def named(*names: str) -> frozenset[Function]:
@@ -33,11 +34,13 @@ def named(*names: str) -> frozenset[Function]:
 
 def usual(func: Function) -> Function:
     """The function of torch for an operator called below it (`torch.ops.aten.relu.default`); others as they are."""
-    return _counterpart(func) if isinstance(func, OpOverload | OpOverloadPacket) else func
+    if isinstance(func, OpOverload | OpOverloadPacket):
+        return _function_of_operator(func)
+    return func
 
 
 @cache
-def _counterpart(operator: OpOverload | OpOverloadPacket) -> Function:
+def _function_of_operator(operator: OpOverload | OpOverloadPacket) -> Function:
     packet = operator.overloadpacket if isinstance(operator, OpOverload) else operator
     places = (
         torch,
@@ -170,7 +173,7 @@ KEEPS_SIGN = named(
 ) | frozenset({Tensor.__getitem__, F.max_pool2d, vars(F)["_max_pool2d"]})  # fmt: skip
 
 
-def first_argument(args: Arguments, kwargs: Options) -> Any:
+def first_argument(args: Arguments, kwargs: Options) -> Argument:
     """What an operation acts on, given by its place or by its name."""
     return args[0] if args else kwargs.get("input")
 

@@ -2,68 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .lrp import stabilized
+from .propagation import Context, stabilized
 
 _EPSILON = 1e-9
+Axes = int | tuple[int, ...]
 
 
-class PassedOn(torch.autograd.Function):
+class _CountsFactors(Context, Protocol):
+    factors: int
+
+
+class _KnowsAxes(Context, Protocol):
+    dims: Axes
+
+
+def passed_on(x: Tensor, y: Tensor) -> Tensor:
     """y = f(x), place by place: relevance of y is relevance of x."""
+    out: Tensor = _PassedOn.apply(x, y)
+    return out
 
+
+def shared(product: Tensor, factors: int) -> Tensor:
+    """A product of n factors: each has an n-th of the relevance (AttnLRP, Achtibat et al., ICML 2024)."""
+    out: Tensor = _Shared.apply(product, factors)
+    return out
+
+
+def valued(parts: Tensor, value: Tensor) -> Tensor:
+    """The model's own value, with the way back of the same value worked out from its parts."""
+    out: Tensor = _Valued.apply(parts, value)
+    return out
+
+
+def normed(parts: Tensor, x: Tensor, value: Tensor, bias: Tensor, dims: Axes) -> Tensor:
+    """A norm or sum whose bias keeps nothing: its share is spread over `dims` of the input x by magnitude."""
+    out: Tensor = _Normed.apply(parts, x, value, bias, dims)
+    return out
+
+
+class _PassedOn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
         return y.detach()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: Context, g: Tensor) -> tuple[Tensor, None]:
         x, y = ctx.saved_tensors
         return g * y / stabilized(x, _EPSILON), None
 
 
-class Shared(torch.autograd.Function):
-    """A product of n factors: each has an n-th of the relevance (AttnLRP, Achtibat et al., ICML 2024)."""
-
+class _Shared(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, product: Tensor, factors: int) -> Tensor:
+    def forward(ctx: _CountsFactors, product: Tensor, factors: int) -> Tensor:
         ctx.factors = factors
         return product.detach()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: _CountsFactors, g: Tensor) -> tuple[Tensor, None]:
         return g / ctx.factors, None
 
 
-class Valued(torch.autograd.Function):
-    """The model's own value, with the way back of the same value worked out from its parts."""
-
+class _Valued(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parts: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Context, parts: Tensor, value: Tensor) -> Tensor:
         return value.detach()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: Context, g: Tensor) -> tuple[Tensor, None]:
         return g, None
 
 
-class Normed(torch.autograd.Function):
-    """A norm or sum whose bias keeps nothing: its share is spread over `dims` of the input by magnitude."""
-
+class _Normed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, parts: Tensor, x: Tensor, value: Tensor, bias: Tensor, dims: Any
+        ctx: _KnowsAxes, parts: Tensor, x: Tensor, value: Tensor, bias: Tensor, dims: Axes
     ) -> Tensor:
         ctx.save_for_backward(x, bias)
         ctx.dims = dims
         return value.detach()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
+    def backward(ctx: _KnowsAxes, g: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, bias = ctx.saved_tensors
         kept = (g * bias).sum(ctx.dims, keepdim=True)
         magnitude = x.abs().sum(ctx.dims, keepdim=True)

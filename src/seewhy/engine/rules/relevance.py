@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +25,10 @@ from .balance import Balance, on_the_way_back
 from .composites import Composite, Operation, find_composite
 from .hidden import SeeingMode
 from .in_place import current, supersede, twin
-from .lrp import Account, LinearMap, Rule, RuledLinear, Tally, stabilized
-from .notes import Notes, tensors
+from .lrp import Rule
+from .notes import Kind, Notes, tensors
 from .operations import Arguments, Function, Options
+from .propagation import Account, LinearMap, RuledLinear, Tally, stabilized
 
 
 class _Pass:
@@ -96,7 +96,7 @@ class Relevance(SeeingMode):
         )
         return True
 
-    def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> object:
         args, kwargs = handlers.replaced((args, kwargs), partial(current, notes=self.notes))
         return func(*args, **kwargs)
 
@@ -110,7 +110,7 @@ class Relevance(SeeingMode):
         balance = self.balance
         on_the_way_back(x, lambda g: balance.reach(layer, g.device))
 
-    def handle(self, func: Function, args: Arguments, kwargs: Options) -> Any:
+    def handle(self, func: Function, args: Arguments, kwargs: Options) -> object:
         if func in ops.QUESTIONS:
             return func(*args, **kwargs)
         named, notes = ops.first_argument(args, kwargs), self.notes
@@ -120,9 +120,10 @@ class Relevance(SeeingMode):
             return func(*args, **given)
         call = _out_of_place(func, args, given)
         if call is None:
-            return self._handled(func, incoming, args, given)
-        out = self._handled(call[0], incoming, call[1], call[2])
+            return self._handled_out_of_place(func, incoming, args, given)
+        out = self._handled_out_of_place(call[0], incoming, call[1], call[2])
         now = ops.first_argument(args, given)
+        assert isinstance(out, Tensor)
         done = supersede(now, out, notes)
         if named is not now and isinstance(named, Tensor):
             done &= supersede(named, out, notes)
@@ -138,9 +139,9 @@ class Relevance(SeeingMode):
             self.notes.tag(x, depth=self._passes.open[-1].deepest)
         return True
 
-    def _handled(
+    def _handled_out_of_place(
         self, func: Function, incoming: list[Tensor], args: Arguments, kwargs: Options
-    ) -> Any:
+    ) -> object:
         notes = self.notes
         out = _HANDLERS.get(func, handlers.transparent)(self, func, args, kwargs)
         depth = max(notes.depth(x) or 0 for x in incoming)
@@ -153,13 +154,10 @@ class Relevance(SeeingMode):
                 notes.tag(y, coefficient=True)
         return out
 
-    def keep(self, name: str, out: Tensor, constant: Any, *, bias: bool = False) -> None:
+    def keep(self, name: str, out: Tensor, constant: Tensor | float, *, bias: bool = False) -> None:
         """Accounts for what a constant, or a bias, that is part of an output keeps."""
-        if (
-            not out.requires_grad
-            or isinstance(constant, bool)
-            or (isinstance(constant, int | float) and not constant)
-        ):
+        is_zero = isinstance(constant, int | float) and not constant
+        if not out.requires_grad or isinstance(constant, bool) or is_zero:
             return
         kept = constant.detach() if isinstance(constant, Tensor) else float(constant)
         ledger, balance = self.ledger, self.balance
@@ -182,7 +180,7 @@ class Relevance(SeeingMode):
         z: Tensor,
         x: Tensor,
         linear: Callable[[], LinearMap],
-        kind: str,
+        kind: Kind,
         depthwise: bool,
         weight: Tensor,
     ) -> Tensor:
@@ -190,30 +188,25 @@ class Relevance(SeeingMode):
         now, depth = self._passes.open[-1], self.notes.depth(x) or 0
         first = depth == 0 and now.at_input
         name = now.names.get(id(weight), "")
-        rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))  # type: ignore[arg-type]
-        account, non_negative = (
-            _account(self.balance, self.ledger, name or kind, rule),
-            now.notes.is_non_negative(x),
-        )
-        y: Tensor = RuledLinear.apply(
-            x, z, linear, rule, non_negative, account, self.ledger is not None
-        )
+        rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))
+        account = _account_of_linear_map(self.balance, self.ledger, name or kind, rule)
+        non_negative = now.notes.is_non_negative(x)
+        detailed = self.ledger is not None
+        y: Tensor = RuledLinear.apply(x, z, linear, rule, non_negative, account, detailed)
         now.deepest = max(now.deepest, depth + 1)
         return now.notes.tag(y, depth=depth + 1)
 
 
-def _account(balance: Balance, ledger: Ledger | None, name: str, rule: Rule) -> Account | None:
+def _account_of_linear_map(
+    balance: Balance, ledger: Ledger | None, name: str, rule: Rule
+) -> Account | None:
     """What is told of a linear map on the way back; None where nothing has to be."""
-    if ledger is None:
-        return (
-            None
-            if rule.hands_all_on
-            else lambda received, handed_on, tally: balance.absorb(received, handed_on)
-        )
-    entries = ledger
+    if ledger is None and rule.hands_all_on:
+        return None
 
     def account(received: Tensor, handed_on: Tensor, tally: Tally | None) -> None:
-        entries.linear(name, received, handed_on, tally)
+        if ledger is not None:
+            ledger.linear(name, received, handed_on, tally)
         if not rule.hands_all_on:
             balance.absorb(received, handed_on)
 

@@ -34,14 +34,13 @@ from .resolve import (
     TargetLike,
     as_targets,
     check_one_each,
-    describe,
     one_each,
     part_of,
     phrase,
     resolve,
 )
 from .rows import OneEach
-from .target import Target
+from .target import Target, describe
 
 __all__ = [
     "GIVES",

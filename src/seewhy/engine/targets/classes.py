@@ -5,24 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ...errors import TargetError
-from ..answers import described, has_boxes
+from ...names import as_number
+from ..answers import Answer, described, has_boxes
 from .given import given_classes
+from .names import ClassNames
 from .numbers import Numbers, looks_like
-from .target import Target
+from .target import CLASSES, Target
 
-ScoreFunction = Callable[[Any], Tensor]
-
-
+ScoreFunction = Callable[[Answer], Tensor]
 ClassIndex = int | str | tuple[int | str, ...]
 
 
-def class_scores(output: Any) -> Tensor:
+def class_scores(output: object) -> Tensor:
     """Returns the output as (N, K) class scores, or says why it is none."""
     if has_boxes(output):
         raise TargetError(
@@ -48,7 +48,7 @@ def class_scores(output: Any) -> Tensor:
     return output
 
 
-def _gather(output: Any, index: ClassIndex) -> Tensor:
+def _score_of_class(output: object, index: ClassIndex) -> Tensor:
     """Picks a class's score for each image: (N, K) -> (N,)."""
     scores = class_scores(output)
     n, k = scores.shape
@@ -83,10 +83,35 @@ class OfClasses(Target):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("index", "other"):
+        for name in CLASSES:
             if hasattr(self, name):
                 classes = given_classes(getattr(self, name), f"{type(self).__name__}({name}=)")
                 object.__setattr__(self, name, classes)
+
+    @classmethod
+    def is_of_one_class(cls) -> bool:
+        return [name for name in cls.__dataclass_fields__ if name in CLASSES] == ["index"]
+
+    @classmethod
+    def of_class(cls, index: ClassIndex) -> Self:
+        """The target of one class, or of one for each image, everything else as it is by default."""
+        make: Callable[[ClassIndex], Self] = cls
+        return make(index)
+
+    @classmethod
+    def from_text(cls, text: str, names: ClassNames | None) -> Self:
+        """The target that "form:text" names; that of one class takes the whole text for its name.
+
+        Raises:
+            TargetError: the text does not say which classes.
+        """
+        return cls.of_class(text)
+
+
+def class_in_words(index: ClassIndex, image: int, label: Callable[[int], str]) -> str:
+    """The name of the class that a target has for one image."""
+    each = index[image] if isinstance(index, tuple) else index
+    return label(each) if isinstance(each, int) else each
 
 
 @dataclass(frozen=True)
@@ -96,8 +121,17 @@ class Logit(OfClasses):
     index: ClassIndex
     one_each: ClassVar = {"index": 1}
 
-    def __call__(self, output: Any) -> Tensor:
-        return _gather(output, self.index)
+    def __call__(self, output: object) -> Tensor:
+        return _score_of_class(output, self.index)
+
+    def described(self) -> str:
+        """The class alone: "281"."""
+        if isinstance(self.index, tuple):
+            return ",".join(map(str, self.index))
+        return str(self.index)
+
+    def in_words(self, image: int, label: Callable[[int], str]) -> str:
+        return class_in_words(self.index, image, label)
 
 
 @dataclass(frozen=True)
@@ -111,10 +145,13 @@ class Probability(OfClasses):
     numbers: Numbers | None = dataclasses.field(default=None, repr=False)
     one_each: ClassVar = {"index": 1}
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
         numbers = self.numbers or Numbers(looks_like(scores))
-        return _gather(numbers.probabilities(scores), self.index)
+        return _score_of_class(numbers.probabilities(scores), self.index)
+
+    def in_words(self, image: int, label: Callable[[int], str]) -> str:
+        return class_in_words(self.index, image, label)
 
 
 @dataclass(frozen=True)
@@ -125,8 +162,34 @@ class Margin(OfClasses):
     other: ClassIndex
     one_each: ClassVar = {"index": 1, "other": 1}
 
-    def __call__(self, output: Any) -> Tensor:
-        return _gather(output, self.index) - _gather(output, self.other)
+    def __call__(self, output: object) -> Tensor:
+        return _score_of_class(output, self.index) - _score_of_class(output, self.other)
+
+    @classmethod
+    def from_text(cls, text: str, names: ClassNames | None) -> Self:
+        """The two classes are parted by a slash, which a name may have one of its own."""
+        both = _parted_by_a_slash(text)
+        known = [cut for cut in both if names and all(_is_a_class(side, names) for side in cut)]
+        if not both or len(known) > 1:
+            several = f", and can be read in {len(known)} ways" if known else ""
+            way_out = "'margin:tabby/tiger cat' or 'margin:281/282'"
+            raise TargetError(f"target {f'margin:{text}'!r} needs two classes{several}: {way_out}")
+        return cls(*(known or both)[0])
+
+    def in_words(self, image: int, label: Callable[[int], str]) -> str:
+        one, other = (class_in_words(each, image, label) for each in (self.index, self.other))
+        return f"{one} rather than {other}"
+
+
+def _parted_by_a_slash(text: str) -> list[tuple[str, str]]:
+    """Every way to read a text as two, neither of which is empty."""
+    parts = text.split("/")
+    cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
+    return [cut for cut in cuts if all(cut)]
+
+
+def _is_a_class(text: str, names: ClassNames) -> bool:
+    return bool(names.columns(text)) or as_number(text) is not None
 
 
 @dataclass(frozen=True)
@@ -136,8 +199,11 @@ class Counterfactual(OfClasses):
     index: ClassIndex
     one_each: ClassVar = {"index": 1}
 
-    def __call__(self, output: Any) -> Tensor:
-        return -_gather(output, self.index)
+    def __call__(self, output: object) -> Tensor:
+        return -_score_of_class(output, self.index)
+
+    def in_words(self, image: int, label: Callable[[int], str]) -> str:
+        return f"not {class_in_words(self.index, image, label)}"
 
 
 @dataclass(frozen=True)
@@ -148,9 +214,11 @@ class Regression(OfClasses):
     value: float | None = None
     one_each: ClassVar = {"index": 1}
 
-    def __call__(self, output: Any) -> Tensor:
-        number = _gather(output, self.index)
-        return number if self.value is None else -((number - self.value) ** 2)
+    def __call__(self, output: object) -> Tensor:
+        number = _score_of_class(output, self.index)
+        if self.value is None:
+            return number
+        return -((number - self.value) ** 2)
 
 
 @dataclass(frozen=True)
@@ -159,7 +227,7 @@ class Binary(Target):
 
     positive: bool = True
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
         if scores.shape[1] != 1:
             raise TargetError(
@@ -175,7 +243,7 @@ class EmbeddingSimilarity(Target):
     reference: Tensor
     one_each: ClassVar = {"reference": 2}
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         if (
             not isinstance(output, Tensor)
             or output.ndim != 2

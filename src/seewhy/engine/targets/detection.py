@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
 from ...errors import TargetError
+from ...maps.boxes import shared_part
+from ..answers import Answer
 from .classes import OfClasses, check_class
 from .target import Target
 
@@ -34,40 +36,40 @@ class DetectionBox(OfClasses):
     iou: float = 0.5
     form: Literal["xyxy", "cxcywh"] = "xyxy"
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         boxes, scores = _boxes_and_scores(output)
         index = check_class(self.index, scores.shape[-1])
         boxes = boxes.detach()
         if self.form == "cxcywh":
             center, half = boxes[..., :2], boxes[..., 2:] / 2
             boxes = torch.cat([center - half, center + half], -1)
-        overlap = _iou(boxes, boxes.new_tensor(self.box))  # (N, A)
+        overlap = shared_part(boxes, boxes.new_tensor(self.box))  # (N, A)
         return (scores[..., index] * overlap * (overlap >= self.iou)).sum(1)
 
 
-def _boxes_and_scores(output: Any) -> tuple[Tensor, Tensor]:
+def _boxes_and_scores(output: object) -> tuple[Tensor, Tensor]:
+    boxes: object = None
+    scores: object = None
     if isinstance(output, Mapping):
-        boxes = next((output[k] for k in ("boxes", "pred_boxes") if k in output), None)
-        scores = next((output[k] for k in ("scores", "logits", "pred_logits") if k in output), None)
+        boxes = _first_part(output, "boxes", "pred_boxes")
+        scores = _first_part(output, "scores", "logits", "pred_logits")
     elif isinstance(output, tuple | list) and len(output) >= 2:
         boxes, scores = output[:2]
-    else:
-        boxes = scores = None
-    if not (
-        isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3
-    ):
+    if not _has_rows_of_boxes(boxes) or not _has_rows_of_boxes(scores):
         raise TargetError(
             "DetectionBox needs the raw (boxes (N, A, 4), scores (N, A, K)); pass output= to pick them"
         )
     return boxes, scores
 
 
-def _iou(boxes: Tensor, box: Tensor) -> Tensor:
-    """Intersection over union of (N, A, 4) boxes with one box (4,), both x0, y0, x1, y1: (N, A)."""
-    low, high = torch.maximum(boxes[..., :2], box[:2]), torch.minimum(boxes[..., 2:], box[2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1) + (box[2:] - box[:2]).prod(-1)
-    return shared / (areas - shared).clamp(min=1e-12)
+def _first_part(record: Mapping[str, object], *names: str) -> object:
+    """What a record has under the first of these names that it knows."""
+    return next((record[name] for name in names if name in record), None)
+
+
+def _has_rows_of_boxes(part: object) -> TypeGuard[Tensor]:
+    """Whether it is (N, A, ...), of A boxes in each picture."""
+    return isinstance(part, Tensor) and part.ndim == 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +94,16 @@ class DetectionSimilarity(Target):
     classes: int | Tensor
     form: Literal["xyxy", "cxcywh"] = "xyxy"
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         if isinstance(output, list) and all(isinstance(record, Mapping) for record in output):
             return torch.stack([self._of_record(record) for record in output])
-        boxes, scores, objectness = _raw(output)
+        boxes, scores, objectness = _raw_parts(output)
         same = (
             scores
-            @ self._direction(scores.shape[-1], scores)
+            @ self._direction_of_classes(scores.shape[-1], scores)
             / scores.norm(dim=-1).clamp(min=1e-12)
         )
-        overlap = self._overlap(boxes.flatten(0, 1)).view(objectness.shape)
+        overlap = self._overlap_with_object(boxes.flatten(0, 1)).view(objectness.shape)
         best: Tensor = (overlap * same * objectness).amax(1)
         return best
 
@@ -119,16 +121,18 @@ class DetectionSimilarity(Target):
         if not len(boxes):
             return boxes.new_zeros(())
         classes = int(labels.max()) + 1
-        direction = self._direction(max(classes, self._known), scores)
-        return (self._overlap(boxes) * direction[labels] * scores).amax()
+        direction = self._direction_of_classes(max(classes, self._least_classes), scores)
+        return (self._overlap_with_object(boxes) * direction[labels] * scores).amax()
 
     @property
-    def _known(self) -> int:
-        return self.classes + 1 if isinstance(self.classes, int) else len(self.classes)
+    def _least_classes(self) -> int:
+        if isinstance(self.classes, int):
+            return self.classes + 1
+        return len(self.classes)
 
-    def _direction(self, classes: int, like: Tensor) -> Tensor:
+    def _direction_of_classes(self, classes: int, like: Tensor) -> Tensor:
         """The object's class probabilities as a unit vector (K,)."""
-        if classes < self._known:
+        if classes < self._least_classes:
             raise TargetError(
                 f"target {self.classes} does not fit the detector, which has {classes} classes"
             )
@@ -136,12 +140,12 @@ class DetectionSimilarity(Target):
         if isinstance(self.classes, int):
             direction[self.classes] = 1
         else:
-            direction[: self._known] = self.classes.to(like) / self.classes.to(like).norm().clamp(
-                min=1e-12
-            )
+            direction[: self._least_classes] = self.classes.to(like) / self.classes.to(
+                like
+            ).norm().clamp(min=1e-12)
         return direction
 
-    def _overlap(self, boxes: Tensor) -> Tensor:
+    def _overlap_with_object(self, boxes: Tensor) -> Tensor:
         """IoU of (A, 4) boxes with the object's, (A,)."""
         found: Tensor = box_iou(
             box_convert(boxes.detach(), self.form, "xyxy"), boxes.new_tensor([self.box])
@@ -149,19 +153,15 @@ class DetectionSimilarity(Target):
         return found
 
 
-def _raw(output: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _raw_parts(output: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, class probabilities and objectness, (N, A, ...)."""
+    parts: Sequence[Answer] = (None, None, None)
     if isinstance(output, Mapping):
         parts = [output.get(name) for name in ("boxes", "scores", "objectness")]
-    else:
-        parts = (
-            [*output, None][:3]
-            if isinstance(output, tuple | list) and len(output) in (2, 3)
-            else [None] * 3
-        )
+    elif isinstance(output, tuple | list) and len(output) in (2, 3):
+        parts = [*output, None][:3]
     boxes, scores, objectness = parts
-    if not (
-        isinstance(boxes, Tensor) and isinstance(scores, Tensor) and boxes.ndim == scores.ndim == 3
-    ):
+    if not _has_rows_of_boxes(boxes) or not _has_rows_of_boxes(scores):
         raise TargetError(
             "DetectionSimilarity needs records of boxes, labels and scores, or raw (boxes (N, A, 4), probabilities "
             "(N, A, K)); pass output= to pick them"

@@ -22,10 +22,10 @@ def given_target(given: object, argument: str = "target") -> Single | list[Singl
     Raises:
         ArgumentTypeError: it is none: a float, a bool, None, bytes, or what has no order, as a set.
     """
-    value = _plain(given)
+    value = _plain_value(given)
     if _is_sequence(value):
-        return [_single(item, f"{argument}[{i}]") for i, item in enumerate(value)]
-    return _single(value, argument)
+        return [_single_target(item, f"{argument}[{i}]") for i, item in enumerate(value)]
+    return _single_target(value, argument)
 
 
 def given_targets(given: object, argument: str = "targets") -> list[Single | list[Single]]:
@@ -34,10 +34,10 @@ def given_targets(given: object, argument: str = "targets") -> list[Single | lis
     Raises:
         ArgumentTypeError: one of them is no target, or they have no order.
     """
-    value = _plain(given)
+    value = _plain_value(given)
     unordered = isinstance(value, str | bytes | bytearray | Set | Mapping)
     if callable(value) or unordered or not isinstance(value, Iterable):
-        return [_single(value, argument)]
+        return [_single_target(value, argument)]
     return [given_target(item, f"{argument}[{i}]") for i, item in enumerate(value)]
 
 
@@ -47,20 +47,22 @@ def given_classes(given: object, argument: str) -> int | str | tuple[int | str, 
     Raises:
         ArgumentTypeError: it is none.
     """
-    value = _plain(given)
+    value = _plain_value(given)
     if _is_sequence(value):
         return tuple(given_class(item, f"{argument}[{i}]") for i, item in enumerate(value))
     return given_class(value, argument)
 
 
-def _plain(given: object) -> object:
+def _plain_value(given: object) -> object:
     """The value without numpy or torch around it."""
     if isinstance(given, str):
         return str(given)
     listed = getattr(given, "tolist", None)
     if isinstance(given, Tensor) and (given.is_meta or given.layout is not strided):
         return given  # which has no values to list
-    return listed() if callable(listed) and not isinstance(given, type) else given
+    if callable(listed) and not isinstance(given, type):
+        return listed()
+    return given
 
 
 def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
@@ -71,8 +73,8 @@ def _is_sequence(value: object) -> TypeGuard[Sequence[object]]:
     )
 
 
-def _single(given: object, argument: str) -> Single:
-    value = _plain(given)
+def _single_target(given: object, argument: str) -> Single:
+    value = _plain_value(given)
     if callable(value) and not isinstance(value, type):
         return value
     return given_class(value, argument)
@@ -84,13 +86,13 @@ def given_class(given: object, argument: str) -> int | str:
     Raises:
         ArgumentTypeError: it is none.
     """
-    value = _plain(given)
+    value = _plain_value(given)
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
-    raise _refusal(given, argument)
+    raise _error_of_no_target(given, argument)
 
 
-def _refusal(given: object, argument: str) -> ArgumentTypeError:
+def _error_of_no_target(given: object, argument: str) -> ArgumentTypeError:
     shown, way_out = brief(given), _ACCEPTED
     if isinstance(given, type):
         shown, way_out = (

@@ -40,12 +40,12 @@ class ClassNames(tuple[str, ...]):
             return given
         if isinstance(given, Mapping):
             return cls.of(_in_order(given))
-        listed = _listed(given)
+        listed = _listed_values(given)
         if isinstance(listed, str | bytes | set | frozenset) or not isinstance(listed, Iterable):
             raise ArgumentTypeError(
                 f"labels is a {type(given).__name__}, {brief(given)}; {_ACCEPTED}"
             )
-        names = cls(_name(item, place) for place, item in enumerate(listed))
+        names = cls(_name_at(item, place) for place, item in enumerate(listed))
         return names or None
 
     @classmethod
@@ -111,47 +111,55 @@ def column_of(name: int | str, names: ClassNames | None) -> int | str:
     return name if number is None else number
 
 
-def _listed(given: object) -> object:
+def _listed_values(given: object) -> object:
     """What an array or a tensor holds; None for a tensor that holds nothing here."""
     if isinstance(given, Tensor) and (given.is_meta or given.layout is not strided):
         return None
-    return given.tolist() if isinstance(given, np.ndarray | Tensor) else given
+    if isinstance(given, np.ndarray | Tensor):
+        return given.tolist()
+    return given
 
 
 def _in_order(given: Mapping[object, object]) -> list[object]:
     """The values of a mapping from columns, or the keys of one to columns, as torchvision's `class_to_idx` is."""
     named: dict[int, object] = {}
-    items: Iterable[tuple[object, object]] = given.items()
-    if all(
-        isinstance(name, str) and as_number(name) is None and type(at) is int
-        for name, at in given.items()
-    ):
-        items = ((at, name) for name, at in given.items())
-    for key, value in items:
-        number = (
-            as_number(key)
-            if isinstance(key, str)
-            else int(key)
-            if isinstance(key, int | np.integer)
-            else None
-        )
-        if number is None or isinstance(key, bool):
-            raise ModelError(f"labels has the key {key!r}, which is no column; {_ACCEPTED}")
-        if number in named:
+    for key, value in _from_columns(given):
+        column = _column_in(key)
+        if column in named:
             raise ModelError(
-                f"labels has column {number} twice, {named[number]!r} and {value!r}; {_ACCEPTED}"
+                f"labels has column {column} twice, {named[column]!r} and {value!r}; {_ACCEPTED}"
             )
-        named[number] = value
-    hole = next((i for i in range(len(named)) if i not in named), None)
+        named[column] = value
+    hole = next((column for column in range(len(named)) if column not in named), None)
     if hole is not None:
         raise ModelError(
             f"labels names {len(named)} columns, up to {max(named)}, and leaves out column {hole}; give labels= with a "
             f"name for each of 0 to {max(named)}"
         )
-    return [named[i] for i in range(len(named))]
+    return [named[column] for column in range(len(named))]
 
 
-def _name(item: object, place: int) -> str:
+def _from_columns(given: Mapping[object, object]) -> Iterable[tuple[object, object]]:
+    """(column, name) of a mapping either way."""
+    for key, value in given.items():
+        is_name = isinstance(key, str) and as_number(key) is None
+        if not is_name or type(value) is not int:
+            return given.items()
+    return [(column, name) for name, column in given.items()]
+
+
+def _column_in(key: object) -> int:
+    number = None
+    if isinstance(key, str):
+        number = as_number(key)
+    elif isinstance(key, int | np.integer) and not isinstance(key, bool):
+        number = int(key)
+    if number is None:
+        raise ModelError(f"labels has the key {key!r}, which is no column; {_ACCEPTED}")
+    return number
+
+
+def _name_at(item: object, place: int) -> str:
     value = item.tolist() if isinstance(item, np.generic | Tensor) else item
     if not isinstance(value, str | int | float):
         raise ArgumentTypeError(f"labels[{place}] is {brief(item)}, which is no name; {_ACCEPTED}")

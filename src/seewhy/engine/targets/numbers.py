@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, ModelError
+from ...errors import ModelError
 from ...remarks import warn
 from ..answers import Gives, main_output
 from ..call import Call
@@ -91,11 +91,6 @@ def in_words(gives: Gives) -> str:
     return {"score": "a score", "embedding": "an embedding"}.get(gives, gives)
 
 
-def check_gives(gives: object) -> None:
-    if gives is not None and gives not in GIVES:
-        raise InputError(f"gives={gives!r} is not known; use {', '.join(map(repr, GIVES))}")
-
-
 def numbers_of(call: Call, output: object) -> Numbers:
     """What an answer's numbers are: as its call or its module says, else as the first answer of the model looks.
 
@@ -108,8 +103,8 @@ def numbers_of(call: Call, output: object) -> Numbers:
     if table is None:
         return Numbers(said or "logits", several)
     if said is None:
-        return Numbers(_seen_in(call, table), several, _doubt(table))
-    return Numbers(_agreeing(call, said, table), several)
+        return Numbers(_seen_in(call, table), several, _doubt_about(table))
+    return Numbers(_said_if_possible(call, said, table), several)
 
 
 def _said_of(call: Call, table: Tensor | None) -> Gives | None:
@@ -125,7 +120,7 @@ def _said_of(call: Call, table: Tensor | None) -> Gives | None:
     return said
 
 
-def _agreeing(call: Call, said: Gives, table: Tensor) -> Gives:
+def _said_if_possible(call: Call, said: Gives, table: Tensor) -> Gives:
     """What is said of the numbers, if they may be that; of a family's classifier what its user's own head gives.
 
     Raises:
@@ -157,23 +152,33 @@ def said_by(module: nn.Module) -> Gives | None:
     own = own_gives(module)
     if own is not None:
         return own
-    config = getattr(module, "config", None)
-    problem = getattr(config, "problem_type", None)
-    if problem == "regression" or (
-        problem is None and getattr(config, "num_labels", None) == 1
-    ):  # as transformers do
+    if _is_regression(module):
         return "score"
-    if (
-        isinstance(getattr(module, "pretrained_cfg", None), dict)
-        and getattr(module, "num_classes", None) == 0
-    ):
+    if _is_of_timm(module) and getattr(module, "num_classes", None) == 0:
         return "embedding"
-    if problem in _OF_PROBLEMS or _is_classifier(module):
+    if _is_classifier(module):
         head = _head_of(module)
         return _end_of(head) or (None if _is_of_somebody(head) else "logits")
     if isinstance(module, nn.Sequential) and len(module):
         return said_by(module[-1])
     return _kind_of(module)
+
+
+def _problem_of(module: nn.Module) -> object:
+    """What kind of problem a model of transformers says it solves."""
+    return getattr(getattr(module, "config", None), "problem_type", None)
+
+
+def _is_regression(module: nn.Module) -> bool:
+    """Whether transformers would take the module's numbers for those of a regression."""
+    problem = _problem_of(module)
+    if problem is not None:
+        return problem == "regression"
+    return getattr(getattr(module, "config", None), "num_labels", None) == 1
+
+
+def _is_of_timm(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "pretrained_cfg", None), dict)
 
 
 def own_gives(module: nn.Module) -> Gives | None:
@@ -184,7 +189,7 @@ def own_gives(module: nn.Module) -> Gives | None:
 
 def _is_classifier(module: nn.Module) -> bool:
     """Whether it is a classifier of timm, transformers or torchvision, whose own heads give logits."""
-    if isinstance(getattr(module, "pretrained_cfg", None), dict):  # timm's
+    if _problem_of(module) in _OF_PROBLEMS or _is_of_timm(module):
         return True
     return type(module).__name__.endswith(_CLASSIFIERS) or _is_of_torchvision(module)
 
@@ -196,7 +201,9 @@ def _head_of(module: nn.Module) -> nn.Module:
         head = own() if callable(own) else None
     except AttributeError:  # timm's looks for what has been exchanged
         head = None
-    return head if isinstance(head, nn.Module) else next(reversed([module, *module.children()]))
+    if isinstance(head, nn.Module):
+        return head
+    return next(reversed([module, *module.children()]))
 
 
 def _is_of_somebody(head: nn.Module) -> bool:
@@ -231,26 +238,27 @@ def _is_of_torchvision(module: nn.Module) -> bool:
 
 def has_many_labels(module: nn.Module) -> bool:
     """Whether a module says of itself that a picture may show several classes, as transformers' configurations do."""
-    problem: object = getattr(getattr(module, "config", None), "problem_type", None)
-    return problem == "multi_label_classification"
+    return _problem_of(module) == "multi_label_classification"
 
 
 def looks_like(scores: Tensor) -> Gives | None:
     """What (N, K, ...) or (N,) numbers look like: rows in [0, 1] that sum to 1, beyond that range, or not known."""
     if not scores.is_floating_point():
         return None
-    if not _within(scores):
+    if not _lie_in_unit_range(scores):
         return None if _doubt_beyond(scores) else "logits"
-    return "probabilities" if _has_columns(scores) and _sum_to_one(scores) else None
+    if _has_columns(scores) and _sum_to_one(scores):
+        return "probabilities"
+    return None
 
 
-def _doubt(scores: Tensor) -> str:
+def _doubt_about(scores: Tensor) -> str:
     """What numbers of which nothing is said may be."""
     if not scores.is_floating_point():
         return "are whole numbers, and may be classes or counts"
     return (
         "lie in [0, 1], and may be probabilities or scores"
-        if _within(scores)
+        if _lie_in_unit_range(scores)
         else _doubt_beyond(scores)
     )
 
@@ -261,9 +269,11 @@ def _doubt_beyond(scores: Tensor) -> str:
         return "are one for each picture, and may be a logit or the value of a regression"
     if bool((scores < 0).any()) or not _has_columns(scores):
         return ""
-    if bool(((scores.float().sum(1) - _HUNDRED).abs() <= _HUNDRED * _rounding(scores)).all()):
+    if bool(((scores.float().sum(1) - _HUNDRED).abs() <= _HUNDRED * _rounding_of(scores)).all()):
         return "sum to 100, and may be percentages: say output=lambda p: p / 100 with gives='probabilities'"
-    return "are whole numbers, and may be counts" if bool((scores == scores.round()).all()) else ""
+    if bool((scores == scores.round()).all()):
+        return "are whole numbers, and may be counts"
+    return ""
 
 
 def _is_one_number(scores: Tensor) -> bool:
@@ -271,7 +281,7 @@ def _is_one_number(scores: Tensor) -> bool:
 
 
 def _check_chances(scores: Tensor, gives: Gives) -> None:
-    if not _within(scores):
+    if not _lie_in_unit_range(scores):
         low, high = float(scores.min()), float(scores.max())
         raise ModelError(
             f"gives={gives!r}, but the model's numbers are {low:.3g} to {high:.3g}, not in [0, 1]"
@@ -287,13 +297,13 @@ def _has_columns(scores: Tensor) -> bool:
     return scores.ndim > 1 and scores.shape[1] > 1
 
 
-def _within(scores: Tensor) -> bool:
-    return bool((scores >= 0).all()) and bool((scores <= 1 + _rounding(scores)).all())
+def _lie_in_unit_range(scores: Tensor) -> bool:
+    return bool((scores >= 0).all()) and bool((scores <= 1 + _rounding_of(scores)).all())
 
 
 def _sum_to_one(scores: Tensor) -> bool:
-    return bool(((scores.float().sum(1) - 1).abs() <= _rounding(scores)).all())
+    return bool(((scores.float().sum(1) - 1).abs() <= _rounding_of(scores)).all())
 
 
-def _rounding(scores: Tensor) -> float:
+def _rounding_of(scores: Tensor) -> float:
     return max(1e-4, _PARTS_OF_ROUNDING * torch.finfo(scores.dtype).eps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class SegmentationRegion(OfClasses):
     numbers: Numbers | None = field(default=None, repr=False)
     one_each: ClassVar = {"region": 3}
 
-    def __call__(self, output: Any) -> Tensor:
+    def __call__(self, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise TargetError(
@@ -38,7 +38,7 @@ class SegmentationRegion(OfClasses):
         index = check_class(self.index, output.shape[1])
         self.check_images(len(output))
         if self.region is None:
-            inside = self._predicted(output, index).to(output.dtype)  # (N, H, W)
+            inside = self._where_predicted(output, index).to(output.dtype)  # (N, H, W)
         else:
             region = self.region.to(output).reshape(-1, 1, *self.region.shape[-2:])
             inside = torch.nn.functional.interpolate(region, output.shape[-2:], mode="nearest")[
@@ -46,15 +46,10 @@ class SegmentationRegion(OfClasses):
             ]
         return (output[:, index] * inside).flatten(1).sum(1)
 
-    def _predicted(self, output: Tensor, index: int) -> Tensor:
+    def _where_predicted(self, output: Tensor, index: int) -> Tensor:
         """Where the class is predicted, (N, H, W)."""
         numbers = self.numbers or Numbers(looks_like(output))
-        if (
-            output.shape[1] > 1
-            and not numbers.multi_label
-            and numbers.gives not in ("sigmoids", None)
-        ):
-            inside = output.argmax(1) == index
-        else:
-            inside = numbers.probabilities(output)[:, index] > 0.5
-        return inside
+        each_by_itself = numbers.multi_label or numbers.gives in ("sigmoids", None)
+        if each_by_itself or output.shape[1] == 1:
+            return numbers.probabilities(output)[:, index] > 0.5
+        return output.argmax(1) == index

@@ -6,21 +6,25 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from ...errors import TargetError
-from ...names import as_number
-from .classes import Counterfactual, Logit, Margin, Probability, ScoreFunction, class_scores
-from .given import given_classes, given_target, given_targets
-from .names import ClassNames, column_of
+from .classes import (
+    Counterfactual,
+    Logit,
+    Margin,
+    OfClasses,
+    Probability,
+    ScoreFunction,
+    class_scores,
+)
+from .given import Single, given_target, given_targets
+from .names import ClassNames
 from .numbers import Numbers, in_words
-from .regions import SegmentationRegion
 from .rows import OneEach, row_of
-from .target import Target
+from .target import Target, columns_of, describe
 
-OWN = "each image's own"  # what a target is called that is another for each image
 TargetLike = int | str | Sequence[int | str | ScoreFunction] | Tensor | ScoreFunction
 
 
@@ -36,18 +40,18 @@ class ResolvedTarget:
     numbers: Numbers
 
 
-FORMS: dict[str, Callable[..., ScoreFunction]] = {
+# what is written before a colon -> the target of it
+FORMS: dict[str, type[OfClasses]] = {
     "logit": Logit,
     "probability": Probability,
     "margin": Margin,
     "counterfactual": Counterfactual,
 }
-_OF_ONE_CLASS = "|".join(form for form in FORMS if form != "margin")
-_TOP = re.compile(rf"(?:({_OF_ONE_CLASS}):\s*)?top(\d+)")
+_TOP = re.compile(rf"(?:({'|'.join(FORMS)}):\s*)?top(\d+)")
 
 
 def resolve(
-    target: TargetLike, output: Any, labels: Sequence[str] | None = None, *, numbers: Numbers
+    target: TargetLike, output: object, labels: Sequence[str] | None = None, *, numbers: Numbers
 ) -> list[ResolvedTarget]:
     """Turns what the user named into score functions for this output: one, or K for "topK".
 
@@ -62,31 +66,48 @@ def resolve(
     if names is not None:
         names.check_output(output)
     given = given_target(target)
-    if not callable(given) and numbers.gives in ("embedding", "records"):
+    if not callable(given):
+        _check_has_classes(numbers)
+    if isinstance(given, list) and any(map(_is_more_than_a_class, given)):
+        return [_resolved_for_each(given, output, names, numbers)]
+    top = _top_of(given)
+    if top is not None:
+        return _best_classes(*top, output, numbers)
+    score = given if callable(given) else _score_of_classes(given, names)
+    return [_resolved_score(score, output, names, numbers)]
+
+
+def _check_has_classes(numbers: Numbers) -> None:
+    if numbers.gives in ("embedding", "records"):
         raise TargetError(
             f"the model gives {in_words(numbers.gives)}, which has no classes; give a callable target such as "
             "seewhy.targets.EmbeddingSimilarity or DetectionBox"
         )
-    if isinstance(given, list) and any(map(_is_more_than_a_class, given)):
-        return [_one_each(given, output, names, numbers)]
+
+
+def _score_of_classes(given: int | str | list[Single], names: ClassNames | None) -> OfClasses:
+    """The target of a class, of one for each image, or of what "probability:tabby" names."""
     if isinstance(given, list):
-        given = Logit(tuple(each for each in given if isinstance(each, int | str)))
-    elif isinstance(given, str) and (match := _TOP.fullmatch(given)):
-        return _top(int(match[2]), output, FORMS[match[1] or "logit"], numbers)
-    elif isinstance(given, str) and _has_form(given) and not (names and names.columns(given)):
-        given = _form(given, names)
-    elif isinstance(given, int | str):
-        given = Logit(given)
+        return Logit(tuple(each for each in given if isinstance(each, int | str)))
+    if isinstance(given, int) or not _has_form(given) or (names and names.columns(given)):
+        return Logit(given)
+    form, _, text = given.partition(":")
+    return FORMS[form].from_text(text, names)
+
+
+def _resolved_score(
+    score: ScoreFunction, output: object, names: ClassNames | None, numbers: Numbers
+) -> ResolvedTarget:
     if isinstance(output, Tensor) and not output.ndim:
         raise TargetError(
             "the model's output is one number for all images, as a loss is; give output=, a function from what the "
             "model returns to the tensor that is meant"
         )
-    scored = _settled(given, names, numbers)
-    index = getattr(scored, "index", None)
+    settled = _settled_score(score, names, numbers)
+    index = getattr(settled, "index", None)
     n = len(output) if isinstance(output, Tensor) else None
     indices = index if isinstance(index, tuple) else (index,) * (n or 1)
-    return [ResolvedTarget(describe(given), scored, indices, numbers)]
+    return ResolvedTarget(describe(score), settled, indices, numbers)
 
 
 def is_settled(target: object) -> bool:
@@ -96,7 +117,7 @@ def is_settled(target: object) -> bool:
 
 def _is_more_than_a_class(target: object) -> bool:
     if isinstance(target, str):
-        return bool(_TOP.fullmatch(target)) or _has_form(target)
+        return _top_of(target) is not None or _has_form(target)
     return callable(target)
 
 
@@ -104,7 +125,16 @@ def _has_form(target: str) -> bool:
     return ":" in target and target.partition(":")[0] in FORMS
 
 
-def _one_each(
+def _top_of(target: object) -> tuple[int, type[OfClasses]] | None:
+    """K and the form of "topK" or "probability:topK"; None of all else, and of forms of two classes."""
+    found = _TOP.fullmatch(target) if isinstance(target, str) else None
+    form = FORMS[found[1] or "logit"] if found else None
+    if found is None or form is None or not form.is_of_one_class():
+        return None
+    return int(found[2]), form
+
+
+def _resolved_for_each(
     targets: Sequence[int | str | ScoreFunction],
     output: object,
     labels: ClassNames | None,
@@ -128,28 +158,8 @@ def _one_each(
     )
 
 
-def _form(target: str, names: ClassNames | None) -> ScoreFunction:
-    """The target that "probability:tabby" or "margin:tabby/tiger cat" names."""
-    form, _, name = target.partition(":")
-    if form != "margin":
-        return FORMS[form](name)
-    parts = name.split("/")
-    cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
-    both = [cut for cut in cuts if all(cut)]
-    known = [
-        cut
-        for cut in both
-        if names and all(names.columns(side) or as_number(side) is not None for side in cut)
-    ]
-    if not both or len(known) > 1:  # a name may have a slash of its own
-        several = f", and can be read in {len(known)} ways" if known else ""
-        way_out = "'margin:tabby/tiger cat' or 'margin:281/282'"
-        raise TargetError(f"target {target!r} needs two classes{several}: {way_out}")
-    return Margin(*(known or both)[0])
-
-
-def _top(
-    k: int, output: Any, form: Callable[..., ScoreFunction], numbers: Numbers
+def _best_classes(
+    k: int, form: type[OfClasses], output: object, numbers: Numbers
 ) -> list[ResolvedTarget]:
     scores = class_scores(output)
     if not (most := scores.shape[1]) >= k >= 1:
@@ -157,68 +167,33 @@ def _top(
             f"target 'top{k}' asks for {k} classes, the model has {most}; give 'top1' to 'top{most}'"
         )
     best = scores.detach().topk(k, dim=1).indices.T.tolist()  # (k, N)
-    return [
-        ResolvedTarget(
-            describe(form(f"top{rank}")),
-            _settled(form(tuple(indices)), None, numbers),
-            tuple(indices),
-            numbers,
-        )
-        for rank, indices in enumerate(best, start=1)
-    ]
+    found = []
+    for rank, columns in enumerate(best, start=1):
+        score = form.of_class(tuple(columns)).settled(None, numbers)
+        name = form.of_class(f"top{rank}").described()
+        found.append(ResolvedTarget(name, score, tuple(columns), numbers))
+    return found
 
 
-def _settled(target: ScoreFunction, names: ClassNames | None, numbers: Numbers) -> ScoreFunction:
+def _settled_score(
+    target: ScoreFunction, names: ClassNames | None, numbers: Numbers
+) -> ScoreFunction:
     """Replaces the label names in a target by class indices, and says of probabilities which they are."""
+    if isinstance(target, Target):
+        return target.settled(names, numbers)
     if not dataclasses.is_dataclass(target):  # a callable may have an `index` of its own
         return target
-    found: dict[str, Any] = {}
-    for name in ("index", "other"):
-        value = getattr(target, name, None)
-        if isinstance(value, str | tuple):
-            given = given_classes(value, f"{type(target).__name__}({name}=)")
-            listed = isinstance(given, tuple)
-            found[name] = (
-                tuple(column_of(v, names) for v in given) if listed else column_of(given, names)
-            )
-    if isinstance(target, Probability | SegmentationRegion) and target.numbers is None:
-        found["numbers"] = numbers
-    return dataclasses.replace(target, **found) if found else target
+    found = columns_of(target, names)
+    if found:
+        return dataclasses.replace(target, **found)
+    return target
 
 
 def phrase(target: ResolvedTarget, image: int, label: Callable[[int], str]) -> str:
     """What is explained of one image, in words: "tabby", "not tabby", "tabby rather than tiger cat"."""
-
-    def name(value: Any) -> str:
-        each = value[image] if isinstance(value, tuple) else value
-        return label(each) if isinstance(each, int) else str(each)
-
     score = target.score
-    if isinstance(score, OneEach):
-        own = score.targets[image]
-        return phrase(dataclasses.replace(target, name=describe(own), score=own), 0, label)
-    if isinstance(score, Margin):
-        return f"{name(score.index)} rather than {name(score.other)}"
-    if isinstance(score, Counterfactual):
-        return f"not {name(score.index)}"
-    return name(score.index) if isinstance(score, Logit | Probability) else target.name
-
-
-def describe(target: Any) -> str:
-    """A short name for a target: "281", "margin(281, 285)", or the callable's own name."""
-    if isinstance(target, Logit):
-        return (
-            ",".join(map(str, target.index))
-            if isinstance(target.index, tuple)
-            else str(target.index)
-        )
-    if isinstance(target, OneEach):
-        return OWN
-    if dataclasses.is_dataclass(target) and not isinstance(target, type):
-        values = [getattr(target, f.name) for f in dataclasses.fields(target) if f.repr]
-        shown = [value for value in values if not isinstance(value, Tensor | None)]
-        return f"{type(target).__name__.lower()}({', '.join(map(str, shown))})"
-    return getattr(target, "__name__", type(target).__name__)
+    said = score.in_words(image, label) if isinstance(score, Target) else None
+    return target.name if said is None else said
 
 
 def as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
@@ -244,13 +219,15 @@ def check_one_each(target: TargetLike, n: int) -> None:
 
 def one_each(target: TargetLike) -> int | None:
     """For how many images a target says something of each, None for a target of all."""
-    each = _listed(target)
+    each = _listed_for_each(target)
     if each is not None:
         return len(each)
-    return target.images if isinstance(target, Target) else None
+    if isinstance(target, Target):
+        return target.images
+    return None
 
 
-def _listed(target: TargetLike) -> list[int | str | ScoreFunction] | None:
+def _listed_for_each(target: TargetLike) -> list[int | str | ScoreFunction] | None:
     """A list of targets, one for each image, in any container."""
     given = given_target(target)
     return given if isinstance(given, list) else None
@@ -258,7 +235,7 @@ def _listed(target: TargetLike) -> list[int | str | ScoreFunction] | None:
 
 def part_of(target: TargetLike, images: Sequence[int]) -> TargetLike:
     """The target of these of the images; of a callable that has `rows`, what that gives for them."""
-    each = _listed(target)
+    each = _listed_for_each(target)
     if each is not None:
         return [each[i] for i in images]
     rows = getattr(target, "rows", None)

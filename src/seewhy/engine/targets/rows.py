@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from ...arguments import brief
 from ...errors import SeewhyError, TargetError
 from .classes import ScoreFunction
-from .target import Target
+from .target import Target, describe
 
+OWN = "each image's own"  # what a target is called that is another for each image
 ROWS_AS_INPUTS = (
     "; of further inputs of the model those with a row for each image are given as inputs="
 )
@@ -47,8 +48,16 @@ class OneEach(Target):
     def __call__(self, output: object) -> Tensor:
         n = len(self.targets)
         return torch.stack(
-            [_read(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)]
+            [_scores_of_row(score, output, (i, n), 1)[0] for i, score in enumerate(self.targets)]
         )
+
+    def described(self) -> str:
+        return OWN
+
+    def in_words(self, image: int, label: Callable[[int], str]) -> str:
+        own = self.targets[image]
+        said = own.in_words(0, label) if isinstance(own, Target) else None
+        return said or describe(own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +70,16 @@ class _EachRow(Target):
     def __call__(self, output: object) -> Tensor:
         rows = len(self.of)
         return torch.stack(
-            [_read(self.score, output, (r, rows), self.n)[image] for r, image in enumerate(self.of)]
+            [
+                _scores_of_row(self.score, output, (r, rows), self.n)[image]
+                for r, image in enumerate(self.of)
+            ]
         )
 
 
-def _read(score: ScoreFunction, output: object, row: tuple[int, int], times: int) -> Tensor:
+def _scores_of_row(
+    score: ScoreFunction, output: object, row: tuple[int, int], times: int
+) -> Tensor:
     """The scores of one row of an output, of so many, that is seen so many times."""
     value = score(row_of(output, *row, times=times))
     if not isinstance(value, Tensor) or value.shape != (times,):
@@ -80,14 +94,22 @@ def row_of(output: object, row: int, rows: int, *, times: int = 1) -> object:
     """One row of an output of so many rows, so many times, in whatever the output is packed."""
     if isinstance(output, Tensor):
         alike = output.ndim and len(output) == rows
-        return output[row : row + 1].expand(times, *output.shape[1:]) if alike else output
+        if alike:
+            return output[row : row + 1].expand(times, *output.shape[1:])
+        return output
     if isinstance(output, Mapping):
         return {key: row_of(value, row, rows, times=times) for key, value in output.items()}
-    if isinstance(output, list | tuple):
-        if output and not any(isinstance(part, Tensor) for part in output) and len(output) == rows:
-            return [output[row]] * times  # a detector's: one record for each picture
-        return tuple(row_of(value, row, rows, times=times) for value in output)
-    return output
+    if not isinstance(output, list | tuple):
+        return output
+    if _is_one_for_each_picture(output, rows):
+        return [output[row]] * times
+    return tuple(row_of(value, row, rows, times=times) for value in output)
+
+
+def _is_one_for_each_picture(output: Sequence[object], rows: int) -> bool:
+    """Whether it is what a detector gives: one record for each picture."""
+    has_tensors = any(isinstance(part, Tensor) for part in output)
+    return len(output) == rows and rows > 0 and not has_tensors
 
 
 def asked(score: ScoreFunction, output: object, n: int) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +17,12 @@ from ...errors import InputError
 from ...maps import values as maps
 from ...maps.attribution import Attribution
 from ..gradients.per_example import cotangents
+from ..gradients.taps import first_given
 from ..head.head import Head
 from ..index.index import InfluenceIndex
 from ..index.questions import Question, questions
 from ..modes import with_gradients
-from ..solvers.last_layer import LastLayer
+from ..solvers.solver import OfHead
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Matches:
 @with_gradients
 def match_regions(
     index: InfluenceIndex,
-    image: Any,
+    image: object,
     ids: Sequence[int],
     *,
     label: int | None = None,
@@ -92,36 +92,54 @@ def match_regions(
             "ids is empty; give positions of training examples, such as those of a query"
         )
     pictures, labels = zip(*(index.data[i] for i in ids), strict=True)
-    images, solver, problem = torch.stack(pictures), index.solver, index.problem
-    exact = isinstance(solver, LastLayer)
-    head = Head(problem if exact else problem.restricted(()), question.images)
-    if not head.layer.weight:
-        raise InputError(
-            "parameters= names the head's bias alone, which no place of a picture reaches"
-        )
-    (test, said), (train, outputs) = head(problem, question.images), head(problem, images)
-    slope, slopes = (
-        cotangents(problem, said, question.score),
-        cotangents(problem, outputs, torch.tensor(labels)),
+    pairs = _Pairs(index, question, torch.stack(pictures), torch.tensor(labels))
+    name = find_layer(index.problem.call, question.images, layer)
+    repeated = question.images.expand(len(ids), -1, -1, -1)
+    test, train = (
+        _attribution(x, _places(index, pairs.head, x, by, name), name, pairs)
+        for x, by in ((repeated, pairs.by_test), (pairs.images, pairs.by_train))
     )
-    if isinstance(solver, LastLayer):
-        solved = solver.test_rows(problem, question.images, question.score)["solutions"][0].to(
-            slopes
-        )  # (K, F)
-        by_train = slopes @ solved
-        each = solver.test_rows(problem, images, torch.tensor(labels))["solutions"].to(slope)
-        by_test = torch.einsum("bkf,k->bf", each, slope[0])
-    else:
-        alike = slopes @ slope.T / problem.count  # (B, 1)
-        by_train, by_test = alike * test, alike * train
-    scores = (by_train * train).sum(1).cpu().float()
-    name = find_layer(problem.call, question.images, layer)
-    both = ((question.images.expand(len(ids), -1, -1, -1), by_test), (images, by_train))
-    shown = [
-        _attribution(x, _places(index, head, x, by, name), name, question.words[0], scores)
-        for x, by in both
-    ]
-    return Matches(shown[0], shown[1], scores, exact)
+    return Matches(test, train, pairs.scores, pairs.exact)
+
+
+class _Pairs:
+    """A test picture with each of B training pictures: their scores, and how these grow with either's features.
+
+    Args:
+        index: its solver says what stands between the two.
+        question: of one picture.
+        images: (B, C, H, W), of the training pictures.
+        labels: (B,), theirs.
+
+    Raises:
+        InputError: the head has a bias alone.
+        ModelError: the head is not linear.
+    """
+
+    def __init__(
+        self, index: InfluenceIndex, question: Question, images: Tensor, labels: Tensor
+    ) -> None:
+        problem, solver = index.problem, index.solver
+        self.images, self.about = images, question.words[0]
+        self.exact = isinstance(solver, OfHead)
+        self.head = Head(problem if self.exact else problem.restricted(()), question.images)
+        if not self.head.layer.weight:
+            raise InputError(
+                "parameters= names the head's bias alone, which no place of a picture reaches"
+            )
+        test, said = self.head(problem, question.images)
+        train, outputs = self.head(problem, images)
+        slope = cotangents(problem, said, question.score)  # (1, K)
+        slopes = cotangents(problem, outputs, labels)  # (B, K)
+        if isinstance(solver, OfHead):
+            solved = solver.solutions(problem, question.images, question.score)[0]  # (K, F)
+            each = solver.solutions(problem, images, labels)  # (B, K, F)
+            self.by_train = slopes @ solved.to(slopes)
+            self.by_test = torch.einsum("bkf,k->bf", each.to(slope), slope[0])
+        else:
+            alike = slopes @ slope.T / problem.count  # (B, 1)
+            self.by_train, self.by_test = alike * test, alike * train
+        self.scores = (self.by_train * train).sum(1).cpu().float()
 
 
 def _question(
@@ -141,8 +159,8 @@ def _places(
     """sum_c A_c ds/dA_c (B, h, w), from the gradients (B, F) of s by the head's features."""
     given: list[Tensor] = []
 
-    def keep(module: Any, args: Any, kwargs: Any) -> None:
-        given.append(args[0] if args else next(iter(kwargs.values())))
+    def keep(module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        given.append(first_given(args, kwargs))
 
     places = find_places(index.problem.call, images)
     handle = head.layer.module.register_forward_pre_hook(keep, with_kwargs=True)
@@ -157,10 +175,8 @@ def _places(
     return (layout.to_grid(activation).float() * layout.to_grid(signal).float()).sum(1).cpu()
 
 
-def _attribution(
-    images: Tensor, found: Tensor, layer: str, about: str, scores: Tensor
-) -> Attribution:
-    n = len(found)
+def _attribution(images: Tensor, found: Tensor, layer: str, pairs: _Pairs) -> Attribution:
+    n, about = len(found), pairs.about
     return Attribution(
         method="influence",
         title="Where they match",
@@ -169,7 +185,7 @@ def _attribution(
         map=found,
         status=maps.statuses(found),
         labels=(about,) * n,
-        scores=tuple(scores.tolist()),
+        scores=tuple(pairs.scores.tolist()),
         probabilities=(None,) * n,
         image_size=(images.shape[2], images.shape[3]),
         signed=True,

@@ -11,7 +11,7 @@ from ..index.questions import Suspect
 
 
 @checked
-def mislabelled(
+def mislabeled(
     index: InfluenceIndex, top: int = 24, *, progress: Tell | None = None
 ) -> list[Suspect]:
     """The examples with the largest self-influence, largest first (Koh and Liang, ICML 2017, section 5.4).

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...data.images import drawn_photo
+from ...data.images import ImageLike, drawn_photo
 from ...data.preprocess import Placement
 from ...engine.flow import LayerLike
 from ...engine.targets.resolve import TargetLike
@@ -26,6 +25,7 @@ from ..index.questions import InfluenceQuery, Influential, Suspect
 from ..solvers.solver import Solver, is_calibrated
 from .matching import Matches, match_regions
 
+TestPicture = Tensor | Sequence[ImageLike]  # (1, C, H, W), or a photo in a list
 _MARGIN, _GAP, _SIDE, _TEST, _COLUMNS = 28, 22, 150, 230, 6
 _WIDEST = 260  # of a caption that is wider than its picture
 _MOST = 24  # training pictures of each end on a sheet
@@ -73,7 +73,7 @@ class _Shown:
 
 def influence_sheet(
     index: InfluenceIndex,
-    image: Any,
+    image: TestPicture,
     found: InfluenceQuery,
     *,
     title: str = "What taught this answer",
@@ -91,53 +91,71 @@ def influence_sheet(
         image: The test picture, as `index.query` was given it: (1, C, H, W), or a photo in a list.
         found: What `index.query` said of it.
         title: The headline.
-        label, target: As `index.query` was given them.
+        label: As `index.query` was given it.
+        target: Likewise.
         layer: Where feature maps are read.
     """
-    helpful, harmful = found.helpful[:_MOST], found.harmful[:_MOST]
+    helpful = found.helpful[:_MOST]
+    harmful = found.harmful[:_MOST]
     both = (*helpful, *harmful)
-    matched = _maps(index, image, [e.index for e in both], label=label, target=target, layer=layer)
-    sides, test = matched.carrying() if matched else None, _test_picture(index, image)
-    answers = _answers(index, [index.data[e.index][0][None] for e in both])
-    columns = [_column(index, e, answers[i], i, test, sides) for i, e in enumerate(both)]
-    cut, more = len(helpful), max(len(found.helpful), len(found.harmful)) > _MOST
+    ids = [one.index for one in both]
+    matched = _maps(index, image, ids, label=label, target=target, layer=layer)
+    sides = matched.carrying() if matched else None
+    test = _test_picture(index, image)
+    answers = _answers(index, [index.data[i][0][None] for i in ids])
+    columns = [_column(index, one, answers[i], i, test, sides) for i, one in enumerate(both)]
     words = _words(index.solver, found.about)
     rows = [
-        _row(words.helpful, words.no_helpful, columns[:cut]),
-        _row(words.harmful, words.no_harmful, columns[cut:]),
+        _row(words.helpful, words.no_helpful, columns[: len(helpful)]),
+        _row(words.harmful, words.no_harmful, columns[len(helpful) :]),
     ]
     share = panels.percent(_answers(index, [index.inputs(image)])[0][1])
     says = (f"The model says: {found.predicted},", share, False)
     lines = [("The test picture", "", True), says, (f"Asked about: {found.about}", "", False)]
-    left, right = _under(lines, test.draw(_TEST), _TEST), _stack(rows, 26)
-    body = Image.new(
-        "RGB", (left.width + _GAP + 14 + right.width, max(left.height, right.height)), drawing.PAPER
-    )
-    body.paste(left, (0, 0))
-    body.paste(right, (left.width + _GAP + 14, 0))
+    left = _under_caption(lines, test.draw(_TEST), _TEST)
+    right = _one_below_the_other(rows, 26)
+    body = _beside(left, right)
     bar = color_bar("heatmap", length=180, labels=("no part", "carries most")) if sides else None
-    maps = (
-        [_MAPS, *([] if matched.exact else [_INEXACT.format(index.solver.name)])] if matched else []
-    )
-    numbers = [words.number, _ANSWERS] if both else []
-    notes = [*maps, *numbers, *([reading.UNSEEN] if panels.is_cut(test.placement) else [])]
-    notes += [f"Of each end the first {_MOST} are drawn."] if more else []
+    notes = _notes(matched, index.solver.name)
+    if both:
+        notes += [words.number, _ANSWERS]
+    if panels.is_cut(test.placement):
+        notes.append(reading.UNSEEN)
+    if max(len(found.helpful), len(found.harmful)) > _MOST:
+        notes.append(f"Of each end the first {_MOST} are drawn.")
     return _page(title, body, notes, bar, found.remarks)
 
 
-def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Image.Image:
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    start = left.width + _GAP + 14
+    size = (start + right.width, max(left.height, right.height))
+    both = Image.new("RGB", size, drawing.PAPER)
+    both.paste(left, (0, 0))
+    both.paste(right, (start, 0))
+    return both
+
+
+def _notes(matched: Matches | None, solver: str) -> list[str]:
+    """What is to be said of the maps, where there are any."""
+    if matched is None:
+        return []
+    return [_MAPS] if matched.exact else [_MAPS, _INEXACT.format(solver)]
+
+
+def mislabeled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Image.Image:
     """Draws training pictures whose label may be wrong, with the label and the model's answer.
 
     Args:
         index: Fit with data, or opened with it.
-        suspects: See `seewhy.influence.mislabelled`.
+        suspects: See `seewhy.influence.mislabeled`.
 
     Raises:
         InputError: There are none.
     """
     if not suspects:
-        raise InputError("suspects is empty; seewhy.influence.mislabelled(index) lists some")
-    cells, pictures = [], [_Shown(*index.data.photo(one.index)) for one in suspects]
+        raise InputError("suspects is empty; seewhy.influence.mislabeled(index) lists some")
+    cells = []
+    pictures = [_Shown(*index.data.photo(one.index)) for one in suspects]
     for one, loss, picture in zip(suspects, own_losses(index, suspects), pictures, strict=True):
         says = _says(index, one, (one.predicted_label, one.probability))
         score = (f"self-influence {one.score:.2g}", "", False)
@@ -147,8 +165,10 @@ def mislabelled_sheet(index: InfluenceIndex, suspects: Sequence[Suspect]) -> Ima
             score,
             (f"loss {loss:.2g}", "", False),
         ]
-        cells.append(_under([*lines, (_called(one), "", False)], picture.draw(_SIDE), _SIDE))
-    body = _laid(cells)
+        cells.append(
+            _under_caption([*lines, (_example_name(one), "", False)], picture.draw(_SIDE), _SIDE)
+        )
+    body = _in_columns(cells)
     what = "influence" if is_calibrated(index.solver) else f"score by {index.solver.name}"
     notes = [_FOOT.format(f"the {what} of each training picture on its own loss"), _ANSWERS]
     cut = any(panels.is_cut(picture.placement) for picture in pictures)
@@ -216,7 +236,7 @@ def _words(solver: Solver, about: str) -> _Words:
     return _Words(*heads, f"None: {none}.", f"None: {none_harmful}.", number)
 
 
-def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
+def _test_picture(index: InfluenceIndex, image: TestPicture) -> _Shown:
     if isinstance(image, Tensor):
         return _Shown(*shown(image[0], preprocess_of(index.model)))
     photo, preprocess = model_photo(index.model, image[0])
@@ -224,14 +244,22 @@ def _test_picture(index: InfluenceIndex, image: Any) -> _Shown:
     return _Shown(drawn, preprocess(photo)[1].scaled(drawn.size[::-1]))
 
 
-def _maps(index: InfluenceIndex, image: Any, ids: Sequence[int], **options: Any) -> Matches | None:
+def _maps(
+    index: InfluenceIndex,
+    image: object,
+    ids: Sequence[int],
+    *,
+    label: int | None,
+    target: TargetLike | None,
+    layer: LayerLike,
+) -> Matches | None:
     """Where each training picture and the test picture match; None where the model cannot say."""
     if not ids:
         return None
     try:
-        return match_regions(index, image, ids, **options)
+        return match_regions(index, image, ids, label=label, target=target, layer=layer)
     except (LayerError, ModelError):
-        if options["layer"] is not None:
+        if layer is not None:
             raise
         return None
 
@@ -249,13 +277,17 @@ def _column(
     picture = _Shown(photo, placement, sides and sides[1], i).draw(_SIDE)
     number = "influence" if is_calibrated(index.solver) else "score"
     lines = [(f"labelled {one.label_name}", "", True), (number, f"{one.score:+.2g}", False)]
-    cells = [_under([*lines, _says(index, one, answer), (_called(one), "", False)], picture, _SIDE)]
+    cells = [
+        _under_caption(
+            [*lines, _says(index, one, answer), (_example_name(one), "", False)], picture, _SIDE
+        )
+    ]
     if sides:
         cells.append(_Shown(test.photo, test.placement, sides[0], i).draw(_SIDE))
-    return _stack(cells, 8)
+    return _one_below_the_other(cells, 8)
 
 
-def _under(
+def _under_caption(
     lines: Sequence[tuple[str, str, bool]],
     picture: Image.Image,
     least: int,
@@ -268,7 +300,7 @@ def _under(
     return captioned(picture, lines, max(picture.width, least, min(needed, widest)))
 
 
-def _called(one: Influential) -> str:
+def _example_name(one: Influential) -> str:
     """A name that fits below a picture: a path's last part."""
     return f"example {one.index}" if one.name == str(one.index) else one.name.rpartition("/")[2]
 
@@ -277,7 +309,11 @@ def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
     """Pictures side by side under a line of words."""
     face = drawing.font(14, bold=True)
     empty = Image.new("RGB", (1, 1), drawing.PAPER)
-    body = _laid(cells) if cells else _under([(nothing, "", False)], empty, 300, widest=900)
+    body = (
+        _in_columns(cells)
+        if cells
+        else _under_caption([(nothing, "", False)], empty, 300, widest=900)
+    )
     tall = drawing.line_height(face) + 8
     row = Image.new(
         "RGB", (max(body.width, int(face.getlength(title)) + 1), tall + body.height), drawing.PAPER
@@ -287,14 +323,15 @@ def _row(title: str, nothing: str, cells: Sequence[Image.Image]) -> Image.Image:
     return row
 
 
-def _laid(cells: Sequence[Image.Image]) -> Image.Image:
+def _in_columns(cells: Sequence[Image.Image]) -> Image.Image:
     """Cells in rows of equal columns."""
     return grid([list(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)])
 
 
-def _stack(cells: Sequence[Image.Image], gap: int) -> Image.Image:
+def _one_below_the_other(cells: Sequence[Image.Image], gap: int) -> Image.Image:
     height = sum(cell.height for cell in cells) + gap * (len(cells) - 1)
-    whole, y = Image.new("RGB", (max(cell.width for cell in cells), height), drawing.PAPER), 0
+    whole = Image.new("RGB", (max(cell.width for cell in cells), height), drawing.PAPER)
+    y = 0
     for cell in cells:
         whole.paste(cell, (0, y))
         y += cell.height + gap
@@ -310,14 +347,16 @@ def _page(
 ) -> Image.Image:
     """A headline with what is to know first, the body, a rule, and notes beside a colour bar."""
     head, face = drawing.font(20, bold=True), drawing.font(12)
-    content, left = max(body.width, 480), bar.width + 18 if bar else 0
+    content = max(body.width, 480)
+    left = bar.width + 18 if bar else 0
     lines = [line for note in notes for line in drawing.wrap(note, face, content - left)]
     warned = [
         line
         for said in remarks
         for line in drawing.wrap(f"{reading.UNSURE}: {said}", face, content)
     ]
-    tall, first = drawing.line_height(face) + 3, _MARGIN + drawing.line_height(head) + 8
+    tall = drawing.line_height(face) + 3
+    first = _MARGIN + drawing.line_height(head) + 8
     top = first + 10 + tall * len(warned)
     foot = max(tall * len(lines), bar.height if bar else 0)
     page = Image.new(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ...maps.ranks import mean_ranks
 from ..gradients.per_example import quantities, total_gradient
 from ..gradients.taps import borrowed, run
 from ..problem import Problem, ScoreOrLoss
@@ -93,7 +94,7 @@ def random_subsets(count: int, subsets: int, *, share: float = 0.5, seed: int = 
     return torch.stack([torch.randperm(count, generator=generator) < size for _ in range(subsets)])
 
 
-def linear_datamodelling_score(
+def linear_datamodeling_score(
     influences: Tensor, subsets: Tensor, quantities: Tensor, *, resamples: int = 500, seed: int = 0
 ) -> Score:
     """The LDS (Park et al., ICML 2023, section 2): Spearman's correlation over random subsets, mean over tests.
@@ -137,18 +138,10 @@ def linear_datamodelling_score(
 
 def spearman(first: Tensor, second: Tensor) -> Tensor:
     """Spearman's rank correlation of each column, twice (S, T) -> (T,); ties share a rank; 0 for a constant."""
-    a, b = (_ranks(columns) for columns in (first, second))
+    a, b = (mean_ranks(columns.double().T).T for columns in (first, second))
     a, b = a - a.mean(0), b - b.mean(0)
     norms = a.norm(dim=0) * b.norm(dim=0)
     return torch.where(norms > 0, (a * b).sum(0) / norms.clamp(min=1e-300), 0)
-
-
-def _ranks(columns: Tensor) -> Tensor:
-    """Mean ranks, column by column: half of those below and those not above, each by a search in the sorted column."""
-    rows = columns.double().T.contiguous()
-    ordered = rows.sort(1).values
-    below, upto = (torch.searchsorted(ordered, rows, right=right) for right in (False, True))
-    return (below + upto).T.double() / 2
 
 
 def mislabel_curve(suspicion: Tensor, wrong: Tensor) -> Tensor:

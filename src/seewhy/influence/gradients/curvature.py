@@ -49,7 +49,9 @@ class Curvature:
             )
         if damping < 0:
             raise InputError(f"damping={damping} cannot be used; accepted: 0 or more")
-        self.problem, self.batches, self.kind = problem, batches, kind
+        self.problem = problem
+        self.batches = batches
+        self.kind = kind
         self.ridge = problem.l2 + damping
         self.reduce, self.progress = reduce, progress
 

@@ -27,6 +27,9 @@ def conjugate_gradients(
 
     Args:
         products: of H, positive definite.
+        right: the right sides.
+        tolerance: of the residual, as above.
+        iterations: the most.
         precondition: about H^-1, positive definite.
 
     Raises:

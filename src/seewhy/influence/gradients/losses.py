@@ -33,7 +33,8 @@ def check_cross_entropy(
 
     def differs(outputs: Tensor, labels: Tensor) -> bool:
         generator = torch.Generator().manual_seed(1)
-        leaf, p = outputs.detach().requires_grad_(), outputs.softmax(1)
+        leaf = outputs.detach().requires_grad_()
+        p = outputs.softmax(1)
         losses = quantities(problem, leaf, labels)
         slopes = torch.autograd.grad(losses.sum(), leaf, create_graph=True)[0] + 0 * leaf
         atol = 1e-6 if outputs.dtype == torch.float64 else 1e-3

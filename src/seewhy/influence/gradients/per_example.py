@@ -86,7 +86,8 @@ def example_gradients(
     """
     call = problem.call if call is None else call
     module = call.module
-    odd, every = unusual(problem, call, images), problem.weights(module)
+    odd = unusual(problem, call, images)
+    every = problem.weights(module)
     sizes = [weight.numel() for weight in every.values()]
     with borrowed(call):
         like = torch.cat(
@@ -120,7 +121,8 @@ def unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[str]:
 
 
 def _found_unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[str]:
-    layers, odd = affine_layers(call.module, problem.names), set[str]()
+    layers = affine_layers(call.module, problem.names)
+    odd = set[str]()
     if not layers:
         return frozenset()
     for count in range(1, _TRIED + 1):  # several, for the length of a sequence may be any of them
@@ -162,7 +164,8 @@ def _by_layer(
         size = few(layer.shape[1] * max(places, layer.shape[0]), given)
         for start in range(0, len(given), size):
             some = slice(start, start + size)
-            g, a = layer.signals(signal[some]), layer.activations(given[some])
+            g = layer.signals(signal[some])
+            a = layer.activations(given[some])
             if g.shape[1] != a.shape[1]:  # its own forward does more than convolve
                 strange.update(layer.parameters)
                 break

@@ -7,16 +7,18 @@ pass over a batch give for all of its examples (Goodfellow, 2015, for linear lay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...engine.call import Call, evaluating, matching_input
+from ...engine.borrowing import evaluating
+from ...engine.call import Call
+from ...engine.pictures import matching_input
 from ...engine.targets.classes import class_scores
 
 _CHUNK = (
@@ -25,6 +27,9 @@ _CHUNK = (
 _DEVICE_CHUNK = (
     2**25
 )  # the same on an accelerator, where many small steps take longer than few large ones
+
+# of a layer, its arguments, those by name, and what it gave
+Hook = Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], Tensor], Tensor]
 
 
 @contextmanager
@@ -68,10 +73,10 @@ class AffineLayer:
     def activations(self, x: Tensor) -> Tensor:
         """What the layer was given, (B, L, I): a row for each place, with a 1 for the bias."""
         if isinstance(self.module, nn.Conv2d):
-            conv: Any = self.module
-            patches = F.unfold(
-                x, conv.kernel_size, conv.dilation, conv.padding, conv.stride
-            )  # (B, I, L)
+            conv = self.module
+            assert not isinstance(conv.padding, str)  # `affine_layers` leaves those out
+            # (B, I, L)
+            patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
             return self._with_ones(patches, 1).transpose(1, 2)  # appended before turning, for speed
         return self._with_ones(x.reshape(len(x), -1, x.shape[-1]), 2)
 
@@ -121,10 +126,10 @@ def pieces(uses: Sequence[Use]) -> Iterator[tuple[AffineLayer, slice, Tensor, Te
             some = slice(start, start + size)
             signals = [layer.signals(signal[some]) for _, _, signal in same]
             activations = [layer.activations(given[some]) for _, given, _ in same]
-            yield layer, some, _joined(signals), _joined(activations)
+            yield layer, some, _along_places(signals), _along_places(activations)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _along_places(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
@@ -133,23 +138,42 @@ def affine_layers(module: nn.Module, names: Sequence[str]) -> list[AffineLayer]:
 
     Grouped convolutions, those that pad with something other than zeros, and shared parameters are not among them.
     """
-    owners: dict[Tensor, int] = {}
-    for _, p in module.named_parameters(remove_duplicate=False):
-        owners[p] = owners.get(p, 0) + 1
+    every = module.named_parameters(remove_duplicate=False)
+    owners = Counter[Tensor](parameter for _, parameter in every)
     found = []
     for name, part in module.named_modules():
-        if not isinstance(part, nn.Linear | nn.Conv2d) or not isinstance(part.weight, nn.Parameter):
+        if not isinstance(part, nn.Linear | nn.Conv2d) or not _is_plain(part):
             continue
-        if isinstance(part, nn.Conv2d) and (
-            part.groups > 1 or part.padding_mode != "zeros" or isinstance(part.padding, str)
-        ):
-            continue
-        own = [p for p in (part.weight, part.bias) if p is not None]
-        prefix = f"{name}." if name else ""
-        weight, bias = (f"{prefix}{key}" in names for key in ("weight", "bias"))
-        if (weight or bias) and all(owners.get(p) == 1 for p in own):
-            found.append(AffineLayer(name, part, weight, bias and part.bias is not None))
+        shared = any(owners[p] != 1 for p in (part.weight, part.bias) if p is not None)
+        layer = _with_named_parts(name, part, names)
+        if layer is not None and not shared:
+            found.append(layer)
     return found
+
+
+def _with_named_parts(
+    name: str, part: nn.Linear | nn.Conv2d, names: Sequence[str]
+) -> AffineLayer | None:
+    """The layer with those of its parameters that are named; None where none is."""
+    prefix = f"{name}." if name else ""
+    weight, bias = (f"{prefix}{key}" in names for key in ("weight", "bias"))
+    if not (weight or bias):
+        return None
+    return AffineLayer(name, part, weight, bias and part.bias is not None)
+
+
+def _is_plain(part: nn.Linear | nn.Conv2d) -> bool:
+    """Whether a layer's weight is a parameter, and a convolution is one of all channels that pads with zeros."""
+    if not isinstance(part.weight, nn.Parameter):
+        return False
+    if not isinstance(part, nn.Conv2d):
+        return True
+    return part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
+
+
+def first_given(args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> Tensor:
+    """What a layer was given, as a hook sees its arguments."""
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def _as_convolved(module: nn.Linear | nn.Conv2d, given: Tensor, output: Tensor) -> Tensor:
@@ -187,11 +211,11 @@ class Taps:
             for layer in layers
         ]
 
-    def _hook(self, layer: AffineLayer) -> Any:
+    def _hook(self, layer: AffineLayer) -> Hook:
         def tap(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+            module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
         ) -> Tensor:
-            given = args[0] if args else next(iter(kwargs.values()))
+            given = first_given(args, kwargs)
             leaf = output.new_zeros(1).expand_as(output).detach().requires_grad_()
             self.uses.append((layer, _as_convolved(layer.module, given.detach(), output), leaf))
             return output + leaf

@@ -165,12 +165,14 @@ class Woodbury:
 
     def conclude(self, count: int, ridge: float, reduce: Reduce) -> None:
         features, self._probabilities = together(self._seen, reduce)
-        self._seen, self._ridge = [], torch.tensor(ridge, dtype=torch.float64)
+        self._seen = []
+        self._ridge = torch.tensor(ridge, dtype=torch.float64)
         n, f = features.shape
         self._basis = torch.linalg.qr(features.T).Q if n < f else features.new_empty(f, 0)
         a = self._features = self._inside(features)
         r, k = a.shape[1], self._probabilities.shape[1]
-        self._blocks, self._capacity = a.new_empty(k, r, r), torch.eye(n).to(a)
+        self._blocks = a.new_empty(k, r, r)
+        self._capacity = torch.eye(n).to(a)
         highest = ridge
         for block, p in zip(self._blocks, self._probabilities.T, strict=True):
             block.copy_((a * p[:, None]).T @ a / count).diagonal().add_(ridge)
@@ -242,9 +244,11 @@ class Woodbury:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        self._features, self._probabilities = state["features"], state["probabilities"]
+        self._features = state["features"]
+        self._probabilities = state["probabilities"]
         self._basis, self._blocks = state["basis"], state["blocks"]
-        self._capacity, self._ridge = state["capacity"], state["ridge"]
+        self._capacity = state["capacity"]
+        self._ridge = state["ridge"]
 
 
 class Ridge:

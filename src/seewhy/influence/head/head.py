@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ...engine.heads import linear_heads
 from ...errors import InputError, ModelError
-from ..gradients.taps import AffineLayer, affine_layers, borrowed, run
+from ..gradients.taps import AffineLayer, affine_layers, borrowed, first_given, run
 from ..problem import Problem
 
 
@@ -66,8 +64,8 @@ class Head:
     def _read(self, problem: Problem, images: Tensor) -> tuple[Tensor, Tensor]:
         kept: list[Tensor] = []
 
-        def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
-            kept.append((args[0] if args else next(iter(kwargs.values()))).clone())
+        def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            kept.append(first_given(args, kwargs).clone())
 
         handle = self.layer.module.register_forward_pre_hook(keep, with_kwargs=True)
         try:
@@ -79,8 +77,8 @@ class Head:
 
     def weights(self) -> Tensor:
         """The head as a matrix (K, F), the bias its last column."""
-        own: Any = self.layer.module
-        parts = [(own.weight, self.layer.weight), (own.bias, self.layer.bias)]
-        return torch.cat(
-            [p.detach().reshape(len(own.weight), -1) for p, counts in parts if counts], 1
-        )
+        own = self.layer.module
+        parts = [own.weight] if self.layer.weight else []
+        if self.layer.bias and own.bias is not None:
+            parts.append(own.bias)
+        return torch.cat([part.detach().reshape(len(own.weight), -1) for part in parts], 1)

@@ -50,7 +50,8 @@ class Kronecker:
         )
 
     def conclude(self, count: int, ridge: float, reduce: Reduce) -> None:
-        means, self._sums = [reduce(total) / count for total in self._sums], []
+        means = [reduce(total) / count for total in self._sums]
+        self._sums = []
         if not self._bases:
             self._bases = [torch.linalg.eigh(mean).eigenvectors for mean in means]
             return
@@ -86,7 +87,8 @@ class Kronecker:
         return {"outputs": self._bases[0], "features": self._bases[1], "values": self._values}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        self._bases, self._values = [state["outputs"], state["features"]], state["values"]
+        self._bases = [state["outputs"], state["features"]]
+        self._values = state["values"]
 
 
 class Iterative:
@@ -123,7 +125,8 @@ class Iterative:
         self._near.conclude(count, ridge, reduce)
         if self._kept is None:
             features, probabilities = together(self._seen, reduce)
-            self._kept, self._seen = (self._near.turn(features), probabilities), []
+            self._kept = (self._near.turn(features), probabilities)
+            self._seen = []
         self._ridge = torch.tensor(ridge, dtype=torch.float64)
 
     def solve(self, matrices: Tensor) -> Tensor:
@@ -187,4 +190,5 @@ class Iterative:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         self._near.load(state)
-        self._kept, self._ridge = (state["training"], state["probabilities"]), state["ridge"]
+        self._kept = (state["training"], state["probabilities"])
+        self._ridge = state["ridge"]

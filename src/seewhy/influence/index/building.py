@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +22,7 @@ from ...render.reading import clock_words
 from ..gradients.curvature import SINGLE
 from ..gradients.projection import kept_bytes
 from ..problem import WORKING, Batch, Problem, Rows, identity
-from ..solvers.ekfac import EKFAC
-from ..solvers.solver import Growing, SelfFromRows, Solver, is_whitening
-from ..solvers.whole_gradients import GradientSolver
+from ..solvers.solver import Growing, SelfFromRows, Solver, held_gradients, is_whitening
 from .examples import Joined
 
 LABELS = "example.labels"  # beside the solver's own rows
@@ -68,6 +65,14 @@ def _bytes(n: int) -> str:
     return f"{value:.3g} {unit}"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How training examples are read: so many at a time, by so many processes; results do not depend on it."""
+
+    batch_size: int
+    workers: int
+
+
 @dataclass(eq=False)
 class Building:
     """Everything that the rows of an index depend on, and where they go.
@@ -92,20 +97,19 @@ class Building:
     outputs: int
     dtype: torch.dtype | None
     shard_rows: int | None
-    batch_size: int
-    workers: int = 0
+    reading: Reading
     progress: Tell | None = None
 
     def batches(self) -> Iterable[Batch]:
         """This process's share of the examples that count."""
-        chunks = _chunks(self.kept, self.batch_size)
+        chunks = _chunks(self.kept, self.reading.batch_size)
         if len(chunks) < self.world.size:
             raise InputError(
-                f"{len(self.kept)} examples in batches of batch_size={self.batch_size} leave some of the "
+                f"{len(self.kept)} examples in batches of batch_size={self.reading.batch_size} leave some of the "
                 f"{self.world.size} processes without any; start fewer, or give a smaller batch_size"
             )
         return self.data.batches(
-            self.world.mine(chunks), classes=self.outputs, workers=self.workers
+            self.world.mine(chunks), classes=self.outputs, workers=self.reading.workers
         )
 
     def first(self, count: int) -> Batch:
@@ -121,8 +125,8 @@ class Building:
             ModelError: the solver cannot do with the model.
         """
         begun = time.perf_counter()
-        images, labels = self.first(self.batch_size)
-        reading = (time.perf_counter() - begun) / len(images) / max(1, self.workers)
+        images, labels = self.first(self.reading.batch_size)
+        reading = (time.perf_counter() - begun) / len(images) / max(1, self.reading.workers)
         n, few = len(self.data), max(1, len(images) // 4)
         trial, took = copy.deepcopy(self.solver), None
         try:
@@ -142,9 +146,12 @@ class Building:
         except ModelError:  # it will not get better with more batches
             raise
         except (SeewhyError, RuntimeError):  # a batch alone may have no curvature to speak of
-            rows, state = self._rows_unfitted(trial, images[:few], labels[:few]), 0
+            rows = self._rows_unfitted(trial, images[:few], labels[:few])
+            state = 0
             each = _size(rows) // len(next(iter(rows.values())))
-        shard = 3 * min(n * each, max(_SHARD_BYTES, each * min(self.batch_size, _MOST_ROWS)))
+        shard = 3 * min(
+            n * each, max(_SHARD_BYTES, each * min(self.reading.batch_size, _MOST_ROWS))
+        )
         memory = 3 * state + max(
             self._working(rows), shard
         )  # the state three times, as it is written
@@ -173,19 +180,17 @@ class Building:
 
     def _working(self, rows: Rows) -> int:
         """The bytes of examples' gradients that are worked on together, about."""
-        together = min(self.batch_size, len(self.data))
-        dim, weights = dict(self.solver.settings).get("dim"), self.problem.flat()
+        together = min(self.reading.batch_size, len(self.data))
+        dim = dict(self.solver.settings).get("dim")
+        weights = self.problem.flat()
         whole = int(
             2.5 * weights.numel() * weights.element_size()
         )  # an example's, with what it is put together from
-        if isinstance(self.solver, GradientSolver) or dim is not None:
-            kept = (
-                len(self.problem.calls) * kept_bytes(weights.numel(), dim)
-                if isinstance(dim, int)
-                else 0
-            )
-            return together * whole + kept
-        watched = min(SINGLE, together) * whole if isinstance(self.solver, EKFAC) else 0
+        held = held_gradients(self.solver)
+        if held == "all" or dim is not None:
+            drawn = kept_bytes(weights.numel(), dim) if isinstance(dim, int) else 0
+            return together * whole + len(self.problem.calls) * drawn
+        watched = min(SINGLE, together) * whole if held == "few" else 0
         each = math.prod(
             tensor[0].numel() for tensor in rows.values() if tensor.ndim > 1
         )  # their outer product
@@ -193,35 +198,36 @@ class Building:
 
     def curvature(self) -> tuple[str, ...]:
         """Fits the solver, or takes back what it found before; returns what is to know of the fit."""
-        name = f"curvature-{self.key}.safetensors"
-        known = all(self.world.gather(self.store.intact(name)))
-        total = len(self.kept) * max(self.solver.passes, 1)
-        remarks: tuple[str, ...] = ()
-        if known:
-            self.solver.load(self.problem, self.store.read(name))
-            remarks = self.store.remarks(name)
-        if not known or self.solver.streams:
-            counter = _Counter(self.progress, total)
-            reduce = (
-                self.world.sum if self.world.size > 1 else identity
-            )  # solvers ask which of the two it is
-            with heard() as said:
-                self.solver.fit(self.problem, self.batches, reduce=reduce, progress=counter)
-            remarks = tuple(dict.fromkeys(said))
-        state = self.solver.state()
-        if known or not state:
+        name = curvature_file(self.key)
+        if not all(self.world.gather(self.store.intact(name))):
+            remarks = self._fit()
+            self._keep(name, remarks)
             return remarks
-        if is_whitening(
-            self.solver
-        ):  # rows of another fit, or another machine's eigenvectors, do not go with it
-            self.store.forget(
-                *(row for row in self.store.files if row.startswith(self._prefixes()))
-            )
+        self.solver.load(self.problem, self.store.read(name))
+        return self._fit() if self.solver.streams else self.store.remarks(name)
+
+    def _fit(self) -> tuple[str, ...]:
+        """Fits the solver; returns its warnings."""
+        counter = _Counter(self.progress, len(self.kept) * max(self.solver.passes, 1))
+        # solvers ask which of the two it is
+        reduce = self.world.sum if self.world.size > 1 else identity
+        with heard() as said:
+            self.solver.fit(self.problem, self.batches, reduce=reduce, progress=counter)
+        return tuple(dict.fromkeys(said))
+
+    def _keep(self, name: str, remarks: tuple[str, ...]) -> None:
+        """Writes what the solver found, if it found anything."""
+        state = self.solver.state()
+        if not state:
+            return
+        if is_whitening(self.solver):
+            # rows of another fit, or another machine's eigenvectors, do not go with it
+            rows = [file for file in self.store.files if file.startswith(self._prefixes())]
+            self.store.forget(*rows)
             self.solver.load(self.problem, self.world.first(state))
         if self.world.rank == 0:
             self.store.forget(name)
             self.store.write(name, state, remarks=remarks)
-        return remarks
 
     def _prefixes(self) -> tuple[str, ...]:
         """What the names of each data set's shards begin with."""
@@ -229,16 +235,16 @@ class Building:
 
     def rows(self) -> list[str]:
         """Writes every shard that is not there whole; returns their names, in order."""
-        plan = self._plan(self.shard_rows) if self.shard_rows else {}
+        plan = self._planned_shards(self.shard_rows) if self.shard_rows else {}
         missing = self._missing(plan)
         if missing or not plan:
             images, labels = self.first(1)
             each = max(1, _size(self._rows_of(images, labels)))
             rows = self.shard_rows or min(_MOST_ROWS, max(1, _SHARD_BYTES // each))
-            self.shard_rows, plan = rows, self._plan(rows)
+            self.shard_rows, plan = rows, self._planned_shards(rows)
             missing = self._missing(plan)
             self._demand_room(each * sum(plan[name][1] - plan[name][0] for name in missing))
-        self._make(plan, missing, lambda _, start, stop: self._rows(start, stop))
+        self._write_missing(plan, missing, lambda _, start, stop: self._rows(start, stop))
         return list(plan)
 
     def self_influence(self, shards: Sequence[str], key: str) -> list[str]:
@@ -247,22 +253,23 @@ class Building:
         for shard in shards:
             entry = self.store.files[shard]
             name = f"self-{key}-{entry.start:09d}.safetensors"
-            plan[name], rows[name] = (entry.start, entry.start + entry.count), shard
+            plan[name] = (entry.start, entry.start + entry.count)
+            rows[name] = shard
 
         def make(name: str, start: int, stop: int) -> Iterator[Rows]:
-            return self._own(rows[name], start, stop)
+            return self._of_themselves(rows[name], start, stop)
 
-        self._make(plan, self._missing(plan), make, together=self.solver.streams)
+        self._write_missing(plan, self._missing(plan), make, together=self.solver.streams)
         return list(plan)
 
-    def _own(self, shard: str, start: int, stop: int) -> Iterator[Rows]:
+    def _of_themselves(self, shard: str, start: int, stop: int) -> Iterator[Rows]:
         """What the examples of a shard do to themselves: from their rows where the solver can do with these."""
         if isinstance(self.solver, SelfFromRows):
             stored = self.store.read(shard)
             del stored[LABELS]
-            for i in range(0, stop - start, self.batch_size):
+            for i in range(0, stop - start, self.reading.batch_size):
                 few = unpack(
-                    {key: rows[i : i + self.batch_size] for key, rows in stored.items()},
+                    {key: rows[i : i + self.reading.batch_size] for key, rows in stored.items()},
                     torch.float64,
                 )
                 yield {_SELF: self.solver.self_of_rows(self.problem, few).double()}
@@ -276,14 +283,14 @@ class Building:
             yield self._rows_of(images, labels)
 
     def _examples(self, start: int, stop: int) -> Iterable[Batch]:
-        chunks = _chunks(range(start, stop), self.batch_size)
-        return self.data.batches(chunks, classes=self.outputs, workers=self.workers)
+        chunks = _chunks(range(start, stop), self.reading.batch_size)
+        return self.data.batches(chunks, classes=self.outputs, workers=self.reading.workers)
 
     def _missing(self, plan: Iterable[str]) -> list[str]:
         """What is not there whole, as the first process sees it: another may look when files are made already."""
         return self.world.gather([name for name in plan if not self.store.intact(name)])[0]
 
-    def _make(
+    def _write_missing(
         self,
         plan: Mapping[str, tuple[int, int]],
         missing: list[str],
@@ -312,7 +319,7 @@ class Building:
             )
         self.world.gather(None)
 
-    def _plan(self, rows: int) -> dict[str, tuple[int, int]]:
+    def _planned_shards(self, rows: int) -> dict[str, tuple[int, int]]:
         """The shards: their names, with the positions from which and to which each goes."""
         plan, begin = {}, 0
         for prefix, part in zip(self._prefixes(), self.data.parts, strict=True):
@@ -357,6 +364,11 @@ def _size(tensors: Mapping[str, Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-def key_of(*parts: Any) -> str:
+def curvature_file(key: str) -> str:
+    """The name of the file of a curvature."""
+    return f"curvature-{key}.safetensors"
+
+
+def key_of(*parts: object) -> str:
     """12 hexadecimal digits of what decides some files, for their names."""
     return digest("\n".join(map(repr, parts)))[:12]

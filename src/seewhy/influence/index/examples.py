@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
+from ...data.disk import Json
 from ...data.preprocess import Placement, Preprocess, tensor_to_photos
 from ...engine.keys import digest
 from ...errors import ArgumentTypeError, InputError, SeewhyError
 from ..problem import Batch
 from . import fingerprint
 
-TrainData = Any  # LabelledImages, a Dataset of (tensor, label), or tensors (images, labels)
+TrainData = Any  # LabeledImages, a Dataset of (tensor, label), or tensors (images, labels)
 
 
 class Examples(Dataset[tuple[Tensor, int]]):
@@ -49,7 +50,7 @@ class Examples(Dataset[tuple[Tensor, int]]):
             return None
         return list(zip(self.names, self.labels, strict=True))
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Json:
         """See `fingerprint.of_examples`."""
         probes = {i: _probe(*self[i]) for i in fingerprint.probe_positions(len(self))}
         return fingerprint.of_examples(self.keys(), len(self), probes)
@@ -64,7 +65,7 @@ class Examples(Dataset[tuple[Tensor, int]]):
         """
         loader = DataLoader(
             self,
-            batch_sampler=positions,  # type: ignore[arg-type]
+            batch_sampler=map(list, positions),
             num_workers=workers,
             collate_fn=_collate,
         )
@@ -126,7 +127,9 @@ class _Tensors(Examples):
                 f"train_data has images {tuple(images.shape)} and labels {tuple(labels.shape)} of {labels.dtype}; "
                 "accepted: (n, C, H, W), and whole numbers (n,)"
             )
-        self.images, self.labels, self.preprocess = images, labels.tolist(), preprocess
+        self.images = images
+        self.labels = labels.tolist()
+        self.preprocess = preprocess
 
     def __len__(self) -> int:
         return len(self.images)
@@ -145,12 +148,20 @@ class _Tensors(Examples):
         ]
 
 
+class _Listed(Protocol):
+    """A data set that knows how many examples it has."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> object: ...
+
+
 class _Pairs(Examples):
-    def __init__(self, data: Dataset[Any]) -> None:
+    def __init__(self, data: _Listed) -> None:
         self.data, self.labels = data, _told_labels(data)
 
     def __len__(self) -> int:
-        return len(self.data)  # type: ignore[arg-type]
+        return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         example = self.data[index]
@@ -170,7 +181,7 @@ class _Pairs(Examples):
         return [(digest(self[i][0]), label) for i, label in enumerate(self.labels)]
 
 
-def _told_labels(data: Dataset[Any]) -> list[int] | None:
+def _told_labels(data: object) -> list[int] | None:
     """The labels of a data set of tensors, or of a part of one."""
     if isinstance(data, Subset):
         every = _told_labels(data.dataset)
@@ -181,7 +192,7 @@ def _told_labels(data: Dataset[Any]) -> list[int] | None:
 
 
 class _Pictures(Examples):
-    def __init__(self, data: LabelledImages, preprocess: Preprocess | None) -> None:
+    def __init__(self, data: LabeledImages, preprocess: Preprocess | None) -> None:
         if preprocess is None:
             raise InputError(
                 "the model has no preprocess, which pictures need; give seewhy.wrap(module, preprocess=...), or tensors"
@@ -246,7 +257,7 @@ def as_examples(data: TrainData, preprocess: Preprocess | None) -> Examples:
         ArgumentTypeError: it is none of what is accepted.
         InputError: it is empty, or its examples do not have one label each.
     """
-    if isinstance(data, LabelledImages):
+    if isinstance(data, LabeledImages):
         found: Examples = _Pictures(data, preprocess)
     elif (
         isinstance(data, tuple | list)
@@ -258,7 +269,7 @@ def as_examples(data: TrainData, preprocess: Preprocess | None) -> Examples:
         found = _Pairs(data)
     else:
         raise ArgumentTypeError(
-            f"train_data is a {type(data).__name__}; accepted: seewhy.data.LabelledImages, a torch Dataset of (tensor, "
+            f"train_data is a {type(data).__name__}; accepted: seewhy.data.LabeledImages, a torch Dataset of (tensor, "
             "label) with a length, or two tensors (images, labels)"
         )
     if not len(found):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...data.disk import Json
 from ...engine.keys import digest
 from ...errors import InputError
 from ...remarks import warn
@@ -21,11 +21,11 @@ def of_modules(modules: Sequence[nn.Module]) -> dict[str, str]:
     found: dict[str, str] = {}
     for i, module in enumerate(modules):
         prefix = f"{i}." if len(modules) > 1 else ""
-        found |= {prefix + name: digest(tensor) for name, tensor in _state(module).items()}
+        found |= {prefix + name: digest(tensor) for name, tensor in _watched_values(module).items()}
     return found
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
+def _watched_values(module: nn.Module) -> dict[str, Tensor]:
     each = module.state_dict().items()
     return {
         name: t
@@ -48,7 +48,9 @@ class Watched:
     def __init__(
         self, modules: Sequence[nn.Module], stored: Mapping[str, str], folder: object
     ) -> None:
-        self._modules, self._stored, self._folder = modules, stored, folder
+        self._modules = modules
+        self._stored = stored
+        self._folder = folder
         self._seen = checksums(modules)
 
     def check(self) -> None:
@@ -63,9 +65,9 @@ class Watched:
             self._seen = found
 
 
-def checksums(modules: Sequence[nn.Module]) -> list[Any]:
+def checksums(modules: Sequence[nn.Module]) -> list[object]:
     """What `of_modules` looks at, in brief: how each tensor lies, and the CRC-32 of its bytes."""
-    every = [tensor for module in modules for tensor in _state(module).values()]
+    every = [tensor for module in modules for tensor in _watched_values(module).values()]
     return [
         (t.dtype, t.shape, t.stride(), zlib.crc32(_in_memory(t).cpu().numpy().data)) for t in every
     ]
@@ -98,7 +100,7 @@ def check_model(stored: Mapping[str, str], found: Mapping[str, str], folder: obj
 
 def of_examples(
     keys: Iterable[tuple[str, int]] | None, count: int, probes: Mapping[int, str]
-) -> dict[str, Any]:
+) -> Json:
     """The fingerprint of a data set, JSON-able.
 
     Args:
@@ -120,31 +122,37 @@ def probe_positions(count: int) -> list[int]:
     return sorted({round(i * (count - 1) / max(PROBES - 1, 1)) for i in range(min(PROBES, count))})
 
 
-def check_data(stored: Mapping[str, Any], found: Mapping[str, Any], folder: object) -> None:
+def check_data(stored: Json, found: Json, folder: object) -> None:
     """Refuses a data set that is not the one of the index, or comes in another order.
 
     Raises:
         InputError: it names what differs.
     """
-    changed = [at for at, probe in stored["probes"].items() if found["probes"].get(at) != probe]
-    if stored["count"] != found["count"]:
-        said = f"it has {found['count']} examples, the index {stored['count']}"
-    elif stored["order"] != found["order"]:
-        same = stored["members"] == found["members"]
-        said = "its order changed; sort it as it was" if same else "examples or labels differ"
-    elif changed:
-        known = set(stored["probes"].values())
-        moved = any(found["probes"][at] in known for at in changed)
-        said = f"example {changed[0]} differs: " + (
-            "its order changed" if moved else "its content or order changed"
+    said = _difference(stored, found)
+    if said:
+        raise InputError(
+            f"data does not fit the index in '{folder}': {said}; give the data it was fit on, or fit another"
         )
-    else:
-        if stored["order"] is None and stored["count"] > len(stored["probes"]):
-            warn(
-                f"only {len(stored['probes'])} of the {stored['count']} examples were compared with those of the index "
-                f"in '{folder}': the data set does not tell its labels; give tensors or a TensorDataset to compare all"
-            )
-        return
-    raise InputError(
-        f"data does not fit the index in '{folder}': {said}; give the data it was fit on, or fit another"
-    )
+    compared = len(stored["probes"])
+    if stored["order"] is None and stored["count"] > compared:
+        warn(
+            f"only {compared} of the {stored['count']} examples were compared with those of the index in '{folder}': "
+            "the data set does not tell its labels; give tensors or a TensorDataset to compare all"
+        )
+
+
+def _difference(stored: Json, found: Json) -> str:
+    """In what two fingerprints differ, in words; "" where they do not."""
+    if stored["count"] != found["count"]:
+        return f"it has {found['count']} examples, the index {stored['count']}"
+    if stored["order"] != found["order"]:
+        same = stored["members"] == found["members"]
+        return "its order changed; sort it as it was" if same else "examples or labels differ"
+    before, now = stored["probes"], found["probes"]
+    changed = [position for position, probe in before.items() if now.get(position) != probe]
+    if not changed:
+        return ""
+    known = set(before.values())
+    moved = any(now[position] in known for position in changed)
+    what = "its order changed" if moved else "its content or order changed"
+    return f"example {changed[0]} differs: {what}"

@@ -6,8 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,52 +17,25 @@ from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
 from ...remarks import heard
 from ..modes import with_gradients
-from ..problem import Loss, Problem, cross_entropy
+from ..problem import Loss, cross_entropy
 from ..solvers.catalog import find_solver, own_solver
 from ..solvers.solver import Solver
-from . import fingerprint, manifest
-from .building import Building, Cost, Tell, key_of
-from .examples import Absent, Joined, TrainData
+from . import manifest
+from .building import Cost, Reading, Tell, curvature_file
+from .contents import Contents, Curvature
+from .examples import Joined, TrainData
 from .manifest import Head, ModelLike
 from .questions import Asked, InfluenceQuery, asked, questions
 from .ranking import both_ends
-from .shards import Shards
 
 Dtype = Literal["float16", "float32", "float64"]
-Curvature = Literal["refit", "keep"]
 
 
-class InfluenceIndex:
+class InfluenceIndex(Contents):
     """What each training example did to a model, ready for questions; made by `fit`, or by `open` from a folder.
 
-    Attributes:
-        model: the model, the last where there are several checkpoints; `watch` refuses it when it has changed.
-        solver, problem: what stands for the curvature, and what was trained.
-        data: the training examples, one after the other.
-        classes: a name for each class of the model.
-        ids: (n,) int64, the positions of the examples that count: the columns of `scores`.
-        remarks: what is to know before answers are believed, as of a model that has not converged.
+    Its attributes are those of `Contents`.
     """
-
-    def __init__(
-        self,
-        models: Sequence[ModelLike],
-        store: Store,
-        head: Head,
-        data: Joined,
-        solver: Solver,
-        loss: Loss,
-        *,
-        batch_size: int,
-        workers: int,
-        temporary: Any = None,
-    ) -> None:
-        self.model, self.solver, self._store, self._loss = models[-1], solver, store, loss
-        self._calls = manifest.trained_calls(models, head)
-        self.remarks: tuple[str, ...] = ()
-        self._batch_size, self._workers, self._temporary = batch_size, workers, temporary
-        self._take(head, data)
-        self.watch = fingerprint.Watched(manifest.modules_of(models), head["model"], store.folder)
 
     @classmethod
     @with_gradients
@@ -82,7 +54,7 @@ class InfluenceIndex:
         workers: int = 0,
         dtype: Dtype | None = None,
         shard_rows: int | None = None,
-        about: Mapping[str, Any] | None = None,
+        about: Mapping[str, object] | None = None,
         announce: Callable[[Cost], None] | None = None,
         progress: Tell | None = None,
     ) -> InfluenceIndex:
@@ -93,7 +65,7 @@ class InfluenceIndex:
 
         Args:
             model: the trained model, or its checkpoints, the final one last.
-            train_data: `seewhy.data.LabelledImages`, a torch Dataset of (tensor, label), or tensors (images, labels).
+            train_data: `seewhy.data.LabeledImages`, a torch Dataset of (tensor, label), or tensors (images, labels).
             solver: a name, see `seewhy.influence.SOLVERS`, or a solver.
             loss: outputs (B, K), labels (B,) -> (B,).
             l2: of the training objective.
@@ -112,44 +84,17 @@ class InfluenceIndex:
             InputError: the folder holds another index (it says what differs), the disk lacks room, labels are no
                 classes of the model, or the solver cannot do with the model.
         """
-        manifest.check_options(dtype, batch_size, shard_rows)
-        models, shared = manifest.listed(model), world()
-        examples, made = (
-            manifest.examples_of(train_data, models[-1]),
-            own_solver(find_solver(solver)),
-        )
-        settings = {
-            "l2": l2,
-            "parameters": None if parameters is None else list(parameters),
-            "learning_rates": None if learning_rates is None else list(learning_rates),
-            "dtype": dtype,
-            "shard_rows": shard_rows,
-            "about": dict(about or {}),
-        }
+        manifest.check_options(batch_size, shard_rows)
+        settings = manifest.settings_of(l2, parameters, learning_rates, dtype, shard_rows, about)
+        models, made = manifest.listed(model), own_solver(find_solver(solver))
+        examples = manifest.examples_of(train_data, models[-1])
         head = manifest.describe_index(models, examples, made, loss, settings)
         manifest.tell_classes(examples, head)
-        temporary = (
-            tempfile.TemporaryDirectory(prefix="seewhy-")
-            if out is None and shared.rank == 0
-            else None
-        )
-        store = Store(
-            shared.gather(temporary.name if temporary else out or "")[0], writer=shared.rank
-        )
-        if store.load() and (
-            store.head["complete"] or store.files
-        ):  # else nothing was done: begun anew
-            head = manifest.same(store.head, head, store.folder)
-        elif shared.rank == 0:
-            store.begin(head)
-        shared.gather(None)
-        options: dict[str, Any] = {
-            "batch_size": batch_size,
-            "workers": workers,
-            "temporary": temporary,
-        }
-        index = cls(models, store, head, Joined([examples]), made, loss, **options)
-        if announce and shared.rank == 0:
+        store, temporary = _store_in(out)
+        head, reading = _begun_head(store, head), Reading(batch_size, workers)
+        data = Joined([examples])
+        index = cls(models, store, head, data, made, loss, reading, temporary=temporary)
+        if announce and world().rank == 0:
             announce(index._building(progress).estimate())
         index._build(progress)
         return index
@@ -179,7 +124,8 @@ class InfluenceIndex:
             added: what was added to it, in that order.
             solver: the solver it was fit with; found by its name unless given.
             loss: the one that it was fit with.
-            batch_size, workers: as in `fit`.
+            batch_size: as in `fit`.
+            workers: likewise.
             verify: "size" looks at each file's size now, and at its checksum when it is first read; "full" at both now.
 
         Raises:
@@ -196,46 +142,21 @@ class InfluenceIndex:
                 f"the index in '{folder}' is not finished; fit it again into the same folder: it goes on"
             )
         manifest.check_models(head, models, loss, folder)
-        fitted = [
-            name for name in [f"curvature-{head['curvature']}.safetensors"] if name in store.files
-        ]
-        store.check([*fitted, *head["shards"]], full=verify == "full")
+        fitted = curvature_file(head["curvature"])
+        files = [fitted, *head["shards"]] if fitted in store.files else head["shards"]
+        store.check(files, full=verify == "full")
         joined = manifest.opened_data(
             [] if data is None else [data, *added], models[-1], head, folder
         )
         made = own_solver(solver or find_solver(head["solver"], **head["settings"]))
-        index = cls(models, store, head, joined, made, loss, batch_size=batch_size, workers=workers)
+        index = cls(models, store, head, joined, made, loss, Reading(batch_size, workers))
         index._take_curvature()
         return index
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def folder(self) -> Path:
-        """Where it is."""
-        return self._store.folder
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What `fit` was given as `about`."""
-        return dict(self._head["about"])
-
-    @property
-    def labels(self) -> Tensor:
-        """The class of each example, (n,) as in `ids`."""
-        return self._shards.labels()[self.ids]
-
-    @property
-    def names(self) -> list[str]:
-        """What each example is called, as in `ids`."""
-        every = self._shards.example_names()
-        return [every[i] for i in self.ids.tolist()]
 
     @with_gradients
     def scores(
         self,
-        images: Any,
+        images: object,
         labels: Tensor | Sequence[int] | None = None,
         *,
         target: TargetLike | None = None,
@@ -251,7 +172,7 @@ class InfluenceIndex:
             Positive where leaving the training example out would raise the loss, or lower the target.
         """
         found: list[Tensor] = []
-        for test, blocks in self._swept(images, labels, target):
+        for test, blocks in self._scores_of(images, labels, target):
             part = torch.zeros(len(test.words), len(self.data))
             for ids, scores in blocks:
                 part[:, ids] = scores.float()
@@ -261,7 +182,7 @@ class InfluenceIndex:
     @with_gradients
     def query(
         self,
-        images: Any,
+        images: object,
         k: int = 5,
         *,
         labels: Tensor | Sequence[int] | None = None,
@@ -270,12 +191,14 @@ class InfluenceIndex:
         """The k most helpful and most harmful training examples of each test picture: exactly, of equals the first.
 
         Args:
-            images, labels, target: as in `scores`.
+            images: as in `scores`.
             k: at most this many of each; only positive scores are helpful, only negative ones harmful.
+            labels: as in `scores`.
+            target: likewise.
         """
         found: list[InfluenceQuery] = []
         with heard() as said:
-            for test, blocks in self._swept(images, labels, target):
+            for test, blocks in self._scores_of(images, labels, target):
                 ends = zip(both_ends(blocks, k), (1, -1), strict=True)
                 helpful, harmful = (
                     self._shards.records(*e.merged(world()), sign, self.classes) for e, sign in ends
@@ -299,7 +222,7 @@ class InfluenceIndex:
             self._head["shards"], manifest.self_key(self._head)
         )
         if any(world().gather(self._store.files != before)):
-            self._commit(self._head)
+            self._write_manifest(self._head)
         return torch.cat([self._store.read(name)["self_influence"] for name in names])[self.ids]
 
     @with_gradients
@@ -331,122 +254,38 @@ class InfluenceIndex:
         Raises:
             InputError: no such example, or none would be left.
         """
-        left, known = self.ids.tolist(), set(self.ids.tolist())
-        named = (
-            dict(zip(self.names, left, strict=True)) if any(isinstance(i, str) for i in ids) else {}
-        )
-        gone = {named.get(i, -1) if isinstance(i, str) else int(i): i for i in ids}
-        unknown = [given for i, given in gone.items() if i not in known]
-        if unknown:
-            raise InputError(
-                f"ids has {unknown[0]!r}, which is no example of the index; its ids and names list them"
-            )
-        if len(left) == len(gone):
-            raise InputError(f"ids names all {len(left)} examples; an index needs at least one")
-        self._change(
-            {**self._head, "removed": sorted([*self._head["removed"], *gone])},
-            self.data,
-            curvature,
-            progress,
-        )
+        gone = self._positions(ids)
+        if len(self) == len(gone):
+            raise InputError(f"ids names all {len(self)} examples; an index needs at least one")
+        head = {**self._head, "removed": sorted([*self._head["removed"], *gone])}
+        self._change(head, self.data, curvature, progress)
 
-    def inputs(self, images: Any) -> Tensor:
+    def _positions(self, ids: Sequence[int | str]) -> set[int]:
+        """Where examples are that are named or numbered."""
+        there = self.ids.tolist()
+        by_name: dict[str, int] = {}
+        if any(isinstance(one, str) for one in ids):
+            by_name = dict(zip(self.names, there, strict=True))
+        known, found = set(there), set[int]()
+        for one in ids:
+            position = by_name.get(one, -1) if isinstance(one, str) else int(one)
+            if position not in known:
+                raise InputError(
+                    f"ids has {one!r}, which is no example of the index; its ids and names list them"
+                )
+            found.add(position)
+        return found
+
+    def inputs(self, images: object) -> Tensor:
         """Test pictures as the model takes them, (T, C, H, W)."""
         return manifest.inputs_of(self.model, images)
 
-    @property
-    def _shards(self) -> Shards:
-        return Shards(self._store, self._head["shards"])
-
-    @property
-    def _absent(self) -> bool:
-        return isinstance(self.data.parts[0], Absent)
-
-    def _take(self, head: Head, data: Joined) -> None:
-        """Makes this index one of these examples."""
-        self._head, self.data = head, data
-        self.classes = manifest.class_names(head)
-        removed = set(head["removed"])
-        self.ids = torch.tensor([i for i in range(len(data)) if i not in removed])
-        self.problem = Problem(
-            modules=self._calls,
-            loss=self._loss,
-            count=len(self.ids),
-            l2=head["l2"],
-            parameters=None if head["parameters"] is None else tuple(head["parameters"]),
-            learning_rates=None
-            if head["learning_rates"] is None
-            else tuple(head["learning_rates"]),
-        )
-
-    def _building(self, progress: Tell | None = None) -> Building:
-        head = self._head
-        return Building(
-            store=self._store,
-            world=world(),
-            solver=self.solver,
-            problem=self.problem,
-            data=self.data,
-            key=head["curvature"],
-            segments=[key_of(head["curvature"], data) for data in head["data"]],
-            kept=self.ids.tolist(),
-            outputs=head["outputs"],
-            dtype=None if head["dtype"] is None else getattr(torch, head["dtype"]),
-            shard_rows=head["shard_rows"],
-            batch_size=self._batch_size,
-            workers=self._workers,
-            progress=progress,
-        )
-
-    def _build(self, progress: Tell | None) -> None:
-        building = self._building(progress)
-        self.remarks = building.curvature()
-        shards = building.rows()
-        self._commit({**self._head, "shards": shards, "shard_rows": building.shard_rows})
-
-    def _change(
-        self, head: Head, data: Joined, curvature: Curvature, progress: Tell | None
-    ) -> None:
-        if curvature not in ("refit", "keep"):
-            raise InputError(f"curvature={curvature!r} is not known; use 'refit' or 'keep'")
-        self.watch.check()
-        before = self._head, self.data
-        if curvature == "refit":
-            head = {**head, "curvature": manifest.curvature_key(head, self.solver)}
-        self._take(head, data)
-        try:
-            self._build(progress)
-        except BaseException:
-            self._take(*before)
-            self._take_curvature()
-            raise
-
-    def _take_curvature(self) -> None:
-        """Gives the solver what it found before; one that reads training data waits for them."""
-        if not (self.solver.streams and self._absent):
-            self.remarks = self._building().curvature()
-
-    def _commit(self, head: Head) -> None:
-        """Writes the manifest in the first process, and reads it in all."""
-        shared, store = world(), self._store
-        if shared.rank == 0:
-            store.load()  # what the others wrote
-            own = [
-                name for name in store.files if name.startswith(f"self-{manifest.self_key(head)}-")
-            ]
-            store.commit(
-                head, [*head["shards"], f"curvature-{head['curvature']}.safetensors", *own]
-            )
-        shared.gather(None)
-        store.load()
-        self._head = store.head
-
-    def _swept(
-        self, images: Any, labels: Tensor | Sequence[int] | None, target: TargetLike | None
+    def _scores_of(
+        self, images: object, labels: Tensor | Sequence[int] | None, target: TargetLike | None
     ) -> Iterator[tuple[Asked, Iterator[tuple[Tensor, Tensor]]]]:
         """What is asked, each with the scores of this process's examples, see `Shards.sweep`."""
         self.watch.check()
-        if self.solver.streams and self._absent:
+        if self.solver.streams and self._lacks_data:
             self.data[0]  # says that the data are not there
         mine, removed = world().mine(self._shards.names), self._head["removed"]
         each = questions(
@@ -455,7 +294,30 @@ class InfluenceIndex:
             labels,
             target,
             classes=self.classes,
-            batch_size=self._batch_size,
+            batch_size=self._reading.batch_size,
         )
         for test in asked(self.solver, self.problem, each):
             yield test, self._shards.sweep(self.solver, test, mine, removed)
+
+
+def _store_in(
+    out: str | os.PathLike[str] | None,
+) -> tuple[Store, tempfile.TemporaryDirectory[str] | None]:
+    """The store in a folder, the same for all processes; without one in a temporary one, which comes with it."""
+    shared, temporary = world(), None
+    if out is None and shared.rank == 0:
+        temporary = tempfile.TemporaryDirectory(prefix="seewhy-")
+    folder = shared.gather(temporary.name if temporary else out or "")[0]
+    return Store(folder, writer=shared.rank), temporary
+
+
+def _begun_head(store: Store, head: Head) -> Head:
+    """The manifest of an index that is begun, or of the same one where it was begun before."""
+    shared = world()
+    done_before = store.load() and (store.head["complete"] or store.files)
+    if done_before:
+        head = manifest.same(store.head, head, store.folder)
+    elif shared.rank == 0:
+        store.begin(head)
+    shared.gather(None)
+    return head

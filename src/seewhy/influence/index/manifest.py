@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...arguments import brief
-from ...data.dataset import LabelledImages
-from ...data.disk import own_version
+from ...data.dataset import LabeledImages
+from ...data.disk import Json, own_version
 from ...data.images import ImageLike, read_photo
 from ...data.opened import MAX_PIXELS
 from ...data.preprocess import Preprocess
-from ...engine.call import Call, check_input
+from ...engine.call import Call
 from ...engine.inputs import settled_input
+from ...engine.pictures import check_input
 from ...engine.targets.classes import class_scores
 from ...engine.targets.names import ClassNames
 from ...engine.targets.numbers import numbers_of
@@ -37,7 +38,7 @@ from .building import key_of
 from .examples import Absent, Examples, Joined, TrainData, as_examples
 
 ModelLike = Model | nn.Module | Call
-Head = dict[str, Any]
+Head = Json
 _DECIDES = (
     "solver",
     "settings",
@@ -97,28 +98,48 @@ def said_of_noise(calls: Sequence[Call], shape: Sequence[int]) -> list[list[floa
     ]
 
 
-def check_said(
-    stored: Mapping[str, Any], said: Sequence[list[float] | None], folder: object
-) -> None:
+def check_said(stored: Head, said: Sequence[list[float] | None], folder: object) -> None:
     """Refuses a model that answers otherwise than the one of the index, though its weights are the same.
 
     Raises:
         InputError: it does, as with another `output=`.
     """
     pairs = zip(stored["said_of_noise"], said, strict=True)
-    if not all(then is None or now is None or _near(then, now) for then, now in pairs):
+    if not all(
+        then is None or now is None or _answers_nearly_alike(then, now) for then, now in pairs
+    ):
         raise InputError(
             f"model does not fit the index in '{folder}': its weights are the same, but it answers otherwise; give it "
             "the output= that it was fit with, or fit another index"
         )
 
 
-def _near(then: list[float], now: list[float]) -> bool:
-    before, after = torch.tensor(then, dtype=torch.float64), torch.tensor(now, dtype=torch.float64)
+def _answers_nearly_alike(then: list[float], now: list[float]) -> bool:
+    before = torch.tensor(then, dtype=torch.float64)
+    after = torch.tensor(now, dtype=torch.float64)
     same_classes = before.shape == after.shape
     return same_classes and bool(
         (before - after).abs().amax() <= _SAME_ANSWER * before.abs().amax()
     )
+
+
+def settings_of(
+    l2: float,
+    parameters: Sequence[str] | None,
+    learning_rates: Sequence[float] | None,
+    dtype: str | None,
+    shard_rows: int | None,
+    about: Mapping[str, object] | None,
+) -> Head:
+    """The arguments of `fit` that go into a manifest, as JSON has them."""
+    return {
+        "l2": l2,
+        "parameters": None if parameters is None else list(parameters),
+        "learning_rates": None if learning_rates is None else list(learning_rates),
+        "dtype": dtype,
+        "shard_rows": shard_rows,
+        "about": dict(about or {}),
+    }
 
 
 def describe_index(
@@ -126,9 +147,9 @@ def describe_index(
     examples: Examples,
     solver: Solver,
     loss: Loss,
-    settings: Mapping[str, Any],
+    settings: Head,
 ) -> Head:
-    """The manifest of an index before it is made; `settings` are the arguments of `fit` that go into it as they are."""
+    """The manifest of an index before it is made; `settings` as from `settings_of`."""
     modules, model = modules_of(models), models[-1]
     check_loaded(modules)
     example = examples[0][0]
@@ -181,13 +202,13 @@ def _check_logits(call: Call, outputs: Tensor) -> None:
         )
 
 
-def curvature_key(head: Mapping[str, Any], solver: Solver) -> str:
+def curvature_key(head: Head, solver: Solver) -> str:
     """What the curvature and the rows depend on, short; on the data only where the solver looks at them."""
     base = [head[name] for name in (*_DECIDES, "model")]
     return key_of(base, (head["data"], head["removed"]) if solver.passes else None)
 
 
-def self_key(head: Mapping[str, Any]) -> str:
+def self_key(head: Head) -> str:
     """What self-influences depend on, short."""
     return key_of(head["curvature"], head["data"], head["removed"], "self")
 
@@ -219,7 +240,7 @@ def _weight(module: nn.Module) -> Tensor:
     return next((p.detach() for p in module.parameters()), torch.zeros(()))
 
 
-def _check_values(stored: Mapping[str, Any], found: Sequence[float], folder: object) -> None:
+def _check_values(stored: Head, found: Sequence[float], folder: object) -> None:
     if not same_values(stored.get("loss_values", found), found):
         raise InputError(
             f"'{folder}' holds an index with another loss={stored['loss']!r}, which gives other values for the same "
@@ -227,12 +248,8 @@ def _check_values(stored: Mapping[str, Any], found: Sequence[float], folder: obj
         )
 
 
-def check_options(dtype: object, batch_size: int, shard_rows: int | None) -> None:
+def check_options(batch_size: int, shard_rows: int | None) -> None:
     """Says which option of `fit` is out of range."""
-    if dtype not in (None, "float16", "float32", "float64"):
-        raise InputError(
-            f"dtype={dtype!r} is not known; use 'float16', 'float32', 'float64', or None"
-        )
     for name, value in (("batch_size", batch_size), ("shard_rows", shard_rows)):
         if value is not None and value < 1:
             raise InputError(f"{name}={value} cannot be used; accepted: 1 or more")
@@ -267,7 +284,7 @@ def model_photo(
     return read_photo(image, max_pixels=max_pixels, least=preprocess.enough).picture, preprocess
 
 
-def same(stored: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> Head:
+def same(stored: Head, given: Head, folder: object) -> Head:
     """The manifest of an index that is gone on with, as it is stored but for what is newly said of it (`about`).
 
     Raises:
@@ -343,10 +360,10 @@ def examples_of(data: TrainData, model: ModelLike) -> Examples:
     Raises:
         ModelError: a class of the data is none of the model's.
     """
-    numbered = isinstance(data, LabelledImages) and all(
+    numbered = isinstance(data, LabeledImages) and all(
         as_number(name) is not None for name in data.classes
     )
-    if isinstance(model, Model) and isinstance(data, LabelledImages) and (model.labels or numbered):
+    if isinstance(model, Model) and isinstance(data, LabeledImages) and (model.labels or numbered):
         try:
             data = in_classes_of(model, data)
         except ModelError as error:

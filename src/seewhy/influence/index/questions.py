@@ -122,44 +122,40 @@ def questions(
         raise InputError(
             "labels= and target= are both given: labels ask about their loss; give one of them"
         )
-    wanted = None if labels is None else _checked(labels, len(images))
     if target is not None:
-        check_one_each(target, len(images))
-    step = batch_size if target is None else 1  # a target may be another function for each picture
-    for start in range(0, len(images), step):
-        part = images[start : start + step]
-        outputs = outputs_of(problem.call, part)
-        answers = outputs.argmax(1)
-        if target is not None:
-            found = resolve(
-                part_of(target, [start]),
-                outputs,
-                classes,
-                numbers=numbers_of(problem.call, outputs),
-            )
-            if len(found) > 1:
+        yield from _about_target(problem, images, target, classes)
+        return
+    wanted = None if labels is None else _given_labels(labels, len(images))
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        answers = outputs_of(problem.call, part).argmax(1)
+        whose = answers if wanted is None else wanted[start : start + batch_size]
+        for label in whose.tolist():
+            if not 0 <= label < len(classes):
                 raise InputError(
-                    f"target={target!r} is {len(found)} targets; ask about one at a time"
+                    f"labels has {label}, the model has {len(classes)} classes: 0 to {len(classes) - 1}"
                 )
-            yield Question(
-                part, found[0].score, [phrase(found[0], 0, classes.label)], answers.tolist()
-            )
-            continue
-        asked = answers if wanted is None else wanted[start : start + step]
-        wrong = [label for label in asked.tolist() if not 0 <= label < len(classes)]
-        if wrong:
-            raise InputError(
-                f"labels has {wrong[0]}, the model has {len(classes)} classes: 0 to {len(classes) - 1}"
-            )
-        yield Question(
-            part,
-            asked,
-            [f"the loss of {classes[label]}" for label in asked.tolist()],
-            answers.tolist(),
-        )
+        words = [f"the loss of {classes[label]}" for label in whose.tolist()]
+        yield Question(part, whose, words, answers.tolist())
 
 
-def _checked(given: object, n: int) -> Tensor:
+def _about_target(
+    problem: Problem, images: Tensor, target: TargetLike, classes: ClassNames
+) -> Iterator[Question]:
+    """The target of each picture, one by one: it may be another function for each."""
+    check_one_each(target, len(images))
+    for i in range(len(images)):
+        part = images[i : i + 1]
+        outputs = outputs_of(problem.call, part)
+        numbers = numbers_of(problem.call, outputs)
+        found = resolve(part_of(target, [i]), outputs, classes, numbers=numbers)
+        if len(found) > 1:
+            raise InputError(f"target={target!r} is {len(found)} targets; ask about one at a time")
+        words = [phrase(found[0], 0, classes.label)]
+        yield Question(part, found[0].score, words, outputs.argmax(1).tolist())
+
+
+def _given_labels(given: object, n: int) -> Tensor:
     try:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -182,13 +178,13 @@ def asked(solver: Solver, problem: Problem, each: Iterator[Question]) -> Iterato
         held.append((question, rows))
         size += sum(tensor.numel() * tensor.element_size() for tensor in rows.values())
         if size > _MOST_BYTES:
-            yield _joined(held)
+            yield _asked_together(held)
             held, size = [], 0
     if held:
-        yield _joined(held)
+        yield _asked_together(held)
 
 
-def _joined(held: Sequence[tuple[Question, Rows]]) -> Asked:
+def _asked_together(held: Sequence[tuple[Question, Rows]]) -> Asked:
     return Asked(
         {key: torch.cat([rows[key] for _, rows in held]) for key in held[0][1]},
         [words for question, _ in held for words in question.words],

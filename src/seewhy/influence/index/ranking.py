@@ -31,11 +31,13 @@ class TopK:
         best = _highest(scores, self.k)
         scores, ids = scores.gather(1, best), ids.gather(1, best)
         if self.scores is not None and self.ids is not None:
-            scores, ids = torch.cat([self.scores, scores], 1), torch.cat([self.ids, ids], 1)
+            scores = torch.cat([self.scores, scores], 1)
+            ids = torch.cat([self.ids, ids], 1)
         by_id = ids.argsort(1)
         scores, ids = scores.gather(1, by_id), ids.gather(1, by_id)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, : self.k]
-        self.scores, self.ids = scores.gather(1, order), ids.gather(1, order)
+        self.scores = scores.gather(1, order)
+        self.ids = ids.gather(1, order)
 
     def merged(self, world: World = World()) -> tuple[Tensor, Tensor]:  # noqa: B008  (frozen)
         """Scores and ids of all processes together, (T, up to k) each, best first."""

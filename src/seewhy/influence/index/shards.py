@@ -54,7 +54,7 @@ class Shards:
         self, scores: Tensor, ids: Tensor, sign: int, classes: Sequence[str]
     ) -> list[tuple[Influential, ...]]:
         """For each row of scores and ids (T, k) the examples whose score is positive, told with `sign` times it."""
-        told = self._told(set(ids.flatten().tolist()))
+        told = self._names_and_labels(set(ids.flatten().tolist()))
         return [
             tuple(
                 Influential(i, told[i][0], told[i][1], classes[told[i][1]], sign * score)
@@ -64,7 +64,7 @@ class Shards:
             for row, values in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
-    def _told(self, wanted: Collection[int]) -> dict[int, tuple[str, int]]:
+    def _names_and_labels(self, wanted: Collection[int]) -> dict[int, tuple[str, int]]:
         """The names and labels of the examples at these positions."""
         told: dict[int, tuple[str, int]] = {}
         for shard in self.names:

@@ -81,7 +81,8 @@ class Arnoldi(GradientSolver):
         positive = values > 1e-6 * values[0].abs()
         if not bool(positive.any()):
             raise InputError("arnoldi found no positive curvature; train on, or give damping=")
-        self._values, self._vectors = values[positive], vectors[positive]
+        self._values = values[positive]
+        self._vectors = vectors[positive]
 
     def state(self) -> dict[str, Tensor]:
         return {

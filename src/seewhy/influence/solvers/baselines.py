@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,34 +12,17 @@ from ...engine.draws import normals, uniforms
 from ..gradients.per_example import quantities
 from ..gradients.taps import borrowed, run
 from ..head.head import Head
-from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from ..problem import Problem, Rows, ScoreOrLoss
+from .solver import Holds, Settings, WithoutFit
 
 
-class Baseline:
+class Baseline(WithoutFit):
     """What fits nothing. Scores rank training examples; they have no unit."""
 
     name: str
-    passes = 0
-    streams = False
     calibrated = False
-    whitens = False
-    settings: Mapping[str, Any] = MappingProxyType({})
-
-    def fit(
-        self,
-        problem: Problem,
-        batches: Batches,
-        *,
-        reduce: Reduce = identity,
-        progress: Progress | None = None,
-    ) -> None:
-        """Needs nothing of the training data."""
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
-        """There is nothing to take."""
+    holds: Holds = "none"
+    settings: Settings = MappingProxyType({})
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         return test["rows"] @ train["rows"].to(test["rows"].dtype).T

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 from ...arguments import brief
 from ...errors import ArgumentTypeError, InputError, did_you_mean
@@ -38,7 +37,7 @@ SOLVERS: dict[str, type] = {
 }
 
 
-def find_solver(solver: str | Solver, **settings: Any) -> Solver:
+def find_solver(solver: str | Solver, **settings: object) -> Solver:
     """The solver of a name, as people write it ("EK-FAC"), with its settings; a solver is returned as it is.
 
     Raises:
@@ -61,7 +60,7 @@ def find_solver(solver: str | Solver, **settings: Any) -> Solver:
     return found
 
 
-def _check(solver: str, settings: Mapping[str, Any]) -> None:
+def _check(solver: str, settings: Mapping[str, object]) -> None:
     """Says which setting a solver does not have, or takes no word for."""
     known = {
         name: each.default for name, each in inspect.signature(SOLVERS[solver]).parameters.items()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...engine.draws import normals, uniforms
 from ...errors import InputError, ModelError
 from ..gradients.curvature import Convergence
 from ..gradients.losses import check_cross_entropy_of
@@ -17,9 +15,9 @@ from ..gradients.per_example import cotangents, unusual
 from ..gradients.projection import Projection
 from ..gradients.taps import AffineLayer, Taps, Use, affine_layers, borrowed, few, pieces, run
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from .fisher import Fisher, FisherDraws, uses_of
+from .solver import Holds, Settings
 from .whole_gradients import as_fitted, in_double
-
-Fisher = Literal["sketched", "sampled", "empirical"]
 
 
 class EKFAC:
@@ -54,6 +52,7 @@ class EKFAC:
     passes = 2
     streams = False
     calibrated = True
+    holds: Holds = "few"
 
     def __init__(
         self,
@@ -64,17 +63,12 @@ class EKFAC:
         dim: int | None = None,
         seed: int = 0,
     ) -> None:
-        if fisher not in get_args(Fisher):
-            raise InputError(
-                f"fisher={fisher!r} is not known; use {', '.join(map(repr, get_args(Fisher)))}"
-            )
         if damping is not None and damping < 0:
             raise InputError(
                 f"damping={damping} cannot be used; give 0 or more, or None for a tenth of the mean eigenvalue"
             )
-        if samples < 1:
-            raise InputError(f"samples={samples} cannot be used; accepted: 1 or more")
-        self.settings: Mapping[str, Any] = {
+        self._fisher = FisherDraws(fisher, samples, seed)
+        self.settings: Settings = {
             "fisher": fisher,
             "damping": damping,
             "samples": samples,
@@ -82,7 +76,7 @@ class EKFAC:
             "seed": seed,
         }
         self.whitens = dim is not None
-        self._fisher, self._damping, self._samples, self._seed = fisher, damping, samples, seed
+        self._damping = damping
         self._project = Projection(dim, seed=seed) if dim is not None else None
         self._bases: dict[
             str, tuple[Tensor, Tensor]
@@ -110,30 +104,38 @@ class EKFAC:
             layer.name: _eigenvectors(reduce, sums.pop(layer.name), like) for layer in layers
         }
         watch.conclude(reduce)
+        totals, spread = self._squares_of_all(problem, layers, batches, progress)
+        examples = problem.count
+        self._values = {
+            name: (reduce(total) / examples / self._fisher.count).to(like)
+            for name, total in totals.items()
+        }
+        factored = set[str]()
+        for layer, more in zip(layers, reduce(spread).tolist(), strict=True):
+            factors_are_less = sum(layer.shape) < math.prod(layer.shape)
+            if not more and factors_are_less:
+                factored.add(layer.name)
+        self._factored = frozenset(factored)
+
+    def _squares_of_all(
+        self,
+        problem: Problem,
+        layers: list[AffineLayer],
+        batches: Batches,
+        progress: Progress | None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The sums of squares in the eigenbasis, and a number above 0 for each layer that works at several places."""
+        like = problem.flat()
         totals = {layer.name: in_double(like.new_zeros(layer.shape)) for layer in layers}
-        spread = torch.zeros(
-            len(layers), dtype=torch.float64
-        )  # above 0 for layers that work at several places
+        spread = torch.zeros(len(layers), dtype=torch.float64)
         for images, labels in batches():
-            for gradients in self._fisher_gradients(problem, layers, images, labels):
+            for gradients in self._fisher.gradients(problem, layers, images, labels):
                 for layer, _, signals, activations in pieces(gradients):
                     totals[layer.name] += self._squares(layer, signals, activations)
                     spread[layers.index(layer)] += signals.shape[1] - 1
             if progress:
                 progress(len(images))
-        self._values = {
-            n: (reduce(t) / problem.count / self._draws).to(like) for n, t in totals.items()
-        }
-        single = [
-            layer for layer, more in zip(layers, reduce(spread).tolist(), strict=True) if not more
-        ]
-        self._factored = frozenset(
-            layer.name for layer in single if sum(layer.shape) < math.prod(layer.shape)
-        )
-
-    @property
-    def _draws(self) -> int:
-        return 1 if self._fisher == "empirical" else self._samples
+        return totals, spread
 
     def _covariances(
         self,
@@ -155,7 +157,7 @@ class EKFAC:
             if not number:
                 self._check(problem, layers, images)
             watch.see(images, labels)
-            for i, gradients in enumerate(self._fisher_gradients(problem, layers, images, labels)):
+            for i, gradients in enumerate(self._fisher.gradients(problem, layers, images, labels)):
                 for layer, given, signal in gradients:
                     g = layer.signals(signal).flatten(0, 1)
                     sums[layer.name][1] += g.T @ g
@@ -170,7 +172,7 @@ class EKFAC:
 
     def _check(self, problem: Problem, layers: list[AffineLayer], images: Tensor) -> None:
         """Refuses another loss than the Fisher information is of, and layers that are not used as hooks see them."""
-        if self._fisher != "empirical":
+        if self._fisher.of_model:
             check_cross_entropy_of(problem, images, self.name)
         names = tuple(name for layer in layers for name in layer.parameters)
         odd = unusual(problem.restricted(names), problem.call, images)
@@ -180,32 +182,14 @@ class EKFAC:
                 "leave it out with parameters=, or use trak"
             )
 
-    def _fisher_gradients(
-        self, problem: Problem, layers: list[AffineLayer], images: Tensor, labels: Tensor
-    ) -> list[list[Use]]:
-        """For each draw of labels what the layers were given and the gradients of what they gave."""
-        with borrowed(problem.call), Taps(layers) as taps:
-            outputs = run(problem.call, {}, images)
-            slopes = [
-                cotangents(problem, outputs, labels)
-            ]  # also where others are drawn: it checks the labels
-            if self._fisher != "empirical":
-                draw = _drawn if self._fisher == "sampled" else _sketched
-                seeds = [self._seed * 1_000_003 + i for i in range(self._samples)]
-                slopes = [draw(outputs.detach().softmax(1), images, seed) for seed in seeds]
-            return [
-                _uses(taps, outputs, s, len(images), keep=i + 1 < len(slopes))
-                for i, s in enumerate(slopes)
-            ]
-
-    def _turned(
+    def _turned_factors(
         self, layer: AffineLayer, signals: Tensor, activations: Tensor
     ) -> tuple[Tensor, Tensor]:
         """g V_g (b, O) and a V_a (b, I), of a layer at its single place."""
         right, left = self._bases[layer.name]
         return signals[:, 0] @ left, activations[:, 0] @ right
 
-    def _rotated(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
+    def _turned_gradients(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
         """The gradients in the eigenbasis, V_g^T (sum_l g a^T) V_a: (b, O, I)."""
         right, left = self._bases[layer.name]
         fewer = (
@@ -217,36 +201,36 @@ class EKFAC:
     def _squares(self, layer: AffineLayer, signals: Tensor, activations: Tensor) -> Tensor:
         """The sum over examples of the squares of gradients in the eigenbasis, (O, I)."""
         if signals.shape[1] == 1:
-            g, a = self._turned(layer, signals, activations)
+            g, a = self._turned_factors(layer, signals, activations)
             return g.square().T @ a.square()
-        return self._rotated(layer, signals, activations).square_().sum(0)
+        return self._turned_gradients(layer, signals, activations).square_().sum(0)
 
     def _gradients(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Use]:
         """What the layers were given, with the gradients of what they gave by each image's quantity."""
         self._demand_fit()
         with borrowed(problem.call), Taps(_layers(problem)) as taps:
             outputs = run(problem.call, {}, images)
-            return _uses(taps, outputs, cotangents(problem, outputs, score), len(images))
+            return uses_of(taps, outputs, cotangents(problem, outputs, score), len(images))
 
     def _demand_fit(self) -> None:
         as_fitted(next(iter(self._values.values()), None), self.name)
 
-    def _solved(
+    def _solved_gradients(
         self, problem: Problem, images: Tensor, score: ScoreOrLoss, *, power: float
     ) -> Tensor:
         """(values)^-power V^T g of all layers, (B, P); for the power 1 V times that."""
         uses = self._gradients(problem, images, score)
         curvatures = self._curvatures(problem, uses)
-        rows, parts = _blank(
+        rows, parts = _blank_rows(
             problem, len(images), {name: values.numel() for name, values in self._values.items()}
         )
         for layer, some, signals, activations in pieces(uses):
             part = parts[layer.name][some].view(-1, *layer.shape)
             if signals.shape[1] == 1:
-                g, a = self._turned(layer, signals, activations)
+                g, a = self._turned_factors(layer, signals, activations)
                 torch.mul(g[:, :, None], a[:, None], out=part)
             else:
-                part.copy_(self._rotated(layer, signals, activations))
+                part.copy_(self._turned_gradients(layer, signals, activations))
             part.div_(curvatures[layer.name] ** power)
             if power == 1:
                 right, left = self._bases[layer.name]
@@ -254,10 +238,10 @@ class EKFAC:
                     one.copy_(left @ one @ right.T)
         return rows
 
-    def _stored(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
+    def _stored_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         """The gradients g of all layers, (B, S); of a factored layer the g and the a of its place."""
         uses = self._gradients(problem, images, labels)
-        rows, parts = _blank(
+        rows, parts = _blank_rows(
             problem, len(images), {name: self._size(name) for name in self._values}
         )
         for layer, some, signals, activations in pieces(uses):
@@ -318,19 +302,22 @@ class EKFAC:
 
     def train_rows(self, problem: Problem, images: Tensor, labels: Tensor) -> Rows:
         if self._project is None:
-            return {"rows": self._stored(problem, images, labels).cpu()}
-        return {"rows": self._project(self._solved(problem, images, labels, power=0.5)).cpu()}
+            return {"rows": self._stored_rows(problem, images, labels).cpu()}
+        return {
+            "rows": self._project(self._solved_gradients(problem, images, labels, power=0.5)).cpu()
+        }
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
         if self._project is None:
-            rows = self._solved(problem, images, score, power=1.0)
+            rows = self._solved_gradients(problem, images, score, power=1.0)
         else:
-            rows = self._project(self._solved(problem, images, score, power=0.5))
+            rows = self._project(self._solved_gradients(problem, images, score, power=0.5))
         return {"rows": rows.div_(problem.count).cpu()}
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         self._demand_fit()
-        tests, rows = test["rows"], train["rows"].to(test["rows"].dtype)
+        tests = test["rows"]
+        rows = train["rows"].to(test["rows"].dtype)
         if self._project is not None:
             return tests @ rows.T
         found = tests.new_zeros(len(tests), len(rows))
@@ -347,23 +334,24 @@ class EKFAC:
 
     def self_influence(self, problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         if self._project is not None:
-            rows = self._project(self._solved(problem, images, labels, power=0.5))
+            rows = self._project(self._solved_gradients(problem, images, labels, power=0.5))
             return rows.square().sum(1).cpu() / problem.count
         uses = self._gradients(problem, images, labels)
-        curvatures, own = self._curvatures(problem, uses), problem.flat().new_zeros(len(images))
+        curvatures = self._curvatures(problem, uses)
+        own = problem.flat().new_zeros(len(images))
         for layer, some, signals, activations in pieces(uses):
             curvature = curvatures[layer.name]
             if signals.shape[1] == 1:
-                g, a = self._turned(layer, signals, activations)
+                g, a = self._turned_factors(layer, signals, activations)
                 own[some] += (g.square() @ curvature.reciprocal() * a.square()).sum(1)
             else:
-                own[some] += (self._rotated(layer, signals, activations).square_() / curvature).sum(
-                    (1, 2)
-                )
+                own[some] += (
+                    self._turned_gradients(layer, signals, activations).square_() / curvature
+                ).sum((1, 2))
         return own.cpu() / problem.count
 
 
-def _blank(
+def _blank_rows(
     problem: Problem, count: int, sizes: Mapping[str, int]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Rows of zeros, and each layer's columns of them."""
@@ -400,35 +388,6 @@ def _layers(problem: Problem) -> list[AffineLayer]:
             "the model has no nn.Linear or nn.Conv2d that ekfac could work on; use trak or conjugate_gradient"
         )
     return layers
-
-
-def _drawn(p: Tensor, images: Tensor, seed: int) -> Tensor:
-    """The gradient p - onehot of the cross entropy with labels drawn from probabilities (B, K)."""
-    u = uniforms(images, seed).to(p)
-    labels = (p.cumsum(1) < u[:, None]).sum(1).clamp(max=p.shape[1] - 1)
-    return p - nn.functional.one_hot(labels, p.shape[1]).to(p.dtype)
-
-
-def _sketched(p: Tensor, images: Tensor, seed: int) -> Tensor:
-    """sqrt(p) s - p (sqrt(p) . s) with random signs s: its second moment is diag(p) - p p^T."""
-    signed = p.sqrt() * normals(images, seed, p.shape[1]).sign().to(p)
-    return signed - p * signed.sum(1, keepdim=True)
-
-
-def _uses(
-    taps: Taps, outputs: Tensor, slopes: Tensor, count: int, *, keep: bool = False
-) -> list[Use]:
-    """What the tapped layers were given with the gradients of what they gave."""
-    signals = taps.gradients(outputs, slopes, keep=keep)
-    for layer, given, _ in taps.uses:
-        if len(given) != count or given.ndim < 2:
-            raise InputError(
-                f"layer {layer.name!r} was given {tuple(given.shape)} for {count} images; ekfac needs a row for each "
-                "image: leave it out with parameters="
-            )
-    return [
-        (layer, given, signal) for (layer, given, _), signal in zip(taps.uses, signals, strict=True)
-    ]
 
 
 def _eigenvectors(reduce: Reduce, sums: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:

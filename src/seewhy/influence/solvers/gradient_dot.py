@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from ...engine.call import Call
 from ...errors import InputError
 from ..gradients.per_example import example_gradients
 from ..problem import Problem, Rows, ScoreOrLoss
@@ -61,7 +60,7 @@ class TracIn(GradientSolver):
         return torch.cat(parts, 1)
 
 
-def _checkpoints(problem: Problem) -> list[tuple[float, Any]]:
+def _checkpoints(problem: Problem) -> list[tuple[float, Call]]:
     if problem.learning_rates is None:
         raise InputError(
             "tracin needs learning_rates=, one for each checkpoint, as the training had them"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from ..head.curvature import Dense, HeadCurvature, Ridge, Woodbury
 from ..head.head import Head
 from ..head.products import Iterative, Kronecker
 from ..problem import WORKING, Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
-from .whole_gradients import in_double
+from .solver import Holds, Settings
+from .whole_gradients import as_fitted, in_double
 
 Solve = Literal["auto", "cholesky", "woodbury", "conjugate_gradient", "kronecker"]
 _DENSE = 2**26  # numbers of a factor: 512 MB
@@ -68,6 +69,7 @@ class LastLayer:
     streams = False
     calibrated = True
     whitens = False
+    holds: Holds = "none"
 
     def __init__(self, *, solve: Solve = "auto", damping: float = 0.0) -> None:
         if solve not in get_args(Solve):
@@ -76,7 +78,7 @@ class LastLayer:
             )
         if damping < 0:
             raise InputError(f"damping={damping} cannot be used; accepted: 0 or more")
-        self.settings: Mapping[str, Any] = {"solve": solve, "damping": damping}
+        self.settings: Settings = {"solve": solve, "damping": damping}
         self._solve, self._damping = solve, damping
         self._head: Head | None = None
         self._curvature: HeadCurvature | None = None
@@ -143,11 +145,7 @@ class LastLayer:
         return self._head
 
     def _fitted(self) -> HeadCurvature:
-        if self._curvature is None:
-            raise InputError(
-                f"the solver {self.name!r} is not fitted; call fit(problem, batches), or load(problem, state)"
-            )
-        return self._curvature
+        return as_fitted(self._curvature, self.name)
 
     def _few(self, slopes: Tensor, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Residuals and features, in float64, of as many examples as may be solved for together."""
@@ -174,6 +172,9 @@ class LastLayer:
         return {"features": features.cpu(), "residuals": cotangents(problem, outputs, labels).cpu()}
 
     def test_rows(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Rows:
+        return {"solutions": self.solutions(problem, images, score)}
+
+    def solutions(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Tensor:
         features, outputs = self._read(problem, images)
         slopes = cotangents(problem, outputs, score)
         parts = [
@@ -183,16 +184,18 @@ class LastLayer:
             .to(features.dtype)
             .cpu()
             for r, a in self._few(slopes, features)
-        ]  # H^-1 of residual (x) features over n, (T, K, F)
-        return {"solutions": torch.cat(parts)}
+        ]
+        return torch.cat(parts)
 
     def dot(self, test: Rows, train: Rows) -> Tensor:
         solutions, dtype = test["solutions"], test["solutions"].dtype
-        features, residuals = train["features"].to(dtype), train["residuals"].to(dtype)
+        features = train["features"].to(dtype)
+        residuals = train["residuals"].to(dtype)
         if (
             3 * len(solutions) > features.shape[1]
         ):  # then gradients (B, K F) are less than products (T, K, B)
-            size, tests = max(1, _PRODUCT // solutions[:1].numel()), solutions.flatten(1)
+            size = max(1, _PRODUCT // solutions[:1].numel())
+            tests = solutions.flatten(1)
             pairs = zip(torch.split(residuals, size), torch.split(features, size), strict=True)
             return torch.cat(
                 [tests @ (r[:, :, None] * a[:, None]).flatten(1).T for r, a in pairs], 1
@@ -243,7 +246,8 @@ class _Watch:
         self._squares = self._squares + (r.square().sum(1) * a.square().sum(1)).sum()
 
     def conclude(self, problem: Problem, head: Head, reduce: Reduce) -> None:
-        gradient, squares = torch.as_tensor(self._gradient), torch.as_tensor(self._squares)
+        gradient = torch.as_tensor(self._gradient)
+        squares = torch.as_tensor(self._squares)
         single = float(reduce(squares) / problem.count) ** 0.5
         warn_unless_converged(
             reduce(gradient) / problem.count, in_double(head.weights()), problem.l2, single

@@ -133,7 +133,10 @@ def recursion(
 ) -> Tensor:
     """h with H h = right nearly, row by row: (T, P) -> (T, P)."""
     norms = right.norm(dim=1).clamp(min=1e-300)
-    estimate, residual, done, passes = torch.zeros_like(right), right, 0, 1
+    estimate = torch.zeros_like(right)
+    residual = right
+    done = 0
+    passes = 1
     worst, stalls = 1.0, 0
     while True:
         change = _averaged(curvature, residual, scale, passes)
@@ -145,7 +148,8 @@ def recursion(
             torch.where(better, estimate + change, estimate),
             torch.where(better, new, residual),
         )
-        last, worst = worst, float((residual.norm(dim=1) / norms).max())
+        last = worst
+        worst = float((residual.norm(dim=1) / norms).max())
         stalls = stalls + 1 if worst >= last else 0
         if worst > tolerance and stalls > 1:
             raise InputError(
@@ -167,7 +171,9 @@ def recursion(
 
 def _averaged(curvature: Curvature, right: Tensor, scale: float, passes: int) -> Tensor:
     """The mean of the recursion's iterates from 0 over some passes, the t-th of weight t."""
-    estimate, total, step = torch.zeros_like(right), torch.zeros_like(right), 0
+    estimate = torch.zeros_like(right)
+    total = torch.zeros_like(right)
+    step = 0
     for _ in range(passes):
         for images, labels in curvature.batches():
             moved = (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+
+Holds = Literal["none", "few", "all"]
+Settings: TypeAlias = Mapping[str, Any]  # JSON values, of which each solver knows its own
 
 
 class Solver(Protocol):
@@ -23,14 +26,17 @@ class Solver(Protocol):
             in its units; else only their order counts. A solver that does not say is taken for calibrated.
         whitens: whether `train_rows` depends on what `fit` found, so that rows are made anew where that was lost. A
             solver that does not say is taken for one.
+        holds: of how many examples of a batch it has whole gradients in memory at a time. A solver that does not say is
+            taken to have none.
     """
 
     name: str
-    settings: Mapping[str, Any]
+    settings: Settings
     passes: int
     streams: bool
     calibrated: bool
     whitens: bool
+    holds: Holds
 
     def fit(
         self,
@@ -68,6 +74,30 @@ class Solver(Protocol):
         """The influence (B,) of each training example on its own loss: large for the odd and the mislabelled."""
 
 
+class WithoutFit:
+    """The part of a solver that needs no pass over the training data, unless it has one of its own."""
+
+    passes = 0
+    streams = False
+    whitens = False
+
+    def fit(
+        self,
+        problem: Problem,
+        batches: Batches,
+        *,
+        reduce: Reduce = identity,
+        progress: Progress | None = None,
+    ) -> None:
+        """Needs nothing of the training data."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
+        """There is nothing to take."""
+
+
 def is_calibrated(solver: Solver) -> bool:
     """Whether its scores have a unit; see `Solver`."""
     return bool(getattr(solver, "calibrated", True))
@@ -76,6 +106,12 @@ def is_calibrated(solver: Solver) -> bool:
 def is_whitening(solver: Solver) -> bool:
     """Whether its training rows depend on what it found; see `Solver`."""
     return bool(getattr(solver, "whitens", True))
+
+
+def held_gradients(solver: Solver) -> Holds:
+    """Of how many examples of a batch it has whole gradients in memory; see `Solver`."""
+    found: Holds = getattr(solver, "holds", "none")
+    return found
 
 
 @runtime_checkable
@@ -92,3 +128,11 @@ class SelfFromRows(Protocol):
 
     def self_of_rows(self, problem: Problem, rows: Rows) -> Tensor:
         """The same (B,) as `self_influence`, from what `train_rows` gave."""
+
+
+@runtime_checkable
+class OfHead(Protocol):
+    """A solver of the last layer alone, whose influences are products of what the head is given and its residuals."""
+
+    def solutions(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> Tensor:
+        """H^-1 of residual (x) features of each test quantity, over n: (T, K, F), on the CPU."""

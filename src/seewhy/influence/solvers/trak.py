@@ -14,6 +14,7 @@ from ..gradients.per_example import check_labels, example_gradients
 from ..gradients.projection import Distribution, Projection
 from ..gradients.taps import borrowed, run
 from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from .solver import Holds, Settings
 from .whole_gradients import as_fitted, in_double
 
 
@@ -49,6 +50,7 @@ class TRAK:
     streams = False
     calibrated = False
     whitens = False
+    holds: Holds = "all"
 
     def __init__(
         self,
@@ -63,14 +65,16 @@ class TRAK:
                 f"damping={damping} cannot be used; accepted: above 0, in units of the diagonal's mean"
             )
         Projection(dim, distribution=distribution)  # says what is wrong with them
-        self.settings: Mapping[str, object] = {
+        self.settings: Settings = {
             "dim": dim,
             "damping": damping,
             "distribution": distribution,
             "seed": seed,
         }
-        self._options = {"distribution": distribution, "seed": seed}
-        self._dim, self._damping = dim, damping
+        self._dim = dim
+        self._damping = damping
+        self._distribution = distribution
+        self._seed = seed
         self._projections: list[Projection] = []
         self._inverse: Tensor | None = None  # (M, dim, dim)
 
@@ -138,20 +142,24 @@ class TRAK:
     def _features(self, problem: Problem, images: Tensor, labels: Tensor) -> list[Tensor]:
         """phi of each model, (B, dim)."""
         return self._projected(
-            problem, images, lambda outputs: -margin(outputs, _checked(outputs, labels))
+            problem, images, lambda outputs: -margin(outputs, _checked_labels(outputs, labels))
         )
 
     def _projected(self, problem: Problem, images: Tensor, score: ScoreOrLoss) -> list[Tensor]:
         """The projected gradients of each model's quantity, see `quantities`: minus a target."""
         for stream in range(len(self._projections), len(problem.calls)):
-            self._projections.append(Projection(self._dim, stream=stream, **self._options))  # type: ignore[arg-type]
+            self._projections.append(
+                Projection(
+                    self._dim, seed=self._seed, stream=stream, distribution=self._distribution
+                )
+            )
         pairs = zip(problem.calls, self._projections, strict=False)
         return [
             project(example_gradients(problem, images, score, call=call)) for call, project in pairs
         ]
 
 
-def _checked(outputs: Tensor, labels: Tensor) -> Tensor:
+def _checked_labels(outputs: Tensor, labels: Tensor) -> Tensor:
     check_labels(labels, *outputs.shape)
     return labels.to(outputs.device, torch.int64)
 
@@ -160,4 +168,4 @@ def _doubt(problem: Problem, call: Call, images: Tensor, labels: Tensor) -> Tens
     """1 - p of the label, (B,)."""
     with borrowed(call), torch.no_grad():
         outputs = run(call, {}, images)
-        return torch.sigmoid(-margin(outputs, _checked(outputs, labels)))
+        return torch.sigmoid(-margin(outputs, _checked_labels(outputs, labels)))

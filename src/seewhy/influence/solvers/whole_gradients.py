@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,10 +10,13 @@ from torch import Tensor
 from ...errors import InputError
 from ..gradients.per_example import example_gradients
 from ..gradients.projection import Projection
-from ..problem import Batches, Problem, Progress, Reduce, Rows, ScoreOrLoss, identity
+from ..problem import Problem, Rows, ScoreOrLoss
+from .solver import Holds, Settings, WithoutFit
+
+T = TypeVar("T")
 
 
-class GradientSolver:
+class GradientSolver(WithoutFit):
     """influence = (A g_test) . (B g_train) / n, where A and B are matrices with A^T B = H^-1.
 
     Most solvers apply H^-1 to the test side and leave the training side as it is; those that have a root of H^-1 apply
@@ -23,30 +25,12 @@ class GradientSolver:
     """
 
     name: str
-    passes = 0
-    streams = False
     calibrated = True
-    whitens = False
+    holds: Holds = "all"
 
-    def __init__(self, *, dim: int | None = None, seed: int = 0, **settings: Any) -> None:
-        self.settings: Mapping[str, Any] = {**settings, "dim": dim, "seed": seed}
+    def __init__(self, *, dim: int | None = None, seed: int = 0, **settings: object) -> None:
+        self.settings: Settings = {**settings, "dim": dim, "seed": seed}
         self._project = Projection(dim, seed=seed) if dim is not None else None
-
-    def fit(
-        self,
-        problem: Problem,
-        batches: Batches,
-        *,
-        reduce: Reduce = identity,
-        progress: Progress | None = None,
-    ) -> None:
-        """Needs nothing of the training data."""
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, problem: Problem, state: Mapping[str, Tensor]) -> None:
-        """There is nothing to take."""
 
     def train_side(self, problem: Problem, gradients: Tensor) -> Tensor:
         """B g of each row."""
@@ -76,7 +60,7 @@ class GradientSolver:
         return rows if self._project is None else self._project(rows)
 
 
-def as_fitted(value: Tensor | None, name: str) -> Tensor:
+def as_fitted(value: T | None, name: str) -> T:
     """What `fit` found, or says that it has not been called."""
     if value is None:
         raise InputError(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,17 +22,17 @@ from ...engine.masking.masks import SuperpixelMasks
 from ...engine.masking.running import MOST_SAMPLES, Running
 from ...engine.masking.scoring import ScorerError, masked_scores
 from ...engine.targets.classes import ScoreFunction
-from ...errors import InputError, did_you_mean
+from ...errors import InputError
 from ...maps.attribution import Estimate
 from ..method import Method
 from .coalitions import Kernel, LimeKernel, Sample, ShapleyKernel
-from .superpixels import SuperpixelsLike, centres, segment, sizes
+from .superpixels import SuperpixelsLike, centers, segment, sizes
 from .surrogate import Selection, Surrogate, largest
 
 LINEAR_FROM = (
     0.5  # of the scores' variance, held out: with less, the linear model misses more than it tells
 )
-OWN_COLOURS = "superpixel_mean"  # the baseline that needs the labels
+OWN_COLORS = "superpixel_mean"  # the baseline that needs the labels
 LISTED = 10  # superpixels in the facts
 
 
@@ -89,23 +89,39 @@ def _lime(
         for image, labels in zip(x, found, strict=True)
     ]
     background = [_baseline(baseline, labels, seed) for labels in found]
-    pending, broken = list(drawn), None
-    while pending and broken is None:
-        wanted = [min(samples, most - len(s.drawn)) if s in pending else 0 for s in drawn]
-        masks = [SuperpixelMasks(s.extend(n), s.labels) for s, n in zip(drawn, wanted, strict=True)]
-        broken = _run(call, x, drawn, masks, scores, background, running)
-        for sample in pending:
-            sample.refit()
-        pending = [
-            s
-            for s in pending
-            if precision is not None and not s.reaches(precision) and s.room(most)
-        ]
+
+    def run(masks: Sequence[SuperpixelMasks]) -> ScorerError | None:
+        return _run(call, x, drawn, masks, scores, background, running)
+
+    broken = _sample_until_precise(drawn, run, samples, most, precision)
     return _estimates(drawn, len(scores), precision, broken)
 
 
+def _sample_until_precise(
+    drawn: Sequence[Sample],
+    run: Callable[[Sequence[SuperpixelMasks]], ScorerError | None],
+    samples: int,
+    most: int,
+    precision: float | None,
+) -> ScorerError | None:
+    """Draws and runs so many at a time, until each image is known well enough or has all; returns what broke it off."""
+    pending = list(drawn)
+    while pending:
+        masks = []
+        for sample in drawn:
+            wanted = min(samples, most - len(sample.drawn)) if sample in pending else 0
+            masks.append(SuperpixelMasks(sample.extend(wanted), sample.labels))
+        broken = run(masks)
+        for sample in pending:
+            sample.refit()
+        if broken is not None or precision is None:
+            return broken
+        pending = [s for s in pending if not s.reaches(precision) and s.room(most)]
+    return None
+
+
 def _baseline(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
-    own = isinstance(baseline, str) and baseline == OWN_COLOURS
+    own = isinstance(baseline, str) and baseline == OWN_COLORS
     return SuperpixelMean(labels) if own else find_baseline(baseline, seed=seed)
 
 
@@ -118,25 +134,16 @@ def _kernel(
     selection: Selection,
 ) -> Kernel:
     """The kernel of that name, with options that are in range."""
-    if name not in ("lime", "shap"):
-        raise InputError(f"kernel={name!r} is not known; use 'lime' or 'shap'")
-    known = get_args(Selection)
-    if selection not in known:
-        raise InputError(
-            f"selection={selection!r} is not known{did_you_mean(selection, known)}; use {known}"
-        )
     if not width > 0 or (ridge is not None and not ridge >= 0):
         raise InputError(
             f"kernel_width={width}, ridge={ridge}: the width has to be above 0, the penalty not below"
         )
-    if features is not None and (features < 1 or name == "shap"):
-        accepted = (
-            "None: Shapley values are of all superpixels"
-            if name == "shap"
-            else "at least 1, or None for all"
-        )
+    if features is not None and name == "shap":
+        accepted = "None: Shapley values are of all superpixels"
+        raise InputError(f"features={features} cannot be kept with kernel='shap'; give {accepted}")
+    if features is not None and features < 1:
         raise InputError(
-            f"features={features} cannot be kept with kernel={name!r}; give {accepted}"
+            f"features={features} cannot be kept with kernel={name!r}; give at least 1, or None for all"
         )
     if name == "shap":
         return ShapleyKernel(0.0 if ridge is None else ridge, samples)
@@ -234,7 +241,7 @@ def _facts_of_sample(
 def _facts_of_fit(
     sample: Sample, surrogate: Surrogate, stable: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    places, pixels = centres(sample.labels), sizes(sample.labels)
+    places, pixels = centers(sample.labels), sizes(sample.labels)
     return {
         "intercept": number(surrogate.intercept),
         "r2": number(surrogate.r2),
@@ -270,7 +277,7 @@ lime = Method(
     "LIME",
     "Ribeiro et al., KDD 2016",
     "perturbation",
-    sample=_lime,
+    run=_lime,
     at="input",
     signed=True,
     options={
@@ -282,7 +289,7 @@ lime = Method(
         "ridge": None,
         "features": None,
         "selection": "auto",
-        "baseline": OWN_COLOURS,
+        "baseline": OWN_COLORS,
         "precision": None,
         "max_samples": 10_000,
         "seed": 0,

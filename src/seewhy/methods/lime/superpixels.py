@@ -12,7 +12,7 @@ from torch import Tensor, strided
 
 from ...arguments import brief
 from ...data.preprocess import tensor_to_photos
-from ...engine.call import is_volume
+from ...engine.pictures import is_volume
 from ...errors import ArgumentTypeError, InputError, did_you_mean
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -91,14 +91,14 @@ def _three_channels(image: Tensor) -> Tensor:
     channels = len(image)
     if channels in (1, 3):
         return image.expand(3, -1, -1)
-    colours = image.flatten(1).double()
-    colours = colours - colours.mean(1, keepdim=True)
-    axes = torch.linalg.eigh(colours @ colours.T).eigenvectors.flip(1)[
+    colors = image.flatten(1).double()
+    colors = colors - colors.mean(1, keepdim=True)
+    axes = torch.linalg.eigh(colors @ colors.T).eigenvectors.flip(1)[
         :, :3
     ]  # (C, 3), the widest first
     axes = axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # an eigenvector has no sign of its own
-    shown = torch.zeros(3, colours.shape[1], dtype=colours.dtype)
-    shown[: axes.shape[1]] = axes.T @ colours
+    shown = torch.zeros(3, colors.shape[1], dtype=colors.dtype)
+    shown[: axes.shape[1]] = axes.T @ colors
     return shown.reshape(3, *image.shape[1:]).float()
 
 
@@ -192,7 +192,7 @@ def sizes(labels: Tensor) -> Tensor:
     return torch.bincount(labels.flatten())
 
 
-def centres(labels: Tensor) -> Tensor:
+def centers(labels: Tensor) -> Tensor:
     """The mean (row, column) of each superpixel's pixels: (d, 2) float64; of volumes (slice, row, column)."""
     places = torch.meshgrid(*(torch.arange(n).double() for n in labels.shape), indexing="ij")
     total = [torch.bincount(labels.flatten(), weights=place.flatten()) for place in places]

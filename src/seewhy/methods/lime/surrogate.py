@@ -67,36 +67,28 @@ def fit(
     spread = (weights[:, None] * (scores - level) ** 2).sum(0)
     # scores that differ by the rounding of float32 alone do not vary
     varied = spread > weights.sum() * (1e-6 * scores.abs().amax(0)) ** 2
-    x, y = (
-        design - mean,
-        torch.where(varied, scores - level, 0) if offset is None else scores - offset,
-    )
+    x = design - mean
+    y = torch.where(varied, scores - level, 0) if offset is None else scores - offset
     inverse, rank = _inverse(x.T @ (weights[:, None] * x), ridge)
     coefficients = inverse @ (x.T @ (weights[:, None] * y))  # (d, T)
     residual = y - x @ coefficients
-    enough = ridge > 0 or rank < len(x) // block - free
-    unseen = (
-        _held_out(residual, x, inverse, weights, free, block)
-        if enough
-        else torch.full_like(residual, math.nan)
-    )
+    unseen = torch.full_like(residual, math.nan)
+    if ridge > 0 or rank < len(x) // block - free:  # else there are too few samples to tell
+        unseen = _held_out(residual, x, inverse, weights, free, block)
     influence = x @ inverse  # (n, d)
-    r2, held_out = (
-        (1 - (weights[:, None] * e**2).sum(0) / spread).where(varied, math.nan)
-        for e in (residual, unseen)
-    )
+
+    def explained(rest: Tensor) -> Tensor:  # the share of the variance that is not left
+        return (1 - (weights[:, None] * rest**2).sum(0) / spread).where(varied, math.nan)
+
+    r2, held_out = explained(residual), explained(unseen)
     found = []
     for t in range(scores.shape[1]):
-        pulls = ((weights * unseen[:, t])[:, None] * influence).reshape(-1, block, len(mean)).sum(1)
-        found.append(
-            Surrogate(
-                coefficients[:, t].contiguous(),
-                pulls.square().sum(0).sqrt(),
-                float(level[t] - mean @ coefficients[:, t]) if free else 0.0,
-                float(r2[t]),
-                float(held_out[t]),
-            )
-        )
+        pulls = (weights * unseen[:, t])[:, None] * influence
+        errors = pulls.reshape(-1, block, len(mean)).sum(1).square().sum(0).sqrt()
+        own = coefficients[:, t]
+        intercept = float(level[t] - mean @ own) if free else 0.0
+        shares = float(r2[t]), float(held_out[t])
+        found.append(Surrogate(own.contiguous(), errors, intercept, *shares))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -81,8 +81,6 @@ def _rise(
         raise InputError(
             f"samples={samples} is too many; give at most {MOST_SAMPLES}, usually 4000"
         )
-    if form not in get_args(Form):
-        raise InputError(f"form={form!r} is not known; use {', '.join(map(repr, get_args(Form)))}")
     if precision is not None and precision <= 0:
         raise InputError(
             f"precision={precision} cannot be reached; give a relative squared error such as 0.1, or None"
@@ -131,20 +129,29 @@ class _Sample:
         for look in looks:
             active = [i for i, reason in enumerate(stopped) if reason is None]
             failed = self._up_to(look, active)
-            done = self.state.samples
             if failed:
-                if not any(done):
-                    raise failed
-                self.failed = f"{failed} (the estimate so far is returned)"
-                ended = ["samples" if n >= looks[-1] else "error" for n in done]
-                return [reason or end for reason, end in zip(stopped, ended, strict=True)]
+                return self._broken_off(failed, stopped, looks[-1])
             for i in active:
-                if done[i] == look < looks[-1]:
-                    found = self.state.found(i, form, looks=len(looks))
-                    stopped[i] = (
-                        "precision" if max(one.bound for one in found) <= precision else None
-                    )
+                all_there = self.state.samples[i] == look < looks[-1]
+                if all_there and self._is_known(i, form, len(looks), precision):
+                    stopped[i] = "precision"
         return [reason or "samples" for reason in stopped]
+
+    def _is_known(self, image: int, form: Form, looks: int, precision: float) -> bool:
+        """Whether the error of each of an image's maps is bounded by the precision."""
+        found = self.state.found(image, form, looks=looks)
+        return max(one.bound for one in found) <= precision
+
+    def _broken_off(
+        self, failed: ScorerError, stopped: Sequence[str | None], wanted: int
+    ) -> list[str]:
+        """Why each image has no more samples; the failure itself where there are none at all."""
+        done = self.state.samples
+        if not any(done):
+            raise failed
+        self.failed = f"{failed} (the estimate so far is returned)"
+        ended = ["samples" if n >= wanted else "error" for n in done]
+        return [reason or end for reason, end in zip(stopped, ended, strict=True)]
 
     def _up_to(self, look: int, active: Sequence[int]) -> ScorerError | None:
         """Takes samples of the active images until each has so many; returns what stopped it before."""
@@ -191,7 +198,7 @@ rise = Method(
     "RISE",
     "Petsiuk et al., BMVC 2018",
     "perturbation",
-    sample=_rise,
+    run=_rise,
     at="input",
     signed=True,
     options={

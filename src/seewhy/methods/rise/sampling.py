@@ -70,7 +70,7 @@ def _uniform(
         return torch.empty(0, numbers, dtype=torch.float64)
     if scheme == "sobol":
         own = int(torch.randint(1 << 62, (), generator=generator))
-        engine = torch.quasirandom.SobolEngine(numbers, scramble=True, seed=own)  # type: ignore[no-untyped-call]
+        engine = torch.quasirandom.SobolEngine(numbers, scramble=True, seed=own)
         drawn: Tensor = engine.draw(count, dtype=torch.float64)
         drawn[:1] = (
             engine.shift.double() / 2**engine.MAXBIT

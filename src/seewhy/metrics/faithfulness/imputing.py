@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import InputError
 
 # (rows down, columns right): weight
-NEIGHBOURS = {
+NEIGHBORS = {
     (down, right): 1 / 6 if 0 in (down, right) else 1 / 12
     for down in (-1, 0, 1)
     for right in (-1, 0, 1)
@@ -66,7 +66,7 @@ def _system(
     index[removed] = np.arange(len(removed))
     rows, columns, values = [], [], []
     diagonal, right = np.zeros(len(removed)), np.zeros((len(removed), len(pixels)))
-    for (down, across), weight in NEIGHBOURS.items():
+    for (down, across), weight in NEIGHBORS.items():
         here = places[
             max(0, -down) : height - max(0, down), max(0, -across) : width - max(0, across)
         ].ravel()

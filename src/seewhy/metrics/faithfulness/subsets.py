@@ -34,7 +34,7 @@ class _Additive(MaskedMetric):
 
     leave_out = ("empty", "non_finite")
     signed = True
-    takes_colours = True
+    takes_colors = True
 
     def __init__(self, *, maps_are: MapsAre, settings: dict[str, Any], **options: Any) -> None:
         if maps_are not in ("contributions", "gradients"):

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ...data.disk import png_bytes
-from ...data.manifest import Json
+from ...data.disk import Json, png_bytes
 from ...data.preprocess import Placement
 from ...data.run_folder import RunFolder
 from ...data.truth import Truth
@@ -64,7 +63,7 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class LocalisationEvaluation(Evaluation):
+class LocalizationEvaluation(Evaluation):
     """How well methods localise, over a data set.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...data.dataset import Example, LabelledImages
+from ...data.dataset import Example, LabeledImages
 from ...data.images import drawn_photo
 from ...data.preprocess import Placement, Preprocess
 from ...data.truth import Truth
+from ...engine.keys import digest
 from ...errors import InputError, ModelError
 from ...models.model import Model
 
@@ -48,9 +49,14 @@ class Marked:
         """Every picture with each of its classes."""
         return [(i, label) for i, labels in enumerate(self.labels) for label in labels]
 
+    def digest(self, picture: int) -> str:
+        """Of a picture as the model sees it, and of what is marked in it."""
+        truth = self.truths[picture]
+        return digest(self.x[picture], *(() if truth is None else (truth.boxes, truth.labels)))
+
 
 def read_marked(
-    data: LabelledImages,
+    data: LabeledImages,
     indices: Iterable[int],
     model: Model,
     on_bad_image: Callable[[str, InputError], None] | None = None,
@@ -77,19 +83,13 @@ def read_marked(
             if on_bad_image is None:
                 raise
             on_bad_image(data.names[index], error)
-    if not read:
-        return None
-    each = list(read.values())
-    return Marked(
-        indices=tuple(read),
-        names=tuple(one.name for one in each),
-        photos=tuple(one.photo for one in each),
-        placements=tuple(one.placement for one in each),
-        labels=tuple(one.labels for one in each),
-        x=torch.stack([one.x for one in each]),
-        truths=tuple(one.truth for one in each),
-        notes=tuple(one.notes for one in each),
-    )
+    return _together(read) if read else None
+
+
+def _together(read: Mapping[int, _Read]) -> Marked:
+    names, photos, placements, labels, inputs, truths, notes = zip(*read.values(), strict=True)
+    x = torch.stack(inputs)
+    return Marked(tuple(read), names, photos, placements, labels, x, truths, notes)
 
 
 class _Read(NamedTuple):

@@ -142,15 +142,17 @@ class LocalizationMetric(ImageMetric):
         values, kept = torch.full((len(fields),), math.nan, dtype=torch.float64), []
         for i, (field, given) in enumerate(zip(fields, truth, strict=True)):
             marked = _marked(given, field, classes[i])
+            if told[i] in self.leave_out and marked is not None:
+                continue
             judged = None
-            if given is not None and marked is not None and told[i] not in self.leave_out:
+            if given is not None and marked is not None:
                 spread = None if told[i] in self.silent else self._spread(field, size_of(marked))
                 judged = self._judge(Item(field, given, marked, classes[i], spread))
-            if judged is not None:
+            if judged is None:
+                told[i] = NO_TRUTH
+            else:
                 values[i] = judged[0]
                 kept.append(judged[1])
-            elif told[i] not in self.leave_out or marked is None:
-                told[i] = NO_TRUTH
         if kept:
             self._gather(kept)
         self._store(values, told)
@@ -219,22 +221,22 @@ def _marked(
         return None
     if isinstance(given, Truth):
         truth = given if label is None else given.of(label)
-    elif not isinstance(given, Tensor):
+        return truth if len(truth.boxes) else None
+    if not isinstance(given, Tensor):
         raise ArgumentTypeError(
             f"truth holds a {type(given).__name__}; give Truth, None, or tensors of masks or boxes"
         )
-    elif given.dtype == torch.bool and given.ndim == 2 and given.numel():
+    is_flag = given.dtype == torch.bool
+    if given.ndim == 2 and is_flag and given.numel():
         return given.cpu() if given.cpu().numpy().any() else None
-    elif given.ndim == 2 and given.shape[1] == 4 and given.dtype != torch.bool:
-        truth = Truth(
-            (field.shape[0], field.shape[1]), given.cpu(), torch.full((len(given),), label or 0)
-        )
-    else:
+    if given.ndim != 2 or is_flag or given.shape[1] != 4:
         accepted = "masks (H, W) bool or boxes (B, 4)"
         raise InputError(
             f"truth holds a {given.dtype} tensor of shape {tuple(given.shape)}; give {accepted}"
         )
-    return truth if len(truth.boxes) else None
+    classes = torch.full((len(given),), label or 0)
+    truth = Truth((field.shape[0], field.shape[1]), given.cpu(), classes)
+    return truth if len(given) else None
 
 
 def size_of(marked: Truth | Tensor) -> tuple[int, int]:

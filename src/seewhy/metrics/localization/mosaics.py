@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -103,11 +104,7 @@ def focus_mosaics(
         raise InputError(
             f"labels has {len(known)} classes for {len(x)} pictures; give one for each"
         )
-    sizes = {
-        int(label): int(size)
-        for label, size in zip(*np.unique(known, return_counts=True), strict=True)
-    }
-    usable = [label for label, size in sizes.items() if size >= 2 and len(known) - size >= 2]
+    usable = _with_two_and_two_others(known)
     if not usable or (target is not None and target not in usable):
         asked = "a class" if target is None else f"class {target}"
         raise InputError(
@@ -124,6 +121,12 @@ def focus_mosaics(
         members.append(rng.permutation(np.concatenate(pairs)).tolist())
         targets.append(label)
     return _laid(x, members, [known[m] for m in members], targets, 2)
+
+
+def _with_two_and_two_others(labels: npt.NDArray[Any]) -> list[int]:
+    """The classes of which there are two pictures, beside two of others."""
+    found = zip(*np.unique(labels, return_counts=True), strict=True)
+    return [int(label) for label, size in found if size >= 2 and len(labels) - size >= 2]
 
 
 def _confident(

@@ -27,7 +27,7 @@ from .weights import Order, Steps
 
 
 @dataclass(frozen=True, eq=False)
-class Randomisation:
+class Randomization:
     """How alike a method's maps are to the original ones, after each step of randomising the model.
 
     Attributes:
@@ -46,7 +46,7 @@ class Randomisation:
         return self.similarity[measure].nanmean(0)
 
 
-def parameter_randomisation(
+def parameter_randomization(
     model: CallableModel,
     x: Tensor,
     method: MethodLike,
@@ -59,7 +59,7 @@ def parameter_randomisation(
     seed: int = 0,
     reset_statistics: bool = False,
     method_options: Mapping[str, Any] | None = None,
-) -> Randomisation:
+) -> Randomization:
     """Re-initialises a copy of the model step by step from the output down, and compares the maps with the original's.
 
     "cascading" leaves earlier steps randomised, "independent" randomises one at a time. The target is the original
@@ -86,7 +86,7 @@ def parameter_randomisation(
     )
 
 
-def label_randomisation(
+def label_randomization(
     model: CallableModel,
     shuffled: CallableModel,
     x: Tensor,
@@ -115,21 +115,21 @@ def label_randomisation(
     }
 
 
-class ParameterRandomisation(MethodMetric):
+class ParameterRandomization(MethodMetric):
     """Parameter randomisation as one number (Adebayo et al., NeurIPS 2018): the mean similarity over all steps.
 
-    See `parameter_randomisation`. Curves hold each step's similarity, the output's side first; the original's 1 is not
+    See `parameter_randomization`. Curves hold each step's similarity, the output's side first; the original's 1 is not
     averaged in. Lower is better: the maps follow the model. `update` takes the maps that the method gives, as they are.
 
     Args:
         method: what made the maps: a name, a `Method`, or a function `(model, x, target) -> (N, h, w)`.
-        order, similarity, layers, reset_statistics: as in `parameter_randomisation`; one similarity.
+        order, similarity, layers, reset_statistics: as in `parameter_randomization`; one similarity.
         layer: where the method is read; None chooses as `explain` does.
         options: `method_options`, and what `ExplanationMetric` takes.
     """
 
     name, title, paper = (
-        "parameter_randomisation",
+        "parameter_randomization",
         "Parameter randomisation",
         "Adebayo et al., NeurIPS 2018",
     )
@@ -182,7 +182,7 @@ def _compare(
     x: Tensor,
     score: ScoreFunction,
     measures: Sequence[str],
-) -> Randomisation:
+) -> Randomization:
     size = (x.shape[2], x.shape[3])
     names: list[str] = []
     found: dict[str, list[Tensor]] = {measure: [] for measure in measures}
@@ -191,7 +191,7 @@ def _compare(
         now = explain(changed, x, score)
         for measure in measures:
             found[measure].append(similarity_of(measure, maps, now, size))
-    return Randomisation(
+    return Randomization(
         steps.order, tuple(names), {m: torch.stack(rows) for m, rows in found.items()}
     )
 

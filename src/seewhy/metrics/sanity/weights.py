@@ -54,7 +54,7 @@ class Steps:
             before = [
                 (value, value.detach().clone()) for value in (*part.parameters(), *part.buffers())
             ]
-            reinitialise(
+            reinitialize(
                 part, zlib.crc32(name.encode(), self.seed), statistics=self.reset_statistics
             )
             yield name, replace(model, module=changed)
@@ -104,7 +104,7 @@ def layers_from_the_top(
     return tuple(sorted(names, key=place, reverse=True))
 
 
-def reinitialise(part: nn.Module, seed: int, *, statistics: bool = False) -> None:
+def reinitialize(part: nn.Module, seed: int, *, statistics: bool = False) -> None:
     """Draws all parameters of a module anew, as its layers do when they are made.
 
     Parameters of modules without `reset_parameters` are drawn from a normal distribution of their own mean and

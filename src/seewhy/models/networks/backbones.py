@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +46,16 @@ class Backbone(nn.Module):
         self.load_state_dict(taken)
 
 
+class _TimmNetwork(nn.Module):
+    """What a timm network has, for the type checker."""
+
+    num_features: int
+    feature_info: Sequence[Mapping[str, int]]
+    prune_intermediate_layers: Callable[..., object]
+    forward_features: Callable[[Tensor], Tensor]
+    forward_intermediates: Callable[..., Sequence[Tensor]]
+
+
 class TimmFeatures(Backbone):
     """A timm network up to its pooling, or its first stages.
 
@@ -56,9 +65,10 @@ class TimmFeatures(Backbone):
         size: (H, W) of the input.
     """
 
-    def __init__(self, net: Any, stages: int | None, size: tuple[int, int]) -> None:
+    def __init__(self, net: _TimmNetwork, stages: int | None, size: tuple[int, int]) -> None:
         super().__init__(net.num_features, {"net.": ""})
-        self.net, self.last = net, None if stages is None else stages - 1
+        self.net = net
+        self.last = None if stages is None else stages - 1
         if stages is not None:
             net.prune_intermediate_layers([stages - 1], prune_head=True)
         net.eval()
@@ -72,11 +82,11 @@ class TimmFeatures(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         """Gives what the network gives before it pools: maps, channels first or last, or tokens."""
         if self.last is None:
-            return self.net.forward_features(x)  # type: ignore[no-any-return]
+            return self.net.forward_features(x)
         features = self.net.forward_intermediates(
             x, indices=[self.last], intermediates_only=True, stop_early=True
         )
-        return features[0]  # type: ignore[no-any-return]
+        return features[0]
 
 
 class Stack(Backbone):
@@ -108,7 +118,7 @@ def _alexnet(whole: bool) -> Stack:
     if not whole:
         return Stack({"features": net.features[:12]}, 256)
     dense = {"fc6.": "classifier.1.", "fc7.": "classifier.4."}
-    return Stack({"features": net.features, **_convolutionised(256, 6)}, 4096, dense)
+    return Stack({"features": net.features, **_convolutionized(256, 6)}, 4096, dense)
 
 
 def _vgg16(whole: bool) -> Stack:
@@ -119,10 +129,10 @@ def _vgg16(whole: bool) -> Stack:
     if not whole:
         return Stack({"features": net.features[:30]}, 512)
     dense = {"fc6.": "classifier.0.", "fc7.": "classifier.3."}
-    return Stack({"features": net.features, **_convolutionised(512, 7)}, 4096, dense)
+    return Stack({"features": net.features, **_convolutionized(512, 7)}, 4096, dense)
 
 
-def _convolutionised(channels: int, size: int) -> dict[str, nn.Module]:
+def _convolutionized(channels: int, size: int) -> dict[str, nn.Module]:
     """FC6 and FC7 as convolutions: on a map of size x size the same numbers, on a larger one a map of them."""
     return {
         "fc6": nn.Conv2d(channels, 4096, size),
@@ -173,15 +183,16 @@ def make_backbone(
     Raises:
         InputError: there is no such backbone, or not with so many stages or at this stride.
     """
-    kind, _, name = spec.partition(":")
-    if spec == EMBEDDED or (kind == "timm" and name):
-        net = _timm("tf_efficientnet_lite0" if spec == EMBEDDED else name, size, stride)
+    timm_name = _timm_name(spec)
+    if timm_name:
+        net = _timm(timm_name, size, stride)
         most = len(net.feature_info)
         if stages is not None and not 1 <= stages <= most:
             raise InputError(
                 f"stages={stages} cannot be kept of backbone {spec!r}, which has {most}"
             )
         return TimmFeatures(net, stages, size)
+    kind, _, name = spec.partition(":")
     if kind != "torchvision" or name not in SURGERIES:
         raise InputError(
             f"backbone={spec!r} is not known{did_you_mean(name or kind, [EMBEDDED, *SURGERIES])}; {_USE}"
@@ -194,28 +205,37 @@ def make_backbone(
     return SURGERIES[name](whole)
 
 
-def _timm(name: str, size: tuple[int, int], stride: int | None) -> Any:
+def _timm_name(spec: str) -> str | None:
+    """What timm calls a backbone; None where it is another's."""
+    if spec == EMBEDDED:
+        return "tf_efficientnet_lite0"
+    return spec.removeprefix("timm:") if spec.startswith("timm:") else None
+
+
+def _timm(name: str, size: tuple[int, int], stride: int | None) -> _TimmNetwork:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
         raise InputError(
             f"backbone 'timm:{name}': timm has no such model{did_you_mean(name, timm.list_models())}"
         )
-    options: dict[str, Any] = {"num_classes": 0} | (
-        {} if stride is None else {"output_stride": stride}
-    )
+    options = {"num_classes": 0}
+    if stride is not None:
+        options["output_stride"] = stride
     try:
-        return timm.create_model(name, img_size=size, **options)
+        net: _TimmNetwork = timm.create_model(name, img_size=size, **options)
+        return net
     except TypeError:  # convolutions take any size, and no such argument
         pass
     try:
-        return timm.create_model(name, **options)
+        net = timm.create_model(name, **options)
     except (TypeError, NotImplementedError, AssertionError) as error:
         if stride is None:
             raise
         raise InputError(
             f"stride={stride}: 'timm:{name}' cannot be had at it; leave it out"
         ) from error
+    return net
 
 
 def stages_for(spec: str, size: tuple[int, int], cells: int = 12) -> int | None:
@@ -223,10 +243,9 @@ def stages_for(spec: str, size: tuple[int, int], cells: int = 12) -> int | None:
 
     Zhou et al. cut their networks so, because a finer map finds objects better.
     """
-    if not (spec == EMBEDDED or spec.startswith("timm:")):
+    name = _timm_name(spec)
+    if name is None:
         return None
-    stages = _timm(
-        "tf_efficientnet_lite0" if spec == EMBEDDED else spec.removeprefix("timm:"), size, None
-    ).feature_info
+    stages = _timm(name, size, None).feature_info
     fine = [i for i, stage in enumerate(stages, 1) if min(size) >= cells * stage["reduction"]]
     return max(fine) if fine and max(fine) < len(stages) else None

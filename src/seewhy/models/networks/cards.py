@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from ...data.disk import own_version, read_json, write_whole
+from ...data.disk import Json, own_version, read_json, write_whole
 from ...data.preprocess import Preprocess
 from ...errors import ModelError, TrainingError
 
-TRAINED, SAVED, VERSION = "seewhy-localisation", "seewhy-model", 1
+TRAINED = "seewhy-localisation"
+SAVED = "seewhy-model"
+VERSION = 1
 CARD, WEIGHTS, STATE, HISTORY, CURVES = (
     "card.json",
     "model.safetensors",
@@ -21,7 +21,6 @@ CARD, WEIGHTS, STATE, HISTORY, CURVES = (
     "history.json",
     "learning.png",
 )
-Card = Mapping[str, Any]
 _NEEDED = {
     TRAINED: {"architecture", "labels", "preprocess"},
     SAVED: {
@@ -60,9 +59,7 @@ def keep(path: Path, data: bytes) -> None:
         raise TrainingError(f"'{path}' cannot be written: {why}; {stays}") from error
 
 
-def make_card(
-    preprocess: Preprocess | None, *, form: str = TRAINED, **entries: Any
-) -> dict[str, Any]:
+def make_card(preprocess: Preprocess | None, *, form: str = TRAINED, **entries: object) -> Json:
     """A card of this version, with the versions of what made it."""
     import timm
     import torch
@@ -72,7 +69,7 @@ def make_card(
     return {"format": form, "version": VERSION, **entries, "preprocess": said, "versions": versions}
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> Json:
     """Reads the card of a trained or saved model; its "format" says which.
 
     Raises:
@@ -102,13 +99,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     return dict(card)
 
 
-def card_preprocess(card: Card) -> Preprocess:
+def card_preprocess(card: Json) -> Preprocess:
     """How photos become inputs, as a card says it."""
     said = card["preprocess"]
     try:
-        entries: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in said.items()
-        }
+        entries: Json = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
         return Preprocess(**entries)
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(

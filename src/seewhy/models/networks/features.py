@@ -6,6 +6,8 @@ A network's maker knows what it gives but for its order of dimensions; where som
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...engine.layout import Kind, Layout, axes, covers
 
 MOST_PREFIX_TOKENS = 32
@@ -55,19 +57,28 @@ def _token_grid(length: int, image_size: tuple[int, int]) -> tuple[tuple[int, in
 
     One of whole square patches goes first: five registers before 4 x 6 tokens would else pass for 4 x 7 and one.
     """
-    height, width = image_size
     fitting: list[tuple[tuple[int, int], int]] = []
     for prefix in range(min(MOST_PREFIX_TOKENS, length - 1) + 1):
-        cells = length - prefix
-        ideal = (cells * height / width) ** 0.5
-        for h in {int(ideal), int(ideal) + 1}:
-            if h and cells % h == 0 and covers((h, cells // h), image_size):
-                w = cells // h
-                whole = height % h == 0 and width % w == 0 and height // h == width // w
-                if prefix <= MOST_USUAL_PREFIX_TOKENS and whole:
-                    return (h, w), prefix
-                if (
-                    prefix <= MOST_USUAL_PREFIX_TOKENS or whole
-                ):  # else any 32 lengths in a row would hold a picture
-                    fitting.append(((h, w), prefix))
+        usual = prefix <= MOST_USUAL_PREFIX_TOKENS
+        for grid in _grids(length - prefix, image_size):
+            whole = _has_square_patches(grid, image_size)
+            if usual and whole:
+                return grid, prefix
+            if usual or whole:  # else any 32 lengths in a row would hold a picture
+                fitting.append((grid, prefix))
     return fitting[0] if fitting else None
+
+
+def _grids(cells: int, image_size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """The grids (h, w) of so many cells with the proportions of the image."""
+    height, width = image_size
+    ideal = (cells * height / width) ** 0.5
+    for h in {int(ideal), int(ideal) + 1}:
+        if h and cells % h == 0 and covers((h, cells // h), image_size):
+            yield h, cells // h
+
+
+def _has_square_patches(grid: tuple[int, int], image_size: tuple[int, int]) -> bool:
+    """Whether the cells of a grid are squares of whole pixels."""
+    (h, w), (height, width) = grid, image_size
+    return height % h == 0 and width % w == 0 and height // h == width // w

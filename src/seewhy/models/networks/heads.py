@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from ...data.disk import Json
 from ...errors import InputError, ModelError, did_you_mean
 from .backbones import Backbone, make_backbone
 from .features import features_layout
@@ -51,7 +51,7 @@ class LogSumExpPool2d(nn.Module):
         return f"sharpness={self.sharpness}"
 
 
-class LocalisationNet(nn.Module):
+class LocalizationNet(nn.Module):
     """A backbone under a localisation head: (N, 3, H, W) -> (N, classes) scores before softmax or sigmoid.
 
     Args:
@@ -123,13 +123,13 @@ def _pool(pooling: str, sharpness: float) -> nn.Module:
     return nn.AdaptiveAvgPool2d(1) if pooling == "gap" else nn.AdaptiveMaxPool2d(1)
 
 
-def build(architecture: Mapping[str, Any]) -> LocalisationNet:
+def build(architecture: Json) -> LocalizationNet:
     """Makes a network, with random weights, as a card describes it.
 
     Args:
         architecture: "backbone", "pooling", "classes" and "size", (H, W) of the input; and where they are not the usual
             ones "stages" and "stride" (`make_backbone`), "units", "adaptation", "sharpness" and "dropout"
-            (`LocalisationNet`). Under another head than "oquab", "torchvision:..." is the network of Zhou et al., with
+            (`LocalizationNet`). Under another head than "oquab", "torchvision:..." is the network of Zhou et al., with
             1,024 units.
 
     Raises:
@@ -169,4 +169,4 @@ def build(architecture: Mapping[str, Any]) -> LocalisationNet:
         stride=given.pop("stride", None),
         whole=surgery and pooling == "oquab",
     )
-    return LocalisationNet(backbone, classes, pooling=pooling, **given)
+    return LocalizationNet(backbone, classes, pooling=pooling, **given)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ...lazy import lazy_names
 
 if TYPE_CHECKING:
     from ...errors import TrainingError
-    from ..networks.heads import LocalisationNet, build
+    from ..networks.heads import LocalizationNet, build
     from .run import Trained
     from .training import train
 
 _WHERE = {
-    "LocalisationNet": "..networks.heads",
+    "LocalizationNet": "..networks.heads",
     "Trained": ".run",
     "TrainingError": "...errors",
     "build": "..networks.heads",
     "train": ".training",
 }
-__all__ = ["LocalisationNet", "Trained", "TrainingError", "build", "train"]
+__all__ = ["LocalizationNet", "Trained", "TrainingError", "build", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name], __package__), name)
+__getattr__ = lazy_names(__name__, _WHERE)

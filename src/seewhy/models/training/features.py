@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...engine.flow import find_flow
 from ...engine.heads import linear_heads
 from ...engine.targets.names import ClassNames
@@ -22,10 +22,12 @@ from ...errors import InputError, MissingExtraError, ModelError
 from ..call import call_of
 from ..model import Model
 
+_COUNT = "num_classes"  # what timm's models say of themselves
+
 
 def pooled_features(
     model: Model,
-    data: LabelledImages,
+    data: LabeledImages,
     *,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -75,8 +77,8 @@ def with_head(model: Model, weight: Tensor, bias: Tensor, labels: Sequence[str])
     new.load_state_dict({"weight": weight, "bias": bias})
     owner, _, attribute = name.rpartition(".")
     setattr(module.get_submodule(owner), attribute, new.eval())
-    if hasattr(module, "num_classes"):  # what timm's models say of themselves
-        module.num_classes = len(weight)  # type: ignore[assignment]
+    if hasattr(module, _COUNT):
+        setattr(module, _COUNT, len(weight))
     return replace(
         model,
         module=module,
@@ -88,9 +90,9 @@ def with_head(model: Model, weight: Tensor, bias: Tensor, labels: Sequence[str])
 
 def linear_svm(
     model: Model,
-    data: LabelledImages,
+    data: LabeledImages,
     *,
-    regularisation: float = 1.0,
+    regularization: float = 1.0,
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -100,7 +102,7 @@ def linear_svm(
     Args:
         model: the network, as in `pooled_features`.
         data: the pictures, of one class or of several each.
-        regularisation: C of `sklearn.svm.LinearSVC`: smaller is smoother. Features are standardised for the fit.
+        regularization: C of `sklearn.svm.LinearSVC`: smaller is smoother. Features are standardised for the fit.
         seed: of the solver.
         batch_size: pictures in one pass.
         progress: called with the number of pictures done and of all.
@@ -117,26 +119,39 @@ def linear_svm(
         from sklearn.svm import LinearSVC
     except ImportError as error:
         raise MissingExtraError("a linear support vector machine", "train") from error
-    shown = sorted({label for labels in data.labels for label in labels})
-    truth = torch.tensor([[label in labels for label in shown] for labels in data.labels])  # (N, K)
-    constant = [
-        data.classes[label] for label, column in zip(shown, truth.T, strict=True) if column.all()
-    ]
-    if constant or len(shown) < 2:
-        said = f"{constant[0]!r} in every picture" if constant else "no classes"
-        raise InputError(
-            f"data {data.title!r} shows {said}; a classifier needs pictures without it too"
-        )
+    shown, truth = _shown_classes(data)
     features = pooled_features(model, data, batch_size=batch_size, progress=progress).double()
     mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
     standard = ((features - mean) / std).numpy()
     machines = [
-        LinearSVC(C=regularisation, random_state=seed).fit(standard, column)
+        LinearSVC(C=regularization, random_state=seed).fit(standard, column)
         for column in truth.T.numpy()
     ]
     weight = torch.cat([torch.from_numpy(machine.coef_) for machine in machines]) / std  # (K, F)
     bias = torch.cat([torch.from_numpy(machine.intercept_) for machine in machines]) - weight @ mean
     return with_head(model, weight.float(), bias.float(), [data.classes[label] for label in shown])
+
+
+def _shown_classes(data: LabeledImages) -> tuple[list[int], Tensor]:
+    """The classes that some picture shows, and which pictures show each: (N, K).
+
+    Raises:
+        InputError: a class is in every picture, or there are fewer than two.
+    """
+    shown = sorted(set(chain.from_iterable(data.labels)))
+    truth = torch.tensor([[label in labels for label in shown] for labels in data.labels])
+    for label, column in zip(shown, truth.T, strict=True):
+        if column.all():
+            raise _nothing_without_it(data, f"{data.classes[label]!r} in every picture")
+    if len(shown) < 2:
+        raise _nothing_without_it(data, "no classes")
+    return shown, truth
+
+
+def _nothing_without_it(data: LabeledImages, said: str) -> InputError:
+    return InputError(
+        f"data {data.title!r} shows {said}; a classifier needs pictures without it too"
+    )
 
 
 def _head(model: Model) -> str:
@@ -163,6 +178,6 @@ def _input_shape(model: Model) -> tuple[int, int, int]:
     return len(model.preprocess.mean), *model.preprocess.size
 
 
-def _batch(model: Model, data: LabelledImages, indices: range) -> Any:
+def _batch(model: Model, data: LabeledImages, indices: range) -> Tensor:
     assert model.preprocess is not None
     return model.preprocess.batch([data[i].photo for i in indices])[0]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...data.dataset import LabelledImages
+from ...data.dataset import LabeledImages
 from ...data.preprocess import Preprocess
 from ...errors import InputError, did_you_mean
 
@@ -58,7 +58,7 @@ def find_augmentation(name: str) -> Augmentation:
 class Pictures(Dataset[Tensor]):
     """Pictures at the model's size, uint8 (3, H, W); kept in memory once read, up to CACHE_BYTES in all."""
 
-    def __init__(self, data: LabelledImages, preprocess: Preprocess, *, keep: bool = True) -> None:
+    def __init__(self, data: LabeledImages, preprocess: Preprocess, *, keep: bool = True) -> None:
         self.data = data
         self.plain = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=1.0)
         kept = keep and len(data) * 3 * preprocess.size[0] * preprocess.size[1] <= CACHE_BYTES
@@ -91,7 +91,7 @@ class Feed:
 
     def __init__(
         self,
-        data: LabelledImages,
+        data: LabeledImages,
         preprocess: Preprocess,
         *,
         batch_size: int,
@@ -164,7 +164,8 @@ def augmented(
         flipped * angle.cos() * shrunk,
         -angle.sin() * shrunk * aspect,
     )
-    affine[:, 1, 0], affine[:, 1, 1] = flipped * angle.sin() * shrunk / aspect, angle.cos() * shrunk
+    affine[:, 1, 0] = flipped * angle.sin() * shrunk / aspect
+    affine[:, 1, 1] = angle.cos() * shrunk
     affine[:, :, 2] = (2 * u[:, 3:5] - 1) * 2 * augmentation.shift
     grid = F.affine_grid(affine, list(x.shape), align_corners=False)
     moved = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)

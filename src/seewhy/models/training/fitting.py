@@ -6,18 +6,20 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...data.disk import Json
 from ...errors import InputError, MissingExtraError, TrainingError
-from ..networks.heads import LocalisationNet
+from ..networks.heads import LocalizationNet
 from .feeding import Feed
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from torchmetrics import Metric
 
 WARM_UP = 0.1  # of all steps
 
@@ -76,7 +78,7 @@ class Fitting:
 
     def __init__(
         self,
-        net: LocalisationNet,
+        net: LocalizationNet,
         fabric: Fabric,
         feed: Feed,
         val: Feed | None,
@@ -88,14 +90,17 @@ class Fitting:
         binary: bool,
         multi_label: bool,
     ) -> None:
-        self.net, self.fabric, self.feed, self.val = net, fabric, feed, val
+        self.net = net
+        self.fabric = fabric
+        self.feed = feed
+        self.val = val
         self.lr, self.seed, self.multi_label = lr, seed, multi_label
         self.loss = loss_function(binary=binary)
         self.steps_an_epoch = len(feed.order(0))
         self.steps = epochs * self.steps_an_epoch
         net.to(memory_format=torch.channels_last)
         if fabric.world_size > 1 and fabric.device.type == "cuda":  # there is none for processors
-            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
         groups = list(_parameter_groups(net, weight_decay))
         self.running, self.optimizer = fabric.setup(net, torch.optim.AdamW(groups, lr=lr))
 
@@ -129,7 +134,8 @@ class Fitting:
             return {}
         from torchmetrics import MeanMetric
 
-        mean, metric = MeanMetric().to(self.fabric.device), self._metric().to(self.fabric.device)
+        mean = MeanMetric().to(self.fabric.device)
+        metric = self._metric().to(self.fabric.device)
         self.running.eval()
         with torch.no_grad():
             for x, labels in self.val.batches(None, self.fabric.device):
@@ -143,7 +149,7 @@ class Fitting:
             found = found[self.val.labels.any(0).to(found.device)].mean()
         return {"val_loss": float(mean.compute()), "score": round(float(found), 6)}
 
-    def _metric(self) -> Any:
+    def _metric(self) -> Metric:
         from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
         if self.multi_label:
@@ -156,20 +162,20 @@ class Fitting:
                 f"the loss is {loss} {where}; what was saved stays: give a smaller lr than {self.lr:g}"
             )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Json:
         """What goes on from here: weights and optimiser, on the CPU."""
         return {
             "net": _on_cpu(self.net.state_dict()),
             "optimizer": _on_cpu(self.optimizer.state_dict()),
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Json) -> None:
         """Takes a `state` up again."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _parameter_groups(net: nn.Module, decay: float) -> Iterator[dict[str, Any]]:
+def _parameter_groups(net: nn.Module, decay: float) -> Iterator[dict[str, object]]:
     """The weights that decay, and those that do not: biases and norms."""
     for matrices in (True, False):
         chosen = [p for p in net.parameters() if (p.ndim > 1) == matrices]
@@ -183,7 +189,7 @@ def schedule(done: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))
 
 
-def _on_cpu(value: Any) -> Any:
+def _on_cpu(value: object) -> object:
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, Mapping):
@@ -191,7 +197,7 @@ def _on_cpu(value: Any) -> Any:
     return [_on_cpu(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def to_bytes(state: Mapping[str, Any]) -> bytes:
+def to_bytes(state: Mapping[str, object]) -> bytes:
     """As `torch.save` writes it."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)

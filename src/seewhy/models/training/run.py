@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
 
-from ...data.dataset import LabelledImages
-from ...data.disk import json_bytes
+from ...data.dataset import LabeledImages
+from ...data.disk import Json, json_bytes, png_bytes
 from ...data.preprocess import IMAGENET, Preprocess
 from ...errors import InputError, ModelError, TrainingError
 from ..load import load_model
@@ -30,11 +29,16 @@ from ..networks.cards import (
     make_card,
     read_card,
 )
-from ..networks.heads import LocalisationNet, build
+from ..networks.heads import LocalizationNet, build
 from .feeding import Feed, find_augmentation
 from .fitting import Fitting, start_fabric, to_bytes
 from .learning import learning_picture
 
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+OnStep = Callable[[int, int], None]  # the steps that are done, and all
+OnEpoch = Callable[[Mapping[str, float]], None]  # a row of the history
 _LOOKED_AT = 8  # pictures, to tell data sets of the same names and labels apart
 
 
@@ -53,16 +57,13 @@ class Trained:
     model: Model
     folder: Path
     history: tuple[Mapping[str, float], ...]
-    scores: Mapping[str, Any]
+    scores: Json
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All that the weights depend on, besides the data."""
+class Learning:
+    """How long and in which steps a network learns: the arguments of `train` of the same names."""
 
-    architecture: Mapping[str, Any]
-    weights: str | None  # the spec of the classifier whose weights the backbone starts from
-    multi_label: bool
     epochs: int
     batch_size: int
     lr: float
@@ -72,6 +73,20 @@ class Settings:
     precision: str
     devices: int
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Learning):
+    """All that the weights depend on, besides the data."""
+
+    architecture: Json
+    weights: str | None  # the spec of the classifier whose weights the backbone starts from
+    multi_label: bool
+
+    @property
+    def binary(self) -> bool:
+        """Whether each class has a loss of its own."""
+        return self.multi_label or self.architecture["pooling"] == "oquab"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices", "patience"):
@@ -90,16 +105,21 @@ class Run:
     """One training in its folder."""
 
     def __init__(
-        self, folder: Path, data: LabelledImages, val: LabelledImages | None, settings: Settings
+        self, folder: Path, data: LabeledImages, val: LabeledImages | None, settings: Settings
     ) -> None:
-        self.folder, self.data, self.val, self.settings = folder, data, val, settings
+        self.folder = folder
+        self.data = data
+        self.val = val
+        self.settings = settings
         self.about = {
-            split: _about(one) for split, one in (("train", data), ("val", val)) if one is not None
+            split: _digest_of(one)
+            for split, one in (("train", data), ("val", val))
+            if one is not None
         }
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.finished = False
-        self.saved: dict[str, Any] = {}
+        self.saved: Json = {}
 
     def take_up(self, resume: bool) -> bool:
         """Reads what an earlier call left; returns whether it had finished.
@@ -115,23 +135,8 @@ class Run:
             for name in (STATE, HISTORY):
                 (self.folder / name).unlink(missing_ok=True)
             return False
-        try:
-            self.saved = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # pickle, zip and torch each have their own
-            said = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            raise TrainingError(
-                f"'{path}' cannot be read: {said}; resume=False begins anew"
-            ) from error
-        mine, theirs = (
-            _flat(run) for run in (self._identity(), json.loads(self.saved["identity"]))
-        )
-        keys = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
-        differ = [f"{key} was {theirs.get(key)!r}, is {mine.get(key)!r}" for key in keys]
-        if differ:
-            way_out = "give the same, another out, or resume=False to begin anew"
-            raise InputError(
-                f"out={str(self.folder)!r} holds another training: {'; '.join(differ)}; {way_out}"
-            )
+        self.saved = _read_state(path)
+        self._check_same(json.loads(self.saved["identity"]))
         self.history, self.best, self.finished = (
             self.saved[key] for key in ("history", "best", "finished")
         )
@@ -139,45 +144,57 @@ class Run:
             self._wrap_up()
         return self.finished
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> Json:
         return {**asdict(self.settings), "data": self.about}
 
-    def go(
+    def _check_same(self, stored: Json) -> None:
+        """Refuses to go on with a training of other settings or data."""
+        mine, theirs = _with_dotted_names(self._identity()), _with_dotted_names(stored)
+        differ = []
+        for key in mine | theirs:
+            was, now = theirs.get(key), mine.get(key)
+            if was != now:
+                differ.append(f"{key} was {was!r}, is {now!r}")
+        if differ:
+            way_out = "give the same, another out, or resume=False to begin anew"
+            raise InputError(
+                f"out={str(self.folder)!r} holds another training: {'; '.join(differ)}; {way_out}"
+            )
+
+    def ended(
         self,
+        resume: bool,
         device: str,
         workers: int,
-        progress: Callable[[int, int], None] | None,
-        on_epoch: Callable[[Mapping[str, float]], None] | None,
+        progress: OnStep | None,
+        on_epoch: OnEpoch | None,
+    ) -> Trained:
+        """What the training gave, once it has come to its end: now, or in an earlier call."""
+        if not self.take_up(resume):
+            self.go(device, workers, progress, on_epoch)
+        return self.trained(device)
+
+    def go(
+        self, device: str, workers: int, progress: OnStep | None, on_epoch: OnEpoch | None
     ) -> None:
         """Trains, from the state that was taken up or from the start, to the end."""
-        settings = self.settings
-        keep(
-            self.folder / HISTORY, json_bytes(self.history)
-        )  # so that a folder that cannot be written is known now
-        fabric = start_fabric(device, settings.devices, settings.precision)
+        # a folder that cannot be written is known now
+        keep(self.folder / HISTORY, json_bytes(self.history))
+        fabric = start_fabric(device, self.settings.devices, self.settings.precision)
         net, preprocess = self._start()
-        rank, world = fabric.global_rank, fabric.world_size
-        fitting = Fitting(
-            net,
-            fabric,
-            self._feed(self.data, preprocess, workers, rank, world),
-            None if self.val is None else self._feed(self.val, preprocess, workers, rank, world),
-            epochs=settings.epochs,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            seed=settings.seed,
-            binary=settings.multi_label or settings.architecture["pooling"] == "oquab",
-            multi_label=settings.multi_label,
-        )
+        fitting = self._fitting(net, fabric, preprocess, workers)
         if self.saved:
             fitting.load(self.saved.pop("fitting"))
+
+        def tell(step: int) -> None:
+            if progress:
+                progress(step, fitting.steps)
+
         while not self.finished:
             epoch = len(self.history)
-            loss = fitting.fit(
-                epoch, lambda step: progress(step, fitting.steps) if progress else None
-            )
+            loss = fitting.fit(epoch, tell)
             row = {"epoch": epoch + 1, "train_loss": loss, **fitting.score(epoch)}
-            self._note(row)
+            self._add_to_history(row)
             if fabric.is_global_zero:
                 self._save(row, fitting, preprocess)
             fabric.barrier()
@@ -187,8 +204,26 @@ class Run:
             self._wrap_up()
         fabric.barrier()
 
+    def _fitting(
+        self, net: LocalizationNet, fabric: Fabric, preprocess: Preprocess, workers: int
+    ) -> Fitting:
+        settings, val = self.settings, self.val
+        rank, world = fabric.global_rank, fabric.world_size
+        return Fitting(
+            net,
+            fabric,
+            self._feed(self.data, preprocess, workers, rank, world),
+            None if val is None else self._feed(val, preprocess, workers, rank, world),
+            epochs=settings.epochs,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            seed=settings.seed,
+            binary=settings.binary,
+            multi_label=settings.multi_label,
+        )
+
     def _feed(
-        self, data: LabelledImages, preprocess: Preprocess, workers: int, rank: int, world: int
+        self, data: LabeledImages, preprocess: Preprocess, workers: int, rank: int, world: int
     ) -> Feed:
         return Feed(
             data,
@@ -201,7 +236,7 @@ class Run:
             world=world,
         )
 
-    def _start(self) -> tuple[LocalisationNet, Preprocess]:
+    def _start(self) -> tuple[LocalizationNet, Preprocess]:
         """The network and how pictures become its input."""
         settings = self.settings
         torch.manual_seed(settings.seed)
@@ -219,24 +254,16 @@ class Run:
                     f"give size={preprocess.size}, for which they were made, or pretrained=False"
                 )
                 raise ModelError(f"{error}; {way_out}") from error
-            if getattr(
-                source.module, "transform_input", False
-            ):  # torchvision's GoogLeNet scales once more, to this
+            # torchvision's GoogLeNet scales once more, to this
+            if getattr(source.module, "transform_input", False):
                 preprocess = replace(preprocess, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         height, width = settings.architecture["size"]
         return net, replace(preprocess, size=(height, width), resize=(height, width), fit="stretch")
 
-    def _note(self, row: dict[str, float]) -> None:
+    def _add_to_history(self, row: dict[str, float]) -> None:
         """Takes an epoch into the history."""
         self.history.append(row)
-        rank = (
-            row.get("score", 0.0),
-            -row.get("val_loss", -row["epoch"]),
-        )  # without scores the last epoch is best
-        if not self.best or rank > (
-            self.best.get("score", 0.0),
-            -self.best.get("val_loss", -self.best["epoch"]),
-        ):
+        if not self.best or _rank(row) > _rank(self.best):
             self.best = row
         patience = self.settings.patience
         stopped = patience is not None and row["epoch"] - self.best["epoch"] >= patience
@@ -259,7 +286,7 @@ class Run:
         }
         keep(self.folder / STATE, to_bytes(content))
 
-    def _scores(self) -> dict[str, Any]:
+    def _scores(self) -> Json:
         if self.val is None:
             return {}
         metric = "mean average precision" if self.settings.multi_label else "top-1"
@@ -272,7 +299,7 @@ class Run:
             "pictures": len(self.val),
         }
 
-    def _card(self, preprocess: Preprocess) -> dict[str, Any]:
+    def _card(self, preprocess: Preprocess) -> Json:
         settings = asdict(self.settings)
         return make_card(
             preprocess,
@@ -292,9 +319,7 @@ class Run:
         picture = learning_picture(
             self.history, metric=self._scores().get("metric", "score"), best=self.best["epoch"]
         )
-        drawn = io.BytesIO()
-        picture.save(drawn, format="PNG")
-        keep(self.folder / CURVES, drawn.getvalue())
+        keep(self.folder / CURVES, png_bytes(picture))
         keep(self.folder / CARD, json_bytes({**read_card(self.folder), "finished": True}))
 
     def trained(self, device: str) -> Trained:
@@ -303,7 +328,21 @@ class Run:
         return Trained(model, self.folder, tuple(self.history), self._scores())
 
 
-def _about(data: LabelledImages) -> dict[str, Any]:
+def _rank(row: Mapping[str, float]) -> tuple[float, float]:
+    """The better the epoch, the larger; without scores the last epoch is best."""
+    return row.get("score", 0.0), -row.get("val_loss", -row["epoch"])
+
+
+def _read_state(path: Path) -> Json:
+    try:
+        found: Json = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have their own
+        said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise TrainingError(f"'{path}' cannot be read: {said}; resume=False begins anew") from error
+    return found
+
+
+def _digest_of(data: LabeledImages) -> Json:
     """What tells one data set from another: names, labels, and the pixels of a few pictures."""
     listed = json.dumps(
         [list(data.classes), list(data.names), [list(labels) for labels in data.labels]]
@@ -314,12 +353,12 @@ def _about(data: LabelledImages) -> dict[str, Any]:
     return {"title": data.title, "pictures": len(data), "digest": digest.hexdigest()[:16]}
 
 
-def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def _with_dotted_names(settings: Mapping[str, object], before: str = "") -> dict[str, object]:
     """Nested settings as one level, with dotted names; what JSON makes of them."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in json.loads(json.dumps(settings)).items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{before}{key}.")
+            found |= _with_dotted_names(value, f"{before}{key}.")
         else:
             found[f"{before}{key}"] = value
     return found

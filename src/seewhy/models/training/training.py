@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from ...data.dataset import LabelledImages, check_splits
+from ...data.dataset import LabeledImages, check_splits
 from ...errors import InputError
 from ..devices import usable_device
-from ..networks.backbones import EMBEDDED, stages_for
-from ..networks.heads import ADAPTATION_UNITS, CAM_UNITS, SHARPNESS, Pooling
+from ..networks.backbones import EMBEDDED
+from ..networks.heads import SHARPNESS, Pooling
+from .choice import Choice
 from .fitting import own_randomness
-from .run import Run, Settings, Trained
-
-CUT_UNITS = 256  # of the convolution and of FCa on a backbone that was cut
-_SMALL = 256  # pictures with edges up to this are taken as large as they are
+from .run import Learning, Run, Settings, Trained
 
 
 @own_randomness()
 def train(
-    data: LabelledImages,
+    data: LabeledImages,
     *,
-    val: LabelledImages | None = None,
+    val: LabeledImages | None = None,
     backbone: str = EMBEDDED,
     pooling: Pooling = "gap",
     pretrained: bool = True,
@@ -76,7 +73,10 @@ def train(
         adaptation: units of Oquab's FCa; None is 2,048, or 256 on a backbone that was cut.
         sharpness: r of "lse".
         dropout: before the last layer.
-        epochs, batch_size, lr, weight_decay: the last three of AdamW; `batch_size` on each device.
+        epochs: how many.
+        batch_size: on each device.
+        lr: AdamW's largest learning rate.
+        weight_decay: AdamW's.
         augment: "none", "move" (zoom, shift, turn, light) or "mirror" (also left-right).
         patience: epochs without a better score after which it stops; None for never.
         seed: of weights, order, augmentation and dropout.
@@ -96,48 +96,47 @@ def train(
         MissingExtraError: lightning is not installed.
     """
     usable_device(device)
-    data, val = _usable(data), None if val is None else _usable(val)
+    choice = Choice(
+        backbone, pooling, pretrained, size, stages, stride, units, adaptation, sharpness, dropout
+    )
+    learning = Learning(
+        epochs, batch_size, lr, weight_decay, augment, patience, precision, devices, seed
+    )
+    run = _prepared_run(Path(out), data, val, choice, learning, multi_label)
+    return run.ended(resume, device, workers, progress, on_epoch)
+
+
+def _prepared_run(
+    folder: Path,
+    data: LabeledImages,
+    val: LabeledImages | None,
+    choice: Choice,
+    learning: Learning,
+    multi_label: bool | None,
+) -> Run:
+    """The run of these data and settings, checked."""
+    data = _readable(data)
+    val = None if val is None else _readable(val)
     several = data.multi_label if multi_label is None else multi_label
     _check_data(data, val, several)
-    if patience is not None and val is None:
-        raise InputError(f"patience={patience} needs pictures held back; give val, or leave it out")
-    name, _, file = backbone.partition("@")
-    architecture = _architecture(
-        data,
-        name,
-        pooling,
-        size=size,
-        stages=stages,
-        stride=stride,
-        units=units,
-        adaptation=adaptation,
-    )
-    architecture |= {"sharpness": sharpness} if pooling == "lse" else {}
+    if learning.patience is not None and val is None:
+        raise InputError(
+            f"patience={learning.patience} needs pictures held back; give val, or leave it out"
+        )
     settings = Settings(
-        architecture={**architecture, "dropout": dropout},
-        weights=backbone if pretrained or file else None,
+        **vars(learning),
+        architecture=choice.architecture(data),
+        weights=choice.weights,
         multi_label=several,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        augment=augment,
-        patience=patience,
-        precision=precision,
-        devices=devices,
-        seed=seed,
     )
-    run = Run(Path(out), data, val, settings)
-    if not run.take_up(resume):
-        run.go(device, workers, progress, on_epoch)
-    return run.trained(device)
+    return Run(folder, data, val, settings)
 
 
-def _usable(data: LabelledImages) -> LabelledImages:
+def _readable(data: LabeledImages) -> LabeledImages:
     return data.readable() if data.on_error == "skip" and not data.checked else data
 
 
-def _check_data(data: LabelledImages, val: LabelledImages | None, several: bool) -> None:
+def _check_data(data: LabeledImages, val: LabeledImages | None, several: bool) -> None:
     if not len(data) or (val is not None and not len(val)):
         raise InputError("the data hold no picture; give some to learn from, and to hold back")
     if val is not None:
@@ -150,45 +149,3 @@ def _check_data(data: LabelledImages, val: LabelledImages | None, several: bool)
                 raise InputError(
                     f"picture '{name}' has {len(labels)} labels; give one each, or multi_label=True"
                 )
-
-
-def _architecture(
-    data: LabelledImages,
-    name: str,
-    pooling: str,
-    *,
-    size: tuple[int, int] | None,
-    stages: int | str,
-    stride: int | None,
-    units: int | None,
-    adaptation: int | None,
-) -> dict[str, Any]:
-    """What `build` takes, with what was left open settled."""
-    surgery = name.startswith("torchvision:")
-    if size is None:
-        edges = {data[i].photo.size[::-1] for i in range(0, len(data), max(1, len(data) // 8))}
-        usual = 448 if surgery and pooling == "oquab" else 224
-        own = edges.pop() if len(edges) == 1 else (usual, usual)
-        size = own if max(own) <= _SMALL and not surgery else (usual, usual)
-    if isinstance(stages, str) and stages not in ("auto", "all"):
-        raise InputError(f"stages={stages!r} is not known; use 'auto', 'all' or a number")
-    if stages == "auto":
-        kept = stages_for(name, size) if stride is None else None
-    else:
-        kept = None if isinstance(stages, str) else stages
-    if units is None and kept is not None:
-        units = CUT_UNITS
-    if units is None and surgery and pooling != "oquab":
-        units = CAM_UNITS
-    if adaptation is None:
-        adaptation = ADAPTATION_UNITS if kept is None else CUT_UNITS
-    chosen = {"stages": kept, "stride": stride, "units": units}
-    if pooling == "oquab":
-        chosen["adaptation"] = adaptation
-    return {
-        "backbone": name,
-        "pooling": pooling,
-        "classes": len(data.classes),
-        "size": list(size),
-        **{key: value for key, value in chosen.items() if value is not None},
-    }

@@ -1,0 +1,83 @@
+"""`seewhy influence query`: the training pictures that helped and harmed most what a model says of photos."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .arguments import PhotosArgument
+from .asked import check_request
+from .groups import How
+from .influence_asked import OfIndex, Question, SheetsOption
+
+if TYPE_CHECKING:
+    from ..data.disk import Json
+    from .influence_answers import Answers
+
+NAME = "influence"
+
+
+def query(
+    photos: PhotosArgument,
+    *,
+    of_index: OfIndex,
+    question: Question,
+    out: SheetsOption = Path("seewhy-influence"),
+    how: How,
+) -> int:
+    """Draws the training pictures that helped and harmed most what a model says of your photos."""
+    check_request(device=how.device)
+    from ..data.images import find_images
+    from ..data.run_folder import RunFolder, usable_folder
+    from .influence_answers import Answers
+    from .influence_data import index_identity, limits_of, open_index
+    from .influence_telling import first_of_all
+    from .interrupts import interruptible
+    from .saving import remark, what_is_saved
+    from .show import tell_skipped
+
+    first, paths = first_of_all(), find_images(photos)
+    usable_folder(out)
+    opened = open_index(of_index, limits_of(how), device=how.device)
+    answers = Answers(opened, question, max_pixels=how.max_pixels, first=first)
+    request = {"index": index_identity(of_index.index), **answers.asked()}
+    run = RunFolder(
+        out,
+        kind="influence",
+        request=request,
+        tell=remark,
+        close=lambda run: run.view_json(f"{NAME}.json", answers.told(run)),
+    )
+    names = list(map(str, paths))
+    with interruptible(lambda: what_is_saved(run, names)), run if first else nullcontext():
+        answers.ask_all(run, paths)
+    if first:
+        told = answers.told(run, names)
+        print(json.dumps(told)) if how.as_json else _tell(told, answers, out)
+    tell_skipped(one["error"] for one in answers.skipped)
+    return 1 if answers.skipped else 0
+
+
+def _tell(told: Json, answers: Answers, out: Path) -> None:
+    """For people: who helped and who harmed, and where the sheets are."""
+    from .show import bold, console, table, tell_remarks
+
+    for one in told["queries"]:
+        title = f"{Path(one['photo']).name}: {one['predicted']}; {answers.number} on {one['about']}"
+        kinds = (("helpful", one["helpful"]), ("harmful", one["harmful"]))
+        rows = [_row(kind, each, answers.number) for kind, listed in kinds for each in listed]
+        table(f"{title}{answers.only_ranks}", rows)
+        tell_remarks(one["remarks"])
+    console.print(f"\nSheets and {NAME}.json are in {bold(out)}")
+    console.print(f"Look at {bold(told['queries'][0]['sheet'])} first")
+
+
+def _row(kind: str, one: Json, number: str) -> dict[str, str]:
+    return {
+        "": kind,
+        "training picture": one["name"],
+        "label": one["label_name"],
+        number: f"{one['score']:+.3g}",
+    }

@@ -1,0 +1,177 @@
+"""What came out of a batch, as the record that users get, and of several as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..engine.batches import say_once
+from ..engine.targets.resolve import phrase
+from ..maps import values as maps
+from ..maps.attribution import Attribution, Prediction
+from ..maps.together import joined as join_parts
+from ..models.model import Model
+from ..remarks import together
+from ..render import reading
+from ..render.on_photos import OnPhotos
+from .explanation import Explanation
+from .formula import HOW_IT_RUNS
+from .photos import Batch
+from .remarks import label_within
+from .request import Request
+from .shared import Result, SharedPass
+
+PREDICTIONS = 5
+_NO_CLASSES = ("embedding", "records")
+_TOLD: tuple[maps.Status, ...] = ("unbalanced", "withheld", "partial")  # by facts of their names
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What the model says of each image: scores (N, K) float32, and probabilities where it has them."""
+
+    scores: Tensor
+    probabilities: Tensor | None
+
+
+def explanation_of(
+    request: Request, batch: Batch, done: SharedPass, of_all: tuple[str, ...]
+) -> Explanation:
+    """The record of a batch.
+
+    Args:
+        of_all: what was said of all pictures as they came.
+    """
+    answers = _answers(done)
+    return Explanation(
+        model=request.model.name,
+        names=batch.names,
+        photos=batch.photos,
+        placements=batch.placements,
+        paths=batch.paths,
+        predictions=_predictions(answers, request.model, len(batch.x)),
+        attributions=tuple(
+            _attribution(result, answers, request, batch, of_all) for result in done.results
+        ),
+    )
+
+
+def _answers(done: SharedPass) -> _Answers | None:
+    """What the model says of each image; None for what is no classifier."""
+    output, numbers = done.output, done.results[0].target.numbers
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return None
+    table = output[:, None] if output.ndim == 1 else output  # one score for each image
+    if table.ndim != 2 or numbers.gives in _NO_CLASSES:
+        return None
+    scores = table.float()
+    if numbers.gives is None:
+        say_once(f"{numbers.why_no_probability()}; predictions are without")
+    chances = numbers.probabilities(scores) if numbers.have_probabilities else None
+    return _Answers(scores, chances)
+
+
+def _predictions(
+    answers: _Answers | None, model: Model, images: int
+) -> tuple[tuple[Prediction, ...], ...]:
+    """The best answers of each image."""
+    if answers is None:
+        return ((),) * images
+    best = answers.scores.topk(min(PREDICTIONS, answers.scores.shape[1]), dim=1)
+    indices, values = best.indices.tolist(), best.values.tolist()
+    known: list[list[float | None]] = [[None] * len(row) for row in indices]
+    if answers.probabilities is not None:
+        known = answers.probabilities.gather(1, best.indices).tolist()
+    each = (zip(*rows, strict=True) for rows in zip(indices, known, values, strict=True))
+    return tuple(
+        tuple(Prediction(i, model.label(i), p, score) for i, p, score in row) for row in each
+    )
+
+
+def _attribution(
+    result: Result,
+    answers: _Answers | None,
+    request: Request,
+    batch: Batch,
+    of_all: tuple[str, ...],
+) -> Attribution:
+    n, method = len(batch.x), result.method
+    settings = {**method.options, **request.options.get(method.name, {})}
+    name = label_within(request.model.label)
+    made = Attribution(
+        method=method.name,
+        title=method.title,
+        layer=result.layer,
+        target=result.target.name,
+        map=result.map,
+        status=_statuses(result, n),
+        labels=tuple(phrase(result.target, image, name) for image in range(n)),
+        scores=tuple(result.scores.tolist()),
+        probabilities=_probabilities_of_target(result, answers, n),
+        image_size=tuple(batch.x.shape[2:]),
+        signed=method.signed,
+        pixels=result.pixels,
+        options={name: value for name, value in settings.items() if name not in HOW_IT_RUNS},
+        interval=result.interval,
+        facts=result.facts,
+        family=method.family,
+        style=method.style,
+        ledgers=() if result.ledger is None else (result.ledger,),
+        photos=OnPhotos(batch.photos, batch.placements, batch.names),
+    )
+    of_statuses = tuple(reading.status_remarks(made, image) for image in range(n))
+    return replace(made, remarks=together([of_statuses, (of_all,) * n, result.remarks], n))
+
+
+def _probabilities_of_target(
+    result: Result, answers: _Answers | None, n: int
+) -> tuple[float | None, ...]:
+    """Those of the class that is explained of each image, where it is one."""
+    indices = result.target.indices
+    if answers is None or answers.probabilities is None or len(indices) != n:
+        return (None,) * n
+    table = answers.probabilities
+    return tuple(
+        float(table[image, index]) if isinstance(index, int) else None
+        for image, index in enumerate(indices)
+    )
+
+
+def _statuses(result: Result, n: int) -> tuple[maps.Status, ...]:
+    return tuple(map(_status, maps.statuses(result.map), result.facts or ({},) * n))
+
+
+def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
+    if of_map != "ok":
+        return of_map
+    if "blown_up_by" in facts:
+        return "blown_up"
+    if "extent" in facts:
+        return "misplaced"
+    return next((status for status in _TOLD if facts.get(status)), "ok")
+
+
+def join(parts: Sequence[Explanation]) -> Explanation:
+    """One explanation of the photos of several batches, which differ in nothing else."""
+    names = tuple(name for part in parts for name in part.names)
+    photos = tuple(photo for part in parts for photo in part.photos)
+    placements = tuple(placement for part in parts for placement in part.placements)
+    drawn = OnPhotos(photos, placements, names)
+    return replace(
+        parts[0],
+        names=names,
+        photos=photos,
+        placements=placements,
+        predictions=tuple(prediction for part in parts for prediction in part.predictions),
+        paths=tuple(path for part in parts for path in part.paths),
+        attributions=tuple(
+            _joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))
+        ),
+    )
+
+
+def _joined(parts: Sequence[Attribution], photos: OnPhotos) -> Attribution:
+    return replace(join_parts(parts), photos=photos)

@@ -1,0 +1,182 @@
+"""What is asked of a model: one object behind `explain`, `evaluate` and the commands."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.disk import Json
+from ..data.opened import MAX_PIXELS
+from ..engine.answers import OutputLike
+from ..engine.call import Call
+from ..engine.keys import digest
+from ..engine.layers import resolve_layer
+from ..engine.targets.resolve import TargetLike, as_targets
+from ..engine.targets.target import describe
+from ..errors import InputError, LayerError
+from ..models.call import CallableModel, model_and_call
+from ..models.model import Model
+from .catalog import find_method
+from .formula import HOW_IT_RUNS
+from .method import Method
+
+ModelLike = CallableModel | str
+LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
+MethodsLike = str | Method | Iterable[str | Method]
+TargetsLike = TargetLike | Iterable[TargetLike]
+Options = Mapping[str, Mapping[str, Any]]  # for a method's name its options
+
+ALL_STAGES = "all-stages"
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Which maps of which answers of a model are asked for, with every name found. It pickles where its model does.
+
+    Attributes:
+        model, call: of whom, and how it is called.
+        methods, targets: found in the catalog; as `seewhy.targets` takes them.
+        layers: dotted names; None for the last that is a picture, "all-stages" for one of each resolution.
+        options: for a method's name in the catalog its options.
+        batch_size: pictures in one pass. Changes speed and memory, not the answer.
+        ledger: whether account is kept of where relevance goes.
+        max_pixels: a photo of more is refused.
+    """
+
+    model: Model
+    call: Call
+    methods: tuple[Method, ...]
+    targets: tuple[TargetLike, ...]
+    layers: str | tuple[str, ...] | None = None
+    options: Options = field(default_factory=dict)
+    batch_size: int = BATCH_SIZE
+    ledger: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelLike,
+        *,
+        methods: MethodsLike,
+        targets: TargetsLike,
+        layers: LayersLike = None,
+        options: Options | None = None,
+        batch_size: int = BATCH_SIZE,
+        ledger: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        output: OutputLike | None = None,
+    ) -> Request:
+        """What a user asks in the words of `seewhy.explain`.
+
+        Raises:
+            SeewhyError: what cannot be used, in one line.
+        """
+        found, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
+        listed = [methods] if isinstance(methods, str | Method) else methods
+        chosen, wanted = tuple(map(find_method, listed)), tuple(as_targets(targets))
+        if not chosen or not wanted:
+            raise InputError("nothing to explain: give at least one method and one target")
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
+        named = {find_method(name).name: settings for name, settings in (options or {}).items()}
+        read = layer_names(call, layers) if any(m.at == "layer" for m in chosen) else ()
+        return cls(found, call, chosen, wanted, read, named, batch_size, ledger, max_pixels)
+
+    @property
+    def pictures_at_once(self) -> int:
+        """How many go through in one pass: one where account is kept, which is of one picture."""
+        return 1 if self.ledger else self.batch_size
+
+    def each_method_once(self) -> Request:
+        """The same without methods that are asked for twice."""
+        return replace(
+            self, methods=tuple({method.name: method for method in self.methods}.values())
+        )
+
+    def told(self) -> Json:
+        """All that its answers depend on, in JSON's types: two requests that tell the same ask the same."""
+        asked = {method.name for method in self.methods}
+        settings = {name: _told_options(each) for name, each in self.options.items()}
+        return {
+            "model": self.model.identity(),
+            "call": _told_call(self.call),
+            "methods": [method.name for method in self.methods],
+            "targets": [_told_target(target) for target in self.targets],
+            "layers": list(self.layers) if isinstance(self.layers, tuple) else self.layers,
+            "options": {name: each for name, each in settings.items() if each and name in asked},
+        }
+
+    def digest(self) -> str:
+        """64 hexadecimal digits of what it tells."""
+        text = json.dumps(self.told(), sort_keys=True)
+        return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+
+
+def layer_names(call: Call, layers: LayersLike) -> str | tuple[str, ...] | None:
+    """The dotted names of layers that a user names; None and "all-stages" as they are.
+
+    Raises:
+        LayerError: the model has no such layer, or none is named.
+    """
+    if layers is None or (isinstance(layers, str) and layers == ALL_STAGES):
+        return layers
+    given = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    if not given:
+        raise LayerError(
+            f"layers={layers!r} names no layer; give names, 'all-stages', or None for the last"
+        )
+    return tuple(dict.fromkeys(resolve_layer(call.module, layer) for layer in given))
+
+
+def _told_call(call: Call) -> Json:
+    """The further inputs of a call, and which output is meant."""
+    further = {"args": list(call.args), "kwargs": dict(call.kwargs), "inputs": dict(call.inputs)}
+    told = {name: _plain(given) for name, given in further.items() if given}
+    return {**told, "output": _told_output(call.output)}
+
+
+def _told_output(output: OutputLike) -> object:
+    """A name or a number; of a function its name, and a digest of what it does."""
+    if isinstance(output, int | str):
+        return output
+    name = getattr(output, "__qualname__", type(output).__qualname__)
+    code = getattr(output, "__code__", None)
+    if code is None:
+        return name
+    constants = [value for value in code.co_consts if isinstance(value, int | float | str)]
+    return [name, digest(f"{code.co_code.hex()} {constants} {code.co_names}")]
+
+
+def _told_options(settings: Mapping[str, object]) -> Json:
+    """Those that change which map it is."""
+    return {name: _plain(value) for name, value in settings.items() if name not in HOW_IT_RUNS}
+
+
+def _told_target(target: TargetLike) -> object:
+    if isinstance(target, int | str):
+        return target
+    return describe(target) if callable(target) else _plain(target)
+
+
+def _plain(value: object) -> object:
+    """A value in JSON's types: tensors by their digests, what else is none of them by its repr."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.Tensor):
+        return digest(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return repr(value)

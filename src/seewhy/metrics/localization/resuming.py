@@ -1,0 +1,131 @@
+"""What an evaluation of a data set has found so far, kept in the folder of its run, so that it goes on after a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from ...data.dataset import LabeledImages
+from ...data.disk import Json
+from ...data.run_folder import RunFolder
+from ...engine.keys import digest
+from ...errors import InputError
+from ..unit import Unit
+from .board import LocalizationBoard
+from .marked import read_marked
+from .study import OnBadPicture, Study
+
+NAME = "states.pt"
+_PROBES = 8  # pictures that are read again, to see that they are the same
+_States = dict[str, Tensor | list[Tensor]]
+
+
+class _Kept(TypedDict):
+    """What the file holds: JSON, and the states of the metrics in the order that it tells."""
+
+    told: str
+    states: list[_States]
+
+
+class KeptStates:
+    """The states of the metrics of a board, and what else it knows, in the folder of a run of the same request.
+
+    Args:
+        run: open for writing; None keeps nothing.
+        study: whose pictures are scored.
+    """
+
+    def __init__(self, run: RunFolder | None, study: Study) -> None:
+        self._run, self._study = run, study
+        self._unreadable: dict[str, str] = {}
+
+    def watching(self, on_bad_image: OnBadPicture | None) -> OnBadPicture | None:
+        """Hears of pictures that cannot be read, to tell of them again after a stop."""
+        if on_bad_image is None:
+            return None
+
+        def heard(name: str, error: InputError) -> None:
+            self._unreadable[name] = str(error)
+            on_bad_image(name, error)
+
+        return heard
+
+    def write(self, board: LocalizationBoard) -> None:
+        """Keeps what a board knows."""
+        if self._run is None:
+            return
+        told: Json = {
+            "data": _digest_of_names(self._study.data),
+            "pictures": {str(index): said for index, said in board.digests.items()},
+            "done": board.done,
+            "pairs": board.pairs,
+            "notes": {name: list(notes) for name, notes in board.notes.items()},
+            "unreadable": self._unreadable,
+            "remarks": [[*place, said] for place, said in board.remarks.items()],
+            "units": [dataclasses.asdict(unit) for unit in board.scored],
+            "fitted": [[dataclasses.asdict(u), list(at)] for u, at in board.fitted.items()],
+        }
+        states = [metric.states() for metric in board.scored.values()]
+        kept: _Kept = {"told": json.dumps(told), "states": states}
+        self._run.view(NAME, lambda path: torch.save(kept, path))
+
+    def read(self, board: LocalizationBoard, on_bad_image: OnBadPicture | None) -> bool:
+        """Gives a board without pictures what was kept, if that is of the same pictures."""
+        path = None if self._run is None else self._run.folder / NAME
+        if path is None or not path.is_file():
+            return False
+        kept = _load(path)
+        told: Json = json.loads(kept["told"])
+        digests = {int(index): said for index, said in told["pictures"].items()}
+        if told["data"] != _digest_of_names(self._study.data) or not self._are_there(digests):
+            return False
+        board.digests, board.done = digests, told["done"]
+        board.pairs = [(picture, label) for picture, label in told["pairs"]]
+        board.notes = {name: tuple(notes) for name, notes in told["notes"].items()}
+        board.fitted = {Unit(**unit): tuple(at) for unit, at in told["fitted"]}
+        for method, layer, target, said in told["remarks"]:
+            board.remark(method, layer, target, said)
+        for unit, states in zip(told["units"], kept["states"], strict=True):
+            board.metric(Unit(**unit)).restore_states(states)
+        self._unreadable = told["unreadable"]
+        for name, error in self._unreadable.items():
+            if on_bad_image:
+                on_bad_image(name, InputError(error))
+        return True
+
+    def _are_there(self, digests: Mapping[int, str]) -> bool:
+        """Whether pictures, some of which are read again, are the same."""
+        places = sorted(digests)
+        for index in places[:: max(1, len(places) // _PROBES)]:
+            marked = read_marked(self._study.data, [index], self._study.request.model, _not_told)
+            if marked is None or marked.digest(0) != digests[index]:
+                return False
+        return True
+
+
+def _not_told(name: str, error: InputError) -> None:
+    """A picture that can no longer be read is none that is the same."""
+
+
+def _load(path: Path) -> _Kept:
+    kept: _Kept
+    try:
+        kept = torch.load(path, weights_only=True)
+    except Exception as error:  # readers meet damage with whatever their parsing trips over
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"'{path}' cannot be read ({said}); delete it, and the evaluation begins anew"
+        ) from error
+    return kept
+
+
+def _digest_of_names(data: LabeledImages) -> str:
+    """Of the names and the labels of all pictures, in order, and of the classes."""
+    lines: Sequence[str] = [*data.classes, *map(repr, zip(data.names, data.labels, strict=True))]
+    return digest("\n".join(lines))

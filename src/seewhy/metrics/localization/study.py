@@ -1,0 +1,190 @@
+"""What is explained of the pictures of a data set, so that each class that they show, or there is, has its map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...data.dataset import LabeledImages
+from ...data.truth import Truth
+from ...engine.targets.resolve import TargetLike
+from ...errors import InputError
+from ...maps.attribution import Attribution
+from ...maps.boxes import BoxRule, boxes
+from ...methods.explain import explain
+from ...methods.explanation import Explanation
+from ...methods.remarks import naming
+from ...methods.request import MethodsLike, Request
+from ..base import ImageMetric
+from .box_metrics import TopKLocalization
+from .evaluation import Case
+from .marked import Marked, read_marked
+from .metric import LocalizationMetric
+from .point_metrics import LocationAveragePrecision
+
+OnBadPicture = Callable[[str, InputError], None]
+Place = tuple[str, str | None]  # a method and its layer
+Pair = tuple[int, int]  # a picture of the batch or the data, and a class of the data
+ByPlace = list[tuple[Place, list[Attribution]]]
+
+
+@dataclass(frozen=True, eq=False)
+class MarkedBatch:
+    """Pictures, and what was explained of them.
+
+    Attributes:
+        columns: which target explains the class of a pair; and, where all are explained, every pair.
+        guesses: for each picture the data's classes that the model answers, best first; -1 for others.
+        guessed: the targets that explain the guesses.
+        rule: how maps become boxes of guesses.
+    """
+
+    marked: Marked
+    columns: Mapping[Pair, int]
+    guesses: list[list[int]]
+    guessed: slice
+    rule: BoxRule
+
+    def feed(
+        self, metric: ImageMetric, maps: Sequence[Tensor], scores: Sequence[Sequence[float]]
+    ) -> None:
+        """Adds the maps of one method, (N, h, w) for each target, with the targets' scores."""
+        if isinstance(metric, TopKLocalization):
+            self._feed_guesses(metric, maps[self.guessed])
+        elif isinstance(metric, LocationAveragePrecision):
+            pairs = [pair for pair in self.columns if self._is_known(*pair)]
+            said = [scores[self.columns[pair]][pair[0]] for pair in pairs]
+            if pairs:
+                picked, truths, labels = self._picked(maps, pairs)
+                metric.update(picked, truths, labels=labels, scores=said)
+        elif isinstance(metric, LocalizationMetric) and self.marked.pairs:
+            picked, truths, labels = self._picked(maps, self.marked.pairs)
+            metric.update(picked, truths, labels=labels)
+
+    def _picked(
+        self, maps: Sequence[Tensor], pairs: Sequence[Pair]
+    ) -> tuple[Tensor, list[Truth | None], list[int]]:
+        """The map, the truth and the class of each pair."""
+        picked = torch.stack([maps[self.columns[pair]][pair[0]] for pair in pairs])
+        truths = [self.marked.truths[picture] for picture, _ in pairs]
+        return picked, truths, [label for _, label in pairs]
+
+    def _is_known(self, picture: int, label: int) -> bool:
+        """Whether it is known where a class is in a picture, or that it is not there."""
+        truth = self.marked.truths[picture]
+        is_shown = label in self.marked.labels[picture]
+        return not is_shown or truth is None or bool((truth.labels == label).any())
+
+    def _feed_guesses(self, metric: TopKLocalization, maps: Sequence[Tensor]) -> None:
+        size = (self.marked.x.shape[2], self.marked.x.shape[3])
+        found = [boxes(each, rule=self.rule, size=size) for each in maps]  # of each guess
+        nowhere = torch.zeros(1, 4, dtype=torch.long)
+        placed = []
+        for picture in range(len(self.marked)):
+            of_guesses = [each[picture] for each in found]
+            firsts = [one.boxes[:1] if len(one) else nowhere for one in of_guesses]
+            placed.append(torch.cat(firsts))
+        guesses = [classes[: len(found)] for classes in self.guesses]
+        metric.update(guesses, placed, self.marked.truths)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What is explained of a data set's pictures, and how.
+
+    Attributes:
+        request: whose targets are the true classes of each picture.
+        data: the pictures.
+        classes: the model's class for each of the data's.
+        rule: how maps become boxes of guesses.
+    """
+
+    request: Request
+    data: LabeledImages
+    classes: tuple[int, ...]
+    rule: BoxRule
+
+    def explained(
+        self, indices: range, *, every: bool, guesses: int, on_bad_image: OnBadPicture | None
+    ) -> tuple[MarkedBatch, ByPlace] | None:
+        """A batch, and its maps: for each method and layer one attribution for each target.
+
+        Args:
+            every: explain each class that there is, not only those that a picture shows.
+            guesses: how many of the model's own answers are explained too.
+            on_bad_image: as in `read_marked`.
+        """
+        model = self.request.model
+        marked = read_marked(self.data, indices, model, on_bad_image)
+        if marked is None:
+            return None
+        targets, columns = self._targets(marked, every=every)
+        guesses = min(guesses, len(model.labels or self.classes))
+        count = len(targets) + guesses
+        with naming(marked.names):
+            ex = self._explain(
+                marked.x, self.request.methods, [*targets, *([f"top{guesses}"] if guesses else [])]
+            )
+        mine = {index: label for label, index in enumerate(self.classes)}
+        answers = [[mine.get(said.index, -1) for said in each] for each in ex.predictions]
+        guessed = slice(len(targets), count)
+        batch = MarkedBatch(marked, columns, answers, guessed, self.rule)
+        groups = [list(ex.attributions[at : at + count]) for at in range(0, len(ex), count)]
+        return batch, [((group[0].method, group[0].layer), group) for group in groups]
+
+    def _explain(
+        self,
+        x: Tensor,
+        methods: MethodsLike,
+        targets: TargetLike | Sequence[TargetLike],
+    ) -> Explanation:
+        return explain(
+            self.request.model,
+            x.to(self.request.model.device),
+            methods=methods,
+            targets=targets,
+            layers=self.request.layers,
+            batch_size=len(x),
+            options=self.request.options,
+        )
+
+    def _targets(self, marked: Marked, *, every: bool) -> tuple[list[TargetLike], dict[Pair, int]]:
+        """What to explain so that each class that a picture shows has its map, or each class there is."""
+        if every:
+            known = range(len(self.classes))
+            columns = {(i, label): label for i in range(len(marked)) for label in known}
+            return list(self.classes), columns
+        most = max(1, max(map(len, marked.labels)))
+        targets: list[TargetLike] = []
+        for place in range(most):
+            shown = [self._class_at(labels, place) for labels in marked.labels]
+            targets.append(shown)
+        places = {
+            (i, label): place
+            for i, labels in enumerate(marked.labels)
+            for place, label in enumerate(labels)
+        }
+        return targets, places
+
+    def _class_at(self, labels: Sequence[int], place: int) -> int:
+        """The model's class at a place of a picture's; one with fewer repeats its first, one without has any."""
+        if place < len(labels):
+            return self.classes[labels[place]]
+        return self.classes[labels[0] if labels else 0]
+
+    def cases(self, place: Place, kind: str, pairs: Sequence[tuple[Pair, float]]) -> Iterator[Case]:
+        """The maps of some pictures once more, to look at."""
+        method = next(m for m in self.request.methods if m.name == place[0])
+        for (index, label), value in pairs:
+            marked = read_marked(self.data, [index], self.request.model)
+            assert marked is not None
+            assert marked.truths[0] is not None
+            ex = self._explain(marked.x, method, self.classes[label])
+            shown = next(each for each in ex if each.layer == place[1])
+            found = boxes(shown.heatmap(), rule=self.rule)[0]
+            truth = marked.truths[0].of(label)
+            name, called = marked.names[0], self.data.classes[label]
+            yield Case(shown, kind, name, called, value, ex.photos[0], found, truth)
