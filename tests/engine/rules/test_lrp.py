@@ -13,7 +13,18 @@ from torch import Tensor, nn
 import lrp_oracles as oracles
 from seewhy.engine.rules.composites import Composite
 from seewhy.engine.rules.linear import convolution, dense
-from seewhy.engine.rules.lrp import Rule, alpha_beta, epsilon, flat, gamma, w_squared, z_box, z_plus
+from seewhy.engine.rules.lrp import (
+    Bias,
+    Rule,
+    Term,
+    alpha_beta,
+    epsilon,
+    flat,
+    gamma,
+    w_squared,
+    z_box,
+    z_plus,
+)
 from seewhy.engine.rules.propagation import LinearMap, propagate, safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError
@@ -189,6 +200,29 @@ def test_large_gamma_and_alpha_one_are_z_plus() -> None:
 def test_alpha_and_beta_must_fit(alpha: float, beta: float) -> None:
     with pytest.raises(InputError, match="alpha - beta must be 1"):
         alpha_beta(alpha, beta)
+
+
+TERMS = (
+    Term(above=(1.0, 0.0), below=(0.0, 1.0)),
+    Term(0.5, above=(1.0, 0.0), below=(0.0, 1.0)),
+    Term(above=(1.0, 0.0), where="z > 0"),
+    Term(-2.0, above=(3.0, 1.0), below=(1.0, 3.0), where="z <= 0"),
+    Term(),
+)
+
+
+@pytest.mark.parametrize("bias", ["absorb", "exclude", "spread"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_terms_add_up(bias: Bias, signed: bool) -> None:
+    for case in (Case("conv2d", signed=signed), Case("linear", signed=signed)):
+        single = [
+            case.relevance(Rule("one", (term,), bias, 0.01), non_negative=not signed)
+            for term in TERMS
+        ]
+        together = case.relevance(Rule("all", TERMS, bias, 0.01), non_negative=not signed)
+        assert_same(together, sum(single, torch.zeros_like(together)))
+        general = case.relevance(Rule("all", TERMS, bias, 0.01))
+        assert_same(together, general)  # that an input is known to be non-negative saves work alone
 
 
 def test_nothing_contributes_gives_zero_not_nan() -> None:
