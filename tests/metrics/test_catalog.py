@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seewhy.errors import InputError
+from seewhy.errors import ArgumentTypeError, InputError
 from seewhy.methods.catalog import METHODS
 from seewhy.metrics import (
     LOCALIZATION,
@@ -168,7 +168,7 @@ def test_the_method_that_is_run_again_is_recorded_by_its_name(method: Any, name:
 @pytest.mark.parametrize("name", [n for n, made in DEFAULTS.items() if "output" in made[0]])
 def test_an_output_is_one_of_two(name: str) -> None:
     assert METRICS[name](output="logit").settings["output"] == "logit"
-    with pytest.raises(InputError, match=r"output='logits' is not known;.*use 'probability'"):
+    with pytest.raises(InputError, match="output='logits' is not known; did you mean 'logit'"):
         METRICS[name](output="logits")
 
 
@@ -180,3 +180,16 @@ def test_a_metric_of_ones_own_has_an_output_of_the_two() -> None:
     assert Own(settings={"output": "probability"}).settings["output"] == "probability"
     with pytest.raises(InputError, match="output='logits' is not known"):
         Own(settings={"output": "logits"})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("deletion", {"step": "many"}),
+        ("infidelity", {"samples": 0.5}),
+        ("max_box_accuracy", {"thresholds": None}),
+    ],
+)
+def test_options_of_another_type_are_told(name: str, options: Settings) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"{next(iter(options))}="):
+        {**METRICS, **LOCALIZATION}[name](**options)

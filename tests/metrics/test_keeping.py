@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seewhy.data.run_folder import RunFolder
+from seewhy.metrics import Sparsity
 from seewhy.metrics.keeping import KeptScores, Photo, of_photo
 from seewhy.metrics.metric import Kept
 from seewhy.metrics.unit import Unit
@@ -100,3 +101,16 @@ def test_a_kept_number_can_be_read_by_others(kept: KeptScores, tmp_path: Path) -
     assert [record["value"] for record in records] == [1 / 3, None, -2.5e-300]
     assert [record["status"] for record in records] == STATUS
     assert {record["metric"] for record in records} == {"deletion"}
+
+
+def test_a_metric_takes_up_what_another_found() -> None:
+    maps = torch.rand(3, 5, 5)
+    maps[1] = 0
+    one, other = Sparsity(), Sparsity()
+    one.update(maps)
+    other.restore(one.newest())
+    assert (other.update_count, other.update_called) == (1, True)
+    other.restore(one.newest())
+    assert other.update_count == 2
+    assert other.compute().values.tobytes() == torch.cat([one.values[0]] * 2).numpy().tobytes()
+    assert other.compute().status == one.compute().status * 2

@@ -260,6 +260,22 @@ def test_cases_are_the_best_and_the_worst() -> None:
     torch.testing.assert_close(case.found.boxes.float(), case.truth.boxes)
 
 
+@pytest.mark.parametrize(("cases", "few"), [(0, 0), (1, 1), (2, 2), (3, 2), (10, 2)])
+def test_no_picture_is_of_the_best_and_of_the_worst(cases: int, few: int) -> None:
+    """Of five pictures there are two of each at most."""
+    found = evaluate_localization(
+        colours(), Squares(5), methods="cam", metrics="energy_pointing", chance=(), cases=cases
+    )
+    kinds = [case.kind for case in found.cases]
+    assert kinds == ["best"] * few + ["worst"] * few
+    assert len({case.name for case in found.cases}) == 2 * few
+    (values,) = (row.result.values for row in found)
+    assert [case.value for case in found.cases] == [
+        *sorted(values)[::-1][:few],
+        *sorted(values)[:few],
+    ]
+
+
 def test_boxes_are_drawn_where_they_are_in_the_enlarged_photo(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

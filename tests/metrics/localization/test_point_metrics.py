@@ -167,7 +167,27 @@ def test_location_ap_of_planted_maps() -> None:
     )  # both wait behind a false positive: 1/2, 2/3, made monotonous
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize(
+    ("place", "right"), [(17, False), (18, False), (19, True), (30, True), (31, False), (32, False)]
+)
+def test_a_place_on_the_border_of_an_enlarged_box_is_outside(
+    axis: str, place: int, right: bool
+) -> None:
+    metric = LocationAveragePrecision(tolerance=0.5)
+    box, point = [(19, 5, 31, 9), (place, 6)] if axis == "x" else [(5, 19, 9, 31), (6, place)]
+    found = result_of(metric, dot(*point)[None], [boxed(box)], labels=[0], scores=[1.0])
+    assert found.values.tolist() == [float(right)]
+
+
 # mosaics
+
+
+def test_at_least_one_mosaic() -> None:
+    x, _, labels = classified()
+    assert len(focus_mosaics(x, labels, count=1)) == 1
+    with pytest.raises(InputError, match="count=0 mosaics; give at least 1"):
+        focus_mosaics(x, labels, count=0)
 
 
 def classified(n: int = 24, classes: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
