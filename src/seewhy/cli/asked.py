@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
@@ -15,6 +16,7 @@ from ..names import (
     split_names,
     split_targets,
 )
+from ..no_file import check_any_there
 from . import sources
 from .groups import Asked, How
 
@@ -22,9 +24,14 @@ _SMOOTH = "smooth:"
 
 
 def checked(
-    asked: Asked, how: How, *, style: str | None = None, rule: str | None = None
+    asked: Asked,
+    how: How,
+    *,
+    photos: Sequence[Path] = (),
+    style: str | None = None,
+    rule: str | None = None,
 ) -> list[str]:
-    """The methods that --method asks for, once every name in a request is one.
+    """The methods that --method asks for, once every name in a request is one, and some of the photos are there.
 
     Raises:
         InputError: one is none, or an option would do nothing.
@@ -39,6 +46,8 @@ def checked(
         labels=asked.labels,
         targets=asked.target or (),
     )
+    if photos:
+        check_any_there(photos)
     return found
 
 
@@ -100,7 +109,8 @@ def asked_fuse(
         return "method"
     if over != "layer":
         raise InputError(f"--fuse {over!r} cannot be fused over; use 'layer' or 'method'")
-    if len(set(layers or ())) < 2 and list(layers or ()) != ["all-stages"]:
+    named = [name for text in layers or () for name in split_names(text)]
+    if len(set(named)) < 2 and named != ["all-stages"]:
         raise InputError(
             "--fuse layer would fuse one layer with nothing; give --layer two or more, or all-stages"
         )
