@@ -535,6 +535,18 @@ def test_a_scorer_that_fails_amid_the_masks(
     before.assert_unchanged()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_score_that_is_not_finite_is_told(value: float) -> None:
+    def score(output: Tensor) -> Tensor:
+        column = output[:, 0].clone()
+        column[-1] = value
+        return column
+
+    net, masks = randomised(TinyCNN()), [patches(8, (8, 8))]
+    with pytest.raises(ScorerError, match="a score is not finite"):
+        list(masked_scores(net, pictures(1, 8), masks, [score], baseline=Zeros(), running=PLAIN))
+
+
 def test_what_does_not_fit_says_so_at_once() -> None:
     net, x = randomised(TinyCNN()), pictures(1, 8)
     with pytest.raises(TargetError, match="target 9 is not a class"):

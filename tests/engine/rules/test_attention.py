@@ -91,6 +91,17 @@ def test_a_call_is_its_formula(call: str, attention: Kind) -> None:
     assert unknown == {}
 
 
+def test_what_a_hidden_place_keeps_is_a_number() -> None:
+    x, rules = torch.randn(N, E, 1, L, dtype=D), Relevance(lrp_0("attn"))
+    net = Whole(lambda t: F.scaled_dot_product_attention(2 * t, t + 1, t, ~CAUSAL))
+    with Trace(net, x, layers=["input"], rules=rules) as trace:
+        rules.balance.begin(N)
+        trace.signal(1)
+        stayed = rules.balance.stayed_behind(x.device)
+    assert stayed.kept.isfinite().all()
+    assert stayed.absorbed.isfinite().all()
+
+
 @pytest.mark.parametrize("attention", KINDS)
 def test_keys_that_several_heads_share_are_repeated(attention: Kind) -> None:
     x = torch.randn(N, E, 1, L, dtype=D)

@@ -111,6 +111,8 @@ def test_spellings_of_smooth_rectifiers(spelling: str, rule: Any) -> None:
         lambda x: x * torch.linspace(-1, 1, x.numel()).view(x.shape).to(x),
         lambda x: x * (torch.arange(x.numel()).view(x.shape) % 2).to(x),
         lambda x: torch.maximum(x, x.flip(1)),
+        lambda x: torch.maximum(x, torch.full_like(x, 0.3)),
+        lambda x: torch.fmax(x, torch.tensor(0.3).to(x)),
         lambda x: x * torch.sigmoid(x.flip(1)),
         lambda x: x.masked_fill(torch.ones_like(x, dtype=torch.bool).tril(), -1.0),
         lambda x: x + x.flip(1).abs(),

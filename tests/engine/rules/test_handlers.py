@@ -346,6 +346,18 @@ STATEMENTS: dict[str, tuple[Op, Op]] = {
         statement(lambda y, x: y[:, :2].lerp_(x[:, 2:], 0.25)),
         first_as(lambda x: 1.5 * x[:, :2] + 0.25 * x[:, 2:]),
     ),
+    "relu by its place": (
+        statement(lambda y, x: F.relu(y[:, :2], True)),
+        first_as(lambda x: (2 * x[:, :2]).relu()),
+    ),
+    "elu by its name": (
+        statement(lambda y, x: F.elu(y[:, :2], inplace=True)),
+        first_as(lambda x: passed(F.elu)(2 * x[:, :2])),
+    ),
+    "elu by its place": (
+        statement(lambda y, x: F.elu(y[:, :2], 0.5, True)),
+        first_as(lambda x: passed(lambda v: F.elu(v, 0.5))(2 * x[:, :2])),
+    ),
     "through a transposed view": (
         statement(lambda y, x: y[:, :2].transpose(2, 3).relu_()),
         first_as(lambda x: (2 * x[:, :2]).relu()),
@@ -473,7 +485,8 @@ KNOWN: dict[str, Op] = {
     "clamp": lambda x: x.clamp(0, 2),
     "hardtanh": lambda x: F.hardtanh(x, min_val=0.0),
     "sum": lambda x: x.relu() + other(x).relu(),
-    "sum with a number": lambda x: x.relu() + 1,
+    "sum with a number": lambda x: x.relu() + 0.5,
+    "sum with nothing": lambda x: x.relu() + 0,
     "product": lambda x: x.relu() * other(x).relu(),
     "product with a number": lambda x: x.relu() * 3,
     "quotient": lambda x: x.relu() / 3,

@@ -453,12 +453,13 @@ def test_squares_lie_in_the_picture_and_everywhere() -> None:
     assert 0.4 < float((sides == 2).float().mean()) < 0.6
 
 
-def test_resizing_keeps_the_sum_of_a_map() -> None:
-    weights = torch.ones(1, 16, 16)
-    net, x = linear(weights), torch.ones(1, 1, 16, 16)
-    coarse = torch.full((1, 4, 4), 16.0)  # each place stands for 16 pixels
-    found = result_of(Infidelity(normalize=False, leave_out=()), coarse, net, x, 0)
-    assert found.mean < 1e-8
+@pytest.mark.parametrize("size", [(16, 16), (12, 20), (20, 12)])
+@pytest.mark.parametrize("coarse", [(4, 4), (2, 5), (5, 2), (24, 40)])
+def test_resizing_keeps_the_sum_of_a_map(size: tuple[int, int], coarse: tuple[int, int]) -> None:
+    net, x = linear(torch.ones(1, *size)), torch.ones(1, 1, *size)
+    share = size[0] * size[1] / (coarse[0] * coarse[1])  # what each place stands for
+    metric = Infidelity(normalize=False, leave_out=())
+    assert result_of(metric, torch.full((1, *coarse), share), net, x, 0).mean < 1e-8
 
 
 def test_sensitivity_n_is_one_for_input_x_gradient_of_a_linear_model() -> None:

@@ -637,3 +637,11 @@ def test_a_mask_as_wide_as_a_box_has_numbers_is_a_mask() -> None:
 def test_what_is_no_truth_is_told() -> None:
     with pytest.raises(ArgumentTypeError, match="truth holds a str"):
         EnergyPointing().update(torch.eye(4)[None], ["cat"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("metric", [MaxBoxAccuracy, PixelAveragePrecision, SegmentationIoU])
+def test_thresholds_are_as_many_as_float32_tells_apart(metric: Any) -> None:
+    assert metric(thresholds=1).thresholds == 1
+    for thresholds, said in ((0, "too few"), (2**20 + 1, "too many; give at most 1048576")):
+        with pytest.raises(InputError, match=f"thresholds={thresholds} is {said}"):
+            metric(thresholds=thresholds)
