@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
+from seewhy import evaluate, evaluate_localization
 from seewhy.errors import ArgumentTypeError, InputError
 from seewhy.methods.catalog import METHODS
 from seewhy.metrics import (
+    CHANCES,
     LOCALIZATION,
     METRICS,
     ChanceMethod,
@@ -141,14 +144,24 @@ def test_defaults_are_the_papers(name: str) -> None:
         (grid_mosaics, {"n": 2, "count": 100, "labels": None, "confidence": 0.99, "seed": 0}),
         (focus_mosaics, {"count": 100, "target": None, "seed": 0}),
         (chance_maps, {"seed": 0}),
+        (evaluate, {"seed": 0, "chance": CHANCES, "metrics": ("insertion", "deletion")}),
+        (
+            evaluate_localization,
+            {
+                "seed": 0,
+                "chance": ("centre", "edges", "random"),
+                "cases": 4,
+                "rule": "cam2016",
+                "metrics": ("max_box_accuracy", "pixel_ap", "pointing_game", "energy_pointing"),
+            },
+        ),
     ],
 )
 def test_functions_have_their_published_defaults(
     function: Callable[..., object], defaults: Settings
 ) -> None:
-    empty = inspect.Parameter.empty
-    found = inspect.signature(function).parameters.values()
-    assert {p.name: p.default for p in found if p.default is not empty} == defaults
+    found = inspect.signature(function).parameters
+    assert {name: found[name].default for name in defaults} == defaults
 
 
 @pytest.mark.parametrize(
@@ -193,3 +206,70 @@ def test_a_metric_of_ones_own_has_an_output_of_the_two() -> None:
 def test_options_of_another_type_are_told(name: str, options: Settings) -> None:
     with pytest.raises(ArgumentTypeError, match=f"{next(iter(options))}="):
         {**METRICS, **LOCALIZATION}[name](**options)
+
+
+# name, option, what is just within its bounds, and what is just beyond
+BOUNDS: list[tuple[str, str, object, object]] = [
+    ("deletion", "step", 1, 0),
+    ("insertion", "step", 1, 0),
+    ("pixel_flipping", "region", 1, 0),
+    ("pixel_flipping", "regions", 1, 0),
+    ("road", "shares", (0.999,), (1.0,)),
+    ("road", "shares", (0.001,), (0.0,)),
+    ("road", "shares", (0.1, 0.2), (0.2, 0.1)),
+    ("road", "shares", (0.5,), ()),
+    ("road_morf", "noise", 0.0, -0.01),
+    ("average_drop", "keep", 0.999, 1.0),
+    ("average_increase", "keep", 0.001, 0.0),
+    ("confidence_drop", "keep", None, -0.5),
+    ("infidelity", "samples", 1, 0),
+    ("infidelity", "sides", (1.0,), (1.01,)),
+    ("infidelity", "sides", (0.01, 0.5), (0.0, 0.5)),
+    ("infidelity", "sides", (0.5,), ()),
+    ("sensitivity_n", "samples", 3, 2),
+    ("sensitivity_n", "region", 1, 0),
+    ("sensitivity_n", "sizes", (0.999,), (1.0,)),
+    ("sensitivity_n", "sizes", (0.001, 0.5), (0.0, 0.5)),
+    ("sensitivity_n", "sizes", (0.5,), ()),
+    ("max_sensitivity", "samples", 1, 0),
+    ("max_sensitivity", "radius", 0.0, -0.01),
+    ("max_box_accuracy", "thresholds", 1, 0),
+    ("max_box_accuracy", "iou", 1.0, 1.01),
+    ("max_box_accuracy", "iou", 0.01, 0.0),
+    ("max_box_accuracy", "iou", (0.5,), ()),
+    ("max_box_accuracy", "threshold", 0.0, -0.01),
+    ("max_box_accuracy", "threshold", 0.999, 1.0),
+    ("max_box_accuracy", "validation", (0.0, 0.5, 0.999), (0.0, 0.5, 1.0)),
+    ("max_box_accuracy", "validation", (0.0, 0.5, 0.5), (-0.01, 0.5, 0.5)),
+    ("max_box_accuracy", "validation", (0.1, 0.2, 0.3), (0.1, 0.2)),
+    ("pixel_ap", "thresholds", 1, 0),
+    ("segmentation_iou", "thresholds", 1, 0),
+    ("topk_localization", "k", 1, 0),
+    ("topk_localization", "iou", 1.0, 1.01),
+    ("location_ap", "tolerance", 0.0, -0.5),
+    ("pointing_game", "tolerance", 0, -1),
+    ("pointing_game", "tolerance", "0%", "-1%"),
+]
+
+
+@pytest.mark.parametrize(("name", "option", "within", "beyond"), BOUNDS)
+def test_options_are_taken_up_to_their_bounds(
+    name: str, option: str, within: object, beyond: object
+) -> None:
+    metric = {**METRICS, **LOCALIZATION}[name]
+    metric(**{option: within})
+    with pytest.raises(InputError, match=option):
+        metric(**{option: beyond})
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((3, 4), "the map of a single image is map\\[None\\]"),
+        ((2, 3, 4, 4), "of volumes judge one slice, maps\\[:, k\\]"),
+        ((2, 0, 4), r"maps has shape \(2, 0, 4\), not \(N, h, w\)$"),
+    ],
+)
+def test_maps_of_another_shape_are_told_with_the_way_out(shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        find_metric("sparsity").update(torch.ones(shape))

@@ -202,6 +202,24 @@ def test_alpha_and_beta_must_fit(alpha: float, beta: float) -> None:
         alpha_beta(alpha, beta)
 
 
+def test_rules_have_their_published_defaults() -> None:
+    up, down = (1.25, 1.0), (1.0, 1.25)
+    plus = Term(1.0, (1.0, 0.0), (0.0, 1.0))
+    assert epsilon() == Rule("epsilon", (Term(1.0, (1.0, 1.0), (1.0, 1.0)),), "absorb", 1e-6)
+    assert z_plus() == Rule("z_plus", (plus,), "exclude", 1e-6, True)
+    terms = Term(1.0, up, down, "z > 0"), Term(1.0, down, up, "z <= 0")
+    assert gamma() == Rule("gamma", terms, "absorb", 1e-6)
+    signed = Term(2.0, (1.0, 0.0), (0.0, 1.0)), Term(-1.0, (0.0, 1.0), (1.0, 0.0))
+    assert alpha_beta() == Rule("alpha_beta", signed, "absorb", 1e-6)
+    assert alpha_beta(1, 0).terms == (plus,)
+    assert w_squared() == Rule("w_squared", form="squared", epsilon=1e-6)
+    assert flat() == Rule("flat", form="flat", epsilon=1e-6)
+    low, high = torch.zeros(1), torch.ones(1)
+    assert (z_box(low, high).box, z_box(low, high).epsilon) == ((low, high), 1e-6)
+    for rule in (epsilon(), w_squared(), flat(), z_box(low, high)):
+        assert (rule.fallback, rule.hands_all_on) == (False, False)
+
+
 TERMS = (
     Term(above=(1.0, 0.0), below=(0.0, 1.0)),
     Term(0.5, above=(1.0, 0.0), below=(0.0, 1.0)),
