@@ -18,6 +18,7 @@ from PIL import Image
 
 from seewhy.cli import explain, run
 from seewhy.cli.app import app
+from seewhy.cli.groups import Asked
 
 TINY = """
 import torch
@@ -123,8 +124,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo, of small photos and a small model."""
     for name in ("chelsea", "coffee"):
         monkeypatch.setattr(skimage.data, name, lambda: np.full((16, 16, 3), 99, np.uint8))
-    small = partial(explain.explain_photos, model="tiny.py:make")
-    monkeypatch.setattr(explain, "explain_photos", small)
+    monkeypatch.setattr(explain, "Asked", partial(Asked, model="tiny.py:make"))
 
 
 @pytest.fixture(autouse=True)

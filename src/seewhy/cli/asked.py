@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
@@ -16,7 +15,6 @@ from ..names import (
     split_names,
     split_targets,
 )
-from ..no_file import check_any_there
 from . import sources
 from .groups import Asked, How
 
@@ -27,11 +25,10 @@ def checked(
     asked: Asked,
     how: How,
     *,
-    photos: Sequence[Path] = (),
     style: str | None = None,
     rule: str | None = None,
 ) -> list[str]:
-    """The methods that --method asks for, once every name in a request is one, and some of the photos are there.
+    """The methods that --method asks for, once every name in a request is one.
 
     Raises:
         InputError: one is none, or an option would do nothing.
@@ -46,8 +43,6 @@ def checked(
         labels=asked.labels,
         targets=asked.target or (),
     )
-    if photos:
-        check_any_there(photos)
     return found
 
 

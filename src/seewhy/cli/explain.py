@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..no_file import check_any_there
 from .arguments import FuseOption, JsonOption, LedgerOption, OutOption, PhotosArgument, StyleOption
 from .asked import asked_fuse, checked
 from .groups import Asked, How
@@ -34,8 +35,9 @@ def explain(
     how: How,
 ) -> int:
     """Explains what a model says of your photos."""
-    methods = checked(asked, how, photos=photos, style=style)
+    methods = checked(asked, how, style=style)
     over = asked_fuse(fuse, methods, asked.layer)
+    check_any_there(photos)
     with starting():
         from ..methods.explanation import ExplanationWriter, summary
         from .interrupts import interruptible

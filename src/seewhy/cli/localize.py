@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..no_file import check_any_there
 from .arguments import PhotosArgument, RuleOption
 from .asked import checked
 from .groups import Asked, How
@@ -40,7 +41,8 @@ def localize(
     how: How,
 ) -> int:
     """Draws and prints boxes around what a map marks."""
-    methods = checked(asked, how, photos=photos, rule=rule)
+    methods = checked(asked, how, rule=rule)
+    check_any_there(photos)
     with starting():
         from ..data.run_folder import RunFolder
         from .box_records import add_photos
