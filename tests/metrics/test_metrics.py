@@ -28,7 +28,7 @@ from seewhy.metrics import (
     chance_maps,
 )
 from seewhy.metrics.catalog import METRICS
-from seewhy.metrics.intervals import interval_of
+from seewhy.metrics.intervals import interval_of, percentiles
 from seewhy.metrics.metric import image_generator
 from tiny_models import ModelState, Smooth, TinyCNN, pictures, randomised
 
@@ -305,6 +305,17 @@ def test_wilsons_interval_covers_shares_near_the_ends_too(share: float) -> None:
     }
     held = np.mean([bounds[k][0] <= share <= bounds[k][1] for k in counts.tolist()])
     assert 0.92 <= held <= 1
+
+
+def test_the_interval_of_resamples_is_between_their_percentiles() -> None:
+    level = np.arange(1001.0)
+    assert percentiles(level[::-1]) == (25.0, 975.0)
+    assert percentiles(np.append(level, [math.nan, math.inf])) == (25.0, 975.0)
+    assert np.isnan(percentiles(np.array([math.nan]))).all()
+    values = np.array([0.1, 0.9, 0.4, 0.45])
+    drawn = np.random.default_rng(3).integers(0, 4, (2000, 4))
+    means = np.sort(values)[drawn].mean(1)
+    assert interval_of(values, "bootstrap", seed=3) == percentiles(means)
 
 
 def test_intervals_end_where_values_do() -> None:
