@@ -132,7 +132,11 @@ def test_what_may_be_meant_is_taken(given: dict[str, Any]) -> None:
             ArgumentTypeError,
             "give a text or a list of texts",
         ),
-        ({"how": "median"}, InputError, "how='median' is not known; use 'mean', 'max'"),
+        (
+            {"how": "median"},
+            InputError,
+            "how='median' is not known; did you mean 'mean'?; use 'mean', 'max'",
+        ),
         ({"how": 5}, ArgumentTypeError, "how=5 is of type int; give 'mean' or 'max'"),
         ({"path": 5}, ArgumentTypeError, "path=5 is of type int; give a text or a path"),
         ({"output": "probability"}, InputError, "output='probability' is not known; use 'logit'"),

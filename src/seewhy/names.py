@@ -138,7 +138,20 @@ def check_classes(target: str, labels: Spellings, forms: Iterable[str]) -> None:
         cuts = cuts[1:]
     if len(cuts) == 1:
         for each in cuts[0]:
-            labels.column(each)
+            check_column(labels.column(each), len(labels.labels))
+
+
+def check_column(index: int, k: int) -> int:
+    """Returns the column if it is one of k.
+
+    Raises:
+        TargetError: it is none.
+    """
+    if not 0 <= index < k:
+        raise TargetError(
+            f"target {index} is not a class of the model, which has {k}: 0 to {k - 1}"
+        )
+    return index
 
 
 def _cuts(text: str) -> list[tuple[str, ...]]:

@@ -236,7 +236,7 @@ def test_a_labels_file_with_a_byte_order_mark(tmp_path: Path) -> None:
         ),
         (
             ["evaluate", "{cat}0", "{cat}1"],
-            "none of the 2 pictures can be read; the first: image '",
+            "0' does not exist; did you mean 'cat.jpg'",
         ),
         (["explain"], "Missing argument"),
         (["expalin"], "No such command 'expalin'"),

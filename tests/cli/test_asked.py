@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,16 @@ _WRONG = [
     (["influence", "fit", "-d", "scenes", "--solver", "lastlyer"], "solver 'lastlyer' is unknown"),
     (["influence", "fit", "-d", "scenes", "-O", "l3=1"], "solver 'last_layer' has no option 'l3'"),
     (["train", "--device", "cdua"], "device 'cdua' cannot be used"),
+    (["explain", "nowhere.jpg"], "image 'nowhere.jpg' does not exist"),
+    (["explain", "no/where.jpg"], "does not exist: there is no folder 'no'; give"),
+    (["localize", "nowhere.jpg", "nor/here.jpg"], "image 'nowhere.jpg' does not exist"),
+    (["evaluate", "nowhere.jpg"], "image 'nowhere.jpg' does not exist"),
+    (["influence", "query", "nowhere.jpg"], "image 'nowhere.jpg' does not exist"),
+    (["explain", "~/no/where.jpg"], f"image '{Path.home()}/no/where.jpg' does not exist"),
+    (["explain", "https://a.org/b.jpg"], "image 'https://a.org/b.jpg' is a web address"),
+    (["explain", "x.jpg", "--target", "1000"], "target 1000 is not a class of the model"),
+    (["explain", "x.jpg", "--out"], "('seewhy explain --help' lists what there is)"),
+    (["influence", "query", "--out"], "('seewhy influence query --help' lists what there is)"),
 ]
 
 
@@ -90,6 +101,20 @@ for arguments, _ in {_WRONG!r}:
     )
     assert done.returncode == 0, done.stderr.decode()
     assert time.process_time() - begun < 5
+
+
+def test_the_methods_are_listed_without_loading_torch() -> None:
+    code = """
+import sys
+from seewhy.cli import run
+assert run(["methods"]) == 0
+assert not {"torch", "numpy", "timm", "PIL"} & sys.modules.keys()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "samples=4000, cells=7" in done.stdout.decode()
 
 
 def test_names_as_people_write_them_and_lists() -> None:

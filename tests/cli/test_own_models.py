@@ -192,6 +192,31 @@ def test_influence_takes_one_up_again_by_itself(
     assert "runs the code of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["explain", "photo.jpg"], ["layers"], ["labels"]])
+def test_what_a_model_prints_as_it_loads_is_none_of_the_json(
+    command: list[str], net: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loud = f"{net.__name__}_loud"
+    Path(f"{loud}.py").write_text(
+        f"import {net.__name__} as net\ndef make():\n    print('downloading')\n    return net.wrapped()\n"
+    )
+    *photos, last = command
+    of_model = ["--model", f"{loud}.py:make"] if last == "photo.jpg" else [f"{loud}.py:make"]
+    assert run([*photos, last, *of_model, "--json"]) == 0
+    told = capsys.readouterr()
+    json.loads(told.out)
+    assert "downloading" in told.err
+
+
+def test_layers_may_stand_in_a_list_with_commas(
+    net: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_net = ["explain", "photo.jpg", "--model", f"{net.__name__}:wrapped", "--json"]
+    assert run([*of_net, "--layer", "body.1, body.3", "--fuse", "layer"]) == 0
+    found = json.loads(capsys.readouterr().out)["images"][0]["attributions"]
+    assert {one["layer"] for one in found} == {"body.1", "body.3", "body.1 + body.3"}
+
+
 def test_errors_are_one_line_and_nothing_runs_that_is_not_there(
     net: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +226,8 @@ def test_errors_are_one_line_and_nothing_runs_that_is_not_there(
         (f"{net.__name__}:make", "does not say how photos become its input; wrap it: seewhy.wrap("),
         (f"{net.__name__}:make@w.pt", "weights file 'w.pt' does not exist"),
         (f"{net.__name__}:LABELS", "gives a list; it should return an nn.Module"),
+        ("net.py", "name its function that returns the model, as in 'net.py:make'"),
+        ("mine.pt", "weights need the network that they are of, as in 'timm:resnet50@mine.pt'"),
     ):
         assert run(["explain", "photo.jpg", "--model", place]) == 1
         errors = [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from seewhy.cli import run
 from seewhy.cli.show import progress, table
 
 
@@ -78,3 +82,37 @@ def test_masked_pictures_are_the_measure_where_there_are_any(
         capsys.readouterr().err
         == "seewhy: Explaining takes about 0:02:36 (h:mm:ss) more, by its first 4 s\n"
     )
+
+
+@pytest.mark.filterwarnings("ignore:model .* runs the code of")
+def test_what_a_model_prints_is_none_of_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talks.py").write_text(TALKS)
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    arguments = ["explain", str(tmp_path / "a.png"), "-m", f"{tmp_path / 'talks.py'}:make"]
+    assert run([*arguments, "-o", str(tmp_path / "out"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["images"][0]["name"] == "a.png"
+    assert "I am made" in said.err
+    assert "I am asked" in said.err
+
+
+TALKS = """
+import torch
+import seewhy
+
+class Talks(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        print("I am asked")
+        return self.conv(x).relu().mean((2, 3))
+
+def make():
+    print("I am made")
+    torch.manual_seed(0)
+    return seewhy.wrap(Talks(), preprocess=seewhy.IMAGENET, labels=list("abcd"), gives="logits")
+"""

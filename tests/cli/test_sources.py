@@ -21,10 +21,11 @@ def test_methods_their_titles_and_their_options() -> None:
     found = sources.methods()
     assert list(found) == list(METHODS)
     for name, method in METHODS.items():
-        assert found[name].title == method.title
-        more = set(found[name].options) - set(method.told_options)
-        assert set(method.told_options) <= set(found[name].options)
-        assert more <= ({"seed"} if method.seeds else set())  # the seeds of some are their own
+        told = found[name]
+        assert (told.title, told.paper, told.at) == (method.title, method.paper, method.at)
+        assert told.signed == method.signed
+        assert told.defaults == method.told_options
+        assert told.options == tuple(method.told_options)
 
 
 def test_metrics_and_their_settings() -> None:

@@ -28,13 +28,14 @@ with watched:
     import torch
 
     from seewhy.cli import parsing
-    from seewhy.cli.evaluate import parse_metric
+    from seewhy.cli.metric_texts import metric_of
     from seewhy.data.images import read_image
     from seewhy.data.labels_file import read_labels
     from seewhy.data.sources import find_data
     from seewhy.engine.targets.numbers import Numbers
     from seewhy.engine.targets.resolve import resolve
     from seewhy.errors import SeewhyError
+    from seewhy.metrics.metric import ExplanationMetric
 
 SECONDS = 15
 FOLDER = Path.cwd() / "seewhy-fuzz"  # made when this is run
@@ -59,7 +60,7 @@ def targets(data: bytes) -> None:
 
 def options(data: bytes) -> None:
     text = data.decode(errors="replace")
-    for read in (lambda: parsing.options([text]), lambda: parse_metric(text)):
+    for read in (lambda: parsing.options([text]), lambda: metric_of(text, ExplanationMetric)):
         with contextlib.suppress(SeewhyError):
             read()
 

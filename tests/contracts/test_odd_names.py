@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import seewhy
-from seewhy.cli.localize import localize_photos
+from commands import called
+from seewhy.cli.localize import localize
 from tiny_models import TinyCNN
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="names that other systems do not allow")
@@ -88,10 +89,7 @@ def test_boxes_of_every_photo(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("seewhy.cli.parsing.loaded_model", lambda *_, **__: model())
-    assert (
-        localize_photos([folder], methods=["grad_cam"], targets=["top1"], out=tmp_path / "boxes")
-        == 0
-    )
+    assert called(localize, photos=[folder], out=tmp_path / "boxes") == 0
     told = json.loads((tmp_path / "boxes" / "boxes.json").read_text())["images"]
     assert sorted(os.fsencode(entry["name"]) for entry in told) == sorted(NAMES)
     said = capsys.readouterr()

@@ -5,12 +5,15 @@ What a function of the user's raises where it is only told something (`progress`
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,8 @@ import torch
 from PIL import Image
 
 import seewhy
+from seewhy import targets
+from seewhy.data.sources import SOURCES
 from seewhy.errors import SeewhyError
 from seewhy.influence import InfluenceIndex
 from seewhy.methods.catalog import METHODS as METHODS_OF_ALL
@@ -186,6 +191,109 @@ FUNCTIONS: dict[str, Asked] = {
         name: Asked(partial(lambda kind: kind, kind))
         for name, kind in {**METRICS, **LOCALIZATION}.items()
     },
+}
+
+
+def answer(*shape: int) -> torch.Tensor:
+    return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+
+
+def detected() -> tuple[torch.Tensor, torch.Tensor]:
+    corners = torch.tensor([0.0, 0.0, 4.0, 4.0])
+    return corners.expand(2, 3, 4), answer(2, 3, 5).sigmoid()
+
+
+BOX = (0.0, 0.0, 4.0, 4.0)
+# each kind of target: its fields, right, and what a model answers
+TARGETS: dict[str, tuple[dict[str, Any], Callable[[], Any]]] = {
+    "Logit": ({"index": 1}, lambda: answer(2, 5)),
+    "Probability": ({"index": 1}, lambda: answer(2, 5)),
+    "Margin": ({"index": 1, "other": 2}, lambda: answer(2, 5)),
+    "Counterfactual": ({"index": 1}, lambda: answer(2, 5)),
+    "Regression": ({"index": 1, "value": 0.5}, lambda: answer(2, 5)),
+    "Binary": ({}, lambda: answer(2, 1)),
+    "EmbeddingSimilarity": ({"reference": torch.ones(4)}, lambda: answer(2, 4)),
+    "DetectionBox": ({"box": BOX, "index": 1}, detected),
+    "DetectionSimilarity": ({"box": BOX, "classes": 1}, detected),
+    "SegmentationRegion": ({"index": 1}, lambda: answer(2, 5, 4, 4)),
+    "OneEach": ({"targets": (targets.Logit(1), targets.Logit(2))}, lambda: answer(2, 5)),
+}
+
+
+def scored(name: str) -> Callable[..., Any]:
+    """Makes a target of these fields and asks it."""
+    kind, given = getattr(targets, name), TARGETS[name][1]
+
+    def ask(**fields: Any) -> Any:
+        return kind(**fields)(given())
+
+    ask.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+    return ask
+
+
+def pictures_by_class(root: str = "pictures") -> str:
+    for split in ("train", "test"):
+        for label in "ab":
+            Path(root, split, label).mkdir(parents=True, exist_ok=True)
+            Image.new("RGBA", (SIZE, SIZE)).save(Path(root, split, label, f"{split}.png"))
+    return root
+
+
+def made_of_folder(name: str) -> Asked:
+    """A data set of a folder: each kind says first that the folder is none of its own."""
+    return Asked(lambda: getattr(formats_and_drawn(), name), lambda: {"root": pictures_by_class()})
+
+
+def formats_and_drawn() -> SimpleNamespace:
+    sources = {source.name: source.module for source in SOURCES.values()}
+    return SimpleNamespace(
+        **{
+            name: getattr(importlib.import_module(f"seewhy.data.{module}"), name)
+            for name, module in sources.items()
+        }
+    )
+
+
+def table() -> str:
+    Image.new("RGB", (SIZE, SIZE)).save("photo.png")
+    Path("list.csv").write_text("photo.png,a\n")
+    return "list.csv"
+
+
+OF_ROOT = [
+    source.name
+    for source in SOURCES.values()
+    if source.paths == 1 and source.name != "PictureTable"
+]
+FUNCTIONS |= {
+    f"targets.{name}": Asked(partial(scored, name), partial(dict, fields))
+    for name, (fields, _) in TARGETS.items()
+}
+FUNCTIONS |= {name: made_of_folder(name) for name in OF_ROOT}
+FUNCTIONS |= {
+    "PictureTable": Asked(lambda: formats_and_drawn().PictureTable, lambda: {"path": table()}),
+    "Cutouts": Asked(
+        lambda: formats_and_drawn().Cutouts,
+        lambda: {"stamps": pictures_by_class(), "backgrounds": pictures_by_class(), "count": 2},
+    ),
+    "Scenes": Asked(lambda: formats_and_drawn().Scenes, lambda: {"count": 2}),
+    "find_data": Asked(lambda: seewhy.data.find_data, lambda: {"spec": "scenes:count=2"}),
+    "wsol.train": Asked(
+        lambda: seewhy.wsol.train,
+        lambda: {
+            "data": formats_and_drawn().Scenes(2, size=32, scale=(0.4, 0.5)),
+            "pretrained": False,
+            "size": (32, 32),
+            "stages": 1,
+            "lr": 0.0,  # refused as the last: nothing is trained
+        },
+        but=("lr", "seed"),
+    ),
+    "wsol.train, the last": Asked(
+        lambda: seewhy.wsol.train,
+        lambda: {"data": formats_and_drawn().Scenes(2, size=32, scale=(0.4, 0.5)), "seed": -1},
+        only=("lr",),
+    ),
 }
 
 

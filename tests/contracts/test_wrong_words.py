@@ -6,16 +6,19 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import typer
 from PIL import Image
 
-from seewhy.cli import run
+from seewhy.cli import explain, run
 from seewhy.cli.app import app
+from seewhy.cli.groups import Asked
 
 TINY = """
 import torch
@@ -70,11 +73,20 @@ COMMANDS: dict[str, list[str]] = {
     "layers": ["layers", "tiny.py:make"],
     "labels": ["labels", "tiny.py:make"],
     "methods": ["methods"],
+    "train": [
+        "train",
+        "--data",
+        "scenes:count=2,size=32",
+        "--scratch",
+        "--lr",
+        "0",
+    ],  # refused as the last
+    "demo": ["demo"],
     "influence fit": FIT,
     "influence query": QUERY,
     "influence mislabeled": ["influence", "mislabeled", "--index", "index", "--trust-paths"],
 }
-MAKES_MUCH = {"--size", "--workers"}  # where a number is right, however large
+MAKES_MUCH = {"--size", "--workers", "--lr"}  # where a number is right, however large
 
 
 def parameters(name: str) -> Iterator[Any]:
@@ -107,6 +119,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo, of small photos and a small model."""
+    for name in ("chelsea", "coffee"):
+        monkeypatch.setattr(skimage.data, name, lambda: np.full((16, 16, 3), 99, np.uint8))
+    monkeypatch.setattr(explain, "Asked", partial(Asked, model="tiny.py:make"))
+
+
 @pytest.fixture(autouse=True)
 def there(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(place)
@@ -131,6 +151,7 @@ CASES = [
 ]
 
 
+@pytest.mark.usefixtures("small_demo")
 @pytest.mark.parametrize(("name", "parameter", "index"), CASES)
 def test_wrong_words(
     name: str, parameter: str, index: int, place: Path, capsys: pytest.CaptureFixture[str]

@@ -358,7 +358,7 @@ def test_a_name_is_unique(tmp_path: Path) -> None:
         ("csv:/no/such.csv", {}, "the list '/no/such.csv' cannot be read"),
         ("folder:/dev/null", {}, "'/dev/null' is a file"),
         ("scenes", {"split": "training"}, "split='training' is not known; did you mean 'train'"),
-        ("scenes", {"on_error": "ignore"}, "on_error='ignore' is not known; use 'raise' or 'skip'"),
+        ("scenes", {"on_error": "ignore"}, "on_error='ignore' is not known; use 'raise'"),
         ("voc:/tmp", {"blacklist": "x"}, "unexpected keyword argument 'blacklist'"),
     ],
 )

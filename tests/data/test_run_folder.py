@@ -132,7 +132,9 @@ def test_another_request_replaces_its_own_files_alone_and_says_so(
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "b" / "mine.txt").write_text("mine")
     (said,) = made(tmp_path, "a.jpg", "b.jpg", content=b"other", **changed)
-    assert said == f"out='{tmp_path}' holds another run, whose 3 files will be replaced"
+    assert said.startswith(
+        f"out='{tmp_path}' holds another run, whose 3 files will be replaced, once"
+    )
     found = everything(tmp_path)
     assert found["notes.txt"] == found["b/mine.txt"] == b"mine"
     assert found["a/map.bin"] == found["b-2/map.bin"] == b"other"
@@ -167,9 +169,8 @@ def test_what_an_older_seewhy_listed_is_replaced(tmp_path: Path) -> None:
         {"sheet": "../outside.png"},
     ]
     (tmp_path / "explanation.json").write_text(json.dumps({"images": images}))
-    assert made(tmp_path, "cat.jpg") == [
-        f"out='{tmp_path}' holds another run, whose 4 files will be replaced"
-    ]
+    (said,) = made(tmp_path, "cat.jpg")
+    assert "holds another run, whose 4 files will be replaced" in said
     assert sorted(everything(tmp_path)) == [
         ".lock",
         "cat/map.bin",

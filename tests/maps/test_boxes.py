@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from commands import called
 from localization_oracles import components, iou
-from seewhy.cli.localize import localize_photos
+from seewhy.cli.localize import localize
 from seewhy.data.preprocess import Placement
 from seewhy.data.truth import Truth
 from seewhy.errors import ArgumentTypeError, ImageError, InputError
@@ -308,12 +309,16 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
     Image.fromarray(skimage.data.chelsea()).save(tmp_path / "cat.jpg")
     (tmp_path / "broken.jpg").write_bytes(b"nothing")
     settings: dict[str, Any] = {
-        "methods": ["grad_cam"],
-        "targets": ["top2"],
+        "method": ["grad_cam"],
+        "target": ["top2"],
         "out": tmp_path / "out",
     }
-    status = localize_photos(
-        [tmp_path / "cat.jpg", tmp_path / "broken.jpg"], rule="grad_cam", as_json=True, **settings
+    status = called(
+        localize,
+        photos=[tmp_path / "cat.jpg", tmp_path / "broken.jpg"],
+        rule="grad_cam",
+        as_json=True,
+        **settings,
     )
     assert status == 1
     told = json.loads(capsys.readouterr().out)
@@ -333,7 +338,9 @@ def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFix
         assert 0.02 < box["share"] <= (x1 - x0) * (y1 - y0) / (451 * 300)
         with Image.open(tmp_path / "out" / found["picture"]) as picture:
             assert picture.width == 451
-    assert localize_photos([tmp_path / "cat.jpg"], threshold=0.6, every=True, **settings) == 0
+    assert (
+        called(localize, photos=[tmp_path / "cat.jpg"], threshold=0.6, every=True, **settings) == 0
+    )
     said = capsys.readouterr()
     assert "grad_cam" in said.out
     assert "boxes.json" in said.err
@@ -344,7 +351,7 @@ def test_what_was_finished_is_on_disk_when_the_command_stops(
 ) -> None:
     import skimage.data
 
-    from seewhy.cli import localize as localizing
+    from seewhy.cli import box_records as localizing
     from seewhy.cli import run
     from seewhy.data.manifest import read_entries
 
@@ -393,12 +400,12 @@ def test_photos_and_labels_of_one_name_have_pictures_of_their_own(
     labels[281], labels[282] = "TV/monitor", "TV monitor"
     (tmp_path / "labels.txt").write_text("\n".join(labels))
     settings: dict[str, Any] = {
-        "methods": ["grad_cam"],
+        "method": ["grad_cam"],
         "labels": tmp_path / "labels.txt",
         "out": tmp_path / "out",
     }
-    settings |= {"targets": ["TV/monitor", "TV monitor"], "as_json": True}
-    assert localize_photos([tmp_path / "photos"], **settings) == 0
+    settings |= {"target": ["TV/monitor", "TV monitor"], "as_json": True}
+    assert called(localize, photos=[tmp_path / "photos"], **settings) == 0
     photos = json.loads(capsys.readouterr().out)["images"]
     assert [photo["name"] for photo in photos] == ["cats/1.jpg", "cups/1.jpg"]
     pictures = [found["picture"] for photo in photos for found in photo["found"]]
@@ -408,8 +415,10 @@ def test_photos_and_labels_of_one_name_have_pictures_of_their_own(
         == 4
     )
     assert (
-        localize_photos(
-            [tmp_path / "photos" / "cats", tmp_path / "photos" / "cups" / "1.jpg"], **settings
+        called(
+            localize,
+            photos=[tmp_path / "photos" / "cats", tmp_path / "photos" / "cups" / "1.jpg"],
+            **settings,
         )
         == 0
     )
@@ -426,13 +435,13 @@ def test_the_region_is_the_union_of_the_masks() -> None:
 
 def test_the_command_tells_mistakes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"nothing")
-    settings: dict[str, Any] = {"methods": ["grad_cam"], "targets": ["top1"]}
+    settings: dict[str, Any] = {"method": ["grad_cam"], "target": ["top1"]}
     with pytest.raises(InputError, match="did you mean 'cam2016'"):
-        localize_photos([tmp_path / "file"], rule="cam201", out=tmp_path, **settings)
+        called(localize, photos=[tmp_path / "file"], rule="cam201", out=tmp_path, **settings)
     with pytest.raises(InputError, match="cannot be made a folder"):
-        localize_photos([tmp_path / "file"], out=tmp_path / "file", **settings)
+        called(localize, photos=[tmp_path / "file"], out=tmp_path / "file", **settings)
     with pytest.raises(ImageError, match="not an image"):
-        localize_photos([tmp_path / "file"], out=tmp_path / "out", **settings)
+        called(localize, photos=[tmp_path / "file"], out=tmp_path / "out", **settings)
 
 
 def test_boxes_on_a_reduced_picture_are_scaled_to_the_photos_own_pixels() -> None:

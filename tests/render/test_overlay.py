@@ -312,6 +312,22 @@ def test_color_bar(style: str, vertical: bool) -> None:
     assert color_bar(style, labels=("a", "b"), length=9).size[0] >= 9
 
 
+@pytest.mark.parametrize(("rows", "at_head"), [(slice(0, 3), False), (slice(15, 18), True)])
+@pytest.mark.parametrize("style", ["heatmap", "signed", "grey", "superpixels"])
+def test_what_is_said_against_a_map_does_not_cover_where_it_is(
+    style: str, rows: slice, at_head: bool
+) -> None:
+    field = torch.zeros(1, 18, 18)
+    field[:, rows] = 1.0
+    found = dataclasses.replace(attribution(field), remarks=(("the fit is poor, so to say",),))
+    picture = photo(300, 200)
+    drawn = numbers(attribution_picture(found, 0, picture, whole(picture), style=style))
+    dark = (drawn == (24, 26, 30)).all(2).mean(1) > 0.5
+    assert dark.any()
+    assert dark[:4].all() == at_head
+    assert dark[-4:].all() != at_head
+
+
 def test_color_bar_is_red_for_and_blue_against() -> None:
     bar = numbers(color_bar("signed", length=200))
     assert bar[3, 2, 2] > bar[3, 2, 0] + 50

@@ -41,7 +41,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             return ended
         if debug:
             raise
-        return _fail(_words_of(error))
+        return _fail(_words_of(error, arguments))
     return _interrupted() if status == _INTERRUPTED else status or 0  # newer typer returns it
 
 
@@ -59,13 +59,13 @@ def _ended_by(error: BaseException) -> int | None:
     return None
 
 
-def _words_of(error: BaseException) -> str:
+def _words_of(error: BaseException, arguments: list[str]) -> str:
     """What is said of an error; nothing where the help was printed instead."""
     if isinstance(error, SeewhyError):
         return str(error)
     if hasattr(error, "format_message"):  # a wrong command line, whichever parser typer brings
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else "seewhy"
+        command = context.command_path if context else _command_of(arguments)
         said = error.format_message()
         return f"{said} ('{command} --help' lists what there is)" if said else ""
     if isinstance(error, OSError) and error.strerror:
@@ -74,6 +74,19 @@ def _words_of(error: BaseException) -> str:
         return f"{where} cannot be read or written: {error.strerror}; {ways}"
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (--debug shows where)"
+
+
+def _command_of(arguments: list[str]) -> str:
+    """The command that a command line begins with, as its help is asked for."""
+    import typer.main
+
+    words, commands = ["seewhy"], getattr(typer.main.get_command(app), "commands", {})
+    for word in arguments:
+        if word not in commands:
+            break
+        words.append(word)
+        commands = getattr(commands[word], "commands", {})
+    return " ".join(words)
 
 
 def _tell_warning(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..errors import ImageError
+from ..no_file import check_is_local
 
 ModelOption = Annotated[
     str,
@@ -19,10 +23,14 @@ ModelOption = Annotated[
 
 
 def path_of(text: str) -> Path:
-    """A path, which an empty text is none of: it would be the current folder."""
+    """A path, "~" too, which an empty text is none of (it would be the current folder), nor a web address."""
     if not text:
         raise typer.BadParameter("an empty text is no path; give pictures, or folders of them")
-    return Path(text)
+    try:
+        check_is_local(text)
+    except ImageError as error:
+        raise typer.BadParameter(str(error)) from error
+    return Path(os.path.expanduser(text))
 
 
 PhotosArgument = Annotated[
@@ -49,7 +57,10 @@ TargetsOption = Annotated[
 LayersOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--layer", "-l", help="Names, or all-stages.", show_default="the last that is a picture"
+        "--layer",
+        "-l",
+        help="Names, also with commas, or all-stages.",
+        show_default="the last that is a picture",
     ),
 ]
 MethodOptions = Annotated[

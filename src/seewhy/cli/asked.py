@@ -22,7 +22,11 @@ _SMOOTH = "smooth:"
 
 
 def checked(
-    asked: Asked, how: How, *, style: str | None = None, rule: str | None = None
+    asked: Asked,
+    how: How,
+    *,
+    style: str | None = None,
+    rule: str | None = None,
 ) -> list[str]:
     """The methods that --method asks for, once every name in a request is one.
 
@@ -100,7 +104,8 @@ def asked_fuse(
         return "method"
     if over != "layer":
         raise InputError(f"--fuse {over!r} cannot be fused over; use 'layer' or 'method'")
-    if len(set(layers or ())) < 2 and list(layers or ()) != ["all-stages"]:
+    named = [name for text in layers or () for name in split_names(text)]
+    if len(set(named)) < 2 and named != ["all-stages"]:
         raise InputError(
             "--fuse layer would fuse one layer with nothing; give --layer two or more, or all-stages"
         )

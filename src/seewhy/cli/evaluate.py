@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..no_file import check_any_there
 from .arguments import path_of
 from .asked import check_metrics, checked
 from .evaluate_asked import OfData, Scoring
 from .groups import Asked, How
+from .results import print_json
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.run_folder import RunFolder
@@ -48,7 +51,8 @@ def evaluate(
             raise typer.BadParameter(
                 "localisation scores the true classes of --data, and takes no photos or targets"
             )
-        from .evaluate_data import evaluate_data
+        with starting():
+            from .evaluate_data import evaluate_data
 
         return evaluate_data(of_data, asked, methods, scoring, how)
     if task != "faithfulness":
@@ -65,14 +69,16 @@ def evaluate_photos(
     photos: Sequence[Path], asked: Asked, methods: Sequence[str], scoring: Scoring, how: How
 ) -> int:
     """Scores methods on photos, and writes what came out; the exit status."""
-    from ..data.run_folder import RunFolder
-    from ..metrics.evaluation import KIND
-    from ..metrics.metric import ExplanationMetric
-    from .interrupts import interruptible
-    from .metric_texts import metric_of
-    from .photo_run import PhotoRun
-    from .saving import remark
-    from .show import tell_remarks
+    check_any_there(photos)
+    with starting():
+        from ..data.run_folder import RunFolder
+        from ..metrics.evaluation import KIND
+        from ..metrics.metric import ExplanationMetric
+        from .interrupts import interruptible
+        from .metric_texts import metric_of
+        from .photo_run import PhotoRun
+        from .saving import remark
+        from .show import tell_remarks
 
     texts = scoring.metric or ["insertion", "deletion"]
     metrics = {text: metric_of(text, ExplanationMetric) for text in texts}
@@ -86,7 +92,7 @@ def evaluate_photos(
         path = found.write(run)
     if how.as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
-        print(json.dumps({**told, "out": str(scoring.out), "skipped": shared.skipped()}))
+        print_json({**told, "out": str(scoring.out), "skipped": shared.skipped()})
     else:
         _tell(found, scoring.out)
         tell_remarks(found.remarks)

@@ -24,6 +24,7 @@ from .evaluate_asked import OfData, Scoring
 from .groups import Asked, How
 from .interrupts import interruptible
 from .metric_texts import metric_of
+from .results import print_json
 from .saving import forecasting, remark
 from .show import bold, console, progress, said, table, tell_remarks, tell_skipped
 
@@ -45,7 +46,7 @@ def evaluate_data(
         path = study.write(run)
     mended = {name: list(notes) for name, notes in {**found.notes, **study.notes}.items()}
     if how.as_json:
-        print(json.dumps(task.told(path, unreadable, mended)))
+        print_json(task.told(path, unreadable, mended))
     else:
         _tell(study, scoring.out)
         tell_remarks(study.remarks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..no_file import check_any_there
 from .arguments import FuseOption, JsonOption, LedgerOption, OutOption, PhotosArgument, StyleOption
 from .asked import asked_fuse, checked
 from .groups import Asked, How
+from .results import print_json
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.disk import Json
@@ -35,10 +37,12 @@ def explain(
     """Explains what a model says of your photos."""
     methods = checked(asked, how, style=style)
     over = asked_fuse(fuse, methods, asked.layer)
-    from ..methods.explanation import ExplanationWriter, summary
-    from .interrupts import interruptible
-    from .photo_run import PhotoRun
-    from .saving import remark
+    check_any_there(photos)
+    with starting():
+        from ..methods.explanation import ExplanationWriter, summary
+        from .interrupts import interruptible
+        from .photo_run import PhotoRun
+        from .saving import remark
 
     if ledger:
         _check_carries_relevance(methods)
@@ -55,7 +59,7 @@ def explain(
         page = _report(run, shared.names, told) if report else None
     if how.as_json:
         told_of = {"out": str(out), "report": str(page) if page else None}
-        print(json.dumps({**told, **told_of, "skipped": shared.skipped()}))
+        print_json({**told, **told_of, "skipped": shared.skipped()})
     else:
         _tell(told, out, page, ledgers=ledger)
     return shared.status()

@@ -20,6 +20,7 @@ from .arguments import (
     TargetsOption,
     TrustPathsOption,
 )
+from .results import results_apart
 
 Command = Callable[..., int | None]
 
@@ -60,7 +61,8 @@ def inlined(function: Command) -> Command:
         for name, kind in groups.items():
             of_group = {each.name: given.pop(each.name) for each in fields(kind)}
             given[name] = kind(**of_group)
-        return function(**given)
+        with results_apart():
+            return function(**given)
 
     options = list(_options(function, hints))
     command.__name__, command.__doc__ = function.__name__, function.__doc__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from ..safe_names import shown
 from .arguments import DATA_OPTION, BatchOption, LabelsOption, ModelOption, SeedOption
 from .asked import check_request, check_solver
 from .groups import How
+from .results import print_json
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.dataset import LabeledImages, OnError
@@ -95,10 +96,11 @@ def fit(
     check_solver(solving.solver, solving.option or [])
     check_request(device=how.device)
     on_error: OnError = "skip" if skip_bad else "raise"
-    from ..data.disk import writable_folder
-    from . import parsing
-    from .influence_data import limits_of, model_and_data
-    from .influence_telling import first_of_all
+    with starting():
+        from ..data.disk import writable_folder
+        from . import parsing
+        from .influence_data import limits_of, model_and_data
+        from .influence_telling import first_of_all
 
     _known_dtype(solving.dtype)
     first, names = first_of_all(), parsing.label_names(labels)
@@ -111,7 +113,7 @@ def fit(
     writable_folder(out)
     index = _indexed(loaded, examples, solving, made_of, out)
     if how.as_json and first:
-        print(json.dumps({"index": str(out), **made_of, **_told(index, solving)}))
+        print_json({"index": str(out), **made_of, **_told(index, solving)})
     elif not how.as_json:
         _tell(index, solving, made_of, out)
     return 0

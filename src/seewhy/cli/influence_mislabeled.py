@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,8 @@ from .arguments import BatchOption
 from .asked import check_request
 from .groups import How
 from .influence_asked import OfIndex, SheetsOption
+from .results import print_json
+from .show import starting
 
 if TYPE_CHECKING:
     from ..influence import InfluenceIndex, Suspect
@@ -31,13 +32,14 @@ def mislabeled(
 ) -> int:
     """Lists the training pictures whose labels to check first; the first time it computes self-influence."""
     check_request(device=how.device)
-    from ..data.disk import writable_folder, write_json
-    from ..influence import mislabeled as suspects_of
-    from ..influence.answers.sheets import mislabeled_sheet, own_losses
-    from .influence_data import limits_of, open_index, what_is_indexed
-    from .influence_telling import first_of_all, forecasting_self_influence, told_of
-    from .interrupts import interruptible
-    from .show import progress
+    with starting():
+        from ..data.disk import writable_folder, write_json
+        from ..influence import mislabeled as suspects_of
+        from ..influence.answers.sheets import mislabeled_sheet, own_losses
+        from .influence_data import limits_of, open_index, what_is_indexed
+        from .influence_telling import first_of_all, forecasting_self_influence, told_of
+        from .interrupts import interruptible
+        from .show import progress
 
     first = first_of_all()
     writable_folder(out)
@@ -54,7 +56,7 @@ def mislabeled(
         mislabeled_sheet(opened, suspects).save(sheet)
         write_json(out / f"{NAME}.json", told)
     if how.as_json and first:
-        print(json.dumps(told))
+        print_json(told)
     elif not how.as_json:
         _tell(opened, list(map(_row, suspects, losses)), sheet)
     return 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..no_file import check_any_there
 from .arguments import PhotosArgument
 from .asked import check_request
 from .groups import How
 from .influence_asked import OfIndex, Question, SheetsOption
+from .results import print_json
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.disk import Json
@@ -29,14 +31,16 @@ def query(
 ) -> int:
     """Draws the training pictures that helped and harmed most what a model says of your photos."""
     check_request(device=how.device)
-    from ..data.images import find_images
-    from ..data.run_folder import RunFolder, usable_folder
-    from .influence_answers import Answers
-    from .influence_data import index_identity, limits_of, open_index
-    from .influence_telling import first_of_all
-    from .interrupts import interruptible
-    from .saving import remark, what_is_saved
-    from .show import tell_skipped
+    check_any_there(photos)
+    with starting():
+        from ..data.images import find_images
+        from ..data.run_folder import RunFolder, usable_folder
+        from .influence_answers import Answers
+        from .influence_data import index_identity, limits_of, open_index
+        from .influence_telling import first_of_all
+        from .interrupts import interruptible
+        from .saving import remark, what_is_saved
+        from .show import tell_skipped
 
     first, paths = first_of_all(), find_images(photos)
     usable_folder(out)
@@ -55,7 +59,10 @@ def query(
         answers.ask_all(run, paths)
     if first:
         told = answers.told(run, names)
-        print(json.dumps(told)) if how.as_json else _tell(told, answers, out)
+        if how.as_json:
+            print_json(told)
+        else:
+            _tell(told, answers, out)
     tell_skipped(one["error"] for one in answers.skipped)
     return 1 if answers.skipped else 0
 

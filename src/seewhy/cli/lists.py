@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,8 @@ import typer
 from ..errors import InputError, TargetError, did_you_mean
 from . import sources
 from .arguments import JsonOption
+from .results import print_json
+from .show import starting, table
 
 if TYPE_CHECKING:
     from ..data.disk import Json
@@ -21,22 +22,19 @@ _PLACES = {"head": "the pooled layer", "layer": "any layer", "input": "the input
 
 def methods(as_json: JsonOption = False) -> None:
     """Lists the attribution methods."""
-    from ..methods.catalog import METHODS
-    from .show import table
-
     rows: list[Json] = [
         {
-            "name": m.name,
+            "name": name,
             "title": m.title,
             "paper": m.paper,
             "map over": _PLACES[m.at],
             "signed": m.signed,
-            "options": m.told_options,
+            "options": m.defaults,
         }
-        for m in METHODS.values()
+        for name, m in sources.methods().items()
     ]
     if as_json:
-        print(json.dumps({"methods": rows}))
+        print_json({"methods": rows})
         return
     for row in rows:
         row["options"] = ", ".join(f"{name}={value}" for name, value in row["options"].items())
@@ -51,14 +49,14 @@ def layers(
     as_json: JsonOption = False,
 ) -> None:
     """Lists the layers of a model with their shapes, and marks the ones that would be chosen."""
-    from .. import list_layers
-    from .show import table
+    with starting():
+        from .. import list_layers
 
-    flow = list_layers(model)
+        flow = list_layers(model)
     rows = flow.table(every=every)
     if as_json:
         told = {"model": model, "default": flow.chosen[-1], "all-stages": flow.chosen}
-        print(json.dumps({**told, "layers": rows}))
+        print_json({**told, "layers": rows})
     else:
         table(f"Layers of {model}", rows, highlight=lambda row: bool(row["chosen"]))
 
@@ -73,15 +71,14 @@ def labels(
     as_json: JsonOption = False,
 ) -> None:
     """Lists the labels of a model's classes: what --target takes."""
-    from .show import table
-
     known, wanted = _labels_of(model), part.strip().casefold()
     found = [(i, label) for i, label in enumerate(known) if wanted in label.casefold()]
     if not found:
-        raise TargetError(f"no label of {model} has {part!r} in it{did_you_mean(part, known)}")
+        way_out = did_you_mean(part, known) or "; without it all are listed"
+        raise TargetError(f"no label of {model} has {part!r} in it{way_out}")
     if as_json:
         listed = [{"class": i, "label": label} for i, label in found]
-        print(json.dumps({"model": model, "labels": listed}))
+        print_json({"model": model, "labels": listed})
     else:
         table(f"Labels of {model}", [{"label": label, "class": str(i)} for i, label in found])
 
@@ -90,9 +87,10 @@ def _labels_of(model: str) -> Sequence[str]:
     own = sources.imagenet_labels() if model == sources.embedded_model() else None
     if own is not None:
         return own
-    from ..models.load import load_model
+    with starting():
+        from ..models.load import load_model
 
-    named = load_model(model, pretrained=False).labels
+        named = load_model(model, pretrained=False).labels
     if named is None:
         raise InputError(
             f"model {model!r} names no classes; --target takes their numbers, --labels gives them names"

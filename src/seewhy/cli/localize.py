@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..no_file import check_any_there
 from .arguments import PhotosArgument, RuleOption
 from .asked import checked
 from .groups import Asked, How
+from .results import print_json
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.disk import Json
@@ -40,11 +42,13 @@ def localize(
 ) -> int:
     """Draws and prints boxes around what a map marks."""
     methods = checked(asked, how, rule=rule)
-    from ..data.run_folder import RunFolder
-    from .box_records import add_photos
-    from .interrupts import interruptible
-    from .photo_run import PhotoRun
-    from .saving import remark
+    check_any_there(photos)
+    with starting():
+        from ..data.run_folder import RunFolder
+        from .box_records import add_photos
+        from .interrupts import interruptible
+        from .photo_run import PhotoRun
+        from .saving import remark
 
     chosen = _box_rule(rule, threshold, every=every)
     shared = PhotoRun(photos, asked, how, methods, out=out)
@@ -60,7 +64,7 @@ def localize(
         shared.check_any_read(run)
         found = {**told, "images": [entry.record for entry in run.entries(shared.names)]}
     if how.as_json:
-        print(json.dumps({**found, "out": str(out), "skipped": shared.skipped()}))
+        print_json({**found, "out": str(out), "skipped": shared.skipped()})
     else:
         _tell(found, out)
     return shared.status()

@@ -17,7 +17,7 @@ from ..methods.request import Request
 from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
-from ..names import Spellings, split_targets
+from ..names import Spellings, split_names, split_targets
 from .show import console, said
 
 _RUNNING = "running"  # the option of methods that run many passes
@@ -45,8 +45,11 @@ def targets(texts: Sequence[str], model: Model) -> list[TargetLike]:
 
 
 def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:
-    """The layers as `explain` takes them."""
-    return names[0] if names and list(names) == ["all-stages"] else names
+    """The layers as `explain` takes them, of --layer, each one or several with commas."""
+    if not names:
+        return names
+    split = [name for text in names for name in split_names(text)]
+    return split[0] if split == ["all-stages"] else split
 
 
 def value(text: str, *, of: str = "", default: Any = None) -> Any:

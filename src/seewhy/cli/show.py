@@ -22,6 +22,7 @@ from rich.table import Table
 
 from ..names import table_lines
 from ..safe_names import shown
+from .results import output
 
 console = Console(stderr=True, highlight=False)
 if not console.is_terminal:  # a log file has no width to keep to
@@ -58,9 +59,9 @@ def table(
         return
     console.print(f"[italic]{said(title)}[/italic]", soft_wrap=True)
     told = _told(rows)
-    out = Console(highlight=False)  # of the standard output that is now
+    out = Console(file=output(), highlight=False)
     if not out.is_terminal:
-        print("\n".join(table_lines(told)), flush=True)
+        print("\n".join(table_lines(told)), file=output(), flush=True)
         return
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     for name in told[0] if told else ():
@@ -167,6 +168,13 @@ def progress(what: str, total: int, *, samples: int = 0, told: bool = False) -> 
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         yield Shown(bar, bar.add_task(what, total=total), what, samples, told=told)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Says on a terminal that torch is being loaded, which takes seconds: before that nobody hears anything."""
+    with console.status("Loading torch"):
+        yield
 
 
 def tell_skipped(errors: Iterable[str]) -> None:

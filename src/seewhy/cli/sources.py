@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from .worked_out import Defined, WorkedOut
 
 _PACKAGE = Path(__file__).parent.parent
 _OBJECTS = ("running", "settings", "method")  # of metrics, which no text gives
@@ -24,26 +26,40 @@ class Listed:
     options: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ListedMethod(Listed):
+    """A method, with what people are told of it."""
+
+    paper: str
+    at: str
+    signed: bool
+    defaults: Mapping[str, object]  # of its options
+
+
 @cache
-def methods() -> dict[str, Listed]:
+def methods() -> dict[str, ListedMethod]:
     """The methods, in the order of their catalog."""
     inside = _literal("methods.formula", "HOW_IT_RUNS")
-    found: dict[str, Listed] = {}
+    catalog = WorkedOut("methods.catalog", _defined)
+    found: dict[str, ListedMethod] = {}
     for variable in _names_in("methods.catalog", "METHODS"):
-        module, name = _imported("methods.catalog", variable)
-        call = _assigned(module, name)
-        assert isinstance(call, ast.Call)
-        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-        options = keywords.get("options") or _options_made_by(module, call.func)
-        name, title = _name_and_title_in(call.args[:2], keywords)
-        found[name] = Listed(title, tuple(key for key in _keys(options) if key not in inside))
+        method = catalog.value(ast.Name(variable))
+        assert isinstance(method, dict)
+        given = method["options"] if isinstance(method["options"], dict) else {}
+        told = {name: value for name, value in given.items() if name not in inside}
+        found[method["name"]] = ListedMethod(
+            method["title"], tuple(told), method["paper"], method["at"], method["signed"], told
+        )
     return found
 
 
-def _name_and_title_in(args: list[ast.expr], keywords: dict[str | None, ast.expr]) -> list[str]:
-    """What a method is given as its name and its title, in their places or by name."""
-    given = [*args, *(keywords[key] for key in ("name", "title") if key in keywords)]
-    return [text for text in map(_text, given) if text is not None][:2]
+def _defined(module: str, name: str) -> Defined:
+    """The module that defines what a module calls so, and how: an expression, a function or a class."""
+    place, own = _imported(module, name)
+    for statement in _tree(place).body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef) and statement.name == own:
+            return place, statement
+    return place, _value_in(_tree(place), own)
 
 
 @cache
@@ -190,27 +206,6 @@ def _settings(kinds: list[ast.ClassDef]) -> tuple[str, ...]:
                 if made.args.kwarg is None:
                     return tuple(found)
     return tuple(found)
-
-
-def _options_made_by(module: str, function: ast.expr) -> ast.expr | None:
-    """The options that a function of the module gives to the methods it makes."""
-    for statement in _tree(module).body:
-        if isinstance(statement, ast.FunctionDef) and statement.name == getattr(
-            function, "id", None
-        ):
-            for node in ast.walk(statement):
-                if (
-                    isinstance(node, ast.AnnAssign)
-                    and getattr(node.target, "id", None) == "options"
-                ):
-                    return node.value
-                if (
-                    isinstance(node, ast.keyword)
-                    and node.arg == "options"
-                    and isinstance(node.value, ast.Dict)
-                ):
-                    return node.value
-    return None
 
 
 def _keys(value: ast.AST | None) -> list[str]:

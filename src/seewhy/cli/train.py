@@ -16,6 +16,8 @@ from .arguments import DATA_OPTION, SeedOption
 from .asked import check_request
 from .groups import How
 from .interrupts import InterruptError
+from .results import print_json
+from .show import starting
 
 if TYPE_CHECKING:
     from ..data.dataset import LabeledImages, OnError
@@ -89,14 +91,13 @@ def train(
 ) -> int:
     """Trains a network on image labels that knows where things are; killed, it goes on with the same command."""
     check_request(device=how.device)
-    from ..engine.masking import keep_allocator_memory
-    from ..models.devices import usable_device
-    from .show import tell_skipped
+    with starting():
+        from ..models.devices import usable_device
+        from .show import tell_skipped
 
     usable = usable_device(how.device)  # before pictures are opened
     on_error: OnError = "skip" if skip_bad else "raise"
     pictures, held_back, skipped = _find(data, val, learning.seed, on_error, how)
-    keep_allocator_memory()
     start = time.monotonic()
     try:
         trained, epochs = _trained(pictures, held_back, learning, kept, usable)
@@ -106,7 +107,7 @@ def train(
         return 0
     tell_skipped(skipped.values())
     if how.as_json:
-        print(json.dumps({"skipped": skipped, "out": str(kept.out), **_results(trained)}))
+        print_json({"skipped": skipped, "out": str(kept.out), **_results(trained)})
     else:
         _tell(trained, learning, time.monotonic() - start if epochs else None)
     return 0
@@ -120,9 +121,11 @@ def _trained(
     device: str,
 ) -> tuple[Trained, int]:
     """The network, and how many epochs it learnt now."""
+    from ..engine.masking import keep_allocator_memory
     from ..models.training import train as train_network
     from .show import console, progress
 
+    keep_allocator_memory()
     rows: list[Mapping[str, float]] = []
 
     def note(row: Mapping[str, float]) -> None:

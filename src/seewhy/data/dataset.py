@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ from .truth import Truth
 
 SPLITS = ("train", "val", "test")
 OnError = Literal["raise", "skip"]
+_MOST_DRAWN = 10_000_000
 DRAWN = {
     "train": 4000,
     "val": 1000,
@@ -177,16 +179,18 @@ def check_on_error(on_error: str) -> None:
 
 
 def check_drawn(count: int | None, size: int, seed: int) -> None:
-    """Raises an InputError unless pictures can be drawn: one at least, of 32 pixels at least, seed not negative."""
-    for name, value, least in (
-        ("count", 1 if count is None else count, 1),
-        ("size", size, 32),
-        ("seed", seed, 0),
+    """Raises an InputError unless pictures can be drawn: one at least, of 32 pixels at least, seed not negative.
+
+    As many pixels as may be read, and no more pictures than can be listed.
+    """
+    for name, value, least, most in (
+        ("count", 1 if count is None else count, 1, _MOST_DRAWN),
+        ("size", size, 32, math.isqrt(MAX_PIXELS)),
+        ("seed", seed, 0, None),
     ):
-        if not isinstance(value, int) or value < least:
-            raise InputError(
-                f"{name}={value!r} draws no pictures; give a whole number of at least {least}"
-            )
+        if not isinstance(value, int) or value < least or (most is not None and value > most):
+            accepted = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise InputError(f"{name}={value!r} draws no pictures; give a whole number {accepted}")
 
 
 def check_splits(train: LabeledImages, val: LabeledImages) -> None:

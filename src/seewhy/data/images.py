@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ..arguments import brief, checked
 from ..errors import ArgumentTypeError, ImageError
+from ..no_file import check_is_local
 from ..safe_names import shown
 from .manifest import is_run_folder
 from .opened import MAX_PIXELS, NO_PIXELS, check_pixels, load_whole, opened
@@ -180,10 +180,7 @@ def _read(source: ImageLike, max_pixels: int, least: Least | None) -> Photo:
 
 
 def _from_file(name: str, max_pixels: int, least: Least | None) -> Photo:
-    if re.match(r"https?:/", name, re.IGNORECASE):
-        raise ImageError(
-            f"image '{name}' is a web address; accepted: a local file; download it first"
-        )
+    check_is_local(name)
     with opened(Path(name).expanduser(), max_pixels=max_pixels) as picture:
         own = picture.size
         small = _reduced(picture, own, least)

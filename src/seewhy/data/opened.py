@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError, InputError, did_you_mean
+from ..errors import ImageError, InputError
+from ..no_file import not_there
 from ..safe_names import shown
 from .whole import ToTheEnd, check_whole
 
@@ -96,7 +97,7 @@ def _check_file(path: str | os.PathLike[str], name: str, max_pixels: int) -> Non
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
-        raise ImageError(f"{name} {_not_there(path, error)}") from error
+        raise ImageError(f"{name} {not_there(path, error)}") from error
     kind = next((kind for test, kind in _KINDS.items() if test(found.st_mode)), None)
     if kind:
         hint = "; find_images() lists those in a folder" if kind == "a folder" else ""
@@ -111,21 +112,6 @@ def _check_file(path: str | os.PathLike[str], name: str, max_pixels: int) -> Non
             f"{name} has {found.st_size:,} bytes; accepted: at most {most:,}; make it smaller, or allow more with "
             f"max_pixels={-(-found.st_size // _BYTES_OF_A_PIXEL)} (--max-pixels)"
         )
-
-
-def _not_there(path: str | os.PathLike[str], error: OSError | ValueError) -> str:
-    """Why a file cannot even be looked at."""
-    if isinstance(error, ValueError):
-        return f"cannot be a file ({error}); give the path of one"
-    if os.path.islink(path):
-        if isinstance(error, FileNotFoundError):
-            return f"is a link to nothing: there is no '{shown(os.readlink(path))}'; mend the link, or remove it"
-        return f"is a link that leads to no file ({error.strerror}); mend the link, or remove it"
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"cannot be opened ({error.strerror}); check its rights, or give another name"
-    folder, last = os.path.split(os.fspath(path))
-    siblings = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    return "does not exist" + did_you_mean(shown(last), map(shown, siblings))
 
 
 def _recognized(file: BinaryIO) -> Image.Image:

@@ -257,7 +257,8 @@ class RunFolder:
         )
         if self._old:
             self._tell(
-                f"out='{self.folder}' holds another run, whose {len(self._old)} files will be replaced"
+                f"out='{self.folder}' holds another run, whose {len(self._old)} files will be replaced, once there is "
+                "a result"
             )
 
     def _asks_the_same(self, head: Json) -> bool:

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import NamedTuple
 
+from ..arguments import checked
 from ..errors import InputError, did_you_mean
 from .dataset import LabeledImages, OnError, check_on_error, check_split
 from .opened import MAX_PIXELS
@@ -37,6 +38,7 @@ SOURCES: dict[str, _Source] = {
 CLASSES = {source.name: f".{source.module}" for source in SOURCES.values()}
 
 
+@checked
 def find_data(
     spec: str,
     *,

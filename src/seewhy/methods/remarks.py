@@ -26,7 +26,7 @@ def remarks_of_facts(facts: Mapping[str, Any]) -> tuple[str, ...]:
         said.append(
             f"a linear model has {100 * max(facts['r2_held_out'], 0):.0f} % of the score's variance: the model is not "
             "locally linear, and coefficients are averages over what superpixels do together; larger superpixels or "
-            "another baseline may fit better"
+            "another baseline may fit better, or more samples"
         )
     if facts.get("precise") is False:
         said.append(

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..data.disk import Json
 from ..data.opened import MAX_PIXELS
-from ..engine.answers import OutputLike
+from ..engine.answers import OutputLike, main_output
 from ..engine.call import Call
 from ..engine.keys import digest
 from ..engine.layers import resolve_layer
@@ -147,7 +147,9 @@ def _told_call(call: Call) -> Json:
 
 
 def _told_output(output: OutputLike) -> object:
-    """A name or a number; of a function its name, and a digest of what it does."""
+    """A name or a number; of a function its name, and a digest of what it does; None for the main one."""
+    if output is main_output:
+        return None
     if isinstance(output, int | str):
         return output
     name = getattr(output, "__qualname__", type(output).__qualname__)

@@ -49,8 +49,21 @@ def load_family(
         return _embedded(weights)
     if family in FAMILIES and name:
         return FAMILIES[family](name, weights, pretrained and weights is None)
-    hint = did_you_mean(spec, [DEFAULT_MODEL, *FAMILIES]) or _elsewhere(name if colon else spec)
+    hint = (
+        did_you_mean(spec, [DEFAULT_MODEL, *FAMILIES])
+        or _of_file(spec)
+        or _elsewhere(name if colon else spec)
+    )
     raise ModelError(f"model {spec!r} is not known{hint} ({ACCEPTED})")
+
+
+def _of_file(spec: str) -> str:
+    """What a file is that was given as it is, for the error that it is no model."""
+    if spec.endswith(".py"):
+        return f": name its function that returns the model, as in '{spec}:make'"
+    if spec.endswith((".pt", ".pth", ".safetensors", ".ckpt", ".bin")):
+        return f": weights need the network that they are of, as in 'timm:resnet50@{spec}' or 'net.py:make@{spec}'"
+    return ""
 
 
 def _elsewhere(name: str) -> str:

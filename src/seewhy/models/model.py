@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..arguments import checked
+from ..arguments import brief, checked
 from ..data.disk import Json
 from ..data.labels_file import given_labels
 from ..data.preprocess import Preprocess
@@ -25,7 +25,7 @@ from ..engine.inputs import settled_input
 from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import has_many_labels
 from ..engine.weights import place_of_weights, weights_digest
-from ..errors import InputError
+from ..errors import ArgumentTypeError, InputError
 from ..names import REPR, at_most
 from .saved import Source, save_module
 
@@ -96,7 +96,15 @@ class Model:
         return self
 
     def __call__(self, x: Tensor) -> object:
-        """Runs the module as it is."""
+        """Runs the module as it is on inputs (N, C, H, W).
+
+        Raises:
+            ArgumentTypeError: x is no tensor, as a photo is none.
+        """
+        if not isinstance(x, Tensor):
+            raise ArgumentTypeError(
+                f"x={brief(x)} is of type {type(x).__name__}; give a tensor (N, C, H, W), or photos to seewhy.explain"
+            )
         return self.module(x)
 
     @checked

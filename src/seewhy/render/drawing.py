@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ..safe_names import shown
@@ -61,10 +63,19 @@ def wrap(text: str, face: Font, width: float) -> list[str]:
     return lines
 
 
-def label_strip(picture: Image.Image, head: str, text: str, *, lines_high: int = 17) -> None:
+def label_strip(
+    picture: Image.Image,
+    head: str,
+    text: str,
+    *,
+    lines_high: int = 17,
+    weights: npt.NDArray[np.float32] | None = None,
+) -> None:
     """Writes "head: text" on a dark strip at the picture's foot, as large as fits; only `head` where space is short.
 
-    A line is at most one of `lines_high` that would fill the picture.
+    Args:
+        lines_high: a line is at most one of so many that would fill the picture.
+        weights: (H, W), what is not to be covered: the strip is at the head where it covers less of that.
     """
     width, height = picture.size
     pad = max(1, min(8, width // 30))
@@ -86,7 +97,13 @@ def label_strip(picture: Image.Image, head: str, text: str, *, lines_high: int =
         draw.text(
             (pad, pad + i * line_height(font(size))), line, font=font(size), fill=(255, 255, 255)
         )
-    picture.paste(strip, (0, height - tall))
+    picture.paste(strip, (0, _top_of_strip(tall, height, weights)))
+
+
+def _top_of_strip(tall: int, height: int, weights: npt.NDArray[np.float32] | None) -> int:
+    """Where a strip begins: at the foot, or at the head where it covers less there."""
+    at_foot = weights is None or weights[:tall].sum() >= weights[-tall:].sum()
+    return height - tall if at_foot else 0
 
 
 def dashed_frame(picture: Image.Image, box: tuple[float, float, float, float]) -> None:

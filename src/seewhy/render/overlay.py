@@ -83,7 +83,8 @@ def attribution_picture(
     is gone after a blur of 1.2 % of its longer side) is shown blurred by that much and clipped at the 99.5th percentile
     of its magnitude, in the styles that lay it over the photo; the map itself stays as it is. A map that cannot be
     read (`maps.READABLE`) is not painted: the photo says its status and what that means. What else is said of a map
-    (`Attribution.remarks`) stands on it in short, after the word "unsure".
+    (`Attribution.remarks`) stands on it in short, after the word "unsure", at the foot, or at the head where the strip
+    covers less of the map.
 
     Args:
         attribution: The maps of a batch.
@@ -112,8 +113,10 @@ def attribution_picture(
     pixels = np.asarray(photo.convert("RGB"), np.float32)  # (H, W, 3)
     status = attribution.status[index]
     head, notice = reading.notice(attribution, index)
+    weights: Array | None = None
     if status in maps.READABLE:
         values = _values(attribution, index, placement, chosen)
+        weights = np.abs(np.nan_to_num(values)).reshape(*values.shape[:2], -1).sum(2)
         if chosen not in _WITHOUT_ZERO and not np.nan_to_num(values).any():
             status = "empty"
             head = "empty"
@@ -122,7 +125,8 @@ def attribution_picture(
     painted = paint(chosen, pixels, values, table, opacity) if readable else in_gray(pixels) * 0.9
     picture = _finish(painted, pixels, placement)
     if notice:
-        drawing.label_strip(picture, head, notice, lines_high=24 if readable else 17)
+        lines_high = 24 if readable else 17
+        drawing.label_strip(picture, head, notice, lines_high=lines_high, weights=weights)
     return picture
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from seewhy.data import Example, Scenes
 from seewhy.data.drawn.sprites import glyphs
 from seewhy.data.sources import find_data
-from seewhy.errors import InputError
+from seewhy.errors import InputError, SeewhyError
 
 
 def same(a: Example, b: Example) -> bool:
@@ -157,6 +157,8 @@ def test_a_scene_takes_milliseconds() -> None:
     ("options", "said"),
     [
         ({"count": 0}, "count=0"),
+        ({"count": 10**12}, "give a whole number from 1 to 10000000"),
+        ({"size": 10**6}, "from 32 to 14142"),
         ({"size": 31}, "size=31"),
         ({"size": 64.5}, "size=64.5"),
         ({"seed": -1}, "seed=-1"),
@@ -166,7 +168,7 @@ def test_a_scene_takes_milliseconds() -> None:
     ],
 )
 def test_arguments_out_of_range(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(SeewhyError, match=said):
         Scenes(**options)
 
 

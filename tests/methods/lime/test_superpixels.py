@@ -11,7 +11,7 @@ from lime.wrappers.scikit_image import SegmentationAlgorithm
 from skimage.data import chelsea
 
 from seewhy.errors import ArgumentTypeError, InputError
-from seewhy.methods.lime.superpixels import display_pictures, segment, sizes
+from seewhy.methods.lime.superpixels import centers, display_pictures, segment, sizes
 from seewhy.render.superpixels import outline_top
 from tiny_models import pictures
 

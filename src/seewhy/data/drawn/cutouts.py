@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from ...arguments import checked_class
 from ...errors import ImageError, InputError
 from ..dataset import (
     DRAWN,
@@ -32,6 +33,7 @@ from ..truth import Truth
 _OPAQUE = 127  # alpha above it belongs to the object
 
 
+@checked_class
 class Cutouts(LabeledImages):
     """Photographs cut out by their transparency, each at a random place and scale on a random background.
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import DRAWN, SPLITS, Example, LabeledImages, check_drawn, check_split
 from ..truth import Truth
@@ -21,6 +22,7 @@ Place = tuple[int, int]  # x, y of the upper left corner
 Taken = npt.NDArray[np.bool_]  # (H, W)
 
 
+@checked_class
 class Scenes(LabeledImages):
     """Handwritten digits at random places and scales on textured clutter, among strokes, blobs and bits of digits.
 

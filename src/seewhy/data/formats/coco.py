@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
 from ..disk import Json
@@ -21,6 +22,7 @@ Key = int | str
 Entry = Json  # of the JSON: an image, an annotation or a category
 
 
+@checked_class
 class Coco(PictureFiles):
     """COCO's instances, multi-label, with boxes and masks.
 

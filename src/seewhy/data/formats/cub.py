@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import OnError, check_split
 from ..intake.intake import Intake, extent
@@ -16,6 +17,7 @@ from .files import PictureFiles, existing_folder, hash_split, read_table
 _HELD_OUT = {"val": 0.1}
 
 
+@checked_class
 class Cub(PictureFiles):
     """CUB-200-2011, single-label, with a box for each bird, and its mask where "segmentations" is there.
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ...arguments import checked_class
 from ...errors import ImageError, InputError
 from ..dataset import SPLITS, OnError, check_split
 from ..images import find_images
@@ -18,6 +19,7 @@ SHARES = {"val": 0.15, "test": 0.15}
 _SUB_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
+@checked_class
 class PictureFolder(PictureFiles):
     """A folder with a sub folder of pictures for each class, single-label, without boxes.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import OnError, check_split
 from ..intake.intake import Intake
@@ -14,6 +15,7 @@ from .annotation_xml import read_annotation
 from .files import PictureFiles, existing_folder, files_by_stem, read_table, read_text, torn
 
 
+@checked_class
 class ImageNet(PictureFiles):
     """ImageNet CLS-LOC, single-label, with boxes where they were drawn.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
 from ..intake.intake import Intake
@@ -17,6 +18,7 @@ from .files import PictureFiles, existing_folder, read_rows, read_table
 _FOLDERS = ("", "OpenImages", "dataset/OpenImages")
 
 
+@checked_class
 class OpenImages(PictureFiles):
     """OpenImages30k, single-label, 100 classes, with masks in val and test.
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import Example, LabeledImages, OnError, check_listed, check_on_error, check_split
 from .files import existing_folder, hash_split, read_text
@@ -16,6 +17,7 @@ _EDGE = 96
 _HELD_OUT = {"val": 0.1}
 
 
+@checked_class
 class STL10(LabeledImages):
     """STL-10, single-label, without boxes: 96 x 96 pixels, ten classes.
 

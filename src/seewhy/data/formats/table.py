@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ...remarks import warn
 from ..dataset import SPLITS, OnError, check_split
@@ -45,6 +46,7 @@ class _Listed:
         return tuple(sorted({classes[label] for label in self.labels}))
 
 
+@checked_class
 class PictureTable(PictureFiles):
     """A CSV file with the columns path, label and perhaps x0, y0, x1, y1, split, width and height.
 

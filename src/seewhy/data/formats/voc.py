@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ...arguments import checked_class
 from ...errors import InputError
 from ..dataset import SPLITS, OnError, check_split
 from ..intake.intake import Intake
@@ -29,6 +30,7 @@ CLASSES = (
 _BORDER = 255  # in SegmentationObject: pixels that belong to nothing for certain
 
 
+@checked_class
 class PascalVOC(PictureFiles):
     """Pascal VOC, multi-label, with boxes, "difficult", and masks where it has them.
 

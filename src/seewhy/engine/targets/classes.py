@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...errors import TargetError
-from ...names import as_number
+from ...names import as_number, check_column
 from ..answers import Answer, described, has_boxes
-from .given import given_classes
+from .given import given_class, given_classes
 from .names import ClassNames
 from .numbers import Numbers, looks_like
 from .target import CLASSES, Target
@@ -72,15 +72,11 @@ def check_class(index: int | str, k: int) -> int:
         raise TargetError(
             f"target {index!r} is a name, and the model has no labels; give the class's index, or labels="
         )
-    if not 0 <= index < k:
-        raise TargetError(
-            f"target {index} is not a class of the model, which has {k}: 0 to {k - 1}"
-        )
-    return index
+    return check_column(index, k)
 
 
 class OfClasses(Target):
-    """A target of classes by `index`, and perhaps by `other`: in any container, a class or one for each image.
+    """A target of classes by `index`, and perhaps by `other`: a class, or where they may be `one_each`, several.
 
     Raises:
         ArgumentTypeError: one of them is no class.
@@ -90,7 +86,8 @@ class OfClasses(Target):
         super().__post_init__()
         for name in CLASSES:
             if hasattr(self, name):
-                classes = given_classes(getattr(self, name), f"{type(self).__name__}({name}=)")
+                read = given_classes if name in self.one_each else given_class
+                classes = read(getattr(self, name), f"{type(self).__name__}({name}=)")
                 object.__setattr__(self, name, classes)
 
     @classmethod

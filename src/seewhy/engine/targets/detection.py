@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
+from ...arguments import brief
 from ...errors import TargetError
 from ...maps.boxes import shared_part
 from ..answers import Answer
@@ -41,6 +43,10 @@ class DetectionBox(OfClasses):
     iou: float = 0.5
     form: Literal["xyxy", "cxcywh"] = "xyxy"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "box", _corners(self.box))
+
     def __call__(self, output: object) -> Tensor:
         boxes, scores = _boxes_and_scores(output)
         index = check_class(self.index, scores.shape[-1])
@@ -50,6 +56,18 @@ class DetectionBox(OfClasses):
             boxes = torch.cat([center - half, center + half], -1)
         overlap = shared_part(boxes, boxes.new_tensor(self.box))  # (N, A)
         return (scores[..., index] * overlap * (overlap >= self.iou)).sum(1)
+
+
+def _corners(box: Sequence[float]) -> tuple[float, ...]:
+    """The box as plain numbers.
+
+    Raises:
+        TargetError: one is not finite.
+    """
+    corners = tuple(map(float, box))
+    if not all(map(math.isfinite, corners)):
+        raise TargetError(f"box={corners} is not finite; give (x0, y0, x1, y1)")
+    return corners
 
 
 def _boxes_and_scores(output: object) -> tuple[Tensor, Tensor]:
@@ -103,6 +121,14 @@ class DetectionSimilarity(Target):
     box: tuple[float, float, float, float]
     classes: int | Tensor
     form: Literal["xyxy", "cxcywh"] = "xyxy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "box", _corners(self.box))
+        if isinstance(self.classes, Tensor) and self.classes.ndim != 1:
+            raise TargetError(
+                f"classes={brief(self.classes)} cannot be used; give a class, or probabilities (K,)"
+            )
 
     def __call__(self, output: object) -> Tensor:
         if isinstance(output, list) and all(isinstance(record, Mapping) for record in output):

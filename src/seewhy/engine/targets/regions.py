@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...arguments import brief
 from ...errors import TargetError
 from .classes import OfClasses, check_class
 from .numbers import Numbers, looks_like
@@ -33,6 +34,13 @@ class SegmentationRegion(OfClasses):
     region: Tensor | None = None
     numbers: Numbers | None = field(default=None, repr=False)
     one_each: ClassVar = {"region": 3}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.region is not None and self.region.ndim not in (2, 3):
+            raise TargetError(
+                f"region={brief(self.region)} cannot be used; give one (H, W), or (N, H, W)"
+            )
 
     def __call__(self, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:

@@ -53,6 +53,10 @@ class OneEach(Target):
     one_each: ClassVar = {"targets": 1}
 
     def __post_init__(self) -> None:
+        if not isinstance(self.targets, list | tuple) or not all(map(callable, self.targets)):
+            raise TargetError(
+                f"targets={brief(self.targets)} are no score functions; give a list with one for each image"
+            )
         if not self.targets:
             raise TargetError(f"targets={brief(self.targets)} is empty; give one for each image")
 

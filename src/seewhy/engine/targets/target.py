@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, strided
 
-from ...arguments import check_arguments
+from ...arguments import brief, check_arguments
 from ...errors import TargetError
 from ..answers import Answer
 from .given import given_classes
@@ -42,6 +42,9 @@ class Target(ABC):
         fields: Mapping[str, object] = vars(self)
         others = {name: value for name, value in fields.items() if name not in CLASSES}
         check_arguments(type(self).__init__, (), others)  # classes are read by their own
+        for name, value in fields.items():
+            if isinstance(value, Tensor):
+                _check_tensor(name, value)
 
     @abstractmethod
     def __call__(self, output: Answer) -> Tensor:
@@ -99,6 +102,19 @@ class Target(ABC):
             if len(value) > 1 or not isinstance(value, Tensor):
                 held[name] = value
         return held
+
+
+def _check_tensor(name: str, value: Tensor) -> None:
+    """Says of a field that it holds no numbers to reckon with.
+
+    Raises:
+        TargetError: likewise.
+    """
+    dense = value.layout is strided and not value.is_meta and not value.is_complex()
+    if not (dense and value.numel() and value.isfinite().all()):
+        raise TargetError(
+            f"{name}={brief(value)} cannot be used; give a dense tensor of real, finite numbers, one at least"
+        )
 
 
 def columns_of(target: object, names: ClassNames | None) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ...arguments import checked
 from ...data.dataset import LabeledImages, check_splits
 from ...errors import InputError
 from ..devices import usable_device
@@ -15,6 +16,7 @@ from .fitting import own_randomness
 from .run import Learning, Run, Settings, Trained
 
 
+@checked
 @own_randomness()
 def train(
     data: LabeledImages,
