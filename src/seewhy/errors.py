@@ -19,7 +19,15 @@ from collections.abc import Iterable
 
 
 class SeewhyError(Exception):
-    """Base of every error that seewhy raises on purpose."""
+    """Base of every error that seewhy raises on purpose.
+
+    Example:
+        >>> try:
+        ...     seewhy.load_model("efficientnet_lite")
+        ... except seewhy.SeewhyError as error:
+        ...     print(error)
+        model 'efficientnet_lite' is not known; did you mean 'efficientnet_lite0'? ...
+    """
 
 
 class InputError(SeewhyError, ValueError):
@@ -43,7 +51,12 @@ class TargetError(InputError):
 
 
 class TrainingError(SeewhyError):
-    """A training cannot go on; what it had saved stays."""
+    """A training cannot go on; what it had saved stays.
+
+    Example:
+        >>> issubclass(seewhy.wsol.TrainingError, seewhy.SeewhyError)
+        True
+    """
 
 
 class ArgumentTypeError(SeewhyError, TypeError):
@@ -67,7 +80,16 @@ class MissingExtraError(SeewhyError, ImportError):
 
 
 class SeewhyWarning(UserWarning):
-    """The result stands, and there is something to know about it."""
+    """The result stands, and there is something to know about it.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True) as told:
+        ...     warnings.simplefilter("always", seewhy.SeewhyWarning)
+        ...     a = seewhy.explain(model, photo, methods="rise", options={"rise": {"samples": 8}})
+        >>> print(told[-1].message)
+        RISE of ...: its error is ... % of its signal after 8 samples; take more
+    """
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 5) -> str:

@@ -26,6 +26,11 @@ def open(folder: str | os.PathLike[str]) -> Explanation | Evaluation:
 
     Raises:
         InputError: the folder holds no such run, or what it holds is damaged.
+
+    Example:
+        >>> _ = seewhy.explain(model, photo).save("out")
+        >>> seewhy.open("out").attributions[0].map.shape
+        torch.Size([1, 16, 16])
     """
     folder = Path(folder)
     head = read_head(folder) if is_run_folder(folder) else None

@@ -35,6 +35,11 @@ class Example:
         labels: the classes it shows, in order; exactly one in a single-label data set.
         truth: where they are; None where nobody marked it.
         notes: what was mended of its annotation, where `on_error` is "skip".
+
+    Example:
+        >>> example = seewhy.data.find_data("scenes:size=64,count=4")[0]
+        >>> example.photo.size, example.labels, example.truth.boxes.shape
+        ((64, 64), (5,), torch.Size([3, 4]))
     """
 
     name: str
@@ -60,6 +65,11 @@ class LabeledImages(Dataset[Example]):
         checked: whether every picture was opened by `readable`.
         max_pixels: a picture of more is refused.
         trust_paths: whether lists and annotations may name pictures outside the data set's folder.
+
+    Example:
+        >>> data = seewhy.data.find_data("photos", split="train")
+        >>> data.title, data.classes, data.class_counts()
+        ('photos, train', ('blue', 'green', 'red'), (2, 2, 2))
     """
 
     title: str
@@ -190,6 +200,10 @@ def check_splits(train: LabeledImages, val: LabeledImages) -> None:
 
     Raises:
         InputError: the classes differ, or `val` shows some that `train` has no picture of.
+
+    Example:
+        >>> train, val = (seewhy.data.Scenes(100, size=32, split=split) for split in ("train", "val"))
+        >>> seewhy.data.check_splits(train, val)  # says nothing: they go together
     """
     if train.classes != val.classes:
         other = sorted(set(train.classes) ^ set(val.classes))

@@ -51,6 +51,12 @@ def read_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
     Raises:
         ImageError: The file is missing or no sound and whole image, or the values or the shape are not as above.
         ArgumentTypeError: The source, or its dtype, is none of these types.
+
+    Example:
+        >>> gray = torch.tensor([[0.0, 0.5], [1.0, 1.0]]).numpy()
+        >>> picture = seewhy.images.read_image(gray)
+        >>> picture.mode, picture.getpixel((1, 0))
+        ('RGB', (128, 128, 128))
     """
     return _plain_copy(_read(source, max_pixels, None).picture, source)
 
@@ -85,6 +91,10 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     """Lists files as given, and of folders all images, sorted, less the hidden and our own; none is an ImageError.
 
     What is called like an image is listed, whatever it is: reading says of a FIFO, or of a link to nothing, what it is.
+
+    Example:
+        >>> [path.name for path in seewhy.images.find_images("photos/red")]
+        ['0.png', '1.png']
     """
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for one in listed:

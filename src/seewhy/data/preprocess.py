@@ -103,6 +103,11 @@ class Preprocess:
         fill: RGB 0..255 of the padding, where the resized photo is smaller than the crop.
         bgr: Whether the model takes blue first.
         floor_crop: Whether an odd crop margin is rounded down (Hugging Face) or to even (torchvision, timm).
+
+    Example:
+        >>> inputs, placement = seewhy.IMAGENET(photo)
+        >>> inputs.shape, placement.box
+        (torch.Size([3, 224, 224]), (1.0, 1.0, 15.0, 15.0))
     """
 
     size: tuple[int, int]

@@ -103,13 +103,13 @@ def usable_folder(folder: Path) -> None:
 class RunFolder:
     """A folder that one process writes a run into.
 
-    ```
-    with RunFolder("out", kind="explanation", request={...}) as run:
-        if not run.has("cat.jpg", digest):
-            with run.entry("cat.jpg", digest) as draft:
-                draft.save("sheet.png", data)
-                draft.record = {...}
-    ```
+    >>> from seewhy.data.run_folder import RunFolder
+    >>> with RunFolder("out", kind="explanation", request={"about": "cats"}) as run:
+    ...     if not run.has("cat.jpg", "digest"):
+    ...         with run.entry("cat.jpg", "digest") as draft:
+    ...             draft.save("sheet.png", b"a picture")
+    ...             draft.record = {"cats": 1}
+    'cat/sheet.png'
 
     What another run left is untouched until the first entry of this one is written.
 

@@ -63,6 +63,11 @@ def find_data(
 
     Raises:
         InputError: the spec names nothing, an option does not fit, or the files are not as their layout says.
+
+    Example:
+        >>> data = seewhy.data.find_data("scenes:multi_label=true,size=64,count=4", split="val")
+        >>> len(data), data.multi_label, data[0].name
+        (4, True, 'val-000000')
     """
     check_split(split)
     check_on_error(on_error)

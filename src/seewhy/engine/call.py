@@ -37,10 +37,9 @@ Runnable = nn.Module | Callable[..., object]
 class Call:
     """A model, what goes into it beside the pictures, and which of its outputs is meant.
 
-    ```
-    call = Call(net, inputs={"meta": rows}, output=lambda answer: answer["cls"])
-    call.run(x)
-    ```
+    >>> call = seewhy.Call(net, output=lambda scores: scores[:, :2])
+    >>> call.answer(x)
+    tensor([[4., 0.]])
 
     Attributes:
         module: any module, which is taken out of DataParallel, torch.compile and the like; what is no module becomes a

@@ -119,6 +119,11 @@ def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
     Raises:
         LayerError: no layer's output is a picture.
         InputError: x is no batch of pictures, or does not fit the model.
+
+    Example:
+        >>> flow = seewhy.methods.find_flow(net, x)
+        >>> flow.chosen, flow["conv"].shape
+        (('relu',), (1, 3, 16, 16))
     """
     call, x = settled_input(as_call(model), x)
     call.check_rows(len(x))

@@ -43,12 +43,11 @@ from .targets.rows import ROWS_AS_INPUTS, asked
 class Trace:
     """One forward pass that keeps layers' activations and answers with signals from any number of targets.
 
-    ```
-    with seewhy.Trace(module, x, layers=["layer4"]) as trace:
-        trace.output                      # what the model said
-        trace.activations["layer4"]       # what the layer gave
-        trace.signal(281)["layer4"]       # the gradient of class 281 there
-    ```
+    >>> with seewhy.Trace(net, x, layers=["conv"]) as trace:
+    ...     activation = trace.activations["conv"]  # what the layer gave
+    ...     gradient = trace.signal(0)["conv"]  # of class 0 there
+    >>> activation.shape, (activation * gradient).sum(), trace.output
+    (torch.Size([1, 3, 16, 16]), tensor(4.), tensor([[4., 0., 0.]]))
 
     Args:
         module: any module, or a `Call` of one.

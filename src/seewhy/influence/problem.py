@@ -52,7 +52,13 @@ def identity(total: Tensor) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """The softmax cross entropy of each example: (B, K), (B,) -> (B,)."""
+    """The softmax cross entropy of each example: (B, K), (B,) -> (B,).
+
+    Example:
+        >>> from seewhy.influence import cross_entropy
+        >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
+        tensor([0.6931])
+    """
     return F.cross_entropy(outputs, labels, reduction="none")
 
 
@@ -88,6 +94,12 @@ class Problem:
         InputError: no module, no parameter of a name, checkpoints that differ in shape, a count or an l2 out of range,
             batch norm without running statistics.
         ModelError: a module made under torch.inference_mode, or whose weights are offloaded.
+
+    Example:
+        >>> from seewhy.influence import Problem
+        >>> problem = Problem(modules=(net,), count=6, l2=0.01, parameters=("fc.weight",))
+        >>> problem.names, problem.flat().shape
+        (('fc.weight',), torch.Size([9]))
     """
 
     modules: tuple[nn.Module | Call | Model, ...]

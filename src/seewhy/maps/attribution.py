@@ -39,6 +39,11 @@ class Prediction:
         index, label: the class, and what it is called.
         probability: in [0, 1]; None where the model gives none, or nothing says whether its numbers are any.
         score: the number that the model gives.
+
+    Example:
+        >>> best = seewhy.explain(model, photo).predictions[0][0]
+        >>> best.index, best.label, round(best.probability, 2), best.score
+        (0, 'red', 0.96, 4.0)
     """
 
     index: int
@@ -55,6 +60,11 @@ class Estimate:
         map: (N, h, w), as in `Attribution`, or (N, C, H, W) where the method reduces colours afterwards.
         interval: (N, h, w), the half-width of the 95 % interval of each place, where the method has one.
         facts: for each image what else is worth knowing, as JSON values: samples drawn, fit of a surrogate, ...
+
+    Example:
+        >>> found = seewhy.maps.Estimate(torch.tensor([[[0.5, 0.1]]]), torch.tensor([[[0.2, 0.2]]]))
+        >>> found.map - found.interval > 0  # where it is sure
+        tensor([[[ True, False]]])
     """
 
     map: Tensor
@@ -94,6 +104,13 @@ class Attribution:
         style: how pictures of them are drawn in their paper (`seewhy.render.STYLES`), where that is not to be told
             from the map.
         photos: draws the maps on their photos; None where there are none.
+
+    Example:
+        >>> a = seewhy.explain(model, photo, targets="red").attributions[0]
+        >>> a
+        <Attribution grad_cam at relu of red, 1 x (16 x 16): red, ok>
+        >>> a.heatmap().shape, a.picture().size
+        (torch.Size([1, 16, 16]), (16, 16))
     """
 
     method: str

@@ -137,7 +137,12 @@ class Peaks:
 
 
 def find_rule(rule: RuleLike, **changes: object) -> BoxRule:
-    """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none."""
+    """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none.
+
+    Example:
+        >>> seewhy.localize.find_rule("wsol_v2", threshold=0.4)
+        BoxRule(threshold=0.4, relative_to='minmax', components='all', connectivity=8, most=None, min_share=0.0)
+    """
     if not isinstance(rule, BoxRule):
         rule = RULES[known_name(str(rule), RULES, what="rule")]
     given: Json = {name: value for name, value in changes.items() if value is not None}
@@ -172,6 +177,11 @@ def boxes(
 
     Returns:
         One `Boxes` for each map.
+
+    Example:
+        >>> found = seewhy.localize.boxes(seewhy.methods.grad_cam(net, x, "top1"))[0]
+        >>> found.boxes, found.status
+        (tensor([[ 8,  4, 12,  8]]), 'ok')
     """
     chosen = find_rule(
         rule,
@@ -227,6 +237,11 @@ def peaks(
 
     Returns:
         One `Peaks` for each map.
+
+    Example:
+        >>> found = seewhy.localize.peaks(torch.tensor([[0.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))[0]
+        >>> found.points, found.values
+        (tensor([[1, 0]]), tensor([3.]))
     """
     if most < 1:
         raise InputError(f"most={most} peaks; give at least 1")
@@ -262,7 +277,12 @@ def boxes_on_photo(map_: Tensor, placement: Placement, *, rule: RuleLike = "cam2
 
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of half-open boxes (A, 4) with (B, 4): (A, B) float64 in [0, 1]."""
+    """Intersection over union of half-open boxes (A, 4) with (B, 4): (A, B) float64 in [0, 1].
+
+    Example:
+        >>> seewhy.localize.box_iou(torch.tensor([[0, 0, 2, 2]]), torch.tensor([[1, 0, 3, 2]]))
+        tensor([[0.3333]], dtype=torch.float64)
+    """
     return shared_part(first.double()[:, None], second.double()[None])
 
 

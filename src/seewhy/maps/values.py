@@ -42,7 +42,12 @@ READABLE: tuple[Status, ...] = ("ok", "misplaced", "unbalanced", "withheld", "pa
 
 
 def statuses(maps: Tensor) -> tuple[Status, ...]:
-    """Says of each of the (N, h, w) maps whether it can be read, as far as its values tell: see `STATUS_MEANINGS`."""
+    """Says of each of the (N, h, w) maps whether it can be read, as far as its values tell: see `STATUS_MEANINGS`.
+
+    Example:
+        >>> seewhy.maps.statuses(torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]], [[2.0, 2.0]]]))
+        ('ok', 'empty', 'constant')
+    """
     flat = maps.detach().flatten(1).float()
     finite = flat.isfinite().all(1)
     high, low = flat.amax(1), flat.amin(1)
@@ -63,6 +68,10 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Resizes (N, h, w) to (N, H, W): bilinear on half-pixel centres, with antialiasing where it shrinks.
 
     Of volumes (N, d, h, w) to (N, D, H, W): trilinear, slice by slice and then along the depth.
+
+    Example:
+        >>> seewhy.maps.resize(torch.tensor([[[0.0, 1.0]]]), (1, 4))
+        tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
     """
     size = tuple(size)
     if maps.shape[1:] == size:
@@ -84,6 +93,11 @@ def normalize(maps: Tensor, *, how: Literal["max", "minmax", "absmax", "rank"] =
         maps: (N, h, w), any sign.
         how: "max" keeps the positive part over its maximum, in [0, 1]; "minmax" maps the range onto [0, 1]; "absmax"
             divides by the largest magnitude, in [-1, 1]; "rank" gives each place the share of places below it.
+
+    Example:
+        >>> map_ = torch.tensor([[[-2.0, 0.0, 4.0]]])
+        >>> seewhy.maps.normalize(map_), seewhy.maps.normalize(map_, how="absmax")
+        (tensor([[[0., 0., 1.]]]), tensor([[[-0.5000,  0.0000,  1.0000]]]))
     """
     flat = torch.nan_to_num(maps.float().flatten(1), nan=0.0, posinf=0.0, neginf=0.0)
     if how == "rank":
@@ -107,7 +121,14 @@ def normalize(maps: Tensor, *, how: Literal["max", "minmax", "absmax", "rank"] =
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (N, h, w) with `sigma` in places of the map; the border reflects."""
+    """Gaussian blur of (N, h, w) with `sigma` in places of the map; the border reflects.
+
+    Example:
+        >>> point = torch.zeros(1, 5, 5)
+        >>> point[0, 2, 2] = 1
+        >>> seewhy.maps.smooth(point, 0.5)[0, 2, 1:4]
+        tensor([0.0837, 0.6187, 0.0837])
+    """
     if sigma <= 0:
         return maps
     radius = min(math.ceil(3 * sigma), min(maps.shape[-2:]) - 1)
@@ -129,6 +150,11 @@ def fuse(
 
     Each map is normalised by itself first, so that none drowns the others; "product" is the geometric mean, high only
     where all agree.
+
+    Example:
+        >>> coarse, fine = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0.0, 0.0, 1.0, 4.0]]])
+        >>> seewhy.maps.fuse([coarse, fine], how="product")
+        tensor([[[0.0000, 0.0000, 0.4330, 1.0000]]])
     """
     if not maps:
         raise InputError("fuse() got no maps; give it at least one")

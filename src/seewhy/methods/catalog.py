@@ -78,6 +78,10 @@ def find_method(name: str | Method) -> Method:
 
     Raises:
         InputError: there is none.
+
+    Example:
+        >>> seewhy.methods.find_method("Grad-CAM").name, seewhy.methods.find_method("smooth:lrp").title
+        ('grad_cam', 'SmoothGrad of LRP')
     """
     if isinstance(name, Method):
         return name

@@ -79,6 +79,11 @@ def explain(
 
     Raises:
         SeewhyError: what cannot be used, in one line.
+
+    Example:
+        >>> ex = seewhy.explain(model, photo, methods=["grad_cam", "lrp"])
+        >>> [(a.method, a.layer, a.labels, a.status) for a in ex.attributions]
+        [('grad_cam', 'relu', ('red',), ('ok',)), ('lrp', None, ('red',), ('ok',))]
     """
     request = Request.of(
         model,
@@ -139,6 +144,11 @@ def explain_batches(
             raises.
         without: names of photos that need not be explained. A batch is left out where all of its photos need not: the
             others are computed in the same batches as they would be.
+
+    Example:
+        >>> parts = seewhy.explain_batches(model, "photos", batch_size=2)
+        >>> [part.names for part in parts]
+        [('blue/0.png', 'blue/1.png'), ('green/0.png', 'green/1.png'), ('red/0.png', 'red/1.png')]
     """
     request = Request.of(
         model,
@@ -228,6 +238,14 @@ def list_layers(
         kwargs: as in `explain`.
         inputs: as in `explain`.
         output: as in `explain`.
+
+    Example:
+        >>> print(seewhy.list_layers(model))
+        layer  kind               shape    grid   layout          prefix tokens  chosen
+        conv   Conv2d             3x16x16  16x16  channels first  0
+        relu   ReLU               3x16x16  16x16  channels first  0              default
+        pool   AdaptiveAvgPool2d  3x1x1                           0
+        fc     Linear             3                               0
     """
     own_weights = (
         model == DEFAULT_MODEL

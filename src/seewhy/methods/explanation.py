@@ -73,6 +73,10 @@ class Explanation:
         names, placements: what to call each, and which part of it the model saw, in the photo's own pixels.
         model: the model's name.
         paths: for each photo the file that it came from, None where it came from none; () where none did.
+
+    Example:
+        >>> seewhy.explain(model, photo, targets=["red", "blue"]).select(target="blue")[0].status
+        ('empty',)
     """
 
     model: str
@@ -270,11 +274,9 @@ def report_pages(parts: Iterable[Explanation]) -> Iterator[ReportPage]:
 class ExplanationWriter:
     """Writes explanations into a folder, batch by batch; what was added is on disk and listed, also after an interrupt.
 
-    ```
-    with ExplanationWriter("out") as writer:
-        for part in explain_batches(model, photos):
-            writer.add(part)
-    ```
+    >>> with seewhy.ExplanationWriter("out") as writer:
+    ...     for part in seewhy.explain_batches(model, "photos"):
+    ...         writer.add(part)
 
     For a photo cat.jpg: cat/sheet.png, cat/METHOD.LAYER.TARGET.png, and cat/maps.npz with the maps as the paper has
     them (float32, h x w, or d x h x w), under the same names; NAME.interval holds the half-width of the 95 % interval

@@ -143,6 +143,11 @@ def smoothed(base: Method, *, name: str | None = None, title: str | None = None)
     """SmoothGrad over a method: the mean of its attributions of noisy copies of the image.
 
     Options are `samples`, `noise` (standard deviation as a part of the image's range) and `seed`.
+
+    Example:
+        >>> smooth = seewhy.methods.smoothed(seewhy.methods.saliency)
+        >>> smooth.name, smooth(net, x, target=0, samples=4).shape
+        ('smooth_saliency', torch.Size([1, 16, 16]))
     """
 
     return Method(

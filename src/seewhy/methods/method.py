@@ -29,6 +29,15 @@ class Method(Formula):
     """An attribution method: a function `(model, x, target) -> (N, h, w)`, and what others need to know of it.
 
     Its attributes are those of `Formula`.
+
+    Example:
+        >>> def evidence(a, g):  # (N, C, h, w) each -> (N, h, w)
+        ...     return (a * g).sum(1)
+        >>> mine = seewhy.methods.Method(
+        ...     "mine", "Mine", "Somebody, 2026", "layer", evidence, ("activation", "gradient")
+        ... )
+        >>> mine(net, x, target=0).sum()
+        tensor(4.)
     """
 
     @checked
@@ -61,6 +70,11 @@ class Method(Formula):
             inputs: further inputs by name that have a row for each image of x.
             output: takes what the model returns to (N, K) scores.
             options: the method's own, `options` lists them.
+
+        Example:
+            >>> map_ = seewhy.methods.grad_cam(net, x, target=0)
+            >>> map_.shape, bool(map_[0, 5, 9] == map_.max())  # on the red square
+            (torch.Size([1, 16, 16]), True)
         """
         call, x = settled_input(
             call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output), x

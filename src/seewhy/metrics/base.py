@@ -38,6 +38,12 @@ class ImageMetric(Metric):
         leave_out: the statuses of maps to leave out, instead of the metric's own.
         seed: of all that is drawn, together with each image's own values.
         options: what `torchmetrics.Metric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.Sparsity(leave_out=("empty",))
+        >>> metric.update(torch.tensor([[[1.0, 0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]))
+        >>> metric.compute().mean, metric.compute().left_out
+        (0.75, {'empty': 1})
     """
 
     is_differentiable = False

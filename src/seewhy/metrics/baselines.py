@@ -26,6 +26,10 @@ def chance_maps(x: Tensor, *, seed: int = 0) -> dict[Chance, Tensor]:
     Args:
         x: (N, C, H, W), in the model's input space.
         seed: of the random map.
+
+    Example:
+        >>> {name: tuple(map_.shape) for name, map_ in seewhy.metrics.chance_maps(x).items()}
+        {'random': (1, 16, 16), 'uniform': (1, 16, 16), 'centre': (1, 16, 16), 'edges': (1, 16, 16)}
     """
     return {
         "random": torch.stack(
@@ -43,7 +47,12 @@ def chance_maps(x: Tensor, *, seed: int = 0) -> dict[Chance, Tensor]:
 
 
 class ChanceMethod:
-    """A chance map as a method `(model, x, target) -> (N, H, W)`, for metrics that run the method themselves."""
+    """A chance map as a method `(model, x, target) -> (N, H, W)`, for metrics that run the method themselves.
+
+    Example:
+        >>> seewhy.metrics.ChanceMethod("uniform")(net, x).unique()
+        tensor([1.])
+    """
 
     def __init__(self, chance: Chance, *, seed: int = 0) -> None:
         if chance not in CHANCES:

@@ -88,6 +88,10 @@ def find_metric(
 
     Raises:
         InputError: there is none, or it is of the other kind.
+
+    Example:
+        >>> seewhy.metrics.find_metric("Insertion").name
+        'insertion'
     """
     known = {**METRICS, **LOCALIZATION}
     wanted = [each for each, metric in known.items() if issubclass(metric, kind)]

@@ -44,6 +44,12 @@ class Complexity(_OfMapsAlone):
     """Complexity (Bhatt et al., IJCAI 2020, eq. 6): the entropy of the map's shares, - sum_i p_i ln p_i in nats.
 
     p_i = |m_i| / sum |m|. From 0 (all in one place) to ln(number of places), of the uniform map; lower is simpler.
+
+    Example:
+        >>> metric = seewhy.metrics.Complexity()
+        >>> metric.update(torch.ones(1, 2, 2))
+        >>> round(metric.compute().mean, 3)  # ln 4
+        1.386
     """
 
     name, title, paper = "complexity", "Complexity", "Bhatt et al., IJCAI 2020"
@@ -60,6 +66,12 @@ class Sparsity(_OfMapsAlone):
     """Sparsity (Chalasani et al., ICML 2020): the Gini index of |m|, sum_k (2k - d - 1) v_k / (d sum v), v ascending.
 
     From 0 (uniform) to 1 - 1 / d, all in one of d places; higher is sparser.
+
+    Example:
+        >>> metric = seewhy.metrics.Sparsity()
+        >>> metric.update(torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]))
+        >>> metric.compute().mean  # 1 - 1 / 4
+        0.75
     """
 
     name, title, paper = "sparsity", "Sparsity", "Chalasani et al., ICML 2020"

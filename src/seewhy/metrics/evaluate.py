@@ -107,6 +107,12 @@ def evaluate(
 
     Raises:
         SeewhyError: what cannot be used, in one line.
+
+    Example:
+        >>> table = seewhy.evaluate(model, photo, metrics=["complexity"], chance=["uniform"])
+        >>> row = table.rows[0]
+        >>> row.result < row.chance["uniform"]  # simpler than a map without places
+        tensor(True)
     """
     request = Request.of(
         model,

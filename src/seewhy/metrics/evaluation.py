@@ -80,6 +80,11 @@ class Evaluation:
         names: of the photos, in the order of each result's values.
         rows: methods x layers x targets x metrics; also by index and iteration.
         finished: whether these are all photos; else those so far.
+
+    Example:
+        >>> table = seewhy.evaluate(model, photo, metrics=["complexity", "sparsity"])
+        >>> [(row["metric"], row["mean"] > 0) for row in table.table()]
+        [('complexity', True), ('sparsity', True)]
     """
 
     model: str

@@ -107,6 +107,12 @@ class ExplanationMetric(ImageMetric):
 
     Args:
         options: what `ImageMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.Deletion(step=16, output="logit")
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().curves[0][:3]
+        array([4., 0., 0.])
     """
 
     leave_out: tuple[str, ...] = ("empty", "constant", "non_finite")

@@ -25,6 +25,10 @@ class Figure(NamedTuple):
     Attributes:
         mean, low, high: the number and its 95 % interval; NaN where that is not known.
         thresholds: at which thresholds of the map it was read, where there are any.
+
+    Example:
+        >>> seewhy.metrics.Figure(0.5, 0.4, 0.6).high
+        0.6
     """
 
     mean: float
@@ -102,6 +106,13 @@ class Findings(NamedTuple):
 class MetricResult(Tensor):
     """The mean as a tensor without dimensions, which torchmetrics' collections and Lightning's `self.log` take; with
     all attributes of `Findings`.
+
+    Example:
+        >>> metric = seewhy.metrics.Complexity()
+        >>> metric.update(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]))
+        >>> result = metric.compute()
+        >>> result.values, result.n, result.left_out
+        (array([0.        , 0.69314718]), 2, {})
     """
 
     found: Findings

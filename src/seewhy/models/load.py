@@ -61,6 +61,11 @@ def load_model(
     Raises:
         ModelError: the model is unknown, or its weights cannot be had or do not fit; the message is one line.
         MissingExtraError: "hf:" without transformers.
+
+    Example:
+        >>> model = seewhy.load_model("efficientnet_lite0", pretrained=False)  # its labels are there
+        >>> model.preprocess.size, model.label(281)
+        ((224, 224), 'tabby')
     """
     with same_random_states():  # weights are drawn before they are loaded
         model = _model_of_spec(str(spec), pretrained, trust_paths=trust_paths)

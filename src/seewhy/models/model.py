@@ -47,6 +47,10 @@ class Model:
         gives: what the numbers of its answer are; None where neither the model nor its user says it, and its first
             answer is looked at.
         source: how `load_model` made the module, for `save`; None where it was made elsewhere.
+
+    Example:
+        >>> model.label(0), model.preprocess.size, model(x).argmax()
+        ('red', (16, 16), tensor(0))
     """
 
     module: nn.Module
@@ -209,6 +213,11 @@ def wrap(
         ArgumentTypeError: `module` is nothing that can be called, or the labels have no order.
         InputError: `takes` or `gives` is not known, or `takes` is given for a module.
         ModelError: labels are fewer or more than the classes the module says it has, or leave a column out.
+
+    Example:
+        >>> model = seewhy.wrap(net, labels=["red", "green", "blue"], name="colors")
+        >>> seewhy.explain(model, x).attributions[0].labels
+        ('red',)
     """
     if isinstance(module, Model):
         names = labels if labels is None else given_labels(labels)

@@ -33,7 +33,13 @@ _IN_TILES = ("map", "sure", "superpixels")  # styles that show the places as the
 
 
 def default_style(attribution: Attribution, index: int) -> str:
-    """Returns the paper's own, where the record has one, "signed" for negative values, else "heatmap"."""
+    """Returns the paper's own, where the record has one, "signed" for negative values, else "heatmap".
+
+    Example:
+        >>> a = seewhy.explain(model, photo).attributions[0]
+        >>> seewhy.render.default_style(a, 0)
+        'heatmap'
+    """
     needs_pixels = attribution.style == "grey"  # which fused maps have no more
     if attribution.style and not (needs_pixels and attribution.pixels is None):
         return attribution.style
@@ -94,6 +100,12 @@ def attribution_picture(
 
     Raises:
         InputError: Style, colour map, opacity, index or the photo's size is not as above.
+
+    Example:
+        >>> ex = seewhy.explain(model, photo)
+        >>> a, placement = ex.attributions[0], ex.placements[0]
+        >>> seewhy.render.attribution_picture(a, 0, photo, placement, style="jet").size
+        (16, 16)
     """
     _check(attribution, index, photo, placement, opacity)
     chosen = find_style(style) or default_style(attribution, index)
@@ -119,7 +131,13 @@ def attribution_picture(
 
 
 def seen_picture(photo: Image.Image, placement: Placement) -> Image.Image:
-    """The photo in colour where the model saw it, grey and dim behind a dashed line where it did not."""
+    """The photo in colour where the model saw it, grey and dim behind a dashed line where it did not.
+
+    Example:
+        >>> _, placement = model.preprocess(photo)
+        >>> seewhy.render.seen_picture(photo, placement).size
+        (16, 16)
+    """
     pixels = np.asarray(photo.convert("RGB"), np.float32)
     return _finish(pixels, pixels, placement)
 
@@ -138,6 +156,10 @@ def color_bar(
 
     The colours are those that the style gives on a mid-grey photo. `length` is the bar's in pixels; the picture is as
     large as bar and words need.
+
+    Example:
+        >>> seewhy.render.color_bar("signed", length=100).mode
+        'RGB'
     """
     bar = bar_picture(style, colormap=colormap, opacity=opacity, length=length, thickness=thickness)
     low, high = labels or WORDS[find_style(style)]

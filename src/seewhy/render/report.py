@@ -35,6 +35,14 @@ class ReportPage:
         predictions: The model's answers, best first.
         attributions: The maps to show.
         index: Which image of each attribution.
+
+    Example:
+        >>> ex = seewhy.explain(model, photo)
+        >>> page = seewhy.render.ReportPage(
+        ...     photo, "red.png", ex.placements[0], ex.predictions[0], ex.attributions, 0
+        ... )
+        >>> len(page.attributions)
+        1
     """
 
     photo: Image.Image
@@ -67,6 +75,14 @@ def html_report(
 
     Raises:
         InputError: As `attribution_picture`.
+
+    Example:
+        >>> ex = seewhy.explain(model, photo)
+        >>> page = seewhy.render.ReportPage(
+        ...     photo, "red.png", ex.placements[0], ex.predictions[0], ex.attributions, 0
+        ... )
+        >>> "red.png" in seewhy.render.html_report([page], title="Colors", model_name="net")
+        True
     """
     return "".join(
         _chunks(

@@ -46,6 +46,14 @@ def explanation_sheet(
 
     Raises:
         InputError: As `attribution_picture`.
+
+    Example:
+        >>> ex = seewhy.explain(model, photo)
+        >>> sheet = seewhy.render.explanation_sheet(
+        ...     photo, ex.placements[0], ex.predictions[0], ex.attributions, 0
+        ... )
+        >>> sheet.mode
+        'RGB'
     """
     style = find_style(style)
     size = panels.panel_size((photo.height, photo.width), 250, longest=560)
@@ -78,6 +86,10 @@ def contact_sheet(pictures: Sequence[tuple[Image.Image, str]], *, columns: int) 
 
     Raises:
         InputError: There are no pictures, or `columns` is below 1.
+
+    Example:
+        >>> seewhy.render.contact_sheet([(photo, "one"), (photo, "two")], columns=2).size
+        (318, 96)
     """
     if not pictures or columns < 1:
         raise InputError(

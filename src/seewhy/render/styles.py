@@ -32,5 +32,9 @@ def find_style(style: str | None) -> str | None:
 
     Raises:
         InputError: there is none of that name.
+
+    Example:
+        >>> seewhy.render.find_style("Heatmap")
+        'heatmap'
     """
     return None if style is None else known_name(str(style), STYLES, what="style")

@@ -31,6 +31,12 @@ def outline_top(
 
     Raises:
         InputError: the shapes do not fit, or k is below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.repeat([[0, 1]], 4, axis=1).reshape(2, 4)
+        >>> seewhy.render.outline_top(np.full((2, 4, 3), 0.5), labels, np.array([0.3, 0.0]), k=1).shape
+        (2, 4, 3)
     """
     from skimage.segmentation import mark_boundaries
 

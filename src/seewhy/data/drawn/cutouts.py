@@ -53,6 +53,11 @@ class Cutouts(LabeledImages):
 
     Raises:
         InputError: no such folder, no pictures in it, or an argument out of range.
+
+    Example:
+        >>> data = seewhy.data.Cutouts("stamps", "backgrounds", count=2, size=64)
+        >>> data.classes, data[0].photo.size
+        (('red',), (64, 64))
     """
 
     def __init__(

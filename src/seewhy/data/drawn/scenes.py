@@ -41,6 +41,11 @@ class Scenes(LabeledImages):
     Raises:
         InputError: an argument out of range.
         MissingExtraError: scikit-learn, whose digits they are, is not installed.
+
+    Example:
+        >>> data = seewhy.data.Scenes(4, size=64)
+        >>> data.classes[data[0].labels[0]], data[0].truth.masks.shape
+        ('5', torch.Size([3, 64, 64]))
     """
 
     def __init__(

@@ -38,6 +38,11 @@ class Coco(PictureFiles):
     Raises:
         InputError: a file that the layout needs is missing or torn.
         MissingExtraError: pycocotools is not installed.
+
+    Example:
+        >>> data = seewhy.data.Coco("coco")
+        >>> data.classes, data[0].labels, data[0].truth.boxes.shape
+        (('person', 'dog', 'toothbrush'), (1,), torch.Size([1, 4]))
     """
 
     def __init__(

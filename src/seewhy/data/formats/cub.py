@@ -34,6 +34,11 @@ class Cub(PictureFiles):
 
     Raises:
         InputError: a file that the layout needs is missing or torn.
+
+    Example:
+        >>> data = seewhy.data.Cub("CUB_200_2011")
+        >>> data.classes, data[0].truth.boxes
+        (('Black footed Albatross', 'Laysan Albatross'), tensor([[ 2.,  2., 12.,  7.]]))
     """
 
     def __init__(

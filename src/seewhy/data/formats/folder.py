@@ -35,6 +35,11 @@ class PictureFolder(PictureFiles):
 
     Raises:
         InputError: no such folder or split, no classes, no pictures, or a class that "train" has not.
+
+    Example:
+        >>> data = seewhy.data.PictureFolder("photos")
+        >>> data.classes, data.names[0], data[0].labels
+        (('blue', 'green', 'red'), 'blue/0.png', (0,))
     """
 
     def __init__(

@@ -32,6 +32,11 @@ class ImageNet(PictureFiles):
 
     Raises:
         InputError: a file that the layout needs is missing or torn, or the split is "test".
+
+    Example:
+        >>> data = seewhy.data.ImageNet("imagenet", split="val")
+        >>> data.classes, data[0].truth.boxes
+        (('tench, Tinca tinca', 'goldfish, Carassius auratus'), tensor([[ 1.,  2., 11., 13.]]))
     """
 
     def __init__(

@@ -33,6 +33,11 @@ class OpenImages(PictureFiles):
 
     Raises:
         InputError: a file that the layout needs is missing or torn.
+
+    Example:
+        >>> data = seewhy.data.OpenImages("openimages", split="val")
+        >>> data.classes, data[0].truth.masks.shape
+        (('01226z', '0bt_c3'), torch.Size([1, 20, 30]))
     """
 
     def __init__(

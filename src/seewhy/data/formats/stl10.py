@@ -33,6 +33,11 @@ class STL10(LabeledImages):
 
     Raises:
         InputError: a file is missing, or cut short.
+
+    Example:
+        >>> data = seewhy.data.STL10("stl10")
+        >>> data.classes[:3], data[0].photo.size
+        (('airplane', 'bird', 'car'), (96, 96))
     """
 
     def __init__(

@@ -64,6 +64,11 @@ class PictureTable(PictureFiles):
 
     Raises:
         InputError: the file cannot be read, or a line has no label, another label with its box, or half a box.
+
+    Example:
+        >>> data = seewhy.data.PictureTable("boxes.csv")
+        >>> data.classes, data[0].truth.boxes
+        (('red',), tensor([[ 8.,  4., 12.,  8.]]))
     """
 
     def __init__(

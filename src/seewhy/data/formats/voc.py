@@ -46,6 +46,12 @@ class PascalVOC(PictureFiles):
 
     Raises:
         InputError: a file that the layout needs is missing or torn.
+
+    Example:
+        >>> data = seewhy.data.PascalVOC("VOCdevkit/VOC2007")
+        >>> data[0].truth.boxes, data[0].truth.difficult
+        (tensor([[ 0.,  0., 10.,  5.],
+                [20., 10., 30., 20.]]), tensor([False,  True]))
     """
 
     def __init__(

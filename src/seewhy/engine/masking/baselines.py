@@ -18,7 +18,16 @@ from ...errors import ArgumentTypeError, InputError, did_you_mean
 
 
 class Baseline(Protocol):
-    """What is shown where a mask hides."""
+    """What is shown where a mask hides.
+
+    Example:
+        >>> class Gray:
+        ...     name = "gray"
+        ...     def picture(self, x):
+        ...         return torch.full_like(x, 0.5)
+        >>> seewhy.masking.find_baseline(Gray()).picture(x[0]).unique()
+        tensor([0.5000])
+    """
 
     @property
     def name(self) -> str: ...
@@ -29,7 +38,12 @@ class Baseline(Protocol):
 
 
 def image_seed(image: Tensor, seed: int) -> int:
-    """A seed of an image's own: by its bytes and the user's seed, whatever its place in a batch."""
+    """A seed of an image's own: by its bytes and the user's seed, whatever its place in a batch.
+
+    Example:
+        >>> seewhy.masking.image_seed(x[0], 0) == seewhy.masking.image_seed(x[0].clone(), 0)
+        True
+    """
     return zlib.crc32(image.detach().float().cpu().contiguous().numpy().tobytes(), seed)
 
 
@@ -40,7 +54,12 @@ def _dims_of_places(image: Tensor) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Zeros:
-    """Zeros in the model's input space: for usual preprocessing, the mean colour of the training set."""
+    """Zeros in the model's input space: for usual preprocessing, the mean colour of the training set.
+
+    Example:
+        >>> seewhy.masking.Zeros().picture(x[0]).unique()
+        tensor([0.])
+    """
 
     name: str = "zeros"
 
@@ -50,7 +69,12 @@ class Zeros:
 
 @dataclass(frozen=True)
 class MeanColor:
-    """The image's own mean colour."""
+    """The image's own mean colour.
+
+    Example:
+        >>> seewhy.masking.MeanColor().picture(x[0])[:, 0, 0]
+        tensor([0.0625, 0.0000, 0.0000])
+    """
 
     name: str = "mean"
 
@@ -68,6 +92,10 @@ class Blur:
     Args:
         kernel: pixels, odd.
         sigma: pixels.
+
+    Example:
+        >>> bool(seewhy.masking.Blur().picture(x[0]).max() < x.max())
+        True
     """
 
     kernel: int = 11
@@ -116,6 +144,11 @@ class SuperpixelMean:
 
     Args:
         labels: (H, W) integers from 0.
+
+    Example:
+        >>> halves = torch.tensor([[0, 0, 1, 1]])
+        >>> seewhy.masking.SuperpixelMean(halves).picture(torch.tensor([[[1.0, 3.0, 5.0, 9.0]]]))
+        tensor([[[2., 2., 7., 7.]]])
     """
 
     labels: Tensor
@@ -134,7 +167,13 @@ class SuperpixelMean:
 
 @dataclass(frozen=True)
 class Noise:
-    """Uniform noise between the least and the largest value of each channel; the same for the same image and seed."""
+    """Uniform noise between the least and the largest value of each channel; the same for the same image and seed.
+
+    Example:
+        >>> noise = seewhy.masking.Noise(seed=3)
+        >>> noise.picture(x[0]).equal(noise.picture(x[0]))
+        True
+    """
 
     seed: int = 0
     name: str = "noise"
@@ -151,7 +190,12 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Any picture: (C, H, W), or what broadcasts to it, in the model's input space."""
+    """Any picture: (C, H, W), or what broadcasts to it, in the model's input space.
+
+    Example:
+        >>> seewhy.masking.Picture(torch.ones(3, 1, 1)).picture(x[0]).shape
+        torch.Size([3, 16, 16])
+    """
 
     tensor: Tensor
     name: str = "picture"
@@ -168,7 +212,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Several:
-    """Several baselines at once: each mask is run with each of them, and the scores are averaged."""
+    """Several baselines at once: each mask is run with each of them, and the scores are averaged.
+
+    Example:
+        >>> both = seewhy.masking.Several((seewhy.masking.Zeros(), seewhy.masking.Noise()))
+        >>> both.name, both.pictures(x[0]).shape
+        ('zeros + noise', torch.Size([2, 3, 16, 16]))
+    """
 
     baselines: tuple[Baseline, ...]
 
@@ -206,6 +256,10 @@ def find_baseline(baseline: BaselineLike, *, seed: int = 0) -> AnyBaseline:
     Raises:
         InputError: no such name.
         ArgumentTypeError: none of these.
+
+    Example:
+        >>> seewhy.masking.find_baseline("blur"), seewhy.masking.find_baseline(["zeros", 0.5]).name
+        (Blur(kernel=11, sigma=5.0, name='blur'), 'zeros + 0.5')
     """
     if isinstance(baseline, str):
         return _named_baseline(baseline, seed)

@@ -15,7 +15,18 @@ from ...errors import InputError
 
 
 class Masks(Protocol):
-    """Masks for one image, described small and made a few at a time."""
+    """Masks for one image, described small and made a few at a time.
+
+    Example:
+        >>> class Left:
+        ...     def __len__(self):
+        ...         return 1
+        ...     def render(self, start, stop, device):
+        ...         return (torch.arange(4) < 2).float().expand(stop - start, 2, 4)
+        >>> Left().render(0, 1, torch.device("cpu"))
+        tensor([[[1., 1., 0., 0.],
+                 [1., 1., 0., 0.]]])
+    """
 
     def __len__(self) -> int: ...
 
@@ -36,6 +47,12 @@ class GridMasks:
         cells: (n, s, s), 1 keeps; bool takes least memory. Of volumes (n, t, s, s).
         shifts: (n, 2) integers, down and right, from 0 to ceil(H / s) - 1 and ceil(W / s) - 1; of volumes (n, 3).
         size: (H, W), or (D, H, W).
+
+    Example:
+        >>> cells, shifts = torch.tensor([[[True, False], [True, False]]]), torch.tensor([[0, 0]])
+        >>> masks = seewhy.masking.GridMasks(cells, shifts, (1, 4))
+        >>> masks.render(0, 1, torch.device("cpu"))
+        tensor([[[0.6667, 1.0000, 0.6667, 0.3333]]])
     """
 
     cells: Tensor
@@ -83,6 +100,11 @@ class SuperpixelMasks:
     Args:
         coefficients: (n, d) in [0, 1], how much each mask keeps of each superpixel.
         labels: (H, W) integers from 0 to d - 1.
+
+    Example:
+        >>> masks = seewhy.masking.SuperpixelMasks(torch.tensor([[1.0, 0.0]]), torch.tensor([[0, 0, 1]]))
+        >>> masks.render(0, 1, torch.device("cpu"))
+        tensor([[[1., 1., 0.]]])
     """
 
     coefficients: Tensor
@@ -105,6 +127,11 @@ class PatchMasks:
         boxes: (n, 4) integers (x0, y0, x1, y1), half-open; what lies outside the image hides nothing. Of volumes
             (n, 6), (x0, y0, z0, x1, y1, z1).
         size: (H, W), or (D, H, W).
+
+    Example:
+        >>> masks = seewhy.masking.PatchMasks(torch.tensor([[1, 0, 3, 1]]), (1, 4))
+        >>> masks.render(0, 1, torch.device("cpu"))
+        tensor([[[1., 0., 0., 1.]]])
     """
 
     boxes: Tensor
@@ -136,6 +163,11 @@ class FieldMasks:
         align_corners: as in `torch.nn.functional.interpolate`.
         normalize: each upsampled mask is brought to [0, 1] by its minimum and maximum; a constant one hides all.
             Without, the fields lie in [0, 1].
+
+    Example:
+        >>> masks = seewhy.masking.FieldMasks(torch.tensor([[[0.0, 1.0]]]), (1, 4))
+        >>> masks.render(0, 1, torch.device("cpu"))
+        tensor([[[0.0000, 0.2500, 0.7500, 1.0000]]])
     """
 
     fields: Tensor
@@ -170,6 +202,11 @@ class StepMasks:
         ranks: (H, W) integers, each from 0 to H W - 1 once: when a pixel's turn comes.
         steps: for each mask of how many pixels the turn has come.
         inserting: these pixels are shown and the rest is hidden, not the other way round.
+
+    Example:
+        >>> masks = seewhy.masking.StepMasks(torch.tensor([[2, 0, 1]]), steps=[1, 2])
+        >>> masks.render(0, 1, torch.device("cpu"))
+        tensor([[[1., 0., 1.]]])
     """
 
     ranks: Tensor

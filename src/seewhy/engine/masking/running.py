@@ -31,6 +31,10 @@ class Running:
             and the ranking of scores holds (Spearman's correlation at least 0.99).
         memory_format: of the pictures; "auto" takes the faster one. The model's weights stay as they are.
         progress: called with (done, all) masked pictures after every batch.
+
+    Example:
+        >>> seewhy.masking.Running(batch_size=8)
+        Running(batch_size=8, memory=None, precision='float32', memory_format='auto', progress=None)
     """
 
     batch_size: int | None = None

@@ -31,7 +31,12 @@ AHEAD = 64  # masks that bfloat16 runs under one autocast, which casts the weigh
 
 
 class ScorerError(ModelError):
-    """The model or the target failed amid masked pictures; what was scored before stands."""
+    """The model or the target failed amid masked pictures; what was scored before stands.
+
+    Example:
+        >>> issubclass(seewhy.masking.ScorerError, seewhy.SeewhyError)
+        True
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,13 @@ class Chunk:
         start, stop: which of its masks.
         masks: (B, H, W), on the model's device.
         scores: (B, T) float64 on the CPU, one column for each score function.
+
+    Example:
+        >>> masks = seewhy.masking.PatchMasks(torch.tensor([[8, 4, 12, 8]]), (16, 16))
+        >>> scores, zeros = [seewhy.targets.Logit(0)], seewhy.masking.Zeros()
+        >>> chunk = next(seewhy.masking.masked_scores(net, x, [masks], scores, baseline=zeros))
+        >>> chunk.image, chunk.masks.shape, chunk.scores  # nothing is left of 4
+        (0, torch.Size([1, 16, 16]), tensor([[0.]], dtype=torch.float64))
     """
 
     image: int
@@ -77,6 +89,14 @@ def masked_scores(
     Raises:
         InputError: x, the masks or the baselines do not fit each other or the model.
         ScorerError: the model or a target raised, or gave NaN or the wrong shape; everything before was yielded.
+
+    Example:
+        >>> masks = seewhy.masking.PatchMasks(torch.tensor([[8, 4, 10, 8], [0, 0, 2, 2]]), (16, 16))
+        >>> scores, zeros = [seewhy.targets.Logit(0)], seewhy.masking.Zeros()
+        >>> chunks = seewhy.masking.masked_scores(net, x, [masks], scores, baseline=zeros)
+        >>> torch.cat([chunk.scores for chunk in chunks])
+        tensor([[2.],
+                [4.]], dtype=torch.float64)
     """
     forward = MaskedForward(model, x, masks, scores, baseline=baseline)
     return _scored_chunks(forward, running or Running())
@@ -91,7 +111,14 @@ def settle(
     baseline: AnyBaseline | Sequence[AnyBaseline],
     running: Running | None = None,
 ) -> Running:
-    """Returns how `masked_scores` of the same arguments would run: with a batch size, a format and a precision."""
+    """Returns how `masked_scores` of the same arguments would run: with a batch size, a format and a precision.
+
+    Example:
+        >>> masks = seewhy.masking.PatchMasks(torch.tensor([[8, 4, 10, 8]]), (16, 16))
+        >>> scores, zeros = [seewhy.targets.Logit(0)], seewhy.masking.Zeros()
+        >>> seewhy.masking.settle(net, x, [masks], scores, baseline=zeros).batch_size
+        16
+    """
     forward = MaskedForward(model, x, masks, scores, baseline=baseline)
     return forward.settled(running or Running())
 

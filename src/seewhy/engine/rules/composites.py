@@ -2,14 +2,16 @@
 
 Your own takes a few lines, by kind of operation, by depth, or by layer name (rules are in `lrp.py`):
 
-```python
-mine = Composite("mine", (
-    ("name:features.0*", flat()),                # a dotted name, with wildcards
-    (lambda op: op.depth < 8, gamma(0.25)),      # depth counts linear maps from the earliest tap
-    ("conv", z_plus()),
-    ("linear", epsilon()),
-))
-```
+>>> from seewhy.engine.rules.composites import Composite
+>>> from seewhy.engine.rules.lrp import epsilon, flat, gamma, z_plus
+>>> table = (
+...     ("name:features.0*", flat()),  # a dotted name, with wildcards
+...     (lambda op: op.depth < 8, gamma(0.25)),  # depth counts linear maps from the earliest tap
+...     ("conv", z_plus()),
+...     ("linear", epsilon()),
+... )
+>>> seewhy.methods.lrp(net, x, 0, composite=Composite("mine", table)).sum().round(decimals=3)
+tensor(4.)
 """
 
 from __future__ import annotations

@@ -23,7 +23,12 @@ ClassIndex = int | str | tuple[int | str, ...]
 
 
 def class_scores(output: object) -> Tensor:
-    """Returns the output as (N, K) class scores, or says why it is none."""
+    """Returns the output as (N, K) class scores, or says why it is none.
+
+    Example:
+        >>> seewhy.targets.class_scores(torch.tensor([0.5, 2.0])).shape
+        torch.Size([2, 1])
+    """
     if has_boxes(output):
         raise TargetError(
             "the model's output is a detector's records; give a callable target such as seewhy.targets.DetectionBox"
@@ -113,7 +118,12 @@ def class_in_words(index: ClassIndex, image: int, label: Callable[[int], str]) -
 
 @dataclass(frozen=True)
 class Logit(OfClasses):
-    """The class's score as the model gives it, (N, K) -> (N,); `index` is a class, or a tuple: one for each image."""
+    """The class's score as the model gives it, (N, K) -> (N,); `index` is a class, or a tuple: one for each image.
+
+    Example:
+        >>> seewhy.targets.Logit((1, 0))(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        tensor([2., 3.])
+    """
 
     index: ClassIndex
     one_each: ClassVar = {"index": 1}
@@ -136,6 +146,11 @@ class Probability(OfClasses):
     """The class's probability, in [0, 1], of what the model's numbers are (`Model.gives`).
 
     Where no model says it, as where it is called on an answer, that answer itself is looked at.
+
+    Example:
+        >>> logits = seewhy.targets.Numbers("logits")
+        >>> seewhy.targets.Probability(0, logits)(torch.tensor([[2.0, 2.0]]))
+        tensor([0.5000])
     """
 
     index: ClassIndex
@@ -153,7 +168,12 @@ class Probability(OfClasses):
 
 @dataclass(frozen=True)
 class Margin(OfClasses):
-    """The score of one class less that of another: what speaks for `index` rather than for `other`."""
+    """The score of one class less that of another: what speaks for `index` rather than for `other`.
+
+    Example:
+        >>> seewhy.targets.Margin(0, 1)(torch.tensor([[5.0, 2.0]]))
+        tensor([3.])
+    """
 
     index: ClassIndex
     other: ClassIndex
@@ -191,7 +211,12 @@ def _is_a_class(text: str, names: ClassNames) -> bool:
 
 @dataclass(frozen=True)
 class Counterfactual(OfClasses):
-    """The negated score (Grad-CAM, section 3.3): what would have to go for the class to lose its score."""
+    """The negated score (Grad-CAM, section 3.3): what would have to go for the class to lose its score.
+
+    Example:
+        >>> seewhy.targets.Counterfactual(0)(torch.tensor([[5.0, 2.0]]))
+        tensor([-5.])
+    """
 
     index: ClassIndex
     one_each: ClassVar = {"index": 1}
@@ -205,7 +230,12 @@ class Counterfactual(OfClasses):
 
 @dataclass(frozen=True)
 class Regression(OfClasses):
-    """One number of a regression's output, (N,) or (N, K); with `value`, minus the squared distance to that value."""
+    """One number of a regression's output, (N,) or (N, K); with `value`, minus the squared distance to that value.
+
+    Example:
+        >>> seewhy.targets.Regression(value=30.0)(torch.tensor([[28.0]]))
+        tensor([-4.])
+    """
 
     index: ClassIndex = 0
     value: float | None = None
@@ -220,7 +250,12 @@ class Regression(OfClasses):
 
 @dataclass(frozen=True)
 class Binary(Target):
-    """A single-column classifier, (N,) or (N, 1): its score for the positive answer, negated for the other."""
+    """A single-column classifier, (N,) or (N, 1): its score for the positive answer, negated for the other.
+
+    Example:
+        >>> seewhy.targets.Binary(positive=False)(torch.tensor([[1.5]]))
+        tensor([-1.5000])
+    """
 
     positive: bool = True
 
@@ -235,7 +270,12 @@ class Binary(Target):
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingSimilarity(Target):
-    """Cosine similarity of the output (N, D) with a reference embedding (D,) or (N, D): what makes the two alike."""
+    """Cosine similarity of the output (N, D) with a reference embedding (D,) or (N, D): what makes the two alike.
+
+    Example:
+        >>> seewhy.targets.EmbeddingSimilarity(torch.tensor([1.0, 0.0]))(torch.tensor([[3.0, 4.0]]))
+        tensor([0.6000])
+    """
 
     reference: Tensor
     one_each: ClassVar = {"reference": 2}

@@ -31,6 +31,11 @@ class DetectionBox(OfClasses):
         index: the class, or its name.
         iou: overlap below which a prediction does not count, in [0, 1].
         form: how the model writes boxes.
+
+    Example:
+        >>> boxes, scores = torch.tensor([[[0.0, 0.0, 4.0, 4.0]]]), torch.tensor([[[0.2, 0.6]]])
+        >>> seewhy.targets.DetectionBox((0, 0, 4, 3), 1)((boxes, scores))
+        tensor([0.4500])
     """
 
     box: tuple[float, float, float, float]
@@ -106,6 +111,11 @@ class DetectionSimilarity(Target):
         box: (x0, y0, x1, y1) in the units of the model's boxes.
         classes: the object's class, or the probabilities (K,) that the detector gave it.
         form: how the model writes boxes.
+
+    Example:
+        >>> boxes, scores = torch.tensor([[[0.0, 0.0, 4.0, 4.0]]]), torch.tensor([[[0.2, 0.8]]])
+        >>> seewhy.targets.DetectionSimilarity((0, 0, 4, 2), 1)((boxes, scores)).round(decimals=3)
+        tensor([0.3880])
     """
 
     box: tuple[float, float, float, float]

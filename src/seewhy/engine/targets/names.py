@@ -24,6 +24,11 @@ class ClassNames(tuple[str, ...]):
 
     A text is a name first: the whole of one as it is written, else whatever its case, else one of its comma-separated
     synonyms. A whole number that is no name is the column, unless all names are numbers.
+
+    Example:
+        >>> names = seewhy.targets.ClassNames.of(["tabby, tabby cat", "tiger cat"])
+        >>> names.column("Tabby"), names.column("1"), names.label(5)
+        (0, 1, 'class 5')
     """
 
     @classmethod

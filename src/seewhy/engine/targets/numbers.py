@@ -48,6 +48,10 @@ class Numbers:
             "records"; None where they may be two things and nothing says which.
         multi_label: a picture may show several classes: of logits each has a sigmoid of its own.
         doubt: where nothing says what they are, how they look, and what they may be.
+
+    Example:
+        >>> seewhy.targets.Numbers("logits", multi_label=True).probabilities(torch.tensor([[0.0, 0.0]]))
+        tensor([[0.5000, 0.5000]])
     """
 
     gives: Gives | None
@@ -96,6 +100,10 @@ def numbers_of(call: Call, output: object) -> Numbers:
 
     Raises:
         ModelError: they are not what they are said to be.
+
+    Example:
+        >>> seewhy.targets.numbers_of(seewhy.Call(net), net(x)).gives
+        'logits'
     """
     several = call.multi_label or has_many_labels(call.module)
     table = output if isinstance(output, Tensor) and output.numel() else None

@@ -23,6 +23,11 @@ class SegmentationRegion(OfClasses):
         region: (H, W) or (N, H, W), 1 inside; resized to the output. None: where the model predicts the class, which is
             where its score is the largest, or, where classes do not exclude each other, its probability above a half.
         numbers: what the scores are; where no model says it the output itself is looked at.
+
+    Example:
+        >>> region = torch.tensor([[1.0, 0.0]])
+        >>> seewhy.targets.SegmentationRegion(1, region)(torch.tensor([[[[0.0, 0.0]], [[3.0, 5.0]]]]))
+        tensor([3.])
     """
 
     index: int | str

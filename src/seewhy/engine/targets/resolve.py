@@ -32,6 +32,11 @@ TargetLike = int | str | Sequence[int | str | ScoreFunction] | Tensor | ScoreFun
 class ResolvedTarget:
     """A target of a batch: what to call it, its score function, the class of each image where it has one, and what the
     numbers of the answer are.
+
+    Example:
+        >>> target = seewhy.targets.resolve("top1", net(x), numbers=seewhy.targets.Numbers("logits"))[0]
+        >>> target.name, target.indices, target.score(net(x)).detach()
+        ('top1', (0,), tensor([4.]))
     """
 
     name: str
@@ -61,6 +66,12 @@ def resolve(
         ArgumentTypeError: what is no target.
         ModelError: there are more names than columns, or fewer.
         TargetError: a label, an index or a number of targets that the output does not have.
+
+    Example:
+        >>> logits = seewhy.targets.Numbers("logits")
+        >>> found = seewhy.targets.resolve("Tiger Cat", torch.eye(2), ["tabby", "tiger cat"], numbers=logits)
+        >>> found[0].score(torch.eye(2))
+        tensor([0., 1.])
     """
     names = ClassNames.of(labels)
     if names is not None:
@@ -190,7 +201,14 @@ def _settled_score(
 
 
 def phrase(target: ResolvedTarget, image: int, label: Callable[[int], str]) -> str:
-    """What is explained of one image, in words: "tabby", "not tabby", "tabby rather than tiger cat"."""
+    """What is explained of one image, in words: "tabby", "not tabby", "tabby rather than tiger cat".
+
+    Example:
+        >>> logits = seewhy.targets.Numbers("logits")
+        >>> target = seewhy.targets.resolve("margin:0/1", torch.eye(2), numbers=logits)[0]
+        >>> seewhy.targets.phrase(target, 0, ["tabby", "tiger cat"].__getitem__)
+        'tabby rather than tiger cat'
+    """
     score = target.score
     said = score.in_words(image, label) if isinstance(score, Target) else None
     return target.name if said is None else said
@@ -201,12 +219,20 @@ def as_targets(targets: TargetLike | Iterable[TargetLike]) -> list[TargetLike]:
 
     Raises:
         ArgumentTypeError: what is no target, or has no order.
+
+    Example:
+        >>> seewhy.targets.as_targets("top1"), seewhy.targets.as_targets(torch.tensor([1, 2]))
+        (['top1'], [1, 2])
     """
     return [*given_targets(targets)]
 
 
 def check_one_each(target: TargetLike, n: int) -> None:
-    """Says of a target that is for each of another number of images how many it has and how many there are."""
+    """Says of a target that is for each of another number of images how many it has and how many there are.
+
+    Example:
+        >>> seewhy.targets.check_one_each([3, 4], 2)  # says nothing: as many as images
+    """
     if isinstance(target, Target):
         target.check_images(n)
     each = one_each(target)
@@ -218,7 +244,12 @@ def check_one_each(target: TargetLike, n: int) -> None:
 
 
 def one_each(target: TargetLike) -> int | None:
-    """For how many images a target says something of each, None for a target of all."""
+    """For how many images a target says something of each, None for a target of all.
+
+    Example:
+        >>> seewhy.targets.one_each([3, 4]), seewhy.targets.one_each("top1")
+        (2, None)
+    """
     each = _listed_for_each(target)
     if each is not None:
         return len(each)
@@ -234,7 +265,12 @@ def _listed_for_each(target: TargetLike) -> list[int | str | ScoreFunction] | No
 
 
 def part_of(target: TargetLike, images: Sequence[int]) -> TargetLike:
-    """The target of these of the images; of a callable that has `rows`, what that gives for them."""
+    """The target of these of the images; of a callable that has `rows`, what that gives for them.
+
+    Example:
+        >>> seewhy.targets.part_of(seewhy.targets.Logit((3, 4, 5)), [2, 0])
+        Logit(index=(5, 3))
+    """
     each = _listed_for_each(target)
     if each is not None:
         return [each[i] for i in images]

@@ -26,6 +26,11 @@ def rows_of(score: ScoreFunction, images: Sequence[int], n: int) -> ScoreFunctio
     A `Target` gives each row what it holds for the row's image. A callable that sets `rowwise = True` is used as it is,
     or as its `rows` gives it for these images. Any other sees each row by itself, repeated n times, and its answer for
     the row's image is kept.
+
+    Example:
+        >>> score = seewhy.masking.rows_of(seewhy.targets.Logit((0, 1)), [1, 1, 0], 2)
+        >>> score(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        tensor([2., 4., 5.])
     """
     if isinstance(score, Target):
         score.check_images(n)
@@ -36,7 +41,13 @@ def rows_of(score: ScoreFunction, images: Sequence[int], n: int) -> ScoreFunctio
 
 @dataclass(frozen=True, eq=False)
 class OneEach(Target):
-    """A target of its own for each image; each sees the row of its image alone, (1, ...)."""
+    """A target of its own for each image; each sees the row of its image alone, (1, ...).
+
+    Example:
+        >>> each = seewhy.targets.OneEach((seewhy.targets.Logit(0), seewhy.targets.Margin(1, 0)))
+        >>> each(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+        tensor([1., 2.])
+    """
 
     targets: tuple[ScoreFunction, ...]
     one_each: ClassVar = {"targets": 1}

@@ -26,6 +26,12 @@ class Target(ABC):
     Attributes:
         one_each: the fields that may hold one value for each image, and how many dimensions they then have.
         rowwise: row i of the score needs row i of the output alone.
+
+    Example:
+        >>> seewhy.targets.Margin(1, (4, 5)).images
+        2
+        >>> seewhy.targets.Margin(1, (4, 5)).rows([1])
+        Margin(index=1, other=(5,))
     """
 
     one_each: ClassVar[Mapping[str, int]] = {}
@@ -136,7 +142,12 @@ def plain_name(target: object) -> str:
 
 
 def describe(target: object) -> str:
-    """A short name for a target: "281", "margin(281, 285)", or the callable's own name."""
+    """A short name for a target: "281", "margin(281, 285)", or the callable's own name.
+
+    Example:
+        >>> seewhy.targets.describe(seewhy.targets.Margin(281, 285))
+        'margin(281, 285)'
+    """
     if isinstance(target, Target):
         return target.described()
     return plain_name(target)

@@ -34,6 +34,13 @@ class Matches:
             the features, where these are means over places.
         scores: (B,), the influence that the maps divide.
         exact: whether that is the index's own influence; else it is the gradient product of the head.
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex, match_regions
+        >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+        >>> matches = match_regions(index, images[:1], [3])
+        >>> matches.train.map.shape, matches.exact
+        (torch.Size([1, 16, 16]), True)
     """
 
     test: Attribution
@@ -84,6 +91,13 @@ def match_regions(
         InputError: several test pictures, no ids, a head that has a bias alone, or a model that has changed since.
         ModelError: the model's head is not linear.
         LayerError: no such layer, or none that is a picture.
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex, match_regions
+        >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+        >>> matches = match_regions(index, images[:1], [0, 3], label=0)
+        >>> matches.test.map.shape, matches.scores.shape
+        (torch.Size([2, 16, 16]), torch.Size([2]))
     """
     index.watch.check()
     question = _question(index, index.inputs(image), label, target)

@@ -25,6 +25,12 @@ def mislabeled(
 
     Raises:
         InputError: all are equal, as with the solver "embedding".
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex, mislabeled
+        >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+        >>> [suspect.index for suspect in mislabeled(index, top=1)]
+        [5]
     """
     if top < 1:
         raise InputError(f"top={top} cannot be listed; give at least 1")

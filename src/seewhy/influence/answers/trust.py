@@ -68,6 +68,12 @@ def leave_one_out(retrain: Retrain, count: int, examples: Sequence[int]) -> Tens
         retrain: from the examples kept to the test quantities (T,).
         count: n.
         examples: indices below n.
+
+    Example:
+        >>> from seewhy.influence import leave_one_out
+        >>> values = torch.tensor([1.0, 2.0, 6.0])
+        >>> leave_one_out(lambda kept: values[kept].sum()[None], 3, [0, 2])
+        tensor([[-1., -6.]])
     """
     every = torch.ones(count, dtype=torch.bool)
     full = retrain(every)
@@ -112,6 +118,14 @@ def linear_datamodeling_score(
 
     Raises:
         InputError: shapes that do not go together.
+
+    Example:
+        >>> from seewhy.influence import linear_datamodeling_score
+        >>> from seewhy.influence.answers.trust import random_subsets
+        >>> truth = torch.randn(2, 10)
+        >>> subsets = random_subsets(10, 20)
+        >>> round(linear_datamodeling_score(truth, subsets, -subsets.float() @ truth.T).value, 2)
+        1.0
     """
     (tests, count), drawn = influences.shape, len(subsets)
     if subsets.shape != (drawn, count) or quantities.shape != (drawn, tests):
@@ -153,6 +167,11 @@ def mislabel_curve(suspicion: Tensor, wrong: Tensor) -> Tensor:
 
     Raises:
         InputError: other shapes, or no wrong label.
+
+    Example:
+        >>> from seewhy.influence import mislabel_curve
+        >>> mislabel_curve(torch.tensor([0.1, 0.9, 0.5]), torch.tensor([False, True, True]))
+        tensor([0.5000, 1.0000, 1.0000], dtype=torch.float64)
     """
     if suspicion.ndim != 1 or wrong.shape != suspicion.shape or not bool(wrong.any()):
         raise InputError(
@@ -194,6 +213,13 @@ def tail_patch(
         influences: (T, n).
         k: examples for each test.
         learning_rate: of the step.
+
+    Example:
+        >>> from seewhy.influence import Problem, tail_patch
+        >>> problem = Problem(modules=(net,), count=len(images))
+        >>> influences = (labels == 0).float()[None]  # of the first picture
+        >>> tail_patch(problem, (images, labels), images[:1], labels[:1], influences) > 0
+        tensor([True])
     """
     if influences.shape != (len(images), len(train[0])) or not 1 <= k <= len(train[0]):
         raise InputError(

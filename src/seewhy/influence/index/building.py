@@ -45,6 +45,13 @@ class Cost:
         disk: bytes of what is stored.
         memory: bytes beside the model's own.
         seconds: None where one batch could not tell.
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex
+        >>> told = []
+        >>> _ = InfluenceIndex.fit(net, (images, labels), l2=0.01, announce=told.append)
+        >>> told[0].examples, told[0].disk > 0
+        (6, True)
     """
 
     examples: int

@@ -35,6 +35,12 @@ class InfluenceIndex(Contents):
     """What each training example did to a model, ready for questions; made by `fit`, or by `open` from a folder.
 
     Its attributes are those of `Contents`.
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex
+        >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+        >>> index.scores(images[:1], labels[:1]).shape  # (test, train)
+        torch.Size([1, 6])
     """
 
     @classmethod
@@ -83,6 +89,12 @@ class InfluenceIndex(Contents):
         Raises:
             InputError: the folder holds another index (it says what differs), the disk lacks room, labels are no
                 classes of the model, or the solver cannot do with the model.
+
+        Example:
+            >>> from seewhy.influence import InfluenceIndex
+            >>> index = InfluenceIndex.fit(net, (images, labels), solver="gradient_dot", out="index")
+            >>> len(index.ids)
+            6
         """
         manifest.check_options(batch_size, shard_rows)
         settings = manifest.settings_of(l2, parameters, learning_rates, dtype, shard_rows, about)
@@ -195,6 +207,13 @@ class InfluenceIndex(Contents):
             k: at most this many of each; only positive scores are helpful, only negative ones harmful.
             labels: as in `scores`.
             target: likewise.
+
+        Example:
+            >>> from seewhy.influence import InfluenceIndex
+            >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+            >>> answer = index.query(images[:1], k=2, labels=[0])[0]
+            >>> answer.about, [each.label for each in answer.helpful]
+            ('the loss of class 0', [0, 0])
         """
         found: list[InfluenceQuery] = []
         with heard() as said:

@@ -29,6 +29,13 @@ class Influential:
         name: as in the data set.
         label, label_name: its class.
         score: the influence, in units of the loss or target; see `seewhy.influence.problem`.
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex
+        >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+        >>> best = index.query(images[:1], k=1, labels=[0])[0].helpful[0]
+        >>> best.index, best.label, best.score > 0
+        (5, 0, True)
     """
 
     index: int
@@ -46,6 +53,13 @@ class Suspect(Influential):
         predicted: what the model says of it.
         predicted_label: that class.
         probability: of that, in [0, 1].
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex, mislabeled
+        >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+        >>> worst = mislabeled(index, top=1)[0]
+        >>> worst.index, worst.label, worst.predicted_label
+        (5, 0, 2)
     """
 
     predicted: str
@@ -63,6 +77,13 @@ class InfluenceQuery:
         helpful: leaving them out would hurt most; positive scores, best first.
         harmful: leaving them out would help most; negative scores, worst first.
         remarks: what is to know before that is believed, as of a model that has not converged.
+
+    Example:
+        >>> from seewhy.influence import InfluenceIndex
+        >>> index = InfluenceIndex.fit(net, (images, labels), l2=0.01)
+        >>> answer = index.query(images[:1], k=1, labels=[0])[0]
+        >>> answer.about, answer.predicted
+        ('the loss of class 0', 'class 0')
     """
 
     about: str

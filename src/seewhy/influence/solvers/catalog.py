@@ -43,6 +43,11 @@ def find_solver(solver: str | Solver, **settings: object) -> Solver:
     Raises:
         InputError: no such name, no such setting, or a value that it does not take.
         ArgumentTypeError: settings beside a solver that has its own.
+
+    Example:
+        >>> from seewhy.influence import find_solver
+        >>> find_solver("EK-FAC", damping=0.1).name
+        'ekfac'
     """
     if not isinstance(solver, str):
         if settings:

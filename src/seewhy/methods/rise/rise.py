@@ -191,6 +191,11 @@ def sure(estimate: Estimate, *, above: Literal["mean", "zero"] = "mean") -> Tens
 
     Raises:
         InputError: the estimate has no interval.
+
+    Example:
+        >>> found = seewhy.maps.Estimate(torch.tensor([[[0.5, 0.1]]]), torch.tensor([[[0.2, 0.2]]]))
+        >>> seewhy.methods.sure(found, above="zero")
+        tensor([[[ True, False]]])
     """
     if estimate.interval is None:
         raise InputError("the estimate has no interval; methods such as rise give one")

@@ -55,6 +55,13 @@ class RiseState:
     The second call goes on where the first one stopped, to the same maps, also with more samples. It is for the same
     model and targets; all else is compared. While it grows, `estimates` says what is known so far: from
     `running.progress`, say. `torch.save(state.state_dict(), file)` keeps it; masks are drawn anew from their seeds.
+
+    Example:
+        >>> state = seewhy.methods.RiseState()
+        >>> for samples in (8, 16):  # the second call goes on where the first stopped
+        ...     map_ = seewhy.methods.rise(net, x, 0, samples=samples, state=state)
+        >>> state.samples
+        [16]
     """
 
     setting: RiseSetting | None = None

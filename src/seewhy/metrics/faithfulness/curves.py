@@ -106,6 +106,12 @@ class Deletion(_PixelCurve):
         output: "probability" (the paper's) or "logit".
         baseline: where a pixel went, as `seewhy.masking.find_baseline` takes it.
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.Deletion(step=64, output="logit")
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().curves[0]  # all is gone with the first pixels
+        array([4., 0., 0., 0., 0.])
     """
 
     name, title, paper = "deletion", "Deletion", "Petsiuk et al., BMVC 2018"
@@ -129,6 +135,12 @@ class Insertion(_PixelCurve):
         output: "probability" (the paper's) or "logit".
         baseline: what is there before, as `seewhy.masking.find_baseline` takes it.
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.Insertion(step=64, output="logit", baseline="zeros")
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().curves[0]  # all is there with the first pixels
+        array([0., 4., 4., 4., 4.])
     """
 
     name, title, paper = "insertion", "Insertion", "Petsiuk et al., BMVC 2018"
@@ -152,6 +164,12 @@ class PixelFlipping(MaskedMetric):
         output: "probability" or "logit".
         baseline: what replaces them, officially "noise".
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.PixelFlipping(region=8, regions=2, output="logit", baseline="zeros")
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().curves[0]
+        array([4., 0., 0.])
     """
 
     name, title, paper = "pixel_flipping", "Pixel-flipping", "Samek et al., 2017"
@@ -249,6 +267,12 @@ class AverageDrop(_MapAsMask):
         output: "probability" (the paper's) or "logit".
         baseline: what is there where the map hides.
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.AverageDrop()
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().mean  # what the map shows is enough
+        0.0
     """
 
     name, title, paper = "average_drop", "Average drop", "Chattopadhay et al., WACV 2018"
@@ -268,6 +292,12 @@ class AverageIncrease(_MapAsMask):
         output: "probability" (the paper's) or "logit".
         baseline: what is there where the map hides.
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.AverageIncrease()
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().mean  # the score is as it was, and no higher
+        0.0
     """
 
     name, title, paper = (
@@ -295,6 +325,12 @@ class ConfidenceDrop(_MapAsMask):
         output: "probability" or "logit".
         baseline: what is there where the map hides.
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.ConfidenceDrop(output="logit")
+        >>> metric.update(1 - seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().mean > 0  # what the map shows is beside the point
+        True
     """
 
     name, title, paper = (

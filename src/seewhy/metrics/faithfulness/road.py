@@ -93,6 +93,12 @@ class ROADMoRF(_Road):
         noise: standard deviation of what is added to imputed values, in the model's input space.
         output: "probability" or "logit".
         options: what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.ROADMoRF(shares=(0.1, 0.5), output="logit")
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().mean < 2  # of 4
+        True
     """
 
     name, title = "road_morf", "ROAD, most relevant first"
@@ -108,6 +114,12 @@ class ROADLeRF(_Road):
 
     Args:
         shares, noise, output, options: as in `ROADMoRF`.
+
+    Example:
+        >>> metric = seewhy.metrics.ROADLeRF(shares=(0.1, 0.5), output="logit")
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().mean > 2  # of 4
+        True
     """
 
     name, title = "road_lerf", "ROAD, least relevant first"
@@ -123,6 +135,12 @@ class ROAD(_Road):
 
     Args:
         shares, noise, output, options: as in `ROADMoRF`.
+
+    Example:
+        >>> metric = seewhy.metrics.ROAD(shares=(0.1, 0.5), output="logit")
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().mean > 0  # better than chance
+        True
     """
 
     name, title = "road", "ROAD, combined"

@@ -89,6 +89,12 @@ class Infidelity(_Additive):
         output: "logit", the target's own score (the paper's), or "probability".
         baseline: what squares are replaced with; "noise" is the paper's noisy baseline.
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.Infidelity(samples=20)
+        >>> metric.update(seewhy.methods.input_x_gradient(net, x, 0), net, x, target=0)
+        >>> round(metric.compute().mean, 3)  # it adds up
+        0.0
     """
 
     name, title, paper = "infidelity", "Infidelity", "Yeh et al., NeurIPS 2019"
@@ -149,6 +155,12 @@ class SensitivityN(_Additive):
         output: "logit", the target's own score (the paper's), or "probability".
         baseline: what hidden pixels are replaced with.
         options: `running`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.SensitivityN(sizes=(0.2, 0.4), samples=20)
+        >>> metric.update(seewhy.methods.input_x_gradient(net, x, 0), net, x, target=0)
+        >>> round(metric.compute().mean, 3)  # it adds up
+        1.0
     """
 
     name, title, paper = "sensitivity_n", "Sensitivity-n", "Ancona et al., ICLR 2018"

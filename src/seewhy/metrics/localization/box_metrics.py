@@ -55,6 +55,14 @@ class MaxBoxAccuracy(LocalizationMetric):
         relative_to: the scale, officially "minmax".
         connectivity: of the components, 8 or 4.
         options: what `LocalizationMetric` takes.
+
+    Example:
+        >>> square = torch.zeros(1, 16, 16, dtype=torch.bool)
+        >>> square[:, 4:8, 8:12] = True
+        >>> metric = seewhy.metrics.MaxBoxAccuracy()
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), square)
+        >>> metric.compute().mean
+        1.0
     """
 
     name, title, paper = "max_box_accuracy", "MaxBoxAcc", "Choe et al., CVPR 2020"
@@ -209,6 +217,13 @@ class TopKLocalization(ImageMetric):
         iou: what a right box needs.
         interval: of the mean; Wilson's, since values are 0 or 1.
         options: what `ImageMetric` takes.
+
+    Example:
+        >>> truth = seewhy.data.find_data("scenes:size=64,count=1")[0].truth
+        >>> metric = seewhy.metrics.TopKLocalization(k=1)
+        >>> metric.update([[int(truth.labels[0])]], [truth.boxes[:1]], [truth])
+        >>> metric.compute().mean  # no error
+        0.0
     """
 
     name, title, paper = "topk_localization", "Localisation error", "Russakovsky et al., IJCV 2015"

@@ -91,6 +91,12 @@ def evaluate_localization(
 
     Raises:
         SeewhyError: what cannot be used, in one line.
+
+    Example:
+        >>> data = seewhy.data.PictureTable("boxes.csv")
+        >>> table = seewhy.evaluate_localization(model, data, metrics=["pointing_game"], chance=())
+        >>> table.rows[0].result.mean
+        1.0
     """
     data = _with_pictures(data)
     if cases < 0:

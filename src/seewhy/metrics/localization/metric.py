@@ -86,6 +86,12 @@ class LocalizationMetric(ImageMetric):
     Args:
         leave_out: statuses of maps to leave out instead of counting them 0, such as ("empty", "non_finite").
         options: what `ImageMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.PointingGame(tolerance=1)
+        >>> metric.update(torch.zeros(1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool))
+        >>> metric.compute().mean, metric.compute().failed  # a map without an answer
+        (0.0, {'empty': 1})
     """
 
     limits = (0.0, 1.0)

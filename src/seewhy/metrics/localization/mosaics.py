@@ -24,6 +24,12 @@ class Mosaics:
         targets: (M,) int64, the class to explain of each.
         truths: for each the cells as boxes, with the class of what is in them.
         members: (M, n n) int64, which picture is in which cell, row by row.
+
+    Example:
+        >>> x = torch.eye(4).view(4, 1, 2, 2)
+        >>> mosaics = seewhy.metrics.grid_mosaics(x, 9 * torch.eye(4), count=1)
+        >>> mosaics.pictures.shape, mosaics.members.shape, len(mosaics.truths[0].boxes)
+        (torch.Size([1, 1, 4, 4]), torch.Size([1, 4]), 4)
     """
 
     pictures: Tensor
@@ -61,6 +67,11 @@ def grid_mosaics(
 
     Raises:
         InputError: fewer than n n classes have such a picture.
+
+    Example:
+        >>> x = torch.eye(4).view(4, 1, 2, 2)
+        >>> seewhy.metrics.grid_mosaics(x, 9 * torch.eye(4), count=3).pictures.shape
+        torch.Size([3, 1, 4, 4])
     """
     chosen = _confident_pictures(x, scores, labels, confidence)
     if n < 2 or len(chosen) < n * n:
@@ -97,6 +108,11 @@ def focus_mosaics(
 
     Raises:
         InputError: no class has two pictures while two are of other classes.
+
+    Example:
+        >>> mosaics = seewhy.metrics.focus_mosaics(torch.rand(4, 3, 8, 8), [0, 0, 1, 1], count=2, target=1)
+        >>> mosaics.pictures.shape, mosaics.targets
+        (torch.Size([2, 3, 16, 16]), tensor([1, 1]))
     """
     known = torch.as_tensor(labels).cpu().numpy()
     if len(known) != len(x):
@@ -186,6 +202,13 @@ class GridPointing(EnergyPointing):
 
     Args:
         options: what `EnergyPointing` takes.
+
+    Example:
+        >>> mosaics = seewhy.metrics.grid_mosaics(torch.rand(4, 3, 2, 2), 9 * torch.eye(4), count=1)
+        >>> metric = seewhy.metrics.GridPointing()
+        >>> metric.update(torch.rand(1, 4, 4), mosaics.truths, labels=mosaics.targets)
+        >>> metric.compute().figures["uniform"].mean
+        0.25
     """
 
     name, title, paper = "grid_pointing", "Grid pointing game", "Boehle et al., CVPR 2021"
@@ -199,6 +222,13 @@ class Focus(EnergyPointing):
 
     Args:
         options: what `EnergyPointing` takes.
+
+    Example:
+        >>> mosaics = seewhy.metrics.focus_mosaics(torch.rand(4, 3, 2, 2), [0, 0, 1, 1], count=1)
+        >>> metric = seewhy.metrics.Focus()
+        >>> metric.update(torch.rand(1, 4, 4), mosaics.truths, labels=mosaics.targets)
+        >>> metric.compute().figures["uniform"].mean
+        0.5
     """
 
     name, title, paper = "focus", "Focus", "Arias-Duart et al., FUZZ-IEEE 2022"

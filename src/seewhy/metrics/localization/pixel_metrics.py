@@ -67,6 +67,12 @@ class PixelAveragePrecision(_PooledMetric):
         thresholds: how many.
         relative_to: the scale, officially "minmax".
         options: what `LocalizationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.PixelAveragePrecision()
+        >>> metric.update(torch.tensor([[[3.0, 2.0, 0.0]]]), torch.tensor([[[True, False, False]]]))
+        >>> metric.compute().mean
+        1.0
     """
 
     name, title, paper = "pixel_ap", "Pixel average precision", "Choe et al., CVPR 2020"
@@ -120,6 +126,12 @@ class SegmentationIoU(_PooledMetric):
         rule: a name in `seewhy.localize.RULES`, or a `BoxRule`.
         thresholds: how many the oracle tries.
         options: what `LocalizationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.SegmentationIoU()
+        >>> metric.update(torch.tensor([[[3.0, 2.0, 0.0]]]), torch.tensor([[[True, False, False]]]))
+        >>> metric.compute().mean, metric.compute().figures["oracle"].mean
+        (0.5, 1.0)
     """
 
     name, title, paper = "segmentation_iou", "IoU of the segmentation", "Jaccard, 1912"
@@ -182,6 +194,12 @@ class EnergyPointing(LocalizationMetric):
     Args:
         inside: "masks" where there are any, or "boxes", as in the paper.
         options: what `LocalizationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.EnergyPointing()
+        >>> metric.update(torch.tensor([[[3.0, 1.0, -5.0]]]), torch.tensor([[[True, False, False]]]))
+        >>> metric.compute().mean
+        0.75
     """
 
     name, title, paper = "energy_pointing", "Energy-based pointing game", "Wang et al., CVPRW 2020"

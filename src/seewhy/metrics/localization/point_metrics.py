@@ -43,6 +43,12 @@ class PointingGame(LocalizationMetric):
             other sizes than the published ones (15 of 224 pixels are 7 %). 0 asks for the pixel itself.
         average: which of the figures is the result's `mean`, "classes" or "images".
         options: what `LocalizationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.PointingGame(tolerance=1)
+        >>> metric.update(torch.tensor([[[3.0, 1.0, 0.0]]]), torch.tensor([[[True, False, False]]]))
+        >>> metric.compute().mean
+        1.0
     """
 
     name, title, paper = "pointing_game", "Pointing game", "Zhang et al., ECCV 2016"
@@ -150,6 +156,14 @@ class LocationAveragePrecision(LocalizationMetric):
         tolerance: in pixels of the picture; 18 as published, the stride of its network at its input.
         interpolated: monotonous precision; False sums P (R - R before) as it is.
         options: what `LocalizationMetric` takes.
+
+    Example:
+        >>> example = seewhy.data.find_data("scenes:size=64,count=1")[0]
+        >>> metric = seewhy.metrics.LocationAveragePrecision(tolerance=0)
+        >>> region = example.truth.region().float()[None]
+        >>> metric.update(region, [example.truth], labels=example.labels, scores=[1.0])
+        >>> metric.compute().mean
+        1.0
     """
 
     name, title, paper = "location_ap", "Location mean average precision", "Oquab et al., CVPR 2015"

@@ -36,6 +36,11 @@ class Randomization:
         layers: what each step randomised, the output's side first.
         similarity: for each measure (steps, N) float64; NaN where a map is constant. The original itself, whose
             similarity is 1, is not among the steps.
+
+    Example:
+        >>> found = seewhy.metrics.parameter_randomization(net, x, "saliency", 0)
+        >>> found.layers, found.mean("spearman_abs").shape
+        (('fc', 'conv'), torch.Size([1]))
     """
 
     order: Order
@@ -78,6 +83,11 @@ def parameter_randomization(
         seed: each layer has its own, made of this and of its name.
         reset_statistics: also forget BatchNorm's running mean and variance, which are not parameters.
         method_options: the method's own.
+
+    Example:
+        >>> found = seewhy.metrics.parameter_randomization(net, x, "grad_cam", 0, similarity="ssim")
+        >>> found.layers, found.similarity["ssim"].shape
+        (('fc', 'conv'), torch.Size([2, 1]))
     """
     model = wrapped(model)
     score = _score_of_target(model, x, target)
@@ -106,6 +116,12 @@ def label_randomization(
 
     Returns:
         For each measure (N,): 1 is the same map.
+
+    Example:
+        >>> import copy
+        >>> shuffled = copy.deepcopy(net)  # in earnest, trained on shuffled labels
+        >>> seewhy.metrics.label_randomization(net, shuffled, x, "saliency", 0)
+        {'spearman_abs': tensor([1.0000], dtype=torch.float64)}
     """
     model, shuffled = wrapped(model), wrapped(shuffled)
     score = _score_of_target(model, x, target)
@@ -128,6 +144,12 @@ class ParameterRandomization(MethodMetric):
         order, similarity, layers, reset_statistics: as in `parameter_randomization`; one similarity.
         layer: where the method is read; None chooses as `explain` does.
         options: `method_options`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.ParameterRandomization("saliency")
+        >>> metric.update(seewhy.methods.saliency(net, x, 0), net, x, target=0)
+        >>> metric.compute().curves[0].shape  # a step for each layer with weights
+        (2,)
     """
 
     name, title, paper = (

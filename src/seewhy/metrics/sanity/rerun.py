@@ -67,6 +67,11 @@ def bind(
         x: (N, C, H, W); likewise.
         layer: a dotted name or module; None chooses as `explain` does.
         options: the method's own.
+
+    Example:
+        >>> explainer = seewhy.metrics.bind("grad_cam", net, x)
+        >>> explainer.layers, explainer(net, x, 0).shape
+        (('relu',), torch.Size([1, 16, 16]))
     """
     if not isinstance(method, str | Method):
         if not callable(method):
@@ -91,6 +96,11 @@ class MethodMetric(ExplanationMetric):
         layer: where it is read, a dotted name; None chooses as `explain` does.
         method_options: the method's own.
         options: what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.MaxSensitivity().for_method("saliency")
+        >>> metric.method
+        'saliency'
     """
 
     leave_out = ("empty", "non_finite")

@@ -25,6 +25,12 @@ class MaxSensitivity(MethodMetric):
         samples: how many changed copies of each image are explained.
         layer: where the method is read; None chooses as `explain` does.
         options: `method_options`, and what `ExplanationMetric` takes.
+
+    Example:
+        >>> metric = seewhy.metrics.MaxSensitivity("grad_cam", samples=2)
+        >>> metric.update(seewhy.methods.grad_cam(net, x, 0), net, x, target=0)
+        >>> metric.compute().mean < 0.5
+        True
     """
 
     name, title, paper = "max_sensitivity", "Max-sensitivity", "Yeh et al., NeurIPS 2019"

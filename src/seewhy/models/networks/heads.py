@@ -62,6 +62,12 @@ class LocalizationNet(nn.Module):
         adaptation: units of FCa, for "oquab".
         sharpness: r of "lse".
         dropout: before the last layer, in training.
+
+    Example:
+        >>> backbone = torch.nn.Conv2d(3, 4, 3)
+        >>> backbone.channels = 4
+        >>> seewhy.wsol.LocalizationNet(backbone, 2)(x).shape
+        torch.Size([1, 2])
     """
 
     def __init__(
@@ -134,6 +140,11 @@ def build(architecture: Json) -> LocalizationNet:
 
     Raises:
         InputError: an entry is missing, not known, or out of range.
+
+    Example:
+        >>> card = {"backbone": "timm:test_resnet", "pooling": "gmp", "classes": 3, "size": (64, 64)}
+        >>> seewhy.wsol.build(card)(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 3])
     """
     given = dict(architecture)
     try:

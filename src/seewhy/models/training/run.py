@@ -52,6 +52,13 @@ class Trained:
         history: for each epoch "epoch", "train_loss", and with pictures held back "val_loss" and "score".
         scores: of the best epoch: "metric" ("top-1" or "mean average precision"), "value" in [0, 1], "loss", "epoch",
             "pictures"; {} where none were held back.
+
+    Example:
+        >>> scenes = seewhy.data.Scenes(8, size=64)
+        >>> tiny = {"backbone": "timm:test_resnet", "pretrained": False, "size": (64, 64)}
+        >>> trained = seewhy.wsol.train(scenes, epochs=1, out="mine", **tiny)
+        >>> trained.folder.name, list(trained.history[0])
+        ('mine', ['epoch', 'train_loss'])
     """
 
     model: Model

@@ -96,6 +96,13 @@ def train(
             `out` of other settings.
         TrainingError: the loss is no longer finite, or the disk is full; what was saved stays.
         MissingExtraError: lightning is not installed.
+
+    Example:
+        >>> scenes = seewhy.data.Scenes(8, size=64)
+        >>> tiny = {"backbone": "timm:test_resnet", "pretrained": False, "size": (64, 64)}
+        >>> trained = seewhy.wsol.train(scenes, epochs=1, out="mine", **tiny)
+        >>> seewhy.load_model("mine").labels[:3]
+        ('0', '1', '2')
     """
     usable_device(device)
     choice = Choice(
