@@ -34,30 +34,20 @@ from ..safe_names import shown
 from .choosing import chosen
 from .photos import photo_digest
 from .records import (
+    COLUMNS,
     attribution_arrays,
     attribution_exact,
     attribution_record,
     file_keys,
     photo_exact,
     photo_record,
+    table_rows,
 )
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SHEETS, _NAMED = 3, 5  # that a notebook and a repr show
-_COLUMNS = (
-    "label",
-    "method",
-    "layer",
-    "target",
-    "probability",
-    "score",
-    "status",
-    "minimum",
-    "maximum",
-    "peak",
-)
 JSON_NAME, MAPS, SCHEMA = "explanation.json", "maps.npz", 1
 KIND, TITLE = "explanation", "Why this answer?"
 
@@ -192,16 +182,8 @@ class Explanation:
             import pandas
         except ImportError as error:
             raise MissingPackageError("to_dataframe()", "pandas") from error
-        rows = [
-            {
-                "photo": name,
-                **{k: v for k, v in told.items() if k in _COLUMNS},
-                "remarks": "; ".join(told["remarks"]),
-            }
-            for i, name in enumerate(self.names)
-            for told in (attribution_record(a, i, self.placements[i]) for a in self)
-        ]
-        return pandas.DataFrame(rows, columns=["photo", *_COLUMNS, "remarks"])
+        rows = table_rows(self.names, self.placements, self.attributions)
+        return pandas.DataFrame(rows, columns=["photo", *COLUMNS, "remarks"])
 
     def __repr__(self) -> str:
         photos = f"{len(self.names)} photo{'' if len(self.names) == 1 else 's'}"

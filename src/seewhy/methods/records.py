@@ -20,6 +20,19 @@ from ..safe_names import within_bytes
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
+COLUMNS = (
+    "label",
+    "method",
+    "layer",
+    "target",
+    "probability",
+    "score",
+    "status",
+    "minimum",
+    "maximum",
+    "peak",
+)  # of a table of maps
+
 
 def file_keys(attributions: Iterable[Attribution]) -> list[str]:
     """METHOD.LAYER.TARGET for each, of characters that every file system takes; no two are the same."""
@@ -197,3 +210,16 @@ def _exact_number(value: float | None) -> float | str | None:
 
 def _number_again(value: float | str | None) -> float | None:
     return None if value is None else float(value)
+
+
+def table_rows(
+    names: Sequence[str], placements: Sequence[Placement], attributions: Sequence[Attribution]
+) -> list[Json]:
+    """A row for each photo and map, in plain numbers and texts."""
+    rows = []
+    for image, name in enumerate(names):
+        for attribution in attributions:
+            told = attribution_record(attribution, image, placements[image])
+            known = {column: told[column] for column in COLUMNS if column in told}
+            rows.append({"photo": name, **known, "remarks": "; ".join(told["remarks"])})
+    return rows
