@@ -361,7 +361,7 @@ def test_metrics_are_parsed_with_their_settings() -> None:
     for text, said in (
         ("deletoin", "did you mean 'deletion'"),
         ("deletion:step", "is not NAME:OPTION=VALUE"),
-        ("deletion:steps=4", "cannot be made: Unexpected keyword"),
+        ("deletion:steps=4", "deletion has no option 'steps'; did you mean 'step'"),
         ("deletion:step=0", "step=0"),
     ):
         with pytest.raises(InputError, match=said):

@@ -412,3 +412,19 @@ def test_the_metrics_are_named_apart() -> None:
         assert metric.paper
         assert isinstance(metric.higher_is_better, bool)
         assert metric.__doc__
+
+
+def test_options_that_no_metric_has_are_one_line() -> None:
+    with pytest.raises(InputError, match="deletion has no option 'stepp'; did you mean 'step'"):
+        seewhy.metrics.Deletion(stepp=3)
+    for wrong in ({"seed": "today"}, {"seed": 1.5}, {"leave_out": "empty"}):
+        for kind in (seewhy.metrics.Sparsity, seewhy.metrics.PointingGame):
+            with pytest.raises(ArgumentTypeError, match=f"{next(iter(wrong))}="):
+                kind(**wrong)
+    assert seewhy.metrics.Sparsity(compute_on_cpu=True).passes(100) == 0
+
+
+def test_an_average_drop_of_logits_has_no_upper_limit() -> None:
+    by_logit = seewhy.metrics.AverageDrop(output="logit")._limits()
+    assert by_logit == (0.0, float("inf"))
+    assert seewhy.metrics.AverageDrop()._limits() == (0.0, 1.0)

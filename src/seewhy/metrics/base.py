@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import zlib
@@ -14,12 +15,22 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..arguments import checked_class
+from ..arguments import checked, checked_class
 from ..errors import InputError
 from ..maps import values as map_tools
+from ..names import check_option
 from .intervals import Interval, interval_of
 from .result import Findings, Floats, MetricResult
 
+_OF_TORCHMETRICS = {
+    "compute_on_cpu",
+    "compute_with_cache",
+    "dist_sync_fn",
+    "dist_sync_on_step",
+    "distributed_available_fn",
+    "process_group",
+    "sync_on_compute",
+}
 UNDEFINED, NO_TRUTH = "undefined", "no_truth"
 STATUS_MEANINGS: dict[str, str] = dict(map_tools.STATUS_MEANINGS) | {
     UNDEFINED: "the metric has no value here: a score of zero, or nothing that varies",
@@ -69,6 +80,7 @@ class ImageMetric(Metric):
         if "__init__" in vars(cls):
             checked_class(cls)
 
+    @checked
     def __init__(
         self,
         *,
@@ -78,6 +90,7 @@ class ImageMetric(Metric):
         settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
+        self._check_options(options)
         super().__init__(**options)
         self.interval, self.seed = interval, seed
         self.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
@@ -95,6 +108,11 @@ class ImageMetric(Metric):
         self.add_state(
             "identity", default=torch.tensor(zlib.crc32(identity.encode())), dist_reduce_fx="max"
         )
+
+    def _check_options(self, options: Mapping[str, object]) -> None:
+        """Says that the metric has no such option."""
+        for option in options.keys() - _OF_TORCHMETRICS:
+            check_option(self.name, option, _own_options(type(self)))
 
     def compute(self) -> MetricResult:
         """The mean over the images, its interval, and what is behind it."""
@@ -178,6 +196,17 @@ class ImageMetric(Metric):
 
 # which mypy takes for abstract, as torchmetrics' own class is
 ANY_KIND: type[ImageMetric] = ImageMetric  # type: ignore[type-abstract]
+
+
+def _own_options(kind: type[ImageMetric]) -> list[str]:
+    """What the constructors of a metric take, its own before those of what it extends."""
+    found: dict[str, None] = {}
+    for each in kind.__mro__:
+        if "__init__" in vars(each) and issubclass(each, ImageMetric):
+            parameters = inspect.signature(each.__init__).parameters.values()
+            named = (one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+            found |= dict.fromkeys(name for name in named if name != "settings")
+    return list(found)
 
 
 def joined(state: Sequence[Tensor] | Tensor) -> Tensor:

@@ -35,6 +35,10 @@ class _OfMapsAlone(ExplanationMetric):
             judged, Measured(self._of(sized.nan_to_num(0.0, 0.0, 0.0).abs().double().flatten(1)))
         )
 
+    def passes(self, pixels: int) -> int:
+        """None: the model is not asked."""
+        return 0
+
     def _of(self, magnitudes: Tensor) -> Tensor:
         """(N, places), each at least 0 -> (N,)."""
         raise NotImplementedError

@@ -276,7 +276,8 @@ class AverageDrop(_MapAsMask):
     """
 
     name, title, paper = "average_drop", "Average drop", "Chattopadhay et al., WACV 2018"
-    limits = (0.0, 1.0)
+    limits = (0.0, math.inf)  # a logit can fall below zero
+    limits_of_probability = (0.0, 1.0)
 
     def _compare(self, whole: Tensor, shown: Tensor) -> Tensor:
         return torch.where(whole > 0, (whole - shown).clamp(min=0) / whole, math.nan)
