@@ -212,7 +212,7 @@ def look(line: Line, module: nn.Module, x: Tensor, most: int) -> None:
     records = [r for r in flow.records if r.layout]
     handle.remove()
     line.passes, line.read = sum(runs), len(records)
-    line.batches = batches(module, x, next(r for r in records if r.name == flow.chosen[-1]))
+    line.batches = batches(module, x, next(r for r in records if r.name == flow.default))
     copy = deepcopy(
         module.train()
     ).eval()  # train() empties the caches of tensors that some models keep

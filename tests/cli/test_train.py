@@ -66,15 +66,15 @@ def test_an_interrupt_says_how_to_go_on(
 ) -> None:
     from seewhy.cli import train as training
 
-    told = training._told
+    told = training._line_of_epoch
     monkeypatch.setattr(
-        training, "_told", lambda row, epochs: (_ for _ in ()).throw(KeyboardInterrupt)
+        training, "_line_of_epoch", lambda row, epochs: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(
         InterruptError, match="stopped after epoch 1 of 2; the same command goes on from there"
     ):
         run(tmp_path / "run", val="none")
-    monkeypatch.setattr(training, "_told", told)
+    monkeypatch.setattr(training, "_line_of_epoch", told)
     assert run(tmp_path / "run", val="none") == 0
     said = capfd.readouterr().err
     assert "epoch 2 of 2" in said

@@ -128,7 +128,7 @@ def test_layers_found(model: str) -> None:
     flow = find_flow(net, x)
     before.assert_unchanged()
     by_name = {record.name: record for record in flow.records}
-    assert flow.chosen[-1] == default
+    assert flow.default == default
     assert by_name[default].layout == Layout(kind, grid, prefix)  # type: ignore[arg-type]
     assert len(flow.chosen) == stages
     cells = [by_name[name].cells for name in flow.chosen]

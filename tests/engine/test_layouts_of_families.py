@@ -146,7 +146,7 @@ def test_every_layer_lies_as_hidden_cells_say(network: str) -> None:
     for cells, records in by_grid.items():
         found |= shares_in_place(net, x, records, cells)
     assert not {name: share for name, share in found.items() if share < IN_PLACE}
-    default = next(record for record in flow.records if record.name == flow.chosen[-1])
+    default = next(record for record in flow.records if record.name == flow.default)
     assert default.layout
     assert default.layout.grid == grid
     assert grad_cam(net, x, 1).shape[1:] == grid

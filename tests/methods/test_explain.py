@@ -492,6 +492,6 @@ def test_what_cannot_be_used_is_said_in_one_line(
 
 def test_list_layers_marks_the_choice(model: seewhy.Model) -> None:
     flow = seewhy.list_layers(model)
-    assert flow.chosen[-1] == "bn2"
+    assert flow.default == "bn2"
     assert {"conv_stem", "blocks.4", "bn2"} <= {record.name for record in flow.records}
     assert seewhy.list_layers("timm:test_resnet").chosen  # needs no weights

@@ -55,7 +55,7 @@ def layers(
         flow = list_layers(model)
     rows = flow.table(every=every)
     if as_json:
-        told = {"model": model, "default": flow.chosen[-1], "all-stages": flow.chosen}
+        told = {"model": model, "default": flow.default, "all-stages": flow.chosen}
         print_json({**told, "layers": rows})
     else:
         table(f"Layers of {model}", rows, highlight=lambda row: bool(row["chosen"]))

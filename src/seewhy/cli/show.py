@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,10 +20,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..data.disk import Json
 from ..names import table_lines
 from ..safe_names import shown
 from .results import output
+
+if TYPE_CHECKING:
+    from ..data.disk import Json
 
 console = Console(stderr=True, highlight=False)
 if not console.is_terminal:  # a log file has no width to keep to

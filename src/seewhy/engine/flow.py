@@ -1,6 +1,6 @@
 """How the evidence flows through a model: one forward pass with a graph and one way back, remembered for each model.
 
-From it `find_layers` chooses the layers to look at. It runs on the first image of a batch and costs about three forward
+From it `find_flow` chooses the layers to look at. It runs on the first image of a batch and costs about three forward
 passes, once for each model and input size.
 """
 
@@ -74,6 +74,11 @@ class Flow:
             )
         return found[key]
 
+    @property
+    def default(self) -> str:
+        """The layer that is read where nobody names one: the last that is a picture."""
+        return self.chosen[-1]
+
     def table(self, *, every: bool = False) -> list[dict[str, str | int]]:
         """A row for each layer that is a picture, or for every one: name, kind, shape, grid, and what chooses it."""
         rows: list[dict[str, str | int]] = []
@@ -85,7 +90,7 @@ class Flow:
                 row["grid"] = "x".join(map(str, r.layout.grid)) if r.layout else ""
                 row["layout"] = r.layout.kind.replace("_", " ") if r.layout else ""
                 row["prefix tokens"] = r.layout.prefix if r.layout else 0
-                rows.append({**row, "chosen": "default" if r.name == self.chosen[-1] else by_all})
+                rows.append({**row, "chosen": "default" if r.name == self.default else by_all})
         return rows
 
     def __str__(self) -> str:
@@ -139,7 +144,7 @@ def find_layer(call: Call, x: Tensor, layer: LayerLike) -> str:
     """The name of the layer given, or of the one found."""
     if layer is not None:
         return resolve_layer(call.module, layer)
-    return find_flow(call, x).chosen[-1]
+    return find_flow(call, x).default
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""Map to map: statuses, normalising, resizing, smoothing, fusing. The only place where any of these is done.
+"""Map to map: statuses, normalising, resizing, smoothing, fusing. The only place where any of these is done
+(but that `Placement.place` lays a map on the photo).
 
 A map is (N, h, w): one number for each place of each image, of volumes (N, d, h, w). A heatmap is a map in [0, 1] at
 the input's size.

@@ -265,4 +265,4 @@ def _layers_to_read(request: Request, call: Call, x: Tensor) -> tuple[tuple[str,
     if isinstance(request.layers, tuple):
         return request.layers, None
     flow = find_flow(call, x)
-    return (flow.chosen if request.layers == ALL_STAGES else flow.chosen[-1:]), flow
+    return (flow.chosen if request.layers == ALL_STAGES else (flow.default,)), flow

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..arguments import brief
 from ..engine.call import Call
+from ..engine.draws import image_seed
 from ..engine.layers import INPUT
-from ..engine.masking.baselines import image_seed
 from ..engine.masking.masks import linear
 from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace

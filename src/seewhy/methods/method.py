@@ -81,7 +81,7 @@ class Method(Formula):
         )
         warn_of_range(x, call.bounds)
         flow = find_flow(call, x) if layer is None and self.at == "layer" else None
-        layers = list(flow.chosen[-1:]) if flow else []
+        layers = [flow.default] if flow else []
         if layer is not None:
             layers = [resolve_layer(call.module, layer)]
         done = shared_pass(

@@ -51,7 +51,7 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
     pooled, projected = (
         [r.name for r in flow.records if r.layout and kind(r)][-1:] for kind in _LAST
     )
-    names = list(dict.fromkeys([*projected, flow.chosen[-1], *pooled]))
+    names = list(dict.fromkeys([*projected, flow.default, *pooled]))
     with Trace(call, x, layers=names, grad=False) as trace:
         raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)

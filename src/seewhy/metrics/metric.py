@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..engine.batches import answers
 from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
+from ..engine.draws import image_seed
 from ..engine.inputs import settled_input
-from ..engine.masking.baselines import AnyBaseline, image_seed
+from ..engine.masking.baselines import AnyBaseline
 from ..engine.masking.masks import Masks
 from ..engine.masking.running import Running
 from ..engine.masking.scoring import Chunk, masked_scores

@@ -166,5 +166,5 @@ class PhotoBoard(Board[ExplanationMetric]):
         if method.at != "layer" or isinstance(self.request.layers, tuple):
             return bind(method, call, x, layer=attribution.layer, options=options)
         flow = find_flow(call, x)
-        layers = flow.chosen if self.request.layers == ALL_STAGES else flow.chosen[-1:]
+        layers = flow.chosen if self.request.layers == ALL_STAGES else (flow.default,)
         return BoundMethod(method, layers, flow, options, attribution.layer)

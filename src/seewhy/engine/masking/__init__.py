@@ -1,5 +1,6 @@
 """Masked forward passes: the engine of the perturbation methods and of the faithfulness metrics."""
 
+from ..draws import image_seed
 from ..targets.rows import rows_of
 from .baselines import (
     AnyBaseline,
@@ -13,7 +14,6 @@ from .baselines import (
     SuperpixelMean,
     Zeros,
     find_baseline,
-    image_seed,
 )
 from .masks import FieldMasks, GridMasks, Masks, PatchMasks, StepMasks, SuperpixelMasks
 from .running import Running, keep_allocator_memory

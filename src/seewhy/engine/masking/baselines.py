@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ...arguments import brief
 from ...errors import ArgumentTypeError, InputError, did_you_mean
+from ..draws import image_seed
 
 
 class Baseline(Protocol):
@@ -35,16 +35,6 @@ class Baseline(Protocol):
     def picture(self, x: Tensor) -> Tensor:
         """Returns what is shown in place of an image, (C, H, W) -> (C, H, W); of a volume likewise."""
         ...
-
-
-def image_seed(image: Tensor, seed: int) -> int:
-    """A seed of an image's own: by its bytes and the user's seed, whatever its place in a batch.
-
-    Example:
-        >>> seewhy.masking.image_seed(x[0], 0) == seewhy.masking.image_seed(x[0].clone(), 0)
-        True
-    """
-    return zlib.crc32(image.detach().float().cpu().contiguous().numpy().tobytes(), seed)
 
 
 def _dims_of_places(image: Tensor) -> tuple[int, ...]:

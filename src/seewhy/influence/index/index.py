@@ -18,7 +18,7 @@ from ...errors import InputError
 from ...remarks import heard
 from ..modes import with_gradients
 from ..problem import Loss, cross_entropy
-from ..solvers.catalog import find_solver, own_solver
+from ..solvers.catalog import DEFAULT_SOLVER, find_solver, own_solver
 from ..solvers.solver import Solver
 from . import manifest
 from .building import Cost, Reading, Tell, curvature_file
@@ -50,7 +50,7 @@ class InfluenceIndex(Contents):
         model: ModelLike | Sequence[ModelLike],
         train_data: TrainData,
         *,
-        solver: str | Solver = "last_layer",
+        solver: str | Solver = DEFAULT_SOLVER,
         loss: Loss = cross_entropy,
         l2: float = 0.0,
         parameters: Sequence[str] | None = None,

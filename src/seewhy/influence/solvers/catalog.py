@@ -20,6 +20,7 @@ from .lissa import LiSSA
 from .solver import Solver
 from .trak import TRAK
 
+DEFAULT_SOLVER = "last_layer"
 SOLVERS: dict[str, type] = {
     "last_layer": LastLayer,
     "hessian": ExactHessian,

@@ -11,13 +11,8 @@ from torch import Tensor
 
 from ...data.disk import Json, number
 from ...engine.call import Call
-from ...engine.masking.baselines import (
-    AnyBaseline,
-    BaselineLike,
-    SuperpixelMean,
-    find_baseline,
-    image_seed,
-)
+from ...engine.draws import image_seed
+from ...engine.masking.baselines import AnyBaseline, BaselineLike, SuperpixelMean, find_baseline
 from ...engine.masking.masks import SuperpixelMasks
 from ...engine.masking.running import MOST_SAMPLES, Running
 from ...engine.masking.scoring import ScorerError, masked_scores

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engine.draws import image_seed
 from ...engine.layout import Grid
-from ...engine.masking.baselines import image_seed
 from ...engine.masking.masks import GridMasks
 from ...errors import InputError
 from ...maps.attribution import Estimate

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...engine.masking.baselines import Several, image_seed
+from ...engine.draws import image_seed
+from ...engine.masking.baselines import Several
 from ...engine.masking.masks import Masks, PatchMasks
 from ...errors import InputError
 from ...maps import values as map_tools

@@ -85,7 +85,7 @@ def bind(
     if layer is not None:
         return BoundMethod(method, (resolve_layer(call.module, layer),), options=options or {})
     flow = find_flow(call, x)
-    return BoundMethod(method, flow.chosen[-1:], flow, options or {})
+    return BoundMethod(method, (flow.default,), flow, options or {})
 
 
 class MethodMetric(ExplanationMetric):
