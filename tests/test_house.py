@@ -22,12 +22,7 @@ TREES = {
 }
 
 KNOWN_LONG_FILES: set[str] = set()
-KNOWN_LONG_FUNCTIONS: set[str] = {
-    "cli/explain.py: explain",
-    "cli/influence_query.py: query",
-    "cli/localize.py: localize",
-    "metrics/evaluate.py: evaluated",
-}
+KNOWN_LONG_FUNCTIONS: set[str] = set()
 KNOWN_RUNNERS = {
     "models/model.py",  # stays: `Model.__call__` is public and runs the module as it is
 }

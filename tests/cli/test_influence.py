@@ -18,7 +18,7 @@ from PIL import Image
 
 from commands import called
 from influence_cases import NOT_TRAINED, one_thread
-from seewhy.cli import influence_answers, influence_telling, run, saving
+from seewhy.cli import influence_answers, influence_telling, run
 from seewhy.cli.influence_asked import OfIndex
 from seewhy.cli.influence_data import AS_USUAL, Limits, model_and_data, open_index
 from seewhy.cli.influence_fit import fit, parse_settings
@@ -273,7 +273,7 @@ def test_what_self_influence_takes_is_told_where_it_is_long(
 ) -> None:
     for each, said in ((0.01, ""), (1.5, "Self-influence of 100 examples takes about 2 min more")):
         clock = [0.0]
-        monkeypatch.setattr(saving.time, "perf_counter", lambda clock=clock: clock[0])
+        monkeypatch.setattr("seewhy.cli.show.time.perf_counter", lambda clock=clock: clock[0])
         with progress("Self-influence", 100) as show:
             told = forecasting_self_influence(show)
             for done in (8, 16, 24, 32):

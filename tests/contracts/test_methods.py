@@ -179,7 +179,15 @@ def test_every_method_says_what_it_is(name: str) -> None:
     assert method.name == name
     assert getattr(seewhy.methods, name) is method
     assert find_method(name) is find_method(method) is method
-    assert len(method.__doc__ or "") > 40
+    said = method.__doc__ or ""
+    assert len(said) > 40
+    shape, sign = (
+        "(N, H, W)" if method.at == "input" else "(N, ",
+        "is signed" if method.signed else ">= 0",
+    )
+    assert shape in said
+    assert sign in said
+    assert ("LayerError" in said) >= (method.at == "layer")
     assert method.paper[-4:].isdigit()
     assert repr(method) == f"<method {name}: {method.title}, {method.paper}>"
 

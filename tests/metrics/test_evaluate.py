@@ -20,8 +20,10 @@ import seewhy
 from commands import called
 from seewhy.cli.evaluate import evaluate as evaluate_command
 from seewhy.cli.metric_texts import metric_of
+from seewhy.data.run_folder import RunFolder
 from seewhy.errors import InputError, TargetError
 from seewhy.methods.catalog import METHODS
+from seewhy.methods.request import Request
 from seewhy.metrics import (
     CHANCES,
     AverageDrop,
@@ -31,7 +33,7 @@ from seewhy.metrics import (
     ParameterRandomization,
     chance_maps,
 )
-from seewhy.metrics.evaluate import evaluate
+from seewhy.metrics.evaluate import Listeners, evaluate, evaluated
 from seewhy.metrics.evaluation import Evaluation
 from seewhy.metrics.metric import ExplanationMetric
 from seewhy.render.curves import Panel, Scored, curves_picture
@@ -202,6 +204,68 @@ def test_one_image_has_no_interval_and_says_so(tmp_path: Path) -> None:
     assert json.loads(found.save(tmp_path).read_text())["rows"][0]["high"] is None
 
 
+def test_the_cost_is_announced_once_before_anything_is_scored() -> None:
+    net, x, _ = example()
+    told: list[object] = []
+
+    def score(done: int, total: int) -> None:
+        told.append((done, total))
+
+    evaluated(
+        Request.of(net, methods="saliency", targets="top1", batch_size=3),
+        x,
+        {"deletion": Deletion(step=512), "drop": AverageDrop()},
+        chance=("uniform", "edges"),
+        listeners=Listeners(
+            within=score, announce=lambda cost: told.append((cost.photos, cost.passes))
+        ),
+    )
+    assert told == [(5, 3 * (3 + 1)), *[(i, 6) for i in range(1, 7)] * 2]
+
+
+def test_what_was_scored_before_is_not_computed_again(tmp_path: Path) -> None:
+    photos = []
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        photos.append(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(photos[-1])
+    preprocess = seewhy.Preprocess((16, 16), 16, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    ran: list[int] = []
+    net = randomised(TinyCNN())
+    net.register_forward_hook(lambda module, given, output: ran.append(len(output)))
+    model = seewhy.wrap(net, preprocess=preprocess)
+    asked: dict[str, Any] = {"methods": "saliency", "metrics": [Deletion(step=100), Complexity()]}
+    found, seen = [], []
+    for _ in range(2):
+        ran.clear()
+        with RunFolder(tmp_path / "out", kind="evaluation", request={}) as kept:
+            found.append(evaluate(model, photos, batch_size=2, keep=kept, **asked))
+        seen.append(sum(ran))
+    assert seen[0] > 30
+    assert seen[1] == 0
+    first, again = found
+    assert again.names == first.names == ("0.png", "1.png", "2.png")
+    assert again.table() == first.table()
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.result.values, other.result.values)
+        for curve, same in zip(one.result.curves, other.result.curves, strict=True):
+            np.testing.assert_array_equal(curve, same)
+
+
+def test_a_picture_says_of_how_many_photos_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, found = example()
+    told: list[str] = []
+
+    def drawn(panels: object, *, title: str, remarks: object) -> Image.Image:
+        told.append(title)
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("seewhy.metrics.evaluation.curves_picture", drawn)
+    found.picture()
+    evaluate(net, x[:1], metrics="complexity", chance=()).picture()
+    assert [title.partition(", ")[2] for title in told] == ["5 photos", "1 photo"]
+
+
 def test_mistakes_are_told() -> None:
     net, x, _ = example()
     with pytest.raises(InputError, match="did you mean 'insertion'"):
@@ -297,7 +361,7 @@ def test_metrics_are_parsed_with_their_settings() -> None:
     for text, said in (
         ("deletoin", "did you mean 'deletion'"),
         ("deletion:step", "is not NAME:OPTION=VALUE"),
-        ("deletion:steps=4", "cannot be made: Unexpected keyword"),
+        ("deletion:steps=4", "deletion has no option 'steps'; did you mean 'step'"),
         ("deletion:step=0", "step=0"),
     ):
         with pytest.raises(InputError, match=said):

@@ -28,7 +28,7 @@ from seewhy.metrics import (
     chance_maps,
 )
 from seewhy.metrics.catalog import METRICS
-from seewhy.metrics.intervals import interval_of
+from seewhy.metrics.intervals import interval_of, percentiles
 from seewhy.metrics.metric import image_generator
 from tiny_models import ModelState, Smooth, TinyCNN, pictures, randomised
 
@@ -307,6 +307,17 @@ def test_wilsons_interval_covers_shares_near_the_ends_too(share: float) -> None:
     assert 0.92 <= held <= 1
 
 
+def test_the_interval_of_resamples_is_between_their_percentiles() -> None:
+    level = np.arange(1001.0)
+    assert percentiles(level[::-1]) == (25.0, 975.0)
+    assert percentiles(np.append(level, [math.nan, math.inf])) == (25.0, 975.0)
+    assert np.isnan(percentiles(np.array([math.nan]))).all()
+    values = np.array([0.1, 0.9, 0.4, 0.45])
+    drawn = np.random.default_rng(3).integers(0, 4, (2000, 4))
+    means = np.sort(values)[drawn].mean(1)
+    assert interval_of(values, "bootstrap", seed=3) == percentiles(means)
+
+
 def test_intervals_end_where_values_do() -> None:
     values = np.array([1.0, 1.0, 0.9, 1.0])
     low, high = interval_of(values, "t")
@@ -401,3 +412,19 @@ def test_the_metrics_are_named_apart() -> None:
         assert metric.paper
         assert isinstance(metric.higher_is_better, bool)
         assert metric.__doc__
+
+
+def test_options_that_no_metric_has_are_one_line() -> None:
+    with pytest.raises(InputError, match="deletion has no option 'stepp'; did you mean 'step'"):
+        seewhy.metrics.Deletion(stepp=3)
+    for wrong in ({"seed": "today"}, {"seed": 1.5}, {"leave_out": "empty"}):
+        for kind in (seewhy.metrics.Sparsity, seewhy.metrics.PointingGame):
+            with pytest.raises(ArgumentTypeError, match=f"{next(iter(wrong))}="):
+                kind(**wrong)
+    assert seewhy.metrics.Sparsity(compute_on_cpu=True).passes(100) == 0
+
+
+def test_an_average_drop_of_logits_has_no_upper_limit() -> None:
+    by_logit = seewhy.metrics.AverageDrop(output="logit")._limits()
+    assert by_logit == (0.0, float("inf"))
+    assert seewhy.metrics.AverageDrop()._limits() == (0.0, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -71,35 +71,32 @@ def evaluate_photos(
     """Scores methods on photos, and writes what came out; the exit status."""
     check_any_there(photos)
     with starting():
-        from ..data.run_folder import RunFolder
         from ..metrics.evaluation import KIND
         from ..metrics.metric import ExplanationMetric
         from .interrupts import interruptible
         from .metric_texts import metric_of
         from .photo_run import PhotoRun
-        from .saving import remark
         from .show import tell_remarks
 
     texts = scoring.metric or ["insertion", "deletion"]
     metrics = {text: metric_of(text, ExplanationMetric) for text in texts}
     shared = PhotoRun(photos, asked, how, methods, out=scoring.out)
-    request = {**shared.request.told(), "metrics": texts, "chance": scoring.chance}
-    run = RunFolder(scoring.out, kind=KIND, request=request, tell=remark)
+    run = shared.run_folder(KIND, {"metrics": texts, "chance": scoring.chance})
     with interruptible(lambda: _what_is_saved(run, shared)), run:
         with shared.showing("Evaluating", run, told=True) as show:
             _show_passes(metrics.values(), show)
-            found = _evaluated(shared, metrics, scoring, run, show)
+            found = _scores_of_photos(shared, metrics, scoring, run, show)
         path = found.write(run)
     if how.as_json:
         told = json.loads(path.read_text(encoding="utf-8"))
         print_json({**told, "out": str(scoring.out), "skipped": shared.skipped()})
     else:
-        _tell(found, scoring.out)
+        _tell_scores(found, scoring.out)
         tell_remarks(found.remarks)
     return shared.status()
 
 
-def _evaluated(
+def _scores_of_photos(
     shared: PhotoRun,
     metrics: dict[str, ExplanationMetric],
     scoring: Scoring,
@@ -153,14 +150,14 @@ def _show_passes(metrics: Iterable[ExplanationMetric], show: Shown) -> None:
             metric.running = Running(progress=lambda done, total: show.within(done, total))
 
 
-def _tell(found: Evaluation, out: Path) -> None:
+def _tell_scores(found: Evaluation, out: Path) -> None:
     """For people: the scores, and where the curves are."""
     from ..metrics.evaluation import PICTURE_NAME
     from .show import bold, console, table
 
     table(
         f"How faithful the maps are, {found.model}, {len(found.names)} photos",
-        [_told(row) for row in found],
+        [_line_of_scores(row) for row in found],
     )
     console.print(
         "\nIntervals are of the mean over photos, at 95 %. A map is worth something where it beats chance."
@@ -169,7 +166,7 @@ def _tell(found: Evaluation, out: Path) -> None:
     console.print(f"Look at {bold(out / PICTURE_NAME)} first")
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _line_of_scores(row: Row) -> dict[str, object]:
     r = row.result
     interval = "" if r.low != r.low else f"{r.low:.3g} to {r.high:.3g}"  # NaN is not itself
     left_out = ", ".join(f"{count} {status}" for status, count in r.left_out.items())

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ..data import LabeledImages
 from ..data.disk import Json
 from ..data.run_folder import RunFolder, usable_folder
 from ..data.sources import find_data
+from ..methods.formula import Options
 from ..metrics import Figure, ImageMetric
 from ..metrics.base import ANY_KIND
 from ..metrics.evaluation import Row
@@ -48,7 +49,7 @@ def evaluate_data(
     if how.as_json:
         print_json(task.told(path, unreadable, mended))
     else:
-        _tell(study, scoring.out)
+        _tell_scores(study, scoring.out)
         tell_remarks(study.remarks)
     tell_skipped(unreadable.values())
     _tell_mended(mended)
@@ -74,7 +75,7 @@ class _Localization:
         return {text: metric_of(text, ANY_KIND) for text in self.scoring.metric or METRICS}
 
     @cached_property
-    def options(self) -> dict[str, dict[str, Any]]:
+    def options(self) -> Options:
         return parsing.options(self.asked.option or [])
 
     def pictures(self) -> tuple[LabeledImages, LabeledImages | None]:
@@ -163,15 +164,10 @@ def _what_is_saved(run: RunFolder) -> str:
     return f"the table of the first pictures is saved in {run.folder}; run the same command again to go on"
 
 
-def _tell(study: LocalizationEvaluation, out: Path) -> None:
+def _tell_scores(study: LocalizationEvaluation, out: Path) -> None:
     """For people: the scores with their figures side by side, and where the pictures are."""
     for metric in dict.fromkeys(row.metric for row in study):
-        rows = [row for row in study if row.metric == metric]
-        better = "higher is better" if rows[0].result.higher_is_better else "lower is better"
-        lines = [*map(_line, rows), *_chance_lines(rows[0])]
-        columns = dict.fromkeys(column for line in lines for column in line)
-        whole = [{column: line.get(column, "") for column in columns} for line in lines]
-        table(f"{metric}, {better}", whole)
+        _tell_metric(metric, [row for row in study if row.metric == metric])
     pictures = f"{study.title}, {len(study.names)} objects' classes, {study.model}"
     console.print(f"\n{pictures}. In brackets: what knows no model.")
     console.print(f"The table as CSV, Parquet and JSON, and the curves, are in {bold(out)}")
@@ -180,28 +176,37 @@ def _tell(study: LocalizationEvaluation, out: Path) -> None:
         console.print(f"Look at {where} first: boxes of the maps in cyan, true ones in green")
 
 
-def _line(row: Row) -> dict[str, object]:
+def _tell_metric(metric: str, rows: Sequence[Row]) -> None:
+    """One table: the methods, and what knows no model."""
+    better = "higher is better" if rows[0].result.higher_is_better else "lower is better"
+    lines = [*map(_scores_line, rows), *_chance_lines(rows[0])]
+    columns = dict.fromkeys(chain.from_iterable(lines))
+    whole = [{column: line.get(column, "") for column in columns} for line in lines]
+    table(f"{metric}, {better}", whole)
+
+
+def _scores_line(row: Row) -> dict[str, object]:
     result = row.result
     only = {"mean": Figure(result.mean, result.low, result.high)}
     return {
         "method": row.method,
         "layer": row.layer or "",
-        **_cells(result.figures or only),
+        **_figure_cells(result.figures or only),
         "n": result.n,
-        "no answer": _counts(result.failed),
-        "left out": _counts(result.left_out),
+        "no answer": _status_counts(result.failed),
+        "left out": _status_counts(result.left_out),
     }
 
 
 def _chance_lines(row: Row) -> list[dict[str, object]]:
     """What maps that know no model come to."""
     return [
-        {"method": f"({name})", "layer": "", **_cells(found.figures), "n": found.n}
+        {"method": f"({name})", "layer": "", **_figure_cells(found.figures), "n": found.n}
         for name, found in row.chance.items()
     ]
 
 
-def _cells(figures: Mapping[str, Figure]) -> dict[str, str]:
+def _figure_cells(figures: Mapping[str, Figure]) -> dict[str, str]:
     """Each figure with its interval; those of single classes are left to the files."""
     told = {}
     for name, figure in figures.items():
@@ -214,5 +219,5 @@ def _cells(figures: Mapping[str, Figure]) -> dict[str, str]:
     return told
 
 
-def _counts(counts: dict[str, int]) -> str:
+def _status_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -49,19 +49,18 @@ def explain(
     shared = PhotoRun(photos, asked, how, methods, out=out, ledger=ledger)
     request = {**shared.request.told(), "fuse": over, "style": style, "ledger": ledger}
     writer = ExplanationWriter(out, style=style, request=request, tell=remark)
-    run = writer.run
-    with interruptible(lambda: shared.what_is_saved(run)), writer:
-        with shared.showing("Explaining", run) as show:
+    with interruptible(lambda: shared.what_is_saved(writer.run)), writer:
+        with shared.showing("Explaining", writer.run) as show:
             for part in shared.explanations(show):
                 writer.add(part.fuse(over) if over else part)
-        shared.check_any_read(run)
-        told = summary(run.entries(shared.names))
-        page = _report(run, shared.names, told) if report else None
+        shared.check_any_read(writer.run)
+        told = summary(writer.run.entries(shared.names))
+        page = _write_page(writer.run, shared.names, told) if report else None
     if how.as_json:
-        told_of = {"out": str(out), "report": str(page) if page else None}
-        print_json({**told, **told_of, "skipped": shared.skipped()})
+        where = {"out": str(out), "report": page and str(page)}
+        print_json({**told, **where, "skipped": shared.skipped()})
     else:
-        _tell(told, out, page, ledgers=ledger)
+        _tell_maps(told, out, page, ledgers=ledger)
     return shared.status()
 
 
@@ -98,7 +97,7 @@ def _sample_photos(folder: Path) -> list[Path]:
     return paths
 
 
-def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
+def _write_page(run: RunFolder, names: Sequence[str], told: Json) -> Path:
     """One page about these photos, of which one is in memory at a time."""
     from ..methods.explanation import TITLE, report_pages
     from ..methods.saved import saved_explanations
@@ -109,7 +108,7 @@ def _report(run: RunFolder, names: Sequence[str], told: Json) -> Path:
     return run.view("report.html", lambda path: write_report(path, pages, **about))
 
 
-def _tell(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> None:
+def _tell_maps(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> None:
     """For people: what was explained, how far it can be read, where the pictures are."""
     from ..methods.explanation import JSON_NAME
     from .show import bold, console, table, tell_ledgers
@@ -117,14 +116,14 @@ def _tell(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> None:
     entries = told["images"]
     for entry in entries if ledgers else ():
         tell_ledgers(entry)
-    rows = [row for entry in entries for row in _rows(entry)]
+    rows = [row for entry in entries for row in _lines_of_maps(entry)]
     table(f"Why {told['model']} said so", rows)
     where = page or out / entries[0]["sheet"]
     console.print(f"\nPictures, maps and {JSON_NAME} are in {bold(out)}")
     console.print(f"Look at {bold(where)} first")
 
 
-def _rows(entry: Json) -> list[dict[str, str]]:
+def _lines_of_maps(entry: Json) -> list[dict[str, str]]:
     """A line for each map of a photo."""
     rows = []
     for place, told in enumerate(entry["attributions"]):

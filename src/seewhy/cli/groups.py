@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -71,7 +71,7 @@ def inlined(function: Command) -> Command:
     return command
 
 
-def _options(function: Command, hints: dict[str, Any]) -> Iterator[inspect.Parameter]:
+def _options(function: Command, hints: Mapping[str, object]) -> Iterator[inspect.Parameter]:
     """What the command line gives, in the function's order, with the fields of groups in their place."""
     for name, parameter in inspect.signature(function).parameters.items():
         kind = hints[name]

@@ -17,9 +17,10 @@ from ..influence.answers.sheets import influence_sheet
 from ..influence.index.manifest import model_photo
 from ..influence.solvers.solver import is_calibrated
 from ..methods.photos import photo_digest
-from .influence_asked import Question
+from .influence_asked import OfIndex, Question
+from .influence_data import index_identity
 from .influence_telling import told_of
-from .show import progress
+from .show import progress, tell_skipped
 
 
 class Answers:
@@ -48,9 +49,15 @@ class Answers:
         ranks = f" by {index.solver.name}, of which only the ranks count"
         self.only_ranks = "" if calibrated else ranks
 
-    def asked(self) -> Json:
-        """What the answers depend on beside the index and the photo."""
-        return {**asdict(self.question), "label": self.label}
+    def request(self, of_index: OfIndex) -> Json:
+        """What the answers depend on beside the photo."""
+        asked = {**asdict(self.question), "label": self.label}
+        return {"index": index_identity(of_index.index), **asked}
+
+    def status(self) -> int:
+        """Tells of the photos that could not be read; the exit status, 1 if there are any."""
+        tell_skipped(one["error"] for one in self.skipped)
+        return 1 if self.skipped else 0
 
     def ask_all(self, run: RunFolder, paths: Sequence[Path]) -> None:
         """Asks about photos.
@@ -60,13 +67,13 @@ class Answers:
         """
         with progress("Asking", len(paths)) as show:
             for done, path in enumerate(paths, start=1):
-                self._ask(run, path)
+                self._ask_about(run, path)
                 show(done, len(paths))
         if len(self.skipped) == len(paths):
             error = self.skipped[0]["error"]
             raise ImageError(f"none of the {len(paths)} pictures can be read; the first: {error}")
 
-    def _ask(self, run: RunFolder, path: Path) -> None:
+    def _ask_about(self, run: RunFolder, path: Path) -> None:
         """Asks about one photo, if that is not done."""
         try:
             photo = model_photo(self.index.model, path, max_pixels=self.max_pixels)[0]
@@ -77,13 +84,15 @@ class Answers:
         is_done = self.first and run.has(str(path), digest)
         if is_done and world().size == 1:
             return
-        found, picture = self._answer(photo, path.name)
+        found, picture = self._answer_and_sheet(photo, path.name)
         if self.first and not is_done:
             with run.entry(str(path), digest) as draft:
                 sheet = draft.save("sheet.png", png_bytes(picture))
                 draft.record = {"photo": str(path), **asdict(found), "sheet": sheet}
 
-    def _answer(self, photo: Image.Image, title: str) -> tuple[InfluenceQuery, Image.Image]:
+    def _answer_and_sheet(
+        self, photo: Image.Image, title: str
+    ) -> tuple[InfluenceQuery, Image.Image]:
         labels = None if self.label is None else [self.label]
         (found,) = self.index.query(
             [photo], self.question.k, labels=labels, target=self.question.target

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ..data.dataset import LabeledImages, OnError
+from ..data.disk import Json
 from ..data.opened import MAX_PIXELS
 from ..data.paths import TRUST, leads_out
 from ..data.sources import data_paths, find_data
@@ -40,7 +41,7 @@ def limits_of(how: How) -> Limits:
 
 
 def model_and_data(
-    made_of: Mapping[str, Any],
+    made_of: Json,
     limits: Limits,
     *,
     device: str,
@@ -49,6 +50,9 @@ def model_and_data(
     """What an index is made of, from what its manifest says: model, labels, data, split, seed, skipped.
 
     Args:
+        made_of: the manifest's entries, or the same of a command line.
+        limits: of the pictures, and whether paths in data sets are trusted.
+        device: where the model is put.
         on_error: "skip" opens every picture, and leaves out those that cannot be read.
 
     Raises:
@@ -97,7 +101,7 @@ def _leading_out(about: Mapping[str, object], folder: Path) -> Iterator[tuple[st
     yield from ((key, path) for key, path in named if leads_out(path, folder))
 
 
-def _made_of(store: Store, given: Mapping[str, str], limits: Limits) -> Mapping[str, Any]:
+def _made_of(store: Store, given: Mapping[str, str], limits: Limits) -> Json:
     """What an index was made of, as its manifest says, but for what is given.
 
     Raises:

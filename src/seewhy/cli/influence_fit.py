@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -111,11 +111,11 @@ def fit(
     loaded, examples = model_and_data(made_of, limits, device=how.device, on_error=on_error)
     made_of["skipped"] = list(examples.skipped)
     writable_folder(out)
-    index = _indexed(loaded, examples, solving, made_of, out)
+    index = _made_index(loaded, examples, solving, made_of, out)
     if how.as_json and first:
-        print_json({"index": str(out), **made_of, **_told(index, solving)})
+        print_json({"index": str(out), **made_of, **_what_was_asked(index, solving)})
     elif not how.as_json:
-        _tell(index, solving, made_of, out)
+        _tell_how_to_ask(index, solving, made_of, out)
     return 0
 
 
@@ -130,8 +130,8 @@ def _known_dtype(dtype: str | None) -> Dtype | None:
     raise InputError(f"dtype {dtype!r} is not known; accepted: float16, float32 or float64")
 
 
-def _indexed(
-    model: Model, examples: LabeledImages, solving: Solving, made_of: dict[str, Any], out: Path
+def _made_index(
+    model: Model, examples: LabeledImages, solving: Solving, made_of: Json, out: Path
 ) -> InfluenceIndex:
     """The index, which goes on where an earlier run stopped."""
     from ..influence import InfluenceIndex, find_solver
@@ -165,11 +165,11 @@ def _indexed(
     return index
 
 
-def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+def parse_settings(texts: Sequence[str]) -> dict[str, object]:
     """The settings that "damping=0.01" and the like give to a solver."""
     from . import parsing
 
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for text in texts:
         name, equals, given = text.partition("=")
         if not (name and equals):
@@ -178,7 +178,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _told(index: InfluenceIndex, solving: Solving) -> Json:
+def _what_was_asked(index: InfluenceIndex, solving: Solving) -> Json:
     return {
         "solver": solving.solver,
         "l2": solving.l2,
@@ -187,7 +187,7 @@ def _told(index: InfluenceIndex, solving: Solving) -> Json:
     }
 
 
-def _tell(index: InfluenceIndex, solving: Solving, made_of: dict[str, Any], out: Path) -> None:
+def _tell_how_to_ask(index: InfluenceIndex, solving: Solving, made_of: Json, out: Path) -> None:
     """For people: where the index is, and how it is asked."""
     from .influence_data import trust_hint
     from .show import bold, console

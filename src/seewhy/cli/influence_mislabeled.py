@@ -58,11 +58,11 @@ def mislabeled(
     if how.as_json and first:
         print_json(told)
     elif not how.as_json:
-        _tell(opened, list(map(_row, suspects, losses)), sheet)
+        _tell_suspects(opened, list(map(_line_of_suspect, suspects, losses)), sheet)
     return 0
 
 
-def _tell(opened: InfluenceIndex, rows: Sequence[dict[str, str]], sheet: Path) -> None:
+def _tell_suspects(opened: InfluenceIndex, rows: Sequence[dict[str, str]], sheet: Path) -> None:
     """For people: the suspects, and where they are drawn."""
     from .show import bold, console, table, tell_remarks
 
@@ -71,7 +71,7 @@ def _tell(opened: InfluenceIndex, rows: Sequence[dict[str, str]], sheet: Path) -
     console.print(f"\nLook at {bold(sheet)} first")
 
 
-def _row(one: Suspect, loss: float) -> dict[str, str]:
+def _line_of_suspect(one: Suspect, loss: float) -> dict[str, str]:
     return {
         "example": one.name,
         "labelled": one.label_name,

@@ -36,21 +36,19 @@ def query(
         from ..data.images import find_images
         from ..data.run_folder import RunFolder, usable_folder
         from .influence_answers import Answers
-        from .influence_data import index_identity, limits_of, open_index
+        from .influence_data import limits_of, open_index
         from .influence_telling import first_of_all
         from .interrupts import interruptible
         from .saving import remark, what_is_saved
-        from .show import tell_skipped
 
     first, paths = first_of_all(), find_images(photos)
     usable_folder(out)
     opened = open_index(of_index, limits_of(how), device=how.device)
     answers = Answers(opened, question, max_pixels=how.max_pixels, first=first)
-    request = {"index": index_identity(of_index.index), **answers.asked()}
     run = RunFolder(
         out,
         kind="influence",
-        request=request,
+        request=answers.request(of_index),
         tell=remark,
         close=lambda run: run.view_json(f"{NAME}.json", answers.told(run)),
     )
@@ -62,26 +60,29 @@ def query(
         if how.as_json:
             print_json(told)
         else:
-            _tell(told, answers, out)
-    tell_skipped(one["error"] for one in answers.skipped)
-    return 1 if answers.skipped else 0
+            _tell_examples(told, answers, out)
+    return answers.status()
 
 
-def _tell(told: Json, answers: Answers, out: Path) -> None:
+def _tell_examples(told: Json, answers: Answers, out: Path) -> None:
     """For people: who helped and who harmed, and where the sheets are."""
     from .show import bold, console, table, tell_remarks
 
     for one in told["queries"]:
         title = f"{Path(one['photo']).name}: {one['predicted']}; {answers.number} on {one['about']}"
         kinds = (("helpful", one["helpful"]), ("harmful", one["harmful"]))
-        rows = [_row(kind, each, answers.number) for kind, listed in kinds for each in listed]
+        rows = [
+            _line_of_example(kind, each, answers.number)
+            for kind, listed in kinds
+            for each in listed
+        ]
         table(f"{title}{answers.only_ranks}", rows)
         tell_remarks(one["remarks"])
     console.print(f"\nSheets and {NAME}.json are in {bold(out)}")
     console.print(f"Look at {bold(told['queries'][0]['sheet'])} first")
 
 
-def _row(kind: str, one: Json, number: str) -> dict[str, str]:
+def _line_of_example(kind: str, one: Json, number: str) -> dict[str, str]:
     return {
         "": kind,
         "training picture": one["name"],

@@ -44,19 +44,16 @@ def localize(
     methods = checked(asked, how, rule=rule)
     check_any_there(photos)
     with starting():
-        from ..data.run_folder import RunFolder
         from .box_records import add_photos
         from .interrupts import interruptible
         from .photo_run import PhotoRun
-        from .saving import remark
 
     chosen = _box_rule(rule, threshold, every=every)
     shared = PhotoRun(photos, asked, how, methods, out=out)
     of_rule = {"name": rule, **dataclasses.asdict(chosen)}
     told = {"schema": SCHEMA, "model": shared.request.model.name, "rule": of_rule}
-    request = {**shared.request.told(), "rule": of_rule}
     close = functools.partial(_write_boxes, told=told)
-    run = RunFolder(out, kind="boxes", request=request, tell=remark, close=close)
+    run = shared.run_folder("boxes", {"rule": of_rule}, close)
     with interruptible(lambda: shared.what_is_saved(run)), run:
         with shared.showing("Localizing", run) as show:
             for part in shared.explanations(show):
@@ -66,7 +63,7 @@ def localize(
     if how.as_json:
         print_json({**found, "out": str(out), "skipped": shared.skipped()})
     else:
-        _tell(found, out)
+        _tell_boxes(found, out)
     return shared.status()
 
 
@@ -81,28 +78,28 @@ def _write_boxes(run: RunFolder, told: Json) -> None:
     run.view_json(JSON_NAME, {**told, "images": [entry.record for entry in run.entries()]})
 
 
-def _tell(told: Json, out: Path) -> None:
+def _tell_boxes(told: Json, out: Path) -> None:
     """For people: the boxes, and where the pictures are."""
     from .show import bold, console, table
 
     first = out / told["images"][0]["found"][0]["picture"]
-    table(f"Where {told['model']} sees it", list(_rows(told["images"])))
+    table(f"Where {told['model']} sees it", list(_lines_of_boxes(told["images"])))
     where = bold(out / JSON_NAME)
     console.print(f"\nBoxes are x0, y0, x1, y1 in pixels of the photo, also in {where}")
     console.print(f"Look at {bold(first)} first")
 
 
-def _rows(entries: Sequence[Json]) -> Iterator[dict[str, str]]:
+def _lines_of_boxes(entries: Sequence[Json]) -> Iterator[dict[str, str]]:
     """For people: a line for each box, and one for each map without."""
     for entry in entries:
         name = entry["name"]
         for told in entry["found"]:
             for box in told["boxes"] or [None]:
-                yield {"photo": name, **_cells(told, box)}
+                yield {"photo": name, **_line_of_box(told, box)}
                 name = ""  # it is said once
 
 
-def _cells(told: Json, box: Json | None) -> dict[str, str]:
+def _line_of_box(told: Json, box: Json | None) -> dict[str, str]:
     chance = told["probability"]
     return {
         "method": told["method"],

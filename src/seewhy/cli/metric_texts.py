@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from ..errors import InputError
@@ -28,17 +29,23 @@ def metric_of(text: str, kind: type[_Kind]) -> _Kind:
         raise InputError(
             f"metric {text!r} is not NAME:OPTION=VALUE,...; such as deletion:step=1792,output=logit"
         )
-    defaults = {
-        key: each.default for key, each in inspect.signature(type(found)).parameters.items()
-    }
-    named = {key.strip(): value for key, _, value in pairs}
-    options = {
-        key: parsing.value(value, of=f"{name}:{key}", default=defaults.get(key))
-        for key, value in named.items()
-    }
+    make: Callable[..., _Kind] = type(found)
+    options = _typed_options(name, {key.strip(): value for key, _, value in pairs}, type(found))
     try:
-        return type(found)(**options)
+        return make(**options)
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"metric {text!r} cannot be made: {str(error).splitlines()[0]}") from error
+
+
+def _typed_options(
+    name: str, texts: Mapping[str, str], kind: type[ImageMetric]
+) -> dict[str, object]:
+    """The values that texts stand for, by the defaults of a kind of metric."""
+    parameters = inspect.signature(kind).parameters
+    defaults = {key: each.default for key, each in parameters.items()}
+    return {
+        key: parsing.value(text, of=f"{name}:{key}", default=defaults.get(key))
+        for key, text in texts.items()
+    }

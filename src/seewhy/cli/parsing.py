@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..engine.masking import Running
 from ..engine.targets.names import ClassNames
@@ -52,7 +51,7 @@ def layers(names: Sequence[str] | None) -> str | Sequence[str] | None:
     return split[0] if split == ["all-stages"] else split
 
 
-def value(text: str, *, of: str = "", default: Any = None) -> Any:
+def value(text: str, *, of: str = "", default: object = None) -> object:
     """A number, true or false, none, or the text itself, for an option with that default.
 
     Raises:
@@ -69,7 +68,7 @@ def value(text: str, *, of: str = "", default: Any = None) -> Any:
         return text.strip()
 
 
-def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def options(texts: Sequence[str]) -> dict[str, dict[str, object]]:
     """The options that "rise.samples=2000" and the like give to methods.
 
     That each is METHOD.OPTION=VALUE of what there is, was checked before anything was loaded (`asked`).
@@ -77,7 +76,7 @@ def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: a value is not of the kind of the option's default.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for text in texts:
         place, _, given = text.partition("=")
         method, _, name = place.rpartition(".")
@@ -92,7 +91,7 @@ def options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def with_progress(
     request: Request, within: Callable[[int, int], None]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """The options of a request, with methods that run many passes told to say how far they are."""
     found = {name: dict(settings) for name, settings in request.options.items()}
     for method in request.methods:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ..data.disk import Json
 from ..data.images import find_images
 from ..data.run_folder import RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory
@@ -16,7 +17,7 @@ from ..methods.explanation import Explanation
 from ..methods.request import Request
 from . import parsing
 from .groups import Asked, How
-from .saving import done_before, what_is_saved
+from .saving import done_before, remark, what_is_saved
 from .show import Shown, progress, tell_skipped
 
 
@@ -47,7 +48,7 @@ class PhotoRun:
         out: Path,
         ledger: bool = False,
     ) -> None:
-        self.photos, self.paths = photos, find_images(photos)
+        self.photos, self.paths, self.out = photos, find_images(photos), out
         usable_folder(out)
         model = parsing.loaded_model(
             asked.model, labels=asked.labels, device=how.device, trust_paths=how.trust_paths
@@ -66,6 +67,13 @@ class PhotoRun:
         self.names: list[str] = []
         self.done: set[str] = set()
         self.unreadable: dict[Path, str] = {}
+
+    def run_folder(
+        self, kind: str, more: Json, close: Callable[[RunFolder], object] | None = None
+    ) -> RunFolder:
+        """The folder of a run of this request, and of what more its answers depend on."""
+        request = {**self.request.told(), **more}
+        return RunFolder(self.out, kind=kind, request=request, tell=remark, close=close)
 
     @property
     def on_bad_image(self) -> Callable[[Path, ImageError], None] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ..data.run_folder import RunFolder
 from ..methods.photos import Source, photo_digest
 from ..models.model import Model
 from ..render.reading import clock_words
-from .show import LONG, console, said
+from .show import Forecast, console, said
 
 
 def forecasting(
@@ -22,18 +21,16 @@ def forecasting(
         tell: the progress, which takes (done, total).
         say: what to print of a total and of the time that is left, in words.
     """
-    seen: list[tuple[float, int]] = []
+    forecast, first = Forecast(), list[int]()
 
     def told(done: int, total: int) -> None:
         tell(done, total)
-        if len(seen) == 2:
-            return
-        seen.append((time.perf_counter(), done))
-        if len(seen) == 2:
-            (begun, first), (now, second) = seen
-            left = (now - begun) / max(1, second - first) * (total - second)
-            if left > LONG:
-                remark(say(total, clock_words(left)))
+        if not first:
+            first.append(done)
+            forecast.begin()
+        elif total > first[0]:
+            share = (done - first[0]) / (total - first[0])
+            forecast.note(share, lambda left, _: say(total, clock_words(left)))
 
     return told
 

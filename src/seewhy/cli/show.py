@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..data.disk import Json
 from ..names import table_lines
 from ..safe_names import shown
 from .results import output
@@ -47,9 +47,9 @@ NAMES = ("name", "photo", "example", "training picture")
 
 def table(
     title: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     *,
-    highlight: Callable[[Mapping[str, Any]], bool] | None = None,
+    highlight: Callable[[Mapping[str, object]], bool] | None = None,
 ) -> None:
     """Prints rows of equal keys as a table on standard output, below its title on standard error.
 
@@ -98,6 +98,37 @@ def bold(path: object) -> str:
     return f"[bold]{said(path)}[/bold]"
 
 
+class Forecast:
+    """Says once how long the rest of something takes, if that is much, by what was measured since it began.
+
+    Args:
+        least: seconds that are measured first.
+    """
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least, self._told = least, False
+        self.begin()
+
+    def begin(self) -> None:
+        """Measures from now on."""
+        self._begun = time.perf_counter()
+
+    def note(self, share: float, say: Callable[[float, float], str]) -> None:
+        """Takes what share is done since it began.
+
+        Args:
+            share: of what was left then.
+            say: what to print of the seconds that are left, and of those that were measured.
+        """
+        took = time.perf_counter() - self._begun
+        if self._told or took < self._least or share <= 0:
+            return
+        self._told = True
+        left = took / share - took
+        if left > LONG:
+            console.print(f"seewhy: {said(say(left, took))}", soft_wrap=True)
+
+
 class Shown:
     """A bar over photos, and below it one over the masked pictures of the photo at hand, while there are any.
 
@@ -114,24 +145,25 @@ class Shown:
     ) -> None:
         self.bar, self.photos, self.what, self.samples = bar, photos, what, samples
         self.inner: dict[str, TaskID] = {}
-        self._begun = time.perf_counter()
-        self._first: tuple[float, int] | None = None  # of the masked pictures
-        self._told = told
+        self._first: int | None = None  # of the masked pictures
+        self._forecast = None if told else Forecast(_SAMPLE)
 
     def __call__(self, done: int, total: int) -> None:
         self.bar.update(self.photos, completed=done)
-        if not self.samples and done:
-            self._forecast(time.perf_counter() - self._begun, share=done / total)
+        if self._forecast and not self.samples:
+            self._forecast.note(done / total, self._what_is_left)
 
     def within(self, done: int, total: int) -> None:
         """How far the passes of one method or metric are."""
         self._inner("Masked pictures", done, total)
-        now = time.perf_counter()
+        if self._forecast is None or not self.samples:
+            return
         if self._first is None:  # the first pass is slow, and tunes how the others run
-            self._first = now, done
-        elif self.samples and done > self._first[1]:
-            share = (done - self._first[1]) / (total * self.samples)
-            self._forecast(now - self._first[0], share=share)
+            self._first = done
+            self._forecast.begin()
+        else:
+            share = (done - self._first) / (total * self.samples)
+            self._forecast.note(share, self._what_is_left)
 
     def scores(self, done: int, total: int) -> None:
         """How far the scores of the photos at hand are."""
@@ -142,17 +174,9 @@ class Shown:
             self.inner[what] = self.bar.add_task(what, total=total)
         self.bar.update(self.inner[what], completed=done, total=total, visible=done < total)
 
-    def _forecast(self, took: float, *, share: float) -> None:
-        if self._told or took < _SAMPLE:
-            return
-        self._told = True
-        left = took / share - took
-        if left > LONG:
-            about = timedelta(seconds=round(left))
-            console.print(
-                f"seewhy: {self.what} takes about {about} (h:mm:ss) more, by its first {took:.0f} s",
-                soft_wrap=True,
-            )
+    def _what_is_left(self, left: float, took: float) -> str:
+        about = timedelta(seconds=round(left))
+        return f"{self.what} takes about {about} (h:mm:ss) more, by its first {took:.0f} s"
 
 
 @contextmanager
@@ -189,7 +213,7 @@ def tell_remarks(remarks: Iterable[str]) -> None:
         console.print(f"[yellow]unsure[/yellow] {said(remark)}", soft_wrap=True)
 
 
-def tell_ledgers(entry: Mapping[str, Any]) -> None:
+def tell_ledgers(entry: Json) -> None:
     """For one photo of explanation.json: where the relevance of each of its maps went."""
     for told in entry["attributions"]:
         if "ledger" not in told:

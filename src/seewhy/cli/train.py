@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -97,23 +97,23 @@ def train(
 
     usable = usable_device(how.device)  # before pictures are opened
     on_error: OnError = "skip" if skip_bad else "raise"
-    pictures, held_back, skipped = _find(data, val, learning.seed, on_error, how)
+    pictures, held_back, skipped = _find_pictures(data, val, learning.seed, on_error, how)
     start = time.monotonic()
     try:
-        trained, epochs = _trained(pictures, held_back, learning, kept, usable)
+        trained, epochs = _trained_network(pictures, held_back, learning, kept, usable)
     except KeyboardInterrupt as error:
         raise InterruptError(_how_to_go_on(kept.out, learning.epochs)) from error
     if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes one tells
         return 0
     tell_skipped(skipped.values())
     if how.as_json:
-        print_json({"skipped": skipped, "out": str(kept.out), **_results(trained)})
+        print_json({"skipped": skipped, "out": str(kept.out), **_how_it_went(trained)})
     else:
-        _tell(trained, learning, time.monotonic() - start if epochs else None)
+        _tell_network(trained, learning, time.monotonic() - start if epochs else None)
     return 0
 
 
-def _trained(
+def _trained_network(
     pictures: LabeledImages,
     held_back: LabeledImages | None,
     learning: Learning,
@@ -130,7 +130,7 @@ def _trained(
 
     def note(row: Mapping[str, float]) -> None:
         rows.append(row)
-        console.print(_told(row, learning.epochs))
+        console.print(_line_of_epoch(row, learning.epochs))
 
     steps = learning.epochs * -(-len(pictures) // learning.batch_size)
     with progress("Training", steps) as show:
@@ -155,12 +155,12 @@ def _trained(
     return trained, len(rows)
 
 
-def _results(trained: Trained) -> dict[str, Any]:
+def _how_it_went(trained: Trained) -> dict[str, object]:
     """For programs: how good it is, and how it got there."""
     return {"scores": dict(trained.scores), "history": [dict(row) for row in trained.history]}
 
 
-def _find(
+def _find_pictures(
     data: str, val: str | None, seed: int, on_error: OnError, how: How
 ) -> tuple[LabeledImages, LabeledImages | None, dict[str, str]]:
     """What to learn from, what is held back, and why pictures of either were left out."""
@@ -184,7 +184,7 @@ def _find(
     return found["train"], found.get("val"), skipped
 
 
-def _told(row: Mapping[str, float], epochs: int) -> str:
+def _line_of_epoch(row: Mapping[str, float], epochs: int) -> str:
     said = f"epoch {row['epoch']} of {epochs}: loss {row['train_loss']:.3f}"
     return said + (
         f", held back {row['val_loss']:.3f}, score {row['score']:.4f}" if "score" in row else ""
@@ -202,7 +202,7 @@ def _how_to_go_on(out: Path, epochs: int) -> str:
     return f"stopped after epoch {done} of {epochs}; the same command goes on from there (--no-resume: anew)"
 
 
-def _tell(trained: Trained, learning: Learning, seconds: float | None) -> None:
+def _tell_network(trained: Trained, learning: Learning, seconds: float | None) -> None:
     """For people: how good it is, where it is, and what to do with it."""
     from ..models.networks.cards import CURVES
     from .show import bold, console, said, table

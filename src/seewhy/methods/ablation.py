@@ -3,10 +3,9 @@ when the picture is seen through it alone (Score-CAM)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.rows import rows_of
 from ..engine.trace import Trace, check_scores
 from ..errors import InputError
-from ..maps.attribution import Estimate
+from ..maps.attribution import Estimate, Facts
 from .method import Method
 
 CHUNK_BYTES = {"cpu": 2**24}  # of changed activations in one pass; more only take memory
@@ -44,6 +43,10 @@ def _ablation_cam(
     what speaks against it. With y = 0 the drop is taken as it is.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W).
+        scores: of each target, from what the model answers.
+        layer: its dotted name.
         running: its `batch_size` is the number of channels in one pass, its `memory` the bytes of their activations
             (None: 16 MiB, on a GPU 256 MiB); precision and format are the model's own.
 
@@ -54,10 +57,10 @@ def _ablation_cam(
     """
     assert layer is not None
     maps: list[Tensor] = []  # (T, h, w) for each image
-    facts: list[Mapping[str, Any]] = []
+    facts: list[Facts] = []
     for image in range(len(x)):
         try:
-            found, known = _ablated(call, x, image, scores, layer, running or Running())
+            found, known = _ablation_maps(call, x, image, scores, layer, running or Running())
         except Exception as error:
             if not maps:
                 raise
@@ -68,16 +71,16 @@ def _ablation_cam(
     return [Estimate(one, facts=tuple(facts)) for one in torch.stack(maps, 1)]
 
 
-def _ablated(
+def _ablation_maps(
     call: Call,
     x: Tensor,
     image: int,
     scores: Sequence[ScoreFunction],
     layer: str,
     running: Running,
-) -> tuple[Tensor, Mapping[str, Any]]:
+) -> tuple[Tensor, Facts]:
     """The maps of one image, (T, h, w), and facts."""
-    read = partial(_read, call, scores, image, len(x))
+    read = partial(_scores_of_answers, call, scores, image, len(x))
     one = x[image : image + 1]
     tail = Tail(call.rows([image]), one, layer, read=read)
     layout = picture_layout(find_places(tail.call, one), one, layer, tail.activation)
@@ -88,11 +91,11 @@ def _ablated(
     said, facts = _without_each(tail, (layout.batch_dim, layout.channel_dim), running)
     y = tail.scores
     weights = (y - said) / torch.where(y == 0, 1, y)  # (C, T)
-    return _weighted(weights, layout.to_grid(tail.activation)[0]), facts
+    return _sum_of_channels(weights, layout.to_grid(tail.activation)[0]), facts
 
 
-def _read(
-    call: Call, scores: Sequence[ScoreFunction], image: int, images: int, output: Any, n: int
+def _scores_of_answers(
+    call: Call, scores: Sequence[ScoreFunction], image: int, images: int, output: object, n: int
 ) -> Tensor:
     """The scores of n answers that are all about one of so many images, (n, T)."""
     columns = [
@@ -102,9 +105,7 @@ def _read(
     return torch.stack(columns, 1).to("cpu", torch.float64)
 
 
-def _without_each(
-    tail: Tail, dims: tuple[int, int], running: Running
-) -> tuple[Tensor, Mapping[str, Any]]:
+def _without_each(tail: Tail, dims: tuple[int, int], running: Running) -> tuple[Tensor, Facts]:
     """The scores without each channel, (C, T), and facts; a channel of zeros changes nothing, and is not run."""
     a, (batch, channels) = tail.activation, dims
     live = a.movedim(channels, 0).flatten(1).ne(0).any(1).nonzero()[:, 0]
@@ -128,7 +129,7 @@ def _without_each(
     return said, {"channels": len(said), "samples": done, "partial": done < len(live), **failed}
 
 
-def _weighted(weights: Tensor, a: Tensor) -> Tensor:
+def _sum_of_channels(weights: Tensor, a: Tensor) -> Tensor:
     """ReLU(sum_k w_k A_k) for weights (C, T) and channels (C, h, w): (T, h, w)."""
     return torch.einsum("ct,c...->t...", weights, a.to("cpu", torch.float64)).clamp(min=0).float()
 
@@ -150,6 +151,10 @@ def _score_cam(
     show the same share one pass.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W).
+        scores: of each target, from what the model answers.
+        layer: its dotted name.
         top_channels: only so many, of the largest variance over the picture, which is faster; None takes all.
         align_corners: of the upsampling: False as in the authors' code, True as in pytorch-grad-cam.
         running: how masked pictures are run.
@@ -167,7 +172,7 @@ def _score_cam(
         given = trace.activations[layer]
         a = picture_layout(find_places(call, x), x, layer, given).to_grid(given).float()
     chosen = [one[_most_varied(one, top_channels)] for one in a]  # (k, h, w) each
-    shown = [_distinct(one) for one in chosen]
+    shown = [_distinct_channels(one) for one in chosen]
     size = tuple(x.shape[2:])
     masks = [
         FieldMasks(fields, size, align_corners=align_corners, normalize=True) for fields, _ in shown
@@ -176,7 +181,7 @@ def _score_cam(
     maps, facts = [], []
     for one, (_, index), found in zip(chosen, shown, said, strict=True):
         # what was not reached weighs nothing
-        maps.append(_weighted(found[index].softmax(0).nan_to_num(), one))
+        maps.append(_sum_of_channels(found[index].softmax(0).nan_to_num(), one))
         reached = int(found.isfinite().all(1).sum())
         partial = reached < len(found)
         facts.append(
@@ -221,7 +226,7 @@ def _most_varied(a: Tensor, most: int | None) -> Tensor:
     return a.flatten(1).var(1).topk(most).indices.sort().values
 
 
-def _distinct(a: Tensor) -> tuple[Tensor, Tensor]:
+def _distinct_channels(a: Tensor) -> tuple[Tensor, Tensor]:
     """The channels (C, h, w), each in [0, 1] and constant ones zero, without repetition; and which of them each is."""
     dims = tuple(range(1, a.ndim))
     low, high = a.amin(dims, keepdim=True), a.amax(dims, keepdim=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data.disk import Json
 from ..engine.rules.balance import StayedBehind
 
 TOLERANCE = 0.1  # of what started: beyond it a map does not add up
@@ -59,7 +59,7 @@ class Account:
         """For each image whether at most a tenth is not in the map."""
         return (self.started - self.arrived).abs() <= TOLERANCE * self.size
 
-    def facts(self, *, promised: bool) -> list[dict[str, Any]]:
+    def facts(self, *, promised: bool) -> list[Json]:
         """For each image its account; "unbalanced" where that does not close, "withheld" where a promise to the map is
         not kept."""
         columns = ("started", "size", "arrived", "off_picture", "kept", "absorbed", "rest")
@@ -68,13 +68,13 @@ class Account:
         return [
             {
                 "relevance": dict(zip(columns, row, strict=True)),
-                **_flags(closed, adds_up or not promised),
+                **_unsettled(closed, adds_up or not promised),
             }
             for row, (closed, adds_up) in zip(rows, flags, strict=True)
         ]
 
 
-def _flags(closed: bool, as_promised: bool) -> dict[str, bool]:
+def _unsettled(closed: bool, as_promised: bool) -> dict[str, bool]:
     if not closed:
         return {"unbalanced": True}
     return {} if as_promised else {"withheld": True}

@@ -6,7 +6,7 @@ have a depth too. Maps of more than one sign say so (`signed`); a ReLU is where 
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
 from ..maps.values import resize
 from ..remarks import warn
-from .formula import Need, one_by_one
+from .formula import Combine, Need, one_by_one
 from .method import Method
 
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
@@ -181,8 +181,8 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     def add(field: Tensor, layout: Layout | None, extent: Extent | None = None) -> None:
         nonlocal total
         if layout is not None:  # a dense layer after pooling has no place
-            total = total.to(field.device) + _laid(
-                _unit(layout.to_grid(field)).sum(1), size, extent
+            total = total.to(field.device) + _laid_in_picture(
+                _to_unit_range(layout.to_grid(field)).sum(1), size, extent
             )
 
     def add_bias(field: Tensor, weight: Tensor | None) -> None:
@@ -207,7 +207,7 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     return total
 
 
-def _laid(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
+def _laid_in_picture(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
     """A layer's map (N, h, w) where it lies in pictures of a size, zero elsewhere: (N, H, W)."""
     if extent is None:
         return resize(field, size)
@@ -218,7 +218,7 @@ def _laid(field: Tensor, size: Grid, extent: Extent | None) -> Tensor:
     return F.pad(laid, around)  # what is negative cuts
 
 
-def _unit(field: Tensor) -> Tensor:
+def _to_unit_range(field: Tensor) -> Tensor:
     """Magnitudes of (N, C, h, w) scaled onto [0, 1] over each image."""
     flat = field.float().abs().flatten(1)
     flat = flat - flat.amin(1, keepdim=True)
@@ -226,9 +226,9 @@ def _unit(field: Tensor) -> Tensor:
 
 
 def _layer_method(
-    name: str, title: str, paper: str, combine: Any, *, signed: bool = False
+    name: str, title: str, paper: str, combine: Combine, *, signed: bool = False
 ) -> Method:
-    needs = combine.__code__.co_varnames[: combine.__code__.co_argcount]
+    needs = inspect.signature(combine).parameters
     spelled: dict[str, Need] = {"a": "activation", "g": "gradient"}
     tensors = tuple(spelled[n] for n in needs)
     return Method(name, title, paper, "layer", combine, tensors, signed=signed)

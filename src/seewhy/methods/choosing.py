@@ -33,17 +33,17 @@ def chosen(
 
 def _of_method(attributions: Sequence[Attribution], method: str) -> list[Attribution]:
     titles = {a.method: a.title for a in attributions}
-    name = _known("method", method, list(titles), titles)
+    name = _name_that_is_there("method", method, list(titles), titles)
     return [a for a in attributions if a.method == name]
 
 
 def _of_layer(attributions: Sequence[Attribution], layer: str) -> list[Attribution]:
     layers = dict.fromkeys(a.layer for a in attributions if a.layer is not None)
-    name = _known("layer", layer, list(layers), {})
+    name = _name_that_is_there("layer", layer, list(layers), {})
     return [a for a in attributions if a.layer == name]
 
 
-def _known(what: str, given: str, names: list[str], titles: dict[str, str]) -> str:
+def _name_that_is_there(what: str, given: str, names: list[str], titles: dict[str, str]) -> str:
     found = find_name(given, names, titles)
     if found is None:
         there = (

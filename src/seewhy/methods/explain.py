@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +16,13 @@ from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow, find_flow
 from ..engine.targets.resolve import check_one_each, part_of
-from ..errors import ImageError
 from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
 from ..remarks import heard
 from .explanation import Explanation
+from .formula import Options
 from .outcome import explanation_of, join
-from .photos import Batch, ImagesLike, Source
+from .photos import Batch, ImagesLike, OnBadImage, Source
 from .remarks import tell
 from .request import (
     ALL_STAGES,
@@ -31,13 +30,11 @@ from .request import (
     LayersLike,
     MethodsLike,
     ModelLike,
-    Options,
     Request,
     TargetsLike,
 )
 from .shared import shared_pass
 
-OnBadImage = Callable[[Any, ImageError], None]
 Progress = Callable[[int, int], None]
 
 
@@ -51,9 +48,9 @@ def explain(
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
     options: Options | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
     ledger: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -72,7 +69,8 @@ def explain(
         batch_size: photos in one pass. Changes speed and memory, not the answer.
         options: for a method's name its options, such as {"integrated_gradients": {"steps": 64}}; those of methods that
             are not asked for stay unused.
-        args, kwargs: further inputs of the model, which go in as they are.
+        args: further inputs of the model, which go in as they are.
+        kwargs: likewise, by name.
         inputs: further inputs by name that have a row for each photo: {"meta": tensor}; cut with the photos.
         output: takes the model's answer to (N, K) scores.
         ledger: keep account of where relevance goes, operation by operation (`Attribution.ledgers`).
@@ -115,9 +113,9 @@ def explain_batches(
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
     options: Options | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
     ledger: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -128,6 +126,20 @@ def explain_batches(
     """As `explain`, a batch at a time: what is done is there, and memory does not grow with the number of photos.
 
     Args:
+        model: as in `explain`.
+        images: as in `explain`.
+        methods: as in `explain`.
+        targets: as in `explain`.
+        layers: as in `explain`.
+        batch_size: as in `explain`.
+        options: as in `explain`.
+        args: as in `explain`.
+        kwargs: as in `explain`.
+        inputs: as in `explain`.
+        output: as in `explain`.
+        ledger: as in `explain`.
+        max_pixels: as in `explain`.
+        progress: as in `explain`.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out; None
             raises.
         without: names of photos that need not be explained. A batch is left out where all of its photos need not: the
@@ -212,9 +224,9 @@ def list_layers(
     model: ModelLike,
     x: Tensor | None = None,
     *,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
 ) -> Flow:
     """Every layer of a model with its shape, and the ones `layers=None` (the last) and "all-stages" choose.
@@ -222,7 +234,10 @@ def list_layers(
     Args:
         model: as in `explain`.
         x: (N, C, H, W), whose first image is traced; a grey picture of the model's input size unless given.
-        args, kwargs, inputs, output: as in `explain`.
+        args: as in `explain`.
+        kwargs: as in `explain`.
+        inputs: as in `explain`.
+        output: as in `explain`.
 
     Example:
         >>> print(seewhy.list_layers(model))

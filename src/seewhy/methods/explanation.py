@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -33,30 +34,20 @@ from ..safe_names import shown
 from .choosing import chosen
 from .photos import photo_digest
 from .records import (
+    COLUMNS,
     attribution_arrays,
     attribution_exact,
     attribution_record,
     file_keys,
     photo_exact,
     photo_record,
+    table_rows,
 )
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _SHEETS, _NAMED = 3, 5  # that a notebook and a repr show
-_COLUMNS = (
-    "label",
-    "method",
-    "layer",
-    "target",
-    "probability",
-    "score",
-    "status",
-    "minimum",
-    "maximum",
-    "peak",
-)
 JSON_NAME, MAPS, SCHEMA = "explanation.json", "maps.npz", 1
 KIND, TITLE = "explanation", "Why this answer?"
 
@@ -84,7 +75,7 @@ class Explanation:
     placements: tuple[Placement, ...]
     predictions: tuple[tuple[Prediction, ...], ...]
     attributions: tuple[Attribution, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     paths: tuple[Path | None, ...] = ()
 
     def __len__(self) -> int:
@@ -144,7 +135,7 @@ class Explanation:
         self, attribution: Attribution, index: int = 0, *, style: str | None = None
     ) -> Image.Image:
         """Draws one attribution over its photo, at the size of that in `photos`."""
-        photo = self._photo(index)
+        photo = self._photo_at(index)
         placement = self.placements[index].scaled(photo.size[::-1])
         return attribution_picture(attribution, index, photo, placement, style=style)
 
@@ -152,7 +143,7 @@ class Explanation:
     def sheet(self, index: int = 0, *, style: str | None = None) -> Image.Image:
         """Draws all attributions of one photo side by side, with what the model said."""
         return explanation_sheet(
-            self._photo(index),
+            self._photo_at(index),
             self.placements[index],
             self.predictions[index],
             self.attributions,
@@ -161,7 +152,7 @@ class Explanation:
             style=style,
         )
 
-    def _photo(self, index: int) -> Image.Image:
+    def _photo_at(self, index: int) -> Image.Image:
         if not -len(self.names) <= index < len(self.names):
             raise InputError(
                 f"index={index}: the explanation has {len(self.names)} photos, counted from 0"
@@ -191,16 +182,8 @@ class Explanation:
             import pandas
         except ImportError as error:
             raise MissingPackageError("to_dataframe()", "pandas") from error
-        rows = [
-            {
-                "photo": name,
-                **{k: v for k, v in told.items() if k in _COLUMNS},
-                "remarks": "; ".join(told["remarks"]),
-            }
-            for i, name in enumerate(self.names)
-            for told in (attribution_record(a, i, self.placements[i]) for a in self)
-        ]
-        return pandas.DataFrame(rows, columns=["photo", *_COLUMNS, "remarks"])
+        rows = table_rows(self.names, self.placements, self.attributions)
+        return pandas.DataFrame(rows, columns=["photo", *COLUMNS, "remarks"])
 
     def __repr__(self) -> str:
         photos = f"{len(self.names)} photo{'' if len(self.names) == 1 else 's'}"
@@ -341,7 +324,7 @@ class ExplanationWriter:
     def _write(self, draft: Draft, name: str, part: Explanation, i: int, path: Path | None) -> None:
         placement, predictions, records = part.placements[i], part.predictions[i], []
         draft.record = photo_record(name, placement, predictions, part[0].image_size)
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, npt.NDArray[np.float32]] = {}
         for attribution, key in zip(part, file_keys(part), strict=True):
             arrays |= attribution_arrays(attribution, i, key)
             picture = draft.save(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ Need = Literal[
 ]
 Combine = Callable[..., Tensor]
 Run = Callable[..., Sequence[Estimate]]
+Settings = Mapping[str, Any]  # by name, each of the type that its function takes
+Options = Mapping[str, Settings]  # for a method's name its options
 
 HOW_IT_RUNS = ("running", "state")  # options that change how a map is computed, not which
 
@@ -80,10 +83,10 @@ class Formula:
     fuse: Callable[[Sequence[Tensor]], Tensor] | None = None
     seeds: tuple[Seed, ...] = ()
     style: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", what_it_says(self.combine or self.run))
+        object.__setattr__(self, "__doc__", _documentation(self))
 
     @property
     def told_options(self) -> Mapping[str, object]:
@@ -94,6 +97,38 @@ class Formula:
         return f"<method {self.name}: {self.title}, {self.paper}>"
 
 
-def what_it_says(function: Callable[..., object] | None) -> str | None:
-    """The docstring of what a method does, one with arguments given beforehand too."""
-    return getattr(function, "func", function).__doc__
+def _documentation(formula: Formula) -> str:
+    """What the function of a method says, and after its first paragraph what all of its kind share."""
+    function = formula.combine or formula.run
+    written = getattr(
+        function, "func", function
+    ).__doc__  # of one with arguments given beforehand too
+    summary, _, more = inspect.cleandoc(written or "").partition("\n\n")
+    shared = " ".join([_shapes(formula), _range(formula), *_refusals(formula)])
+    return "\n\n".join(filter(None, [summary, shared, more]))
+
+
+def _shapes(formula: Formula) -> str:
+    """What is read, and the shape of the map."""
+    if formula.at == "input":
+        read = "Over the input (N, C, H, W)"
+    elif formula.at == "head":
+        read = "Reads the layer (N, C, h, w) that the head pools"
+    else:
+        default = "chosen by itself" if formula.choose else "the last that is a picture"
+        read = f"Reads a layer (N, C, h, w), {default} unless it is named"
+    if formula.reduce:
+        return f"{read}; gives (N, H, W), with channels=True (N, C, H, W)."
+    return f"{read}; gives {'(N, H, W)' if formula.at == 'input' else '(N, h, w)'}."
+
+
+def _range(formula: Formula) -> str:
+    return "The map is signed." if formula.signed else "The map is >= 0."
+
+
+def _refusals(formula: Formula) -> Iterator[str]:
+    """The errors that are not of one method alone."""
+    if formula.at == "layer":
+        yield "A layer that did not run, or is no picture, is a LayerError."
+    if {"relevance", "input_relevance"} & set(formula.needs):
+        yield "An operation without a rule is a ModelError, unless strict=False."

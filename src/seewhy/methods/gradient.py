@@ -83,6 +83,10 @@ def _integrated_gradients(
     Signed; adds up to score(x) - score(baseline), here by Gauss-Legendre quadrature.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W).
+        score: of the target, from what the model answers.
+        layer: None: the map lies over the input.
         steps: points of the path at which the gradient is taken.
         baseline: a number or (1 or N, C, H, W), in the model's input space.
     """

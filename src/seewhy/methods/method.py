@@ -19,7 +19,7 @@ from ..engine.targets.resolve import TargetLike, phrase
 from ..errors import InputError
 from ..models.call import call_of, labels_of
 from ..models.model import Model
-from .formula import Formula, what_it_says
+from .formula import Formula
 from .remarks import tell
 from .shared import Result, SharedPass, shared_pass
 
@@ -40,9 +40,6 @@ class Method(Formula):
         tensor(4.)
     """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", what_it_says(self.combine or self.run))
-
     @checked
     @on_the_cpu()
     def __call__(
@@ -53,9 +50,9 @@ class Method(Formula):
         *,
         layer: LayerLike = None,
         channels: bool = False,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Any] | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        inputs: Mapping[str, object] | None = None,
         output: OutputLike | None = None,
         **options: Any,
     ) -> Tensor:
@@ -68,7 +65,8 @@ class Method(Formula):
             target: as in `seewhy.targets`; one for all images, or a list, tuple, array or tensor with one for each.
             layer: a dotted name or module; None finds the last that is a picture. Methods at the input need none.
             channels: keep the colour channels of methods at the input: (N, C, H, W).
-            args, kwargs: further inputs of the model, which go in as they are.
+            args: further inputs of the model, which go in as they are.
+            kwargs: likewise, by name.
             inputs: further inputs by name that have a row for each image of x.
             output: takes what the model returns to (N, K) scores.
             options: the method's own, `options` lists them.

@@ -31,18 +31,18 @@ def windows(size: Grid, window: Edges | None = None, stride: Edges | None = None
         window: its height and width; None is a seventh of each edge, rounded up. At most the picture's.
         stride: down and across; None is half of the window, at least 1.
     """
-    edges = _edges("window", window, tuple(math.ceil(side / 7) for side in size))
-    steps = _edges("stride", stride, tuple(max(1, edge // 2) for edge in edges))
+    edges = _edges_of("window", window, tuple(math.ceil(side / 7) for side in size))
+    steps = _edges_of("stride", stride, tuple(max(1, edge // 2) for edge in edges))
     if any(step > edge for step, edge in zip(steps, edges, strict=True)):
         raise InputError(
             f"stride={stride} is larger than the window {edges}: pixels would never be hidden"
         )
     edges = tuple(map(min, edges, size))
-    starts = torch.cartesian_prod(*map(_starts, size, edges, steps))  # (n, axes)
+    starts = torch.cartesian_prod(*map(_starts_along, size, edges, steps))  # (n, axes)
     return torch.cat([starts.flip(1), (starts + torch.tensor(edges)).flip(1)], 1)
 
 
-def _edges(name: str, given: Edges | None, default: Grid) -> Grid:
+def _edges_of(name: str, given: Edges | None, default: Grid) -> Grid:
     if isinstance(given, int):
         each: Grid = (given,) * len(default)
     else:
@@ -55,7 +55,7 @@ def _edges(name: str, given: Edges | None, default: Grid) -> Grid:
     return each
 
 
-def _starts(length: int, window: int, stride: int) -> Tensor:
+def _starts_along(length: int, window: int, stride: int) -> Tensor:
     starts = torch.arange(0, length - window + 1, stride)
     return (
         starts
@@ -96,6 +96,10 @@ def _occlusion(
     the score. Signed: where hiding raises the score, the map is negative.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W), or volumes (N, C, D, H, W).
+        scores: of each target, from what the model answers.
+        layer: None: the map lies over the input.
         window: pixels, one number or (height, width), in volumes (depth, height, width); None is a seventh of each
             edge.
         stride: likewise; None is half of the window. The last window of a row or column ends at the border.
@@ -133,11 +137,11 @@ def _occlusion(
     maps = torch.stack(
         [_mean_drop(boxes[:n], s, size) for n, s in zip(done, said, strict=True)], 1
     )  # (T, N, H, W)
-    facts = tuple(_facts(n, len(boxes), failed) for n in done)
+    facts = tuple(_facts_of_windows(n, len(boxes), failed) for n in done)
     return [Estimate(one.float(), facts=facts) for one in maps]
 
 
-def _facts(done: int, windows: int, failed: dict[str, str]) -> dict[str, object]:
+def _facts_of_windows(done: int, windows: int, failed: dict[str, str]) -> dict[str, object]:
     known = {"windows": done, "of": windows, "partial": done < windows}
     return {**known, **(failed if done < windows else {})}
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
 
 from torch import Tensor
 
 from ..engine.batches import say_once
 from ..engine.targets.resolve import phrase
 from ..maps import values as maps
-from ..maps.attribution import Attribution, Prediction
+from ..maps.attribution import Attribution, Facts, Prediction
 from ..maps.together import joined as join_parts
 from ..models.model import Model
 from ..remarks import together
@@ -43,6 +43,9 @@ def explanation_of(
     """The record of a batch.
 
     Args:
+        request: what was asked.
+        batch: its photos.
+        done: what the pass over them gave.
         of_all: what was said of all pictures as they came.
     """
     answers = _answers(done)
@@ -144,7 +147,7 @@ def _statuses(result: Result, n: int) -> tuple[maps.Status, ...]:
     return tuple(map(_status, maps.statuses(result.map), result.facts or ({},) * n))
 
 
-def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
+def _status(of_map: maps.Status, facts: Facts) -> maps.Status:
     if of_map != "ok":
         return of_map
     if "blown_up_by" in facts:
@@ -156,22 +159,17 @@ def _status(of_map: maps.Status, facts: Mapping[str, Any]) -> maps.Status:
 
 def join(parts: Sequence[Explanation]) -> Explanation:
     """One explanation of the photos of several batches, which differ in nothing else."""
-    names = tuple(name for part in parts for name in part.names)
-    photos = tuple(photo for part in parts for photo in part.photos)
-    placements = tuple(placement for part in parts for placement in part.placements)
+    names = tuple(chain.from_iterable(part.names for part in parts))
+    photos = tuple(chain.from_iterable(part.photos for part in parts))
+    placements = tuple(chain.from_iterable(part.placements for part in parts))
     drawn = OnPhotos(photos, placements, names)
+    each = zip(*parts, strict=True)  # the same attribution of all batches
     return replace(
         parts[0],
         names=names,
         photos=photos,
         placements=placements,
-        predictions=tuple(prediction for part in parts for prediction in part.predictions),
-        paths=tuple(path for part in parts for path in part.paths),
-        attributions=tuple(
-            _joined([part[i] for part in parts], drawn) for i in range(len(parts[0]))
-        ),
+        predictions=tuple(chain.from_iterable(part.predictions for part in parts)),
+        paths=tuple(chain.from_iterable(part.paths for part in parts)),
+        attributions=tuple(replace(join_parts(of_all), photos=drawn) for of_all in each),
     )
-
-
-def _joined(parts: Sequence[Attribution], photos: OnPhotos) -> Attribution:
-    return replace(join_parts(parts), photos=photos)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
 from ..errors import ModelError
+from ..maps.attribution import Facts
 from ..maps.ledger import Entry, Ledger
 from ..remarks import warn
 from .account import Account, settled
@@ -82,9 +82,9 @@ class GradientPass:
 
     def tensors(self, method: Formula, layer: str) -> list[Tensor]:
         """What the method combines."""
-        return [self._get(need, layer) for need in method.needs]
+        return [self._tensor_of(need, layer) for need in method.needs]
 
-    def _get(self, need: Need, layer: str) -> Tensor:
+    def _tensor_of(self, need: Need, layer: str) -> Tensor:
         if need == "input":
             return self.trace.activations[INPUT].float()
         if need in ("guided", "deconvnet"):
@@ -94,7 +94,7 @@ class GradientPass:
             return self.activations[layer]
         return self.gradients[INPUT if need == "input_gradient" else layer]
 
-    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Facts, ...]:
         return ()
 
     def remarks(self, method: Formula) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ class RelevancePass:
         seeds_of: Callable[[Formula], Sequence[Seed]],
         with_ledger: Callable[[], Trace],
     ) -> None:
-        self.unknown = _unknown(trace, strict)
+        self.unknown = _tell_unknown(trace, strict)
         assert isinstance(trace.rules, Relevance)
         self.trace, self.rules, self.layers_of, self.seeds_of = (
             trace,
@@ -162,16 +162,16 @@ class RelevancePass:
         for seed, layers in wanted.items():
             names = list(dict.fromkeys(layers))
             self.started[seed] = starting_relevance(self.scores[seed], self.trace.output)
-            whole = self._carried(self.scores[seed], names, len(self.started[seed]))
+            whole = self._carried_back(self.scores[seed], names, len(self.started[seed]))
             if self.rules.ledger is not None:
                 self.ledgers[seed] = self.trace.ledger()
             for layer, r in whole.items():
                 self.relevance[seed, layer] = (
                     r if layer == INPUT else self.layouts[layer].to_grid(r)
                 )
-            self.accounts[seed] = self._accounts(seed, whole)
+            self.accounts[seed] = self._accounts_by_layer(seed, whole)
 
-    def _carried(
+    def _carried_back(
         self, score: ScoreFunction, layers: Sequence[str], images: int
     ) -> dict[str, Tensor]:
         """Relevance of the layers, as they gave their output; the balance is then that of this signal."""
@@ -179,7 +179,7 @@ class RelevancePass:
         signal = self.trace.signal(score, layers=layers)
         return {layer: safe(self.given[layer]).float() * g.float() for layer, g in signal.items()}
 
-    def _accounts(self, seed: Seed, relevance: Mapping[str, Tensor]) -> dict[str, Account]:
+    def _accounts_by_layer(self, seed: Seed, relevance: Mapping[str, Tensor]) -> dict[str, Account]:
         """For each layer where relevance went, in the order in which it got there."""
         start, balance = self.started[seed], self.rules.balance
         sums = {layer: by_image(r, len(start)) for layer, r in relevance.items()}
@@ -202,7 +202,7 @@ class RelevancePass:
         sums: dict[str, list[Tensor]] = {n: [] for n in layers}
         stayed: dict[str, list[StayedBehind]] = {n: [] for n in layers}
         for image in range(len(self.started[seed])):
-            for n, r in self._carried(self._alone(seed, image), layers, 1).items():
+            for n, r in self._carried_back(self._score_of_one(seed, image), layers, 1).items():
                 balance = self.rules.balance
                 sums[n].append(r.sum())
                 stayed[n].append(balance.at_layer.get(n, balance.stayed_behind(r.device)))
@@ -224,7 +224,7 @@ class RelevancePass:
             for need in method.needs
         ]
 
-    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Facts, ...]:
         """For each image where relevance went, up to the last of the layers that it reached, and what blew it up."""
         first = self.accounts[self.seeds_of(method)[0]]
         account = [account for layer, account in first.items() if layer in layers][-1]
@@ -232,7 +232,7 @@ class RelevancePass:
         for image, found in enumerate(facts):
             found["relevance_peak"] = 0.0
             if "unbalanced" in found:
-                found["lost_at"] = self._loser(self.seeds_of(method)[0], image)
+                found["lost_at"] = self._where_it_was_lost(self.seeds_of(method)[0], image)
         for seed in self.seeds_of(method):
             started = self.started[seed].abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
             for layer in layers:
@@ -240,36 +240,37 @@ class RelevancePass:
                 for image, peak in enumerate(peaks.tolist()):
                     facts[image]["relevance_peak"] = max(facts[image]["relevance_peak"], peak)
                     if peak > BLOW_UP and "blown_up_by" not in facts[image]:
-                        facts[image]["blown_up_by"] = self._culprit(
+                        facts[image]["blown_up_by"] = self._where_it_blew_up(
                             seed, image, BLOW_UP * float(started[image])
                         )
         return tuple(facts)
 
-    def _culprit(self, seed: Seed, image: int, bound: float) -> str | None:
+    def _where_it_blew_up(self, seed: Seed, image: int, bound: float) -> str | None:
         """The operation, met first on the way back, at whose input relevance of this image passes the bound."""
-        entries = self._entries(seed, image)
+        entries = self._ledger_entries(seed, image)
         return next((entry.operation for entry in entries if entry.peak > bound), None)
 
-    def _loser(self, seed: Seed, image: int) -> str | None:
+    def _where_it_was_lost(self, seed: Seed, image: int) -> str | None:
         """The operation that lost most of this image's relevance without a bias or constant that keeps it."""
         if self.rules.unknown:
             return ", ".join(self.rules.unknown)
         lost = [
-            (abs(e.epsilon + e.no_contributor), e.operation) for e in self._entries(seed, image)
+            (abs(e.epsilon + e.no_contributor), e.operation)
+            for e in self._ledger_entries(seed, image)
         ]
         most, operation = max(lost, default=(0.0, ""))
         return operation if most else None
 
-    def _entries(self, seed: Seed, image: int) -> Sequence[Entry]:
+    def _ledger_entries(self, seed: Seed, image: int) -> Sequence[Entry]:
         """The ledger of one image."""
         with self.with_ledger() as trace:
-            trace.signal(self._alone(seed, image))
+            trace.signal(self._score_of_one(seed, image))
             return trace.ledger().entries
 
-    def _alone(self, seed: Seed, image: int) -> ScoreFunction:
+    def _score_of_one(self, seed: Seed, image: int) -> ScoreFunction:
         """The score of one image, zero for the others."""
 
-        def alone(output: Any) -> Tensor:
+        def alone(output: object) -> Tensor:
             scores = self.scores[seed](output)
             return scores * (torch.arange(len(scores), device=scores.device) == image)
 
@@ -292,7 +293,7 @@ def _why_unknown(module: nn.Module, unknown: Iterable[str]) -> str:
     return why_unheard(module)
 
 
-def _unknown(trace: Trace, strict: bool) -> tuple[str, ...]:
+def _tell_unknown(trace: Trace, strict: bool) -> tuple[str, ...]:
     """Warns of operations that no rule knows, or refuses them; returns what it says."""
     unknown = trace.rules.unknown if isinstance(trace.rules, Relevance) else {}
     if not unknown:

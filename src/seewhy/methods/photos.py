@@ -26,6 +26,7 @@ from ..models.model import Model
 from ..render.frames import frames_shown, side_by_side
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor
+OnBadImage = Callable[[Any, ImageError], None]  # a picture as it was given, and the reason
 ImagesLike = ImageLike | Iterable[ImageLike]
 
 
@@ -54,7 +55,7 @@ class Source:
         self,
         images: ImagesLike,
         model: Model,
-        on_bad_image: Callable[[Any, ImageError], None] | None,
+        on_bad_image: OnBadImage | None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.model, self.on_bad_image, self.max_pixels = model, on_bad_image, max_pixels
@@ -67,7 +68,7 @@ class Source:
             _check_channels(self.tensor, model.preprocess)
             warn_of_range(self.tensor, model.preprocess.bounds if model.preprocess else None)
         else:
-            self._list(_each(images))
+            self._list_pictures(_each_picture(images))
         if len(self) == 0:
             raise InputError("images is empty; give at least one photo")
         if self.items and model.preprocess is None:
@@ -81,14 +82,14 @@ class Source:
         """The call of these pictures, which a tensor of whole numbers may leave open (`settled_input`)."""
         return call if self.tensor is None else settled_input(call, self.tensor)[0]
 
-    def _list(self, given: Iterable[ImageLike]) -> None:
+    def _list_pictures(self, given: Iterable[ImageLike]) -> None:
         """Fills in the pictures, folders by what is in them, and what each is called."""
         called: list[tuple[str, ...]] = []  # from the shortest name to the longest
         for item in given:
             if isinstance(item, str | PathLike):
                 found = find_images([item])
                 self.items += found
-                called += [_names(path, Path(item)) for path in found]
+                called += [_names_of_file(path, Path(item)) for path in found]
             else:
                 called.append((f"image {len(self.items)}",) * 3)
                 self.items.append(item)
@@ -114,20 +115,14 @@ class Source:
             ImageError: one cannot, and nobody is to be told.
         """
         if self.tensor is not None:
-            return self._inputs(self.tensor[start:stop], start)
-        read = [one for index in range(start, stop) if (one := self._read(index)) is not None]
-        indices = tuple(one.place for one in read)
-        items = [self.items[index] for index in indices]
-        return Batch(
-            indices=indices,
-            names=tuple(self.names[index] for index in indices),
-            photos=tuple(one.photo for one in read),
-            placements=tuple(one.placement for one in read),
-            paths=tuple(item if isinstance(item, Path) else None for item in items),
-            x=torch.stack([one.x for one in read]) if read else torch.empty(0),
-        )
+            return self._batch_of_tensor(self.tensor[start:stop], start)
+        read = list(filter(None, map(self._read_or_told, range(start, stop))))
+        if not read:
+            return Batch((), (), (), (), (), torch.empty(0))
+        indices, names, photos, placements, paths, inputs = zip(*read, strict=True)
+        return Batch(indices, names, photos, placements, paths, torch.stack(inputs))
 
-    def _inputs(self, x: Tensor, start: int) -> Batch:
+    def _batch_of_tensor(self, x: Tensor, start: int) -> Batch:
         """Inputs as they were given, from the one of that number on."""
         x = x if x.is_floating_point() else x.float()
         photos, placement = _photos_of(x, self.model.preprocess)
@@ -141,14 +136,16 @@ class Source:
             x=x,
         )
 
-    def _read(self, index: int) -> _Read | None:
+    def _read_or_told(self, index: int) -> _ReadPhoto | None:
         """One picture; None for one that cannot be read, of which it tells."""
         item, preprocess = self.items[index], self.model.preprocess
         assert preprocess is not None
         try:
             photo = read_photo(item, max_pixels=self.max_pixels, least=preprocess.enough)
-            x, placement = _prepared(photo, self.names[index], preprocess)
-            return _Read(index, drawn_photo(photo.picture), x, placement)
+            x, placement = _prepared_photo(photo, self.names[index], preprocess)
+            path = item if isinstance(item, Path) else None
+            drawn = drawn_photo(photo.picture)
+            return _ReadPhoto(index, self.names[index], drawn, placement, path, x)
         except ImageError as error:
             if self.on_bad_image is None:
                 raise
@@ -157,13 +154,15 @@ class Source:
             return None
 
 
-class _Read(NamedTuple):
-    """A picture as it is drawn, so that two never stand in memory whole, and as an input."""
+class _ReadPhoto(NamedTuple):
+    """A row of a `Batch`. The picture is as it is drawn, so that two never stand in memory whole."""
 
-    place: int
+    place: int  # among all that were given
+    name: str
     photo: Image.Image
-    x: Tensor
     placement: Placement
+    path: Path | None
+    x: Tensor  # (C, H, W)
 
 
 def photo_digest(photo: Path | Image.Image) -> str:
@@ -194,14 +193,14 @@ def _photos_of(x: Tensor, preprocess: Preprocess | None) -> tuple[list[Image.Ima
     return photos, Placement((h, w), whole, frames)
 
 
-def _each(images: ImagesLike) -> Iterable[ImageLike]:
+def _each_picture(images: ImagesLike) -> Iterable[ImageLike]:
     """One picture, or several: an array (N, H, W, 3) is several."""
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]
     return [images] if isinstance(images, str | PathLike | Image.Image | Tensor) else images
 
 
-def _prepared(photo: Photo, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
+def _prepared_photo(photo: Photo, name: str, preprocess: Preprocess) -> tuple[Tensor, Placement]:
     """The input, and which part of the photo it is of, in the photo's own pixels."""
     try:
         x, placement = preprocess(photo.picture)
@@ -210,7 +209,7 @@ def _prepared(photo: Photo, name: str, preprocess: Preprocess) -> tuple[Tensor, 
         raise ImageError(f"image '{name}': {error}") from error
 
 
-def _names(path: Path, given: Path) -> tuple[str, str, str]:
+def _names_of_file(path: Path, given: Path) -> tuple[str, str, str]:
     """What a file may be called: by its path below what was given, with the folder before that, and by all of it."""
     folder = given.parent if path == given else given
     below = path.relative_to(folder).as_posix()

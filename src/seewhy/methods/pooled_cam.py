@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,14 @@ from ..models.networks.heads import LogSumExpPool2d
 from .cam import places, weighted
 from .formula import one_by_one
 from .method import Method
+
+_Head = tuple[Tensor, Tensor | None]  # weights (K, C, ...) and bias (K,)
+
+
+class _Linear(Protocol):
+    weight: Tensor
+    bias: Tensor | None
+
 
 _LAST: tuple[Callable[[LayerRecord], bool], ...] = (
     lambda record: record.pools,
@@ -68,11 +76,9 @@ def _pooled_head(
     fits: list[_Fit] = []
     with torch.no_grad():
         for a in pictures:
-            candidates: list[tuple[Tensor, Tensor | None]] = [(h.weight, h.bias) for h in heads]
-            if a.shape[1] == output.shape[1]:  # without a dense layer the channels are the classes
-                candidates.append((torch.eye(a.shape[1]).to(a), None))
+            candidates = [*heads, *_head_of_classes(a, output)]
             for weight, bias in candidates:
-                fits += _fits(a, weight, bias, output, module)
+                fits += _fits_of_head(a, weight, bias, output, module)
     tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
     near = [fit for fit in fits if fit.error <= tolerance * output.abs().amax()]
     if not near:
@@ -97,14 +103,19 @@ class _Fit(NamedTuple):
         return self.picture.shape[1] == classes and _is_identity(self.weights)
 
 
-def _linear_heads(call: Call, x: Tensor, output: Tensor) -> list[Any]:
-    """The linear layers that make as many numbers as there are classes.
+def _head_of_classes(a: Tensor, output: Tensor) -> list[_Head]:
+    """Without a dense layer the channels are the classes: where there are as many, a head that hands them on."""
+    return [(torch.eye(a.shape[1]).to(a), None)] if a.shape[1] == output.shape[1] else []
+
+
+def _linear_heads(call: Call, x: Tensor, output: Tensor) -> list[_Head]:
+    """Of the linear layers that make as many numbers as there are classes the weights (K, C, ...) and the biases.
 
     Raises:
         ModelError: their weights are not there.
     """
     heads = [
-        call.module.get_submodule(r.maker)
+        cast(_Linear, call.module.get_submodule(r.maker))
         for r in find_flow(call, x).records
         if r.projects and output.shape[1] in (r.channels, r.shape[1])
     ]
@@ -112,16 +123,16 @@ def _linear_heads(call: Call, x: Tensor, output: Tensor) -> list[Any]:
         raise ModelError(
             "cam reads the head's weights, which wait on the meta device; load them, or use grad_cam"
         )
-    return heads
+    return [(head.weight, head.bias) for head in heads]
 
 
-def _fits(
+def _fits_of_head(
     a: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor, module: nn.Module
 ) -> Iterator[_Fit]:
     """How a head fits on a picture, for each way to pool that gives what the model gives."""
     if weight[0].numel() != a.shape[1]:
         return
-    for said, picture, weights in _readings(a, weight.detach().flatten(1), bias, module):
+    for said, picture, weights in _answers_of_head(a, weight.detach().flatten(1), bias, module):
         if said.shape == output.shape:
             yield _Fit(float((said - output).abs().amax()), picture, weights)
 
@@ -130,7 +141,7 @@ def _is_identity(weights: Tensor) -> bool:
     return torch.equal(weights, torch.eye(len(weights)).to(weights))
 
 
-def _readings(
+def _answers_of_head(
     a: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Module
 ) -> Iterator[tuple[Tensor, ...]]:
     """What a head (K, C) would answer (N, K), the picture it pools and its weights, for each way to pool."""

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,19 @@ from ..safe_names import within_bytes
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
+COLUMNS = (
+    "label",
+    "method",
+    "layer",
+    "target",
+    "probability",
+    "score",
+    "status",
+    "minimum",
+    "maximum",
+    "peak",
+)  # of a table of maps
+
 
 def file_keys(attributions: Iterable[Attribution]) -> list[str]:
     """METHOD.LAYER.TARGET for each, of characters that every file system takes; no two are the same."""
@@ -30,10 +42,10 @@ def file_keys(attributions: Iterable[Attribution]) -> list[str]:
         ".".join(re.sub(r"[^\w+-]+", "_", part).strip("_") for part in parts if part)
         for parts in named
     ]
-    return [_free(within_bytes(key, 180), taken) for key in keys]
+    return [_free_name(within_bytes(key, 180), taken) for key in keys]
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _free_name(name: str, taken: set[str]) -> str:
     """The name, or the first of name-2, name-3 ... that is not taken; and takes it."""
     free, n = name, 2
     while free.lower() in taken:  # some file systems do not tell A from a
@@ -78,14 +90,14 @@ def attribution_record(a: Attribution, i: int, placement: Placement) -> Json:
         "signed": a.signed,
         "minimum": number(float(values.min())),
         "maximum": number(float(values.max())),
-        "peak": _peak(a, i, placement),
-        "options": {name: _short(value) for name, value in a.options.items()},
+        "peak": _strongest_place(a, i, placement),
+        "options": {name: _short_value(value) for name, value in a.options.items()},
         **({"facts": dict(a.facts[i])} if a.facts else {}),
         **({"ledger": [asdict(entry) for entry in a.ledgers[i].entries]} if a.ledgers else {}),
     }
 
 
-def _peak(a: Attribution, i: int, placement: Placement) -> list[float] | None:
+def _strongest_place(a: Attribution, i: int, placement: Placement) -> list[float] | None:
     """The photo's pixel (x, y) under the centre of the map's strongest place; of a volume (x, y, z), of the input."""
     if a.status[i] not in maps.READABLE:
         return None
@@ -101,7 +113,7 @@ def _peak(a: Attribution, i: int, placement: Placement) -> list[float] | None:
     return [round(x0 + (x + 0.5) / w * (x1 - x0), 1), round(y0 + (y + 0.5) / h * (y1 - y0), 1)]
 
 
-def _short(value: object) -> object:
+def _short_value(value: object) -> object:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)[:80]
 
 
@@ -110,7 +122,8 @@ def photo_exact(placement: Placement, predictions: Sequence[Prediction]) -> Json
     return {
         "placement": asdict(placement),
         "predictions": [
-            [p.index, p.label, _exact(p.probability), _exact(p.score)] for p in predictions
+            [p.index, p.label, _exact_number(p.probability), _exact_number(p.score)]
+            for p in predictions
         ],
     }
 
@@ -125,7 +138,8 @@ def placement_again(exact: Json) -> Placement:
 def predictions_again(exact: Json) -> tuple[Prediction, ...]:
     told = exact["predictions"]
     return tuple(
-        Prediction(i, label, _again(chance), float(score)) for i, label, chance, score in told
+        Prediction(i, label, _number_again(chance), float(score))
+        for i, label, chance, score in told
     )
 
 
@@ -133,10 +147,10 @@ def attribution_exact(a: Attribution, i: int) -> Json:
     """What `attribution_record` rounds or leaves out; an option that is an object stays its text."""
     return {
         "title": a.title,
-        "score": _exact(a.scores[i]),
-        "probability": _exact(a.probabilities[i]),
+        "score": _exact_number(a.scores[i]),
+        "probability": _exact_number(a.probabilities[i]),
         "image_size": list(a.image_size),
-        "options": {name: _plain(value) for name, value in a.options.items()},
+        "options": {name: _plain_value(value) for name, value in a.options.items()},
         "family": a.family,
         "style": a.style,
     }
@@ -165,7 +179,7 @@ def attribution_again(record: Json, exact: Json, arrays: Arrays) -> Attribution:
         status=(record["status"],),
         labels=(record["label"],),
         scores=(float(exact["score"]),),
-        probabilities=(_again(exact["probability"]),),
+        probabilities=(_number_again(exact["probability"]),),
         image_size=tuple(exact["image_size"]),
         signed=record["signed"],
         pixels=found.get(f"{key}.pixels"),
@@ -179,20 +193,33 @@ def attribution_again(record: Json, exact: Json, arrays: Arrays) -> Attribution:
     )
 
 
-def _plain(value: Any) -> object:
+def _plain_value(value: object) -> object:
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain_value(each) for each in value]
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain_value(each) for key, each in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    return _short(value)
+    return _short_value(value)
 
 
-def _exact(value: float | None) -> float | str | None:
+def _exact_number(value: float | None) -> float | str | None:
     """A number as JSON has it, "nan" and "inf" as texts."""
     return value if value is None or math.isfinite(value) else repr(float(value))
 
 
-def _again(value: float | str | None) -> float | None:
+def _number_again(value: float | str | None) -> float | None:
     return None if value is None else float(value)
+
+
+def table_rows(
+    names: Sequence[str], placements: Sequence[Placement], attributions: Sequence[Attribution]
+) -> list[Json]:
+    """A row for each photo and map, in plain numbers and texts."""
+    rows = []
+    for image, name in enumerate(names):
+        for attribution in attributions:
+            told = attribution_record(attribution, image, placements[image])
+            known = {column: told[column] for column in COLUMNS if column in told}
+            rows.append({"photo": name, **known, "remarks": "; ".join(told["remarks"])})
+    return rows

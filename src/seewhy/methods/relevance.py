@@ -18,7 +18,7 @@ from torch import Tensor
 from ..engine.flow import Flow
 from ..maps import values as maps
 from .cam import places
-from .formula import Need
+from .formula import Need, Settings
 from .gradient import channel_sum
 from .method import Method
 from .seeds import Seed
@@ -59,7 +59,7 @@ def _before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str
     )
 
 
-def _agreed(fields: Sequence[Tensor]) -> Tensor:
+def _geometric_mean(fields: Sequence[Tensor]) -> Tensor:
     """The geometric mean of the positive parts; the mean where they agree nowhere."""
     agreed, either = maps.fuse(fields, how="product"), maps.fuse(fields, how="mean")
     dims = tuple(range(1, agreed.ndim))
@@ -85,11 +85,11 @@ def _read_by_places(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]
     return [flow.by_places(layer) for layer in layers]
 
 
-def _added(fields: Sequence[Tensor]) -> Tensor:
+def _sum_of_layers(fields: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(fields)).sum(0)
 
 
-def _method(
+def _relevance_method(
     name: str,
     title: str,
     paper: str,
@@ -99,7 +99,7 @@ def _method(
     seed: Seed | None,
     **rest: Any,
 ) -> Method:
-    options: dict[str, Any] = {
+    options = {
         "composite": composite,
         **({"seed": seed} if seed else {}),
         "strict": True,
@@ -109,18 +109,18 @@ def _method(
     )
 
 
-_AT_INPUT: dict[str, Any] = {"at": "input", "reduce": channel_sum}
+_AT_INPUT: Settings = {"at": "input", "reduce": channel_sum}
 _ONCE: tuple[Need, ...] = ("input_relevance",)
-lrp = _method(
+lrp = _relevance_method(
     "lrp", "LRP", "Bach et al., PLoS ONE 2015", _lrp, _ONCE, "conserving", "lrp", **_AT_INPUT
 )
-clrp = _method(
+clrp = _relevance_method(
     "clrp", "CLRP", "Gu et al., ACCV 2018", _lrp, _ONCE, "conserving", "clrp", **_AT_INPUT
 )
-sglrp = _method(
+sglrp = _relevance_method(
     "sglrp", "SGLRP", "Iwana et al., ICCVW 2019", _lrp, _ONCE, "conserving", "sglrp", **_AT_INPUT
 )
-clrp_two_pass = _method(
+clrp_two_pass = _relevance_method(
     "clrp_two_pass",
     "CLRP as its official code",
     "Gu et al., ACCV 2018",
@@ -132,7 +132,7 @@ clrp_two_pass = _method(
     signed=False,
     **_AT_INPUT,
 )
-layer_relevance = _method(
+layer_relevance = _relevance_method(
     "layer_relevance",
     "Layer relevance",
     "after Bach et al., 2015",
@@ -141,9 +141,9 @@ layer_relevance = _method(
     "epsilon_gamma",
     "lrp",
     choose=_before_the_last,
-    fuse=_agreed,
+    fuse=_geometric_mean,
 )
-relevance_cam = _method(
+relevance_cam = _relevance_method(
     "relevance_cam",
     "Relevance-CAM",
     "Lee et al., CVPR 2021",
@@ -152,5 +152,5 @@ relevance_cam = _method(
     "z_plus",
     "auto",
     choose=_read_by_places,
-    fuse=_added,
+    fuse=_sum_of_layers,
 )

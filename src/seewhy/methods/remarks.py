@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain
-from typing import Any
 
-from ..maps.attribution import Attribution
+from ..maps.attribution import Attribution, Facts
 from ..remarks import Remarks, warn
 
 UNSURE_ABOVE = 0.5  # of a sampled map's signal: with more error it is mostly noise
@@ -17,7 +16,7 @@ _names: ContextVar[tuple[str, ...] | None] = ContextVar("names", default=None)
 _label: ContextVar[Callable[[int], str] | None] = ContextVar("label", default=None)
 
 
-def remarks_of_facts(facts: Mapping[str, Any]) -> tuple[str, ...]:
+def remarks_of_facts(facts: Facts) -> tuple[str, ...]:
     """What the facts of one image say against its map: a failure, a poor fit, a large error."""
     said: list[str] = []
     if facts.get("partial"):
@@ -78,7 +77,8 @@ def tell(title: str, names: Sequence[str], labels: Sequence[str], remarks: Remar
 
     Args:
         title: the method's.
-        names, labels: for each image what it is called, and what is explained of it.
+        names: what each image is called.
+        labels: what is explained of each.
         remarks: for each image.
     """
     called = _names.get() or tuple(names)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,14 +22,13 @@ from ..errors import InputError, LayerError
 from ..models.call import CallableModel, model_and_call
 from ..models.model import Model
 from .catalog import find_method
-from .formula import HOW_IT_RUNS
+from .formula import HOW_IT_RUNS, Options
 from .method import Method
 
 ModelLike = CallableModel | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
 MethodsLike = str | Method | Iterable[str | Method]
 TargetsLike = TargetLike | Iterable[TargetLike]
-Options = Mapping[str, Mapping[str, Any]]  # for a method's name its options
 
 ALL_STAGES = "all-stages"
 BATCH_SIZE = 8
@@ -72,9 +70,9 @@ class Request:
         batch_size: int = BATCH_SIZE,
         ledger: bool = False,
         max_pixels: int = MAX_PIXELS,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Any] | None = None,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        inputs: Mapping[str, object] | None = None,
         output: OutputLike | None = None,
     ) -> Request:
         """What a user asks in the words of `seewhy.explain`.
@@ -142,7 +140,7 @@ def layer_names(call: Call, layers: LayersLike) -> str | tuple[str, ...] | None:
 def _told_call(call: Call) -> Json:
     """The further inputs of a call, and which output is meant."""
     further = {"args": list(call.args), "kwargs": dict(call.kwargs), "inputs": dict(call.inputs)}
-    told = {name: _plain(given) for name, given in further.items() if given}
+    told = {name: _json_value(given) for name, given in further.items() if given}
     return {**told, "output": _told_output(call.output)}
 
 
@@ -162,23 +160,23 @@ def _told_output(output: OutputLike) -> object:
 
 def _told_options(settings: Mapping[str, object]) -> Json:
     """Those that change which map it is."""
-    return {name: _plain(value) for name, value in settings.items() if name not in HOW_IT_RUNS}
+    return {name: _json_value(value) for name, value in settings.items() if name not in HOW_IT_RUNS}
 
 
 def _told_target(target: TargetLike) -> object:
     if isinstance(target, int | str):
         return target
-    return describe(target) if callable(target) else _plain(target)
+    return describe(target) if callable(target) else _json_value(target)
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     """A value in JSON's types: tensors by their digests, what else is none of them by its repr."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
         return digest(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _json_value(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_json_value(each) for each in value]
     return repr(value)

@@ -47,12 +47,12 @@ class SavedPhotos(Sequence[Image.Image]):
 
     def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
         return (
-            [*map(self._read, self.entries[index])]
+            [*map(self._photo_of, self.entries[index])]
             if isinstance(index, slice)
-            else self._read(self.entries[index])
+            else self._photo_of(self.entries[index])
         )
 
-    def _read(self, entry: Entry) -> Image.Image:
+    def _photo_of(self, entry: Entry) -> Image.Image:
         kept = entry.exact["photo"]
         if "path" not in kept and kept["file"] not in entry.files:
             raise ImageError(
@@ -86,7 +86,9 @@ def open_explanation(folder: str | Path) -> Explanation:
     entries = list(read_entries(folder).values())
     if not entries:
         raise InputError(f"'{folder}' holds no photo yet; run the command that writes it again")
-    whole = join([dataclasses.replace(_again(folder, entry), photos=()) for entry in entries])
+    whole = join(
+        [dataclasses.replace(_explanation_of(folder, entry), photos=()) for entry in entries]
+    )
     photos = SavedPhotos(folder, entries)
     drawn = OnPhotos(photos, whole.placements, whole.names)
     attributions = tuple(dataclasses.replace(a, photos=drawn) for a in whole)
@@ -95,13 +97,13 @@ def open_explanation(folder: str | Path) -> Explanation:
 
 def saved_explanations(folder: Path, entries: Iterable[Entry]) -> Iterator[Explanation]:
     """The explanation of each photo by itself, one at a time."""
-    return (_again(folder, entry) for entry in entries)
+    return (_explanation_of(folder, entry) for entry in entries)
 
 
-def _again(folder: Path, entry: Entry) -> Explanation:
+def _explanation_of(folder: Path, entry: Entry) -> Explanation:
     try:
         record, exact = entry.record, entry.exact
-        arrays = _arrays(folder, entry)
+        arrays = _stored_maps(folder, entry)
         pairs = zip(record["attributions"], exact["attributions"], strict=True)
         return Explanation(
             model=exact["model"],
@@ -110,7 +112,7 @@ def _again(folder: Path, entry: Entry) -> Explanation:
             placements=(placement_again(exact),),
             predictions=(predictions_again(exact),),
             attributions=tuple(attribution_again(told, more, arrays) for told, more in pairs),
-            paths=(_path(exact["photo"]),),
+            paths=(_kept_path(exact["photo"]),),
         )
     except Exception as error:  # readers meet damage with whatever their parsing trips over
         said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -119,7 +121,7 @@ def _again(folder: Path, entry: Entry) -> Explanation:
         ) from error
 
 
-def _arrays(
+def _stored_maps(
     folder: Path, entry: Entry
 ) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     (file,) = (name for name in entry.files if name.endswith(f"/{MAPS}"))
@@ -127,5 +129,5 @@ def _arrays(
         return dict(stored)
 
 
-def _path(kept: Json) -> Path | None:
+def _kept_path(kept: Json) -> Path | None:
     return Path(kept["path"]) if "path" in kept else None

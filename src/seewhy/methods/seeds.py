@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
             f"seed={brief(seed)} is not known; use 'lrp', {', '.join(map(repr, _STARTS))}"
         )
 
-    def start(output: Any) -> Tensor:
+    def start(output: object) -> Tensor:
         z = class_scores(output)
         chosen = _one_class(score, z)
         if chosen is None and seed == "auto":
@@ -78,20 +78,20 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
 
 def _one_class(score: ScoreFunction, z: Tensor) -> Tensor | None:
     """One-hot (N, K) of the class that a logit target names; None for a target that is no one class."""
-    weights = _slopes(score, z)
+    weights = _slopes_of_score(score, z)
     one_class = bool(((weights == 0) | (weights == 1)).all()) and bool((weights.sum(1) == 1).all())
     return weights if one_class else None
 
 
-def _slopes(score: ScoreFunction, output: Tensor) -> Tensor:
+def _slopes_of_score(score: ScoreFunction, output: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         leaf = output.detach().clone().requires_grad_()
         slopes: Tensor = torch.autograd.grad(check_differentiable(score(leaf)).sum(), leaf)[0]
     return slopes
 
 
-def starting_relevance(score: ScoreFunction, output: Any) -> Tensor:
+def starting_relevance(score: ScoreFunction, output: object) -> Tensor:
     """Relevance of the output, (N, K): for each image what is then shared out."""
     if not isinstance(output, Tensor):
         return score(output).detach().float()[:, None]
-    return (output * _slopes(score, output)).detach().float().reshape(len(output), -1)
+    return (output * _slopes_of_score(score, output)).detach().float().reshape(len(output), -1)

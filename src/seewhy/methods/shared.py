@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,16 +31,14 @@ from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolv
 from ..engine.targets.rows import asked
 from ..engine.trace import Trace, check_scores
 from ..errors import LayerError
-from ..maps.attribution import Estimate
+from ..maps.attribution import Estimate, Facts
 from ..maps.ledger import Ledger
 from ..names import check_option
 from ..remarks import Remarks, heard, together
-from .formula import Formula
+from .formula import Formula, Options, Settings
 from .passes import GradientPass, RelevancePass, signals
 from .remarks import remarks_of_facts
 from .seeds import Seed
-
-Facts = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +52,7 @@ class Result:
     pixels: Tensor | None
     scores: Tensor  # (N,)
     interval: Tensor | None = None  # (N, h, w)
-    facts: Facts = ()  # one for each image, or none
+    facts: tuple[Facts, ...] = ()  # one for each image, or none
     remarks: Remarks = ()  # one for each image, or none
     unsaid: Remarks = ()  # of those, what nobody was warned of yet
     ledger: Ledger | None = None
@@ -62,7 +60,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class SharedPass:
-    output: Any
+    output: object
     results: list[Result]
 
 
@@ -76,7 +74,7 @@ def shared_pass(
     layers: Sequence[str],
     flow: Flow | None = None,
     labels: Sequence[str] | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Options | None = None,
     ledger: bool = False,
 ) -> SharedPass:
     """Computes methods x layers x targets: one forward pass for what shares its rules, one way back for each target.
@@ -86,9 +84,10 @@ def shared_pass(
     by itself, and a warning says so.
     """
     call, x = settled_input(call, x)
-    asked = _Asked(methods, targets, layers, flow, labels, options or {}, ledger)
+    settings = _all_options(methods, options or {})
+    asked = _Asked(methods, targets, layers, flow, labels, settings, ledger)
     with once():
-        done = _together(call, x, asked)
+        done = _all_at_once(call, x, asked)
         if done is None:
             tell(call.module)
             done = _one_by_one(call, x, asked)
@@ -97,14 +96,14 @@ def shared_pass(
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What is asked of a batch."""
+    """What is asked of a batch; options are all that each method has."""
 
     methods: Sequence[Formula]
     targets: Sequence[TargetLike]
     layers: Sequence[str]
     flow: Flow | None
     labels: Sequence[str] | None
-    options: Mapping[str, Mapping[str, Any]]
+    options: Options
     ledger: bool
 
     def rows(self, images: Sequence[int]) -> _Asked:
@@ -117,15 +116,13 @@ class _Asked:
         return [target for several in each for target in several]
 
 
-def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
+def _all_at_once(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
     """All images in one batch; None where what the model says of one depends on the others."""
-    plan = _Plan(
-        call, x, asked.layers, asked.flow, _all_options(asked.methods, asked.options), asked.ledger
-    )
+    plan = _Plan(call, x, asked)
     done: dict[tuple[str, str | None, int], Result] = {}
-    output: Any = None
+    output: object = None
     targets: list[ResolvedTarget] = []
-    for kind, group in _groups(asked.methods, plan).items():
+    for kind, group in _groups_by_trace(plan).items():
         with plan.opened(kind, group) as have:
             if not targets:
                 output = have.trace.output
@@ -146,39 +143,38 @@ def _together(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
 
 
 def _one_by_one(call: Call, x: Tensor, asked: _Asked) -> SharedPass:
-    each = [_together(call.rows([i]), x[i : i + 1], asked.rows([i])) for i in range(len(x))]
+    each = [_all_at_once(call.rows([i]), x[i : i + 1], asked.rows([i])) for i in range(len(x))]
     found = [done for done in each if done is not None]  # one image depends on no other
     output = joined([done.output for done in found])
     targets = asked.resolved(call, output)
     together = zip(*(done.results for done in found), strict=True)
     return SharedPass(
-        output, [_joined(parts, targets[i % len(targets)]) for i, parts in enumerate(together)]
+        output,
+        [_result_of_batch(parts, targets[i % len(targets)]) for i, parts in enumerate(together)],
     )
 
 
-def _joined(parts: Sequence[Result], target: ResolvedTarget) -> Result:
+def _result_of_batch(parts: Sequence[Result], target: ResolvedTarget) -> Result:
     """The result for a batch, from those for its images."""
     return replace(
         parts[0],
         target=target,
         map=torch.cat([part.map for part in parts]),
-        pixels=_rows([part.pixels for part in parts]),
+        pixels=_rows_of_all([part.pixels for part in parts]),
         scores=torch.cat([part.scores for part in parts]),
-        interval=_rows([part.interval for part in parts]),
+        interval=_rows_of_all([part.interval for part in parts]),
         facts=tuple(chain.from_iterable(part.facts for part in parts)),
         remarks=tuple(chain.from_iterable(part.remarks for part in parts)),
         unsaid=tuple(chain.from_iterable(part.unsaid for part in parts)),
     )
 
 
-def _rows(parts: Sequence[Tensor | None]) -> Tensor | None:
+def _rows_of_all(parts: Sequence[Tensor | None]) -> Tensor | None:
     found = [part for part in parts if part is not None]
     return torch.cat(found) if found else None
 
 
-def _all_options(
-    methods: Sequence[Formula], given: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
+def _all_options(methods: Sequence[Formula], given: Options) -> dict[str, Settings]:
     """For each method its options, those given before its own."""
     for method in methods:
         for name, value in given.get(method.name, {}).items():
@@ -206,26 +202,24 @@ class _Kind(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What is asked of one batch."""
+    """How what is asked is read off one batch."""
 
     call: Call
     x: Tensor
-    layers: Sequence[str]
-    flow: Flow | None
-    options: Mapping[str, Mapping[str, Any]]
-    ledger: bool
+    asked: _Asked
 
     def places(self, method: Formula) -> dict[str | None, list[str]]:
         """For each of the method's maps its name and the layers that it is made of."""
         if method.at != "layer":
             return {None: [INPUT]}
-        if INPUT in self.layers:
+        if INPUT in self.asked.layers:
             raise LayerError(
                 f"layer 'input' is the picture itself; {method.title} reads a layer, lrp or saliency the input"
             )
-        if method.choose and self.flow:
-            return {_label(group): list(group) for group in method.choose(self.flow, self.layers)}
-        return {layer: [layer] for layer in self.layers}
+        if method.choose and self.asked.flow:
+            chosen = method.choose(self.asked.flow, self.asked.layers)
+            return {_label_of_layers(group): list(group) for group in chosen}
+        return {layer: [layer] for layer in self.asked.layers}
 
     def layers_of(self, method: Formula) -> list[str]:
         """All layers that the method reads."""
@@ -235,7 +229,9 @@ class _Plan:
         """How what a layer gave lies over the images."""
         return picture_layout(self._places, self.x, layer, activation)
 
-    def facts(self, method: Formula, layers: Sequence[str], found: Facts) -> Facts:
+    def facts(
+        self, method: Formula, layers: Sequence[str], found: tuple[Facts, ...]
+    ) -> tuple[Facts, ...]:
         """What was found of each image, and the part of it that the map covers where that is not the whole."""
         if method.at == "input":
             return found
@@ -249,10 +245,11 @@ class _Plan:
 
     @cached_property
     def _places(self) -> Places:
-        return self.flow.places if self.flow else find_places(self.call, self.x)
+        flow = self.asked.flow
+        return flow.places if flow else find_places(self.call, self.x)
 
     def seeds_of(self, method: Formula) -> Sequence[Seed]:
-        return method.seeds or (self.options[method.name]["seed"],)
+        return method.seeds or (self.asked.options[method.name]["seed"],)
 
     @contextmanager
     def opened(
@@ -260,12 +257,12 @@ class _Plan:
     ) -> Iterator[GradientPass | RelevancePass]:
         """The trace that answers for a group of methods."""
         if kind.rules == "relevance":
-            with self._relevance_trace(group, ledger=self.ledger) as trace:
+            with self._relevance_trace(group, ledger=self.asked.ledger) as trace:
                 yield RelevancePass(
                     trace,
                     self.layout_of,
                     self.layers_of,
-                    strict=self.options[group[0].name]["strict"],
+                    strict=self.asked.options[group[0].name]["strict"],
                     seeds_of=self.seeds_of,
                     with_ledger=lambda: self._relevance_trace(group, ledger=True),
                 )
@@ -282,29 +279,29 @@ class _Plan:
             yield GradientPass(trace, rules, self.layout_of, self.layers_of)
 
     def _relevance_trace(self, group: Sequence[Formula], *, ledger: bool) -> Trace:
-        composite = find_composite(self.options[group[0].name]["composite"], self.call.bounds)
+        composite = find_composite(self.asked.options[group[0].name]["composite"], self.call.bounds)
         rules = Relevance(composite, ledger=Ledger() if ledger else None)
         taps = list(dict.fromkeys(name for m in group for name in self.layers_of(m)))
         return Trace(self.call, self.x, layers=taps, rules=rules)
 
 
-def _label(layers: Sequence[str]) -> str:
+def _label_of_layers(layers: Sequence[str]) -> str:
     between = f" + {len(layers) - 2} more + " if len(layers) > 2 else " + "
     return layers[0] if len(layers) == 1 else f"{layers[0]}{between}{layers[-1]}"
 
 
-def _groups(methods: Sequence[Formula], plan: _Plan) -> dict[_Kind, list[Formula]]:
+def _groups_by_trace(plan: _Plan) -> dict[_Kind, list[Formula]]:
     """The methods that share a trace; at least one group, since the output is read from the first."""
     groups: dict[_Kind, list[Formula]] = {}
-    for method in methods:
+    for method in plan.asked.methods:
         if method.combine:
-            groups.setdefault(_kind(method, plan), []).append(method)
+            groups.setdefault(_kind_of_trace(method, plan), []).append(method)
     return groups or {_Kind("gradient"): []}
 
 
-def _kind(method: Formula, plan: _Plan) -> _Kind:
+def _kind_of_trace(method: Formula, plan: _Plan) -> _Kind:
     if {"relevance", "input_relevance"} & set(method.needs):
-        options = plan.options[method.name]
+        options = plan.asked.options[method.name]
         composite: str | Composite = options["composite"]
         return _Kind(
             "relevance",
@@ -336,7 +333,7 @@ def _combine_group(
                     raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
                 facts = plan.facts(method, layers, have.facts(method, layers))
                 estimate = Estimate(_fused_or_only(method, raw), facts=facts)
-                made = _result(method, label, target, estimate, scores, have.remarks(method))
+                made = _result_of(method, label, target, estimate, scores, have.remarks(method))
                 done[method.name, label, t] = replace(made, ledger=have.ledger(method))
 
 
@@ -344,7 +341,7 @@ def _run_apart(
     method: Formula,
     plan: _Plan,
     targets: Sequence[ResolvedTarget],
-    output: Any,
+    output: object,
     done: dict[tuple[str, str | None, int], Result],
 ) -> None:
     """Formulas that run the model by themselves, layer by layer."""
@@ -352,7 +349,7 @@ def _run_apart(
     for label, layers in plan.places(method).items():
         with heard() as said_of_all:
             made = [
-                _estimates(method, plan, scores, layer if method.at == "layer" else None)
+                _estimates_of_targets(method, plan, scores, layer if method.at == "layer" else None)
                 for layer in layers
             ]
         for t, target in enumerate(targets):
@@ -365,24 +362,24 @@ def _run_apart(
             estimate = replace(
                 of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]), facts=facts
             )
-            done[method.name, label, t] = _result(
+            done[method.name, label, t] = _result_of(
                 method, label, target, estimate, said.float().cpu(), said_of_all
             )
 
 
-def _estimates(
+def _estimates_of_targets(
     method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None
 ) -> Sequence[Estimate]:
     assert method.run is not None
     with torch.inference_mode(False), torch.no_grad():
-        return method.run(plan.call, plan.x, scores, layer=layer, **plan.options[method.name])
+        return method.run(plan.call, plan.x, scores, layer=layer, **plan.asked.options[method.name])
 
 
 def _fused_or_only(method: Formula, raw: Sequence[Tensor]) -> Tensor:
     return raw[0] if len(raw) == 1 or not method.fuse else method.fuse(raw)
 
 
-def _result(
+def _result_of(
     method: Formula,
     layer: str | None,
     target: ResolvedTarget,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 import math
 import zlib
@@ -13,12 +15,22 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ..arguments import checked_class
+from ..arguments import checked, checked_class
 from ..errors import InputError
 from ..maps import values as map_tools
+from ..names import check_option
 from .intervals import Interval, interval_of
 from .result import Findings, Floats, MetricResult
 
+_OF_TORCHMETRICS = {
+    "compute_on_cpu",
+    "compute_with_cache",
+    "dist_sync_fn",
+    "dist_sync_on_step",
+    "distributed_available_fn",
+    "process_group",
+    "sync_on_compute",
+}
 UNDEFINED, NO_TRUTH = "undefined", "no_truth"
 STATUS_MEANINGS: dict[str, str] = dict(map_tools.STATUS_MEANINGS) | {
     UNDEFINED: "the metric has no value here: a score of zero, or nothing that varies",
@@ -68,15 +80,17 @@ class ImageMetric(Metric):
         if "__init__" in vars(cls):
             checked_class(cls)
 
+    @checked
     def __init__(
         self,
         *,
         interval: Interval = "t",
         leave_out: Sequence[str] | None = None,
         seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
+        self._check_options(options)
         super().__init__(**options)
         self.interval, self.seed = interval, seed
         self.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
@@ -86,7 +100,7 @@ class ImageMetric(Metric):
                     f"leave_out has {status!r}, which is no status; accepted: {', '.join(STATUSES)}"
                 )
         interval_of(np.zeros(0), interval)  # says what is accepted
-        self.settings: dict[str, Any] = {**(settings or {}), "seed": seed}
+        self.settings: dict[str, object] = {**(settings or {}), "seed": seed}
         for state in ("values", "codes", "curves", "lengths"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
         # MetricCollection shares states between metrics whose states are equal after one update; these never are
@@ -95,16 +109,21 @@ class ImageMetric(Metric):
             "identity", default=torch.tensor(zlib.crc32(identity.encode())), dist_reduce_fx="max"
         )
 
+    def _check_options(self, options: Mapping[str, object]) -> None:
+        """Says that the metric has no such option."""
+        for option in options.keys() - _OF_TORCHMETRICS:
+            check_option(self.name, option, _own_options(type(self)))
+
     def compute(self) -> MetricResult:
         """The mean over the images, its interval, and what is behind it."""
         return MetricResult(self._result())
 
     def for_method(self, method: Any, *, leave_out: Sequence[str] | None = None) -> Self:
         """A fresh metric with the same settings, for the maps of `method`; metrics that run the method take it up."""
-        fresh = self.clone()
+        fresh = copy.deepcopy(self)
         fresh.reset()
         fresh.leave_out = tuple(self.leave_out if leave_out is None else leave_out)
-        return fresh  # type: ignore[return-value]
+        return fresh
 
     def states(self) -> dict[str, Tensor | list[Tensor]]:
         """All that it holds of its images, for `restore_states`."""
@@ -119,7 +138,7 @@ class ImageMetric(Metric):
         if not torch.equal(torch.as_tensor(states["identity"]), self.identity.cpu()):
             raise InputError(f"the states kept of {self.name} are of other settings; begin anew")
         for name, state in states.items():
-            setattr(self, name, _moved(state, self.device))
+            setattr(self, name, _on_device(state, self.device))
         self._counts_as_updated()
 
     def _counts_as_updated(self) -> None:
@@ -179,6 +198,17 @@ class ImageMetric(Metric):
 ANY_KIND: type[ImageMetric] = ImageMetric  # type: ignore[type-abstract]
 
 
+def _own_options(kind: type[ImageMetric]) -> list[str]:
+    """What the constructors of a metric take, its own before those of what it extends."""
+    found: dict[str, None] = {}
+    for each in kind.__mro__:
+        if "__init__" in vars(each) and issubclass(each, ImageMetric):
+            parameters = inspect.signature(each.__init__).parameters.values()
+            named = (one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+            found |= dict.fromkeys(name for name in named if name != "settings")
+    return list(found)
+
+
 def joined(state: Sequence[Tensor] | Tensor) -> Tensor:
     """A state that was kept as a list, as one tensor on the CPU."""
     if isinstance(state, Tensor):  # torchmetrics joins lists when it synchronises
@@ -186,5 +216,5 @@ def joined(state: Sequence[Tensor] | Tensor) -> Tensor:
     return torch.cat(list(state)).cpu() if len(state) else torch.empty(0)
 
 
-def _moved(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
+def _on_device(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
     return state.to(device) if isinstance(state, Tensor) else [each.to(device) for each in state]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class ChanceMethod:
             )
         self.chance, self.seed = chance, seed
 
-    def __call__(self, model: Any, x: Tensor, target: Any = None) -> Tensor:
+    def __call__(self, model: object, x: Tensor, target: object = None) -> Tensor:
         return chance_maps(x, seed=self.seed)[self.chance]
 
 

@@ -123,7 +123,10 @@ def named_metrics(
     """Metrics of a kind by what they are called: the names of a mapping, or their own.
 
     Args:
-        such_as, named: one that could be given, and several with names, for errors.
+        given: names, metrics, or a mapping of names to them.
+        kind: what each has to be.
+        such_as: one that could be given, for errors.
+        named: several with names, for errors.
 
     Raises:
         InputError: there is none, or one of a kind twice.

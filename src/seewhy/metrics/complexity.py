@@ -29,11 +29,15 @@ class _OfMapsAlone(ExplanationMetric):
         Resize where methods of several resolutions are compared: a finer map has more places to spread over. The model
         and the target are not asked.
         """
-        judged = self._checked(maps)
+        judged = self._checked_maps(maps)
         sized = judged if x is None else map_tools.resize(judged, (x.shape[2], x.shape[3]))
         self._keep(
             judged, Measured(self._of(sized.nan_to_num(0.0, 0.0, 0.0).abs().double().flatten(1)))
         )
+
+    def passes(self, pixels: int) -> int:
+        """None: the model is not asked."""
+        return 0
 
     def _of(self, magnitudes: Tensor) -> Tensor:
         """(N, places), each at least 0 -> (N,)."""

@@ -49,6 +49,7 @@ def estimate(
     """Runs the model on a few copies of a picture, and reckons.
 
     Args:
+        call: the model, and how it is called.
         x: (N, C, H, W), of which the first is run.
         units: what is scored of each photo, and by what.
         photos: how many.
@@ -59,19 +60,21 @@ def estimate(
         passes += metric.passes(pixels)
         again += 0 if unit.by_chance else metric.reruns(call.module)
     maps = sum(not unit.by_chance for unit, _ in units) + again
-    return EvaluationCost(photos, passes, photos * (passes * _seconds(call, x) + maps * explaining))
+    return EvaluationCost(
+        photos, passes, photos * (passes * _seconds_of_picture(call, x) + maps * explaining)
+    )
 
 
-def _seconds(call: Call, x: Tensor) -> float:
+def _seconds_of_picture(call: Call, x: Tensor) -> float:
     """The seconds that the model takes for a picture, several at once where one takes little."""
     one = call.rows([0])
-    taken = _timed(one, x[:1])
+    taken = _seconds_of_pass(one, x[:1])
     if taken > _SLOW or call.inputs:
         return taken
-    return min(taken, _timed(one, x[:1].repeat(_COPIES, 1, 1, 1)) / _COPIES)
+    return min(taken, _seconds_of_pass(one, x[:1].repeat(_COPIES, 1, 1, 1)) / _COPIES)
 
 
-def _timed(call: Call, x: Tensor) -> float:
+def _seconds_of_pass(call: Call, x: Tensor) -> float:
     """The seconds of a pass, the better of two: the first of a size is slow."""
     taken = []
     for _ in range(2):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -29,15 +28,15 @@ from ..engine.targets.resolve import (
 )
 from ..engine.targets.rows import OWN
 from ..errors import ImageError
-from ..methods.explain import OnBadImage, Progress, explain
-from ..methods.photos import Batch, ImagesLike, Source
+from ..methods.explain import Progress, explain
+from ..methods.formula import Options
+from ..methods.photos import Batch, ImagesLike, OnBadImage, Source
 from ..methods.remarks import naming
 from ..methods.request import (
     BATCH_SIZE,
     LayersLike,
     MethodsLike,
     ModelLike,
-    Options,
     Request,
     TargetsLike,
 )
@@ -72,9 +71,9 @@ def evaluate(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     options: Options | None = None,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     output: OutputLike | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
@@ -85,11 +84,20 @@ def evaluate(
     """Explains photos by methods, and scores the maps, and maps that know nothing of the model, by metrics.
 
     Args:
-        model, images, methods, targets, layers, options, args, kwargs, inputs, output: as in `seewhy.explain`.
+        model: as in `seewhy.explain`.
+        images: as in `seewhy.explain`.
+        methods: as in `seewhy.explain`.
         metrics: names from `seewhy.metrics.METRICS` or metrics with settings of their own; a mapping names them.
+        targets: as in `seewhy.explain`.
+        layers: as in `seewhy.explain`.
         chance: the chance maps that each metric also scores; () leaves them out, which saves their forward passes.
         seed: of the random chance map.
         batch_size: photos in one pass. Changes speed and memory, not the answer.
+        options: as in `seewhy.explain`.
+        args: as in `seewhy.explain`.
+        kwargs: as in `seewhy.explain`.
+        inputs: as in `seewhy.explain`.
+        output: as in `seewhy.explain`.
         max_pixels: as in `seewhy.explain`.
         progress: called with the number of photos done and of all.
         on_bad_image: called with each picture that cannot be read and the reason, and the picture is left out.
@@ -165,42 +173,74 @@ def evaluated(
     keep: RunFolder | None = None,
 ) -> Evaluation:
     """What is asked, of these pictures, and scored batch by batch; the rest as in `evaluate`."""
-    board, kept = (
+    source = Source(images, request.model, listeners.on_bad_image, request.max_pixels)
+    scoring = _Scoring(
         PhotoBoard(request, metrics, chance, seed),
+        source,
+        _settled_call(request, source),
+        listeners,
         None if keep is None else KeptScores(keep),
     )
-    source = Source(images, request.model, listeners.on_bad_image, request.max_pixels)
-    call, parts = _settled(request, source), Parts(listeners.on_part)
-    seen: list[str] = []
-
-    def so_far(*, finished: bool = False) -> Evaluation:
-        return Evaluation(request.model.name, tuple(seen), board.rows(), finished=finished)
-
-    with parts.also_when_interrupted(so_far, lambda: bool(seen)):
+    parts = Parts(listeners.on_part)
+    with parts.also_when_interrupted(scoring.so_far, lambda: bool(scoring.seen)):
         for start in range(0, len(source), request.batch_size):
             stop = min(start + request.batch_size, len(source))
-            done = kept.whole(source, start, stop) if kept else []
-            batch = None if done else source.batch(start, stop)
-            if kept and done:
-                board.restore(kept, done)
-                seen += [photo.name for photo in done]
-            elif batch and batch.names:
-                work = _explained(request, call, batch)
-                tasks = board.tasks(work)
-                listeners.cost(work, tasks, len(source) - start)
-                board.add(work, tasks, BatchKept(kept, batch), listeners.within)
-                seen += batch.names
-                parts.offer(so_far)
+            if not scoring.restored(start, stop) and scoring.scored(start, stop):
+                parts.offer(scoring.so_far)
             if listeners.progress:
                 listeners.progress(stop, len(source))
-    if not seen:
+    if not scoring.seen:
         raise ImageError(
             f"none of the {len(source)} pictures can be read; the first: {source.first_error}"
         )
-    return so_far(finished=True)
+    return scoring.so_far(finished=True)
 
 
-def _settled(request: Request, source: Source) -> Call:
+@dataclass(eq=False)
+class _Scoring:
+    """The photos, batch by batch, on their way to the board.
+
+    Attributes:
+        call: how the model is called on these photos.
+        kept: the scores that are known; None where none are kept.
+        seen: the names of the photos that are on the board.
+    """
+
+    board: PhotoBoard
+    source: Source
+    call: Call
+    listeners: Listeners
+    kept: KeptScores | None
+    seen: list[str] = field(default_factory=list)
+
+    def restored(self, start: int, stop: int) -> bool:
+        """Puts kept scores of the photos from one to another on the board, where those of all are there."""
+        photos = self.kept.whole(self.source, start, stop) if self.kept else []
+        if self.kept is None or not photos:
+            return False
+        self.board.restore(self.kept, photos)
+        self.seen += [photo.name for photo in photos]
+        return True
+
+    def scored(self, start: int, stop: int) -> bool:
+        """Explains and scores the photos from one to another; False where none can be read."""
+        batch = self.source.batch(start, stop)
+        if not batch.names:
+            return False
+        work = _explained_batch(self.board.request, self.call, batch)
+        tasks = self.board.tasks(work)
+        self.listeners.cost(work, tasks, len(self.source) - start)
+        self.board.add(work, tasks, BatchKept(self.kept, batch), self.listeners.within)
+        self.seen += batch.names
+        return True
+
+    def so_far(self, *, finished: bool = False) -> Evaluation:
+        """What was found of the photos on the board."""
+        model, rows = self.board.request.model.name, self.board.rows()
+        return Evaluation(model, tuple(self.seen), rows, finished=finished)
+
+
+def _settled_call(request: Request, source: Source) -> Call:
     """The call of these pictures, once what belongs to each is known to be there for each."""
     request.call.check_rows(len(source))
     for target in request.targets:
@@ -208,10 +248,10 @@ def _settled(request: Request, source: Source) -> Call:
     return source.settled(request.call)
 
 
-def _explained(request: Request, call: Call, batch: Batch) -> Explained:
+def _explained_batch(request: Request, call: Call, batch: Batch) -> Explained:
     """A batch with its maps, for targets that are settled on what the model says of it."""
     called, x = settled_input(call.rows(batch.indices), batch.x)
-    targets = _resolved(called, x, request.targets, batch.indices, request.model.labels)
+    targets = _resolved_targets(called, x, request.targets, batch.indices, request.model.labels)
     begun = time.perf_counter()
     with naming(batch.names, request.model.label):
         found = explain(
@@ -227,7 +267,7 @@ def _explained(request: Request, call: Call, batch: Batch) -> Explained:
     return Explained(called, x, batch.names, targets, found.attributions, seconds)
 
 
-def _resolved(
+def _resolved_targets(
     call: Call,
     x: Tensor,
     targets: Sequence[TargetLike],

@@ -8,11 +8,10 @@ import os
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 from PIL import Image
@@ -54,7 +53,7 @@ class Row:
     chance: Mapping[Chance, MetricResult]
     remarks: tuple[str, ...] = ()
 
-    def cells(self) -> dict[str, Any]:
+    def cells(self) -> Json:
         """As one line of a table: plain numbers and strings; NaN is None."""
         r = self.result
         return {
@@ -127,7 +126,7 @@ class Evaluation:
             for (method, layer), said in told.items()
         )
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> list[Json]:
         """The rows as dictionaries of plain values, with the same keys."""
         return [row.cells() for row in self.rows]
 
@@ -169,7 +168,7 @@ class Evaluation:
         )
         run.view(PICTURE_NAME, lambda path: path.write_bytes(png_bytes(self.picture())))
         run.view(RESULTS_NAME, lambda path: path.write_bytes(packed(self.about(), self._results())))
-        rows = [{**row.cells(), **_details(row)} for row in self.rows]
+        rows = [{**row.cells(), **_json_details(row)} for row in self.rows]
         told = {
             "schema": SCHEMA,
             "model": self.model,
@@ -197,13 +196,7 @@ class Evaluation:
 
     def _panel(self, metric: str, target: str, *, several: bool) -> Panel:
         rows = [row for row in self.rows if (row.metric, row.target) == (metric, target)]
-        times, first = Counter(row.method for row in rows), rows[0].result
-        scored = []
-        for row in rows:
-            at_several_layers = times[row.method] > 1
-            label = f"{row.method} {row.layer}" if at_several_layers else row.method
-            scored.append(_scored(label, row.result))
-        scored += [_scored(name, found, chance=True) for name, found in rows[0].chance.items()]
+        first = rows[0].result
         kind = {**METRICS, **LOCALIZATION}[first.metric]
         over, of = kind.axes
         followed = first.settings.get("output")
@@ -211,8 +204,8 @@ class Evaluation:
         return Panel(
             f"{title}, {target}" if several else title,
             "higher is better" if first.higher_is_better else "lower is better",
-            (over, of.replace("score", followed) if followed else of),
-            tuple(scored),
+            (over, of.replace("score", str(followed)) if followed else of),
+            tuple(_lines_of_panel(rows)),
         )
 
 
@@ -249,11 +242,22 @@ class Parts:
             raise
 
 
-def _scored(label: str, result: MetricResult, *, chance: bool = False) -> Scored:
+def _lines_of_panel(rows: Sequence[Row]) -> Iterator[Scored]:
+    """The methods, which say their layer where there are several, and the chance maps."""
+    times = Counter(row.method for row in rows)
+    for row in rows:
+        at_several_layers = times[row.method] > 1
+        label = f"{row.method} {row.layer}" if at_several_layers else row.method
+        yield _scored_line(label, row.result)
+    for name, found in rows[0].chance.items():
+        yield _scored_line(name, found, chance=True)
+
+
+def _scored_line(label: str, result: MetricResult, *, chance: bool = False) -> Scored:
     return Scored(label, result.mean, result.low, result.high, *result.mean_curve(), chance=chance)
 
 
-def _details(row: Row) -> dict[str, Any]:
+def _json_details(row: Row) -> Json:
     """What evaluation.json has beside the table: each image's value and status, settings and curves."""
     r = row.result
     return {
@@ -265,17 +269,17 @@ def _details(row: Row) -> dict[str, Any]:
         "curves": [[number(value) for value in curve] for curve in r.curves],
         "positions": [[number(value) for value in at] for at in r.positions],
         "figures": {name: figure_cells(figure) for name, figure in r.figures.items()},
-        "chance": {name: _level(found) for name, found in row.chance.items()},
+        "chance": {name: _level_of_chance(found) for name, found in row.chance.items()},
     }
 
 
-def _level(found: MetricResult) -> dict[str, Any]:
+def _level_of_chance(found: MetricResult) -> Json:
     at, curve = ([number(value) for value in values] for values in found.mean_curve())
     bounds = {"mean": number(found.mean), "low": number(found.low), "high": number(found.high)}
     return {**bounds, "positions": at, "curve": curve}
 
 
-def figure_cells(figure: Figure) -> dict[str, Any]:
+def figure_cells(figure: Figure) -> Json:
     """One of a metric's figures as plain values."""
     bounds = {"mean": number(figure.mean), "low": number(figure.low), "high": number(figure.high)}
     return {**bounds, "thresholds": [number(each) for each in figure.thresholds]}

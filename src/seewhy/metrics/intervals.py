@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ Z = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def interval_of(
-    values: npt.NDArray[Any],
+    values: npt.NDArray[np.float64],
     how: Interval,
     *,
     seed: int = 0,
@@ -31,6 +31,8 @@ def interval_of(
       it is wider than it need be, for none vary more than those; n >= 1.
 
     Args:
+        values: (n,).
+        how: which of these.
         seed: of the resamples.
         limits: what the values lie between; t-intervals end there.
 
@@ -80,7 +82,7 @@ def resampling_weights(key: int, seed: int, resamples: int) -> npt.NDArray[np.fl
     return np.random.default_rng((seed, key)).poisson(1.0, resamples).astype(np.float32)
 
 
-def percentiles(estimates: npt.NDArray[Any]) -> tuple[float, float]:
+def percentiles(estimates: npt.NDArray[np.float64]) -> tuple[float, float]:
     """The 2.5th and the 97.5th percentile of what the resamples give; NaN where none gives a number."""
     told = estimates[np.isfinite(estimates)]
     if not len(told):

@@ -68,16 +68,16 @@ class KeptScores:
 
     def read(self, unit: Unit, photos: Sequence[Photo]) -> Kept | None:
         """The scores of the photos, if those of all are there."""
-        names = [_name(photo, unit) for photo in photos]
+        names = [_entry_name(photo, unit) for photo in photos]
         if not all(
             self.run.has(name, photo.digest) for name, photo in zip(names, photos, strict=True)
         ):
             return None
         found = list(self.run.entries(names))
         told = [entry.exact for entry in found]
-        curves = [_tensor(one["curve"]) for one in told if one["curve"] is not None]
+        curves = [_from_text(one["curve"]) for one in told if one["curve"] is not None]
         return Kept(
-            torch.cat([_tensor(one["value"]) for one in told]),
+            torch.cat([_from_text(one["value"]) for one in told]),
             [entry.record["status"] for entry in found],
             curves,
         )
@@ -86,7 +86,7 @@ class KeptScores:
         """Keeps the scores of the photos."""
         for i, photo in enumerate(photos):
             value, status = found.values[i : i + 1], found.status[i]
-            with self.run.entry(_name(photo, unit), photo.digest) as draft:
+            with self.run.entry(_entry_name(photo, unit), photo.digest) as draft:
                 number = float(value)
                 told = {"photo": photo.name, **dataclasses.asdict(unit)}
                 draft.record = {
@@ -94,8 +94,8 @@ class KeptScores:
                     "value": None if number != number else number,
                     "status": status,
                 }
-                curve = _text(found.curves[i]) if found.curves else None
-                draft.exact = {"value": _text(value), "curve": curve}
+                curve = _as_text(found.curves[i]) if found.curves else None
+                draft.exact = {"value": _as_text(value), "curve": curve}
 
     def finish(
         self, photos: Sequence[Photo], units: Sequence[Unit], remarks: Sequence[PhotoRemarks]
@@ -147,7 +147,7 @@ def of_photo(name: str) -> str:
     return name.partition(_PART)[0]
 
 
-def _name(photo: Photo, unit: Unit) -> str:
+def _entry_name(photo: Photo, unit: Unit) -> str:
     parts = [
         unit.method,
         unit.layer or "",
@@ -158,10 +158,10 @@ def _name(photo: Photo, unit: Unit) -> str:
     return photo.name + _PART + " | ".join(parts)
 
 
-def _text(values: Tensor) -> str:
+def _as_text(values: Tensor) -> str:
     """Numbers (n,) as text, bit by bit."""
     return base64.b64encode(values.detach().cpu().numpy().astype("<f8").tobytes()).decode()
 
 
-def _tensor(text: str) -> Tensor:
+def _from_text(text: str) -> Tensor:
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), "<f8").astype(np.float64))

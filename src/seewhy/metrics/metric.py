@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class Case:
 
     def scores(self, pictures: Tensor) -> Tensor:
         """The target's scores of other pictures of the same images, (N,) float64."""
-        return _read(self.call, answers(self.call, pictures), self.score, len(pictures))
+        return _scores_of_output(self.call, answers(self.call, pictures), self.score, len(pictures))
 
     @property
     def fields(self) -> Tensor:
@@ -122,7 +122,7 @@ class ExplanationMetric(ImageMetric):
     # what the values lie between where the score that is followed is a probability
     limits_of_probability: ClassVar[tuple[float, float] | None] = None
 
-    def __init__(self, *, settings: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(self, *, settings: Mapping[str, object] | None = None, **options: Any) -> None:
         check_output((settings or {}).get("output", "logit"))
         super().__init__(settings=settings, **options)
 
@@ -146,7 +146,7 @@ class ExplanationMetric(ImageMetric):
         Raises:
             SeewhyError: shapes that do not go together, or a target that the metric cannot score.
         """
-        judged = self._checked(maps)
+        judged = self._checked_maps(maps)
         self._keep(
             judged, self._measure(self._case(judged.nan_to_num(0.0, 0.0, 0.0), model, x, target))
         )
@@ -193,7 +193,7 @@ class ExplanationMetric(ImageMetric):
         """The metric's value for each image."""
         raise NotImplementedError
 
-    def _checked(self, maps: Tensor) -> Tensor:
+    def _checked_maps(self, maps: Tensor) -> Tensor:
         """The maps as float32 on the CPU."""
         if not isinstance(maps, Tensor):
             raise ArgumentTypeError(f"maps is a {type(maps).__name__}; give a tensor (N, h, w)")
@@ -227,20 +227,21 @@ class ExplanationMetric(ImageMetric):
             raise TargetError(
                 f"target {target!r} is {len(resolved)} targets; a metric judges maps of one"
             )
-        score = read_as(resolved[0].score, self.settings.get("output", "logit"), numbers=numbers)
-        clean = _read(call, output, score, len(x))
+        followed = cast(Output, self.settings.get("output", "logit"))
+        score = read_as(resolved[0].score, followed, numbers=numbers)
+        clean = _scores_of_output(call, output, score, len(x))
         return Case(
             maps, wrapped(model if call.whole_numbers is None else call), x, score, clean, call
         )
 
 
-def _read(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
+def _scores_of_output(call: Call, output: object, score: ScoreFunction, n: int) -> Tensor:
     """The target's scores of n images, (n,) float64 on the CPU."""
     with torch.inference_mode(False), torch.no_grad():
         return check_scores(call.module, asked(score, output, n), n).double().cpu()
 
 
-def check_output(output: str) -> None:
+def check_output(output: object) -> None:
     if output not in ("probability", "logit"):
         raise InputError(
             f"output={output!r} is not known; use 'probability' or 'logit' (the target's own score)"

@@ -128,7 +128,7 @@ class PhotoBoard(Board[ExplanationMetric]):
         metric, shown = self.fresh(task.unit), task.shown
         if isinstance(shown, Attribution):
             if isinstance(metric, MethodMetric):
-                metric.method = self._bound(shown, work.call, work.x)
+                metric.method = self._bound_method(shown, work.call, work.x)
             shown = shown.map
         metric.update(shown, work.call, work.x, task.score)
         return metric.newest()
@@ -159,7 +159,7 @@ class PhotoBoard(Board[ExplanationMetric]):
             for method, layer, target, said in of_photo:
                 self.remark(method, layer, target, [said])
 
-    def _bound(self, attribution: Attribution, call: Call, x: Tensor) -> Explainer:
+    def _bound_method(self, attribution: Attribution, call: Call, x: Tensor) -> Explainer:
         """The method as metrics that run it again have to: at the attribution's layer."""
         method = self.methods[attribution.method]
         options = self.request.options.get(method.name, {})

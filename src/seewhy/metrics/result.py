@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class Findings(NamedTuple):
     curves: tuple[Floats, ...]
     positions: tuple[Floats, ...]
     interval: Interval
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     figures: Mapping[str, Figure] = _NOTHING
     pooled_curve: tuple[Floats, Floats] | None = None
 
@@ -125,7 +125,7 @@ class MetricResult(Tensor):
     curves: tuple[Floats, ...]
     positions: tuple[Floats, ...]
     interval: Interval
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     figures: Mapping[str, Figure]
     pooled_curve: tuple[Floats, Floats] | None
     left_out: dict[str, int]
@@ -149,7 +149,7 @@ class MetricResult(Tensor):
         made.found = found
         return made
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name == "found":  # before it is made, as when it is unpickled
             raise AttributeError(name)
         return getattr(self.found, name)

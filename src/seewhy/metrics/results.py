@@ -23,8 +23,8 @@ def packed(about: Json, results: Sequence[MetricResult]) -> bytes:
     for result in results:
         if id(result) not in places:
             places[id(result)] = len(told)
-            arrays |= _arrays(result, len(told))
-            told.append(_told(result))
+            arrays |= _arrays_of(result, len(told))
+            told.append(_record_of(result))
     text = json.dumps(
         {**about, "results": told, "places": [places[id(result)] for result in results]}
     )
@@ -37,11 +37,11 @@ def unpacked(path: Path) -> tuple[Json, list[MetricResult]]:
     """What `packed` was given."""
     with np.load(path, allow_pickle=False) as stored:
         about: Json = json.loads(stored[_ABOUT].tobytes())
-        results = [_result(one, stored, i) for i, one in enumerate(about.pop("results"))]
+        results = [_result_again(one, stored, i) for i, one in enumerate(about.pop("results"))]
     return about, [results[place] for place in about.pop("places")]
 
 
-def _arrays(result: MetricResult, place: int) -> dict[str, Floats]:
+def _arrays_of(result: MetricResult, place: int) -> dict[str, Floats]:
     lengths = np.array([len(curve) for curve in result.curves], np.float64)
     each: dict[str, Floats] = {"values": result.values, "lengths": lengths}
     if result.curves:
@@ -54,7 +54,7 @@ def _arrays(result: MetricResult, place: int) -> dict[str, Floats]:
     return {f"{place}.{name}": values for name, values in each.items()}
 
 
-def _told(result: MetricResult) -> Json:
+def _record_of(result: MetricResult) -> Json:
     figures = {
         name: [*map(repr, figure[:3]), list(figure.thresholds)]
         for name, figure in result.figures.items()
@@ -71,7 +71,7 @@ def _told(result: MetricResult) -> Json:
     }
 
 
-def _result(told: Json, stored: Mapping[str, Floats], place: int) -> MetricResult:
+def _result_again(told: Json, stored: Mapping[str, Floats], place: int) -> MetricResult:
     cuts = np.cumsum(stored[f"{place}.lengths"])[:-1].astype(int)
     curves, positions = (
         tuple(np.split(stored[f"{place}.{name}"], cuts)) if f"{place}.{name}" in stored else ()
@@ -92,11 +92,11 @@ def _result(told: Json, stored: Mapping[str, Floats], place: int) -> MetricResul
         positions=positions,
         interval=told["interval"],
         settings=told["settings"],
-        figures={name: _figure(*one) for name, one in told["figures"].items()},
+        figures={name: _figure_again(*one) for name, one in told["figures"].items()},
         pooled_curve=None if pooled is None else (pooled[0], pooled[1]),
     )
     return MetricResult(found)
 
 
-def _figure(mean: str, low: str, high: str, thresholds: Sequence[float]) -> Figure:
+def _figure_again(mean: str, low: str, high: str, thresholds: Sequence[float]) -> Figure:
     return Figure(float(mean), float(low), float(high), tuple(thresholds))

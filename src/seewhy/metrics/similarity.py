@@ -28,7 +28,7 @@ def spearman(a: Tensor, b: Tensor, *, absolute: bool = False) -> Tensor:
 
     With `absolute` it is of their magnitudes: maps that differ in sign alone are then the same.
     """
-    a, b = _alike(a, b)
+    a, b = _comparable(a, b)
     if absolute:
         a, b = a.abs(), b.abs()
     return pearson(_ranks(a), _ranks(b))
@@ -42,7 +42,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """
     from skimage.metrics import structural_similarity
 
-    a, b = (map_tools.normalize(m.abs()) for m in _alike(a, b))
+    a, b = (map_tools.normalize(m.abs()) for m in _comparable(a, b))
     if min(a.shape[1:]) < 11:
         raise InputError(
             f"maps of {a.shape[1]} x {a.shape[2]} are too small for SSIM, which needs 11 x 11; resize them"
@@ -69,7 +69,7 @@ def hog(a: Tensor, b: Tensor, *, ranks: bool = False) -> Tensor:
     """
     from skimage.feature import hog as histogram
 
-    a, b = (map_tools.normalize(m.abs()) for m in _alike(a, b))
+    a, b = (map_tools.normalize(m.abs()) for m in _comparable(a, b))
     if min(a.shape[1:]) < CELL * BLOCK:
         raise InputError(
             f"maps of {a.shape[1]} x {a.shape[2]} are too small for HOG, which needs {CELL * BLOCK} x {CELL * BLOCK}; "
@@ -119,7 +119,7 @@ def check_similarity(name: str) -> None:
         )
 
 
-def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _comparable(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape != b.shape or a.ndim != 3:
         raise InputError(
             f"maps of {tuple(a.shape)} and {tuple(b.shape)} cannot be compared; give two of (N, h, w)"

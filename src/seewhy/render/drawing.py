@@ -74,6 +74,9 @@ def label_strip(
     """Writes "head: text" on a dark strip at the picture's foot, as large as fits; only `head` where space is short.
 
     Args:
+        picture: is drawn on.
+        head: is said in any case.
+        text: is said where there is room.
         lines_high: a line is at most one of so many that would fill the picture.
         weights: (H, W), what is not to be covered: the strip is at the head where it covers less of that.
     """

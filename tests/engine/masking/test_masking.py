@@ -207,6 +207,38 @@ def test_baselines_in_their_own_words() -> None:
         SuperpixelMean(labels).picture(x[:, :5])
 
 
+def test_what_masks_and_baselines_are_without_options() -> None:
+    assert (Blur().kernel, Blur().sigma, Noise().seed) == (11, 5.0, 0)
+    fields = FieldMasks(torch.ones(1, 2, 2), (4, 4))
+    assert (fields.align_corners, fields.normalize) == (False, False)
+    assert not StepMasks(torch.arange(4).view(2, 2), [1]).inserting
+    assert Running() == Running(None, None, "float32", "auto", None)
+
+
+@pytest.mark.parametrize(
+    ("make", "within", "beyond"),
+    [
+        (Blur, {"kernel": 1}, {"kernel": -1}),
+        (Blur, {"kernel": 3}, {"kernel": 2}),
+        (Blur, {"sigma": 0.01}, {"sigma": 0.0}),
+        (Running, {"batch_size": 1}, {"batch_size": 0}),
+        (Running, {"memory": 1}, {"memory": 0}),
+        (Running, {"precision": "bfloat16"}, {"precision": "half"}),
+        (Running, {"memory_format": "contiguous"}, {"memory_format": "last"}),
+        (find_baseline, {"baseline": 1e30}, {"baseline": float("inf")}),
+        (
+            find_baseline,
+            {"baseline": torch.zeros(3, 1, 1)},
+            {"baseline": torch.tensor([0, np.nan])},
+        ),
+    ],
+)
+def test_options_are_taken_up_to_their_bounds(make: Any, within: Any, beyond: Any) -> None:
+    make(**within)
+    with pytest.raises(InputError, match=f"{next(iter(beyond))}="):
+        make(**beyond)
+
+
 def test_baselines_by_name() -> None:
     assert [find_baseline(name).name for name in ("zeros", "mean", "blur", "noise")] == [
         "zeros",
@@ -533,6 +565,15 @@ def test_a_scorer_that_fails_amid_the_masks(
     assert found == [(0, 0, 4), (0, 4, 6), (1, 0, 2)]
     assert isinstance(caught.value, SeewhyError)
     before.assert_unchanged()
+
+
+def test_one_score_that_is_not_finite_is_told() -> None:
+    net = Called(lambda x: x.abs().mean((2, 3)).log())
+    boxes = torch.tensor([[0, 0, 2, 2], [0, 0, 8, 8], [4, 4, 6, 6]])  # the second hides all
+    masks: list[Masks] = [PatchMasks(boxes, (8, 8))]
+    found = masked_scores(net, pictures(1, 8), masks, [Logit(0)], baseline=Zeros(), running=PLAIN)
+    with pytest.raises(ScorerError, match="a score is not finite"):
+        list(found)
 
 
 def test_what_does_not_fit_says_so_at_once() -> None:

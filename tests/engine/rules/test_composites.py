@@ -15,7 +15,7 @@ from seewhy.engine.rules.composites import (
     epsilon_plus,
     epsilon_plus_box,
 )
-from seewhy.engine.rules.lrp import epsilon, flat, gamma, z_plus
+from seewhy.engine.rules.lrp import Bias, Rule, Term, epsilon, flat, gamma, z_plus
 from seewhy.engine.rules.propagation import safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError
@@ -152,3 +152,59 @@ def test_every_composite_by_name_has_a_rule_for_all_operations() -> None:
 def test_an_unknown_composite_is_an_error_that_lists_them() -> None:
     with pytest.raises(InputError, match=r"did you mean 'epsilon_plus'.*accepted: epsilon_plus"):
         Relevance("epsilon_pluss")
+
+
+def test_a_composite_promises_that_all_goes_on_where_all_its_rules_do() -> None:
+    promised = {name for name, make in COMPOSITES.items() if make().conserves}
+    assert promised == {"conserving"}
+    table = (("any", epsilon(bias="spread")),)
+    assert Composite("mine", table, norm_bias="exclude").conserves
+    assert not Composite("mine", table).conserves  # norms keep their biases
+    assert not Composite("mine", table, norm_bias="exclude", attention="attn").conserves
+    for loses in (epsilon(), z_plus(fallback=False), flat(), z_plus(bias="absorb")):
+        assert not Composite("mine", (*table, ("conv", loses)), norm_bias="exclude").conserves
+    for keeps in (epsilon(bias="exclude"), z_plus(), gamma(bias="spread")):
+        assert Composite("mine", (("conv", keeps), *table), norm_bias="exclude").conserves == (
+            keeps.name != "gamma"
+        )
+
+
+def test_composites_by_name_are_their_published_tables() -> None:
+    def z(bias: Bias, stabilizer: float = 1e-6, *, fallback: bool = False) -> Rule:
+        term = Term(1.0, above=(1.0, 0.0), below=(0.0, 1.0))
+        return Rule("z_plus", (term,), bias, stabilizer, fallback)
+
+    def signed(more: float) -> Rule:
+        up, down = (more, 1.0), (1.0, more)
+        terms = Term(1.0, up, down, "z > 0"), Term(1.0, down, up, "z <= 0")
+        return Rule("gamma", terms, "absorb", 1e-6)
+
+    dense = Rule("epsilon", (Term(),), "absorb", 1e-6)
+    alpha = Term(2.0, above=(1.0, 0.0), below=(0.0, 1.0))
+    beta = Term(-1.0, above=(0.0, 1.0), below=(1.0, 0.0))
+    two_one = Rule("alpha_beta", (alpha, beta), "absorb", 1e-6)
+    spread = Rule("epsilon", (Term(),), "spread", 1e-9)
+    expected = {
+        "epsilon_plus": ((("conv", z("absorb")), ("linear", dense)), "cp", "absorb"),
+        "epsilon_gamma": ((("conv", signed(2.0)), ("linear", dense)), "cp", "absorb"),
+        "z_plus": ((("any", z("absorb")),), "cp", "absorb"),
+        "epsilon_alpha2_beta1": ((("conv", two_one), ("linear", dense)), "cp", "absorb"),
+        "uniform_epsilon": ((("any", dense),), "cp", "absorb"),
+        "relevance_cam": ((("any", z("exclude")),), "cp", "absorb"),
+        "attn_lrp": ((("conv", signed(1.25)), ("linear", dense)), "attn", "absorb"),
+        "conserving": (
+            (("conv", z("exclude", 1e-9, fallback=True)), ("linear", spread)),
+            "cp",
+            "exclude",
+        ),
+    }
+    found = {name: make() for name, make in COMPOSITES.items()}
+    assert {name: (c.table, c.attention, c.norm_bias) for name, c in found.items()} == expected
+    assert {name: c.name for name, c in found.items()} == {name: name for name in expected}
+    low, high = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    for make, rest in (
+        (epsilon_plus_box, expected["epsilon_plus"][0]),
+        (epsilon_gamma_box, (("conv", signed(1.25)), ("linear", dense))),
+    ):
+        (key, box), *others = make(low, high).table
+        assert (key, box.box, tuple(others)) == ("first", (low, high), rest)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from seewhy import Trace
+from seewhy.engine.rules.composites import Composite, Operation
+from seewhy.engine.rules.lrp import epsilon
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError, LayerError, ModelError, SeewhyWarning
 from seewhy.methods import (
@@ -27,7 +29,7 @@ from seewhy.methods import (
     rise,
     saliency,
 )
-from tiny_models import pictures, randomised
+from tiny_models import Called, pictures, randomised
 
 RULED = (guided_backprop, deconvnet, lrp)
 
@@ -84,6 +86,20 @@ class OwnReLU(torch.autograd.Function):
         return g * (ctx.saved_tensors[0] > 0)
 
 
+class OwnTriple(torch.autograd.Function):
+    """A ReLU that opens three times as far."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = 3 * x.clamp(min=0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 3 * g * (ctx.saved_tensors[0] > 0)
+
+
 class OwnMixing(torch.autograd.Function):
     """A ReLU and the mean over channels: not place by place."""
 
@@ -121,9 +137,37 @@ def _alike(net: nn.Module, usual: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize(("own", "usual"), [(OwnSwish, F.silu), (OwnReLU, F.relu)])
+@pytest.mark.parametrize(
+    ("own", "usual"),
+    [
+        (OwnSwish, F.silu),
+        (OwnReLU, F.relu),
+        (OwnTriple, lambda x: 3 * F.relu(x)),
+    ],
+)
 def test_an_own_rectifier_is_known_by_what_it_does(own: Any, usual: Any, mixed: bool) -> None:
     _alike(randomised(Net(own.apply, usual if mixed else None)), randomised(Net(usual)))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_depth_is_counted_through_what_is_hidden(before: bool) -> None:
+    """Behind an own function an operation has the place that it has behind the usual one."""
+    told = []
+    for act in (F.relu, OwnReLU.apply):
+        seen: list[tuple[str, int, bool]] = []
+
+        def note(operation: Operation, seen: list[tuple[str, int, bool]] = seen) -> bool:
+            seen.append((operation.name, operation.depth, operation.first))
+            return True
+
+        net = randomised(Net(act))
+        rules = Relevance(Composite("seen", ((note, epsilon()),)))
+        whole = nn.Sequential(Called(act), net) if before else net
+        with Trace(whole, pictures(1), layers=["input"], rules=rules) as trace:
+            trace.signal(1)
+        told.append([(name.rpartition(".")[2], *rest) for name, *rest in seen])
+    assert told[0] == [("a", 0, True), ("b", 1, False), ("fc", 2, False)]
+    assert told[1] == told[0]
 
 
 @pytest.mark.parametrize(

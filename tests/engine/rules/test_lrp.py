@@ -13,7 +13,18 @@ from torch import Tensor, nn
 import lrp_oracles as oracles
 from seewhy.engine.rules.composites import Composite
 from seewhy.engine.rules.linear import convolution, dense
-from seewhy.engine.rules.lrp import Rule, alpha_beta, epsilon, flat, gamma, w_squared, z_box, z_plus
+from seewhy.engine.rules.lrp import (
+    Bias,
+    Rule,
+    Term,
+    alpha_beta,
+    epsilon,
+    flat,
+    gamma,
+    w_squared,
+    z_box,
+    z_plus,
+)
 from seewhy.engine.rules.propagation import LinearMap, propagate, safe
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError
@@ -189,6 +200,48 @@ def test_large_gamma_and_alpha_one_are_z_plus() -> None:
 def test_alpha_and_beta_must_fit(alpha: float, beta: float) -> None:
     with pytest.raises(InputError, match="alpha - beta must be 1"):
         alpha_beta(alpha, beta)
+
+
+def test_rules_have_their_published_defaults() -> None:
+    up, down = (1.25, 1.0), (1.0, 1.25)
+    plus = Term(1.0, (1.0, 0.0), (0.0, 1.0))
+    assert epsilon() == Rule("epsilon", (Term(1.0, (1.0, 1.0), (1.0, 1.0)),), "absorb", 1e-6)
+    assert z_plus() == Rule("z_plus", (plus,), "exclude", 1e-6, True)
+    terms = Term(1.0, up, down, "z > 0"), Term(1.0, down, up, "z <= 0")
+    assert gamma() == Rule("gamma", terms, "absorb", 1e-6)
+    signed = Term(2.0, (1.0, 0.0), (0.0, 1.0)), Term(-1.0, (0.0, 1.0), (1.0, 0.0))
+    assert alpha_beta() == Rule("alpha_beta", signed, "absorb", 1e-6)
+    assert alpha_beta(1, 0).terms == (plus,)
+    assert w_squared() == Rule("w_squared", form="squared", epsilon=1e-6)
+    assert flat() == Rule("flat", form="flat", epsilon=1e-6)
+    low, high = torch.zeros(1), torch.ones(1)
+    assert (z_box(low, high).box, z_box(low, high).epsilon) == ((low, high), 1e-6)
+    for rule in (epsilon(), w_squared(), flat(), z_box(low, high)):
+        assert (rule.fallback, rule.hands_all_on) == (False, False)
+
+
+TERMS = (
+    Term(above=(1.0, 0.0), below=(0.0, 1.0)),
+    Term(0.5, above=(1.0, 0.0), below=(0.0, 1.0)),
+    Term(above=(1.0, 0.0), where="z > 0"),
+    Term(-2.0, above=(3.0, 1.0), below=(1.0, 3.0), where="z <= 0"),
+    Term(),
+)
+
+
+@pytest.mark.parametrize("terms", [TERMS, TERMS[:2]])
+@pytest.mark.parametrize("bias", ["absorb", "exclude", "spread"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_terms_add_up(terms: tuple[Term, ...], bias: Bias, signed: bool) -> None:
+    for case in (Case("conv2d", signed=signed), Case("linear", signed=signed)):
+        single = [
+            case.relevance(Rule("one", (term,), bias, 0.01), non_negative=not signed)
+            for term in terms
+        ]
+        together = case.relevance(Rule("all", terms, bias, 0.01), non_negative=not signed)
+        assert_same(together, sum(single, torch.zeros_like(together)))
+        general = case.relevance(Rule("all", terms, bias, 0.01))
+        assert_same(together, general)  # that an input is known to be non-negative saves work alone
 
 
 def test_nothing_contributes_gives_zero_not_nan() -> None:

@@ -325,6 +325,23 @@ def test_the_ledger_adds_up(make: Callable[[], nn.Module], composite: str) -> No
     assert loudest.peak == size
 
 
+@pytest.mark.parametrize("composite", ["epsilon_plus", "z_plus", "conserving"])
+def test_what_stayed_behind_is_the_same_beside_a_ledger(composite: str) -> None:
+    net, x = randomised(TinyResNet()).double(), pictures(2).double()
+    stayed = []
+    for ledger in (None, Ledger()):
+        rules = Relevance(composite, ledger=ledger)
+        with Trace(net, x, layers=["input"], rules=rules) as trace:
+            rules.balance.begin(2)
+            r = safe(x) * trace.signal(1)["input"]
+            stayed.append(rules.balance.stayed_behind(x.device))
+            missing = trace.scores(1) - r.flatten(1).sum(1)
+        torch.testing.assert_close(
+            stayed[-1].absorbed.double(), missing, rtol=1e-4, atol=1e-4 * float(r.abs().max())
+        )
+    torch.testing.assert_close(stayed[0].absorbed, stayed[1].absorbed)
+
+
 def test_an_empty_ledger() -> None:
     ledger = Ledger()
     assert ledger.loudest() is None

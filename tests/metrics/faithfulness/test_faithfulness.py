@@ -453,12 +453,13 @@ def test_squares_lie_in_the_picture_and_everywhere() -> None:
     assert 0.4 < float((sides == 2).float().mean()) < 0.6
 
 
-def test_resizing_keeps_the_sum_of_a_map() -> None:
-    weights = torch.ones(1, 16, 16)
-    net, x = linear(weights), torch.ones(1, 1, 16, 16)
-    coarse = torch.full((1, 4, 4), 16.0)  # each place stands for 16 pixels
-    found = result_of(Infidelity(normalize=False, leave_out=()), coarse, net, x, 0)
-    assert found.mean < 1e-8
+@pytest.mark.parametrize("size", [(16, 16), (12, 20), (20, 12)])
+@pytest.mark.parametrize("coarse", [(4, 4), (2, 5), (5, 2), (24, 40)])
+def test_resizing_keeps_the_sum_of_a_map(size: tuple[int, int], coarse: tuple[int, int]) -> None:
+    net, x = linear(torch.ones(1, *size)), torch.ones(1, 1, *size)
+    share = size[0] * size[1] / (coarse[0] * coarse[1])  # what each place stands for
+    metric = Infidelity(normalize=False, leave_out=())
+    assert result_of(metric, torch.full((1, *coarse), share), net, x, 0).mean < 1e-8
 
 
 def test_sensitivity_n_is_one_for_input_x_gradient_of_a_linear_model() -> None:
@@ -566,6 +567,65 @@ def test_maps_that_cannot_be_judged_do_not_stop_the_others(name: str) -> None:
     assert found.left_out == {"empty": 1, "non_finite": 1}
     np.testing.assert_allclose(found.values[[0, 3]], alone.values, atol=2e-5)
     assert found.mean == pytest.approx(alone.mean, abs=2e-5)
+
+
+UPRIGHT: dict[str, dict[str, Any]] = {
+    "insertion": {"step": 10},
+    "deletion": {"step": 7},
+    "pixel_flipping": {"region": 3, "regions": 9, "baseline": "mean"},
+    "average_drop": {"keep": 0.3},
+    "confidence_drop": {},
+    "road": {"shares": (0.2, 0.6), "noise": 0.0},
+    "complexity": {},
+    "sparsity": {},
+}
+
+
+@pytest.mark.parametrize("resized", [False, True])
+@pytest.mark.parametrize("name", UPRIGHT)
+def test_a_picture_on_its_side_has_the_same_value(name: str, resized: bool) -> None:
+    net, x = randomised(TinyCNN()), pictures(2, (12, 18))
+    lying = Called(lambda turned: net(turned.mT))
+    maps = torch.rand(2, *((6, 9) if resized else (12, 18)))
+    upright = result_of(METRICS[name](**UPRIGHT[name]), maps, net, x, 1)
+    turned = result_of(METRICS[name](**UPRIGHT[name]), maps.mT, lying, x.mT.contiguous(), 1)
+    assert np.isfinite(upright.values).all()
+    np.testing.assert_allclose(upright.values, turned.values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["infidelity", "sensitivity_n"])
+@pytest.mark.parametrize("size", [(12, 18), (18, 12)])
+def test_maps_of_pictures_that_are_no_squares_add_up(name: str, size: tuple[int, int]) -> None:
+    weights = torch.randn(3, *size)
+    net, x = linear(weights), pictures(2, size)
+    perfect = {"infidelity": 0.0, "sensitivity_n": 1.0}[name]
+    found = result_of(made(name), (weights * x).sum(1), net, x, 0)
+    np.testing.assert_allclose(found.values, perfect, atol=1e-6)
+    gradients = weights.expand(2, -1, -1, -1)
+    found = result_of(made(name, maps_are="gradients"), gradients, net, x, 0)
+    np.testing.assert_allclose(found.values, perfect, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(12, 18), (18, 12)])
+def test_squares_may_lie_anywhere_in_a_picture_that_is_none(size: tuple[int, int]) -> None:
+    masks = Infidelity(samples=400, sides=(0.5, 1 / 12))._squares(pictures(1, size)[0])
+    left, top, right, bottom = masks.boxes.T
+    assert set((right - left).tolist()) == set((bottom - top).tolist()) == {1, 6}
+    assert (int(left.min()), int(right.max())) == (0, size[1])
+    assert (int(top.min()), int(bottom.max())) == (0, size[0])
+
+
+@pytest.mark.parametrize("name", ["deletion", "average_drop", "complexity", "sparsity"])
+def test_places_that_are_not_finite_count_as_none_where_such_maps_are_kept(name: str) -> None:
+    net, x = randomised(TinyCNN()), pictures(3)
+    maps = METHODS["saliency"](net, x, 1)
+    torn, zeros = maps.clone(), maps.clone()
+    for i, value in enumerate((math.nan, math.inf, -math.inf)):
+        torn[i, 3:9, 4], zeros[i, 3:9, 4] = value, 0.0
+    found = result_of(made(name, leave_out=()), torn, net, x, 1)
+    assert found.status == ("non_finite",) * 3
+    expected = result_of(made(name, leave_out=()), zeros, net, x, 1)
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["deletion", "pixel_flipping", "road", "average_drop"])

@@ -610,6 +610,38 @@ def test_computing_without_images_is_told() -> None:
             kind().compute()
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.zeros(4),
+        torch.zeros(2, 5),
+        torch.zeros(1, 2, 4),
+        torch.zeros(4, 4, 4, dtype=torch.bool),
+        torch.zeros(0, 4, dtype=torch.bool),
+    ],
+)
+def test_a_tensor_that_is_neither_masks_nor_boxes_is_told(given: Tensor) -> None:
+    with pytest.raises(InputError, match=r"give masks \(H, W\) bool or boxes \(B, 4\)"):
+        EnergyPointing().update(torch.eye(4)[None], [given])
+
+
+def test_a_mask_as_wide_as_a_box_has_numbers_is_a_mask() -> None:
+    metric, mask = EnergyPointing(), torch.zeros(4, 4, dtype=torch.bool)
+    mask[1, 2] = True
+    maps = torch.ones(1, 4, 4)
+    maps[0, 1, 2] = 5
+    metric.update(maps, [mask])
+    assert metric.compute().mean == pytest.approx(5 / 20)
+
+
 def test_what_is_no_truth_is_told() -> None:
     with pytest.raises(ArgumentTypeError, match="truth holds a str"):
         EnergyPointing().update(torch.eye(4)[None], ["cat"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("metric", [MaxBoxAccuracy, PixelAveragePrecision, SegmentationIoU])
+def test_thresholds_are_as_many_as_float32_tells_apart(metric: Any) -> None:
+    assert metric(thresholds=1).thresholds == 1
+    for thresholds, said in ((0, "too few"), (2**20 + 1, "too many; give at most 1048576")):
+        with pytest.raises(InputError, match=f"thresholds={thresholds} is {said}"):
+            metric(thresholds=thresholds)

@@ -260,6 +260,65 @@ def test_cases_are_the_best_and_the_worst() -> None:
     torch.testing.assert_close(case.found.boxes.float(), case.truth.boxes)
 
 
+def test_a_metric_finds_the_same_beside_others() -> None:
+    """Location prediction asks for the maps of all classes, the others for those of what is shown."""
+    together = studied()
+    for name in ("location_ap", "pixel_ap", "topk"):
+        alone = evaluate_localization(
+            colours(),
+            Squares(multi_label=True),
+            methods="saliency",
+            metrics={name: ALL[name]},
+            batch_size=4,
+            cases=0,
+        )
+        (row,) = alone
+        found = by(together, "saliency", name).result
+        np.testing.assert_allclose(row.result.values, found.values, atol=1e-6)
+        for figure, value in row.result.figures.items():
+            assert found.figures[figure].mean == pytest.approx(value.mean, nan_ok=True)
+        for chance, level in row.chance.items():
+            both = by(together, "saliency", name).chance[chance]
+            np.testing.assert_allclose(level.values, both.values, atol=1e-6)
+
+
+@pytest.mark.parametrize(("cases", "few"), [(0, 0), (1, 1), (2, 2), (3, 2), (10, 2)])
+def test_no_picture_is_of_the_best_and_of_the_worst(cases: int, few: int) -> None:
+    """Of five pictures there are two of each at most."""
+    found = evaluate_localization(
+        colours(), Squares(5), methods="cam", metrics="energy_pointing", chance=(), cases=cases
+    )
+    kinds = [case.kind for case in found.cases]
+    assert kinds == ["best"] * few + ["worst"] * few
+    assert len({case.name for case in found.cases}) == 2 * few
+    (values,) = (row.result.values for row in found)
+    assert [case.value for case in found.cases] == [
+        *sorted(values)[::-1][:few],
+        *sorted(values)[:few],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "zoom"), [((24, 24), 10), ((200, 100), 3), ((240, 300), 1), ((239, 300), 2)]
+)
+def test_boxes_are_drawn_where_they_are_in_the_enlarged_photo(
+    size: tuple[int, int], zoom: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = replace(studied().cases[0], photo=Image.new("RGB", size))
+    drawn: list[tuple[list[float], bool]] = []
+
+    def outline(picture: Image.Image, box: list[float], *_: object, dashed: bool) -> None:
+        drawn.append((box, dashed))
+
+    monkeypatch.setattr("seewhy.metrics.localization.evaluation.outline", outline)
+    assert case.picture().size == (zoom * size[0], zoom * size[1])
+    true, found = case.truth.boxes * zoom, case.found.boxes * zoom
+    assert drawn == [
+        *((box, True) for box in true.tolist()),
+        *((box, False) for box in found.tolist()),
+    ]
+
+
 def test_files(tmp_path: Path) -> None:
     found = studied()
     told = json.loads(found.save(tmp_path).read_text())

@@ -167,7 +167,27 @@ def test_location_ap_of_planted_maps() -> None:
     )  # both wait behind a false positive: 1/2, 2/3, made monotonous
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize(
+    ("place", "right"), [(17, False), (18, False), (19, True), (30, True), (31, False), (32, False)]
+)
+def test_a_place_on_the_border_of_an_enlarged_box_is_outside(
+    axis: str, place: int, right: bool
+) -> None:
+    metric = LocationAveragePrecision(tolerance=0.5)
+    box, point = [(19, 5, 31, 9), (place, 6)] if axis == "x" else [(5, 19, 9, 31), (6, place)]
+    found = result_of(metric, dot(*point)[None], [boxed(box)], labels=[0], scores=[1.0])
+    assert found.values.tolist() == [float(right)]
+
+
 # mosaics
+
+
+def test_at_least_one_mosaic() -> None:
+    x, _, labels = classified()
+    assert len(focus_mosaics(x, labels, count=1)) == 1
+    with pytest.raises(InputError, match="count=0 mosaics; give at least 1"):
+        focus_mosaics(x, labels, count=0)
 
 
 def classified(n: int = 24, classes: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -247,6 +267,25 @@ def test_focus_mosaics_hold_two_of_the_class_and_two_others() -> None:
     level = result_of(Focus(), torch.ones(30, 12, 16), made.truths, labels=made.targets)
     assert level.mean == 0.5
     assert set(focus_mosaics(x, labels, count=4, target=3).targets.tolist()) == {3}
+
+
+def test_two_pictures_of_a_class_are_enough_where_two_are_of_others() -> None:
+    x = torch.arange(4.0).view(4, 1, 1, 1).expand(-1, 3, 2, 3)
+    made = focus_mosaics(x, [7, 7, 2, 5], count=20)
+    assert len(made) == 20
+    assert set(made.targets.tolist()) == {7}
+    for members, picture, truth in zip(made.members, made.pictures, made.truths, strict=True):
+        assert sorted(members.tolist()) == [0, 1, 2, 3]
+        assert picture.shape == (3, 4, 6)
+        assert picture[0, ::2, ::3].flatten().tolist() == members.tolist()
+        assert truth.size == (4, 6)
+        assert truth.labels.tolist() == [[7, 7, 2, 5][i] for i in members]
+        assert truth.boxes.tolist() == [[0, 0, 3, 2], [3, 0, 6, 2], [0, 2, 3, 4], [3, 2, 6, 4]]
+    for labels in ([7, 7, 7, 2], [7, 2, 5, 1]):
+        with pytest.raises(InputError, match="a class with two pictures"):
+            focus_mosaics(x, labels)
+    with pytest.raises(InputError, match="class 2 with two pictures"):
+        focus_mosaics(x, [7, 7, 2, 5], target=2)
 
 
 # intervals

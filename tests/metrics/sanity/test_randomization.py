@@ -12,6 +12,7 @@ import skimage.data
 import skimage.feature
 import skimage.metrics
 import torch
+import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
@@ -336,3 +337,34 @@ def test_a_map_that_dies_on_the_way_is_left_out_of_the_mean() -> None:
     done = parameter_randomization(net, x, explain, layers=["fc", "conv2"])
     assert math.isnan(done.similarity["spearman_abs"][0, 0])
     assert done.mean("spearman_abs").item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [(50, 70), (70, 50)])
+def test_pictures_of_maps_are_compared_at_the_size_of_the_input(size: tuple[int, int]) -> None:
+    net, x, maps = randomised(TinyCNN()), pictures(2, size), list[Tensor]()
+
+    def method(model: Any, x: Tensor, target: Any) -> Tensor:
+        maps.append(torch.rand(2, size[0] // 5, size[1] // 5))
+        return maps[-1]
+
+    found = parameter_randomization(
+        net, x, method, 1, similarity=["ssim", "hog_pearson", "spearman"], layers=["fc", "conv2"]
+    )
+    before, *after = maps
+    assert len(after) == 2
+    for i, now in enumerate(after):
+        whole = [
+            F.interpolate(m[:, None], size, mode="bilinear", antialias=True)[:, 0]
+            for m in (before, now)
+        ]
+        for name, expected in (
+            ("ssim", ssim(*whole)),
+            ("hog_pearson", hog(*whole)),
+            ("spearman", spearman(before, now)),
+        ):
+            torch.testing.assert_close(found.similarity[name][i], expected, rtol=1e-4, atol=1e-5)
+    metric = ParameterRandomization(method, similarity="ssim", layers=["fc", "conv2"])
+    maps.clear()
+    metric.update(before, net, x, 1)
+    expected = torch.stack([similarity_of("ssim", before, now, size) for now in maps])  # (steps, N)
+    np.testing.assert_allclose(metric.compute().values, expected.mean(0), atol=1e-9)

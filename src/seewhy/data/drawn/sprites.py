@@ -108,7 +108,7 @@ def enlarge(gray: Gray, pixels: float, *, angle: float = 0.0, width: float = 1.0
     """Makes a sprite's opacity in [0, 1], smooth in outline: at least 0.5 on its ink, which fills the array.
 
     Args:
-        grey: the small picture of it.
+        gray: the small picture of it.
         pixels: how tall it becomes, before it is turned.
         angle: in radians, anticlockwise.
         width: stretches it across.

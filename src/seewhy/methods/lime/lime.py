@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ...data.disk import number
+from ...data.disk import Json, number
 from ...engine.call import Call
 from ...engine.masking.baselines import (
     AnyBaseline,
@@ -23,7 +23,8 @@ from ...engine.masking.running import MOST_SAMPLES, Running
 from ...engine.masking.scoring import ScorerError, masked_scores
 from ...engine.targets.classes import ScoreFunction
 from ...errors import InputError
-from ...maps.attribution import Estimate
+from ...maps.attribution import Estimate, Facts
+from ..formula import Settings
 from ..method import Method
 from .coalitions import Kernel, LimeKernel, Sample, ShapleyKernel
 from .superpixels import SuperpixelsLike, centers, segment, sizes
@@ -44,7 +45,7 @@ def _lime(
     layer: str | None,
     samples: int,
     superpixels: SuperpixelsLike,
-    superpixel_options: Mapping[str, Any] | None,
+    superpixel_options: Settings | None,
     kernel: Literal["lime", "shap"],
     kernel_width: float,
     ridge: float | None,
@@ -63,16 +64,23 @@ def _lime(
     sampling, 1.96 standard errors; features that are left out have coefficient and interval zero.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W), or volumes (N, C, D, H, W).
+        scores: of each target, from what the model answers.
+        layer: None: the map lies over the input.
         samples: coalitions drawn; equal ones are run once.
-        superpixels: as in `seewhy.methods.lime.superpixels.segment`; `superpixel_options` are the segmentation's.
+        superpixels: as in `seewhy.methods.lime.superpixels.segment`.
+        superpixel_options: the segmentation's own.
         kernel: "lime" weighs by sqrt(exp(-D^2 / kernel_width^2)), D the cosine distance; "shap" is KernelSHAP, whose
             coefficients are Shapley values and takes neither kernel width nor selection.
+        kernel_width: of "lime", in units of that distance.
         ridge: the penalty; None is 1 for "lime" and 0 for "shap".
         features: keep this many coefficients; None keeps all. Standard errors take the selection as given.
         selection: "forward_selection", "highest_weights", "auto" (the former up to 6 features) or "none".
         baseline: what is shown of a hidden superpixel: its own mean colour, or another baseline.
         precision: draw more, `samples` at a time up to `max_samples`, until the standard errors of the five largest
             coefficients are below this share of the largest.
+        max_samples: how many coalitions `precision` may take.
         seed: of the coins, together with the image's own values; superpixels do not depend on it.
         running: how masked pictures are run.
 
@@ -80,7 +88,7 @@ def _lime(
         InputError: an option is out of range.
         ScorerError: the model failed before any image had two samples. Later failures leave a partial estimate.
     """
-    rule = _kernel(kernel, samples, kernel_width, ridge, features, selection)
+    rule = _checked_kernel(kernel, samples, kernel_width, ridge, features, selection)
     most = samples if precision is None else max_samples
     _check_sizes(samples, most, precision)
     found = segment(x, superpixels, options=superpixel_options, bounds=call.bounds)
@@ -88,13 +96,13 @@ def _lime(
         Sample(labels, rule, torch.Generator().manual_seed(image_seed(image, seed)))
         for image, labels in zip(x, found, strict=True)
     ]
-    background = [_baseline(baseline, labels, seed) for labels in found]
+    background = [_baseline_of(baseline, labels, seed) for labels in found]
 
     def run(masks: Sequence[SuperpixelMasks]) -> ScorerError | None:
-        return _run(call, x, drawn, masks, scores, background, running)
+        return _run_masks(call, x, drawn, masks, scores, background, running)
 
     broken = _sample_until_precise(drawn, run, samples, most, precision)
-    return _estimates(drawn, len(scores), precision, broken)
+    return _estimates_of_targets(drawn, len(scores), precision, broken)
 
 
 def _sample_until_precise(
@@ -120,12 +128,12 @@ def _sample_until_precise(
     return None
 
 
-def _baseline(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
+def _baseline_of(baseline: BaselineLike, labels: Tensor, seed: int) -> AnyBaseline:
     own = isinstance(baseline, str) and baseline == OWN_COLORS
     return SuperpixelMean(labels) if own else find_baseline(baseline, seed=seed)
 
 
-def _kernel(
+def _checked_kernel(
     name: str,
     samples: int,
     width: float,
@@ -138,16 +146,22 @@ def _kernel(
         raise InputError(
             f"kernel_width={width}, ridge={ridge}: the width has to be above 0, the penalty not below"
         )
-    if features is not None and name == "shap":
-        accepted = "None: Shapley values are of all superpixels"
-        raise InputError(f"features={features} cannot be kept with kernel='shap'; give {accepted}")
-    if features is not None and features < 1:
-        raise InputError(
-            f"features={features} cannot be kept with kernel={name!r}; give at least 1, or None for all"
-        )
+    if features is not None:
+        _check_features(features, name)
     if name == "shap":
         return ShapleyKernel(0.0 if ridge is None else ridge, samples)
     return LimeKernel(float(width), 1.0 if ridge is None else ridge, features, selection)
+
+
+def _check_features(features: int, kernel: str) -> None:
+    """Says that so many coefficients cannot be kept."""
+    if kernel == "shap":
+        accepted = "None: Shapley values are of all superpixels"
+        raise InputError(f"features={features} cannot be kept with kernel='shap'; give {accepted}")
+    if features < 1:
+        raise InputError(
+            f"features={features} cannot be kept with kernel={kernel!r}; give at least 1, or None for all"
+        )
 
 
 def _check_sizes(samples: int, most: int, precision: float | None) -> None:
@@ -165,7 +179,7 @@ def _check_sizes(samples: int, most: int, precision: float | None) -> None:
         )
 
 
-def _run(
+def _run_masks(
     call: Call,
     x: Tensor,
     drawn: Sequence[Sample],
@@ -193,7 +207,7 @@ def _run(
     return None
 
 
-def _estimates(
+def _estimates_of_targets(
     drawn: Sequence[Sample], targets: int, precision: float | None, broken: ScorerError | None
 ) -> list[Estimate]:
     """The maps of each target: each pixel has its superpixel's coefficient; NaN where there is no sample to tell."""
@@ -201,7 +215,7 @@ def _estimates(
         torch.full((targets, len(drawn), *drawn[0].labels.shape), math.nan, dtype=torch.float32)
         for _ in range(2)
     )
-    facts: list[list[dict[str, Any]]] = [[] for _ in range(targets)]
+    facts: list[list[Facts]] = [[] for _ in range(targets)]
     for i, sample in enumerate(drawn):
         common = _facts_of_sample(sample, precision, broken)
         stable = sample.stability()
@@ -222,9 +236,7 @@ def _estimates(
     return [Estimate(maps[t], intervals[t], tuple(facts[t])) for t in range(targets)]
 
 
-def _facts_of_sample(
-    sample: Sample, precision: float | None, broken: ScorerError | None
-) -> dict[str, Any]:
+def _facts_of_sample(sample: Sample, precision: float | None, broken: ScorerError | None) -> Json:
     n = len(sample.finished()[0])
     partial = n < len(sample.drawn)
     return {
@@ -238,9 +250,7 @@ def _facts_of_sample(
     }
 
 
-def _facts_of_fit(
-    sample: Sample, surrogate: Surrogate, stable: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _facts_of_fit(sample: Sample, surrogate: Surrogate, stable: Facts | None) -> Json:
     places, pixels = centers(sample.labels), sizes(sample.labels)
     return {
         "intercept": number(surrogate.intercept),
@@ -261,7 +271,7 @@ def _facts_of_fit(
     }
 
 
-_NO_FIT: dict[str, Any] = {
+_NO_FIT: Json = {
     **dict.fromkeys(("intercept", "r2", "r2_held_out", "locally_linear", "stability")),
     "top": [],
 }

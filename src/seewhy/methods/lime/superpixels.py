@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,16 @@ from ...arguments import brief
 from ...data.preprocess import tensor_to_photos
 from ...engine.pictures import is_volume
 from ...errors import ArgumentTypeError, InputError, did_you_mean
+from ..formula import Settings
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
-Segmentation = Callable[..., npt.NDArray[Any]]
-SuperpixelsLike = str | Tensor | npt.NDArray[Any] | Segmentation
+Labels = npt.NDArray[np.integer[Any]]
+Segmentation = Callable[..., Labels]
+SuperpixelsLike = str | Tensor | Labels | Segmentation
 Range = tuple[Tensor, Tensor]
 
 
-def _quickshift(picture: Picture, **options: Any) -> npt.NDArray[Any]:
+def _quickshift(picture: Picture, **options: object) -> Labels:
     """Quick shift (Vedaldi and Soatto, ECCV 2008), with the parameters of LIME's authors."""
     from skimage.segmentation import quickshift
 
@@ -30,7 +32,7 @@ def _quickshift(picture: Picture, **options: Any) -> npt.NDArray[Any]:
     )
 
 
-def _slic(picture: Picture, **options: Any) -> npt.NDArray[Any]:
+def _slic(picture: Picture, **options: object) -> Labels:
     """SLIC (Achanta et al., PAMI 2012)."""
     from skimage.segmentation import slic
 
@@ -42,7 +44,7 @@ def _slic(picture: Picture, **options: Any) -> npt.NDArray[Any]:
     )
 
 
-def _felzenszwalb(picture: Picture, **options: Any) -> npt.NDArray[Any]:
+def _felzenszwalb(picture: Picture, **options: object) -> Labels:
     """Felzenszwalb and Huttenlocher (IJCV 2004)."""
     from skimage.segmentation import felzenszwalb
 
@@ -51,7 +53,7 @@ def _felzenszwalb(picture: Picture, **options: Any) -> npt.NDArray[Any]:
     )
 
 
-def _grid(picture: Picture, *, cells: int = 7) -> npt.NDArray[Any]:
+def _grid(picture: Picture, *, cells: int = 7) -> Labels:
     """Rectangles: `cells` along each edge, or as many as it has pixels."""
     if cells < 1:
         raise InputError(f"cells={cells} is no grid; give at least 1")
@@ -106,7 +108,7 @@ def segment(
     x: Tensor,
     superpixels: SuperpixelsLike = "quickshift",
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Settings | None = None,
     bounds: Range | None = None,
 ) -> list[Tensor]:
     """Divides each of the images into superpixels.
@@ -166,7 +168,7 @@ def _segmentation(superpixels: str | Segmentation) -> Segmentation:
     return SEGMENTATIONS[superpixels]
 
 
-def _own_labels(x: Tensor, labels: Tensor | npt.NDArray[Any]) -> list[Tensor]:
+def _own_labels(x: Tensor, labels: Tensor | Labels) -> list[Tensor]:
     """Labels that somebody gave, checked, one (H, W) for each image, numbered anew in their order."""
     if isinstance(labels, Tensor) and (labels.is_meta or labels.layout is not strided):
         raise InputError(

@@ -58,6 +58,7 @@ def fit(
         design: (n, d) float64.
         scores: (n, T) float64.
         weights: (n,), >= 0.
+        ridge: the penalty, >= 0.
         offset: (n, T).
         block: samples drawn together, one after another; n is a multiple of it.
     """
@@ -69,7 +70,7 @@ def fit(
     varied = spread > weights.sum() * (1e-6 * scores.abs().amax(0)) ** 2
     x = design - mean
     y = torch.where(varied, scores - level, 0) if offset is None else scores - offset
-    inverse, rank = _inverse(x.T @ (weights[:, None] * x), ridge)
+    inverse, rank = _inverse_and_rank(x.T @ (weights[:, None] * x), ridge)
     coefficients = inverse @ (x.T @ (weights[:, None] * y))  # (d, T)
     residual = y - x @ coefficients
     unseen = torch.full_like(residual, math.nan)
@@ -97,7 +98,7 @@ def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, None] * values).sum(0) / weights.sum()
 
 
-def _inverse(gram: Tensor, ridge: float) -> tuple[Tensor, int]:
+def _inverse_and_rank(gram: Tensor, ridge: float) -> tuple[Tensor, int]:
     """(gram + ridge)^-1, the pseudo-inverse without ridge, and the rank of the Gram matrix."""
     values, axes = torch.linalg.eigh(gram)
     kept = (

@@ -45,13 +45,14 @@ def fit_control(grids: GridMasks, scores: Tensor, members: Tensor, p: float) -> 
     A block is adjusted by a model that has not seen it, so that its mean is what it would be without.
 
     Args:
+        grids: the masks, at least as many as there are scores.
         scores: (n, T) float64.
         members: (blocks, n), 0 or 1.
         p: the mean of the masks.
     """
     counts = grids.cells.shape[1:]
     edges = list(map(_Edge.of, grids.size, counts))
-    tiles = _tiles(grids, len(scores), edges).sub_(p)
+    tiles = _means_over_tiles(grids, len(scores), edges).sub_(p)
     others = _Others.of(tiles, scores, members)
     fitted = [others.fit(ridge) for ridge in RIDGES]  # (blocks, q r, T) each
     residuals = [
@@ -87,7 +88,7 @@ class _Edge:
         return cls(tiles, torch.einsum("zcq,zch->qh", tiles, pixels) / len(pixels))
 
 
-def _tiles(grids: GridMasks, n: int, edges: Sequence[_Edge]) -> Tensor:
+def _means_over_tiles(grids: GridMasks, n: int, edges: Sequence[_Edge]) -> Tensor:
     """The mean of each of n masks over each tile, (n, q r) float64."""
     found = torch.empty(n, *(edge.tiles.shape[2] for edge in edges), dtype=torch.float64)
     for start in range(0, n, 1024):

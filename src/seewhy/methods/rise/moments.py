@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -75,6 +75,9 @@ def estimate(
     Args:
         grids: at least as many masks as there are scores.
         scores: (n, T) float64.
+        design: how the masks were drawn.
+        form: which of the estimators.
+        looks: how many there may be in all.
         device: where masks are rendered.
     """
     control = (
@@ -97,11 +100,11 @@ def estimate(
             nothing = torch.zeros(grids.size, dtype=torch.float64)
             found.append(Found(nothing, nothing, math.inf, math.inf, mean, std))
         else:
-            found.append(Found(*_found(sums, t, form, control, 0.05 / looks), mean, std))
+            found.append(Found(*_map_and_interval(sums, t, form, control, 0.05 / looks), mean, std))
     return found
 
 
-def _found(
+def _map_and_interval(
     sums: _Sums, target: int, form: Form, control: Control | None, tail: float
 ) -> tuple[Tensor, Tensor, float, float]:
     map_, alpha, beta, scale = sums.form(target, form)
@@ -122,6 +125,9 @@ def _found(
         else torch.inf + 0 * map_
     )
     return map_.view(sums.size), half.view(sums.size), error, bound
+
+
+_Term = Tensor | float  # of each pixel, or of all
 
 
 class _Sums:
@@ -152,20 +158,20 @@ class _Sums:
         for start in range(0, self.n, step):
             stop = min(self.n, start + step)
             m = grids.render(start, stop, device).flatten(1).sub_(design.p)  # (n, pixels)
-            self._add(m, {name: rows[:, start:stop] for name, rows in weights.items()})
+            self._add_products(m, {name: rows[:, start:stop] for name, rows in weights.items()})
             if squares:
-                self._add(
+                self._add_products(
                     m.square_(), {name: rows[:, start:stop] for name, rows in squares.items()}
                 )
 
-    def _add(self, values: Tensor, weights: dict[str, Tensor]) -> None:
+    def _add_products(self, values: Tensor, weights: dict[str, Tensor]) -> None:
         product = (torch.cat(list(weights.values())).to(values) @ values).to("cpu")
         for name, part in zip(
             weights, torch.split(product, [len(rows) for rows in weights.values()]), strict=True
         ):
             self.sums[name] += part
 
-    def form(self, target: int, form: Form) -> tuple[Tensor, Any, Any, Any]:
+    def form(self, target: int, form: Form) -> tuple[Tensor, _Term, _Term, _Term]:
         """The map, and alpha, beta and scale such that its error is the mean of (g - alpha)(m - beta) / scale."""
         mean, p = float(self.mean[target]), self.design.p
         gm, m = self._blocks_of(target).sum(0) / self.n, self.sums["m"].sum(0) / self.n
@@ -181,7 +187,9 @@ class _Sums:
         blocks = self.design.blocks
         return self.sums["gm"][target * blocks : (target + 1) * blocks]
 
-    def of_blocks(self, target: int, alpha: Any, beta: Any, scale: Any) -> tuple[Tensor, Tensor]:
+    def of_blocks(
+        self, target: int, alpha: _Term, beta: _Term, scale: _Term
+    ) -> tuple[Tensor, Tensor]:
         """Each block's mean of (g - alpha)(m - beta) / scale, (B, pixels), and its share of the samples, (B,)."""
         used = self.counts > 0
         count, m = self.counts[used, None], self.sums["m"][used]
@@ -193,7 +201,7 @@ class _Sums:
         )
         return total / count / scale, self.counts[used] / self.n
 
-    def variance_of_samples(self, target: int, alpha: Any, beta: Any, scale: Any) -> Tensor:
+    def variance_of_samples(self, target: int, alpha: _Term, beta: _Term, scale: _Term) -> Tensor:
         """Of the mean of (g - alpha)(m - beta) / scale over independent samples: (pixels,)."""
         n, s, g, gg = self.n, self.sums, self.g[target].sum(), self.gg[target]
         m, gm = s["m"].sum(0), self._blocks_of(target).sum(0)

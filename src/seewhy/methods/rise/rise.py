@@ -51,6 +51,10 @@ def _rise(
     "ratio"; in the other forms 0 says that showing a place does not change the score.
 
     Args:
+        call: the model, and how it is called.
+        x: (N, C, H, W), or volumes (N, C, D, H, W).
+        scores: of each target, from what the model answers.
+        layer: None: the map lies over the input.
         samples: masks for each image, at most.
         cells: of the masks, along each edge, and along the depth of a volume if it has as many slices.
         p: probability that a cell is shown.
@@ -90,13 +94,15 @@ def _rise(
     with torch.inference_mode(False), torch.no_grad():
         state = state or RiseState()
         state.begin(setting, x, samples)
-        looks = _looks(samples, blocks * PAIR[masks]) if precision is not None else [samples]
+        looks = (
+            _counts_of_looks(samples, blocks * PAIR[masks]) if precision is not None else [samples]
+        )
         sample = _Sample(call, x, samples, scores, found, running or Running(), state)
         stopped = sample.take(looks, form, precision or 0.0)
         return state.estimates(form, looks=len(looks), stopped=stopped, failed=sample.failed)
 
 
-def _looks(samples: int, turn: int) -> list[int]:
+def _counts_of_looks(samples: int, turn: int) -> list[int]:
     """After how many samples the precision is looked at: where every block is a power of two, and at the end."""
     looks, next_ = [], FIRST_LOOK * turn
     while next_ < samples:
@@ -157,7 +163,7 @@ class _Sample:
         """Takes samples of the active images until each has so many; returns what stopped it before."""
         done, progress, running = list(self.state.samples), self.running.progress, self.running
         parts = [
-            _part(g, done[i], look if i in active else done[i]) for i, g in enumerate(self.grids)
+            _some_of(g, done[i], look if i in active else done[i]) for i, g in enumerate(self.grids)
         ]
         if progress:
             before, total = sum(done), sum(map(len, self.grids))
@@ -173,7 +179,7 @@ class _Sample:
         return None
 
 
-def _part(grids: GridMasks, start: int, stop: int) -> GridMasks:
+def _some_of(grids: GridMasks, start: int, stop: int) -> GridMasks:
     return replace(grids, cells=grids.cells[start:stop], shifts=grids.shifts[start:stop])
 
 

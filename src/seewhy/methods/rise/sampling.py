@@ -25,8 +25,12 @@ def draw_grids(
         scheme: "iid": every cell kept with probability p, every shift as likely. "antithetic": after each mask the
             one with the opposite draw. "sobol": as many sequences as `blocks`, each scrambled by itself (Matousek's
             linear scrambling with a digital shift), taken in turns; each mask by itself is distributed as "iid".
+        samples: how many.
         cells: along each edge; along the depth of a volume not more than it has slices.
+        p: the probability that a cell is kept.
+        blocks: how many independent parts the sample has.
         size: (H, W), or (D, H, W).
+        seed: of all draws.
     """
     if scheme not in get_args(Scheme):
         raise InputError(
@@ -50,7 +54,7 @@ def draw_grids(
     for start in range(blocks if scheme == "sobol" else 1):
         places = slice(start, None, blocks if scheme == "sobol" else 1)
         count = len(range(samples)[places])
-        drawn = _uniform(scheme, count, numbers, len(moving), generator)
+        drawn = _uniform_draws(scheme, count, numbers, len(moving), generator)
         kept, shifts = drawn.tensor_split([-len(moving)], 1)
         found.cells[places] = (kept < p).view(-1, *counts)
         found.shifts[places, moving] = (shifts * pitches[moving]).to(torch.int16)
@@ -62,7 +66,7 @@ def _shifted_axes(pitches: Tensor) -> list[int]:
     return [axis for axis, pitch in enumerate(pitches) if pitch > 1 or axis >= len(pitches) - 2]
 
 
-def _uniform(
+def _uniform_draws(
     scheme: Scheme, count: int, numbers: int, shifts: int, generator: torch.Generator
 ) -> Tensor:
     """(count, numbers) in [0, 1), the last of which are shifts."""

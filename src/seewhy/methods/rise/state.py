@@ -145,7 +145,7 @@ class RiseState:
                 "samples": n,
                 "stopped": why,
                 "partial": why == "error",
-                **_numbers(one),
+                **_finite_numbers(one),
                 **how,
                 **(why_not if why == "error" else {}),
             }
@@ -155,7 +155,7 @@ class RiseState:
         intervals = torch.stack([one.interval.float() if one else unknown for one in found])
         return Estimate(maps, intervals, facts)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Tensors and numbers, for `torch.save`."""
         setting = None if self.setting is None else vars(self.setting)
         scores = [known[:n].clone() for known, n in zip(self.scores, self.samples, strict=True)]
@@ -175,7 +175,7 @@ class RiseState:
         )
 
 
-def _numbers(found: Found | None) -> dict[str, float | None]:
+def _finite_numbers(found: Found | None) -> dict[str, float | None]:
     """What is not a map; None where it is infinite."""
     if found is None:
         return {}

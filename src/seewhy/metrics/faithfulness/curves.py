@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -59,7 +59,7 @@ class MaskedMetric(ExplanationMetric):
         baseline: BaselineLike = "zeros",
         running: Running | None = None,
         seed: int = 0,
-        settings: dict[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
         found = find_baseline(baseline, seed=seed)
@@ -276,7 +276,8 @@ class AverageDrop(_MapAsMask):
     """
 
     name, title, paper = "average_drop", "Average drop", "Chattopadhay et al., WACV 2018"
-    limits = (0.0, 1.0)
+    limits = (0.0, math.inf)  # a logit can fall below zero
+    limits_of_probability = (0.0, 1.0)
 
     def _compare(self, whole: Tensor, shown: Tensor) -> Tensor:
         return torch.where(whole > 0, (whole - shown).clamp(min=0) / whole, math.nan)

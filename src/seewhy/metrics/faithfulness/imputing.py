@@ -42,7 +42,7 @@ def impute(image: Tensor, kept: Tensor) -> Tensor:
     if known.all():
         return image.clone()
     pixels = image.detach().cpu().double().flatten(1).numpy()  # (C, H W)
-    matrix, right = _system(known, pixels)
+    matrix, right = _linear_system(known, pixels)
     # symmetric positive definite: no pivoting, and an ordering that keeps the factors sparse
     solved = splu(
         matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
@@ -53,7 +53,7 @@ def impute(image: Tensor, kept: Tensor) -> Tensor:
     return whole.reshape(image.shape)
 
 
-def _system(
+def _linear_system(
     known: npt.NDArray[np.bool_], pixels: npt.NDArray[np.float64]
 ) -> tuple[Any, npt.NDArray[np.float64]]:
     """The sparse matrix (removed, removed) and the right-hand side (removed, C)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,7 +36,9 @@ class _Additive(MaskedMetric):
     signed = True
     takes_colors = True
 
-    def __init__(self, *, maps_are: MapsAre, settings: dict[str, Any], **options: Any) -> None:
+    def __init__(
+        self, *, maps_are: MapsAre, settings: Mapping[str, object], **options: Any
+    ) -> None:
         if maps_are not in ("contributions", "gradients"):
             raise InputError(
                 f"maps_are={maps_are!r} is not known; use 'contributions' or 'gradients'"

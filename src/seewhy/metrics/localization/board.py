@@ -69,6 +69,8 @@ class LocalizationBoard(Board[ImageMetric]):
         """Scores the pictures of the data that are not done, and returns this.
 
         Args:
+            on_bad_image: as in `read_marked`.
+            progress: called with the number of pictures done and of all.
             offer: called after each batch that gave something.
         """
         data, step = self.study.data, self.study.request.batch_size
@@ -79,7 +81,7 @@ class LocalizationBoard(Board[ImageMetric]):
             )
             self.is_whole = False
             if explained is not None:
-                self._add(*explained)
+                self._add_batch(*explained)
             self.done, self.is_whole = indices.stop, True
             if explained is not None:
                 offer()
@@ -98,7 +100,7 @@ class LocalizationBoard(Board[ImageMetric]):
             metric.validation = self.fitted[unit]
         return metric
 
-    def _add(self, batch: MarkedBatch, groups: ByPlace) -> None:
+    def _add_batch(self, batch: MarkedBatch, groups: ByPlace) -> None:
         marked = batch.marked
         scores = [attribution.scores for attribution in groups[0][1]]
         for place, group in groups:
@@ -158,11 +160,15 @@ class LocalizationBoard(Board[ImageMetric]):
         if not of_pairs or not count:
             return
         units = [unit for unit in self.scored if not unit.by_chance]
-        for method, layer in dict.fromkeys((unit.method, unit.layer) for unit in units):
-            each = [Unit(method, layer, TRUE_CLASS, name) for name in of_pairs]
-            values = np.stack([self.scored[unit].compute().values for unit in each])
-            known = np.flatnonzero(~np.isnan(values[0]))  # values are (metrics, pairs)
-            order = known[np.lexsort(np.nan_to_num(values[::-1, known]))]  # worst first
-            told = [(self.pairs[i], float(values[0, i])) for i in order]
-            few = min(count, len(told) // 2)
-            yield (method, layer), told[len(told) - few :][::-1], told[:few]
+        for place in dict.fromkeys((unit.method, unit.layer) for unit in units):
+            ranked = self._worst_first(place, of_pairs)
+            few = min(count, len(ranked) // 2)
+            yield place, ranked[len(ranked) - few :][::-1], ranked[:few]
+
+    def _worst_first(self, place: Place, of_pairs: Sequence[str]) -> Ranked:
+        """The pairs for which the first of metrics has a value; the others decide between equal ones."""
+        each = [Unit(*place, TRUE_CLASS, name) for name in of_pairs]
+        values = np.stack([self.scored[unit].compute().values for unit in each])
+        known = np.flatnonzero(~np.isnan(values[0]))  # values are (metrics, pairs)
+        order = known[np.lexsort(np.nan_to_num(values[::-1, known]))]
+        return [(self.pairs[i], float(values[0, i])) for i in order]

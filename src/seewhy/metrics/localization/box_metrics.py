@@ -90,7 +90,7 @@ class MaxBoxAccuracy(LocalizationMetric):
         self.iou = check_ious((needed,) if isinstance(needed, float | int) else needed)
         if not 0 <= threshold < 1:
             raise InputError(f"threshold={threshold} is no share; give at least 0 and less than 1")
-        fitted = _fitted(validation, len(self.iou))
+        fitted = _thresholds_of(validation, len(self.iou))
         settings = {
             "version": version,
             "thresholds": check_thresholds(thresholds),
@@ -104,7 +104,7 @@ class MaxBoxAccuracy(LocalizationMetric):
         self.threshold, self.validation = threshold, fitted
         self.add_state("hits", default=[], dist_reduce_fx="cat")
 
-    def _judge(self, item: Item) -> tuple[float, Any]:
+    def _judge(self, item: Item) -> tuple[float, Array]:
         """Kept is at which thresholds the image is right; the value is known when the thresholds are."""
         best = np.zeros(self.thresholds)
         if item.field is not None:
@@ -120,7 +120,8 @@ class MaxBoxAccuracy(LocalizationMetric):
         alone = super()._result()
         at = np.arange(self.thresholds) / self.thresholds
         counts = sum(
-            (part.sum(0) for part in self._unpacked()), np.zeros((len(self.iou), self.thresholds))
+            (part.sum(0) for part in self._unpacked_hits()),
+            np.zeros((len(self.iou), self.thresholds)),
         )
         if not alone.n:
             return alone._replace(figures={"oracle": Figure(math.nan)})
@@ -129,9 +130,11 @@ class MaxBoxAccuracy(LocalizationMetric):
         chosen = {"oracle": at[best], "fixed": np.full(len(self.iou), self.threshold)}
         chosen |= {} if self.validation is None else {"validation": np.array(self.validation)}
         found = {name: self._hits_at(cuts) for name, cuts in chosen.items()}  # each (n, IoUs)
-        figures = {name: _accuracy(each, chosen[name]) for name, each in found.items()}
+        figures = {name: _accuracy_of_hits(each, chosen[name]) for name, each in found.items()}
         for i, need in enumerate(self.iou if len(self.iou) > 1 else ()):
-            figures[f"oracle, IoU {need:g}"] = _accuracy(found["oracle"][:, [i]], at[best[[i]]])
+            figures[f"oracle, IoU {need:g}"] = _accuracy_of_hits(
+                found["oracle"][:, [i]], at[best[[i]]]
+            )
         values = alone.values.copy()
         values[~np.isnan(values)] = found["oracle"].mean(1)
         oracle = figures["oracle"]
@@ -146,7 +149,7 @@ class MaxBoxAccuracy(LocalizationMetric):
             pooled_curve=curve,
         )
 
-    def _unpacked(self) -> Iterator[Array]:
+    def _unpacked_hits(self) -> Iterator[Array]:
         """The hits (n, IoUs, thresholds) bool, some images at a time."""
         packed = joined(self.hits)
         for start in range(0, len(packed), _CHUNK):
@@ -162,10 +165,10 @@ class MaxBoxAccuracy(LocalizationMetric):
             .astype(np.int64)
             .clip(0, self.thresholds - 1)
         )
-        return np.concatenate([part[:, np.arange(len(at)), at] for part in self._unpacked()])
+        return np.concatenate([part[:, np.arange(len(at)), at] for part in self._unpacked_hits()])
 
 
-def _accuracy(hits: Array, thresholds: Floats) -> Figure:
+def _accuracy_of_hits(hits: Array, thresholds: Floats) -> Figure:
     """The share of hits (n, IoUs), each IoU's at its own threshold."""
     share = float(hits.mean())
     return Figure(share, *wilson(share, len(hits)), tuple(round(float(t), 9) for t in thresholds))
@@ -180,11 +183,11 @@ def check_ious(ious: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
-def _fitted(
+def _thresholds_of(
     validation: MetricResult | Sequence[float] | None, count: int
 ) -> tuple[float, ...] | None:
     """The thresholds that a validation result found best, one for each IoU."""
-    given: Any = validation
+    given = validation
     if isinstance(validation, MetricResult):
         if "oracle" not in validation.figures or validation.metric != MaxBoxAccuracy.name:
             raise InputError(
@@ -276,7 +279,7 @@ class TopKLocalization(ImageMetric):
                 )
             known = marked is not None and len(marked.boxes)
             errors = (
-                _errors(labels, places, marked, self.k, self.iou)
+                _errors_of_guesses(labels, places, marked, self.k, self.iou)
                 if marked is not None and known
                 else (nothing,) * 2
             )
@@ -299,7 +302,8 @@ class TopKLocalization(ImageMetric):
         }
         figures = {
             f"{what} top-{k}": Figure(
-                float(each[:, k - 1].mean()) if len(each) else math.nan, *_share(each[:, k - 1])
+                float(each[:, k - 1].mean()) if len(each) else math.nan,
+                *_interval_of_share(each[:, k - 1]),
             )
             for what, each in found.items()
             for k in dict.fromkeys((1, self.k))
@@ -307,11 +311,11 @@ class TopKLocalization(ImageMetric):
         return alone._replace(figures=figures)
 
 
-def _share(values: Array) -> tuple[float, float]:
+def _interval_of_share(values: Array) -> tuple[float, float]:
     return wilson(float(values.mean()) if len(values) else 0.0, len(values))
 
 
-def _errors(
+def _errors_of_guesses(
     classes: Tensor, boxes: Tensor, truth: Truth, k: int, iou: float
 ) -> tuple[Tensor, Tensor]:
     """The localisation and the classification error after 1 .. k guesses, (k,) each."""

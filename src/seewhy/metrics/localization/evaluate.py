@@ -16,13 +16,13 @@ from ...data.run_folder import RunFolder
 from ...errors import InputError
 from ...maps.boxes import RuleLike, find_rule
 from ...methods.explain import Progress
+from ...methods.formula import Options
 from ...methods.outcome import PREDICTIONS
 from ...methods.request import (
     BATCH_SIZE,
     LayersLike,
     MethodsLike,
     ModelLike,
-    Options,
     Request,
 )
 from ...models.classes import class_indices
@@ -71,8 +71,9 @@ def evaluate_localization(
     Args:
         model: a classifier with its preprocessing, or a spec.
         data: pictures with boxes or masks; those without are counted, and score nothing.
-        methods, layers, options: as in `seewhy.explain`.
+        methods: as in `seewhy.explain`.
         metrics: names from `seewhy.metrics.LOCALIZATION`, or metrics with settings of their own; a mapping names them.
+        layers: as in `seewhy.explain`.
         validation: other pictures, on which `max_box_accuracy` fits the threshold of its figure "validation".
         rule: how maps become the guesses of `topk_localization`, and the boxes that are drawn.
         classes: the model's class for names of the data's classes; found by name unless given (`class_indices`).
@@ -80,6 +81,7 @@ def evaluate_localization(
         cases: how many of the best and of the worst maps of each method are kept to look at.
         seed: of the random chance map.
         batch_size: pictures in one pass. Changes speed and memory, not the answer.
+        options: as in `seewhy.explain`.
         progress: called with the number of pictures done and of all, first of `validation`, then of `data`.
         on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
             raises.
@@ -108,11 +110,11 @@ def evaluate_localization(
         batch_size=batch_size,
     ).each_method_once()
     study = Study(request, data, class_indices(request.model, data, classes), find_rule(rule))
-    board = LocalizationBoard(study, _named(metrics), chance, seed)
+    board = LocalizationBoard(study, _judging_data(metrics), chance, seed)
     kept = KeptStates(keep, study)
     if not kept.read(board, on_bad_image) and validation is not None:
-        board.fitted = _fitted(board, validation, on_bad_image, progress)
-    _score(board, kept, Parts(on_part), on_bad_image, progress)
+        board.fitted = _fitted_thresholds(board, validation, on_bad_image, progress)
+    _score_and_keep(board, kept, Parts(on_part), on_bad_image, progress)
     return board.evaluation(cases=tuple(_shown_cases(board, cases)))
 
 
@@ -123,7 +125,7 @@ def _with_pictures(data: LabeledImages | None) -> LabeledImages:
     return data
 
 
-def _score(
+def _score_and_keep(
     board: LocalizationBoard,
     kept: KeptStates,
     parts: Parts,
@@ -152,7 +154,7 @@ def _shown_cases(board: LocalizationBoard, count: int) -> Iterator[Case]:
         yield from board.study.cases(place, "worst", worst)
 
 
-def _fitted(
+def _fitted_thresholds(
     board: LocalizationBoard,
     validation: LabeledImages,
     on_bad_image: OnBadPicture | None,
@@ -166,7 +168,7 @@ def _fitted(
     return other.score(on_bad_image=on_bad_image, progress=progress).thresholds()
 
 
-def _named(metrics: MetricsLike) -> dict[str, ImageMetric]:
+def _judging_data(metrics: MetricsLike) -> dict[str, ImageMetric]:
     several = "{'V1': MaxBoxAccuracy(version=1)}"
     named = named_metrics(metrics, ANY_KIND, such_as="'max_box_accuracy'", named=several)
     for name, metric in named.items():

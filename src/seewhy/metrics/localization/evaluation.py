@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -77,9 +76,9 @@ class LocalizationEvaluation(Evaluation):
     cases: tuple[Case, ...] = ()
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> list[Json]:
         """One line for each row, and one for each of its figures, which `figure` names."""
-        return [line for row in self.rows for line in _lines(row)]
+        return [line for row in self.rows for line in _lines_of_figures(row)]
 
     def cases_picture(self) -> Image.Image:
         """The cases side by side: a line for the best and one for the worst of each method and layer."""
@@ -114,7 +113,7 @@ class LocalizationEvaluation(Evaluation):
         }
 
 
-def _lines(row: Row) -> Iterator[dict[str, Any]]:
+def _lines_of_figures(row: Row) -> Iterator[Json]:
     cells = row.cells()
     yield {**cells, "figure": "", "thresholds": ""}
     for name, figure in row.result.figures.items():

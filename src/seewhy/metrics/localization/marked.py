@@ -64,6 +64,9 @@ def read_marked(
     """Reads pictures of a data set for a model; None where none of them can be read.
 
     Args:
+        data: the data set.
+        indices: which of its pictures.
+        model: whose preprocessing makes inputs of them.
         on_bad_image: called with the name of each picture that cannot be read, or its annotation, and the reason; None
             raises.
 
@@ -75,24 +78,24 @@ def read_marked(
         raise ModelError(
             f"{model.name} does not say how photos become its input; wrap it with preprocess=..."
         )
-    read: dict[int, _Read] = {}
+    read: dict[int, _ReadPicture] = {}
     for index in indices:
         try:
-            read[index] = _read(data[index], model.preprocess)
+            read[index] = _read_picture(data[index], model.preprocess)
         except InputError as error:
             if on_bad_image is None:
                 raise
             on_bad_image(data.names[index], error)
-    return _together(read) if read else None
+    return _batch_of(read) if read else None
 
 
-def _together(read: Mapping[int, _Read]) -> Marked:
+def _batch_of(read: Mapping[int, _ReadPicture]) -> Marked:
     names, photos, placements, labels, inputs, truths, notes = zip(*read.values(), strict=True)
     x = torch.stack(inputs)
     return Marked(tuple(read), names, photos, placements, labels, x, truths, notes)
 
 
-class _Read(NamedTuple):
+class _ReadPicture(NamedTuple):
     """An example as a model sees it; its photo as it is drawn, so that two never stand in memory whole."""
 
     name: str
@@ -104,9 +107,9 @@ class _Read(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _read(example: Example, preprocess: Preprocess) -> _Read:
+def _read_picture(example: Example, preprocess: Preprocess) -> _ReadPicture:
     x, placement = preprocess(example.photo)
     truth = example.truth and example.truth.cropped(placement.box, (x.shape[1], x.shape[2]))
-    return _Read(
+    return _ReadPicture(
         example.name, drawn_photo(example.photo), placement, example.labels, x, truth, example.notes
     )

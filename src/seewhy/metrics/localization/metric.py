@@ -102,7 +102,7 @@ class LocalizationMetric(ImageMetric):
         self,
         *,
         relative_to: RelativeTo | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
         if relative_to not in (None, "max", "minmax"):
@@ -139,7 +139,7 @@ class LocalizationMetric(ImageMetric):
         labels: Sequence[int] | Tensor | None,
     ) -> None:
         fields = fields_of(maps)
-        classes = _classes(labels, len(fields))
+        classes = _explained_classes(labels, len(fields))
         if len(truth) != len(fields):
             raise InputError(
                 f"truth has {len(truth)} entries for {len(fields)} maps; give one for each"
@@ -147,12 +147,16 @@ class LocalizationMetric(ImageMetric):
         told: list[str] = list(self._statuses(fields))
         values, kept = torch.full((len(fields),), math.nan, dtype=torch.float64), []
         for i, (field, given) in enumerate(zip(fields, truth, strict=True)):
-            marked = _marked(given, field, classes[i])
+            marked = _marked_of_class(given, field, classes[i])
             if told[i] in self.leave_out and marked is not None:
                 continue
             judged = None
             if given is not None and marked is not None:
-                spread = None if told[i] in self.silent else self._spread(field, size_of(marked))
+                spread = (
+                    None
+                    if told[i] in self.silent
+                    else self._spread_over_picture(field, size_of(marked))
+                )
                 judged = self._judge(Item(field, given, marked, classes[i], spread))
             if judged is None:
                 told[i] = NO_TRUTH
@@ -167,7 +171,7 @@ class LocalizationMetric(ImageMetric):
         # without a scale of its own a metric compares places, which evidence against allows too
         return statuses(fields, self.relative_to or "minmax")
 
-    def _spread(self, field: Tensor, size: tuple[int, int]) -> Array:
+    def _spread_over_picture(self, field: Tensor, size: tuple[int, int]) -> Array:
         """A map over its picture's pixels, on the metric's scale."""
         spread: Array = map_tools.resize(field[None], size)[0].numpy()
         if self.relative_to is None:
@@ -182,7 +186,7 @@ class LocalizationMetric(ImageMetric):
             np.divide(scaled, max(scaled.max(), np.finfo(np.float32).tiny), out=scaled)
         )
 
-    def _judge(self, item: Item) -> tuple[float, Any] | None:
+    def _judge(self, item: Item) -> tuple[float, object] | None:
         """The metric's value for one image, and what else to keep of it; None where what is marked does not count."""
         raise NotImplementedError
 
@@ -211,7 +215,7 @@ class Resampled:
         )
 
 
-def _classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
+def _explained_classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
     if labels is None:
         return [None] * n
     if len(labels) != n:
@@ -219,23 +223,27 @@ def _classes(labels: Sequence[int] | Tensor | None, n: int) -> list[int | None]:
     return [int(label) for label in labels]
 
 
-def _marked(
+def _marked_of_class(
     given: Truth | Tensor | None, field: Tensor, label: int | None
 ) -> Truth | Tensor | None:
     """What is marked of the class, or None where nothing is."""
     if given is None:
         return None
     if isinstance(given, Truth):
-        truth = given if label is None else given.of(label)
-        return truth if len(truth.boxes) else None
+        of_class = given if label is None else given.of(label)
+        return of_class if len(of_class.boxes) else None
+    return _marked_by_tensor(given, field, label)
+
+
+def _marked_by_tensor(given: Tensor, field: Tensor, label: int | None) -> Truth | Tensor | None:
+    """What a mask, or boxes in pixels of the map, mark."""
     if not isinstance(given, Tensor):
         raise ArgumentTypeError(
             f"truth holds a {type(given).__name__}; give Truth, None, or tensors of masks or boxes"
         )
-    is_flag = given.dtype == torch.bool
-    if given.ndim == 2 and is_flag and given.numel():
+    if _is_mask(given):
         return given.cpu() if given.cpu().numpy().any() else None
-    if given.ndim != 2 or is_flag or given.shape[1] != 4:
+    if not _is_boxes(given):
         accepted = "masks (H, W) bool or boxes (B, 4)"
         raise InputError(
             f"truth holds a {given.dtype} tensor of shape {tuple(given.shape)}; give {accepted}"
@@ -243,6 +251,14 @@ def _marked(
     classes = torch.full((len(given),), label or 0)
     truth = Truth((field.shape[0], field.shape[1]), given.cpu(), classes)
     return truth if len(given) else None
+
+
+def _is_mask(given: Tensor) -> bool:
+    return given.ndim == 2 and given.dtype == torch.bool and given.numel() > 0
+
+
+def _is_boxes(given: Tensor) -> bool:
+    return given.ndim == 2 and given.dtype != torch.bool and given.shape[1] == 4
 
 
 def size_of(marked: Truth | Tensor) -> tuple[int, int]:

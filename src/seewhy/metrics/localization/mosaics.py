@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +73,7 @@ def grid_mosaics(
         >>> seewhy.metrics.grid_mosaics(x, 9 * torch.eye(4), count=3).pictures.shape
         torch.Size([3, 1, 4, 4])
     """
-    chosen = _confident(x, scores, labels, confidence)
+    chosen = _confident_pictures(x, scores, labels, confidence)
     if n < 2 or len(chosen) < n * n:
         raise InputError(
             f"n={n} asks for pictures of {n * n} classes; {len(chosen)} classes have one with a probability of "
@@ -87,7 +86,7 @@ def grid_mosaics(
         members.append([int(rng.choice(chosen[int(label)])) for label in drawn])
         classes.append(drawn)
         targets.append(int(drawn[rng.integers(n * n)]))
-    return _laid(x, members, classes, targets, n)
+    return _laid_out(x, members, classes, targets, n)
 
 
 def focus_mosaics(
@@ -136,16 +135,16 @@ def focus_mosaics(
         ]
         members.append(rng.permutation(np.concatenate(pairs)).tolist())
         targets.append(label)
-    return _laid(x, members, [known[m] for m in members], targets, 2)
+    return _laid_out(x, members, [known[m] for m in members], targets, 2)
 
 
-def _with_two_and_two_others(labels: npt.NDArray[Any]) -> list[int]:
+def _with_two_and_two_others(labels: npt.NDArray[np.int64]) -> list[int]:
     """The classes of which there are two pictures, beside two of others."""
     found = zip(*np.unique(labels, return_counts=True), strict=True)
     return [int(label) for label, size in found if size >= 2 and len(labels) - size >= 2]
 
 
-def _confident(
+def _confident_pictures(
     x: Tensor, scores: Tensor, labels: Sequence[int] | Tensor | None, confidence: float
 ) -> dict[int, list[int]]:
     """For each class the pictures that the classifier is sure of, and right about."""
@@ -169,10 +168,10 @@ def _at_least_one(count: int) -> int:
     return count
 
 
-def _laid(
+def _laid_out(
     x: Tensor,
     members: Sequence[Sequence[int]],
-    classes: Sequence[Any],
+    classes: Sequence[npt.ArrayLike],
     targets: Sequence[int],
     n: int,
 ) -> Mosaics:

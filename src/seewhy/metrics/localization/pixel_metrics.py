@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class PixelAveragePrecision(_PooledMetric):
         )
         self.thresholds = thresholds
 
-    def _judge(self, item: Item) -> tuple[float, Any]:
+    def _judge(self, item: Item) -> tuple[float, tuple[int, Array]]:
         """Its own precision; kept are its pixels outside and inside the object by level, (2, thresholds + 1)."""
         counts = level_counts(item, self.thresholds, upwards=False)
         return float(average_precision(counts)), (item.key, counts)
@@ -149,7 +149,7 @@ class SegmentationIoU(_PooledMetric):
         )
         self.thresholds = thresholds
 
-    def _judge(self, item: Item) -> tuple[float, Any]:
+    def _judge(self, item: Item) -> tuple[float, tuple[int, Array]]:
         """Its IoU at the rule; kept are those at every threshold, and 1, which counts the images: (thresholds + 1,)."""
         ious, at_rule = np.append(np.zeros(self.thresholds), 1.0), 0.0
         if item.field is not None:
@@ -208,7 +208,7 @@ class EnergyPointing(LocalizationMetric):
     areas: list[Tensor]
 
     def __init__(
-        self, *, inside: str = "masks", settings: dict[str, Any] | None = None, **options: Any
+        self, *, inside: str = "masks", settings: Mapping[str, object] | None = None, **options: Any
     ) -> None:
         if inside not in ("masks", "boxes"):
             raise InputError(f"inside={inside!r} is not known; use 'masks' or 'boxes'")
@@ -219,7 +219,7 @@ class EnergyPointing(LocalizationMetric):
     def _statuses(self, fields: Sequence[Tensor]) -> Sequence[str]:
         return statuses(fields)  # what speaks against the class is no energy
 
-    def _judge(self, item: Item) -> tuple[float, Any]:
+    def _judge(self, item: Item) -> tuple[float, float]:
         """Its energy inside; kept is the object's share of the picture."""
         inside = item.region
         if self.inside == "boxes":

@@ -71,7 +71,7 @@ class PointingGame(LocalizationMetric):
         )
         self.add_state("groups", default=[], dist_reduce_fx="cat")
 
-    def _judge(self, item: Item) -> tuple[float, Any] | None:
+    def _judge(self, item: Item) -> tuple[float, tuple[int, int]] | None:
         """Whether it hits; kept are its class and whether it is difficult."""
         assert item.truth.difficult is not None
         if bool(item.truth.difficult.all()):
@@ -191,7 +191,8 @@ class LocationAveragePrecision(LocalizationMetric):
         """Adds maps, each of one class in one picture; also of classes that the picture does not show.
 
         Args:
-            maps, truth: as in `LocalizationMetric.update`; None is a picture that nobody marked, and is left out.
+            maps: as in `LocalizationMetric.update`.
+            truth: likewise; None is a picture that nobody marked, and is left out.
             labels: the class of each map.
             scores: what the model gives that class, as any number that orders pictures.
 
@@ -211,7 +212,7 @@ class LocationAveragePrecision(LocalizationMetric):
         rows = torch.stack([torch.as_tensor(labels).double().cpu(), given, values], 1)[known]
         self.ranked.append(rows.to(self.device))
 
-    def _judge(self, item: Item) -> tuple[float, Any]:
+    def _judge(self, item: Item) -> tuple[float, None]:
         if item.field is None:
             return 0.0, None
         x, y = (at + 0.5 for at in top_point(item.field))
@@ -233,17 +234,19 @@ class LocationAveragePrecision(LocalizationMetric):
             shown, once = ~np.isnan(right), np.ones((1, len(right)))
             rng = np.random.default_rng((self.seed, int(label) % 2**32))
             weights = rng.poisson(1.0, (RESAMPLES, len(right))).astype(np.float64)
-            drawn.append(self._precision(scores, np.nan_to_num(right), shown, weights))
-            own = float(self._precision(scores, np.nan_to_num(right), shown, once)[0])
+            drawn.append(self._average_precision(scores, np.nan_to_num(right), shown, weights))
+            own = float(self._average_precision(scores, np.nan_to_num(right), shown, once)[0])
             found[f"class {int(label)}"] = Figure(own, *percentiles(drawn[-1]))
-            named.append(float(self._precision(scores, shown, shown, once)[0]))
+            named.append(float(self._average_precision(scores, shown, shown, once)[0]))
         mean = float(np.mean([figure.mean for figure in found.values()])) if found else math.nan
         low, high = percentiles(np.mean(drawn, axis=0)) if drawn else (math.nan, math.nan)
         classified = Figure(float(np.mean(named)) if named else math.nan)
         figures = {"mean": Figure(mean, low, high), "classification": classified, **found}
         return alone._replace(mean=mean, low=low, high=high, interval="bootstrap", figures=figures)
 
-    def _precision(self, scores: Floats, right: Array, shown: Array, weights: Floats) -> Floats:
+    def _average_precision(
+        self, scores: Floats, right: Array, shown: Array, weights: Floats
+    ) -> Floats:
         """Average precision of predictions that count `weights` (R, n) times, by falling scores (n,): (R,)."""
         last = np.flatnonzero(
             np.append(scores[1:] != scores[:-1], True)

@@ -77,27 +77,30 @@ class KeptStates:
 
     def read(self, board: LocalizationBoard, on_bad_image: OnBadPicture | None) -> bool:
         """Gives a board without pictures what was kept, if that is of the same pictures."""
-        path = None if self._run is None else self._run.folder / NAME
-        if path is None or not path.is_file():
+        kept = self._kept()
+        if kept is None:
             return False
-        kept = _load(path)
         told: Json = json.loads(kept["told"])
-        digests = {int(index): said for index, said in told["pictures"].items()}
+        digests = _digests_of_pictures(told)
         if told["data"] != _digest_of_names(self._study.data) or not self._are_there(digests):
             return False
-        board.digests, board.done = digests, told["done"]
-        board.pairs = [(picture, label) for picture, label in told["pairs"]]
-        board.notes = {name: tuple(notes) for name, notes in told["notes"].items()}
-        board.fitted = {Unit(**unit): tuple(at) for unit, at in told["fitted"]}
-        for method, layer, target, said in told["remarks"]:
-            board.remark(method, layer, target, said)
-        for unit, states in zip(told["units"], kept["states"], strict=True):
-            board.metric(Unit(**unit)).restore_states(states)
-        self._unreadable = told["unreadable"]
-        for name, error in self._unreadable.items():
-            if on_bad_image:
-                on_bad_image(name, InputError(error))
+        _restore(board, told, kept["states"])
+        self._tell_unreadable(told["unreadable"], on_bad_image)
         return True
+
+    def _kept(self) -> _Kept | None:
+        """What the file holds, where there is one."""
+        path = None if self._run is None else self._run.folder / NAME
+        return _load(path) if path is not None and path.is_file() else None
+
+    def _tell_unreadable(
+        self, unreadable: dict[str, str], on_bad_image: OnBadPicture | None
+    ) -> None:
+        """Says again which pictures could not be read before the stop."""
+        self._unreadable = unreadable
+        if on_bad_image is not None:
+            for name, error in unreadable.items():
+                on_bad_image(name, InputError(error))
 
     def _are_there(self, digests: Mapping[int, str]) -> bool:
         """Whether pictures, some of which are read again, are the same."""
@@ -107,6 +110,22 @@ class KeptStates:
             if marked is None or marked.digest(0) != digests[index]:
                 return False
         return True
+
+
+def _restore(board: LocalizationBoard, told: Json, states: Sequence[_States]) -> None:
+    """Gives a board what was told of another, and the states of its metrics."""
+    board.digests, board.done = _digests_of_pictures(told), told["done"]
+    board.pairs = [(picture, label) for picture, label in told["pairs"]]
+    board.notes = {name: tuple(notes) for name, notes in told["notes"].items()}
+    board.fitted = {Unit(**unit): tuple(at) for unit, at in told["fitted"]}
+    for method, layer, target, said in told["remarks"]:
+        board.remark(method, layer, target, said)
+    for unit, of_metric in zip(told["units"], states, strict=True):
+        board.metric(Unit(**unit)).restore_states(of_metric)
+
+
+def _digests_of_pictures(told: Json) -> dict[int, str]:
+    return {int(index): said for index, said in told["pictures"].items()}
 
 
 def _not_told(name: str, error: InputError) -> None:

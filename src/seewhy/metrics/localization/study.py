@@ -58,13 +58,13 @@ class MarkedBatch:
             pairs = [pair for pair in self.columns if self._is_known(*pair)]
             said = [scores[self.columns[pair]][pair[0]] for pair in pairs]
             if pairs:
-                picked, truths, labels = self._picked(maps, pairs)
+                picked, truths, labels = self._maps_of_pairs(maps, pairs)
                 metric.update(picked, truths, labels=labels, scores=said)
         elif isinstance(metric, LocalizationMetric) and self.marked.pairs:
-            picked, truths, labels = self._picked(maps, self.marked.pairs)
+            picked, truths, labels = self._maps_of_pairs(maps, self.marked.pairs)
             metric.update(picked, truths, labels=labels)
 
-    def _picked(
+    def _maps_of_pairs(
         self, maps: Sequence[Tensor], pairs: Sequence[Pair]
     ) -> tuple[Tensor, list[Truth | None], list[int]]:
         """The map, the truth and the class of each pair."""
@@ -113,6 +113,7 @@ class Study:
         """A batch, and its maps: for each method and layer one attribution for each target.
 
         Args:
+            indices: of the pictures in the data.
             every: explain each class that there is, not only those that a picture shows.
             guesses: how many of the model's own answers are explained too.
             on_bad_image: as in `read_marked`.

@@ -18,6 +18,7 @@ from ...engine.targets.classes import ScoreFunction
 from ...engine.targets.numbers import numbers_of
 from ...engine.targets.resolve import TargetLike, resolve
 from ...errors import TargetError
+from ...methods.formula import Settings
 from ...models.call import CallableModel, call_of, labels_of, wrapped
 from ...models.model import Model
 from ..metric import Case, Measured
@@ -63,7 +64,7 @@ def parameter_randomization(
     layer: LayerLike = None,
     seed: int = 0,
     reset_statistics: bool = False,
-    method_options: Mapping[str, Any] | None = None,
+    method_options: Settings | None = None,
 ) -> Randomization:
     """Re-initialises a copy of the model step by step from the output down, and compares the maps with the original's.
 
@@ -75,6 +76,7 @@ def parameter_randomization(
         x: (N, C, H, W).
         method: a name, a `Method`, or a function `(model, x, target) -> (N, h, w)`.
         target: as in `seewhy.targets`.
+        order: "cascading" or "independent".
         similarity: of `seewhy.metrics.similarity.SIMILARITIES`, one or several.
         layers: the steps, dotted names or modules, each with all that is in it; None: every layer with parameters.
         layer: where the method is read; None chooses on the original model.
@@ -88,11 +90,11 @@ def parameter_randomization(
         (('fc', 'conv'), torch.Size([2, 1]))
     """
     model = wrapped(model)
-    score = _score(model, x, target)
+    score = _score_of_target(model, x, target)
     explain = bind(method, model, x, layer=layer, options=method_options)
     steps = Steps(order, layers, seed, reset_statistics)
-    return _compare(
-        explain(model, x, score), explain, steps, model, x, score, _measures(similarity)
+    return _compared_step_by_step(
+        explain(model, x, score), explain, steps, model, x, score, _checked_measures(similarity)
     )
 
 
@@ -105,7 +107,7 @@ def label_randomization(
     *,
     similarity: str | Sequence[str] = "spearman_abs",
     layer: LayerLike = None,
-    method_options: Mapping[str, Any] | None = None,
+    method_options: Settings | None = None,
 ) -> dict[str, Tensor]:
     """Compares the maps of a model with those of one of the same architecture trained on shuffled labels.
 
@@ -122,12 +124,12 @@ def label_randomization(
         {'spearman_abs': tensor([1.0000], dtype=torch.float64)}
     """
     model, shuffled = wrapped(model), wrapped(shuffled)
-    score = _score(model, x, target)
+    score = _score_of_target(model, x, target)
     explain = bind(method, model, x, layer=layer, options=method_options)
     a, b = explain(model, x, score), explain(shuffled, x, score)
     return {
         measure: similarity_of(measure, a, b, (x.shape[2], x.shape[3]))
-        for measure in _measures(similarity)
+        for measure in _checked_measures(similarity)
     }
 
 
@@ -189,14 +191,14 @@ class ParameterRandomization(MethodMetric):
         return np.arange(1, points + 1) / max(points, 1)
 
     def _measure(self, case: Case) -> Measured:
-        explain = self._explainer(case)
-        done = _compare(
+        explain = self._explainer_of(case)
+        done = _compared_step_by_step(
             case.maps, explain, self.steps, case.model, case.x, case.score, [self.similarity]
         )
         return Measured(done.mean(self.similarity), list(done.similarity[self.similarity].T))
 
 
-def _compare(
+def _compared_step_by_step(
     maps: Tensor,
     explain: Explainer,
     steps: Steps,
@@ -218,7 +220,7 @@ def _compare(
     )
 
 
-def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
+def _score_of_target(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
     """The one target's score, settled on the model as it is."""
     call = call_of(model)
     said = answers(call, x)
@@ -228,7 +230,7 @@ def _score(model: Model | Call, x: Tensor, target: TargetLike) -> ScoreFunction:
     return resolved[0].score
 
 
-def _measures(similarity: str | Sequence[str]) -> list[str]:
+def _checked_measures(similarity: str | Sequence[str]) -> list[str]:
     measures = [similarity] if isinstance(similarity, str) else list(similarity)
     for measure in measures:
         check_similarity(measure)

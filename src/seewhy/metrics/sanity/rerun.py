@@ -13,6 +13,7 @@ from ...engine.layers import resolve_layer
 from ...engine.targets.resolve import TargetLike
 from ...errors import ArgumentTypeError, InputError
 from ...methods.catalog import find_method
+from ...methods.formula import Settings
 from ...methods.method import Method
 from ...methods.shared import shared_pass
 from ...models.call import CallableModel, call_of, labels_of
@@ -32,7 +33,7 @@ class BoundMethod:
     method: Method
     layers: tuple[str, ...]
     flow: Flow | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
     label: str | None = None
 
     def __call__(self, model: CallableModel, x: Tensor, target: TargetLike) -> Tensor:
@@ -56,13 +57,14 @@ def bind(
     x: Tensor,
     *,
     layer: LayerLike = None,
-    options: Mapping[str, Any] | None = None,
+    options: Settings | None = None,
 ) -> Explainer:
     """A method as a function `(model, x, target) -> (N, h, w)` with the layers that it takes for this model.
 
     Args:
         method: a name, a `Method`, or such a function, which is returned as it is.
-        model, x: what the layers are chosen for.
+        model: what the layers are chosen for.
+        x: (N, C, H, W); likewise.
         layer: a dotted name or module; None chooses as `explain` does.
         options: the method's own.
 
@@ -109,8 +111,8 @@ class MethodMetric(ExplanationMetric):
         method: MethodLike | None = None,
         *,
         layer: str | None = None,
-        method_options: Mapping[str, Any] | None = None,
-        settings: Mapping[str, Any] | None = None,
+        method_options: Settings | None = None,
+        settings: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
         named = (
@@ -130,7 +132,7 @@ class MethodMetric(ExplanationMetric):
     def passes(self, pixels: int) -> int:
         return 0
 
-    def _explainer(self, case: Case) -> Explainer:
+    def _explainer_of(self, case: Case) -> Explainer:
         if self.method is None:
             raise InputError(
                 f"{self.name} runs the method again and was not given one: {type(self).__name__}(method)"

@@ -59,7 +59,7 @@ class MaxSensitivity(MethodMetric):
         return self.samples
 
     def _measure(self, case: Case) -> Measured:
-        explain = self._explainer(case)
+        explain = self._explainer_of(case)
         generators = [image_generator(image, self.seed) for image in case.x]
         most = torch.zeros(len(case.x), dtype=torch.float64)
         for _ in range(self.samples):
@@ -68,11 +68,11 @@ class MaxSensitivity(MethodMetric):
             )
             copies = case.x + ((2 * drawn - 1) * self.radius).to(case.x)
             most = torch.maximum(
-                most, self._change(case.maps, explain(case.model, copies, case.score))
+                most, self._relative_change(case.maps, explain(case.model, copies, case.score))
             )
         return Measured(most)
 
-    def _change(self, maps: Tensor, changed: Tensor) -> Tensor:
+    def _relative_change(self, maps: Tensor, changed: Tensor) -> Tensor:
         if changed.shape != maps.shape:
             raise InputError(
                 f"maps has shape {tuple(maps.shape)}, and the method gives {tuple(changed.shape)} for changed images; "

@@ -6,7 +6,7 @@ import copy
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ def layers_from_the_top(
     module, ran = call.module, dict[str, int]()
 
     def note(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
+        def hook(*_: object) -> None:
             ran.setdefault(name, len(ran))
 
         return hook
