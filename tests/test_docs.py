@@ -136,6 +136,12 @@ def _forget_the_network() -> Iterator[None]:
     sys.modules.pop("net", None)  # the next page has its own
 
 
+def pages() -> list[object]:
+    """Those with code, of which that of the README takes longest."""
+    long = {"README.md": pytest.mark.long}
+    return [pytest.param(name, marks=long.get(name, ())) for name in GIVEN]
+
+
 def carry_out(block: Block, names: dict[str, object]) -> None:
     if block.language == "python":
         exec(compile(block.text, block.where, "exec"), names)
@@ -144,9 +150,8 @@ def carry_out(block: Block, names: dict[str, object]) -> None:
         assert run(words) == 0, f"{block.where}: seewhy {shlex.join(words)}"
 
 
-@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::seewhy.errors.SeewhyWarning")
-@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("name", pages())
 def test_the_code_of_a_page_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,6 +259,8 @@ class ExplanationWriter:
     >>> with seewhy.ExplanationWriter("out") as writer:
     ...     for part in seewhy.explain_batches(model, "photos"):
     ...         writer.add(part)
+    >>> seewhy.open("out").names[:2]
+    ('blue/0.png', 'blue/1.png')
 
     For a photo cat.jpg: cat/sheet.png, cat/METHOD.LAYER.TARGET.png, and cat/maps.npz with the maps as the paper has
     them (float32, h x w, or d x h x w), under the same names; NAME.interval holds the half-width of the 95 % interval
