@@ -84,6 +84,10 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _bilinear(fields: Tensor, size: tuple[int, ...]) -> Tensor:
+    if (
+        size[1] == 1 < size[0]
+    ):  # torch repeats the first row of what becomes one column; a row is right
+        return _bilinear(fields.mT.contiguous(), (1, size[0])).mT.contiguous()
     return F.interpolate(fields, size, mode="bilinear", align_corners=False, antialias=True)
 
 
