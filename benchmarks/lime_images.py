@@ -94,7 +94,7 @@ class Job:
     def ours(self, **options: Any) -> None:
         assert lime.sample is not None
         chosen = {**lime.options, "samples": self.samples, **options}
-        lime.sample(self.call, self.x, self.scores, layer=None, **chosen)
+        lime.run(self.call, self.x, self.scores, layer=None, **chosen)
 
     def given(self) -> None:
         self.ours(superpixels=self.labels)

@@ -63,7 +63,7 @@ def photo(name: str, size: int) -> Tensor:
 
 def sample(module: nn.Module, x: Tensor, label: int, **options: Any) -> Estimate:
     assert rise.sample is not None
-    return rise.sample(
+    return rise.run(
         Call(module), x, [Probability(label)], layer=None, **{**rise.options, **options}
     )[0]
 
