@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from dataclasses import replace
 from functools import cache
@@ -461,12 +462,14 @@ def evaluated(data: Squares, read: list[int], **how: Any) -> LocalizationEvaluat
         colours(),
         noted,
         methods=["cam", "saliency"],
-        metrics=["max_box_accuracy", "pixel_ap", "topk_localization", "location_ap"],
-        validation=Squares(5),
-        batch_size=2,
-        cases=0,
-        on_bad_image=how.pop("on_bad_image", lambda name, error: None),
-        **how,
+        **{
+            "metrics": ["max_box_accuracy", "pixel_ap", "topk_localization", "location_ap"],
+            "validation": Squares(5),
+            "batch_size": 2,
+            "cases": 0,
+            "on_bad_image": lambda name, error: None,
+            **how,
+        },
     )
 
 
@@ -505,6 +508,85 @@ def test_an_evaluation_goes_on_with_the_same_pictures_alone(tmp_path: Path) -> N
     with folder_of(tmp_path / "out") as run:
         found = evaluated(other, [], keep=run)
     same(found, evaluated(other, []))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"metrics": MaxBoxAccuracy(version=1)},
+        {"validation": None},
+        {"chance": ()},
+        {"classes": {"red": "green", "green": "red"}},
+    ],
+    ids=str,
+)
+def test_an_evaluation_goes_on_with_what_the_same_was_asked_of_alone(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    stopped_after(2, folder_of(tmp_path / "out"), Squares(3))
+    with folder_of(tmp_path / "out") as run:
+        found = evaluated(Squares(3), [], keep=run, **other)
+    same(found, evaluated(Squares(3), [], **other))
+
+
+def test_a_picture_that_was_mended_after_the_stop_is_scored(tmp_path: Path) -> None:
+    stopped_after(2, folder_of(tmp_path / "out"), Squares(3, bad=1))
+    bad: list[str] = []
+    with folder_of(tmp_path / "out") as run:
+        how = {"keep": run, "on_bad_image": lambda name, error: bad.append(name)}
+        found = evaluated(Squares(3), [], **how)
+    same(found, evaluated(Squares(3), []))
+    assert not bad
+
+
+def test_each_picture_that_cannot_be_read_is_told_of_once(tmp_path: Path) -> None:
+    class Stopping(Squares):
+        def __getitem__(self, index: int) -> Example:
+            if index == 5:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    how = {"validation": Squares(5, bad=3), "on_part": lambda part: part.write(run)}
+    with pytest.raises(KeyboardInterrupt), folder_of(tmp_path / "out") as run:
+        evaluate_again(Stopping(9, bad=4), run, [], how)
+    bad: list[str] = []
+    with folder_of(tmp_path / "out") as run:
+        evaluate_again(Squares(9, bad=4), run, bad, how)
+    assert bad == ["3.png", "4.png"]
+
+
+def evaluate_again(data: Squares, run: RunFolder, bad: list[str], how: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    heard = {"on_bad_image": lambda name, error: bad.append(name), "keep": run}
+    few = {"metrics": "max_box_accuracy", "chance": (), "batch_size": 2, "cases": 0}
+    evaluate_localization(colours(), data, **few, **heard, **how)
+
+
+@pytest.mark.parametrize("mark", ["masks", "difficult", "ignore"])
+def test_other_marks_are_another_picture(mark: str) -> None:
+    class Marked(Squares):
+        shape: tuple[int, ...]
+
+        def __getitem__(self, index: int) -> Example:
+            example = super().__getitem__(index)
+            assert example.truth is not None
+            given = torch.ones(self.shape, dtype=torch.bool)
+            return dataclasses.replace(
+                example, truth=dataclasses.replace(example.truth, **{mark: given})
+            )
+
+    Marked.shape = {"masks": (1, SIDE, SIDE), "difficult": (1,), "ignore": (SIDE, SIDE)}[mark]
+    plain, other = (read_marked(data, [0], colours()) for data in (Squares(1), Marked(1)))
+    assert plain is not None
+    assert other is not None
+    assert plain.digest(0) != other.digest(0)
+
+
+def test_states_of_something_else_are_one_line(tmp_path: Path) -> None:
+    stopped_after(2, folder_of(tmp_path / "out"), Squares(3))
+    torch.save({"weight": torch.ones(2)}, tmp_path / "out" / "states.pt")
+    with folder_of(tmp_path / "out") as run, pytest.raises(InputError, match="cannot be read"):
+        evaluated(Squares(9), [], keep=run)
 
 
 def test_states_that_are_torn_are_one_line(tmp_path: Path) -> None:

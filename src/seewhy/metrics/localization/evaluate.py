@@ -87,7 +87,7 @@ def evaluate_localization(
             raises.
         on_part: called every half minute with the evaluation of the pictures so far, without cases.
         keep: a folder of a run of the same request, open for writing: what was found so far is kept in it whenever a
-            part is handed over, and what it holds is not computed again.
+            part is handed over, and what it holds is not computed again, if the same was asked of the same pictures.
 
     Raises:
         SeewhyError: what cannot be used, in one line.
@@ -111,9 +111,10 @@ def evaluate_localization(
     ).each_method_once()
     study = Study(request, data, class_indices(request.model, data, classes), find_rule(rule))
     board = LocalizationBoard(study, _judging_data(metrics), chance, seed)
-    kept = KeptStates(keep, study)
+    kept = KeptStates(keep, study, validation)
     if not kept.read(board, on_bad_image) and validation is not None:
-        board.fitted = _fitted_thresholds(board, validation, on_bad_image, progress)
+        heard = kept.watching_validation(on_bad_image)
+        board.fitted = _fitted_thresholds(board, validation, heard, progress)
     _score_and_keep(board, kept, Parts(on_part), on_bad_image, progress)
     return board.evaluation(cases=tuple(_shown_cases(board, cases)))
 

@@ -52,7 +52,11 @@ class Marked:
     def digest(self, picture: int) -> str:
         """Of a picture as the model sees it, and of what is marked in it."""
         truth = self.truths[picture]
-        return digest(self.x[picture], *(() if truth is None else (truth.boxes, truth.labels)))
+        if truth is None:
+            return digest(self.x[picture])
+        marks = (truth.masks, truth.difficult, truth.ignore)
+        known = [torch.zeros(0) if mark is None else mark for mark in marks]
+        return digest(self.x[picture], truth.boxes, truth.labels, *known)
 
 
 def read_marked(
