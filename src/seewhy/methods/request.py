@@ -7,23 +7,21 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import nn
 
 from ..data.disk import Json
 from ..data.opened import MAX_PIXELS
 from ..engine.answers import OutputLike, main_output
 from ..engine.call import Call
-from ..engine.keys import digest
 from ..engine.layers import resolve_layer
 from ..engine.targets.resolve import TargetLike, as_targets
-from ..engine.targets.target import describe
 from ..errors import InputError, LayerError
 from ..models.call import CallableModel, model_and_call
 from ..models.model import Model
 from .catalog import find_method
 from .formula import HOW_IT_RUNS, Options
 from .method import Method
+from .told import told_value
 
 ModelLike = CallableModel | str
 LayersLike = str | nn.Module | Sequence[str | nn.Module] | None
@@ -110,7 +108,7 @@ class Request:
             "model": self.model.identity(),
             "call": _told_call(self.call),
             "methods": [method.name for method in self.methods],
-            "targets": [_told_target(target) for target in self.targets],
+            "targets": [told_value(target) for target in self.targets],
             "layers": list(self.layers) if isinstance(self.layers, tuple) else self.layers,
             "options": {name: each for name, each in settings.items() if each and name in asked},
         }
@@ -140,43 +138,15 @@ def layer_names(call: Call, layers: LayersLike) -> str | tuple[str, ...] | None:
 def _told_call(call: Call) -> Json:
     """The further inputs of a call, and which output is meant."""
     further = {"args": list(call.args), "kwargs": dict(call.kwargs), "inputs": dict(call.inputs)}
-    told = {name: _json_value(given) for name, given in further.items() if given}
+    told = {name: told_value(given) for name, given in further.items() if given}
     return {**told, "output": _told_output(call.output)}
 
 
 def _told_output(output: OutputLike) -> object:
-    """A name or a number; of a function its name, and a digest of what it does; None for the main one."""
-    if output is main_output:
-        return None
-    if isinstance(output, int | str):
-        return output
-    name = getattr(output, "__qualname__", type(output).__qualname__)
-    code = getattr(output, "__code__", None)
-    if code is None:
-        return name
-    constants = [value for value in code.co_consts if isinstance(value, int | float | str)]
-    return [name, digest(f"{code.co_code.hex()} {constants} {code.co_names}")]
+    """None for the main one."""
+    return None if output is main_output else told_value(output)
 
 
 def _told_options(settings: Mapping[str, object]) -> Json:
     """Those that change which map it is."""
-    return {name: _json_value(value) for name, value in settings.items() if name not in HOW_IT_RUNS}
-
-
-def _told_target(target: TargetLike) -> object:
-    if isinstance(target, int | str):
-        return target
-    return describe(target) if callable(target) else _json_value(target)
-
-
-def _json_value(value: object) -> object:
-    """A value in JSON's types: tensors by their digests, what else is none of them by its repr."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, torch.Tensor):
-        return digest(value)
-    if isinstance(value, Mapping):
-        return {str(key): _json_value(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(each) for each in value]
-    return repr(value)
+    return {name: told_value(value) for name, value in settings.items() if name not in HOW_IT_RUNS}

@@ -22,7 +22,7 @@ from .marked import read_marked
 from .study import OnBadPicture, Study
 
 NAME = "states.pt"
-_PROBES = 8  # pictures that are read again, to see that they are the same
+_PROBES = 512  # pictures that are read again, to see that they are the same
 _States = dict[str, Tensor | list[Tensor]]
 
 
@@ -93,10 +93,17 @@ class KeptStates:
     def _asked(self, board: LocalizationBoard) -> str:
         """A digest of what the states depend on beside the pictures."""
         study, other = self._study, self._validation
-        metrics = {name: int(metric.identity) for name, metric in board.metrics.items()}
-        told = [metrics, board.chance, board.seed, study.classes, dataclasses.asdict(study.rule)]
-        fitted_on = "" if other is None else _digest_of_names(other)
-        return digest(study.request.digest(), json.dumps(told), fitted_on)
+        named = board.metrics.items()
+        told = {
+            "request": study.request.digest(),
+            "metrics": {name: int(m.identity) for name, m in named},
+            "chance": board.chance,
+            "seed": board.seed,
+            "classes": study.classes,
+            "rule": dataclasses.asdict(study.rule),
+            "fitted on": None if other is None else _digest_of_names(other),
+        }
+        return digest(json.dumps(told))
 
     def _are_the_same(self, told: Json) -> bool:
         """Whether pictures are as they were: those that were scored, and those that could not be read."""
