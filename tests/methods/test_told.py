@@ -77,3 +77,13 @@ def test_it_is_the_same_in_every_process() -> None:
         for seed in "12"
     }
     assert len(said) == 1
+
+
+def test_a_variable_that_is_not_set_yet_is_told() -> None:
+    def outer() -> object:
+        inner = told_value(lambda: later)
+        later = 3
+        return inner, told_value(lambda: later)
+
+    before, after = outer()
+    assert before != after

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping, Set
-from types import CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType
 
 import numpy as np
 import torch
@@ -67,10 +67,18 @@ def _told_function(function: FunctionType, within: tuple[int, ...]) -> list[obje
         function.__kwdefaults__,
     ]
     for cell in function.__closure__ or ():
-        held.append(cell.cell_contents)
+        held.append(_held_in(cell))
     does = _told_code(function.__code__)
     name = function.__qualname__
     return [name, does, told_value(held, within)]
+
+
+def _held_in(cell: CellType) -> object:
+    """What a variable of an outer function is, if it is anything yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return "nothing yet"
 
 
 def _told_code(code: CodeType) -> str:

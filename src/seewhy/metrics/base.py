@@ -111,8 +111,9 @@ class ImageMetric(Metric):
 
     def _check_options(self, options: Mapping[str, object]) -> None:
         """Says that the metric has no such option."""
-        for option in options.keys() - _OF_TORCHMETRICS:
-            check_option(self.name, option, _own_options(type(self)))
+        for option in options:
+            if option not in _OF_TORCHMETRICS:
+                check_option(self.name, option, _own_options(type(self)))
 
     def compute(self) -> MetricResult:
         """The mean over the images, its interval, and what is behind it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
@@ -95,7 +96,7 @@ class KeptStates:
         study, other = self._study, self._validation
         named = board.metrics.items()
         told = {
-            "request": study.request.digest(),
+            "request": self._digest_of_request,
             "metrics": {name: int(m.identity) for name, m in named},
             "chance": board.chance,
             "seed": board.seed,
@@ -104,6 +105,11 @@ class KeptStates:
             "fitted on": None if other is None else _digest_of_names(other),
         }
         return digest(json.dumps(told))
+
+    @cached_property
+    def _digest_of_request(self) -> str:
+        """Made once: it reads all weights, and asks the model."""
+        return self._study.request.digest()
 
     def _are_the_same(self, told: Json) -> bool:
         """Whether pictures are as they were: those that were scored, and those that could not be read."""
