@@ -14,7 +14,7 @@ from ..engine.call import Call
 from ..engine.flow import Flow
 from ..engine.targets.classes import ScoreFunction
 from ..maps.attribution import Estimate, Family
-from .seeds import Seed
+from .starts import Seed
 
 Need = Literal[
     "activation",

@@ -15,7 +15,7 @@ from ..engine.rules.guided import Rectifiers
 from ..engine.rules.hidden import out_of_sight
 from ..engine.rules.propagation import safe
 from ..engine.rules.relevance import Relevance
-from ..engine.targets.classes import ScoreFunction
+from ..engine.targets.classes import Logit, ScoreFunction, class_scores
 from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
 from ..errors import ModelError
@@ -24,7 +24,8 @@ from ..maps.ledger import Entry, Ledger
 from ..remarks import warn
 from .account import Account, settled
 from .formula import Formula, Need
-from .seeds import Seed, seeded, starting_relevance
+from .rivals import Rivals, may_have_rivals, rivals_elsewhere
+from .starts import Seed, score_at_start, slopes_of_score, starting_relevance
 
 NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
 OUT_OF_REACH = (
@@ -133,6 +134,7 @@ class RelevancePass:
         strict: bool,
         seeds_of: Callable[[Formula], Sequence[Seed]],
         with_ledger: Callable[[], Trace],
+        last_stage: str | None,
     ) -> None:
         self.unknown = _tell_unknown(trace, strict)
         assert isinstance(trace.rules, Relevance)
@@ -143,8 +145,11 @@ class RelevancePass:
             seeds_of,
         )
         self.with_ledger = with_ledger  # the same trace anew, with a ledger
+        self.last_stage = last_stage  # where it is seen how far classes look elsewhere
         self.given = trace.activations
         self.layouts = {n: layout_of(n, a) for n, a in self.given.items() if n != INPUT}
+        self.rivals: Rivals | None = None
+        self.stage_maps: dict[tuple[int, ...], Tensor] = {}
         self.relevance: dict[tuple[Seed, str], Tensor] = {}
         self.started: dict[Seed, Tensor] = {}
         self.accounts: dict[Seed, dict[str, Account]] = {}
@@ -158,7 +163,8 @@ class RelevancePass:
             for seed in self.seeds_of(method):
                 wanted.setdefault(seed, []).extend(self.layers_of(method))
         self.relevance, self.ledgers = {}, {}
-        self.scores = {seed: seeded(target.score, seed, target.numbers) for seed in wanted}
+        self.rivals = self._rivals_of(target) if "elsewhere" in wanted else None
+        self.scores = {seed: self._score_at_start(target, seed) for seed in wanted}
         for seed, layers in wanted.items():
             names = list(dict.fromkeys(layers))
             self.started[seed] = starting_relevance(self.scores[seed], self.trace.output)
@@ -170,6 +176,27 @@ class RelevancePass:
                     r if layer == INPUT else self.layouts[layer].to_grid(r)
                 )
             self.accounts[seed] = self._accounts_by_layer(seed, whole)
+
+    def _score_at_start(self, target: ResolvedTarget, seed: Seed) -> ScoreFunction:
+        if seed != "elsewhere":
+            return score_at_start(target.score, seed, target.numbers)
+        return target.score if self.rivals is None else self.rivals.cleared(target.score)
+
+    def _rivals_of(self, target: ResolvedTarget) -> Rivals | None:
+        output = self.trace.output
+        if self.last_stage is None or not may_have_rivals(output, target.numbers):
+            return None
+        z = class_scores(output).detach()
+        return rivals_elsewhere(z, slopes_of_score(target.score, z), self._stage_map)
+
+    def _stage_map(self, classes: tuple[int, ...]) -> Tensor:
+        """The relevance of a class of each image at the last stage, summed over channels, (N, h, w)."""
+        assert self.last_stage is not None
+        if classes not in self.stage_maps:
+            carried = self._carried_back(Logit(classes), [self.last_stage], len(classes))
+            of_channels = self.layouts[self.last_stage].to_grid(carried[self.last_stage])
+            self.stage_maps[classes] = of_channels.sum(1)
+        return self.stage_maps[classes]
 
     def _carried_back(
         self, score: ScoreFunction, layers: Sequence[str], images: int
@@ -231,6 +258,9 @@ class RelevancePass:
         facts = account.facts(promised=self.rules.composite.conserves)
         for image, found in enumerate(facts):
             found["relevance_peak"] = 0.0
+            rivals = self.rivals if "elsewhere" in self.seeds_of(method) else None
+            if rivals is not None and rivals.of_a_class[image]:
+                found["rivals"] = rivals.facts(image)
             if "unbalanced" in found:
                 found["lost_at"] = self._where_it_was_lost(self.seeds_of(method)[0], image)
         for seed in self.seeds_of(method):

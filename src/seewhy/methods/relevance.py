@@ -3,8 +3,8 @@
 LRP is patented in some countries for commercial use; `docs/methods.md` says more.
 
 All of these take the options `composite`, which rule where (a name in `seewhy.engine.rules.composites`, or your own),
-`seed`, where relevance starts (`seeds.seeded`), and `strict`, whether an operation without a rule is an error or, with
-a warning, takes its gradient.
+`seed`, where relevance starts (`starts.score_at_start`, `rivals`), and `strict`, whether an operation without a rule is
+an error or, with a warning, takes its gradient.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .cam import places
 from .formula import Need, Settings
 from .gradient import channel_sum
 from .method import Method
-from .seeds import Seed
+from .starts import Seed
 
 
 def _lrp(relevance: Tensor) -> Tensor:
@@ -112,13 +112,27 @@ def _relevance_method(
 _AT_INPUT: Settings = {"at": "input", "reduce": channel_sum}
 _ONCE: tuple[Need, ...] = ("input_relevance",)
 lrp = _relevance_method(
-    "lrp", "LRP", "Bach et al., PLoS ONE 2015", _lrp, _ONCE, "conserving", "lrp", **_AT_INPUT
+    "lrp",
+    "LRP",
+    "Bach et al., PLoS ONE 2015",
+    _lrp,
+    _ONCE,
+    "epsilon_plus",
+    "elsewhere",
+    **_AT_INPUT,
 )
 clrp = _relevance_method(
-    "clrp", "CLRP", "Gu et al., ACCV 2018", _lrp, _ONCE, "conserving", "clrp", **_AT_INPUT
+    "clrp", "CLRP", "Gu et al., ACCV 2018", _lrp, _ONCE, "conserving", "clrp_paper", **_AT_INPUT
 )
 sglrp = _relevance_method(
-    "sglrp", "SGLRP", "Iwana et al., ICCVW 2019", _lrp, _ONCE, "conserving", "sglrp", **_AT_INPUT
+    "sglrp",
+    "SGLRP",
+    "Iwana et al., ICCVW 2019",
+    _lrp,
+    _ONCE,
+    "conserving",
+    "sglrp_paper",
+    **_AT_INPUT,
 )
 clrp_two_pass = _relevance_method(
     "clrp_two_pass",
@@ -139,7 +153,7 @@ layer_relevance = _relevance_method(
     _layer_relevance,
     ("relevance",),
     "epsilon_gamma",
-    "lrp",
+    "elsewhere",
     choose=_before_the_last,
     fuse=_geometric_mean,
 )

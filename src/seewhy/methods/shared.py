@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import chain
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,27 +15,18 @@ from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow
 from ..engine.inputs import settled_input
-from ..engine.keys import Identity
-from ..engine.layers import INPUT
-from ..engine.layout import Layout
-from ..engine.places.places import Places, find_places, picture_layout
-from ..engine.rules.composites import Composite, find_composite
-from ..engine.rules.guided import Rectifiers
-from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import ScoreFunction
-from ..engine.targets.numbers import numbers_of
-from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolve
+from ..engine.targets.resolve import ResolvedTarget, TargetLike
 from ..engine.targets.rows import asked
-from ..engine.trace import Trace, check_scores
-from ..errors import LayerError
+from ..engine.trace import check_scores
 from ..maps.attribution import Estimate, Facts
 from ..maps.ledger import Ledger
 from ..names import check_option
 from ..remarks import Remarks, heard, together
 from .formula import Formula, Options, Settings
 from .passes import GradientPass, RelevancePass, signals
+from .plan import Asked, Plan, groups_by_trace
 from .remarks import remarks_of_facts
-from .seeds import Seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +73,7 @@ def shared_pass(
     """
     call, x = settled_input(call, x)
     settings = _all_options(methods, options or {})
-    asked = _Asked(methods, targets, layers, flow, labels, settings, ledger)
+    asked = Asked(methods, targets, layers, flow, labels, settings, ledger)
     with once():
         done = _all_at_once(call, x, asked)
         if done is None:
@@ -94,35 +82,13 @@ def shared_pass(
     return done
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What is asked of a batch; options are all that each method has."""
-
-    methods: Sequence[Formula]
-    targets: Sequence[TargetLike]
-    layers: Sequence[str]
-    flow: Flow | None
-    labels: Sequence[str] | None
-    options: Options
-    ledger: bool
-
-    def rows(self, images: Sequence[int]) -> _Asked:
-        """The same of these of the images."""
-        return replace(self, targets=[part_of(target, images) for target in self.targets])
-
-    def resolved(self, call: Call, output: object) -> list[ResolvedTarget]:
-        numbers = numbers_of(call, output)
-        each = (resolve(t, output, self.labels, numbers=numbers) for t in self.targets)
-        return [target for several in each for target in several]
-
-
-def _all_at_once(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
+def _all_at_once(call: Call, x: Tensor, asked: Asked) -> SharedPass | None:
     """All images in one batch; None where what the model says of one depends on the others."""
-    plan = _Plan(call, x, asked)
+    plan = Plan(call, x, asked)
     done: dict[tuple[str, str | None, int], Result] = {}
     output: object = None
     targets: list[ResolvedTarget] = []
-    for kind, group in _groups_by_trace(plan).items():
+    for kind, group in groups_by_trace(plan).items():
         with plan.opened(kind, group) as have:
             if not targets:
                 output = have.trace.output
@@ -142,7 +108,7 @@ def _all_at_once(call: Call, x: Tensor, asked: _Asked) -> SharedPass | None:
     return SharedPass(output, [done[key] for key in order])
 
 
-def _one_by_one(call: Call, x: Tensor, asked: _Asked) -> SharedPass:
+def _one_by_one(call: Call, x: Tensor, asked: Asked) -> SharedPass:
     each = [_all_at_once(call.rows([i]), x[i : i + 1], asked.rows([i])) for i in range(len(x))]
     found = [done for done in each if done is not None]  # one image depends on no other
     output = joined([done.output for done in found])
@@ -192,129 +158,10 @@ def _check_value(method: Formula, name: str, value: object) -> None:
         check_arguments(method.run, (), {name: value})
 
 
-class _Kind(NamedTuple):
-    """What methods have to have in common to share a trace."""
-
-    rules: Literal["gradient", "deconvnet", "relevance"]
-    composite: Hashable = None
-    strict: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """How what is asked is read off one batch."""
-
-    call: Call
-    x: Tensor
-    asked: _Asked
-
-    def places(self, method: Formula) -> dict[str | None, list[str]]:
-        """For each of the method's maps its name and the layers that it is made of."""
-        if method.at != "layer":
-            return {None: [INPUT]}
-        if INPUT in self.asked.layers:
-            raise LayerError(
-                f"layer 'input' is the picture itself; {method.title} reads a layer, lrp or saliency the input"
-            )
-        if method.choose and self.asked.flow:
-            chosen = method.choose(self.asked.flow, self.asked.layers)
-            return {_label_of_layers(group): list(group) for group in chosen}
-        return {layer: [layer] for layer in self.asked.layers}
-
-    def layers_of(self, method: Formula) -> list[str]:
-        """All layers that the method reads."""
-        return [layer for layers in self.places(method).values() for layer in layers]
-
-    def layout_of(self, layer: str, activation: Tensor) -> Layout:
-        """How what a layer gave lies over the images."""
-        return picture_layout(self._places, self.x, layer, activation)
-
-    def facts(
-        self, method: Formula, layers: Sequence[str], found: tuple[Facts, ...]
-    ) -> tuple[Facts, ...]:
-        """What was found of each image, and the part of it that the map covers where that is not the whole."""
-        if method.at == "input":
-            return found
-        names = (None if layer == INPUT else layer for layer in layers)
-        extents = filter(None, map(self._places.extent_of, names))
-        extent = next(extents, None)
-        if extent is None:
-            return found
-        each = found or ({},) * len(self.x)
-        return tuple({**of_image, "extent": extent.box} for of_image in each)
-
-    @cached_property
-    def _places(self) -> Places:
-        flow = self.asked.flow
-        return flow.places if flow else find_places(self.call, self.x)
-
-    def seeds_of(self, method: Formula) -> Sequence[Seed]:
-        return method.seeds or (self.asked.options[method.name]["seed"],)
-
-    @contextmanager
-    def opened(
-        self, kind: _Kind, group: Sequence[Formula]
-    ) -> Iterator[GradientPass | RelevancePass]:
-        """The trace that answers for a group of methods."""
-        if kind.rules == "relevance":
-            with self._relevance_trace(group, ledger=self.asked.ledger) as trace:
-                yield RelevancePass(
-                    trace,
-                    self.layout_of,
-                    self.layers_of,
-                    strict=self.asked.options[group[0].name]["strict"],
-                    seeds_of=self.seeds_of,
-                    with_ledger=lambda: self._relevance_trace(group, ledger=True),
-                )
-            return
-        rules = None
-        if kind.rules == "deconvnet":
-            rules = Rectifiers("deconvnet")
-        elif any("guided" in m.needs for m in group):
-            rules = Rectifiers("guided")
-        at_input = {"input_gradient", "guided", "deconvnet"} & signals(group)
-        layers = [name for m in group if m.at == "layer" for name in self.layers_of(m)]
-        taps = list(dict.fromkeys([*layers, *([INPUT] if at_input else [])]))
-        with Trace(self.call, self.x, layers=taps, rules=rules, grad=bool(signals(group))) as trace:
-            yield GradientPass(trace, rules, self.layout_of, self.layers_of)
-
-    def _relevance_trace(self, group: Sequence[Formula], *, ledger: bool) -> Trace:
-        composite = find_composite(self.asked.options[group[0].name]["composite"], self.call.bounds)
-        rules = Relevance(composite, ledger=Ledger() if ledger else None)
-        taps = list(dict.fromkeys(name for m in group for name in self.layers_of(m)))
-        return Trace(self.call, self.x, layers=taps, rules=rules)
-
-
-def _label_of_layers(layers: Sequence[str]) -> str:
-    between = f" + {len(layers) - 2} more + " if len(layers) > 2 else " + "
-    return layers[0] if len(layers) == 1 else f"{layers[0]}{between}{layers[-1]}"
-
-
-def _groups_by_trace(plan: _Plan) -> dict[_Kind, list[Formula]]:
-    """The methods that share a trace; at least one group, since the output is read from the first."""
-    groups: dict[_Kind, list[Formula]] = {}
-    for method in plan.asked.methods:
-        if method.combine:
-            groups.setdefault(_kind_of_trace(method, plan), []).append(method)
-    return groups or {_Kind("gradient"): []}
-
-
-def _kind_of_trace(method: Formula, plan: _Plan) -> _Kind:
-    if {"relevance", "input_relevance"} & set(method.needs):
-        options = plan.asked.options[method.name]
-        composite: str | Composite = options["composite"]
-        return _Kind(
-            "relevance",
-            composite if isinstance(composite, str) else Identity(composite),
-            options["strict"],
-        )
-    return _Kind("deconvnet" if "deconvnet" in method.needs else "gradient")
-
-
 def _combine_group(
     have: GradientPass | RelevancePass,
     group: Sequence[Formula],
-    plan: _Plan,
+    plan: Plan,
     targets: Sequence[ResolvedTarget],
     done: dict[tuple[str, str | None, int], Result],
 ) -> None:
@@ -339,7 +186,7 @@ def _combine_group(
 
 def _run_apart(
     method: Formula,
-    plan: _Plan,
+    plan: Plan,
     targets: Sequence[ResolvedTarget],
     output: object,
     done: dict[tuple[str, str | None, int], Result],
@@ -368,7 +215,7 @@ def _run_apart(
 
 
 def _estimates_of_targets(
-    method: Formula, plan: _Plan, scores: Sequence[ScoreFunction], layer: str | None
+    method: Formula, plan: Plan, scores: Sequence[ScoreFunction], layer: str | None
 ) -> Sequence[Estimate]:
     assert method.run is not None
     with torch.inference_mode(False), torch.no_grad():

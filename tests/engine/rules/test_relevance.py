@@ -35,7 +35,7 @@ from seewhy.engine.targets.numbers import Numbers
 from seewhy.errors import InputError, ModelError, SeewhyError, SeewhyWarning, TargetError
 from seewhy.maps.ledger import Ledger
 from seewhy.methods.relevance import clrp, clrp_two_pass, layer_relevance, lrp, relevance_cam, sglrp
-from seewhy.methods.seeds import seeded, starting_relevance
+from seewhy.methods.starts import score_at_start, starting_relevance
 from seewhy.render.reading import status_words
 from tiny_models import ModelState, TinyCNN, TinyResNet, pictures, randomised, tiny_vit
 
@@ -137,28 +137,30 @@ def test_lrp_0_is_input_times_gradient(name: str) -> None:
 # ---------------------------------------------------------------- seeds
 
 
-@pytest.mark.parametrize("seed", ["clrp", "sglrp"])
+@pytest.mark.parametrize("seed", ["clrp_paper", "sglrp_paper"])
 def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
     net, x = randomised(TinyResNet()).double(), pictures(3).double()
     rules = Relevance(conserving())
     with Trace(net, x, layers=["input"], rules=rules) as trace:
         z = trace.output
         y = z.softmax(1)
-        own = (z if seed == "clrp" else y * (1 - y))[:, 1]
-        others = z[:, [1]].expand_as(z) / (z.shape[1] - 1) if seed == "clrp" else y[:, [1]] * y
+        own = (z if seed == "clrp_paper" else y * (1 - y))[:, 1]
+        others = (
+            z[:, [1]].expand_as(z) / (z.shape[1] - 1) if seed == "clrp_paper" else y[:, [1]] * y
+        )
         others = others * (torch.arange(5) != 1)
-        signed = trace.signal(seeded(Logit(1), seed, LOGITS))["input"]  # type: ignore[arg-type]
+        signed = trace.signal(score_at_start(Logit(1), seed, LOGITS))["input"]  # type: ignore[arg-type]
         target = trace.signal(lambda out: out[:, 1] * (own / z[:, 1]))["input"]
         dual = trace.signal(lambda out: (out * (others / z)).sum(1))["input"]
     # probabilities are float32
     scale = float(target.abs().max())
     torch.testing.assert_close(
-        signed, target - dual, rtol=0, atol=scale * (1e-9 if seed == "clrp" else 1e-6)
+        signed, target - dual, rtol=0, atol=scale * (1e-9 if seed == "clrp_paper" else 1e-6)
     )
     torch.testing.assert_close(
         (x * signed).flatten(1).sum(1), own - others.sum(1), rtol=1e-3, atol=1e-4
     )
-    method = clrp if seed == "clrp" else sglrp
+    method = clrp if seed == "clrp_paper" else sglrp
     torch.testing.assert_close(
         method(net, x, target=1).double(), (x * signed).sum(1), rtol=1e-4, atol=1e-5
     )
@@ -166,11 +168,12 @@ def test_a_signed_pass_is_the_difference_of_two(seed: str) -> None:
 
 def test_a_contrastive_seed_needs_a_class() -> None:
     with pytest.raises(TargetError, match="needs one class as the target"):
-        seeded(Probability(1), "clrp", LOGITS)(torch.randn(2, 4))
+        score_at_start(Probability(1), "clrp", LOGITS)(torch.randn(2, 4))
     with pytest.raises(
-        InputError, match="'dual' is not known; use 'lrp', 'clrp', 'auto', 'sglrp', 'unit'"
+        InputError,
+        match="'dual' is not known; use 'lrp', 'elsewhere', 'clrp', 'sglrp', 'magnitude'",
     ):
-        seeded(Logit(1), "dual", LOGITS)  # type: ignore[arg-type]
+        score_at_start(Logit(1), "dual", LOGITS)  # type: ignore[arg-type]
 
 
 def test_the_seeds_of_the_official_codes() -> None:
@@ -183,9 +186,9 @@ def test_the_seeds_of_the_official_codes() -> None:
     }
     for seed, relevance_of_output in expected.items():
         leaf = z.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(seeded(Logit(1), seed, LOGITS)(leaf).sum(), leaf)  # type: ignore[arg-type]
+        (slope,) = torch.autograd.grad(score_at_start(Logit(1), seed, LOGITS)(leaf).sum(), leaf)  # type: ignore[arg-type]
         torch.testing.assert_close(slope * z, relevance_of_output.to(D))
-        found = starting_relevance(seeded(Logit(1), seed, LOGITS), z)  # type: ignore[arg-type]
+        found = starting_relevance(score_at_start(Logit(1), seed, LOGITS), z)  # type: ignore[arg-type]
         torch.testing.assert_close(found, relevance_of_output.float())
 
 
@@ -210,9 +213,10 @@ def test_clrp_as_its_official_code() -> None:
 def test_the_automatic_seed_is_contrastive_for_a_class_alone() -> None:
     z = torch.randn(2, 4)
     torch.testing.assert_close(
-        seeded(Logit(1), "auto", LOGITS)(z), seeded(Logit(1), "clrp", LOGITS)(z)
+        score_at_start(Logit(1), "auto", LOGITS)(z),
+        score_at_start(Logit(1), "clrp_paper", LOGITS)(z),
     )
-    torch.testing.assert_close(seeded(Margin(1, 2), "auto", LOGITS)(z), z[:, 1] - z[:, 2])
+    torch.testing.assert_close(score_at_start(Margin(1, 2), "auto", LOGITS)(z), z[:, 1] - z[:, 2])
 
 
 # ---------------------------------------------------------------- conservation
@@ -530,7 +534,7 @@ def test_relevance_cam_is_equation_8_with_zero_at_the_mean() -> None:
     for layer in ("act1", "act2"):
         with Trace(net, x, layers=[layer], rules=Relevance("z_plus")) as trace:
             a = trace.activations[layer]
-            r = a * trace.signal(seeded(Logit(1), "clrp", LOGITS))[layer]
+            r = a * trace.signal(score_at_start(Logit(1), "clrp_paper", LOGITS))[layer]
             field = torch.stack(
                 [sum(r[n, k].mean() * a[n, k] for k in range(a.shape[1])) for n in range(2)]
             )

@@ -1,0 +1,117 @@
+"""Rivals elsewhere: which other classes a relevance map is cleared of, and by how much.
+
+What a class's relevance shares with all classes (edges, objects) stays in its map, since the rules carry all scores
+back alike. Taking the best other classes away from the start clears it, and would also take away what a look-alike
+sees in the same object. So a rival counts as far as its evidence lies in other places than the target's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..engine.answers import Answer
+from ..engine.targets.classes import ScoreFunction, class_scores
+from ..engine.targets.numbers import Numbers
+from .starts import is_one_class
+
+MOST = 5  # rivals; of 3, 5 and 12 the maps score alike
+LEFT = 0.25  # of the class's own evidence has to be left at the last stage
+_HALVINGS = 12
+
+StageMap = Callable[[tuple[int, ...]], Tensor]  # a class for each image -> its relevance (N, h, w)
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """The best other classes of each image, best first.
+
+    Attributes:
+        classes: (N, k), their columns.
+        weights: (N, k), how much of each one's score is taken away from the target's; they sum to 1 at most.
+        overlap: (N, k), how far their evidence lies where the target's does, from 0 (elsewhere) to 1 (the same places).
+        of_a_class: (N,), of which images the target is one class; the others' weights are 0.
+    """
+
+    classes: Tensor
+    weights: Tensor
+    overlap: Tensor
+    of_a_class: Tensor
+
+    def cleared(self, score: ScoreFunction) -> ScoreFunction:
+        """The score less the weighted scores of the rivals."""
+
+        def start(output: Answer) -> Tensor:
+            rivals = class_scores(output).gather(1, self.classes)
+            return score(output) - (rivals * self.weights.to(rivals)).sum(1)
+
+        return start
+
+    def facts(self, image: int) -> list[dict[str, float]]:
+        """Of one image the rivals: class, weight, overlap."""
+        columns = (each[image].tolist() for each in (self.classes, self.weights, self.overlap))
+        return [
+            {"class": index, "weight": weight, "overlap": overlap}
+            for index, weight, overlap in zip(*columns, strict=True)
+        ]
+
+
+def may_have_rivals(output: object, numbers: Numbers) -> bool:
+    """Whether an answer is of classes that exclude each other.
+
+    Sigmoids and the logits of several labels do not: a picture may show both. Probabilities are contrastive by
+    themselves, since the softmax is a part of the model; regressions, embeddings, places and records have no rivals.
+    """
+    excluding = numbers.gives == "logits" and not numbers.multi_label
+    return excluding and isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
+
+
+def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap) -> Rivals:
+    """Weighs the best other classes by how good they are and by how far they look elsewhere.
+
+    With M_k the relevance of class k at the last stage, over its places, and e_k = 1 - cos(relu(M_t)^2, relu(M_k)^2):
+    q_k is proportional to e_k exp(z_k) and sums to 1 over the rivals, and w_k = g q_k e_k, where g is 1, or as much
+    less as leaves a quarter of relu(M_t) in relu(M_t - sum_k w_k M_k).
+
+    Args:
+        z: (N, K), the scores of the classes.
+        slopes: (N, K), of the target's score by z: one-hot where the target is a class.
+        map_of: the map M of a class of each image.
+    """
+    of_a_class = is_one_class(slopes)
+    chosen = slopes.argmax(1, keepdim=True)
+    others = z.detach().float().scatter(1, chosen, -torch.inf)
+    best = others.topk(min(MOST, z.shape[1] - 1), dim=1)
+    own = map_of(tuple(chosen[:, 0].tolist())).flatten(1)
+    rivals = torch.stack([map_of(tuple(c.tolist())).flatten(1) for c in best.indices.T], 1)
+    overlap = torch.einsum("np,nkp->nk", _emphasis(own), _emphasis(rivals)).clamp(0, 1)
+    elsewhere = 1 - overlap
+    tiny = torch.finfo(elsewhere.dtype).tiny
+    weights = (best.values + elsewhere.clamp(min=tiny).log()).softmax(1) * elsewhere
+    part = _most_that_leaves(own, torch.einsum("nk,nkp->np", weights, rivals))
+    weights = torch.where(of_a_class[:, None], weights * part, 0)
+    return Rivals(best.indices, weights, overlap, of_a_class)
+
+
+def _emphasis(fields: Tensor) -> Tensor:
+    """Where maps (..., P) are strongly positive, of length one; zero where they nowhere are."""
+    return F.normalize(fields.clamp(min=0) ** 2, dim=-1)
+
+
+def _most_that_leaves(own: Tensor, rivals: Tensor) -> Tensor:
+    """The largest part (N, 1) of what rivals take (N, P) that leaves enough of what is positive in own (N, P)."""
+    enough = LEFT * own.clamp(min=0).sum(1, keepdim=True)
+
+    def leaves(part: Tensor) -> Tensor:
+        return (own - part * rivals).clamp(min=0).sum(1, keepdim=True) >= enough
+
+    low, high = torch.zeros_like(enough), torch.ones_like(enough)
+    all_of_it = leaves(high)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (torch.where(leaves(middle), *pair) for pair in ((middle, low), (high, middle)))
+    return torch.where(all_of_it, 1, low)
