@@ -116,6 +116,7 @@ def test_spellings_of_smooth_rectifiers(spelling: str, rule: Any) -> None:
         lambda x: x * torch.sigmoid(x.flip(1)),
         lambda x: x.masked_fill(torch.ones_like(x, dtype=torch.bool).tril(), -1.0),
         lambda x: x + x.flip(1).abs(),
+        lambda x: x + torch.logaddexp(x, -x),  # as x + |x| does, but by no magnitude
     ],
 )
 def test_what_rectifies_nothing_keeps_its_gradient(other: Spelling) -> None:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from seewhy import Trace
+from seewhy.engine.rules.bias import BiasGradients
 from seewhy.engine.rules.composites import Composite, Operation
+from seewhy.engine.rules.guided import Rectifiers
 from seewhy.engine.rules.lrp import epsilon
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError, LayerError, ModelError, SeewhyWarning
@@ -332,3 +334,39 @@ def test_full_backward_hooks_hide_nothing() -> None:
     net[1].register_full_backward_hook(lambda *_: None)
     for method, one in zip((lrp, guided_backprop), expected, strict=True):
         torch.testing.assert_close(method(net, x, 1), one)
+
+
+# ---------------------------------------------------------------- what hidden operations concern whom
+
+X = torch.randn(2, 4, 6, 6, requires_grad=True)
+ROWS = torch.randn(4, 4, requires_grad=True)
+ONES = torch.ones(4)
+HIDDEN: dict[str, tuple[Tensor, bool, bool]] = {  # whether it may rectify, and may add a bias
+    "relu": (X.relu(), True, False),
+    "clamp": (X.clamp(min=0), True, False),
+    "leaky_relu": (F.leaky_relu(X), True, False),
+    "gelu": (F.gelu(X), True, False),
+    "softplus": (F.softplus(X), True, False),
+    "where": (torch.where(X > 0, X, 0), True, False),
+    "product": (X * X, True, False),
+    "abs": (X.abs(), True, False),
+    "conv": (F.conv2d(X, torch.ones(3, 4, 1, 1)), False, True),
+    "addmm": (torch.addmm(ONES, ROWS, ROWS), False, True),
+    "batch norm": (F.batch_norm(X, 0 * ONES, ONES, eps=1e-3), False, True),
+    "layer norm": (F.layer_norm(X, (6,)), False, True),
+    "group norm": (F.group_norm(X, 2), False, True),
+    "sum": (X + X, False, False),
+    "mean": (X.mean((2, 3)), False, False),
+    "tanh": (X.tanh(), False, False),
+    "matmul": (ROWS.mm(ROWS), False, False),
+    "a Function": (OwnSwish.apply(X), True, True),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_hidden_operations_concern_the_rules_that_are_about_them(name: str) -> None:
+    made, may_rectify, may_add = HIDDEN[name]
+    assert made.grad_fn is not None
+    assert Rectifiers("guided").concerns(made.grad_fn) == may_rectify
+    assert BiasGradients(lambda g, w: None).concerns(made.grad_fn) == may_add
+    assert Relevance("conserving").concerns(made.grad_fn)
