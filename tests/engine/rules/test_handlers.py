@@ -241,6 +241,7 @@ PAIRS: dict[str, tuple[Op, Op]] = {
         lambda x: torch.layer_norm(x, (3, 6), bias=OFFSET),
         lambda x: normed(x, (2, 3)) + OFFSET,
     ),
+    "group norm by torch": (lambda x: torch.group_norm(x, 2), lambda x: in_groups(x, 2)),
     "group norm": (
         lambda x: F.group_norm(x, 2, CHANNELS, MEAN),
         lambda x: in_groups(x, 2) * UP + MEAN.view(-1, 1, 1),
@@ -262,6 +263,18 @@ PAIRS: dict[str, tuple[Op, Op]] = {
         lambda x: torch.baddbmm(*matrices(x), beta=2, alpha=-3),
         lambda x: 2 * matrices(x)[0] - 3 * shared(matrices(x)[1] @ matrices(x)[2]),
     ),
+    "baddbmm without options": (
+        lambda x: torch.baddbmm(*matrices(x)),
+        lambda x: matrices(x)[0] + shared(matrices(x)[1] @ matrices(x)[2]),
+    ),
+    "addcmul without options": (
+        lambda x: torch.addcmul(x, other(x), third(x)),
+        lambda x: x + shared(other(x) * third(x)),
+    ),
+    "addcdiv without options": (
+        lambda x: torch.addcdiv(x, other(x), below(x)),
+        lambda x: x + other(x) / below(x).detach(),
+    ),
     "addcmul": (
         lambda x: torch.addcmul(x, other(x), third(x), value=-2),
         lambda x: x - 2 * shared(other(x) * third(x)),
@@ -277,6 +290,10 @@ PAIRS: dict[str, tuple[Op, Op]] = {
     ),
     "glu": (lambda x: F.glu(x, 1), lambda x: x[:, :2] * x[:, 2:].sigmoid().detach()),
     "glu of the last": (F.glu, lambda x: x[..., :3] * x[..., 3:].sigmoid().detach()),
+    "glu of the last, below": (
+        torch.ops.aten.glu,
+        lambda x: x[..., :3] * x[..., 3:].sigmoid().detach(),
+    ),
     "where it looks": (
         lambda x: F.grid_sample(x, grid_of(x), align_corners=False),
         lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=False),
@@ -400,6 +417,14 @@ BIASES: dict[str, tuple[Op, Op]] = {
     "of the last axis": (lambda x: x + OFFSET[0], lambda x: x + spread(OFFSET[0], x, -1)),
     "a number": (lambda x: x + 0.5, lambda x: x + spread(0.5, x, 1)),
     "of places": (lambda x: x + PLACES, lambda x: x + PLACES),
+    "a number beside a gate": (
+        lambda x: x.sigmoid() + 0.5,
+        lambda x: passed(torch.sigmoid)(x) + 0.5,
+    ),
+    "of channels beside a gate": (
+        lambda x: UP - x.sigmoid(),
+        lambda x: UP - passed(torch.sigmoid)(x),
+    ),
     "of tokens": (
         lambda x: x.flatten(2) + OFFSET.flatten(),
         lambda x: x.flatten(2) + spread(OFFSET.flatten(), x.flatten(2), -1),
