@@ -1,12 +1,131 @@
-"""Evaluations under way: when what there is so far is handed over."""
+"""What an evaluation shows of its rows, and when it is handed over while it goes on."""
 
 from __future__ import annotations
 
+import math
 import time
+from typing import Any
 
+import numpy as np
 import pytest
 
-from seewhy.metrics.evaluation import Evaluation, Parts
+from seewhy.metrics import MetricResult, evaluation
+from seewhy.metrics.evaluation import Evaluation, Parts, Row
+from seewhy.metrics.result import Findings
+from seewhy.render.curves import Panel
+
+
+def result(metric: str, mean: float, **told: Any) -> MetricResult:
+    curve = np.array([mean, 1.0])
+    findings: dict[str, Any] = {
+        "metric": metric,
+        "mean": mean,
+        "low": mean - 1,
+        "high": mean + 1,
+        "n": 1,
+        "higher_is_better": metric != "deletion",
+        "values": np.array([mean]),
+        "status": ("ok",),
+        "curves": (curve,),
+        "positions": (np.array([0.0, 1.0]),),
+        "interval": "t",
+        "settings": {"output": "probability"},
+    }
+    return MetricResult(Findings(**{**findings, **told}))
+
+
+def panels_of(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Panel], str]:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        evaluation, "curves_picture", lambda panels, title, remarks: drawn.extend([panels, title])
+    )
+    Evaluation("net", ("a", "b"), tuple(rows)).picture()
+    return drawn[0], drawn[1]
+
+
+def test_a_panel_has_the_lines_of_methods_and_those_of_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chance: Any = {"random": result("deletion", 0.5), "edges": result("deletion", 0.75)}
+    rows = [
+        Row("cam", "layer3", "top1", "deletion", result("deletion", 0.1), chance),
+        Row("cam", "layer4", "top1", "deletion", result("deletion", 0.2), chance),
+        Row("saliency", "conv", "top1", "deletion", result("deletion", 0.3), chance),
+    ]
+    (panel,), title = panels_of(rows, monkeypatch)
+    assert title == "net, 2 photos"
+    assert (panel.title, panel.note) == ("Deletion", "lower is better")
+    assert panel.axes == ("share of pixels deleted", "probability")
+    lines = [(line.label, line.mean, line.chance) for line in panel.scored]
+    assert lines == [
+        ("cam layer3", 0.1, False),
+        ("cam layer4", 0.2, False),
+        ("saliency", 0.3, False),
+        ("random", 0.5, True),
+        ("edges", 0.75, True),
+    ]
+    for line in panel.scored:
+        assert (line.low, line.high) == (line.mean - 1, line.mean + 1)
+        assert (line.at.tolist(), line.curve.tolist()) == ([0, 1], [line.mean, 1])
+
+
+def test_panels_say_the_target_where_there_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        Row("cam", None, target, metric, result(metric, 0.5, settings={}), {})
+        for metric in ("insertion", "sparsity")
+        for target in ("top1", "top2")
+    ]
+    rows.append(Row("cam", None, "top1", "mine", result("sparsity", 0.5), {}))
+    panels, _ = panels_of(rows, monkeypatch)
+    assert [panel.title for panel in panels] == [
+        "Insertion, top1",
+        "Insertion, top2",
+        "Sparsity, top1",
+        "Sparsity, top2",
+        "mine, top1",
+    ]
+    assert {panel.note for panel in panels} == {"higher is better"}
+    assert panels[0].axes == ("share of pixels inserted", "score")
+    assert [len(panel.scored) for panel in panels] == [1] * 5
+
+
+def test_an_evaluation_names_six_rows_and_what_is_said_of_maps() -> None:
+    def row(number: int, *remarks: str) -> Row:
+        return Row(f"m{number}", None, "top1", "sparsity", result("sparsity", 0.25), {}, remarks)
+
+    six = Evaluation("net", ("a",), tuple(map(row, range(6))))
+    assert "sparsity of m5 0.25>" in repr(six)
+    assert "rows" not in repr(six)
+    seven = Evaluation("net", ("a", "b"), tuple(map(row, range(7))), finished=False)
+    assert "sparsity of m5 0.25, ... (7 rows: .table())>" in repr(seven)
+    assert "m6" not in repr(seven)
+    assert "of 2 images so far by net" in repr(seven)
+    said = Evaluation("net", ("a",), (row(0, "one", "two", "three"), row(1, "one"), row(2)))
+    assert said.remarks == ("m0: one (something is said of 2 more maps)", "m1: one")
+
+
+def test_what_has_no_number_is_none_in_a_table() -> None:
+    left = result(
+        "deletion", math.nan, low=math.nan, high=math.nan, n=0, values=np.array([math.nan] * 2),
+        status=("empty", "non_finite"),
+    )  # fmt: skip
+    chance: Any = {"random": result("deletion", 0.5), "edges": left}
+    (cells,) = Evaluation("net", ("a",), (Row("cam", None, "t", "mine", left, chance),)).table()
+    assert cells == {
+        "method": "cam",
+        "layer": "",
+        "target": "t",
+        "metric": "mine",
+        "mean": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "left_out": 2,
+        "higher_is_better": False,
+        "chance_random": 0.5,
+        "chance_edges": None,
+    }
+
 
 SO_FAR = Evaluation("net", ("a",), (), finished=False)
 
