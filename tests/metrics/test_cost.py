@@ -106,6 +106,31 @@ def test_copies_that_take_longer_do_not_count(monkeypatch: pytest.MonkeyPatch) -
     assert found.seconds == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("seconds", [0.5, 0.51])
+def test_copies_are_run_where_a_picture_takes_half_a_second_at_most(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Slow(lambda n: seconds, monkeypatch)
+    estimate(Call(net), X, [(unit("drop"), AverageDrop())], photos=1, explaining=0.0)
+    assert set(net.seen) == ({1, 8} if seconds == 0.5 else {1})
+
+
+def test_of_a_picture_with_further_inputs_no_copies_are_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Shifted(Slow):
+        def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+            assert shift is not None
+            assert len(shift) == len(x)
+            return super().forward(x)
+
+    net = Shifted(lambda n: 0.1 * n, monkeypatch)
+    call = Call(net, inputs={"shift": torch.zeros(3, 1)})
+    found = estimate(call, X, [(unit("drop"), AverageDrop())], photos=2, explaining=0.0)
+    assert found.seconds == pytest.approx(0.2)
+    assert net.seen == [1, 1]
+
+
 def test_a_cost_in_words() -> None:
     assert str(EvaluationCost(1, 1200, 90)).startswith(
         "1 photo, about 1,200 passes for each: about"
