@@ -81,10 +81,12 @@ def shared(product: Tensor, factors: int = 2) -> Tensor:
     return product / factors + (product - product / factors).detach()
 
 
-def normed(x: Tensor, dims: tuple[int, ...], scale: Tensor | float = 1.0) -> Tensor:
+def normed(
+    x: Tensor, dims: tuple[int, ...], scale: Tensor | float = 1.0, *, eps: float = 1e-5
+) -> Tensor:
     """(x - mean) / deviation, over which is divided as by a constant."""
     centered = x - x.mean(dims, keepdim=True)
-    return centered * ((x.var(dims, correction=0, keepdim=True) + 1e-5).rsqrt() * scale).detach()
+    return centered * ((x.var(dims, correction=0, keepdim=True) + eps).rsqrt() * scale).detach()
 
 
 def in_groups(x: Tensor, groups: int) -> Tensor:
@@ -249,6 +251,10 @@ PAIRS: dict[str, tuple[Op, Op]] = {
     "instance norm": (
         lambda x: F.instance_norm(x, weight=CHANNELS, bias=MEAN),
         lambda x: normed(x, (2, 3)) * UP + MEAN.view(-1, 1, 1),
+    ),
+    "instance norm by torch": (
+        lambda x: torch.instance_norm(x, CHANNELS, MEAN, None, None, True, 0.1, 1e-3, False),
+        lambda x: normed(x, (2, 3), eps=1e-3) * UP + MEAN.view(-1, 1, 1),
     ),
     "batch norm alone": (
         lambda x: F.batch_norm(x, MEAN, VAR, CHANNELS, VAR),
@@ -452,6 +458,12 @@ def test_a_bias_goes_to_the_input_by_magnitude(name: str) -> None:
         (lambda x: x.norm(dim=1, keepdim=True) - x, "sub"),
         (lambda x: F.batch_norm(x, MEAN, VAR, training=True, momentum=0.0), "batch_norm"),
         (lambda x: F.instance_norm(x, MEAN.clone(), VAR.clone()), "instance_norm"),
+        (
+            lambda x: torch.instance_norm(
+                x, None, None, MEAN.clone(), VAR.clone(), True, 0.1, 1e-5, False
+            ),
+            "instance_norm",
+        ),
         (
             lambda x: F.conv2d(torch.ones(1, 4, 3, 6, dtype=D), x[:, :, :2, :2]).transpose(0, 1),
             "conv2d",

@@ -370,3 +370,23 @@ def test_hidden_operations_concern_the_rules_that_are_about_them(name: str) -> N
     assert Rectifiers("guided").concerns(made.grad_fn) == may_rectify
     assert BiasGradients(lambda g, w: None).concerns(made.grad_fn) == may_add
     assert Relevance("conserving").concerns(made.grad_fn)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Relevance("conserving"),
+        lambda: Rectifiers("guided"),
+        lambda: BiasGradients(lambda g, w: None),
+    ],
+)
+def test_rules_are_under_way_in_a_pass_alone(make: Callable[[], Any]) -> None:
+    rules, seen = make(), list[bool]()
+    net = Called(lambda x: seen.append(rules.under_way) or x.relu().mean((2, 3)))
+    assert not rules.under_way
+    for _ in range(2):
+        with Trace(net, pictures(1), layers=["input"], rules=rules) as trace:
+            assert not rules.under_way
+            assert trace.signal(1)["input"].any()
+    assert seen == [True, True]
+    assert not rules._sights.open
