@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from seewhy import Trace
+from seewhy.engine.rules import hidden
 from seewhy.engine.rules.bias import BiasGradients
 from seewhy.engine.rules.composites import Composite, Operation
 from seewhy.engine.rules.guided import Rectifiers
@@ -390,3 +391,37 @@ def test_rules_are_under_way_in_a_pass_alone(make: Callable[[], Any]) -> None:
             assert trace.signal(1)["input"].any()
     assert seen == [True, True]
     assert not rules._sights.open
+
+
+@pytest.mark.parametrize(
+    ("made", "is_so"),
+    [
+        (lambda x: x.relu(), True),
+        (lambda x: x**3 - x, True),
+        (lambda x: x * torch.linspace(-1, 1, 36).view(6, 6), True),
+        (lambda x: x + 0.01 * x.roll(1, -1), False),
+        (lambda x: x + 0.01 * x.mean(), False),
+        (lambda x: x * x.mean(), False),
+        (lambda x: x.cumsum(-1), False),
+        (lambda x: x.flip(-1), False),
+        (lambda x: ROWS.sum() * torch.ones_like(x), False),
+    ],
+)
+def test_place_by_place_is_where_no_other_place_counts(
+    made: Callable[[Tensor], Tensor], is_so: bool
+) -> None:
+    assert hidden._by_place(X, made(X)) == is_so
+
+
+def test_a_height_is_of_what_has_the_same_places() -> None:
+    assert hidden._height_by_place(X, X.relu()) == 1.0
+    assert hidden._height_by_place(X, 3 * X.relu()) == pytest.approx(3)
+    assert hidden._height_by_place(X, X.relu()[:1]) is None
+    assert hidden._height_by_place(X, X.tanh()) is None
+
+
+def test_spans_that_touch_are_one() -> None:
+    spans: list[tuple[int, int]] = []
+    for start, stop in ((0, 2), (2, 5), (6, 6), (6, 9), (10, 11)):
+        hidden._add_span(spans, start, stop)
+    assert spans == [(0, 5), (6, 9), (10, 11)]
