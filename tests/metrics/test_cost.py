@@ -13,6 +13,7 @@ from seewhy.engine.call import Call
 from seewhy.metrics import (
     ROAD,
     AverageDrop,
+    Complexity,
     Deletion,
     ExplanationMetric,
     Infidelity,
@@ -22,6 +23,7 @@ from seewhy.metrics import (
     ROADLeRF,
     ROADMoRF,
     SensitivityN,
+    Sparsity,
 )
 from seewhy.metrics.cost import EvaluationCost, estimate
 from seewhy.metrics.unit import Unit
@@ -61,6 +63,8 @@ def unit(metric: str, *, by_chance: bool = False) -> Unit:
         (Infidelity(samples=11), 11, 0),
         (SensitivityN(sizes=(0.1, 0.2), samples=5), 10, 0),
         (MaxSensitivity(samples=6), 0, 6),
+        (Complexity(), 0, 0),
+        (Sparsity(), 0, 0),
         (ParameterRandomization(layers=["a", "b"]), 0, 2),
         (ParameterRandomization(), 0, 3),
     ],
