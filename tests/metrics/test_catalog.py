@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+import seewhy.metrics
 from seewhy import evaluate, evaluate_localization
 from seewhy.errors import ArgumentTypeError, InputError
 from seewhy.methods.catalog import METHODS
@@ -162,6 +165,24 @@ def test_functions_have_their_published_defaults(
 ) -> None:
     found = inspect.signature(function).parameters
     assert {name: found[name].default for name in defaults} == defaults
+
+
+def test_every_seed_is_zero_without_options() -> None:
+    found: dict[str, object] = {}
+    for info in pkgutil.walk_packages(seewhy.metrics.__path__, "seewhy.metrics."):
+        module = importlib.import_module(info.name)
+        for name, member in vars(module).items():
+            called = member.__init__ if inspect.isclass(member) else member
+            if getattr(member, "__module__", None) == info.name and inspect.isfunction(called):
+                parameters = inspect.signature(called).parameters
+                if "seed" in parameters and not name.startswith("_"):
+                    found[name] = parameters["seed"].default
+    given = ("image_generator", "pixel_ranks", "resampling_weights", "reinitialize", "Steps")
+    given += ("SubsetMasks", "PhotoBoard", "LocalizationBoard")
+    without = {name: seed for name, seed in found.items() if seed is not inspect.Parameter.empty}
+    assert set(found) - set(without) <= set(given)
+    assert {"evaluate", "evaluated", "chance_maps", "interval_of"} <= set(without)
+    assert set(without.values()) == {0}
 
 
 @pytest.mark.parametrize(

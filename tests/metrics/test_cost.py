@@ -13,6 +13,7 @@ from seewhy.engine.call import Call
 from seewhy.metrics import (
     ROAD,
     AverageDrop,
+    Complexity,
     Deletion,
     ExplanationMetric,
     Infidelity,
@@ -22,6 +23,7 @@ from seewhy.metrics import (
     ROADLeRF,
     ROADMoRF,
     SensitivityN,
+    Sparsity,
 )
 from seewhy.metrics.cost import EvaluationCost, estimate
 from seewhy.metrics.unit import Unit
@@ -61,6 +63,8 @@ def unit(metric: str, *, by_chance: bool = False) -> Unit:
         (Infidelity(samples=11), 11, 0),
         (SensitivityN(sizes=(0.1, 0.2), samples=5), 10, 0),
         (MaxSensitivity(samples=6), 0, 6),
+        (Complexity(), 0, 0),
+        (Sparsity(), 0, 0),
         (ParameterRandomization(layers=["a", "b"]), 0, 2),
         (ParameterRandomization(), 0, 3),
     ],
@@ -104,6 +108,31 @@ def test_copies_that_take_longer_do_not_count(monkeypatch: pytest.MonkeyPatch) -
     net = Slow(lambda n: 0.1 * n**2, monkeypatch)
     found = estimate(Call(net), X, [(unit("drop"), AverageDrop())], photos=1, explaining=0.0)
     assert found.seconds == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 0.51])
+def test_copies_are_run_where_a_picture_takes_half_a_second_at_most(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Slow(lambda n: seconds, monkeypatch)
+    estimate(Call(net), X, [(unit("drop"), AverageDrop())], photos=1, explaining=0.0)
+    assert set(net.seen) == ({1, 8} if seconds == 0.5 else {1})
+
+
+def test_of_a_picture_with_further_inputs_no_copies_are_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Shifted(Slow):
+        def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+            assert shift is not None
+            assert len(shift) == len(x)
+            return super().forward(x)
+
+    net = Shifted(lambda n: 0.1 * n, monkeypatch)
+    call = Call(net, inputs={"shift": torch.zeros(3, 1)})
+    found = estimate(call, X, [(unit("drop"), AverageDrop())], photos=2, explaining=0.0)
+    assert found.seconds == pytest.approx(0.2)
+    assert net.seen == [1, 1]
 
 
 def test_a_cost_in_words() -> None:

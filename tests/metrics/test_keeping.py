@@ -6,12 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from seewhy.data.run_folder import RunFolder
+from seewhy.methods.photos import photo_digest
 from seewhy.metrics import Sparsity
 from seewhy.metrics.keeping import KeptScores, Photo, of_photo
 from seewhy.metrics.metric import Kept
@@ -92,6 +95,28 @@ def test_a_photo_that_is_whole_knows_its_units_and_what_was_said(kept: KeptScore
     kept.finish(PHOTOS[:1], units[:1], [[]])  # it was whole before
     assert kept.units(PHOTOS[0]) == units
     assert PHOTOS[2].name not in kept.run
+
+
+def test_photos_are_whole_where_all_their_files_are_as_they_were(
+    kept: KeptScores, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    photos = [Photo(path.name, photo_digest(path)) for path in paths]
+    names: list[str] = [photo.name for photo in photos]
+    source: Any = SimpleNamespace(names=names, items=list[object](paths))
+    kept.finish(photos[:2], [UNIT], [[], []])
+    assert kept.whole(source, 0, 2) == photos[:2]
+    assert kept.whole(source, 1, 2) == photos[1:2]
+    assert kept.whole(source, 0, 3) == kept.whole(source, 2, 3) == []  # the third is not scored
+    paths[1].write_bytes(b"changed")
+    assert kept.whole(source, 0, 2) == kept.whole(source, 1, 2) == []
+    assert kept.whole(source, 0, 1) == photos[:1]
+    paths[0].unlink()
+    assert kept.whole(source, 0, 1) == []
+    source.items[0] = torch.zeros(3, 4, 4)  # what is no file may be another each time
+    assert kept.whole(source, 0, 1) == []
 
 
 def test_a_kept_number_can_be_read_by_others(kept: KeptScores, tmp_path: Path) -> None:

@@ -247,6 +247,9 @@ def test_baselines_by_name() -> None:
         "noise",
     ]
     assert find_baseline("noise", seed=7) == Noise(7)
+    assert find_baseline("noise") == Noise(0)
+    assert find_baseline(["noise"]) == Several((Noise(0),))
+    assert find_baseline(["noise"], seed=7) == Several((Noise(7),))
     assert find_baseline(["zeros", 0.5, Blur()]).name == "zeros + 0.5 + blur"
     own = MeanColor()
     assert find_baseline(own) is own

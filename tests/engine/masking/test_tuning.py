@@ -43,12 +43,12 @@ class Measured:
         self.now += self.cost(way, count)
         return torch.linspace(0, 1, count)[:, None].double()
 
-    def settled(self, running: Running, total: int, step: int = 1) -> Running:
+    def settled(self, running: Running, total: int, step: int = 1, device: str = "cpu") -> Running:
         return tuning.settled(
             running,
             self,
             call=Call(nn.Identity()),
-            picture=torch.zeros(3, 8, 8),
+            picture=torch.zeros(3, 8, 8, device=device),
             total=total,
             step=step,
         )
@@ -162,6 +162,48 @@ def test_batches_grow_within_bounds(
     cost: Cost, total: int, step: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Measured(monkeypatch, cost).settled(Running(), total, step).batch_size == size
+
+
+@pytest.mark.parametrize(
+    ("cost", "total", "size"),
+    [(in_proportion, 600, 32), (growing, 10_000, 512), (growing, 500, 64)],
+)
+def test_batches_are_larger_beside_the_cpu(
+    cost: Cost, total: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Measured(monkeypatch, cost).settled(Running(), total, device="meta")
+    assert found.batch_size == size
+
+
+def test_a_batch_may_take_a_gibibyte_or_a_quarter_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(way: Running, count: int) -> Tensor:
+        """Of one picture a tensor of 2^28 - 8 bytes lives, of two small ones one at a time."""
+        for _ in range(2):
+            torch.empty(10, device="meta")
+        return torch.empty(count, 2**25 - 1, dtype=torch.float64, device="meta")
+
+    x = torch.zeros(3, 8, 8)
+    how: dict[str, Any] = {"call": Call(nn.Identity()), "picture": x, "total": 100}
+    assert tuning.settled(Running(), measure, **how).batch_size == 4
+    several = tuning.settled(Running(), measure, **{**how, "call": Call(nn.Identity())}, step=3)
+    assert several.batch_size == 4
+    gpu = SimpleNamespace(total_memory=1003)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    assert tuning._usable_bytes(torch.device("cuda")) == 250
+    assert tuning._usable_bytes(torch.device("cpu")) == 2**30
+
+
+def test_more_pictures_are_measured_anew_and_as_many_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, call = Measured(monkeypatch, growing), Call(nn.Identity())
+    sizes, times = [], []
+    for total in (100, 127, 128, 511, 512, 100, 600):
+        how: dict[str, Any] = {"call": call, "picture": torch.zeros(3, 8, 8), "total": total}
+        sizes.append(tuning.settled(Running(), clock, **how).batch_size)
+        times.append(len(clock.asked))
+    assert sizes == [16, 16, 16, 16, 64, 16, 64]
+    assert times[0] == times[1] < times[2] == times[3] < times[4] == times[5] == times[6]
 
 
 def test_memory_for_a_batch_is_what_one_picture_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,10 +98,16 @@ def test_operations_are_described_by_kind_depth_and_name() -> None:
 
 def test_depthwise_convolutions_are_known() -> None:
     net = nn.Sequential(
-        nn.Conv2d(3, 6, 3, groups=3), nn.Conv2d(6, 4, 3, groups=2), nn.Flatten(), nn.LazyLinear(2)
+        nn.Conv2d(3, 6, 3, groups=3),
+        nn.Conv2d(6, 2, 3, groups=2),
+        nn.Conv2d(2, 4, 3, groups=2),  # two channels are enough
+        nn.Conv2d(4, 1, 3),
+        nn.Conv2d(1, 2, 3),  # a single one is none of several
+        nn.Flatten(),
+        nn.LazyLinear(2),
     )
     net(pictures(1))
-    assert [o.depthwise for o in seen(net)] == [True, False, False]
+    assert [o.depthwise for o in seen(net)] == [True, False, True, False, False, False]
 
 
 def test_a_table_of_ones_own_reaches_the_operations() -> None:

@@ -116,6 +116,7 @@ def test_spellings_of_smooth_rectifiers(spelling: str, rule: Any) -> None:
         lambda x: x * torch.sigmoid(x.flip(1)),
         lambda x: x.masked_fill(torch.ones_like(x, dtype=torch.bool).tril(), -1.0),
         lambda x: x + x.flip(1).abs(),
+        lambda x: x + torch.logaddexp(x, -x),  # as x + |x| does, but by no magnitude
     ],
 )
 def test_what_rectifies_nothing_keeps_its_gradient(other: Spelling) -> None:
@@ -161,3 +162,82 @@ def test_products_that_grow_are_no_rectifiers(product: Any) -> None:
 def test_smooth_gates_are_known_at_any_scale(act: Any, scale: float) -> None:
     x = scale * torch.randn(1000, generator=torch.Generator().manual_seed(0))
     assert gate_height(x, act(x)) == pytest.approx(1.0, abs=0.25)
+
+
+LINE = torch.arange(-40, 41) / 10  # -4 to 4, and 0.1 apart
+LINE[40] = 1e-3  # where a smooth gate is half open
+
+
+def gate(below: float, above: float, *, later: float | None = None) -> Tensor:
+    """A gate half open by 1 that grows by these slopes on both sides of zero, and by another from x = 2 on."""
+    low, high = 1 + below * LINE, 1 + above * LINE.clamp(max=2)
+    rest = (above if later is None else later) * (LINE - 2).clamp(min=0)
+    return torch.where(LINE < 0, low, high + rest)
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "later", "opens"),
+    [
+        (0.12, 0.12, None, True),  # to less than 1.5 times half
+        (0.13, 0.13, None, False),
+        (0.189, 0.2, None, True),  # it closes to less than a quarter of half
+        (0.186, 0.2, None, False),
+        (0.1, 0.4, 0.31, True),  # it slows to less than 0.9 times
+        (0.1, 0.4, 0.33, False),
+        (0.2, 0.372, None, True),  # to less than 2.5 times half
+        (0.2, 0.376, None, False),
+    ],
+)
+def test_a_smooth_gate_closes_slows_or_opens_little(
+    below: float, above: float, later: float | None, opens: bool
+) -> None:
+    found = gate_height(LINE, LINE * gate(below, above, later=later))
+    assert found == (2.0 if opens else None)
+
+
+EIGHT = torch.tensor([-4.0, -3, -2, -1, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("gates", "height"),
+    [
+        ([0, 0, 0, 0, 1, 1, 1, 1], 1.0),
+        ([0.009, 0, 0, 0, 1, 1, 1, 1], 1.0),  # rounding, where x is small
+        ([0.011, 0, 0, 0, 1, 1, 1, 1], None),
+        ([-0.009, -0.009, 0, 0, 1, 1, 1, 1], 1.0),
+        ([-0.02, -0.02, 0, 0, 1, 1, 1, 1], None),  # it turns a sign
+        ([0.9985] * 4 + [1.0] * 4, 1.0),
+        ([0.9995] * 4 + [1.0] * 4, None),  # nearly the same everywhere
+        ([0, 0, 0, 0, 1.0005, 1.0005, 1.0005, 1.0005], 1.0),
+        ([0, 0, 0, 0, 1.5, 1.5, 1.5, 1.5], 1.5),
+        ([0, 0, 0, 0, 1.5, 1.5, 1.51, 1.514], 1.514),  # a step, up to rounding
+    ],
+)
+def test_a_gate_that_is_a_step(gates: list[float], height: float | None) -> None:
+    found = gate_height(EIGHT, EIGHT * torch.tensor(gates))
+    assert found == (None if height is None else pytest.approx(height))
+
+
+def test_a_gate_needs_four_values_of_either_sign_whatever_is_zero() -> None:
+    assert gate_height(EIGHT, EIGHT.relu()) == 1.0
+    assert gate_height(EIGHT - 1, (EIGHT - 1).relu()) is None  # five below, three above, one zero
+    for shift in (-1.5, 1.5):
+        x = EIGHT + shift
+        assert gate_height(x, x.relu()) is None
+    x = torch.cat([EIGHT, torch.zeros(5)])
+    assert gate_height(x, x.relu()) == 1.0
+    assert gate_height(torch.empty(0), torch.empty(0)) is None
+
+
+def test_a_gate_is_looked_at_in_a_sample_of_large_tensors() -> None:
+    x = torch.linspace(-1, 1, 8192)
+    y = x.relu()
+    y[1::2] = -5.0  # not among every second place
+    assert gate_height(x, y) == 1.0
+    assert gate_height(x[:8000:2], y[:8000:2]) == 1.0
+    y[::2] = -5.0
+    assert gate_height(x, y) is None
+    small = torch.linspace(-1, 1, 4096)
+    rectified = small.relu()
+    rectified[3001] = -5.0  # of so few all are
+    assert gate_height(small, rectified) is None

@@ -81,10 +81,12 @@ def shared(product: Tensor, factors: int = 2) -> Tensor:
     return product / factors + (product - product / factors).detach()
 
 
-def normed(x: Tensor, dims: tuple[int, ...], scale: Tensor | float = 1.0) -> Tensor:
+def normed(
+    x: Tensor, dims: tuple[int, ...], scale: Tensor | float = 1.0, *, eps: float = 1e-5
+) -> Tensor:
     """(x - mean) / deviation, over which is divided as by a constant."""
     centered = x - x.mean(dims, keepdim=True)
-    return centered * ((x.var(dims, correction=0, keepdim=True) + 1e-5).rsqrt() * scale).detach()
+    return centered * ((x.var(dims, correction=0, keepdim=True) + eps).rsqrt() * scale).detach()
 
 
 def in_groups(x: Tensor, groups: int) -> Tensor:
@@ -241,6 +243,7 @@ PAIRS: dict[str, tuple[Op, Op]] = {
         lambda x: torch.layer_norm(x, (3, 6), bias=OFFSET),
         lambda x: normed(x, (2, 3)) + OFFSET,
     ),
+    "group norm by torch": (lambda x: torch.group_norm(x, 2), lambda x: in_groups(x, 2)),
     "group norm": (
         lambda x: F.group_norm(x, 2, CHANNELS, MEAN),
         lambda x: in_groups(x, 2) * UP + MEAN.view(-1, 1, 1),
@@ -248,6 +251,10 @@ PAIRS: dict[str, tuple[Op, Op]] = {
     "instance norm": (
         lambda x: F.instance_norm(x, weight=CHANNELS, bias=MEAN),
         lambda x: normed(x, (2, 3)) * UP + MEAN.view(-1, 1, 1),
+    ),
+    "instance norm by torch": (
+        lambda x: torch.instance_norm(x, CHANNELS, MEAN, None, None, True, 0.1, 1e-3, False),
+        lambda x: normed(x, (2, 3), eps=1e-3) * UP + MEAN.view(-1, 1, 1),
     ),
     "batch norm alone": (
         lambda x: F.batch_norm(x, MEAN, VAR, CHANNELS, VAR),
@@ -261,6 +268,18 @@ PAIRS: dict[str, tuple[Op, Op]] = {
     "baddbmm": (
         lambda x: torch.baddbmm(*matrices(x), beta=2, alpha=-3),
         lambda x: 2 * matrices(x)[0] - 3 * shared(matrices(x)[1] @ matrices(x)[2]),
+    ),
+    "baddbmm without options": (
+        lambda x: torch.baddbmm(*matrices(x)),
+        lambda x: matrices(x)[0] + shared(matrices(x)[1] @ matrices(x)[2]),
+    ),
+    "addcmul without options": (
+        lambda x: torch.addcmul(x, other(x), third(x)),
+        lambda x: x + shared(other(x) * third(x)),
+    ),
+    "addcdiv without options": (
+        lambda x: torch.addcdiv(x, other(x), below(x)),
+        lambda x: x + other(x) / below(x).detach(),
     ),
     "addcmul": (
         lambda x: torch.addcmul(x, other(x), third(x), value=-2),
@@ -277,6 +296,10 @@ PAIRS: dict[str, tuple[Op, Op]] = {
     ),
     "glu": (lambda x: F.glu(x, 1), lambda x: x[:, :2] * x[:, 2:].sigmoid().detach()),
     "glu of the last": (F.glu, lambda x: x[..., :3] * x[..., 3:].sigmoid().detach()),
+    "glu of the last, below": (
+        torch.ops.aten.glu,
+        lambda x: x[..., :3] * x[..., 3:].sigmoid().detach(),
+    ),
     "where it looks": (
         lambda x: F.grid_sample(x, grid_of(x), align_corners=False),
         lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=False),
@@ -400,6 +423,14 @@ BIASES: dict[str, tuple[Op, Op]] = {
     "of the last axis": (lambda x: x + OFFSET[0], lambda x: x + spread(OFFSET[0], x, -1)),
     "a number": (lambda x: x + 0.5, lambda x: x + spread(0.5, x, 1)),
     "of places": (lambda x: x + PLACES, lambda x: x + PLACES),
+    "a number beside a gate": (
+        lambda x: x.sigmoid() + 0.5,
+        lambda x: passed(torch.sigmoid)(x) + 0.5,
+    ),
+    "of channels beside a gate": (
+        lambda x: UP - x.sigmoid(),
+        lambda x: UP - passed(torch.sigmoid)(x),
+    ),
     "of tokens": (
         lambda x: x.flatten(2) + OFFSET.flatten(),
         lambda x: x.flatten(2) + spread(OFFSET.flatten(), x.flatten(2), -1),
@@ -427,6 +458,12 @@ def test_a_bias_goes_to_the_input_by_magnitude(name: str) -> None:
         (lambda x: x.norm(dim=1, keepdim=True) - x, "sub"),
         (lambda x: F.batch_norm(x, MEAN, VAR, training=True, momentum=0.0), "batch_norm"),
         (lambda x: F.instance_norm(x, MEAN.clone(), VAR.clone()), "instance_norm"),
+        (
+            lambda x: torch.instance_norm(
+                x, None, None, MEAN.clone(), VAR.clone(), True, 0.1, 1e-5, False
+            ),
+            "instance_norm",
+        ),
         (
             lambda x: F.conv2d(torch.ones(1, 4, 3, 6, dtype=D), x[:, :, :2, :2]).transpose(0, 1),
             "conv2d",

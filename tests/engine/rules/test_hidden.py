@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from seewhy import Trace
+from seewhy.engine.rules import hidden
+from seewhy.engine.rules.bias import BiasGradients
 from seewhy.engine.rules.composites import Composite, Operation
+from seewhy.engine.rules.guided import Rectifiers
 from seewhy.engine.rules.lrp import epsilon
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.errors import InputError, LayerError, ModelError, SeewhyWarning
@@ -332,3 +335,93 @@ def test_full_backward_hooks_hide_nothing() -> None:
     net[1].register_full_backward_hook(lambda *_: None)
     for method, one in zip((lrp, guided_backprop), expected, strict=True):
         torch.testing.assert_close(method(net, x, 1), one)
+
+
+# ---------------------------------------------------------------- what hidden operations concern whom
+
+X = torch.randn(2, 4, 6, 6, requires_grad=True)
+ROWS = torch.randn(4, 4, requires_grad=True)
+ONES = torch.ones(4)
+HIDDEN: dict[str, tuple[Tensor, bool, bool]] = {  # whether it may rectify, and may add a bias
+    "relu": (X.relu(), True, False),
+    "clamp": (X.clamp(min=0), True, False),
+    "leaky_relu": (F.leaky_relu(X), True, False),
+    "gelu": (F.gelu(X), True, False),
+    "softplus": (F.softplus(X), True, False),
+    "where": (torch.where(X > 0, X, 0), True, False),
+    "product": (X * X, True, False),
+    "abs": (X.abs(), True, False),
+    "conv": (F.conv2d(X, torch.ones(3, 4, 1, 1)), False, True),
+    "addmm": (torch.addmm(ONES, ROWS, ROWS), False, True),
+    "batch norm": (F.batch_norm(X, 0 * ONES, ONES, eps=1e-3), False, True),
+    "layer norm": (F.layer_norm(X, (6,)), False, True),
+    "group norm": (F.group_norm(X, 2), False, True),
+    "sum": (X + X, False, False),
+    "mean": (X.mean((2, 3)), False, False),
+    "tanh": (X.tanh(), False, False),
+    "matmul": (ROWS.mm(ROWS), False, False),
+    "a Function": (OwnSwish.apply(X), True, True),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_hidden_operations_concern_the_rules_that_are_about_them(name: str) -> None:
+    made, may_rectify, may_add = HIDDEN[name]
+    assert made.grad_fn is not None
+    assert Rectifiers("guided").concerns(made.grad_fn) == may_rectify
+    assert BiasGradients(lambda g, w: None).concerns(made.grad_fn) == may_add
+    assert Relevance("conserving").concerns(made.grad_fn)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Relevance("conserving"),
+        lambda: Rectifiers("guided"),
+        lambda: BiasGradients(lambda g, w: None),
+    ],
+)
+def test_rules_are_under_way_in_a_pass_alone(make: Callable[[], Any]) -> None:
+    rules, seen = make(), list[bool]()
+    net = Called(lambda x: seen.append(rules.under_way) or x.relu().mean((2, 3)))
+    assert not rules.under_way
+    for _ in range(2):
+        with Trace(net, pictures(1), layers=["input"], rules=rules) as trace:
+            assert not rules.under_way
+            assert trace.signal(1)["input"].any()
+    assert seen == [True, True]
+    assert not rules._sights.open
+
+
+@pytest.mark.parametrize(
+    ("made", "is_so"),
+    [
+        (lambda x: x.relu(), True),
+        (lambda x: x**3 - x, True),
+        (lambda x: x * torch.linspace(-1, 1, 36).view(6, 6), True),
+        (lambda x: x + 0.01 * x.roll(1, -1), False),
+        (lambda x: x + 0.01 * x.mean(), False),
+        (lambda x: x * x.mean(), False),
+        (lambda x: x.cumsum(-1), False),
+        (lambda x: x.flip(-1), False),
+        (lambda x: ROWS.sum() * torch.ones_like(x), False),
+    ],
+)
+def test_place_by_place_is_where_no_other_place_counts(
+    made: Callable[[Tensor], Tensor], is_so: bool
+) -> None:
+    assert hidden._by_place(X, made(X)) == is_so
+
+
+def test_a_height_is_of_what_has_the_same_places() -> None:
+    assert hidden._height_by_place(X, X.relu()) == 1.0
+    assert hidden._height_by_place(X, 3 * X.relu()) == pytest.approx(3)
+    assert hidden._height_by_place(X, X.relu()[:1]) is None
+    assert hidden._height_by_place(X, X.tanh()) is None
+
+
+def test_spans_that_touch_are_one() -> None:
+    spans: list[tuple[int, int]] = []
+    for start, stop in ((0, 2), (2, 5), (6, 6), (6, 9), (10, 11)):
+        hidden._add_span(spans, start, stop)
+    assert spans == [(0, 5), (6, 9), (10, 11)]

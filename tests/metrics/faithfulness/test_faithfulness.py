@@ -34,6 +34,7 @@ from seewhy.metrics.faithfulness.curves import (
 from seewhy.metrics.faithfulness.imputing import NEIGHBORS, impute
 from seewhy.metrics.faithfulness.road import ROAD, ROADLeRF, ROADMoRF, removed
 from seewhy.metrics.faithfulness.subsets import Infidelity, SensitivityN, SubsetMasks
+from seewhy.metrics.metric import image_generator
 from tiny_models import Called, ModelState, TinyCNN, pictures, randomised
 
 FAST: dict[str, dict[str, Any]] = {
@@ -692,3 +693,16 @@ def test_better_maps_score_better() -> None:
             if math.isnan(theirs.mean) or (name == "average_drop" and (chance == 1).all()):
                 continue  # the uniform map hides nothing
             assert (ours.mean > theirs.mean) is ours.higher_is_better
+
+
+def test_removed_pixels_have_the_noise_that_was_drawn_for_the_image() -> None:
+    x, seen = pictures(1, 8), list[Tensor]()
+    net = Called(lambda x: seen.append(x) or x.mean((2, 3)))
+    maps = torch.arange(64.0).view(1, 8, 8)
+    last = []
+    for noise in (0.0, 0.5):
+        ROADMoRF(shares=(0.25,), noise=noise, seed=3, output="logit").update(maps, net, x, 0)
+        last.append(seen[-1])
+    drawn = torch.randn(3, 8, 8, generator=image_generator(x[0], 3))
+    expected = 0.5 * drawn * (maps >= 48)
+    torch.testing.assert_close(last[1] - last[0], expected[None], rtol=1e-4, atol=1e-5)

@@ -539,16 +539,21 @@ def test_a_picture_that_was_mended_after_the_stop_is_scored(tmp_path: Path) -> N
     assert not bad
 
 
-def test_each_picture_that_cannot_be_read_is_told_of_once(tmp_path: Path) -> None:
+def test_each_picture_that_cannot_be_read_is_told_of_once_however_often_stopped(
+    tmp_path: Path,
+) -> None:
     class Stopping(Squares):
+        at: int
+
         def __getitem__(self, index: int) -> Example:
-            if index == 5:
+            if index == self.at:
                 raise KeyboardInterrupt
             return super().__getitem__(index)
 
     how = {"validation": Squares(5, bad=3), "on_part": lambda part: part.write(run)}
-    with pytest.raises(KeyboardInterrupt), folder_of(tmp_path / "out") as run:
-        evaluate_again(Stopping(9, bad=4), run, [], how)
+    for Stopping.at in (5, 7):
+        with pytest.raises(KeyboardInterrupt), folder_of(tmp_path / "out") as run:
+            evaluate_again(Stopping(9, bad=4), run, [], how)
     bad: list[str] = []
     with folder_of(tmp_path / "out") as run:
         evaluate_again(Squares(9, bad=4), run, bad, how)

@@ -23,7 +23,7 @@ _PRODUCTS = ops.named("mul", "multiply") | {Tensor.__mul__, Tensor.__rmul__, Ten
 _ITEMS = frozenset({Tensor.__setitem__, set_item}) | ops.named("index_put")
 MAY_RECTIFY = _LARGER | _SUMS | _PRODUCTS | _ITEMS | ops.named("where", "masked_fill")
 _SAMPLE = 4096  # places that are looked at
-_FEWEST = 8  # by chance, fewer come in order
+_FEWEST = 4  # of either sign: by chance, fewer come in order
 _OPENS, _CLOSES, _NEAR = (
     2.5,
     0.25,
@@ -75,7 +75,7 @@ def gate_height(x: Tensor, y: Tensor) -> float | None:
     x, y = (v.flatten()[::step].float() for v in (x, y))
     x, y = x[x != 0], y[x != 0]
     below = int((x < 0).sum())
-    if min(below, len(x) - below) < _FEWEST // 2:  # of one sign alone many a product grows so
+    if min(below, len(x) - below) < _FEWEST:  # of one sign alone many a product grows so
         return None
     order = x.argsort()
     x, h = x[order], (y / x)[order]

@@ -149,10 +149,8 @@ def _normed(
 
 def layer_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """Layer, group or instance norm: the mean is subtracted, a linear map; the deviation divides as a constant."""
-    names = ops.LAYER_NORMS[func]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    of_running = given.get("running_mean") is not None
-    if of_running or ("eps" not in given and len(names) > 5):
+    given = {**dict(zip(ops.LAYER_NORMS[func], args, strict=False)), **kwargs}
+    if given.get("running_mean") is not None:
         mode.note(func)
         return func(*args, **kwargs)
     with torch.no_grad():

@@ -77,18 +77,23 @@ LAYER_NORMS: dict[Function, tuple[str, ...]] = {  # operation -> its parameters
     **dict.fromkeys(
         (F.group_norm, torch.group_norm), ("input", "num_groups", "weight", "bias", "eps")
     ),
-    **dict.fromkeys(
-        (F.instance_norm, torch.instance_norm),
-        (
-            "input",
-            "running_mean",
-            "running_var",
-            "weight",
-            "bias",
-            "use_input_stats",
-            "momentum",
-            "eps",
-        ),
+    F.instance_norm: (
+        "input",
+        *_STATISTICS,
+        "weight",
+        "bias",
+        "use_input_stats",
+        "momentum",
+        "eps",
+    ),
+    torch.instance_norm: (
+        "input",
+        "weight",
+        "bias",
+        *_STATISTICS,
+        "use_input_stats",
+        "momentum",
+        "eps",
     ),
 }
 RMS_NORMS = frozenset(

@@ -75,7 +75,7 @@ class _PixelCurve(MaskedMetric):
     inserting: ClassVar[bool]
     limits_of_probability = (0.0, 1.0)
 
-    def __init__(self, *, step: int = 224, baseline: BaselineLike, **options: Any) -> None:
+    def __init__(self, *, step: int, baseline: BaselineLike, **options: Any) -> None:
         if step < 1:
             raise InputError(
                 f"step={step} is too small; give at least 1 pixel a step, officially 224"
