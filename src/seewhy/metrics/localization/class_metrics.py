@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations, compress
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,14 +53,10 @@ class PairShare(EnergyPointing):
 
     name, title, paper = "pair_share", "Share of the own object", "Gu et al., ACCV 2018"
     by_chance = 0.5
+    lists = ("areas", "parts", "alike")
 
     parts: list[Tensor]
     alike: list[Tensor]
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.add_state("parts", default=[], dist_reduce_fx="cat")
-        self.add_state("alike", default=[], dist_reduce_fx="cat")
 
     def _add(
         self,
@@ -98,10 +93,8 @@ class PairShare(EnergyPointing):
         return share, (own.sum() / (own.sum() + other.sum()), *energies)
 
     def _gather(self, kept: Sequence[tuple[float, ...]]) -> None:
-        areas, *energies = zip(*kept, strict=True)
-        super()._gather(areas)
-        parts = torch.tensor(energies, dtype=torch.float64, device=self.device)
-        self.parts.append(parts.T)  # (n, 2)
+        super()._gather(kept)
+        self.parts.append(_parts_of(kept).to(self.device))
 
     def _result(self) -> Findings:
         alone = super()._result()
@@ -140,11 +133,9 @@ class LookAlike(EnergyPointing):
 
     name, title, paper = "look_alike", "Look-alike on the object", "Choe et al., CVPR 2020"
 
-    parts: list[Tensor]
+    lists = ("areas", "parts")
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.add_state("parts", default=[], dist_reduce_fx="cat")
+    parts: list[Tensor]
 
     def _judge(self, item: Item) -> tuple[float, object] | None:
         """Its energy inside; kept are the object's share of the picture, the other scores, and at which cuts it has a
@@ -159,9 +150,8 @@ class LookAlike(EnergyPointing):
         return energy, (area, float(item.region[y, x]), precision, *_right_boxes(item))
 
     def _gather(self, kept: Sequence[tuple[float, ...]]) -> None:
-        found = torch.tensor(kept, dtype=torch.float64, device=self.device)
-        super()._gather(found[:, 0].tolist())
-        self.parts.append(found[:, 1:])
+        super()._gather(kept)
+        self.parts.append(_parts_of(kept).to(self.device))
 
     def _result(self) -> Findings:
         alone = super()._result()
@@ -205,6 +195,11 @@ def _correlations(maps: Tensor | Sequence[Tensor], truth: TruthLike) -> Iterator
         small = [map_tools.resize(each[None], (_COMPARED,) * 2).clamp(min=0) for each in mine]
         for a, b in combinations(small, 2):
             yield pearson(a.flatten(1), b.flatten(1))
+
+
+def _parts_of(kept: Sequence[tuple[float, ...]]) -> Tensor:
+    """What is kept of images beside the area, (n, parts)."""
+    return torch.tensor([parts for _, *parts in kept], dtype=torch.float64)
 
 
 def _mean_of(values: Floats, limits: tuple[float, float]) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from ...errors import ImageError, InputError
 from ...methods.photos import Source
 from ...models.model import Model
 from .marked import read_marked
-from .mosaics import check_classes_for_grid, draw_grid
+from .mosaics import draw_grid
 
-OnBadSingle = Callable[[object, InputError], None]  # a photo as it was given, and the reason
+OnBadSingle = Callable[[Any, InputError], None]  # a photo as it was given, and the reason
 _RIVALS = 20  # a class among so many best of another photo is not put beside it, nor one of the best tenth of all
 _TRIES = 50  # draws for each pair that is asked for
 
@@ -176,7 +176,12 @@ def mosaic_members(cells: Cells, *, count: int, confidence: float, seed: int) ->
         InputError: fewer than four classes have a photo.
     """
     chosen = cells.by_class()
-    check_classes_for_grid(chosen, 2, confidence)
+    if len(chosen) < 4:
+        raise InputError(
+            f"no mosaic can be made: of {cells.seen} photos the model gives {len(cells)} a class with a probability of "
+            f"{confidence:g} or more, of {len(chosen)} classes, and a mosaic needs 4; give more photos, of several "
+            "classes, or a lower confidence"
+        )
     drawn = [draw_grid(chosen, 2, seed, number)[0] for number in range(count)]
     return list({frozenset(members): members for members in drawn}.values())
 
@@ -211,9 +216,8 @@ class Composed(LabeledImages):
         model: Model,
         title: str,
     ) -> None:
-        self.cells, self.members, self.shape, self.size, self.fill = (
-            cells, members, shape, size, fill,
-        )  # fmt: skip
+        self.cells, self.members = cells, members
+        self.shape, self.size, self.fill = shape, size, fill
         self.title = title
         self.columns = sorted({cells.columns[i] for each in members for i in each})
         self.classes = tuple(model.label(column) for column in self.columns)
@@ -236,11 +240,9 @@ class Composed(LabeledImages):
         left, top = (self.size[1] - inner[0]) // 2, (self.size[0] - inner[1]) // 2
         seen = Image.new("RGB", self.size[::-1], self.fill)
         seen.paste(whole.resize(inner, Image.Resampling.BICUBIC), (left, top))
-        boxes = [
-            [left + x * scale, top + y * scale, left + (x + width) * scale, top + (y + height) * scale]
-            for x, y in corners
-        ]  # fmt: skip
-        truth = Truth(self.size, torch.tensor(boxes), torch.tensor(self._own[index]))
+        at = torch.tensor([(x, y, x + width, y + height) for x, y in corners])
+        boxes = at * scale + torch.tensor([left, top] * 2)
+        truth = Truth(self.size, boxes, torch.tensor(self._own[index]))
         return Example(self.names[index], seen, self.labels[index], truth)
 
 

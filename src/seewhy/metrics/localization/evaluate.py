@@ -102,19 +102,12 @@ def evaluate_localization(
         1.0
     """
     data = _with_pictures(data)
-    if cases < 0:
-        raise InputError(f"cases={cases}: give 0 or more")
     request = Request.of(
-        model,
-        methods=methods,
-        targets=TRUE_CLASS,
-        layers=layers,
-        options=options,
-        batch_size=batch_size,
-    ).each_method_once()
-    study = Study(request, data, class_indices(request.model, data, classes), find_rule(rule))
+        model, methods=methods, targets=TRUE_CLASS, layers=layers, options=options, batch_size=batch_size,
+    )  # fmt: skip
+    columns = class_indices(request.model, data, classes)
     return evaluated_study(
-        study,
+        Study(request.each_method_once(), data, columns, find_rule(rule)),
         _judging_data(metrics, data),
         chance=chance,
         seed=seed,
@@ -141,6 +134,8 @@ def evaluated_study(
     keep: RunFolder | None = None,
 ) -> LocalizationEvaluation:
     """What is asked of these pictures, scored; the rest as in `evaluate_localization`."""
+    if cases < 0:
+        raise InputError(f"cases={cases}: give 0 or more")
     board = LocalizationBoard(study, metrics, chance, seed)
     kept = KeptStates(keep, study, validation)
     if not kept.read(board, on_bad_image) and validation is not None:

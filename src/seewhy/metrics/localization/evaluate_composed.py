@@ -151,8 +151,14 @@ def evaluate_composed(
         max_pixels=max_pixels,
     )
     made = composed_studies(
-        request, photos, metrics, count=count, confidence=confidence, seed=seed, on_bad_image=on_bad_image,
-    )  # fmt: skip
+        request,
+        photos,
+        metrics,
+        count=count,
+        confidence=confidence,
+        seed=seed,
+        on_bad_image=on_bad_image,
+    )
     return {
         each.name: each.evaluated(chance=chance, cases=cases, progress=progress) for each in made
     }

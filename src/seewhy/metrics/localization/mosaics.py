@@ -74,19 +74,14 @@ def grid_mosaics(
         torch.Size([3, 1, 4, 4])
     """
     chosen = _confident_pictures(x, scores, labels, confidence)
-    check_classes_for_grid(chosen, n, confidence)
-    drawn = [draw_grid(chosen, n, seed, i) for i in range(_at_least_one(count))]
-    members, classes, targets = zip(*drawn, strict=True)
-    return _laid_out(x, members, classes, targets, n)
-
-
-def check_classes_for_grid(chosen: Mapping[int, Sequence[int]], n: int, confidence: float) -> None:
-    """Says that a grid of n x n different classes cannot be made of pictures by their class."""
     if n < 2 or len(chosen) < n * n:
         raise InputError(
             f"n={n} asks for pictures of {n * n} classes; {len(chosen)} classes have one with a probability of "
             f"{confidence} or more; give n from 2 on, more pictures or a lower confidence"
         )
+    drawn = [draw_grid(chosen, n, seed, i) for i in range(_at_least_one(count))]
+    members, classes, targets = zip(*drawn, strict=True)
+    return _laid_out(x, members, classes, targets, n)
 
 
 def draw_grid(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -206,6 +206,8 @@ class EnergyPointing(LocalizationMetric):
 
     name, title, paper = "energy_pointing", "Energy-based pointing game", "Wang et al., CVPRW 2020"
     silent = ("empty", "non_finite")
+    # the states that hold something of each image
+    lists: ClassVar[tuple[str, ...]] = ("areas",)
 
     areas: list[Tensor]
 
@@ -223,14 +225,16 @@ class EnergyPointing(LocalizationMetric):
             raise InputError(f"side={side} pixels show nothing; give at least 1, or none")
         super().__init__(settings={"inside": inside, "side": side, **(settings or {})}, **options)
         self.inside, self.side = inside, side
-        self.add_state("areas", default=[], dist_reduce_fx="cat")
+        for state in self.lists:
+            self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def _statuses(self, fields: Sequence[Tensor]) -> Sequence[str]:
         return statuses(fields)  # what speaks against the class is no energy
 
     def _judge(self, item: Item) -> tuple[float, object] | None:
         """Its energy inside; kept is the object's share of the picture."""
-        return self._energy_and_area(item)
+        energy, area = self._energy_and_area(item)
+        return energy, (area,)
 
     def _energy_and_area(self, item: Item) -> tuple[float, float]:
         inside = self._region_of(item.truth) if self.inside == "boxes" else item.region
@@ -249,8 +253,9 @@ class EnergyPointing(LocalizationMetric):
         height, width = whole.size
         return whole.cropped((0.0, 0.0, float(width), float(height)), (self.side, self.side))
 
-    def _gather(self, kept: Sequence[Any]) -> None:
-        self.areas.append(torch.tensor(kept, dtype=torch.float64, device=self.device))
+    def _gather(self, kept: Sequence[tuple[float, ...]]) -> None:
+        areas = [area for area, *_ in kept]
+        self.areas.append(torch.tensor(areas, dtype=torch.float64, device=self.device))
 
     def _result(self) -> Findings:
         alone = super()._result()

@@ -164,9 +164,8 @@ class Study:
         if marked is None:
             return None
         targets, columns = self._targets(marked, every=every)
-        first = len(targets)
+        others = _places(marked, after=len(targets))
         targets += self._best_others(marked) if alike else []
-        others = {(i, label): first + place for (i, label), place in _places(marked).items()}
         guesses = min(guesses, len(model.labels or self.classes))
         count = len(targets) + guesses
         with naming(marked.names):
@@ -248,10 +247,10 @@ class Study:
             yield Case(shown, kind, name, called, value, ex.photos[0], found, truth)
 
 
-def _places(marked: Marked) -> dict[Pair, int]:
-    """Which of a picture's classes a pair is of."""
+def _places(marked: Marked, *, after: int = 0) -> dict[Pair, int]:
+    """Which of a picture's classes a pair is of, counted from `after` on."""
     return {
-        (i, label): place
+        (i, label): after + place
         for i, labels in enumerate(marked.labels)
         for place, label in enumerate(labels)
     }
