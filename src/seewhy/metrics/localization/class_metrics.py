@@ -70,9 +70,8 @@ class PairShare(EnergyPointing):
                 "class that each map explains"
             )
         super()._add(maps, truth, labels)
-        found = list(_correlations(maps, truth))
-        if found:
-            self.alike.append(torch.cat(found).to(self.device))
+        none = torch.empty(0, dtype=torch.float64)
+        self.alike.append(torch.cat([none, *_correlations(maps, truth)]).to(self.device))
 
     def _judge(self, item: Item) -> tuple[float, object] | None:
         """Its share; kept are that of the area, and the energies."""

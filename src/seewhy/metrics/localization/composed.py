@@ -170,7 +170,7 @@ def pair_members(cells: Cells, *, count: int, confidence: float, seed: int) -> l
 
 
 def mosaic_members(cells: Cells, *, count: int, confidence: float, seed: int) -> list[list[int]]:
-    """Which four photos, of four classes, make each mosaic; as `seewhy.metrics.grid_mosaics` draws them.
+    """Which four photos, of four classes, make each mosaic: as `grid_mosaics` draws them, each four once.
 
     Raises:
         InputError: fewer than four classes have a photo.
