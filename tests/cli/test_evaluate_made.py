@@ -123,7 +123,7 @@ def test_marked_pairs_are_scored_as_they_are(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"--metric={name}" for name in ("pair_share", "randomization", "max_sensitivity")]
-    found = told(capsys, "--data", "csv:marked.csv", *words)
+    found = told(capsys, "--data", "csv:marked.csv", *words, "--no-chance")
     assert means(found)["pair_share"] == pytest.approx(1.0)
     assert len(found["images"]) == 4  # type: ignore[arg-type]
     rows = found["rows"]
@@ -137,7 +137,7 @@ def test_photos_of_data_make_pairs_with_their_labels(
 ) -> None:
     found = told(
         capsys, "--data", "csv:single.csv", "--metric=pair_share", "--metric=look_alike",
-        "--confidence", "0.2",
+        "--confidence", "0.2", "--no-chance",
     )  # fmt: skip
     made = found["made"]
     assert isinstance(made, dict)

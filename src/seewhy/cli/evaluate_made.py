@@ -48,8 +48,9 @@ def metrics_of_photos(
             of_made[text] = metric
         else:
             raise InputError(
-                f"metric {text!r} compares with marked objects, which photos alone do not have; give pictures with "
-                "boxes or masks in their place: --data csv:boxes.csv, voc:FOLDER or coco:FOLDER"
+                f"metric {text!r} compares with marked objects, which photos alone do not have; "
+                "give pictures with boxes or masks in their place: "
+                "--data csv:boxes.csv, voc:FOLDER or coco:FOLDER"
             )
     return of_photos, of_made
 
@@ -132,4 +133,7 @@ def table_so_far(run: RunFolder) -> str:
     """For an interrupt: the table is written every half minute, and then."""
     if not run.is_begun:
         return "nothing was finished"
-    return f"the table of the first pictures is saved in {run.folder}; run the same command again to go on"
+    return (
+        f"the table of the first pictures is saved in {run.folder}; "
+        "run the same command again to go on"
+    )

@@ -123,7 +123,7 @@ def test_pairs_are_of_two_classes_that_are_not_mixed_up() -> None:
     assert len(pair_members(cells, count=2, confidence=0.5, seed=0)) == 2
     for few in (cells_of("red", "red"), cells_of("red"), cells_of()):
         with pytest.raises(
-            InputError, match=r"no pair can be made: of . photos the model gives"
+            InputError, match=r"no pair can be made: of . photos the model is sure of"
         ) as said:
             pair_members(few, count=5, confidence=0.5, seed=0)
         assert "\n" not in str(said.value)

@@ -66,8 +66,8 @@ class PairShare(EnergyPointing):
     ) -> None:
         if labels is None or not all(one is None or isinstance(one, Truth) for one in truth):
             raise InputError(
-                "pair_share compares with the other classes of a picture: give a Truth of each, with labels=, the "
-                "class that each map explains"
+                "pair_share compares with the other classes of a picture: "
+                "give a Truth of each, with labels=, the class that each map explains"
             )
         super()._add(maps, truth, labels)
         none = torch.empty(0, dtype=torch.float64)

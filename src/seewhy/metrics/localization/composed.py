@@ -93,8 +93,10 @@ def confident_cells(
     for batch in photos:
         output = answers(call, batch.x)
         scores = class_scores(output).detach().float().cpu()
-        sure, said = numbers_of(call, output).probabilities(scores).max(1)
-        best = scores.topk(max(1, min(_RIVALS, scores.shape[1] // 10)), dim=1).indices
+        chances = numbers_of(call, output).probabilities(scores)
+        sure, said = chances.max(1)
+        rivals = max(1, min(_RIVALS, scores.shape[1] // 10))
+        best = scores.topk(rivals, dim=1).indices
         cells.are_known = batch.columns is not None
         pictures = tensor_to_photos(batch.x, preprocess)
         for i, picture in enumerate(pictures):
@@ -161,11 +163,7 @@ def pair_members(cells: Cells, *, count: int, confidence: float, seed: int) -> l
         if len(found) == count:
             break
     if not found:
-        raise InputError(
-            f"no pair can be made: of {cells.seen} photos the model gives {len(cells)} a class with a probability of "
-            f"{confidence:g} or more, and of those no two are of classes that it does not mix up; give more photos, of "
-            "several classes, or a lower confidence"
-        )
+        raise _too_few("pair", cells, confidence, "but no two of classes that are told apart")
     return list(found.values())
 
 
@@ -177,13 +175,16 @@ def mosaic_members(cells: Cells, *, count: int, confidence: float, seed: int) ->
     """
     chosen = cells.by_class()
     if len(chosen) < 4:
-        raise InputError(
-            f"no mosaic can be made: of {cells.seen} photos the model gives {len(cells)} a class with a probability of "
-            f"{confidence:g} or more, of {len(chosen)} classes, and a mosaic needs 4; give more photos, of several "
-            "classes, or a lower confidence"
-        )
+        needs = f"of {len(chosen)} classes, and a mosaic needs 4"
+        raise _too_few("mosaic", cells, confidence, needs)
     drawn = [draw_grid(chosen, 2, seed, number)[0] for number in range(count)]
     return list({frozenset(members): members for members in drawn}.values())
+
+
+def _too_few(what: str, cells: Cells, confidence: float, needs: str) -> InputError:
+    sure = f"the model is sure of {len(cells)} (probability {confidence:g} or more)"
+    way_out = "give more photos, of several classes, or a lower confidence"
+    return InputError(f"no {what} can be made: of {cells.seen} photos {sure}, {needs}; {way_out}")
 
 
 class Composed(LabeledImages):

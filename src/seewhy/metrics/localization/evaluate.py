@@ -212,15 +212,17 @@ def _judging_data(metrics: MetricsLike, data: LabeledImages) -> dict[str, ImageM
 
 def _check_marked(data: LabeledImages) -> None:
     """Says that nothing is marked in any picture, once all are looked at, a few from everywhere first."""
-    for index in sorted(range(len(data)), key=lambda i: (i % max(1, len(data) // _LOOKED_AT), i)):
+    step = max(1, len(data) // _LOOKED_AT)
+    for index in sorted(range(len(data)), key=lambda i: (i % step, i)):
         try:
             if data[index].truth is not None:
                 return
         except InputError:  # it is told when it is scored
             return
+    way_out = "give data that do, such as voc:, coco: or a CSV file with x0,y0,x1,y1"
     raise InputError(
-        f"{data.title} marks no object, neither by a mask nor by a box; give data that do, such as voc:, coco: or a "
-        "CSV file with x0,y0,x1,y1 (pair_share and grid_pointing need no marks: pictures are made of the photos)"
+        f"{data.title} marks no object, neither by a mask nor by a box; {way_out} "
+        "(pair_share and grid_pointing need none, since they make pictures of photos)"
     )
 
 
@@ -231,7 +233,8 @@ def _check_judges_data(name: str, metric: ImageMetric, data: LabeledImages) -> N
         raise InputError(f"metric {name!r} judges mosaics of photos, not a data set; {way_out}")
     if isinstance(metric, PairShare | GridPointing) and not has_several(data):
         raise InputError(
-            f"metric {name!r} needs pictures of two classes or more, and {data.title} has none; "
+            f"metric {name!r} needs pictures of two classes or more, "
+            f"and {data.title} has none; "
             "seewhy.evaluate_composed makes such of photos of one"
         )
     if isinstance(metric, TopKLocalization) and metric.k > PREDICTIONS:

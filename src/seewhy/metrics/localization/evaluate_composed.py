@@ -12,7 +12,7 @@ from ...data.dataset import LabeledImages
 from ...data.opened import MAX_PIXELS
 from ...data.preprocess import Preprocess
 from ...data.run_folder import RunFolder
-from ...errors import InputError, ModelError
+from ...errors import InputError
 from ...maps.boxes import find_rule
 from ...methods.explain import Progress
 from ...methods.formula import Options
@@ -41,6 +41,7 @@ from .composed import (
 )
 from .evaluate import CHANCES, MetricsLike, evaluated_study
 from .evaluation import LocalizationEvaluation
+from .marked import preprocess_of
 from .mosaics import GridPointing
 from .study import Study
 
@@ -185,7 +186,7 @@ def composed_studies(
         raise InputError(
             f"count={count}, confidence={confidence:g}: give at least 1 picture, and a probability"
         )
-    preprocess = _preprocess_of(request)
+    preprocess = preprocess_of(request.model)
     singles, total = _singles(request, photos, on_bad_image)
     cells = confident_cells(
         request.call,
@@ -219,19 +220,11 @@ def _by_kind(named: Mapping[str, ImageMetric]) -> dict[str, dict[str, ImageMetri
         kind = kind_of(metric)
         if kind is None:
             raise InputError(
-                f"metric {name!r} scores no pictures that are made of photos; accepted: pair_share, grid_pointing"
+                f"metric {name!r} scores no pictures that are made of photos; "
+                "accepted: pair_share, grid_pointing"
             )
         found.setdefault(kind, {})[name] = metric
     return found
-
-
-def _preprocess_of(request: Request) -> Preprocess:
-    preprocess = request.model.preprocess
-    if preprocess is None:
-        raise ModelError(
-            f"{request.model.name} does not say how photos become its input; wrap it with preprocess=..."
-        )
-    return preprocess
 
 
 def _singles(

@@ -220,7 +220,8 @@ class Study:
         scores = class_scores(answers(call, x)).detach().float().cpu()
         if scores.shape[1] < 2:
             raise InputError(
-                "look_alike explains the best other class, and the model has one alone; give another metric"
+                "look_alike explains the best other class, and the model has one alone; "
+                "give another metric"
             )
         shown = torch.tensor(self._shown(marked))
         found = [scores.scatter(1, each[:, None], -torch.inf).argmax(1).tolist() for each in shown]

@@ -82,8 +82,8 @@ def last_layer(call: Call, x: Tensor) -> str:
         if _weights_of(module.get_submodule(name)) is not None:
             return name
     raise ModelError(
-        f"{type(module).__name__} has no layer with a matrix of weights to draw anew; parameter_randomization takes "
-        "layers of any kind"
+        f"{type(module).__name__} has no layer with a matrix of weights to draw anew; "
+        "parameter_randomization takes layers of any kind"
     )
 
 
