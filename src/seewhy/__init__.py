@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .metrics.evaluate import evaluate
     from .metrics.evaluation import Evaluation
     from .metrics.localization.evaluate import evaluate_localization
+    from .metrics.localization.evaluate_composed import evaluate_composed
     from .models import training as wsol
     from .models.load import load_model
     from .models.model import Model, wrap
@@ -42,6 +43,7 @@ _WHERE = {
     "SeewhyWarning": "errors",
     "Trace": "engine.trace",
     "evaluate": "metrics.evaluate",
+    "evaluate_composed": "metrics.localization.evaluate_composed",
     "evaluate_localization": "metrics.localization.evaluate",
     "explain": "methods.explain",
     "explain_batches": "methods.explain",
@@ -80,6 +82,7 @@ __all__ = [
     "Trace",
     "data",
     "evaluate",
+    "evaluate_composed",
     "evaluate_localization",
     "explain",
     "explain_batches",

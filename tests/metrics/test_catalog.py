@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import seewhy.metrics
-from seewhy import evaluate, evaluate_localization
+from seewhy import evaluate, evaluate_composed, evaluate_localization
 from seewhy.errors import ArgumentTypeError, InputError
 from seewhy.methods.catalog import METHODS
 from seewhy.metrics import (
@@ -42,6 +42,7 @@ SUMS: Settings = {
     "seed": 0,
 }
 METHOD: Settings = {"method": None, "layer": None, "seed": 0}
+INSIDE: Settings = {"inside": "masks", "side": None, "seed": 0}
 FIXED: Settings = {"thresholds": 1000, "seed": 0}
 
 # name -> settings, whether higher is better, what values lie between, which interval
@@ -83,6 +84,7 @@ DEFAULTS: dict[str, tuple[Settings, bool, tuple[float, float], str]] = {
         (0, math.inf),
         "t",
     ),
+    "randomization": ({**METHOD, "side": 56}, False, (-1, 1), "t"),
     "parameter_randomization": (
         {
             **METHOD,
@@ -118,11 +120,13 @@ DEFAULTS: dict[str, tuple[Settings, bool, tuple[float, float], str]] = {
         (0, 1),
         "wilson",
     ),
-    "energy_pointing": ({"inside": "masks", "seed": 0}, True, (0, 1), "t"),
+    "energy_pointing": (INSIDE, True, (0, 1), "t"),
+    "pair_share": (INSIDE, True, (0, 1), "t"),
+    "look_alike": (INSIDE, True, (0, 1), "t"),
     "location_ap": ({"tolerance": 18, "interpolated": True, "seed": 0}, True, (0, 1), "wilson"),
     "topk_localization": ({"k": 5, "iou": 0.5, "seed": 0}, False, (0, 1), "wilson"),
-    "grid_pointing": ({"inside": "masks", "seed": 0}, True, (0, 1), "t"),
-    "focus": ({"inside": "masks", "seed": 0}, True, (0, 1), "t"),
+    "grid_pointing": (INSIDE, True, (0, 1), "t"),
+    "focus": (INSIDE, True, (0, 1), "t"),
 }
 
 
@@ -147,7 +151,8 @@ def test_defaults_are_the_papers(name: str) -> None:
         (grid_mosaics, {"n": 2, "count": 100, "labels": None, "confidence": 0.99, "seed": 0}),
         (focus_mosaics, {"count": 100, "target": None, "seed": 0}),
         (chance_maps, {"seed": 0}),
-        (evaluate, {"seed": 0, "chance": CHANCES, "metrics": ("insertion", "deletion")}),
+        (evaluate, {"seed": 0, "chance": CHANCES, "metrics": None}),
+        (evaluate_composed, {"seed": 0, "count": 40, "confidence": 0.5, "cases": 4}),
         (
             evaluate_localization,
             {
@@ -254,6 +259,8 @@ BOUNDS: list[tuple[str, str, object, object]] = [
     ("sensitivity_n", "sizes", (0.5,), ()),
     ("max_sensitivity", "samples", 1, 0),
     ("max_sensitivity", "radius", 0.0, -0.01),
+    ("randomization", "side", 2, 1),
+    ("grid_pointing", "side", 1, 0),
     ("max_box_accuracy", "thresholds", 1, 0),
     ("max_box_accuracy", "iou", 1.0, 1.01),
     ("max_box_accuracy", "iou", 0.01, 0.0),

@@ -18,6 +18,7 @@ from .results import print_json
 from .show import starting
 
 if TYPE_CHECKING:
+    from ..data.disk import Json
     from ..data.run_folder import RunFolder
     from ..metrics import ExplanationMetric
     from ..metrics.cost import EvaluationCost
@@ -33,20 +34,24 @@ def evaluate(
     ] = None,
     *,
     task: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="faithfulness, of photos; or localisation, over --data with boxes or masks."
+            help="faithfulness, of photos; or localisation, over --data with boxes or masks.",
+            show_default="localisation of --data, else faithfulness",
         ),
-    ] = "faithfulness",
+    ] = None,
     of_data: OfData,
     asked: Asked,
     scoring: Scoring,
     how: How,
 ) -> int:
-    """Scores how faithful methods' maps are, or how well they localise, beside maps that know nothing of the model."""
+    """Scores how faithful maps are, how well they localise, or tell classes apart, beside maps that know no model.
+
+    --metric pair_share and grid_pointing make pairs and mosaics of photos that show one object each.
+    """
     methods = checked(asked, how, rule=of_data.rule)
     check_metrics(scoring.metric or [])
-    if task in ("localisation", "localization"):
+    if _is_of_data(task, bool(photos), of_data):
         if photos or asked.target:
             raise typer.BadParameter(
                 "localisation scores the true classes of --data, and takes no photos or targets"
@@ -55,45 +60,75 @@ def evaluate(
             from .evaluate_data import evaluate_data
 
         return evaluate_data(of_data, asked, methods, scoring, how)
-    if task != "faithfulness":
-        raise typer.BadParameter("use 'faithfulness' or 'localisation'", param_hint="'--task'")
     if not photos or of_data.data:
         raise typer.BadParameter(
             "give photos for --task faithfulness, or --data for --task localisation",
             param_hint="'PHOTOS'",
         )
-    return evaluate_photos(photos, asked, methods, scoring, how)
+    return evaluate_photos(photos, of_data, asked, methods, scoring, how)
+
+
+def _is_of_data(task: str | None, has_photos: bool, of_data: OfData) -> bool:
+    """Whether the pictures of a data set are scored, as a task says or, where none is named, what is given."""
+    if task is None:
+        return of_data.data is not None and not has_photos
+    if task not in ("faithfulness", "localisation", "localization"):
+        raise typer.BadParameter("use 'faithfulness' or 'localisation'", param_hint="'--task'")
+    return task != "faithfulness"
 
 
 def evaluate_photos(
-    photos: Sequence[Path], asked: Asked, methods: Sequence[str], scoring: Scoring, how: How
+    photos: Sequence[Path],
+    of_data: OfData,
+    asked: Asked,
+    methods: Sequence[str],
+    scoring: Scoring,
+    how: How,
 ) -> int:
-    """Scores methods on photos, and writes what came out; the exit status."""
+    """Scores methods on photos, and on pictures made of them, and writes what came out; the exit status."""
     check_any_there(photos)
     with starting():
-        from ..metrics.evaluation import KIND
-        from ..metrics.metric import ExplanationMetric
-        from .interrupts import interruptible
-        from .metric_texts import metric_of
+        from .evaluate_made import MadePictures, metrics_of_photos
         from .photo_run import PhotoRun
-        from .show import tell_remarks
 
-    texts = scoring.metric or ["insertion", "deletion"]
-    metrics = {text: metric_of(text, ExplanationMetric) for text in texts}
+    metrics, of_made = metrics_of_photos(scoring.metric)
+    if of_made and asked.target:
+        raise typer.BadParameter(
+            f"{next(iter(of_made))} explains the class of each photo, and takes no targets"
+        )
     shared = PhotoRun(photos, asked, how, methods, out=scoring.out)
-    run = shared.run_folder(KIND, {"metrics": texts, "chance": scoring.chance})
+    told: Json = {}
+    if of_made:
+        made = MadePictures(shared.request, of_data, scoring, as_json=how.as_json)
+        told |= made.scored(photos, of_made, shared.on_bad_image)
+    if metrics is None or metrics:
+        told |= _scored_photos(shared, metrics, scoring, how)
+    if how.as_json:
+        print_json({**told, "out": str(scoring.out), "skipped": shared.skipped()})
+    return shared.status()
+
+
+def _scored_photos(
+    shared: PhotoRun, metrics: dict[str, ExplanationMetric] | None, scoring: Scoring, how: How
+) -> Json:
+    """Scores methods on photos by metrics, or the usual ones, and tells people; what came out for programs."""
+    from ..metrics.evaluate import usual_metrics
+    from ..metrics.evaluation import KIND
+    from .interrupts import interruptible
+    from .show import tell_remarks
+
+    metrics = usual_metrics(shared.request.call) if metrics is None else metrics
+    run = shared.run_folder(KIND, {"metrics": list(metrics), "chance": scoring.chance})
     with interruptible(lambda: _what_is_saved(run, shared)), run:
         with shared.showing("Evaluating", run, told=True) as show:
             _show_passes(metrics.values(), show)
             found = _scores_of_photos(shared, metrics, scoring, run, show)
         path = found.write(run)
-    if how.as_json:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        print_json({**told, "out": str(scoring.out), "skipped": shared.skipped()})
-    else:
+    if not how.as_json:
         _tell_scores(found, scoring.out)
         tell_remarks(found.remarks)
-    return shared.status()
+    told: Json = json.loads(path.read_text(encoding="utf-8"))
+    return told
 
 
 def _scores_of_photos(
@@ -180,5 +215,6 @@ def _line_of_scores(row: Row) -> dict[str, object]:
         "95 %": interval,
         "photos": r.n,
         "left out": left_out,
+        "by chance": "" if row.by_chance is None else f"{row.by_chance:g}",
         **{name: f"{level.mean:.4g}" for name, level in row.chance.items()},
     }

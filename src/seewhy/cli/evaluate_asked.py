@@ -25,8 +25,20 @@ class OfData:
     ] = None
     count: Annotated[
         int | None,
-        typer.Option(min=1, help="Of the data, at most so many pictures.", show_default="all"),
+        typer.Option(
+            min=1,
+            help="Of the data, at most so many pictures; of pairs and mosaics that are made, so many.",
+            show_default="all; 40 that are made",
+        ),
     ] = None
+    confidence: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Of photos that pairs and mosaics are made of: the least probability of their class.",
+        ),
+    ] = 0.5
     rule: RuleOption = "cam2016"
     seed: SeedOption = 0
 

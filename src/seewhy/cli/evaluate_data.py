@@ -6,28 +6,30 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain
-from pathlib import Path
 
 from ..data import LabeledImages
 from ..data.disk import Json
 from ..data.run_folder import RunFolder, usable_folder
 from ..data.sources import find_data
 from ..methods.formula import Options
-from ..metrics import Figure, ImageMetric
+from ..methods.request import Request
+from ..metrics import ImageMetric
 from ..metrics.base import ANY_KIND
-from ..metrics.evaluation import Row
-from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localization
-from ..metrics.localization.evaluation import CASES_NAME, KIND, LocalizationEvaluation
+from ..metrics.localization.board import TRUE_CLASS
+from ..metrics.localization.evaluate import CHANCES, METRICS, evaluate_localization, has_several
+from ..metrics.localization.evaluate_composed import kind_of
+from ..metrics.localization.evaluation import KIND, LocalizationEvaluation
 from ..models.model import Model
 from . import parsing
 from .evaluate_asked import OfData, Scoring
+from .evaluate_made import MadePictures, table_so_far, what_is_left
 from .groups import Asked, How
 from .interrupts import interruptible
+from .localization_tables import tell_localization
 from .metric_texts import metric_of
 from .results import print_json
 from .saving import forecasting, remark
-from .show import bold, console, progress, said, table, tell_remarks, tell_skipped
+from .show import console, progress, said, tell_remarks, tell_skipped
 
 
 def evaluate_data(
@@ -40,17 +42,22 @@ def evaluate_data(
     model = parsing.loaded_model(
         asked.model, labels=asked.labels, device=how.device, trust_paths=how.trust_paths
     )
-    unreadable = dict(found.skipped)
-    run = RunFolder(scoring.out, kind=KIND, request=task.request(model), tell=remark)
-    with interruptible(lambda: _what_is_saved(run)), run:
-        study = task.scored(model, found, other, run, unreadable)
-        path = study.write(run)
-    mended = {name: list(notes) for name, notes in {**found.notes, **study.notes}.items()}
+    unreadable, notes = dict(found.skipped), dict(found.notes)
+    told: Json = {}
+    if made := task.of_made_pictures(found):
+        told |= task.scored_made(model, found, made, unreadable)
+    if marked := {text: metric for text, metric in task.metrics.items() if text not in made}:
+        run = RunFolder(scoring.out, kind=KIND, request=task.request(model), tell=remark)
+        with interruptible(lambda: table_so_far(run)), run:
+            study = task.scored(model, found, other, marked, run, unreadable)
+            told |= json.loads(study.write(run).read_text(encoding="utf-8"))
+        notes |= study.notes
+        if not how.as_json:
+            tell_localization(study, scoring.out)
+            tell_remarks(study.remarks)
+    mended = {name: list(each) for name, each in notes.items()}
     if how.as_json:
-        print_json(task.told(path, unreadable, mended))
-    else:
-        _tell_scores(study, scoring.out)
-        tell_remarks(study.remarks)
+        print_json(task.told(told, unreadable, mended))
     tell_skipped(unreadable.values())
     _tell_mended(mended)
     return 1 if unreadable else 0
@@ -109,11 +116,39 @@ class _Localization:
             "options": self.options,
         }
 
+    def of_made_pictures(self, found: LabeledImages) -> dict[str, ImageMetric]:
+        """The metrics for which pictures are made, since none of these shows two classes."""
+        if has_several(found):
+            return {}
+        return {text: each for text, each in self.metrics.items() if kind_of(each)}
+
+    def scored_made(
+        self,
+        model: Model,
+        found: LabeledImages,
+        metrics: Mapping[str, ImageMetric],
+        unreadable: dict[str, str],
+    ) -> Json:
+        """Scores pictures that are made of the data's, and tells of it."""
+        request = Request.of(
+            model,
+            methods=self.methods,
+            targets=TRUE_CLASS,
+            layers=parsing.layers(self.asked.layer),
+            options=self.options,
+            batch_size=self.asked.batch_size,
+        )
+        made = MadePictures(request, self.of_data, self.scoring, as_json=self.how.as_json)
+        return made.scored(
+            found, metrics, lambda name, said: unreadable.update({str(name): str(said)})
+        )
+
     def scored(
         self,
         model: Model,
         found: LabeledImages,
         other: LabeledImages | None,
+        metrics: Mapping[str, ImageMetric],
         run: RunFolder,
         unreadable: dict[str, str],
     ) -> LocalizationEvaluation:
@@ -123,7 +158,7 @@ class _Localization:
                 model,
                 found,
                 methods=self.methods,
-                metrics=self.metrics,
+                metrics=metrics,
                 layers=parsing.layers(self.asked.layer),
                 validation=other,
                 rule=self.of_data.rule,
@@ -131,17 +166,16 @@ class _Localization:
                 seed=self.of_data.seed,
                 batch_size=self.asked.batch_size,
                 options=self.options,
-                progress=forecasting(show, _what_is_left),
+                progress=forecasting(show, what_is_left),
                 on_bad_image=lambda name, error: unreadable.update({name: str(error)}),
                 on_part=lambda part: part.write(run),
                 keep=run,
             )
 
     def told(
-        self, path: Path, unreadable: Mapping[str, str], mended: Mapping[str, Sequence[str]]
+        self, told: Json, unreadable: Mapping[str, str], mended: Mapping[str, Sequence[str]]
     ) -> Json:
-        """For programs: the file, what was asked, and what was left out or mended."""
-        told: Json = json.loads(path.read_text(encoding="utf-8"))
+        """For programs: what was found, what was asked, and what was left out or mended."""
         skipped = [{"name": name, "error": error} for name, error in unreadable.items()]
         asked = {"data": self.spec, "split": self.of_data.split, "out": str(self.scoring.out)}
         return {**told, **asked, "skipped": skipped, "mended": mended}
@@ -151,73 +185,3 @@ def _tell_mended(mended: Mapping[str, Sequence[str]]) -> None:
     for name, notes in mended.items():
         text = said(f"{name}: " + "; ".join(notes))
         console.print(f"[yellow]mended[/yellow] {text}", soft_wrap=True)
-
-
-def _what_is_left(total: int, left: str) -> str:
-    return f"{total:,} pictures take about {left} more; stopped, the same command goes on"
-
-
-def _what_is_saved(run: RunFolder) -> str:
-    """For an interrupt: the table is written every half minute, and then."""
-    if not run.is_begun:
-        return "nothing was finished"
-    return f"the table of the first pictures is saved in {run.folder}; run the same command again to go on"
-
-
-def _tell_scores(study: LocalizationEvaluation, out: Path) -> None:
-    """For people: the scores with their figures side by side, and where the pictures are."""
-    for metric in dict.fromkeys(row.metric for row in study):
-        _tell_metric(metric, [row for row in study if row.metric == metric])
-    pictures = f"{study.title}, {len(study.names)} objects' classes, {study.model}"
-    console.print(f"\n{pictures}. In brackets: what knows no model.")
-    console.print(f"The table as CSV, Parquet and JSON, and the curves, are in {bold(out)}")
-    if study.cases:
-        where = bold(out / CASES_NAME)
-        console.print(f"Look at {where} first: boxes of the maps in cyan, true ones in green")
-
-
-def _tell_metric(metric: str, rows: Sequence[Row]) -> None:
-    """One table: the methods, and what knows no model."""
-    better = "higher is better" if rows[0].result.higher_is_better else "lower is better"
-    lines = [*map(_scores_line, rows), *_chance_lines(rows[0])]
-    columns = dict.fromkeys(chain.from_iterable(lines))
-    whole = [{column: line.get(column, "") for column in columns} for line in lines]
-    table(f"{metric}, {better}", whole)
-
-
-def _scores_line(row: Row) -> dict[str, object]:
-    result = row.result
-    only = {"mean": Figure(result.mean, result.low, result.high)}
-    return {
-        "method": row.method,
-        "layer": row.layer or "",
-        **_figure_cells(result.figures or only),
-        "n": result.n,
-        "no answer": _status_counts(result.failed),
-        "left out": _status_counts(result.left_out),
-    }
-
-
-def _chance_lines(row: Row) -> list[dict[str, object]]:
-    """What maps that know no model come to."""
-    return [
-        {"method": f"({name})", "layer": "", **_figure_cells(found.figures), "n": found.n}
-        for name, found in row.chance.items()
-    ]
-
-
-def _figure_cells(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Each figure with its interval; those of single classes are left to the files."""
-    told = {}
-    for name, figure in figures.items():
-        if name.startswith("class "):
-            continue
-        known = figure.mean == figure.mean  # NaN is not itself
-        has_interval = figure.low == figure.low
-        interval = f" ({figure.low:.2f} to {figure.high:.2f})" if has_interval else ""
-        told[name] = f"{figure.mean:.3f}{interval}" if known else ""
-    return told
-
-
-def _status_counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -11,7 +11,7 @@ from ..data.disk import Json
 from ..data.images import find_images
 from ..data.run_folder import RunFolder, usable_folder
 from ..engine.masking import keep_allocator_memory
-from ..errors import ImageError
+from ..errors import ImageError, InputError
 from ..methods.explain import explained
 from ..methods.explanation import Explanation
 from ..methods.request import Request
@@ -76,11 +76,11 @@ class PhotoRun:
         return RunFolder(self.out, kind=kind, request=request, tell=remark, close=close)
 
     @property
-    def on_bad_image(self) -> Callable[[Path, ImageError], None] | None:
+    def on_bad_image(self) -> Callable[[Path, InputError], None] | None:
         """One bad file does not stop a folder; a single one is an error."""
         return None if len(self.paths) == 1 else self._leave_out
 
-    def _leave_out(self, path: Path, error: ImageError) -> None:
+    def _leave_out(self, path: Path, error: InputError) -> None:
         self.unreadable[path] = str(error)
 
     @contextmanager

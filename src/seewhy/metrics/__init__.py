@@ -21,12 +21,14 @@ from .faithfulness.curves import (
 from .faithfulness.road import ROAD, ROADLeRF, ROADMoRF
 from .faithfulness.subsets import Infidelity, SensitivityN
 from .localization.box_metrics import MaxBoxAccuracy, TopKLocalization
+from .localization.class_metrics import LookAlike, PairShare
 from .localization.metric import LocalizationMetric
 from .localization.mosaics import Focus, GridPointing, Mosaics, focus_mosaics, grid_mosaics
 from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, SegmentationIoU
 from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
 from .result import Figure, MetricResult
+from .sanity.last_layer import LastLayerRandomization
 from .sanity.randomization import (
     ParameterRandomization,
     Randomization,
@@ -58,13 +60,16 @@ __all__ = [
     "Infidelity",
     "Insertion",
     "LOCALIZATION",
+    "LastLayerRandomization",
     "LocalizationMetric",
     "LocationAveragePrecision",
+    "LookAlike",
     "MaxBoxAccuracy",
     "MaxSensitivity",
     "MethodMetric",
     "MetricResult",
     "Mosaics",
+    "PairShare",
     "ParameterRandomization",
     "PixelAveragePrecision",
     "PixelFlipping",

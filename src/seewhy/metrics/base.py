@@ -66,6 +66,8 @@ class ImageMetric(Metric):
     leave_out: tuple[str, ...] = ()
     # what the values lie between
     limits: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    # what maps come to by chance, where that is one number for all pictures
+    by_chance: ClassVar[float | None] = None
     # what the curves are over, and of what
     axes: ClassVar[tuple[str, str]] = ("", "")
 

@@ -6,11 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from .base import ImageMetric
-from .baselines import Chance
+from .baselines import Chance, ChanceMethod
 from .evaluation import Row
 from .unit import Unit
 
 KindOfMetric = TypeVar("KindOfMetric", bound=ImageMetric)
+
+
+def of_chance(metric: KindOfMetric, method: ChanceMethod) -> KindOfMetric:
+    """A fresh metric for a chance map, which judges constant maps too, of which some are."""
+    judged = [status for status in metric.leave_out if status != "constant"]
+    return metric.for_method(method, leave_out=judged)
 
 
 class Board(Generic[KindOfMetric]):

@@ -21,10 +21,12 @@ from .faithfulness.curves import (
 from .faithfulness.road import ROAD, ROADLeRF, ROADMoRF
 from .faithfulness.subsets import Infidelity, SensitivityN
 from .localization.box_metrics import MaxBoxAccuracy, TopKLocalization
+from .localization.class_metrics import LookAlike, PairShare
 from .localization.mosaics import Focus, GridPointing
 from .localization.pixel_metrics import EnergyPointing, PixelAveragePrecision, SegmentationIoU
 from .localization.point_metrics import LocationAveragePrecision, PointingGame
 from .metric import ExplanationMetric
+from .sanity.last_layer import LastLayerRandomization
 from .sanity.randomization import ParameterRandomization
 from .sanity.robustness import MaxSensitivity
 
@@ -43,6 +45,7 @@ METRICS: dict[str, type[ExplanationMetric]] = {
         Infidelity,
         SensitivityN,
         MaxSensitivity,
+        LastLayerRandomization,
         ParameterRandomization,
         Complexity,
         Sparsity,
@@ -60,7 +63,9 @@ LOCALIZATION: dict[str, type[ImageMetric]] = {
         SegmentationIoU,
         LocationAveragePrecision,
         TopKLocalization,
+        PairShare,
         GridPointing,
+        LookAlike,
         Focus,
     )
 }

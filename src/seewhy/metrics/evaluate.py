@@ -56,6 +56,8 @@ MetricsLike = (
     | Mapping[str, str | ExplanationMetric]
 )
 
+USUAL = ("insertion", "deletion", "randomization", "max_sensitivity")
+
 
 @checked
 @on_the_cpu()
@@ -64,7 +66,7 @@ def evaluate(
     images: ImagesLike = (),
     *,
     methods: MethodsLike = "grad_cam",
-    metrics: MetricsLike = ("insertion", "deletion"),
+    metrics: MetricsLike | None = None,
     targets: TargetsLike = "top1",
     layers: LayersLike = None,
     chance: Sequence[Chance] = CHANCES,
@@ -87,7 +89,8 @@ def evaluate(
         model: as in `seewhy.explain`.
         images: as in `seewhy.explain`.
         methods: as in `seewhy.explain`.
-        metrics: names from `seewhy.metrics.METRICS` or metrics with settings of their own; a mapping names them.
+        metrics: names from `seewhy.metrics.METRICS` or metrics with settings of their own; a mapping names them. None
+            for insertion, deletion, max_sensitivity and, of models with a layer to draw anew, randomization.
         targets: as in `seewhy.explain`.
         layers: as in `seewhy.explain`.
         chance: the chance maps that each metric also scores; () leaves them out, which saves their forward passes.
@@ -128,10 +131,16 @@ def evaluate(
         output=output,
     )
     listeners = Listeners(progress, on_part, on_bad_image)
-    of_kind = _of_explanations(metrics)
+    of_kind = usual_metrics(request.call) if metrics is None else _of_explanations(metrics)
     return evaluated(
         request, images, of_kind, chance=chance, seed=seed, listeners=listeners, keep=keep
     )
+
+
+def usual_metrics(call: Call) -> dict[str, ExplanationMetric]:
+    """The metrics that are meant where none is named: randomization has to find weights to draw anew."""
+    has_layers = any(weights.ndim >= 2 for weights in call.module.parameters())
+    return _of_explanations([name for name in USUAL if has_layers or name != "randomization"])
 
 
 def _of_explanations(metrics: MetricsLike) -> dict[str, ExplanationMetric]:

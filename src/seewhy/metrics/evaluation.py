@@ -53,6 +53,15 @@ class Row:
     chance: Mapping[Chance, MetricResult]
     remarks: tuple[str, ...] = ()
 
+    @property
+    def by_chance(self) -> float | None:
+        """What maps that depend neither on the class nor on the model come to by this metric, where that is known."""
+        uniform = self.result.figures.get("uniform")
+        if uniform is not None:
+            return uniform.mean
+        kind = {**METRICS, **LOCALIZATION}.get(self.result.metric)
+        return None if kind is None else kind.by_chance
+
     def cells(self) -> Json:
         """As one line of a table: plain numbers and strings; NaN is None."""
         r = self.result
@@ -67,6 +76,7 @@ class Row:
             "n": r.n,
             "left_out": sum(r.left_out.values()),
             "higher_is_better": r.higher_is_better,
+            "by_chance": None if self.by_chance is None else number(self.by_chance),
             **{f"chance_{name}": number(found.mean) for name, found in self.chance.items()},
         }
 

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..engine.call import Call
-from ..engine.flow import find_flow
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget
 from ..errors import InputError
 from ..maps.attribution import Attribution
 from ..methods.remarks import remarks_of_each
-from ..methods.request import ALL_STAGES, Request
+from ..methods.request import Request
 from .baselines import Chance, ChanceMethod, chance_maps
-from .board import Board
+from .board import Board, of_chance
 from .cost import EvaluationCost, estimate
 from .keeping import BatchKept, KeptScores, Photo, PhotoRemarks
 from .metric import ExplanationMetric, Kept
-from .sanity.rerun import BoundMethod, Explainer, MethodMetric, bind
+from .sanity.rerun import MethodMetric, bound_as
 from .unit import Unit
 
 Within = Callable[[int, int], None]  # the number of scores done, and of all
@@ -85,7 +84,6 @@ class PhotoBoard(Board[ExplanationMetric]):
     ) -> None:
         super().__init__(metrics, chance)
         self.request, self.seed = request, seed
-        self.methods = {method.name: method for method in request.methods}
         self.chance_methods = {name: ChanceMethod(name, seed=seed) for name in chance}
 
     def tasks(self, work: Explained) -> list[Task]:
@@ -128,7 +126,7 @@ class PhotoBoard(Board[ExplanationMetric]):
         metric, shown = self.fresh(task.unit), task.shown
         if isinstance(shown, Attribution):
             if isinstance(metric, MethodMetric):
-                metric.method = self._bound_method(shown, work.call, work.x)
+                metric.method = bound_as(self.request, shown, work.call, work.x)
             shown = shown.map
         metric.update(shown, work.call, work.x, task.score)
         return metric.newest()
@@ -149,22 +147,10 @@ class PhotoBoard(Board[ExplanationMetric]):
         """A metric without images; one of chance maps judges constant maps too, of which some are."""
         if not unit.by_chance:
             return super().fresh(unit)
-        metric = self.metrics[unit.metric]
         (method,) = (each for name, each in self.chance_methods.items() if name == unit.method)
-        judged = [status for status in metric.leave_out if status != "constant"]
-        return metric.for_method(method, leave_out=judged)
+        return of_chance(self.metrics[unit.metric], method)
 
     def _remark_on(self, remarks: Sequence[PhotoRemarks]) -> None:
         for of_photo in remarks:
             for method, layer, target, said in of_photo:
                 self.remark(method, layer, target, [said])
-
-    def _bound_method(self, attribution: Attribution, call: Call, x: Tensor) -> Explainer:
-        """The method as metrics that run it again have to: at the attribution's layer."""
-        method = self.methods[attribution.method]
-        options = self.request.options.get(method.name, {})
-        if method.at != "layer" or isinstance(self.request.layers, tuple):
-            return bind(method, call, x, layer=attribution.layer, options=options)
-        flow = find_flow(call, x)
-        layers = flow.chosen if self.request.layers == ALL_STAGES else (flow.default,)
-        return BoundMethod(method, layers, flow, options, attribution.layer)

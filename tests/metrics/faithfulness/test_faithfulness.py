@@ -44,6 +44,7 @@ FAST: dict[str, dict[str, Any]] = {
     "infidelity": {"samples": 10},
     "sensitivity_n": {"samples": 5, "sizes": (0.1, 0.5)},
     "max_sensitivity": {"method": "saliency", "samples": 2},
+    "randomization": {"method": "saliency", "side": 16},
     "parameter_randomization": {"method": "saliency", "layers": ["fc", "conv2"]},
     **{name: {"shares": (0.2, 0.6)} for name in ("road", "road_morf", "road_lerf")},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -423,6 +424,13 @@ def given(name: str, n: int = 6) -> tuple[tuple[Any, ...], dict[str, Any]]:
         truth(*each, size=(40, 40), labels=[i % 2] + [1] * (len(each) - 1))
         for i, each in enumerate(true_boxes(n, 40))
     ]
+    if name == "look_alike":  # of pictures with one class
+        boxes = [replace(each, labels=each.labels * 0 + i % 2) for i, each in enumerate(boxes)]
+    if name == "pair_share":  # of pictures with two
+        boxes = [
+            truth(each[0], (0, 37, 40, 40), size=(40, 40), labels=[i % 2, 1 - i % 2])
+            for i, each in enumerate(true_boxes(n, 40))
+        ]
     if name == "topk_localization":
         return (
             [[0, 1]] * n,
@@ -478,7 +486,8 @@ def test_an_empty_map_counts_0_and_missing_truth_is_left_out(name: str) -> None:
     shares = [
         float(one.of(also["labels"][i]).region().float().mean()) for i, one in enumerate(boxes[:2])
     ]
-    assert found.values[:2].tolist() == pytest.approx(shares if name == "pixel_ap" else [0, 0])
+    silent = {"pixel_ap": shares, "pair_share": [0.5, 0.5]}.get(name, [0, 0])
+    assert found.values[:2].tolist() == pytest.approx(silent)
     assert found.n == 5
     left = result_of(LOCALIZATION[name](leave_out=("empty", "non_finite")), maps, marked, **also)
     assert left.left_out == {"empty": 1, "non_finite": 1, "no_truth": 1}

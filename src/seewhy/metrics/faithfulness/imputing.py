@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -55,7 +53,7 @@ def impute(image: Tensor, kept: Tensor) -> Tensor:
 
 def _linear_system(
     known: npt.NDArray[np.bool_], pixels: npt.NDArray[np.float64]
-) -> tuple[Any, npt.NDArray[np.float64]]:
+) -> tuple[object, npt.NDArray[np.float64]]:
     """The sparse matrix (removed, removed) and the right-hand side (removed, C)."""
     from scipy.sparse import coo_array
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
+from ...engine.inputs import settled_input
 from ...errors import InputError
 from ...maps.attribution import Attribution
 from ...methods.explain import Progress
 from ...methods.remarks import named_remarks
 from ..base import ImageMetric
-from ..baselines import Chance, chance_maps
-from ..board import Board
+from ..baselines import Chance, ChanceMethod, chance_maps
+from ..board import Board, of_chance
+from ..metric import ExplanationMetric
+from ..sanity.rerun import MethodMetric, bound_as
 from ..unit import Unit
 from .box_metrics import MaxBoxAccuracy, TopKLocalization
+from .class_metrics import LookAlike
 from .evaluation import Case, LocalizationEvaluation
+from .metric import LocalizationMetric
 from .point_metrics import LocationAveragePrecision
 from .study import ByPlace, MarkedBatch, OnBadPicture, Pair, Place, Study
 
@@ -52,6 +58,7 @@ class LocalizationBoard(Board[ImageMetric]):
         super().__init__(metrics, chance)
         self.study, self.seed, self.fitted = study, seed, dict(fitted or {})
         kinds = list(metrics.values())
+        self.alike = any(isinstance(metric, LookAlike) for metric in kinds)
         self.every = any(isinstance(metric, LocationAveragePrecision) for metric in kinds)
         self.guesses = max((m.k for m in kinds if isinstance(m, TopKLocalization)), default=0)
         self.pairs: list[Pair] = []
@@ -77,7 +84,11 @@ class LocalizationBoard(Board[ImageMetric]):
         for start in range(self.done, len(data), step):
             indices = range(start, min(start + step, len(data)))
             explained = self.study.explained(
-                indices, every=self.every, guesses=self.guesses, on_bad_image=on_bad_image
+                indices,
+                every=self.every,
+                alike=self.alike,
+                guesses=self.guesses,
+                on_bad_image=on_bad_image,
             )
             self.is_whole = False
             if explained is not None:
@@ -94,8 +105,11 @@ class LocalizationBoard(Board[ImageMetric]):
         return self
 
     def fresh(self, unit: Unit) -> ImageMetric:
-        """A metric without images, with the thresholds that were fitted for it."""
+        """A metric without images, with the thresholds that were fitted for it; of chance maps as `of_chance`."""
         metric = super().fresh(unit)
+        for chance in self.chance:
+            if unit.by_chance and unit.method == chance and isinstance(metric, ExplanationMetric):
+                return of_chance(metric, ChanceMethod(chance, seed=self.seed))
         if unit in self.fitted and isinstance(metric, MaxBoxAccuracy):
             metric.validation = self.fitted[unit]
         return metric
@@ -109,7 +123,7 @@ class LocalizationBoard(Board[ImageMetric]):
         for chance in self.chance:
             for name in self.metrics:
                 level = self.metric(Unit(chance, None, TRUE_CLASS, name, by_chance=True))
-                batch.feed(level, [drawn[chance]] * len(scores), scores)
+                self._feed(batch, level, [drawn[chance]] * len(scores), scores)
         told = zip(marked.names, marked.notes, strict=True)
         self.notes |= {name: notes for name, notes in told if notes}
         self.digests |= {index: marked.digest(i) for i, index in enumerate(marked.indices)}
@@ -126,7 +140,24 @@ class LocalizationBoard(Board[ImageMetric]):
             self.remark(*place, TRUE_CLASS, named_remarks(batch.marked.names, attribution))
         maps = [attribution.map for attribution in group]
         for name in self.metrics:
-            batch.feed(self.metric(Unit(*place, TRUE_CLASS, name)), maps, scores)
+            metric = self.metric(Unit(*place, TRUE_CLASS, name))
+            if isinstance(metric, MethodMetric):
+                request, x = self.study.request, batch.marked.x
+                call, x = settled_input(request.call, x.to(request.model.device))
+                metric.method = bound_as(request, group[0], call, x)
+            self._feed(batch, metric, maps, scores)
+
+    def _feed(
+        self,
+        batch: MarkedBatch,
+        metric: ImageMetric,
+        maps: Sequence[Tensor],
+        scores: Sequence[Sequence[float]],
+    ) -> None:
+        if isinstance(metric, ExplanationMetric):
+            batch.feed_asking(metric, maps, self.study.request.model, self.study.classes)
+        else:
+            batch.feed(metric, maps, scores)
 
     def evaluation(
         self, *, cases: tuple[Case, ...] = (), finished: bool = True
@@ -155,7 +186,8 @@ class LocalizationBoard(Board[ImageMetric]):
         of_pairs = [
             name
             for name, metric in self.metrics.items()
-            if not isinstance(metric, TopKLocalization | LocationAveragePrecision)
+            if isinstance(metric, LocalizationMetric)
+            and not isinstance(metric, LocationAveragePrecision | LookAlike)
         ]
         if not of_pairs or not count:
             return

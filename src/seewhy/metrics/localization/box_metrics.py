@@ -13,7 +13,7 @@ from torch import Tensor
 from ...data.truth import Truth
 from ...errors import InputError
 from ...maps.boxes import RelativeTo, box_iou
-from ...maps.components import component_tree
+from ...maps.components import ComponentTree, component_tree
 from ..base import NO_TRUTH, ImageMetric, joined
 from ..intervals import Interval, wilson
 from ..result import Figure, Findings, Floats, MetricResult
@@ -109,7 +109,7 @@ class MaxBoxAccuracy(LocalizationMetric):
         best = np.zeros(self.thresholds)
         if item.field is not None:
             tree = component_tree(item.field, self.thresholds, connectivity=self.connectivity)
-            overlap = box_iou(torch.from_numpy(tree.boxes), item.truth.boxes).amax(1).numpy()
+            overlap = overlaps(tree, item.truth)
             best = tree.best(overlap) if self.version == 2 else tree.of_largest(overlap)
         return 0.0, np.packbits(best >= np.array(self.iou)[:, None], axis=1)
 
@@ -201,6 +201,11 @@ def _thresholds_of(
             f"validation={tuple(given)}: give {count} thresholds from 0 to below 1, one for each iou"
         )
     return tuple(float(t) for t in given)
+
+
+def overlaps(tree: ComponentTree, truth: Truth) -> Array:
+    """The IoU of each component's box with the best of the true ones, (C,)."""
+    return box_iou(torch.from_numpy(tree.boxes), truth.boxes).amax(1).numpy()
 
 
 class TopKLocalization(ImageMetric):

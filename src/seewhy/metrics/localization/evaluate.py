@@ -34,6 +34,7 @@ from ..evaluation import Evaluation, Parts
 from ..unit import Unit
 from .board import TRUE_CLASS, LocalizationBoard
 from .box_metrics import MaxBoxAccuracy, TopKLocalization
+from .class_metrics import PairShare
 from .evaluation import Case, LocalizationEvaluation
 from .metric import LocalizationMetric
 from .mosaics import Focus, GridPointing
@@ -41,6 +42,7 @@ from .resuming import KeptStates
 from .study import OnBadPicture, Study
 
 METRICS = ("max_box_accuracy", "pixel_ap", "pointing_game", "energy_pointing")
+_LOOKED_AT = 16
 CHANCES: tuple[Chance, ...] = ("centre", "edges", "random")
 MetricsLike = str | ImageMetric | Iterable[str | ImageMetric] | Mapping[str, str | ImageMetric]
 
@@ -72,7 +74,8 @@ def evaluate_localization(
         model: a classifier with its preprocessing, or a spec.
         data: pictures with boxes or masks; those without are counted, and score nothing.
         methods: as in `seewhy.explain`.
-        metrics: names from `seewhy.metrics.LOCALIZATION`, or metrics with settings of their own; a mapping names them.
+        metrics: names from `seewhy.metrics.LOCALIZATION` or `METRICS`, or metrics with settings of their own; a mapping
+            names them. Those that ask the model are of each class that a picture shows.
         layers: as in `seewhy.explain`.
         validation: other pictures, on which `max_box_accuracy` fits the threshold of its figure "validation".
         rule: how maps become the guesses of `topk_localization`, and the boxes that are drawn.
@@ -99,18 +102,41 @@ def evaluate_localization(
         1.0
     """
     data = _with_pictures(data)
+    request = Request.of(
+        model, methods=methods, targets=TRUE_CLASS, layers=layers, options=options, batch_size=batch_size,
+    )  # fmt: skip
+    columns = class_indices(request.model, data, classes)
+    return evaluated_study(
+        Study(request.each_method_once(), data, columns, find_rule(rule)),
+        _judging_data(metrics, data),
+        chance=chance,
+        seed=seed,
+        cases=cases,
+        validation=validation,
+        progress=progress,
+        on_bad_image=on_bad_image,
+        on_part=on_part,
+        keep=keep,
+    )
+
+
+def evaluated_study(
+    study: Study,
+    metrics: Mapping[str, ImageMetric],
+    *,
+    chance: Sequence[Chance],
+    seed: int,
+    cases: int,
+    validation: LabeledImages | None = None,
+    progress: Progress | None = None,
+    on_bad_image: OnBadPicture | None = None,
+    on_part: Callable[[Evaluation], object] | None = None,
+    keep: RunFolder | None = None,
+) -> LocalizationEvaluation:
+    """What is asked of these pictures, scored; the rest as in `evaluate_localization`."""
     if cases < 0:
         raise InputError(f"cases={cases}: give 0 or more")
-    request = Request.of(
-        model,
-        methods=methods,
-        targets=TRUE_CLASS,
-        layers=layers,
-        options=options,
-        batch_size=batch_size,
-    ).each_method_once()
-    study = Study(request, data, class_indices(request.model, data, classes), find_rule(rule))
-    board = LocalizationBoard(study, _judging_data(metrics), chance, seed)
+    board = LocalizationBoard(study, metrics, chance, seed)
     kept = KeptStates(keep, study, validation)
     if not kept.read(board, on_bad_image) and validation is not None:
         heard = kept.watching_validation(on_bad_image)
@@ -169,22 +195,47 @@ def _fitted_thresholds(
     return other.score(on_bad_image=on_bad_image, progress=progress).thresholds()
 
 
-def _judging_data(metrics: MetricsLike) -> dict[str, ImageMetric]:
+def has_several(data: LabeledImages) -> bool:
+    """Whether some picture shows two classes or more."""
+    return any(len(labels) > 1 for labels in data.labels)
+
+
+def _judging_data(metrics: MetricsLike, data: LabeledImages) -> dict[str, ImageMetric]:
     several = "{'V1': MaxBoxAccuracy(version=1)}"
     named = named_metrics(metrics, ANY_KIND, such_as="'max_box_accuracy'", named=several)
     for name, metric in named.items():
-        _check_judges_data(name, metric)
+        _check_judges_data(name, metric, data)
+    if any(isinstance(metric, LocalizationMetric | TopKLocalization) for metric in named.values()):
+        _check_marked(data)
     return named
 
 
-def _check_judges_data(name: str, metric: ImageMetric) -> None:
+def _check_marked(data: LabeledImages) -> None:
+    """Says that nothing is marked in any picture, once all are looked at, a few from everywhere first."""
+    step = max(1, len(data) // _LOOKED_AT)
+    for index in sorted(range(len(data)), key=lambda i: (i % step, i)):
+        try:
+            if data[index].truth is not None:
+                return
+        except InputError:  # it is told when it is scored
+            return
+    way_out = "give data that do, such as voc:, coco: or a CSV file with x0,y0,x1,y1"
+    raise InputError(
+        f"{data.title} marks no object, neither by a mask nor by a box; {way_out} "
+        "(pair_share and grid_pointing need none, since they make pictures of photos)"
+    )
+
+
+def _check_judges_data(name: str, metric: ImageMetric, data: LabeledImages) -> None:
     """Says of a metric that it cannot score the pictures of a data set."""
-    if isinstance(metric, GridPointing | Focus):
-        way_out = "feed it mosaics: seewhy.metrics.grid_mosaics, focus_mosaics"
+    if isinstance(metric, Focus):
+        way_out = "feed it mosaics: seewhy.metrics.focus_mosaics"
         raise InputError(f"metric {name!r} judges mosaics of photos, not a data set; {way_out}")
-    if not isinstance(metric, LocalizationMetric | TopKLocalization):
+    if isinstance(metric, PairShare | GridPointing) and not has_several(data):
         raise InputError(
-            f"metric {name!r} does not compare with what is marked; 'seewhy evaluate' has it"
+            f"metric {name!r} needs pictures of two classes or more, "
+            f"and {data.title} has none; "
+            "seewhy.evaluate_composed makes such of photos of one"
         )
     if isinstance(metric, TopKLocalization) and metric.k > PREDICTIONS:
         raise InputError(

@@ -78,19 +78,29 @@ def read_marked(
         ModelError: the model does not say how photos become its input.
         InputError: a picture or its annotation cannot be read, and nobody is to be told.
     """
-    if model.preprocess is None:
-        raise ModelError(
-            f"{model.name} does not say how photos become its input; wrap it with preprocess=..."
-        )
+    preprocess = preprocess_of(model)
     read: dict[int, _ReadPicture] = {}
     for index in indices:
         try:
-            read[index] = _read_picture(data[index], model.preprocess)
+            read[index] = _read_picture(data[index], preprocess)
         except InputError as error:
             if on_bad_image is None:
                 raise
             on_bad_image(data.names[index], error)
     return _batch_of(read) if read else None
+
+
+def preprocess_of(model: Model) -> Preprocess:
+    """How photos become a model's input.
+
+    Raises:
+        ModelError: it does not say.
+    """
+    if model.preprocess is None:
+        raise ModelError(
+            f"{model.name} does not say how photos become its input; wrap it with preprocess=..."
+        )
+    return model.preprocess
 
 
 def _batch_of(read: Mapping[int, _ReadPicture]) -> Marked:

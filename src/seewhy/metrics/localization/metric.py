@@ -146,7 +146,7 @@ class LocalizationMetric(ImageMetric):
             )
         told: list[str] = list(self._statuses(fields))
         values, kept = torch.full((len(fields),), math.nan, dtype=torch.float64), []
-        for i, (field, given) in enumerate(zip(fields, truth, strict=True)):
+        for i, (field, given) in enumerate(zip(fields, map(self._sized, truth), strict=True)):
             marked = _marked_of_class(given, field, classes[i])
             if told[i] in self.leave_out and marked is not None:
                 continue
@@ -166,6 +166,10 @@ class LocalizationMetric(ImageMetric):
         if kept:
             self._gather(kept)
         self._store(values, told)
+
+    def _sized(self, given: Truth | Tensor | None) -> Truth | Tensor | None:
+        """What is marked in a picture, at the size at which it is compared."""
+        return given
 
     def _statuses(self, fields: Sequence[Tensor]) -> Sequence[str]:
         # without a scale of its own a metric compares places, which evidence against allows too

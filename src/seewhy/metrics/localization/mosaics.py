@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,14 +79,22 @@ def grid_mosaics(
             f"n={n} asks for pictures of {n * n} classes; {len(chosen)} classes have one with a probability of "
             f"{confidence} or more; give n from 2 on, more pictures or a lower confidence"
         )
-    members, classes, targets = [], [], []
-    for i in range(_at_least_one(count)):
-        rng = np.random.default_rng((seed, i))
-        drawn = rng.choice(sorted(chosen), n * n, replace=False)
-        members.append([int(rng.choice(chosen[int(label)])) for label in drawn])
-        classes.append(drawn)
-        targets.append(int(drawn[rng.integers(n * n)]))
+    drawn = [draw_grid(chosen, n, seed, i) for i in range(_at_least_one(count))]
+    members, classes, targets = zip(*drawn, strict=True)
     return _laid_out(x, members, classes, targets, n)
+
+
+def draw_grid(
+    chosen: Mapping[int, Sequence[int]], n: int, seed: int, number: int
+) -> tuple[list[int], list[int], int]:
+    """Which pictures go into the n x n cells of a grid, row by row, their classes, and one of these.
+
+    What is drawn is so by the seed and the grid's own number; `chosen` has for each class its pictures.
+    """
+    rng = np.random.default_rng((seed, number))
+    drawn = rng.choice(sorted(chosen), n * n, replace=False).tolist()
+    members = [int(rng.choice(chosen[label])) for label in drawn]
+    return members, drawn, drawn[int(rng.integers(n * n))]
 
 
 def focus_mosaics(

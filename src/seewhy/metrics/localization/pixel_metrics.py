@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...data.truth import Truth
 from ...errors import InputError
 from ...maps.boxes import RelativeTo, RuleLike, find_rule, region, statuses
 from ..base import joined
 from ..intervals import interval_of, percentiles
 from ..result import Figure, Findings, Floats
-from .metric import Array, Item, LocalizationMetric, Resampled
+from .metric import Array, Item, LocalizationMetric, Resampled, of_mask
 
 THRESHOLDS = 1000
 
@@ -193,6 +194,7 @@ class EnergyPointing(LocalizationMetric):
 
     Args:
         inside: "masks" where there are any, or "boxes", as in the paper.
+        side: map and marks are brought to so many pixels a side before they are compared; None for the picture's own.
         options: what `LocalizationMetric` takes.
 
     Example:
@@ -204,36 +206,56 @@ class EnergyPointing(LocalizationMetric):
 
     name, title, paper = "energy_pointing", "Energy-based pointing game", "Wang et al., CVPRW 2020"
     silent = ("empty", "non_finite")
+    # the states that hold something of each image
+    lists: ClassVar[tuple[str, ...]] = ("areas",)
 
     areas: list[Tensor]
 
     def __init__(
-        self, *, inside: str = "masks", settings: Mapping[str, object] | None = None, **options: Any
+        self,
+        *,
+        inside: str = "masks",
+        side: int | None = None,
+        settings: Mapping[str, object] | None = None,
+        **options: Any,
     ) -> None:
         if inside not in ("masks", "boxes"):
             raise InputError(f"inside={inside!r} is not known; use 'masks' or 'boxes'")
-        super().__init__(settings={"inside": inside, **(settings or {})}, **options)
-        self.inside = inside
-        self.add_state("areas", default=[], dist_reduce_fx="cat")
+        if side is not None and side < 1:
+            raise InputError(f"side={side} pixels show nothing; give at least 1, or none")
+        super().__init__(settings={"inside": inside, "side": side, **(settings or {})}, **options)
+        self.inside, self.side = inside, side
+        for state in self.lists:
+            self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def _statuses(self, fields: Sequence[Tensor]) -> Sequence[str]:
         return statuses(fields)  # what speaks against the class is no energy
 
-    def _judge(self, item: Item) -> tuple[float, float]:
+    def _judge(self, item: Item) -> tuple[float, object] | None:
         """Its energy inside; kept is the object's share of the picture."""
-        inside = item.region
-        if self.inside == "boxes":
-            inside = dataclasses.replace(item.truth, masks=None).region().numpy()
-        counted = np.ones_like(inside) if item.counted is None else item.counted
-        area = inside.sum() / counted.sum()
-        if item.field is None:
-            return 0.0, area
-        positive = np.where(counted, np.maximum(item.field, 0), 0).astype(np.float64)
-        total = positive.sum()
-        return float(positive[inside].sum() / total) if total > 0 else 0.0, area
+        energy, area = self._energy_and_area(item)
+        return energy, (area,)
 
-    def _gather(self, kept: Sequence[float]) -> None:
-        self.areas.append(torch.tensor(kept, dtype=torch.float64, device=self.device))
+    def _energy_and_area(self, item: Item) -> tuple[float, float]:
+        inside = self._region_of(item.truth) if self.inside == "boxes" else item.region
+        counted = np.ones_like(inside) if item.counted is None else item.counted
+        return energy_shares(item, inside)[0], inside.sum() / counted.sum()
+
+    def _region_of(self, truth: Truth) -> npt.NDArray[np.bool_]:
+        """(H, W): the pixels of objects, by their masks or their boxes."""
+        marked = dataclasses.replace(truth, masks=None) if self.inside == "boxes" else truth
+        return marked.region().numpy()
+
+    def _sized(self, given: Truth | Tensor | None) -> Truth | Tensor | None:
+        if self.side is None or given is None:
+            return given
+        whole = given if isinstance(given, Truth) else of_mask(given)
+        height, width = whole.size
+        return whole.cropped((0.0, 0.0, float(width), float(height)), (self.side, self.side))
+
+    def _gather(self, kept: Sequence[tuple[float, ...]]) -> None:
+        areas = [area for area, *_ in kept]
+        self.areas.append(torch.tensor(areas, dtype=torch.float64, device=self.device))
 
     def _result(self) -> Findings:
         alone = super()._result()
@@ -246,6 +268,17 @@ class EnergyPointing(LocalizationMetric):
             ),
         }
         return alone._replace(figures=figures)
+
+
+def energy_shares(item: Item, *regions: npt.NDArray[np.bool_]) -> list[float]:
+    """The shares of a map's positive evidence in regions (H, W); 0 where there is none."""
+    if item.field is None:
+        return [0.0] * len(regions)
+    positive = np.maximum(item.field, 0).astype(np.float64)
+    if item.counted is not None:
+        positive = np.where(item.counted, positive, 0)
+    total = positive.sum()
+    return [float(positive[each].sum() / total) if total > 0 else 0.0 for each in regions]
 
 
 def level_counts(item: Item, thresholds: int, *, upwards: bool) -> npt.NDArray[np.int64]:

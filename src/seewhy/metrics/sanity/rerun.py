@@ -8,13 +8,16 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from ...engine.call import Call
 from ...engine.flow import Flow, LayerLike, find_flow
 from ...engine.layers import resolve_layer
 from ...engine.targets.resolve import TargetLike
 from ...errors import ArgumentTypeError, InputError
+from ...maps.attribution import Attribution
 from ...methods.catalog import find_method
 from ...methods.formula import Settings
 from ...methods.method import Method
+from ...methods.request import ALL_STAGES, Request
 from ...methods.shared import shared_pass
 from ...models.call import CallableModel, call_of, labels_of
 from ..metric import Case, ExplanationMetric
@@ -86,6 +89,17 @@ def bind(
         return BoundMethod(method, (resolve_layer(call.module, layer),), options=options or {})
     flow = find_flow(call, x)
     return BoundMethod(method, (flow.default,), flow, options or {})
+
+
+def bound_as(request: Request, attribution: Attribution, call: Call, x: Tensor) -> Explainer:
+    """The method of an attribution as metrics that run it again have to: at the attribution's layer."""
+    method = next(each for each in request.methods if each.name == attribution.method)
+    options = request.options.get(method.name, {})
+    if method.at != "layer" or isinstance(request.layers, tuple):
+        return bind(method, call, x, layer=attribution.layer, options=options)
+    flow = find_flow(call, x)
+    layers = flow.chosen if request.layers == ALL_STAGES else (flow.default,)
+    return BoundMethod(method, layers, flow, options, attribution.layer)
 
 
 class MethodMetric(ExplanationMetric):

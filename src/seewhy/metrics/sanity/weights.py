@@ -37,15 +37,7 @@ class Steps:
         """Each step's layer with the model randomised so far. One copy is changed and changed again."""
         call = call_of(model)
         module = call.module
-        try:
-            with torch.inference_mode(
-                False
-            ):  # a copy made in inference mode could have no gradients
-                changed = copy.deepcopy(module)
-        except (RuntimeError, TypeError) as error:
-            raise ModelError(
-                f"the model cannot be copied, which randomising it needs: {error}"
-            ) from error
+        changed = copied(module)
         names = (
             None if self.layers is None else [resolve_layer(module, layer) for layer in self.layers]
         )
@@ -62,6 +54,54 @@ class Steps:
                 with torch.no_grad():
                     for value, was in before:
                         value.copy_(was)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy to be changed.
+
+    Raises:
+        ModelError: it cannot be copied.
+    """
+    try:
+        with torch.inference_mode(False):  # a copy made in inference mode could have no gradients
+            return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"the model cannot be copied, which randomising it needs: {error}"
+        ) from error
+
+
+def last_layer(call: Call, x: Tensor) -> str:
+    """The dotted name of the layer with a matrix or kernels of weights that the model runs last: the classifier.
+
+    Raises:
+        ModelError: there is none.
+    """
+    module = call.module
+    for name in layers_from_the_top(call, x):
+        if _weights_of(module.get_submodule(name)) is not None:
+            return name
+    raise ModelError(
+        f"{type(module).__name__} has no layer with a matrix of weights to draw anew; "
+        "parameter_randomization takes layers of any kind"
+    )
+
+
+def redraw(part: nn.Module, seed: int) -> None:
+    """Draws a layer's weights anew, from a normal distribution of their own mean and standard deviation.
+
+    Of a bias nothing is drawn: it moves no evidence.
+    """
+    weights = _weights_of(part)
+    assert weights is not None
+    with torch.no_grad():
+        drawn = torch.randn(weights.shape, generator=torch.Generator().manual_seed(seed))
+        weights.copy_(drawn.to(weights) * weights.std() + weights.mean())
+
+
+def _weights_of(part: nn.Module) -> Tensor | None:
+    weights = getattr(part, "weight", None)
+    return weights if isinstance(weights, Tensor) and weights.ndim >= 2 else None
 
 
 def layers_from_the_top(
