@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from render_samples import PREDICTIONS, attribution, bump, chroma, numbers, photo, whole
-from seewhy.data.preprocess import Placement
+from seewhy.data.placement import Placement
 from seewhy.errors import InputError
 from seewhy.maps.attribution import Attribution
 from seewhy.render import (

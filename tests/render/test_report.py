@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 from render_samples import PREDICTIONS, attribution, many, photo, whole
-from seewhy.data.preprocess import Placement
+from seewhy.data.placement import Placement
 from seewhy.maps import values as maps
 from seewhy.maps.attribution import Family
 from seewhy.render import STYLES, ReportPage, html_report, reading

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ..data.disk import Json, number
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from ..maps.ledger import Entry, Ledger

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..maps.attribution import Attribution
 from .overlay import attribution_picture
 from .sheet import contact_sheet

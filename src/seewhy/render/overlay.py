@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..data.rgb import Array as Pixels
 from ..errors import InputError, did_you_mean
 from ..maps import values as maps

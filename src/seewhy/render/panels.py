@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..errors import InputError
 from ..maps.attribution import Attribution, Prediction
 from . import drawing

@@ -13,7 +13,7 @@ import jinja2
 from PIL import Image
 
 from ..data.disk import png_bytes
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from ..safe_names import shown

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..errors import InputError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
