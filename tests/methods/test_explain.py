@@ -166,7 +166,7 @@ def test_an_attribution_draws_itself_on_its_photos(explanation: seewhy.Explanati
         first.picture(3)
     alone = dataclasses.replace(first, photos=None)
     assert alone._repr_png_() is None
-    with pytest.raises(InputError, match="has no photos to draw on"):
+    with pytest.raises(InputError, match="has no photos to lay its maps on"):
         alone.show()
 
 
