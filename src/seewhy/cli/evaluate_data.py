@@ -37,9 +37,7 @@ def evaluate_data(
     task = _Localization(of_data, asked, methods, scoring, how)
     found, other = task.pictures()
     usable_folder(scoring.out)
-    model = parsing.loaded_model(
-        asked.model, labels=asked.labels, device=how.device, trust_paths=how.trust_paths
-    )
+    model = parsing.loaded_model(asked, how)
     unreadable = dict(found.skipped)
     run = RunFolder(scoring.out, kind=KIND, request=task.request(model), tell=remark)
     with interruptible(lambda: _what_is_saved(run)), run:

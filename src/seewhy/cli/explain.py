@@ -10,7 +10,16 @@ import typer
 
 from ..errors import InputError
 from ..no_file import check_any_there
-from .arguments import FuseOption, JsonOption, LedgerOption, OutOption, PhotosArgument, StyleOption
+from .arguments import (
+    CropOption,
+    FuseOption,
+    JsonOption,
+    LedgerOption,
+    OutOption,
+    PhotosArgument,
+    ResizeOption,
+    StyleOption,
+)
 from .asked import asked_fuse, checked
 from .groups import Asked, How
 from .results import print_json
@@ -76,9 +85,19 @@ def _check_carries_relevance(methods: Sequence[str]) -> None:
         )
 
 
-def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> int:
+def demo(
+    crop: CropOption = None,
+    resize: ResizeOption = None,
+    out: OutOption = Path("seewhy-demo"),
+    as_json: JsonOption = False,
+) -> int:
     """Explains two sample photos, a cat and a cup of coffee, with the model that comes with seewhy."""
-    asked = Asked(method=["grad_cam", "layer_relevance", "guided_grad_cam"], target=["top2"])
+    asked = Asked(
+        method=["grad_cam", "layer_relevance", "guided_grad_cam"],
+        target=["top2"],
+        crop=crop,
+        resize=resize,
+    )
     return explain(_sample_photos(out), asked=asked, out=out, report=True, how=How(as_json=as_json))
 
 

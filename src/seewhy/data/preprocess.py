@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..arguments import checked_class
-from ..errors import ArgumentTypeError, ImageError
+from ..arguments import checked, checked_class
+from ..errors import ArgumentTypeError, ImageError, InputError
+from ..names import read_seen
 from .disk import Json
 from .images import picture_of_tensor
 from .placement import Placement
@@ -157,6 +158,46 @@ class Preprocess:
                 f"processor {kind} does more than resize, crop and normalise; {_BY_HAND}"
             )
         return made
+
+    @checked
+    def seeing(self, *, crop: str | None = None, resize: int | str | None = None) -> Preprocess:
+        """The same for a model that is to see another part of each photo, at the same size; all None changes nothing.
+
+        Args:
+            crop: "center", the middle of the photo: as this does it, or the largest that fits where this cuts nothing
+                off; or "none", the whole photo, squashed unless `resize` says otherwise.
+            resize: how the whole photo becomes the input: "squash", whatever its proportions, or "pad", which keeps
+                them and fills up with the mean color; or how many pixels its shorter side has before the crop, at least
+                as many as the input.
+
+        Raises:
+            InputError: one of them is unknown or too small, or they say two things.
+
+        Example:
+            >>> seewhy.IMAGENET.seeing(crop="none").resize, seewhy.IMAGENET.seeing(resize=224).resize
+            ((224, 224), 224)
+        """
+        crop, resize = read_seen(crop, resize)
+        longest = max(self.size)
+        if isinstance(resize, int):
+            if resize < longest:
+                raise InputError(
+                    f"resize={resize} leaves less than the model's input of {self.size[1]} x {self.size[0]} pixels; "
+                    f"give {longest} or more, or 'pad' to show the whole photo"
+                )
+            return replace(self, resize=resize, fit="stretch")
+        if crop == "center":
+            crops = isinstance(self.resize, int) or self.resize is None or self.fit == "cover"
+            return self if crops else replace(self, resize=longest, fit="stretch")
+        if resize == "pad":
+            return replace(self, resize=self.size, fit="contain", fill=self._mean_color())
+        whole = crop == "none" or resize == "squash"
+        return replace(self, resize=self.size, fit="stretch") if whole else self
+
+    def _mean_color(self) -> tuple[int, ...]:
+        """The mean as RGB 0..255."""
+        mean = np.clip(np.broadcast_to(self.mean, 3) / self.scale, 0, 255)
+        return tuple(round(float(value)) for value in (mean[::-1] if self.bgr else mean))
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
