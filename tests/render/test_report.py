@@ -75,7 +75,8 @@ def test_report_says_what_people_need() -> None:
     for words in (
         "tabby cat",
         "43 %",
-        "Grad-CAM · layer4",
+        "Grad-CAM",
+        "layer4",
         "How to read it",
         "What it cannot say",
         "2 photos",

@@ -142,6 +142,11 @@ def _tell_maps(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> No
     console.print(f"Look at {bold(where)} first")
 
 
+def _layer_words(told: Json) -> str:
+    layer, title = told["layer"] or "", told["layer_title"]
+    return f"{title} ({layer})" if title else layer
+
+
 def _lines_of_maps(entry: Json) -> list[dict[str, str]]:
     """A line for each map of a photo."""
     rows = []
@@ -152,7 +157,7 @@ def _lines_of_maps(entry: Json) -> list[dict[str, str]]:
             "explained": told["label"],
             "probability": "" if chance is None else f"{chance:.1%}",
             "method": told["method"],
-            "layer": told["layer"] or "",
+            "layer": _layer_words(told),
             "status": told["status"],
             "remarks": "; ".join(told["remarks"]),
             "peak (x, y)": "" if peak is None else "{:.0f}, {:.0f}".format(*peak),

@@ -28,6 +28,7 @@ from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_
 from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
 from .pictures import matching_input
 from .places.places import Places, find_places
+from .stages import stages_of, title_of_layers
 
 _known: Remembered[Flow] = Remembered()
 
@@ -79,14 +80,20 @@ class Flow:
         """The layer that is read where nobody names one: the last that is a picture."""
         return self.chosen[-1]
 
+    def title(self, label: str) -> str | None:
+        """What people call a layer, or several named as one, such as "last stage, 7 x 7"; None if it is no picture."""
+        return title_of_layers(self.records, label)
+
     def table(self, *, every: bool = False) -> list[dict[str, str | int]]:
-        """A row for each layer that is a picture, or for every one: name, kind, shape, grid, and what chooses it."""
+        """A row for each layer that is a picture, or for every one: name, kind, shape, stage, grid, what chooses it."""
         rows: list[dict[str, str | int]] = []
+        stages = stages_of(self.records)
         for r in self.records:
             by_all = "all-stages" if r.name in self.chosen else ""
             if every or r.layout:
                 row: dict[str, str | int] = {"layer": r.name or "(the model)", "kind": r.kind}
                 row["shape"] = "x".join(map(str, r.shape[1:]))
+                row["stage"] = stages[r.name].place if r.layout else ""
                 row["grid"] = "x".join(map(str, r.layout.grid)) if r.layout else ""
                 row["layout"] = r.layout.kind.replace("_", " ") if r.layout else ""
                 row["prefix tokens"] = r.layout.prefix if r.layout else 0

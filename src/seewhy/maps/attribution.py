@@ -106,6 +106,7 @@ class Attribution:
         style: how pictures of them are drawn in their paper (`seewhy.render.STYLES`), where that is not to be told
             from the map.
         photos: draws the maps on their photos; None where there are none.
+        layer_title: what people call the layer, such as "last stage, 7 x 7"; None where that is not known.
 
     Example:
         >>> a = seewhy.explain(model, photo, targets="red").attributions[0]
@@ -135,6 +136,7 @@ class Attribution:
     style: str | None = None
     remarks: Remarks = ()
     photos: Drawn | None = None
+    layer_title: str | None = None
 
     def __len__(self) -> int:
         return len(self.map)

@@ -34,7 +34,11 @@ def fused(
     first = group[0]
     both = maps.fuse([a.map for a in group], how=how)
     if over == "layer":
-        named = dataclasses.replace(first, layer=_once_each(str(a.layer) for a in group))
+        named = dataclasses.replace(
+            first,
+            layer=_once_each(str(a.layer) for a in group),
+            layer_title=_once_each(a.layer_title for a in group if a.layer_title) or None,
+        )
     else:
         named = dataclasses.replace(
             first,
