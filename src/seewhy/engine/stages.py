@@ -7,7 +7,6 @@ its layers: the parts that follow each other in one container (blocks.0, blocks.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -38,16 +37,19 @@ class Stage:
     @property
     def place(self) -> str:
         """Such as "last stage", "stage 3 of 5", "after layer 12 of 12"; "" where it stands beside all."""
-        if self.unit == "stage" and self.number == self.count:
+        if not self.unit:
+            return ""
+        last = self.number == self.count
+        if last and self.unit == "stage":
             return "last stage"
-        return (
-            f"{self.beside} {self.unit} {self.number} of {self.count}".strip() if self.unit else ""
-        )
+        which = f"{self.unit} {self.number}"
+        return f"{self.beside} {which} of {self.count}".strip()
 
     @property
     def title(self) -> str:
         """Such as "last stage, 7 x 7"."""
-        return f"{self.place}, {grid_words(self.grid)}" if self.place else grid_words(self.grid)
+        grid = grid_words(self.grid)
+        return f"{self.place}, {grid}" if self.place else grid
 
 
 def grid_words(grid: Iterable[int]) -> str:
@@ -63,9 +65,16 @@ def title_of_layers(records: Sequence[LayerRecord], label: str) -> str | None:
         label: their dotted names.
     """
     parts = label.split(" + ")
-    found = [r for part in parts if (r := _record_called(records, part)) and r.layout]
     stages = stages_of(records)
-    return _joined([stages[r.name] for r in found], _is_run(parts)) if found else None
+    found = []
+    for part in parts:
+        record = _record_called(records, part)
+        if record and record.layout:
+            found.append(stages[record.name])
+    if not found:
+        return None
+    is_run = any(map(_MORE.fullmatch, parts))
+    return _joined(found, " to " if is_run else " + ")
 
 
 def _record_called(records: Sequence[LayerRecord], name: str) -> LayerRecord | None:
@@ -75,28 +84,27 @@ def _record_called(records: Sequence[LayerRecord], name: str) -> LayerRecord | N
 
 def _names(record: LayerRecord) -> list[str]:
     """Of the modules that return its tensor, from the outermost to the one that made it."""
-    if not f"{record.maker}.".startswith(f"{record.name}."):
+    inside = f"{record.name}." if record.name else ""
+    if not record.maker.startswith(inside):
         return [record.name]
-    inner = record.maker[len(record.name) :].strip(".").split(".")
-    between = [".".join([record.name, *inner[:i]]) for i in range(1, len(inner) + 1)]
-    return [record.name, *between] if inner != [""] else [record.name]
+    names = [record.name]
+    for part in record.maker.removeprefix(inside).split("."):
+        names.append(f"{names[-1]}.{part}".strip("."))
+    return names
 
 
-def _is_run(parts: Sequence[str]) -> bool:
-    return any(_MORE.fullmatch(part) for part in parts)
-
-
-def _joined(stages: Sequence[Stage], is_run: bool) -> str:
+def _joined(stages: Sequence[Stage], between: str) -> str:
     """One title of several, such as "stages 3 + 4 of 5, 28 x 28 + 14 x 14"."""
-    between = " to " if is_run else " + "
-    titles = dict.fromkeys(stage.title for stage in stages)
     first = stages[0]
-    alike = {(stage.unit, stage.count, stage.beside) for stage in stages}
-    if len(titles) == 1 or alike != {(first.unit, first.count, "")} or not first.unit:
+    titles = dict.fromkeys(s.title for s in stages)
+    alike = {(s.unit, s.count, s.beside) for s in stages}
+    named_alike = alike == {(first.unit, first.count, "")}
+    if len(titles) == 1 or not first.unit or not named_alike:
         return between.join(titles)
-    numbers = between.join(dict.fromkeys(str(stage.number) for stage in stages))
-    grids = between.join(dict.fromkeys(grid_words(stage.grid) for stage in stages))
-    return f"{first.unit}s {numbers} of {first.count}, {grids}"
+    numbers = dict.fromkeys(str(s.number) for s in stages)
+    grids = dict.fromkeys(grid_words(s.grid) for s in stages)
+    which = f"{first.unit}s {between.join(numbers)}"
+    return f"{which} of {first.count}, {between.join(grids)}"
 
 
 def stages_of(records: Sequence[LayerRecord]) -> dict[str, Stage]:
@@ -106,14 +114,22 @@ def stages_of(records: Sequence[LayerRecord]) -> dict[str, Stage]:
         records: every layer's output, in the order in which the layers finished.
     """
     pictures = [record for record in records if record.layout]
-    trunk = [record for record in pictures if record.trunk] or pictures
-    runs = [list(run) for _, run in groupby(trunk, key=_grid)]
-    runs = [run for run in runs if not all(record.pools for record in run)]
     order = {record.name: i for i, record in enumerate(records)}
-    if len(runs) == 1:
-        layers = _layers_in(runs[0], {outer for r in records for outer in _outer_names(r.maker)})
-        return {r.name: _in_layers(r, layers, order) for r in pictures}
-    return {record.name: _in_runs(record, runs, order) for record in pictures}
+    runs = _runs(pictures)
+    if len(runs) != 1:
+        return {r.name: _in_runs(r, runs, order) for r in pictures}
+    (run,) = runs
+    layers = _parts_in_a_row(run, records)
+    if not layers:
+        layers = {r.name: r for r in run if not r.pools}
+    return {r.name: _in_layers(r, layers, order) for r in pictures}
+
+
+def _runs(pictures: Sequence[LayerRecord]) -> list[list[LayerRecord]]:
+    """Those on the trunk, or all where there is none, in runs of one grid; what only pools is none."""
+    trunk = [record for record in pictures if record.trunk]
+    runs = [list(run) for _, run in groupby(trunk or pictures, key=_grid)]
+    return [run for run in runs if not all(r.pools for r in run)]
 
 
 def _grid(record: LayerRecord) -> Grid:
@@ -124,27 +140,40 @@ def _in_runs(
     record: LayerRecord, runs: Sequence[Sequence[LayerRecord]], order: dict[str, int]
 ) -> Stage:
     """Its run, which for a layer on a branch is the next one with its grid, or else the last."""
-    alike = [k for k, run in enumerate(runs) if _grid(run[0]) == _grid(record)]
+    grid, at = _grid(record), order[record.name]
+    alike = [k for k, run in enumerate(runs) if _grid(run[0]) == grid]
     if not alike:
-        return Stage(_grid(record))
-    ends_later = (k for k in alike if order[runs[k][-1].name] >= order[record.name])
-    return Stage(_grid(record), "stage", next(ends_later, alike[-1]) + 1, len(runs))
+        return Stage(grid)
+    ends_later = (k for k in alike if order[runs[k][-1].name] >= at)
+    number = next(ends_later, alike[-1]) + 1
+    return Stage(grid, "stage", number, len(runs))
 
 
-def _layers_in(run: Sequence[LayerRecord], with_parts: set[str]) -> dict[str, LayerRecord]:
-    """The layers that are counted, by name: those of the container that has most with parts, or else all."""
-    whole = {r.name: [name for name in _names(r) if name in with_parts] for r in run}
-    containers = Counter(_container(name) for names in whole.values() for name in names)
-    most = max(containers, key=lambda each: (containers[each], len(each)), default="")
-    if containers[most] < 2:
-        return {r.name: r for r in run if not r.pools}
-    return {name: r for r in run for name in whole[r.name] if _container(name) == most}
+def _parts_in_a_row(
+    run: Sequence[LayerRecord], records: Sequence[LayerRecord]
+) -> dict[str, LayerRecord]:
+    """By name those in the container of which most have parts of their own; none where each has one at most."""
+    with_parts = set[str]()
+    for record in records:
+        with_parts.update(_outer_names(record.maker))
+    found: dict[str, dict[str, LayerRecord]] = {}
+    for record in run:
+        for name in filter(with_parts.__contains__, _names(record)):
+            container = found.setdefault(_container(name), {})
+            container[name] = record
+    if not found:
+        return {}
+    most = max(found, key=lambda name: (len(found[name]), len(name)))
+    return found[most] if len(found[most]) > 1 else {}
 
 
 def _outer_names(name: str) -> list[str]:
     """Of the modules around one."""
-    parts = name.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts))]
+    names = []
+    while "." in name:
+        name = _container(name)
+        names.append(name)
+    return names
 
 
 def _container(name: str) -> str:
@@ -153,9 +182,13 @@ def _container(name: str) -> str:
 
 def _in_layers(record: LayerRecord, layers: dict[str, LayerRecord], order: dict[str, int]) -> Stage:
     """The layer that it is or lies in, or else the one that it follows."""
-    count, names = len(layers), _names(record)
+    grid, at = _grid(record), order[record.name]
+    count = len(layers)
+    around = {*_names(record), *_outer_names(record.name)}
     for number, name in enumerate(layers, start=1):
-        if name in names or record.name.startswith(f"{name}."):
-            return Stage(_grid(record), "layer", number, count)
-    done = sum(order[layer.name] < order[record.name] for layer in layers.values())
-    return Stage(_grid(record), "layer", max(done, 1), count, "after" if done else "before")
+        if name in around:
+            return Stage(grid, "layer", number, count)
+    done = sum(order[r.name] < at for r in layers.values())
+    if not done:
+        return Stage(grid, "layer", 1, count, "before")
+    return Stage(grid, "layer", done, count, "after")
