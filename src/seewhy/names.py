@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from .errors import InputError, TargetError, did_you_mean
 
 REPR = 590  # characters of a repr: notebooks store it beside every picture
+CROPS = ("center", "none")
+FITS = ("squash", "pad")
 _SHOWN = 4  # of several classes of one name
 _TOP = re.compile(r"top\d+")
 
@@ -86,6 +88,29 @@ def check_device(name: str, kinds: Iterable[str]) -> None:
         hint = did_you_mean(kind, known) if kind not in known else ""
         accepted = f"accepted: {', '.join(known)}, with a number as 'cuda:1'"
         raise InputError(f"device {name!r} cannot be used{hint}; {accepted}; 'cpu' always can")
+
+
+def read_seen(crop: str | None, resize: int | str | None) -> tuple[str | None, int | str | None]:
+    """Which part of a photo a model is to see (`data.Preprocess.seeing`): one of `CROPS`, and of `FITS` or a number.
+
+    Raises:
+        InputError: one of them is unknown, or they say two things.
+    """
+    if crop is not None:
+        crop = known_name(crop, CROPS, what="crop")
+    if isinstance(resize, str):
+        number = as_number(resize)
+        ways = f"accepted: {', '.join(FITS)}, or the pixels of the shorter side before the crop"
+        resize = known_name(resize, FITS, what="resize", ways=ways) if number is None else number
+    if crop == "none" and isinstance(resize, int):
+        raise InputError(
+            f"crop 'none' shows the whole photo, and resize {resize} is for one that is cropped; use 'squash' or 'pad'"
+        )
+    if crop == "center" and isinstance(resize, str):
+        raise InputError(
+            f"resize {resize!r} shows the whole photo, of which crop 'center' has nothing to cut; leave out either"
+        )
+    return crop, resize
 
 
 def plain(name: str) -> str:

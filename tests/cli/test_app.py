@@ -130,6 +130,23 @@ def test_perturbation_methods_take_options_and_warn_in_one_line(
     assert "did you mean 'samples'" in capsys.readouterr().err
 
 
+def test_the_model_sees_what_crop_and_resize_say(
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(cat) as photo:
+        width, height = photo.size
+    for more, box in (
+        (["--crop", "none"], [0, 0, width, height]),
+        (["--resize", "pad"], [0, (height - width) / 2, width, (height + width) / 2]),
+    ):
+        assert run(["explain", str(cat), *more, "-o", str(tmp_path), "--json", "--report"]) == 0
+        (told,) = json.loads(capsys.readouterr().out)["images"]
+        assert told["seen_box"] == pytest.approx(box, abs=1.5)
+        assert told["input_size"] == [224, 224]
+    page = (tmp_path / "report.html").read_text()
+    assert "The model saw the whole photo, with a border around it, at 224 x 224." in page
+
+
 def test_demo_explains_its_photos_and_says_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

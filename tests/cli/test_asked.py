@@ -25,6 +25,12 @@ _WRONG = [
         ["explain", "x.jpg", "--style", "heatmpa"],
         "style 'heatmpa' is unknown; did you mean 'heatmap'",
     ),
+    (["explain", "x.jpg", "--crop", "non"], "crop 'non' is unknown; did you mean 'none'"),
+    (["demo", "--resize", "stretch"], "resize 'stretch' is unknown (accepted: squash, pad, or the"),
+    (
+        ["localize", "x.jpg", "--crop", "none", "--resize", "300"],
+        "crop 'none' shows the whole photo, and resize 300 is for one that is cropped",
+    ),
     (["explain", "x.jpg", "--device", "cdua"], "device 'cdua' cannot be used; did you mean 'cuda'"),
     (["explain", "x.jpg", "--device", "meta"], "device 'meta' cannot be used"),
     (["explain", "x.jpg", "--target", "cat"], "did you mean 'tiger cat' or 'Persian cat'"),

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from seewhy.data.images import find_images, read_image
-from seewhy.data.preprocess import IMAGENET, Placement, Preprocess, tensor_to_photos
+from seewhy.data.placement import Placement
+from seewhy.data.preprocess import IMAGENET, Preprocess, tensor_to_photos
 from seewhy.errors import ArgumentTypeError, ImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -17,7 +17,7 @@ from torch import Tensor
 from commands import called
 from localization_oracles import components, iou
 from seewhy.cli.localize import localize
-from seewhy.data.preprocess import Placement
+from seewhy.data.placement import Placement
 from seewhy.data.truth import Truth
 from seewhy.errors import ArgumentTypeError, ImageError, InputError
 from seewhy.maps.attribution import Attribution

@@ -140,6 +140,7 @@ def test_layers_are_a_sequence_and_a_table(model: seewhy.Model) -> None:
         "layer",
         "kind",
         "shape",
+        "stage",
         "grid",
         "layout",
         "prefix",
@@ -166,8 +167,35 @@ def test_an_attribution_draws_itself_on_its_photos(explanation: seewhy.Explanati
         first.picture(3)
     alone = dataclasses.replace(first, photos=None)
     assert alone._repr_png_() is None
-    with pytest.raises(InputError, match="has no photos to draw on"):
+    with pytest.raises(InputError, match="has no photos to lay its maps on"):
         alone.show()
+
+
+def test_layers_are_called_what_people_call_them_whoever_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = TinyCNN().eval()
+    found = seewhy.explain(
+        net, pictures(2), methods=["grad_cam", "saliency"], layers=["relu1", "relu2"], targets=1
+    )  # fmt: skip
+    titles = ["stage 1 of 2, 32 x 32", "last stage, 8 x 8"]
+    assert [a.layer_title for a in found] == [*titles, None]
+    assert found.fuse("layer")[-1].layer_title == " + ".join(titles)
+    assert [a.layer for a in found.select(layer="relu2")] == ["relu2"]
+    told = json.loads(found.save(tmp_path).read_text())["images"][0]
+    assert [each["layer_title"] for each in told["attributions"]] == [*titles, None]
+    assert told["input_size"] == [32, 32]
+    assert [a.layer_title for a in seewhy.open(tmp_path)] == [*titles, None]
+    default = seewhy.explain(net, pictures(1), targets=1)[0]
+    assert (default.layer, default.layer_title) == ("relu2", titles[1])
+
+    def unknown(*_: object) -> None:
+        raise LayerError("nothing is known of its layers")
+
+    monkeypatch.setattr("seewhy.methods.explain.find_flow", unknown)
+    named = seewhy.explain(net, pictures(1), layers="relu2", targets=1)[0]
+    assert (named.layer, named.layer_title) == ("relu2", None)
+    assert torch.equal(named.map, default.map)
 
 
 def test_a_notebook_shows_every_photo_or_says_how_many(explanation: seewhy.Explanation) -> None:

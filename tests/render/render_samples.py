@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy.data.preprocess import Placement
+from seewhy.data.placement import Placement
 from seewhy.maps import values as maps
 from seewhy.maps.attribution import Attribution, Prediction
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seewhy.data.preprocess import Placement
+from seewhy.data.placement import Placement
 from seewhy.maps.attribution import Attribution
 from seewhy.render.frames import frames_of, frames_shown, number_frames, side_by_side
 from seewhy.render.overlay import attribution_picture

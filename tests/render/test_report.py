@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 from render_samples import PREDICTIONS, attribution, many, photo, whole
-from seewhy.data.preprocess import Placement
+from seewhy.data.placement import Placement
 from seewhy.maps import values as maps
 from seewhy.maps.attribution import Family
 from seewhy.render import STYLES, ReportPage, html_report, reading
@@ -75,7 +75,8 @@ def test_report_says_what_people_need() -> None:
     for words in (
         "tabby cat",
         "43 %",
-        "Grad-CAM · layer4",
+        "Grad-CAM",
+        "layer4",
         "How to read it",
         "What it cannot say",
         "2 photos",

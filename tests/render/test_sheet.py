@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from PIL import Image
 
 from render_samples import LONG, PREDICTIONS, attribution, bump, chroma, many, numbers, photo, whole
+from seewhy.data.placement import Placement
 from seewhy.errors import InputError
 from seewhy.maps.attribution import Prediction
-from seewhy.render import contact_sheet, drawing, explanation_sheet, panels, reading
+from seewhy.render import (
+    attribution_picture,
+    contact_sheet,
+    drawing,
+    explanation_sheet,
+    panels,
+    reading,
+)
 
 
 def test_text_fits() -> None:
@@ -31,7 +41,17 @@ def test_long_layers_keep_their_end() -> None:
     found = attribution(bump(), layer="features.denseblock4.denselayer16.conv2")
     face = drawing.font(13)
     assert panels.method_title(found) == "Grad-CAM · features.denseblock4.denselayer16.conv2"
-    assert panels.method_title(found, face, 240) == "Grad-CAM · ….denselayer16.conv2"
+    assert panels.layer_lines(found, face, 400) == ["features.denseblock4.denselayer16.conv2"]
+    assert panels.layer_lines(found, face, 150) == ["….denselayer16.conv2"]
+    named = dataclasses.replace(found, layer_title="last stage, 7 x 7")
+    assert panels.method_title(named) == (
+        "Grad-CAM · last stage, 7 x 7 (features.denseblock4.denselayer16.conv2)"
+    )
+    assert panels.layer_lines(named, face, 150) == ["last stage, 7 x 7", "….denselayer16.conv2"]
+    both = dataclasses.replace(named, layer="blocks.3.bn1 + blocks.5.bn1")
+    assert panels.layer_lines(both, face, 50)[1] == both.layer  # cut at its end, if at all
+    assert panels.layer_lines(attribution(bump(), layer=None), face, 9) == []
+    assert panels.method_title(attribution(bump(), layer=None)) == "Grad-CAM"
 
 
 def test_grid_of_methods_and_targets() -> None:
@@ -96,3 +116,40 @@ def test_contact_sheet() -> None:
         contact_sheet(pictures, columns=0)
     with pytest.raises(InputError, match="0 pictures"):
         contact_sheet([], columns=2)
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "words"),
+    [
+        ((0, 0, 90, 60), (20, 30), "the whole photo, at 30 x 20"),
+        ((0, 0, 90, 60), (20, 20), "the whole photo, squashed to 20 x 20"),
+        ((0.2, 0, 89.8, 60.1), (20, 30), "the whole photo, at 30 x 20"),
+        ((15, 0, 75, 60), (20, 20), "the framed part, at 20 x 20"),
+        ((15, 10, 75, 30), (20, 20), "the framed part, squashed to 20 x 20"),
+        ((0, -15, 90, 75), (20, 20), "the whole photo, with a border around it, at 20 x 20"),
+        ((15, -5, 85, 65), (20, 20), "the framed part, with a border around it, at 20 x 20"),
+        ((15, 0, 75, 60), None, "the framed part"),
+    ],
+)
+def test_what_the_model_saw_in_words(
+    box: tuple[float, float, float, float], size: tuple[int, int] | None, words: str
+) -> None:
+    assert panels.seen_words(Placement((60, 90), box), size) == f"The model saw {words}"
+
+
+def test_panels_of_one_sheet_are_level_whatever_is_said_of_their_layers() -> None:
+    picture = photo(250, 250)
+    long = dataclasses.replace(
+        attribution(bump(), layer="features." * 5 + "conv"), layer_title="last stage, 7 x 7"
+    )
+    without = attribution(bump(), title="LIME", layer=None)
+    sheet = numbers(explanation_sheet(picture, whole(picture), [], [long, without], 0))
+    first = numbers(attribution_picture(without, 0, picture, whole(picture)))[0]
+    found = [
+        (y, x)
+        for y in range(len(sheet) - 250)
+        for x in range(300, sheet.shape[1] - 250)  # right of the photo
+        if (sheet[y, x : x + 250] == first).all()
+    ]
+    assert len(found) == 2
+    assert found[0][0] == found[1][0]

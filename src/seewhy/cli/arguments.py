@@ -75,6 +75,22 @@ DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ..."
 LabelsOption = Annotated[
     Path | None, typer.Option("--labels", help="A file of class names: one a line, JSON or CSV.")
 ]
+CropOption = Annotated[
+    str | None,
+    typer.Option(
+        "--crop",
+        help="center, or none to let the model see the whole photo.",
+        show_default="the model's own",
+    ),
+]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--resize",
+        help="squash or pad the whole photo into the input, or so many pixels of the shorter side before the crop.",
+        show_default="the model's own",
+    ),
+]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Photos in one pass.")]
 DATA_OPTION = typer.Option(
     "--data",

@@ -12,6 +12,7 @@ from ..names import (
     check_device,
     check_option,
     known_name,
+    read_seen,
     split_names,
     split_targets,
 )
@@ -35,6 +36,7 @@ def checked(
     """
     found = asked_methods(asked.method or ["grad_cam"])
     check_options(asked.option or (), found)
+    read_seen(asked.crop, asked.resize)
     check_request(
         device=how.device,
         style=style,

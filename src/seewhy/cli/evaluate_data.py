@@ -39,9 +39,7 @@ def evaluate_data(
     task = _Localization(of_data, asked, methods, scoring, how)
     found, other = task.pictures()
     usable_folder(scoring.out)
-    model = parsing.loaded_model(
-        asked.model, labels=asked.labels, device=how.device, trust_paths=how.trust_paths
-    )
+    model = parsing.loaded_model(asked, how)
     unreadable, notes = dict(found.skipped), dict(found.notes)
     told: Json = {}
     if made := task.of_made_pictures(found):

@@ -10,7 +10,16 @@ import typer
 
 from ..errors import InputError
 from ..no_file import check_any_there
-from .arguments import FuseOption, JsonOption, LedgerOption, OutOption, PhotosArgument, StyleOption
+from .arguments import (
+    CropOption,
+    FuseOption,
+    JsonOption,
+    LedgerOption,
+    OutOption,
+    PhotosArgument,
+    ResizeOption,
+    StyleOption,
+)
 from .asked import asked_fuse, checked
 from .groups import Asked, How
 from .results import print_json
@@ -76,9 +85,19 @@ def _check_carries_relevance(methods: Sequence[str]) -> None:
         )
 
 
-def demo(out: OutOption = Path("seewhy-demo"), as_json: JsonOption = False) -> int:
+def demo(
+    crop: CropOption = None,
+    resize: ResizeOption = None,
+    out: OutOption = Path("seewhy-demo"),
+    as_json: JsonOption = False,
+) -> int:
     """Explains two sample photos, a cat and a cup of coffee, with the model that comes with seewhy."""
-    asked = Asked(method=["grad_cam", "layer_relevance", "guided_grad_cam"], target=["top2"])
+    asked = Asked(
+        method=["grad_cam", "layer_relevance", "guided_grad_cam"],
+        target=["top2"],
+        crop=crop,
+        resize=resize,
+    )
     return explain(_sample_photos(out), asked=asked, out=out, report=True, how=How(as_json=as_json))
 
 
@@ -123,6 +142,11 @@ def _tell_maps(told: Json, out: Path, page: Path | None, *, ledgers: bool) -> No
     console.print(f"Look at {bold(where)} first")
 
 
+def _layer_words(told: Json) -> str:
+    layer, title = told["layer"] or "", told["layer_title"]
+    return f"{title} ({layer})" if title else layer
+
+
 def _lines_of_maps(entry: Json) -> list[dict[str, str]]:
     """A line for each map of a photo."""
     rows = []
@@ -133,7 +157,7 @@ def _lines_of_maps(entry: Json) -> list[dict[str, str]]:
             "explained": told["label"],
             "probability": "" if chance is None else f"{chance:.1%}",
             "method": told["method"],
-            "layer": told["layer"] or "",
+            "layer": _layer_words(told),
             "status": told["status"],
             "remarks": "; ".join(told["remarks"]),
             "peak (x, y)": "" if peak is None else "{:.0f}, {:.0f}".format(*peak),

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from .arguments import (
     BatchOption,
+    CropOption,
     DeviceOption,
     JsonOption,
     LabelsOption,
@@ -17,6 +18,7 @@ from .arguments import (
     MethodOptions,
     MethodsOption,
     ModelOption,
+    ResizeOption,
     TargetsOption,
     TrustPathsOption,
 )
@@ -36,6 +38,8 @@ class Asked:
     option: MethodOptions = None
     labels: LabelsOption = None
     batch_size: BatchOption = 8
+    crop: CropOption = None
+    resize: ResizeOption = None
 
 
 @dataclass(frozen=True)

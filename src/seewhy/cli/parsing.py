@@ -17,6 +17,7 @@ from ..models.devices import usable_device
 from ..models.load import load_model
 from ..models.model import Model
 from ..names import Spellings, split_names, split_targets
+from .groups import Asked, How
 from .show import console, said
 
 _RUNNING = "running"  # the option of methods that run many passes
@@ -27,14 +28,17 @@ def label_names(path: Path | None) -> ClassNames | None:
     return None if path is None else ClassNames.read(path)
 
 
-def loaded_model(
-    spec: str, *, labels: Path | None, device: str, trust_paths: bool = False
-) -> Model:
-    """The model of --model, with the names in a file, on a device."""
-    with console.status(f"Loading {said(spec)}"):
-        return load_model(
-            spec, labels=label_names(labels), device=usable_device(device), trust_paths=trust_paths
+def loaded_model(asked: Asked, how: How) -> Model:
+    """The model of --model, with the names in a file, on a device, seeing what --crop and --resize say."""
+    with console.status(f"Loading {said(asked.model)}"):
+        model = load_model(
+            asked.model,
+            labels=label_names(asked.labels),
+            device=usable_device(how.device),
+            trust_paths=how.trust_paths,
         )
+    is_asked = asked.crop is not None or asked.resize is not None
+    return model.seeing(crop=asked.crop, resize=asked.resize) if is_asked else model
 
 
 def targets(texts: Sequence[str], model: Model) -> list[TargetLike]:

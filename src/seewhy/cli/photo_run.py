@@ -50,9 +50,7 @@ class PhotoRun:
     ) -> None:
         self.photos, self.paths, self.out = photos, find_images(photos), out
         usable_folder(out)
-        model = parsing.loaded_model(
-            asked.model, labels=asked.labels, device=how.device, trust_paths=how.trust_paths
-        )
+        model = parsing.loaded_model(asked, how)
         keep_allocator_memory()
         self.request = Request.of(
             model,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 from .dataset import SPLITS, Example, LabeledImages, OnError, check_splits
 from .images import find_images, read_image
-from .preprocess import IMAGENET, Placement, Preprocess, tensor_to_photos
+from .placement import Placement
+from .preprocess import IMAGENET, Preprocess, tensor_to_photos
 from .sources import CLASSES, SOURCES, find_data
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Photos to a model's input, back, and where on the photo the model looked."""
+"""Photos to a model's input, and back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..arguments import checked_class
-from ..errors import ArgumentTypeError, ImageError
+from ..arguments import checked, checked_class
+from ..errors import ArgumentTypeError, ImageError, InputError
+from ..names import read_seen
 from .disk import Json
 from .images import picture_of_tensor
-from .rgb import Array, eight_bit_gray
+from .placement import Placement
+from .rgb import eight_bit_gray
 
 _REDUCING_GAP = (
     3  # Pillow's documents call a resize after a reduction to so much nearly as good as one without
@@ -27,64 +29,6 @@ _BY_HAND = "write out seewhy.Preprocess(size, resize, mean, std, interpolation) 
 _RESAMPLINGS = {
     name.lower(): resampling for name, resampling in Image.Resampling.__members__.items()
 }
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where on a photo the model looked.
-
-    Attributes:
-        photo_size: (height, width) of the photo in pixels.
-        box: (x0, y0, x1, y1) in photo pixels, half-open; it may reach beyond the photo where the input was padded.
-        frames: of a volume or video, which stands as a photo of some of its frames side by side, their numbers.
-    """
-
-    photo_size: tuple[int, int]
-    box: tuple[float, float, float, float]
-    frames: tuple[int, ...] = ()
-
-    def scaled(self, size: tuple[int, int]) -> Placement:
-        """The same place on the photo at another (height, width)."""
-        down = size[0] / self.photo_size[0]
-        across = size[1] / self.photo_size[1]
-        x0, y0, x1, y1 = self.box
-        return replace(self, photo_size=size, box=(x0 * across, y0 * down, x1 * across, y1 * down))
-
-    def place(self, field: Array) -> npt.NDArray[np.float32]:
-        """Lays a field over the model's input onto the photo, bilinearly.
-
-        Args:
-            field: (h, w), any size; its pixels are stretched over the whole box. Other shapes are an ImageError.
-
-        Returns:
-            (height, width) float32 of the photo, NaN where the pixel's centre is outside the box.
-        """
-        x0, y0, x1, y1 = self.box
-        if field.ndim != 2 or field.size == 0 or x1 <= x0 or y1 <= y0:
-            raise ImageError(
-                f"field of shape {field.shape} on box {self.box}; accepted: (h, w) on a box with an area"
-            )
-        rows, top, bottom = _overlap(y0, y1, self.photo_size[0], field.shape[0])
-        cols, left, right = _overlap(x0, x1, self.photo_size[1], field.shape[1])
-        placed = np.full(self.photo_size, np.nan, np.float32)
-        if not rows or not cols:
-            return placed
-        # A photo pixel with its centre inside may overhang the field, and Pillow resizes no box beyond the picture.
-        margin = (
-            math.ceil(max(0.0, -top, -left, bottom - field.shape[0], right - field.shape[1])) + 1
-        )
-        padded = Image.fromarray(np.pad(field.astype(np.float32), margin, mode="edge"))
-        box = (left + margin, top + margin, right + margin, bottom + margin)
-        resized = padded.resize((len(cols), len(rows)), Image.Resampling.BILINEAR, box=box)
-        placed[rows.start : rows.stop, cols.start : cols.stop] = np.asarray(resized)
-        return placed
-
-
-def _overlap(start: float, stop: float, pixels: int, cells: int) -> tuple[range, float, float]:
-    """The photo pixels with their centre in [start, stop), and the interval of field cells that they span."""
-    inside = range(max(0, math.ceil(start - 0.5)), min(pixels, math.ceil(stop - 0.5)))
-    per_pixel = cells / (stop - start)
-    return inside, (inside.start - start) * per_pixel, (inside.stop - start) * per_pixel
 
 
 @checked_class
@@ -214,6 +158,46 @@ class Preprocess:
                 f"processor {kind} does more than resize, crop and normalise; {_BY_HAND}"
             )
         return made
+
+    @checked
+    def seeing(self, *, crop: str | None = None, resize: int | str | None = None) -> Preprocess:
+        """The same for a model that is to see another part of each photo, at the same size; all None changes nothing.
+
+        Args:
+            crop: "center", the middle of the photo: as this does it, or the largest that fits where this cuts nothing
+                off; or "none", the whole photo, squashed unless `resize` says otherwise.
+            resize: how the whole photo becomes the input: "squash", whatever its proportions, or "pad", which keeps
+                them and fills up with the mean color; or how many pixels its shorter side has before the crop, at least
+                as many as the input.
+
+        Raises:
+            InputError: one of them is unknown or too small, or they say two things.
+
+        Example:
+            >>> seewhy.IMAGENET.seeing(crop="none").resize, seewhy.IMAGENET.seeing(resize=224).resize
+            ((224, 224), 224)
+        """
+        crop, resize = read_seen(crop, resize)
+        longest = max(self.size)
+        if isinstance(resize, int):
+            if resize < longest:
+                raise InputError(
+                    f"resize={resize} leaves less than the model's input of {self.size[1]} x {self.size[0]} pixels; "
+                    f"give {longest} or more, or 'pad' to show the whole photo"
+                )
+            return replace(self, resize=resize, fit="stretch")
+        if crop == "center":
+            crops = isinstance(self.resize, int) or self.resize is None or self.fit == "cover"
+            return self if crops else replace(self, resize=longest, fit="stretch")
+        if resize == "pad":
+            return replace(self, resize=self.size, fit="contain", fill=self._mean_color())
+        whole = crop == "none" or resize == "squash"
+        return replace(self, resize=self.size, fit="stretch") if whole else self
+
+    def _mean_color(self) -> tuple[int, ...]:
+        """The mean as RGB 0..255."""
+        mean = np.clip(np.broadcast_to(self.mean, 3) / self.scale, 0, 255)
+        return tuple(round(float(value)) for value in (mean[::-1] if self.bgr else mean))
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:

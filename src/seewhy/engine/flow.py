@@ -25,9 +25,11 @@ from .graph import children_first, name_of
 from .inputs import settled_input
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
+from .layout import Layout
 from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
 from .pictures import matching_input
 from .places.places import Places, find_places
+from .stages import Stage, stages_of, title_of_layers
 
 _known: Remembered[Flow] = Remembered()
 
@@ -79,18 +81,22 @@ class Flow:
         """The layer that is read where nobody names one: the last that is a picture."""
         return self.chosen[-1]
 
+    def title(self, label: str) -> str | None:
+        """What people call a layer, or several named as one, such as "last stage, 7 x 7"; None if it is no picture."""
+        return title_of_layers(self.records, label)
+
     def table(self, *, every: bool = False) -> list[dict[str, str | int]]:
-        """A row for each layer that is a picture, or for every one: name, kind, shape, grid, and what chooses it."""
+        """A row for each layer that is a picture, or for every one: name, kind, shape, stage, grid, what chooses it."""
         rows: list[dict[str, str | int]] = []
+        stages = stages_of(self.records)
         for r in self.records:
+            if not (every or r.layout):
+                continue
             by_all = "all-stages" if r.name in self.chosen else ""
-            if every or r.layout:
-                row: dict[str, str | int] = {"layer": r.name or "(the model)", "kind": r.kind}
-                row["shape"] = "x".join(map(str, r.shape[1:]))
-                row["grid"] = "x".join(map(str, r.layout.grid)) if r.layout else ""
-                row["layout"] = r.layout.kind.replace("_", " ") if r.layout else ""
-                row["prefix tokens"] = r.layout.prefix if r.layout else 0
-                rows.append({**row, "chosen": "default" if r.name == self.default else by_all})
+            row: dict[str, str | int] = {"layer": r.name or "(the model)", "kind": r.kind}
+            row["shape"] = "x".join(map(str, r.shape[1:]))
+            row |= _columns_of_picture(r.layout, stages.get(r.name))
+            rows.append({**row, "chosen": "default" if r.name == self.default else by_all})
         return rows
 
     def __str__(self) -> str:
@@ -113,6 +119,18 @@ class Flow:
             if r.by_places and size and r.layout and r.layout.grid == size.grid
         ]
         return alike or [chosen]
+
+
+def _columns_of_picture(layout: Layout | None, stage: Stage | None) -> dict[str, str | int]:
+    """What a table says of how a layer's output lies over the image."""
+    if layout is None:
+        return {"stage": "", "grid": "", "layout": "", "prefix tokens": 0}
+    return {
+        "stage": stage.place if stage else "",
+        "grid": "x".join(map(str, layout.grid)),
+        "layout": layout.kind.replace("_", " "),
+        "prefix tokens": layout.prefix,
+    }
 
 
 @on_the_cpu()

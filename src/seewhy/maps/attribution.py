@@ -79,6 +79,8 @@ class Drawn(Protocol):
         self, attribution: Attribution, index: int, style: str | None = None
     ) -> Image.Image: ...
 
+    def heat(self, attribution: Attribution, index: int) -> Tensor: ...
+
     def strip(self, attribution: Attribution) -> Image.Image: ...
 
 
@@ -104,6 +106,7 @@ class Attribution:
         style: how pictures of them are drawn in their paper (`seewhy.render.STYLES`), where that is not to be told
             from the map.
         photos: draws the maps on their photos; None where there are none.
+        layer_title: what people call the layer, such as "last stage, 7 x 7"; None where that is not known.
 
     Example:
         >>> a = seewhy.explain(model, photo, targets="red").attributions[0]
@@ -133,6 +136,7 @@ class Attribution:
     style: str | None = None
     remarks: Remarks = ()
     photos: Drawn | None = None
+    layer_title: str | None = None
 
     def __len__(self) -> int:
         return len(self.map)
@@ -145,21 +149,45 @@ class Attribution:
         return maps.normalize(maps.resize(self.map.clamp(min=0), self.image_size))
 
     @checked
+    def on_photo(self, index: int = 0) -> Tensor:
+        """The heatmap of one image at its photo's own size, over the part of the photo that the model saw.
+
+        Returns:
+            (height, width) of the photo, float32: what `heatmap` has there, in [0, 1], and NaN where the model saw
+            nothing of the photo, for of that nothing is said. An input that was given as a tensor is its own photo, and
+            so are the frames that stand side by side for a volume.
+
+        Raises:
+            InputError: no such image, or there are no photos.
+
+        Example:
+            >>> a = seewhy.explain(model, photo).attributions[0]
+            >>> heat = a.on_photo(0)
+            >>> heat.shape, heat.isnan().any(), photo.size
+            (torch.Size([16, 16]), tensor(False), (16, 16))
+        """
+        return self._photos_with(index).heat(self, index)
+
+    @checked
     def picture(self, index: int = 0, *, style: str | None = None) -> Image.Image:
-        """Draws the map of one image over its photo, at the photo's own size.
+        """Draws the map of one image over its photo, at the photo's own size, or at 2,048 pixels where that is more.
 
         Raises:
             InputError: no such image, or there are no photos.
         """
+        return self._photos_with(index).picture(self, index, style)
+
+    def _photos_with(self, index: int) -> Drawn:
         if self.photos is None:
             raise InputError(
-                "the attribution has no photos to draw on; those of seewhy.explain have"
+                "the attribution has no photos to lay its maps on; those of seewhy.explain have; .heatmap() is over "
+                "the model's input"
             )
         if not 0 <= index < len(self):
             raise InputError(
                 f"index={index} is no image of the attribution; it has {len(self)}: 0 to {len(self) - 1}"
             )
-        return self.photos.picture(self, index, style)
+        return self.photos
 
     @checked
     def show(self, index: int = 0, *, style: str | None = None) -> None:

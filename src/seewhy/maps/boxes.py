@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..arguments import checked
 from ..data.disk import Json
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..data.rgb import Array
 from ..errors import ArgumentTypeError, InputError
 from ..names import known_name

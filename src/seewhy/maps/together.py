@@ -34,7 +34,7 @@ def fused(
     first = group[0]
     both = maps.fuse([a.map for a in group], how=how)
     if over == "layer":
-        named = dataclasses.replace(first, layer=_once_each(str(a.layer) for a in group))
+        named = _over_layers(group)
     else:
         named = dataclasses.replace(
             first,
@@ -55,6 +55,16 @@ def fused(
         ledgers=(),
         remarks=_remarks_on_parts(group, both),
         options={"fused_over": over, "how": how},
+    )
+
+
+def _over_layers(group: Sequence[Attribution]) -> Attribution:
+    """The first of them, as of the layers of all."""
+    titles = [a.layer_title for a in group]
+    return dataclasses.replace(
+        group[0],
+        layer=_once_each(str(a.layer) for a in group),
+        layer_title=_once_each(filter(None, titles)) or None,
     )
 
 

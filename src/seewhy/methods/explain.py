@@ -16,6 +16,7 @@ from ..engine.call import Call
 from ..engine.defaults import on_the_cpu
 from ..engine.flow import Flow, find_flow
 from ..engine.targets.resolve import check_one_each, part_of
+from ..errors import SeewhyError
 from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
 from ..remarks import heard
@@ -33,7 +34,7 @@ from .request import (
     Request,
     TargetsLike,
 )
-from .shared import shared_pass
+from .shared import SharedPass, shared_pass
 
 Progress = Callable[[int, int], None]
 
@@ -212,10 +213,21 @@ def _explained_batch(request: Request, batch: Batch, of_all: tuple[str, ...]) ->
         options=request.options,
         ledger=request.ledger,
     )
-    made = explanation_of(request, batch, done, of_all)
+    flow = flow or _flow_of(call, batch.x, done)
+    made = explanation_of(request, batch, done, of_all, flow)
     for result, attribution in zip(done.results, made, strict=True):
         tell(result.method.title, batch.names, attribution.labels, result.unsaid)
     return made
+
+
+def _flow_of(call: Call, x: Tensor, done: SharedPass) -> Flow | None:
+    """What is known of layers that somebody named; None where no map is over one, or nothing can be told of them."""
+    if all(result.layer is None for result in done.results):
+        return None
+    try:
+        return find_flow(call, x)
+    except SeewhyError:  # the maps are there; people read the layers' names alone
+        return None
 
 
 @checked
@@ -241,11 +253,11 @@ def list_layers(
 
     Example:
         >>> print(seewhy.list_layers(model))
-        layer  kind               shape    grid   layout          prefix tokens  chosen
-        conv   Conv2d             3x16x16  16x16  channels first  0
-        relu   ReLU               3x16x16  16x16  channels first  0              default
-        pool   AdaptiveAvgPool2d  3x1x1                           0
-        fc     Linear             3                               0
+        layer  kind               shape    stage         grid   layout          prefix tokens  chosen
+        conv   Conv2d             3x16x16  layer 1 of 2  16x16  channels first  0
+        relu   ReLU               3x16x16  layer 2 of 2  16x16  channels first  0              default
+        pool   AdaptiveAvgPool2d  3x1x1                                         0
+        fc     Linear             3                                             0
     """
     own_weights = (
         model == DEFAULT_MODEL

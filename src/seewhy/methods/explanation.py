@@ -21,7 +21,7 @@ from PIL import Image
 from ..arguments import checked
 from ..data.disk import Json, own_version, png_bytes, unwritable
 from ..data.manifest import Entry
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..data.run_folder import Draft, RunFolder
 from ..errors import InputError, MissingPackageError
 from ..maps.attribution import Attribution, Prediction

@@ -9,6 +9,7 @@ from itertools import chain
 from torch import Tensor
 
 from ..engine.batches import say_once
+from ..engine.flow import Flow
 from ..engine.targets.resolve import phrase
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Facts, Prediction
@@ -38,7 +39,11 @@ class _Answers:
 
 
 def explanation_of(
-    request: Request, batch: Batch, done: SharedPass, of_all: tuple[str, ...]
+    request: Request,
+    batch: Batch,
+    done: SharedPass,
+    of_all: tuple[str, ...],
+    flow: Flow | None,
 ) -> Explanation:
     """The record of a batch.
 
@@ -47,6 +52,7 @@ def explanation_of(
         batch: its photos.
         done: what the pass over them gave.
         of_all: what was said of all pictures as they came.
+        flow: what is known of the model's layers.
     """
     answers = _answers(done)
     return Explanation(
@@ -57,7 +63,7 @@ def explanation_of(
         paths=batch.paths,
         predictions=_predictions(answers, request.model, len(batch.x)),
         attributions=tuple(
-            _attribution(result, answers, request, batch, of_all) for result in done.results
+            _attribution(result, answers, request, batch, of_all, flow) for result in done.results
         ),
     )
 
@@ -100,6 +106,7 @@ def _attribution(
     request: Request,
     batch: Batch,
     of_all: tuple[str, ...],
+    flow: Flow | None,
 ) -> Attribution:
     n, method = len(batch.x), result.method
     settings = {**method.options, **request.options.get(method.name, {})}
@@ -124,6 +131,7 @@ def _attribution(
         style=method.style,
         ledgers=() if result.ledger is None else (result.ledger,),
         photos=OnPhotos(batch.photos, batch.placements, batch.names),
+        layer_title=flow.title(result.layer) if flow and result.layer else None,
     )
     of_statuses = tuple(reading.status_remarks(made, image) for image in range(n))
     return replace(made, remarks=together([of_statuses, (of_all,) * n, result.remarks], n))

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..data.images import Photo, drawn_photo, find_images, read_photo
 from ..data.manifest import stored_file
 from ..data.opened import MAX_PIXELS
-from ..data.preprocess import Placement, Preprocess, tensor_to_photos
+from ..data.placement import Placement
+from ..data.preprocess import Preprocess, tensor_to_photos
 from ..engine.call import Call
 from ..engine.inputs import settled_input, warn_of_range
 from ..engine.pictures import check_input, is_volume

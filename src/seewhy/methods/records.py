@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ..data.disk import Json, number
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from ..maps.ledger import Entry, Ledger
@@ -62,6 +62,7 @@ def photo_record(
         "name": name,
         "size": list(image_size if placement.frames else placement.photo_size),
         **({"frames": list(placement.frames)} if placement.frames else {}),
+        "input_size": list(image_size),
         "seen_box": [round(v, 2) for v in placement.box],
         "predictions": [
             {
@@ -81,6 +82,7 @@ def attribution_record(a: Attribution, i: int, placement: Placement) -> Json:
     return {
         "method": a.method,
         "layer": a.layer,
+        "layer_title": a.layer_title,
         "target": a.target,
         "label": a.labels[i],
         "score": number(a.scores[i]),
@@ -174,6 +176,7 @@ def attribution_again(record: Json, exact: Json, arrays: Arrays) -> Attribution:
         method=record["method"],
         title=exact["title"],
         layer=record["layer"],
+        layer_title=record.get("layer_title"),
         target=record["target"],
         map=found[key],
         status=(record["status"],),

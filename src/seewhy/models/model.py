@@ -25,7 +25,7 @@ from ..engine.inputs import settled_input
 from ..engine.targets.names import ClassNames, LabelsLike
 from ..engine.targets.numbers import has_many_labels
 from ..engine.weights import place_of_weights, weights_digest
-from ..errors import ArgumentTypeError, InputError
+from ..errors import ArgumentTypeError, InputError, ModelError
 from ..names import REPR, at_most
 from .saved import Source, save_module
 
@@ -94,6 +94,25 @@ class Model:
         """Moves the module as `nn.Module.to` does, and returns this model."""
         self.module.to(*args, **kwargs)
         return self
+
+    @checked
+    def seeing(self, *, crop: str | None = None, resize: int | str | None = None) -> Model:
+        """The same model, to which another part of each photo is shown, as `Preprocess.seeing` has it.
+
+        Raises:
+            ModelError: the model does not say how photos become its input.
+            InputError: there is no such way.
+
+        Example:
+            >>> whole = model.seeing(crop="none")
+            >>> seewhy.explain(whole, photo).placements[0].box
+            (0.0, 0.0, 16.0, 16.0)
+        """
+        if self.preprocess is None:
+            raise ModelError(
+                f"{self.name} does not say how photos become its input; give wrap preprocess= first"
+            )
+        return replace(self, preprocess=self.preprocess.seeing(crop=crop, resize=resize))
 
     def __call__(self, x: Tensor) -> object:
         """Runs the module as it is on inputs (N, C, H, W).

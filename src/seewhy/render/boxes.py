@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..data.truth import Truth
 from ..maps.attribution import Attribution
 from ..maps.boxes import Boxes, box_iou

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
+from torch import Tensor
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..maps.attribution import Attribution
+from .frames import frames_of, side_by_side
 from .overlay import attribution_picture
 from .sheet import contact_sheet
 
@@ -30,10 +33,16 @@ class OnPhotos:
     def picture(
         self, attribution: Attribution, index: int, style: str | None = None
     ) -> Image.Image:
-        """One image's map at the photo's own size."""
-        return attribution_picture(
-            attribution, index, self.photos[index], self.placements[index], style=style
-        )
+        """One image's map over its photo."""
+        photo = self.photos[index]
+        placement = self.placements[index].scaled(photo.size[::-1])  # photos are kept reduced
+        return attribution_picture(attribution, index, photo, placement, style=style)
+
+    def heat(self, attribution: Attribution, index: int) -> Tensor:
+        """One image's heatmap at the photo's own size, (height, width); NaN where the model did not see."""
+        frames = frames_of(attribution.heatmap()[index], attribution.image_size, fine=True)
+        placed = self.placements[index].place(side_by_side(frames).numpy())
+        return torch.from_numpy(placed)
 
     def strip(self, attribution: Attribution) -> Image.Image:
         """The maps of all images side by side, each with its name and label; of many the first, which it says."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..data.rgb import Array as Pixels
 from ..errors import InputError, did_you_mean
 from ..maps import values as maps
@@ -17,6 +17,7 @@ from ..maps.attribution import Attribution
 from . import drawing, reading
 from .frames import frames_of, number_frames, side_by_side
 from .painting import Array, in_gray, paint
+from .scale import scaled
 from .styles import WORDS, find_style
 
 _TABLES = {
@@ -68,23 +69,23 @@ def attribution_picture(
 
     - "heatmap": the greyed photo, over it the positive evidence; the more evidence, the more opaque.
     - "jet": (1 - opacity) * photo + opacity * jet(heat), as in the papers.
-    - "signed": red speaks for the target, blue against it, scaled by the largest magnitude; clear near zero.
+    - "signed": red speaks for the target, blue against it, both on one scale; clear near zero.
     - "grey": the attribution of each pixel (of each colour where `pixels` is given), without the photo; zero is
       mid-grey, the scale is the 99.5th percentile of the magnitude. Colour pixels take no `colormap`.
-    - "mask": the photo where the heat is at least half of its maximum, the rest darkened.
+    - "mask": the photo where the heat is at least half of the top colour's, the rest darkened.
     - "map": the map alone, one flat tile for each of its places.
     - "sure": white where the 95 % interval lies above zero, else black; for maps with an interval.
     - "superpixels": the five that weigh most, outlined, green for the target and red against it; for LIME's maps.
 
     A volume's or video's photo is of some of its frames side by side, each with its number, and so is its map.
 
-    In every style heat is the positive part over its maximum on the photo. What the model did not see is grey and dim,
-    behind a dashed line. A map as fine as the input in which pixel noise dominates (more than a quarter of its variance
-    is gone after a blur of 1.2 % of its longer side) is shown blurred by that much and clipped at the 99.5th percentile
-    of its magnitude, in the styles that lay it over the photo; the map itself stays as it is. A map that cannot be
-    read (`maps.READABLE`) is not painted: the photo says its status and what that means. What else is said of a map
-    (`Attribution.remarks`) stands on it in short, after the word "unsure", at the foot, or at the head where the strip
-    covers less of the map.
+    In every style heat is the positive part on the scale of `render.scale`: the brightest 1 % of the pixels share the
+    top colour. What the model did not see is grey and dim, behind a dashed line. A map as fine as the input in which
+    pixel noise dominates (more than a quarter of its variance is gone after a blur of 1.2 % of its longer side) is
+    shown blurred by that much in the styles that lay it over the photo; the map itself stays as it is. A map that
+    cannot be read (`maps.READABLE`) is not painted: the photo says its status and what that means. What else is said of
+    a map (`Attribution.remarks`) stands on it in short, after the word "unsure", at the foot, or at the head where the
+    strip covers less of the map.
 
     Args:
         attribution: The maps of a batch.
@@ -251,27 +252,20 @@ def _values(attribution: Attribution, index: int, placement: Placement, style: s
         frames = frames.clamp(min=0)
     if style == "map":
         placed = _nearest(side_by_side(frames).numpy(), placement)
-        half = 0.5 * _share(placed) + 0.5 if signed else _share(placed)
+        half = 0.5 * scaled(placed) + 0.5 if signed else scaled(placed)
         return np.asarray(half, np.float32)
     drawn = side_by_side(_readable(frames, attribution.image_size))
-    return _share(placement.place(drawn.numpy()))
-
-
-def _share(placed: Array) -> Array:
-    """Divides by the largest magnitude; all zero stays so, NaN stays NaN."""
-    largest = float(np.nan_to_num(np.abs(placed)).max())
-    return placed / np.float32(largest) if largest > 0 else placed
+    return scaled(placement.place(drawn.numpy()))
 
 
 def _readable(frames: torch.Tensor, image_size: tuple[int, ...]) -> torch.Tensor:
-    """Blurs and clips (n, h, w) for display where it is as fine as the input and pixel noise dominates."""
+    """Blurs (n, h, w) for display where it is as fine as the input and pixel noise dominates."""
     plain: Array = np.asarray(frames.numpy(), np.float32)
     (h, w), (height, width) = plain.shape[1:], image_size[-2:]
     if min(h, w) >= 16 and 2 * h >= height and 2 * w >= width:
-        smooth = np.asarray(maps.smooth(frames, 0.012 * max(h, w)).numpy(), np.float32)
-        if (plain - smooth).var() > 0.25 * plain.var():
-            limit = _percentile(smooth)
-            return torch.from_numpy(np.clip(smooth, -limit, limit))
+        smooth = maps.smooth(frames, 0.012 * max(h, w))
+        if (plain - smooth.numpy()).var() > 0.25 * plain.var():
+            return smooth
     return frames
 
 

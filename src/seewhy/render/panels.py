@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..errors import InputError
 from ..maps.attribution import Attribution, Prediction
 from . import drawing
 
 Row = list[Attribution | None]
+_SQUASHED = 0.02  # by how much the scales across and down differ; less comes of whole pixels
 
 
 def panel_size(photo_size: tuple[int, int], side: int, *, longest: int) -> tuple[int, int]:
@@ -70,18 +71,33 @@ def sureness(prediction: Prediction) -> str:
     )
 
 
-def method_title(
-    attribution: Attribution, face: drawing.Font | None = None, width: float = 0
-) -> str:
-    """Such as "Grad-CAM · layer4"; with a font, the layer's first parts give way where `width` pixels are too few."""
-    if not attribution.layer:
-        return attribution.title
-    whole = title = f"{attribution.title} · {attribution.layer}"
-    parts = attribution.layer.split(".")
-    while face and face.getlength(title) > width and len(parts) > 1:
+def method_title(attribution: Attribution) -> str:
+    """Such as "Grad-CAM · last stage, 7 x 7 (layer4)"."""
+    layer = layer_words(attribution)
+    return f"{attribution.title} · {layer}" if layer else attribution.title
+
+
+def layer_words(attribution: Attribution) -> str:
+    """Such as "last stage, 7 x 7 (layer4)"; "" where a map is over no layer."""
+    layer, title = attribution.layer or "", attribution.layer_title
+    return f"{title} ({layer})" if title and layer else layer
+
+
+def layer_lines(attribution: Attribution, face: drawing.Font, width: float) -> list[str]:
+    """The words on the layer, in two lines where they are wider than `width` pixels, none where there are none.
+
+    The first parts of a technical name that is too long by itself give way.
+    """
+    whole = layer_words(attribution)
+    if face.getlength(whole) <= width:
+        return [whole] if whole else []
+    layer = shown = attribution.layer or ""
+    parts = layer.split(".")
+    while face.getlength(shown) > width and len(parts) > 1 and " + " not in layer:
         parts = parts[1:]
-        title = f"{attribution.title} · ….{'.'.join(parts)}"
-    return title if not face or face.getlength(title) <= width else whole
+        shown = f"….{'.'.join(parts)}"
+    fits = face.getlength(shown) <= width
+    return [*filter(None, [attribution.layer_title]), shown if fits else layer]
 
 
 def is_cut(placement: Placement) -> bool:
@@ -93,6 +109,27 @@ def is_cut(placement: Placement) -> bool:
         or x1 <= placement.photo_size[1] - 0.5
         or y1 <= placement.photo_size[0] - 0.5
     )
+
+
+def seen_words(placement: Placement, input_size: Sequence[int] | None = None) -> str:
+    """What the model saw of a photo, such as "The model saw the framed part, at 224 x 224".
+
+    Args:
+        placement: where on the photo it looked.
+        input_size: (H, W) of its input.
+    """
+    if placement.frames:
+        return "Frames of what the model saw"
+    part = "the framed part" if is_cut(placement) else "the whole photo"
+    x0, y0, x1, y1 = placement.box
+    height, width = placement.photo_size
+    beyond = max(-x0, -y0, x1 - width, y1 - height) >= 0.5
+    seen = f"The model saw {part}{', with a border around it' if beyond else ''}"
+    if input_size is None:
+        return seen
+    h, w = input_size
+    squashed = abs(w * (y1 - y0) / (h * (x1 - x0)) - 1) > _SQUASHED
+    return f"{seen}, {'squashed to' if squashed else 'at'} {w} x {h}"
 
 
 def target_percent(attribution: Attribution, index: int) -> str:

@@ -12,14 +12,26 @@ from ..maps.attribution import Attribution, Family
 from ..maps.values import STATUS_MEANINGS
 
 HOW_TO_READ = {
-    "heatmap": "Bright places speak for the label, the brighter the more; grey places have no say.",
-    "jet": "Red places speak most for the label, blue places least.",
-    "signed": "Red places speak for the label, blue places against it; pale places have no say.",
+    "heatmap": (
+        "Bright places speak for the label, the brighter the more; grey places have no say. The brightest 1 % share "
+        "the top colour."
+    ),
+    "jet": "Red places speak most for the label, blue places least. The reddest 1 % share the top colour.",
+    "signed": (
+        "Red places speak for the label, blue places against it; pale places have no say. Both are on one scale: the "
+        "strongest 1 % share the full colour."
+    ),
     "grey": "Where pixels stand out from plain grey, the label depends on them; plain grey has no say.",
-    "mask": "What stays bright holds at least half of the strongest evidence; the rest is darkened.",
+    "mask": (
+        "What stays bright holds at least half as much evidence as the brightest 1 % of the picture; the rest is "
+        "darkened."
+    ),
     "sure": "White places speak for the label beyond doubt (95 %); of black ones that is not sure.",
     "superpixels": "Outlined regions weigh most: green speaks for the label, red against it; the rest is dimmed.",
-    "map": "Each tile is one place of the model's own grid; brighter (or redder) speaks more for the label.",
+    "map": (
+        "Each tile is one place of the model's own grid; brighter (or redder) speaks more for the label. The strongest "
+        "1 % share the top colour."
+    ),
 }
 SCALE = "Each map is scaled by itself: compare places within a picture, not brightness between pictures."
 UNSEEN = "What lies outside the dashed line was cut off before the model looked."

@@ -13,7 +13,7 @@ import jinja2
 from PIL import Image
 
 from ..data.disk import png_bytes
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
 from ..safe_names import shown
@@ -152,6 +152,9 @@ def _page(page: ReportPage, style: str | None) -> dict[str, object]:
         "name": page.name,
         "headline": panels.headline(page.predictions),
         "photo": _jpeg(seen_picture(photo, placement)),
+        "seen": panels.seen_words(
+            page.placement, page.attributions[0].image_size if page.attributions else None
+        ),
         "size": size,
         "cell": max(170, round(0.5 * size[0])),  # CSS pixels that a panel needs at least
         "predictions": [
@@ -184,7 +187,8 @@ def _cell(
     meaning = reading.status_words(attribution, index)
     place = f"the strongest evidence lies in the {reading.where_words(attribution, index)} of what the model saw"
     return {
-        "method": method,
+        "method": attribution.title,
+        "layer": panels.layer_words(attribution),
         "label": attribution.labels[index],
         "percent": panels.target_percent(attribution, index),
         "status": status,

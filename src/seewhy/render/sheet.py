@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ..data.preprocess import Placement
+from ..data.placement import Placement
 from ..errors import InputError
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Prediction
@@ -59,8 +59,13 @@ def explanation_sheet(
     size = panels.panel_size((photo.height, photo.width), 250, longest=560)
     small, placed = panels.resized(photo, placement, size)
     rows = panels.arrange(attributions, index)
-    cells = [[_panel(a, index, small, placed, style) for a in row] for row in _wrapped(rows, size)]
-    left = _sidebar(small, placed, predictions)
+    layer_lines = max((len(_layer_lines(a, small)) for a in attributions), default=0)
+    cells = [
+        [_panel(a, index, small, placed, style, layer_lines=layer_lines) for a in row]
+        for row in _wrapped(rows, size)
+    ]
+    input_size = attributions[0].image_size if attributions else None
+    left = _sidebar(small, placed, predictions, panels.seen_words(placement, input_size))
     right = grid(cells) if cells else None
     content = left.width + (_GAP + 14 + right.width if right else 0)
     said = reading.remark_lines(attributions, index)
@@ -143,16 +148,25 @@ def _panel(
     photo: Image.Image,
     placement: Placement,
     style: str | None,
+    *,
+    layer_lines: int,
 ) -> Image.Image:
+    """A map below what it is of; all of a sheet have as many lines about the layer, so that they are level."""
     if attribution is None:
         return Image.new("RGB", (max(photo.width, _CELL), 1), drawing.PAPER)
     picture = attribution_picture(attribution, index, photo, placement, style=style)
     width = max(photo.width, _CELL)
     lines = [
-        (panels.method_title(attribution, drawing.font(13, bold=True), width), "", True),
+        (attribution.title, "", True),
         (attribution.labels[index], panels.target_percent(attribution, index), False),
+        *((line, "", False) for line in _layer_lines(attribution, photo)),
     ]
-    return captioned(picture, lines, width)
+    blank = [("", "", False)] * (2 + layer_lines - len(lines))
+    return captioned(picture, [*lines, *blank], width)
+
+
+def _layer_lines(attribution: Attribution, photo: Image.Image) -> list[str]:
+    return panels.layer_lines(attribution, drawing.font(13), max(photo.width, _CELL))
 
 
 def captioned(
@@ -194,13 +208,12 @@ def grid(cells: list[list[Image.Image]]) -> Image.Image:
 
 
 def _sidebar(
-    photo: Image.Image, placement: Placement, predictions: Sequence[Prediction]
+    photo: Image.Image, placement: Placement, predictions: Sequence[Prediction], seen: str
 ) -> Image.Image:
     """The photo with what the model saw, and below it a bar for each prediction."""
     width, step = max(photo.width, _SIDEBAR), 38
-    caption = "The model saw the framed part" if panels.is_cut(placement) else "What the model saw"
-    caption = "Frames of what the model saw" if placement.frames else caption
-    top = captioned(seen_picture(photo, placement), [(caption, "", False)], width)
+    caption = [(line, "", False) for line in drawing.wrap(seen, drawing.font(13), width)]
+    top = captioned(seen_picture(photo, placement), caption, width)
     bars = min(width, 320)
     side = Image.new("RGB", (width, top.height + 18 + step * len(predictions)), drawing.PAPER)
     side.paste(top, (0, 0))

@@ -13,7 +13,7 @@ WORDS = {
     "map": ("no evidence", "most evidence"),
     "signed": ("against", "for"),
     "grey": ("negative", "positive"),
-    "mask": ("below half of the peak", "above"),
+    "mask": ("below half", "above"),
     "sure": ("not sure", "surely for"),
     "superpixels": ("against", "for"),
 }

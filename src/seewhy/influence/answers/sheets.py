@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...data.images import ImageLike, drawn_photo
-from ...data.preprocess import Placement
+from ...data.placement import Placement
 from ...engine.flow import LayerLike
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError, LayerError, ModelError

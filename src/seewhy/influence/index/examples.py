@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from ...data.dataset import LabeledImages
 from ...data.disk import Json
-from ...data.preprocess import Placement, Preprocess, tensor_to_photos
+from ...data.placement import Placement
+from ...data.preprocess import Preprocess, tensor_to_photos
 from ...engine.keys import digest
 from ...errors import ArgumentTypeError, InputError, SeewhyError
 from ..problem import Batch

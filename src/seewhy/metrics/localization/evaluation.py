@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ...data.disk import Json, png_bytes
-from ...data.preprocess import Placement
+from ...data.placement import Placement
 from ...data.run_folder import RunFolder
 from ...data.truth import Truth
 from ...maps.attribution import Attribution

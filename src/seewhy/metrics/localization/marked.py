@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...data.dataset import Example, LabeledImages
 from ...data.images import drawn_photo
-from ...data.preprocess import Placement, Preprocess
+from ...data.placement import Placement
+from ...data.preprocess import Preprocess
 from ...data.truth import Truth
 from ...engine.keys import digest
 from ...errors import InputError, ModelError
