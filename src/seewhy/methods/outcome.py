@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -126,7 +126,7 @@ def _attribution(
         pixels=result.pixels,
         options={name: value for name, value in settings.items() if name not in HOW_IT_RUNS},
         interval=result.interval,
-        facts=result.facts,
+        facts=tuple(_with_names_of_rivals(facts, name) for facts in result.facts),
         family=method.family,
         style=method.style,
         ledgers=() if result.ledger is None else (result.ledger,),
@@ -135,6 +135,12 @@ def _attribution(
     )
     of_statuses = tuple(reading.status_remarks(made, image) for image in range(n))
     return replace(made, remarks=together([of_statuses, (of_all,) * n, result.remarks], n))
+
+
+def _with_names_of_rivals(facts: Facts, name: Callable[[int], str]) -> Facts:
+    if "rivals" not in facts:
+        return facts
+    return {**facts, "rivals": [{**r, "label": name(r["class"])} for r in facts["rivals"]]}
 
 
 def _probabilities_of_target(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..data.disk import Json
 from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS, is_a_dead_end, is_reentrant
 from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
@@ -253,27 +254,32 @@ class RelevancePass:
 
     def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Facts, ...]:
         """For each image where relevance went, up to the last of the layers that it reached, and what blew it up."""
-        first = self.accounts[self.seeds_of(method)[0]]
-        account = [account for layer, account in first.items() if layer in layers][-1]
+        seeds = self.seeds_of(method)
+        account = [
+            account for layer, account in self.accounts[seeds[0]].items() if layer in layers
+        ][-1]
         facts = account.facts(promised=self.rules.composite.conserves)
+        rivals = self.rivals if "elsewhere" in seeds else None
         for image, found in enumerate(facts):
             found["relevance_peak"] = 0.0
-            rivals = self.rivals if "elsewhere" in self.seeds_of(method) else None
             if rivals is not None and rivals.of_a_class[image]:
                 found["rivals"] = rivals.facts(image)
             if "unbalanced" in found:
-                found["lost_at"] = self._where_it_was_lost(self.seeds_of(method)[0], image)
-        for seed in self.seeds_of(method):
-            started = self.started[seed].abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
+                found["lost_at"] = self._where_it_was_lost(seeds[0], image)
+        for seed in seeds:
             for layer in layers:
-                peaks = self.relevance[seed, layer].abs().flatten(1).amax(1) / started
-                for image, peak in enumerate(peaks.tolist()):
-                    facts[image]["relevance_peak"] = max(facts[image]["relevance_peak"], peak)
-                    if peak > BLOW_UP and "blown_up_by" not in facts[image]:
-                        facts[image]["blown_up_by"] = self._where_it_blew_up(
-                            seed, image, BLOW_UP * float(started[image])
-                        )
+                self._note_peaks(facts, seed, layer)
         return tuple(facts)
+
+    def _note_peaks(self, facts: Sequence[Json], seed: Seed, layer: str) -> None:
+        """Adds to each image's facts how loud its relevance got at a layer, and what blew it up."""
+        started = self.started[seed].abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
+        peaks = self.relevance[seed, layer].abs().flatten(1).amax(1) / started
+        for image, peak in enumerate(peaks.tolist()):
+            facts[image]["relevance_peak"] = max(facts[image]["relevance_peak"], peak)
+            if peak > BLOW_UP and "blown_up_by" not in facts[image]:
+                bound = BLOW_UP * float(started[image])
+                facts[image]["blown_up_by"] = self._where_it_blew_up(seed, image, bound)
 
     def _where_it_blew_up(self, seed: Seed, image: int, bound: float) -> str | None:
         """The operation, met first on the way back, at whose input relevance of this image passes the bound."""

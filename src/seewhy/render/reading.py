@@ -60,6 +60,7 @@ _CANNOT_SAY: dict[Family, str] = {
         "parts that matter only together can be missed."
     ),
 }
+_FAINT = 0.05  # of a rival's score: less is not worth a word
 _GENERAL = "It shows where the model looked, not why, and not whether the answer is right."
 
 
@@ -142,7 +143,7 @@ def _cause(attribution: Attribution, index: int) -> str:
         return f", at {facts['blown_up_by']}" if facts.get("blown_up_by") else ""
     if account is None or status not in ("empty", "unbalanced", "withheld"):
         return ""
-    if status == "empty" and account["started"] < 0:
+    if status == "empty" and attribution.scores[index] < 0:
         return "; the score itself is negative"
     lost = f", most at {facts['lost_at']}" if facts.get("lost_at") else ""
     return f"; {words}{lost}" if (words := account_words(attribution, index)) else ""
@@ -176,9 +177,19 @@ def trust_words(attribution: Attribution, index: int) -> str:
         )
     if facts.get("locally_linear") is False:
         said.append("the model is not locally linear")
-    if words := account_words(attribution, index):
-        said.append(words)
+    said += filter(None, (rivals_words(attribution, index), account_words(attribution, index)))
     return "; ".join(said)
+
+
+def rivals_words(attribution: Attribution, index: int) -> str:
+    """Which other classes' evidence elsewhere was taken away, and which part of each score; "" without rivals."""
+    rivals = attribution.facts[index].get("rivals") if attribution.facts else None
+    if rivals is None:
+        return ""
+    taken = [f"{r['label']} ({r['weight']:.0%})" for r in rivals if r["weight"] >= _FAINT]
+    if not taken:
+        return f"no other class looks elsewhere ({sum(r['weight'] for r in rivals):.0%} taken away)"
+    return f"what other classes see elsewhere is taken away: {', '.join(taken)}"
 
 
 def where_words(attribution: Attribution, index: int) -> str:
