@@ -62,7 +62,7 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
 
     def start(output: object) -> Tensor:
         z = class_scores(output)
-        chosen = _one_class(score, z)
+        chosen = one_class(score, z)
         if chosen is None and seed == "auto":
             return score(output)
         if chosen is None:
@@ -76,11 +76,11 @@ def seeded(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreFunction:
     return start
 
 
-def _one_class(score: ScoreFunction, z: Tensor) -> Tensor | None:
+def one_class(score: ScoreFunction, z: Tensor) -> Tensor | None:
     """One-hot (N, K) of the class that a logit target names; None for a target that is no one class."""
     weights = _slopes_of_score(score, z)
-    one_class = bool(((weights == 0) | (weights == 1)).all()) and bool((weights.sum(1) == 1).all())
-    return weights if one_class else None
+    one_hot = bool(((weights == 0) | (weights == 1)).all()) and bool((weights.sum(1) == 1).all())
+    return weights if one_hot else None
 
 
 def _slopes_of_score(score: ScoreFunction, output: Tensor) -> Tensor:
