@@ -20,7 +20,7 @@ from seewhy.names import (
 )
 from seewhy.render.styles import find_style
 
-FORMS = ("probability", "margin")
+FORMS = ("probability", "margin", "log_odds", "rather_than")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,12 @@ def test_a_label_with_a_comma_stays_one_target() -> None:
         "cat",
     ]
     assert split_targets("margin:cat/crane, bird", labels, FORMS) == ["margin:cat/crane, bird"]
+    several = "cat rather than crane, bird,top1 rather than the rest,crane, bird rather than top1"
+    assert split_targets(several, labels, FORMS) == [
+        "cat rather than crane, bird",
+        "top1 rather than the rest",
+        "crane, bird rather than top1",
+    ]
     assert split_targets("top3,1", None, FORMS) == ["top3", "1"]
 
 
@@ -106,11 +112,18 @@ def test_classes_in_targets_are_checked() -> None:
         "margin:tiger cat/0",
         "0",
         "margin:dog/wolf/tiger cat",
+        "tiger cat rather than dog/wolf",
+        "tiger cat rather than the rest",
+        "top1 rather than top2",
+        "log_odds:top2",
     ):
         check_classes(right, labels, FORMS)
     for wrong, said in (
         ("cat", "'tiger cat'"),
         ("probability:cat", "'tiger cat'"),
+        ("cat rather than 0", "'cat' is not a label"),
+        ("cat rather than the rest", "'tiger cat'"),
+        ("rather_than:0/cat", "'cat' is not a label"),
         ("crane", r"1 \(crane\), 2"),
     ):
         with pytest.raises(TargetError, match=said):

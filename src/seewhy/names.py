@@ -12,7 +12,10 @@ REPR = 590  # characters of a repr: notebooks store it beside every picture
 CROPS = ("center", "none")
 FITS = ("squash", "pad")
 _SHOWN = 4  # of several classes of one name
-_TOP = re.compile(r"top\d+")
+_TOP = re.compile(r"top(\d+)")
+_RATHER_THAN = re.compile(r"\s+rather[ _]than\s+")
+_THE_REST = re.compile(r"\s+rather[ _]than\s+the rest\s*")
+_OF_TWO = ("margin", "rather_than")  # forms of two classes
 
 
 def find_name(
@@ -139,13 +142,45 @@ def split_names(text: str, is_one: Callable[[str], bool] = lambda _: False) -> l
 
 def split_targets(text: str, labels: Spellings | None, forms: Iterable[str]) -> list[str]:
     """The targets in a list with commas; what is a class's name, or a form of one, stays whole."""
+    known = list(forms)
 
     def is_one(part: str) -> bool:
-        form, colon, name = part.partition(":")
-        asked = name if colon and form in forms else part
-        return labels is not None and any(all(map(labels.columns, cut)) for cut in _cuts(asked))
+        _, asked = parted_form(part, known)
+        readings = [(asked,), *pairs_in(asked)]
+        return labels is not None and any(
+            all(labels.columns(each) or rank_in(each) for each in reading) for reading in readings
+        )
 
     return split_names(text, is_one)
+
+
+def parted_form(target: str, forms: Iterable[str]) -> tuple[str, str]:
+    """What a target asks of which class: ("margin", "A/B") of "margin:A/B", and ("", "A") of a name alone.
+
+    "A rather than B" is the form "rather_than", "A rather than the rest" is "log_odds:A".
+    """
+    known = list(forms)
+    form, colon, text = target.partition(":")
+    if colon and form in known:
+        return form, text.strip()
+    if "log_odds" in known and (rest := _THE_REST.search(target)) and rest.end() == len(target):
+        return "log_odds", target[: rest.start()].strip()
+    if "rather_than" in known and _RATHER_THAN.search(target):
+        return "rather_than", target.strip()
+    return "", target
+
+
+def rank_in(text: str) -> int | None:
+    """The 2 of "top2"."""
+    found = _TOP.fullmatch(text)
+    return int(found[1]) if found else None
+
+
+def pairs_in(text: str) -> list[tuple[str, str]]:
+    """Every way to read a text as two, neither of which is empty: "A rather than B", else "A/B"."""
+    cuts = list(_RATHER_THAN.finditer(text)) or list(re.finditer("/", text))
+    pairs = [(text[: cut.start()], text[cut.end() :]) for cut in cuts]
+    return [pair for pair in pairs if all(pair)]
 
 
 def check_classes(target: str, labels: Spellings, forms: Iterable[str]) -> None:
@@ -154,15 +189,12 @@ def check_classes(target: str, labels: Spellings, forms: Iterable[str]) -> None:
     Raises:
         TargetError: there is none of that name, or several are meant.
     """
-    form, colon, name = target.partition(":")
-    asked = name.strip() if colon and form in forms and not labels.columns(target) else target
-    if _TOP.fullmatch(asked):
-        return
-    cuts = _cuts(asked) if form == "margin" else [(asked,)]
-    if len(cuts) == 2:  # the whole, and one way to read it as two
-        cuts = cuts[1:]
-    if len(cuts) == 1:
-        for each in cuts[0]:
+    form, asked = ("", target) if labels.columns(target) else parted_form(target, forms)
+    readings: list[tuple[str, ...]] = [*pairs_in(asked)] if form in _OF_TWO else []
+    if len(readings) > 1:
+        return  # which of them is meant, the model's names say
+    for each in (readings or [(asked,)])[0]:
+        if rank_in(each) is None:
             check_column(labels.column(each), len(labels.labels))
 
 
@@ -177,12 +209,6 @@ def check_column(index: int, k: int) -> int:
             f"target {index} is not a class of the model, which has {k}: 0 to {k - 1}"
         )
     return index
-
-
-def _cuts(text: str) -> list[tuple[str, ...]]:
-    """A text as one name, and as each two that a slash divides it into."""
-    parts = text.split("/")
-    return [(text,), *(("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts)))]
 
 
 class Spellings:

@@ -33,7 +33,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "resnet": TinyResNet,
     "vit": lambda: tiny_vit(dynamic_img_size=True),
 }
-NAMES = [*METHODS, "smooth:grad_cam"]
+NAMES = [*METHODS, "smooth:grad_cam", "finer:layer_cam"]
 PAIRS = [
     (name, model) for name in NAMES for model in MODELS if not (name == "cam" and model == "vit")
 ]

@@ -13,6 +13,7 @@ import torchvision
 import transformers
 from torch import Tensor, nn
 
+import seewhy
 from seewhy import Trace
 from seewhy.engine.flow import find_flow
 from seewhy.engine.layers import resolve_layer, unwrap
@@ -294,3 +295,38 @@ def test_wrappers_come_off() -> None:
     assert unwrap(nn.DataParallel(net)) is net
     assert unwrap(torch.compile(nn.DataParallel(net), backend="eager")) is net
     assert unwrap(net) is net
+
+
+class _Stages(nn.Module):
+    """Two stages; the second begins with a part that still has the resolution of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        )
+        self.second = nn.Sequential(
+            nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()
+        )
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.second(self.first(x)).mean((2, 3)))
+        return scores
+
+
+def test_the_stage_before_the_last_ends_where_the_next_begins() -> None:
+    x = pictures(1, 32)
+    flow = find_flow(randomised(_Stages()), x)
+    assert flow.chosen == ("second.1", "second")
+    assert flow.stage_before_the_last == "first"
+    single = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    alone = find_flow(randomised(single), x)
+    assert alone.stage_before_the_last == alone.default
+    net = randomised(_Stages())
+    found = seewhy.methods.layer_cam(net, x, 1)
+    assert torch.equal(found, seewhy.methods.layer_cam(net, x, 1, layer="first"))
+    staged = seewhy.explain(net, x, methods="layer_cam", targets=1, layers="all-stages")
+    assert [a.layer for a in staged.attributions] == ["second.1", "second"]

@@ -50,7 +50,8 @@ TargetsOption = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help="top1, top3, a class or label, probability:A, margin:A/B, counterfactual:A.",
+        help="top1, top3, a class or label, 'A rather than B', 'A rather than the rest' (log_odds:A), probability:A, "
+        "margin:A/B, counterfactual:A.",
         show_default="top1",
     ),
 ]

@@ -19,7 +19,10 @@ from ..names import (
 from . import sources
 from .groups import Asked, How
 
-_SMOOTH = "smooth:"
+_OVER = {
+    "smooth:": "smooth_grad",
+    "finer:": "finer_cam",
+}  # of another method -> what has its options
 
 
 def checked(
@@ -58,11 +61,17 @@ def asked_methods(texts: Sequence[str]) -> list[str]:
 
 
 def _method(name: str) -> str:
-    if name.startswith(_SMOOTH):
-        return _SMOOTH + _method(name.removeprefix(_SMOOTH))
+    over = _over(name)
+    if over is not None:
+        return over + _method(name.removeprefix(over))
     known = sources.methods()
     titles = {each: listed.title for each, listed in known.items()}
     return known_name(name, known, what="method", titles=titles, ways="'seewhy methods' lists them")
+
+
+def _over(name: str) -> str | None:
+    """What a name says before that of another method."""
+    return next((over for over in _OVER if name.startswith(over)), None)
 
 
 def check_options(texts: Sequence[str], methods: Sequence[str]) -> None:
@@ -84,7 +93,8 @@ def check_options(texts: Sequence[str], methods: Sequence[str]) -> None:
             raise InputError(
                 f"option {text!r} is of a method that is not asked for; add --method {name} to {asked}"
             )
-        options = sources.methods()["smooth_grad" if name.startswith(_SMOOTH) else name].options
+        over = _over(name)
+        options = sources.methods()[_OVER[over] if over else name].options
         check_option(name, option.strip(), options)
 
 

@@ -110,6 +110,21 @@ class Flow:
         text = f"<Flow of {len(self)} layers, {pictures} of them pictures; all-stages, the last the default: {chosen}"
         return at_most(f"{text}; print() lists all, [i] and [name] give one", REPR - 1) + ">"
 
+    @property
+    def stage_before_the_last(self) -> str:
+        """The layer with which the resolution before the last ends; of one resolution alone the default.
+
+        Of the layers of that resolution which all evidence passes it is the last of the least nested: a stage's own
+        output rather than a part of the next stage, which begins at its resolution.
+        """
+        if len(self.chosen) == 1:
+            return self.default
+        last = self[self.chosen[-2]]
+        grid = last.layout.grid if last.layout else None
+        alike = [r for r in self.records if r.layout and r.layout.grid == grid]
+        whole = [r for r in alike if r.trunk and r.evidence and not r.pools and not r.projects]
+        return max(whole or [last], key=lambda r: (-r.name.count("."), self.records.index(r))).name
+
     def by_places(self, chosen: str) -> list[str]:
         """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
         size = next(record.layout for record in self.records if record.name == chosen)

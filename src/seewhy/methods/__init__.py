@@ -19,6 +19,7 @@ from .cam import (
     xgrad_cam,
 )
 from .catalog import METHODS, find_method
+from .finer import finer, finer_cam
 from .formula import HOW_IT_RUNS
 from .gradient import (
     deconvnet,
@@ -59,6 +60,8 @@ __all__ = [
     "fem",
     "find_method",
     "find_flow",
+    "finer",
+    "finer_cam",
     "fullgrad",
     "grad_cam",
     "grad_cam_pp",

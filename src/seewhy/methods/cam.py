@@ -7,12 +7,14 @@ have a depth too. Maps of more than one sign say so (`signed`); a ReLU is where 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..engine.call import Call
+from ..engine.flow import Flow
 from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Grid, Layout
 from ..engine.places.extent import Extent
@@ -23,7 +25,7 @@ from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
 from ..maps.values import resize
 from ..remarks import warn
-from .formula import Combine, Need, one_by_one
+from .formula import Choose, Combine, Need, one_by_one
 from .method import Method
 
 _KRYLOV_STEPS, _KRYLOV_CHECK, _KRYLOV_TOLERANCE = 96, 6, 2e-6
@@ -47,7 +49,8 @@ def _grad_cam(a: Tensor, g: Tensor) -> Tensor:
 def _grad_cam_pp(a: Tensor, g: Tensor) -> Tensor:
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, eq. 5, 19): places weigh by alpha = g^2 / (2 g^2 + g^3 sum A).
 
-    Up to the positive factor exp(score) of the paper's exponential output.
+    Up to the positive factor exp(score) of the paper's exponential output. At the last layer it hardly knows the class:
+    channels that speak against it weigh nothing, and most others alike.
     """
     # divided by g^2, which underflows where gradients are small: alpha = 1 / (2 + g sum A)
     rising = F.relu(g)
@@ -71,12 +74,23 @@ def _hires_cam(a: Tensor, g: Tensor) -> Tensor:
 
 
 def _layer_cam(a: Tensor, g: Tensor) -> Tensor:
-    """Layer-CAM (Jiang et al., TIP 2021, eq. 5-7): each place weighs by its own positive gradient."""
+    """Layer-CAM (Jiang et al., TIP 2021, eq. 5-7): each place weighs by its own positive gradient.
+
+    Without a layer it reads the stage before the last. At the last layer it hardly knows the class: what speaks against
+    the class is dropped, and nearly everything active has some channel that speaks for it.
+    """
     return F.relu((F.relu(g) * a).sum(1))
 
 
+def _stage_before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]]:
+    return [[flow.stage_before_the_last]] if len(layers) == 1 else [[layer] for layer in layers]
+
+
 def _elementwise_grad_cam(a: Tensor, g: Tensor) -> Tensor:
-    """Element-wise Grad-CAM: the positive part of gradient times activation, summed over channels."""
+    """Element-wise Grad-CAM: the positive part of gradient times activation, summed over channels.
+
+    At the last layer it hardly knows the class: what speaks against it is dropped at each place and channel.
+    """
     return F.relu(g * a).sum(1)
 
 
@@ -169,6 +183,7 @@ def _fullgrad(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None)
     """FullGrad (Srinivas and Fleuret, NeurIPS 2019, eq. 7): input x gradient and every layer's bias x gradient.
 
     Each layer's magnitudes are scaled onto [0, 1], summed over channels and brought to the input's size; >= 0.
+    It hardly knows the class: a magnitude that speaks against it counts as one that speaks for it.
     """
     size, found = tuple(x.shape[2:]), find_places(call, x)
     total = torch.zeros(len(x), *size, device=x.device)
@@ -226,12 +241,18 @@ def _to_unit_range(field: Tensor) -> Tensor:
 
 
 def _layer_method(
-    name: str, title: str, paper: str, combine: Combine, *, signed: bool = False
+    name: str,
+    title: str,
+    paper: str,
+    combine: Combine,
+    *,
+    signed: bool = False,
+    choose: Choose | None = None,
 ) -> Method:
     needs = inspect.signature(combine).parameters
     spelled: dict[str, Need] = {"a": "activation", "g": "gradient"}
     tensors = tuple(spelled[n] for n in needs)
-    return Method(name, title, paper, "layer", combine, tensors, signed=signed)
+    return Method(name, title, paper, "layer", combine, tensors, signed=signed, choose=choose)
 
 
 grad_cam = _layer_method("grad_cam", "Grad-CAM", "Selvaraju et al., ICCV 2017", _grad_cam)
@@ -242,7 +263,13 @@ xgrad_cam = _layer_method("xgrad_cam", "XGrad-CAM", "Fu et al., BMVC 2020", _xgr
 hires_cam = _layer_method(
     "hires_cam", "HiResCAM", "Draelos and Carin, 2020", _hires_cam, signed=True
 )
-layer_cam = _layer_method("layer_cam", "Layer-CAM", "Jiang et al., TIP 2021", _layer_cam)
+layer_cam = _layer_method(
+    "layer_cam",
+    "Layer-CAM",
+    "Jiang et al., TIP 2021",
+    _layer_cam,
+    choose=_stage_before_the_last,
+)
 elementwise_grad_cam = _layer_method(
     "elementwise_grad_cam",
     "Element-wise Grad-CAM",

@@ -18,6 +18,7 @@ from .cam import (
     layer_cam,
     xgrad_cam,
 )
+from .finer import finer, finer_cam
 from .gradient import (
     deconvnet,
     guided_backprop,
@@ -48,6 +49,7 @@ METHODS: dict[str, Method] = {
         eigen_grad_cam,
         fem,
         cam,
+        finer_cam,
         fullgrad,
         saliency,
         smooth_grad,
@@ -72,7 +74,7 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str | Method) -> Method:
-    """Returns the method of that name; "smooth:NAME" is SmoothGrad over the method NAME.
+    """Returns the method of that name; "smooth:NAME" is SmoothGrad over the method NAME, "finer:NAME" Finer-CAM.
 
     Names are taken as people write them: "Grad-CAM" and "gradcam" are grad_cam.
 
@@ -91,6 +93,8 @@ def find_method(name: str | Method) -> Method:
         )
     if name.startswith("smooth:"):
         return smoothed(find_method(name.removeprefix("smooth:")))
+    if name.startswith("finer:"):
+        return finer(find_method(name.removeprefix("finer:")))
     titles = {known: method.title for known, method in METHODS.items()}
     return METHODS[
         known_name(name, METHODS, what="method", titles=titles, ways="'seewhy methods' lists them")

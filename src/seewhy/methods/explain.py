@@ -63,7 +63,7 @@ def explain(
         model: a `Model`, any module that takes (N, C, H, W), a `Call`, or a spec for `load_model`.
         images: paths (folders too), PIL pictures, arrays (H, W, 3) or (N, H, W, 3), or a tensor (N, C, H, W) that is
             already preprocessed.
-        methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME.
+        methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME, "finer:NAME" Finer-CAM.
         targets: what to explain, one or several: "top1", "top3", a class, a label, a callable. A list, tuple, array or
             tensor is of several, each for all images; one inside it is of one for each image (see `seewhy.targets`).
         layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.

@@ -28,6 +28,7 @@ Need = Literal[
 ]
 Combine = Callable[..., Tensor]
 Run = Callable[..., Sequence[Estimate]]
+Choose = Callable[[Flow, Sequence[str]], Sequence[Sequence[str]]]
 Settings = Mapping[str, Any]  # by name, each of the type that its function takes
 Options = Mapping[str, Settings]  # for a method's name its options
 
@@ -79,7 +80,7 @@ class Formula:
     at: Literal["layer", "input", "head"] = "layer"
     reduce: Callable[[Tensor], Tensor] | None = None
     signed: bool = False
-    choose: Callable[[Flow, Sequence[str]], Sequence[Sequence[str]]] | None = None
+    choose: Choose | None = None
     fuse: Callable[[Sequence[Tensor]], Tensor] | None = None
     seeds: tuple[Seed, ...] = ()
     style: str | None = None

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seewhy.engine.targets.classes import Counterfactual, Logit, Margin, Probability, Regression
+from seewhy.engine.targets.contrasts import LogOdds
 from seewhy.engine.targets.names import ClassNames
 from seewhy.engine.targets.numbers import Numbers
 from seewhy.engine.targets.resolve import one_each, part_of, resolve
@@ -59,6 +60,7 @@ def targets(draw: st.DrawFn, images: int, classes: int) -> Target:
             st.builds(Logit, each),
             st.builds(Probability, each, st.just(LOGITS)),
             st.builds(Counterfactual, each),
+            st.builds(LogOdds, each, st.just(LOGITS)),
             st.builds(Margin, each, each),
             st.builds(Regression, each, st.sampled_from([None, 0.5])),
         )

@@ -107,7 +107,7 @@ def test_where_a_segmentation_predicts_a_class() -> None:
     close(SegmentationRegion(1, numbers=several)(many), expected)
     (settled,) = resolve(SegmentationRegion(1), many, numbers=several)
     close(settled.score(many), expected)
-    assert settled.name == "segmentationregion(1)"
+    assert settled.name == "segmentation_region(1)"
     with pytest.raises(
         ModelError, match="gives="
     ):  # of sigmoids or of scores: the class is elsewhere

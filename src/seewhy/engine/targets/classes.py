@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ...errors import TargetError
-from ...names import as_number, check_column
+from ...names import as_number, check_column, pairs_in, rank_in
 from ..answers import Answer, described, has_boxes
 from .given import given_class, given_classes
 from .names import ClassNames
 from .numbers import Numbers, looks_like
-from .target import CLASSES, Target
+from .target import CLASSES, Target, form_name
 
 ScoreFunction = Callable[[Answer], Tensor]
 ClassIndex = int | str | tuple[int | str, ...]
@@ -53,7 +53,7 @@ def class_scores(output: object) -> Tensor:
     return output
 
 
-def _score_of_class(output: object, index: ClassIndex) -> Tensor:
+def score_of_class(output: object, index: ClassIndex) -> Tensor:
     """Picks a class's score for each image: (N, K) -> (N,)."""
     scores = class_scores(output)
     n, k = scores.shape
@@ -129,7 +129,7 @@ class Logit(OfClasses):
     one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: object) -> Tensor:
-        return _score_of_class(output, self.index)
+        return score_of_class(output, self.index)
 
     def described(self) -> str:
         """The class alone: "281"."""
@@ -160,7 +160,7 @@ class Probability(OfClasses):
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
         numbers = self.numbers or Numbers(looks_like(scores))
-        return _score_of_class(numbers.probabilities(scores), self.index)
+        return score_of_class(numbers.probabilities(scores), self.index)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
         return class_in_words(self.index, image, label)
@@ -180,17 +180,18 @@ class Margin(OfClasses):
     one_each: ClassVar = {"index": 1, "other": 1}
 
     def __call__(self, output: object) -> Tensor:
-        return _score_of_class(output, self.index) - _score_of_class(output, self.other)
+        return score_of_class(output, self.index) - score_of_class(output, self.other)
 
     @classmethod
     def from_text(cls, text: str, names: ClassNames | None) -> Self:
-        """The two classes are parted by a slash, which a name may have one of its own."""
-        both = _parted_by_a_slash(text)
+        """The two classes are parted by "rather than", or by a slash, which a name may have one of its own."""
+        both = pairs_in(text)
         known = [cut for cut in both if names and all(_is_a_class(side, names) for side in cut)]
         if not both or len(known) > 1:
             several = f", and can be read in {len(known)} ways" if known else ""
-            way_out = "'margin:tabby/tiger cat' or 'margin:281/282'"
-            raise TargetError(f"target {f'margin:{text}'!r} needs two classes{several}: {way_out}")
+            form = form_name(cls)
+            way_out = f"'{form}:tabby/tiger cat' or '{form}:281/282'"
+            raise TargetError(f"target {f'{form}:{text}'!r} needs two classes{several}: {way_out}")
         return cls(*(known or both)[0])
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
@@ -198,15 +199,8 @@ class Margin(OfClasses):
         return f"{one} rather than {other}"
 
 
-def _parted_by_a_slash(text: str) -> list[tuple[str, str]]:
-    """Every way to read a text as two, neither of which is empty."""
-    parts = text.split("/")
-    cuts = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(1, len(parts))]
-    return [cut for cut in cuts if all(cut)]
-
-
 def _is_a_class(text: str, names: ClassNames) -> bool:
-    return bool(names.columns(text)) or as_number(text) is not None
+    return bool(names.columns(text)) or as_number(text) is not None or rank_in(text) is not None
 
 
 @dataclass(frozen=True)
@@ -222,7 +216,7 @@ class Counterfactual(OfClasses):
     one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: object) -> Tensor:
-        return -_score_of_class(output, self.index)
+        return -score_of_class(output, self.index)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
         return f"not {class_in_words(self.index, image, label)}"
@@ -242,7 +236,7 @@ class Regression(OfClasses):
     one_each: ClassVar = {"index": 1}
 
     def __call__(self, output: object) -> Tensor:
-        number = _score_of_class(output, self.index)
+        number = score_of_class(output, self.index)
         if self.value is None:
             return number
         return -((number - self.value) ** 2)

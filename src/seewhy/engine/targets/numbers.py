@@ -74,9 +74,31 @@ class Numbers:
             return scores.float()
         return (
             scores.float().sigmoid()
-            if self.multi_label or scores.shape[1] == 1
+            if self.are_of_each_class(scores.shape[1])
             else scores.float().softmax(1)
         )
+
+    def are_of_each_class(self, columns: int) -> bool:
+        """Whether each class is there or not by itself, whatever the others are; else one of them is there."""
+        of_several = self.gives == "logits" and self.multi_label
+        return columns == 1 or of_several or self.gives == "sigmoids"
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """(N, K) numbers as logits, in float32 or finer: those of sigmoids, and the logs of what sums to 1.
+
+        Raises:
+            ModelError: they have no probabilities, or nobody knows.
+        """
+        if not self.have_probabilities:
+            raise ModelError(self.why_no_probability())
+        fine = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        if self.gives == "logits":
+            return fine
+        least = torch.finfo(fine.dtype)
+        logs = fine.clamp(min=least.tiny).log()
+        if not self.are_of_each_class(scores.shape[1]):
+            return logs
+        return logs - (1 - fine).clamp(min=least.eps / 2).log()
 
     def why_no_probability(self) -> str:
         """Why there is none, and what to do."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ...errors import TargetError
+from ...names import parted_form, rank_in
 from .classes import (
     Counterfactual,
     Logit,
@@ -19,11 +19,12 @@ from .classes import (
     ScoreFunction,
     class_scores,
 )
+from .contrasts import LogOdds, RatherThan
 from .given import Single, given_target, given_targets
 from .names import ClassNames
 from .numbers import Numbers, in_words
 from .rows import OneEach, row_of
-from .target import Target, columns_of, describe
+from .target import CLASSES, Target, columns_of, describe
 
 TargetLike = int | str | Sequence[int | str | ScoreFunction] | Tensor | ScoreFunction
 
@@ -45,14 +46,15 @@ class ResolvedTarget:
     numbers: Numbers
 
 
-# what is written before a colon -> the target of it
+# what is written before a colon -> the target of it; "A rather than B" and "A rather than the rest" are the last two
 FORMS: dict[str, type[OfClasses]] = {
     "logit": Logit,
     "probability": Probability,
     "margin": Margin,
     "counterfactual": Counterfactual,
+    "log_odds": LogOdds,
+    "rather_than": RatherThan,
 }
-_TOP = re.compile(rf"(?:({'|'.join(FORMS)}):\s*)?top(\d+)")
 
 
 def resolve(
@@ -102,7 +104,7 @@ def _score_of_classes(given: int | str | list[Single], names: ClassNames | None)
         return Logit(tuple(each for each in given if isinstance(each, int | str)))
     if isinstance(given, int) or not _has_form(given) or (names and names.columns(given)):
         return Logit(given)
-    form, _, text = given.partition(":")
+    form, text = parted_form(given, FORMS)
     return FORMS[form].from_text(text, names)
 
 
@@ -114,7 +116,7 @@ def _resolved_score(
             "the model's output is one number for all images, as a loss is; give output=, a function from what the "
             "model returns to the tensor that is meant"
         )
-    settled = _settled_score(score, names, numbers)
+    settled = _settled_score(_with_ranks_found(score, output), names, numbers)
     index = getattr(settled, "index", None)
     n = len(output) if isinstance(output, Tensor) else None
     indices = index if isinstance(index, tuple) else (index,) * (n or 1)
@@ -133,16 +135,16 @@ def _is_more_than_a_class(target: object) -> bool:
 
 
 def _has_form(target: str) -> bool:
-    return ":" in target and target.partition(":")[0] in FORMS
+    return parted_form(target, FORMS)[0] in FORMS
 
 
 def _top_of(target: object) -> tuple[int, type[OfClasses]] | None:
     """K and the form of "topK" or "probability:topK"; None of all else, and of forms of two classes."""
-    found = _TOP.fullmatch(target) if isinstance(target, str) else None
-    form = FORMS[found[1] or "logit"] if found else None
-    if found is None or form is None or not form.is_of_one_class():
+    if not isinstance(target, str):
         return None
-    return int(found[2]), form
+    name, text = parted_form(target, FORMS)
+    form, rank = FORMS[name or "logit"], rank_in(text)
+    return None if rank is None or not form.is_of_one_class() else (rank, form)
 
 
 def _resolved_for_each(
@@ -172,18 +174,36 @@ def _resolved_for_each(
 def _best_classes(
     k: int, form: type[OfClasses], output: object, numbers: Numbers
 ) -> list[ResolvedTarget]:
+    found = []
+    for rank, columns in enumerate(_best_columns(k, output), start=1):
+        score = form.of_class(tuple(columns)).settled(None, numbers)
+        name = form.of_class(f"top{rank}").described()
+        found.append(ResolvedTarget(name, score, tuple(columns), numbers))
+    return found
+
+
+def _best_columns(k: int, output: object) -> list[list[int]]:
+    """The best class of each image, the second, and so on to the k-th."""
     scores = class_scores(output)
     if not (most := scores.shape[1]) >= k >= 1:
         raise TargetError(
             f"target 'top{k}' asks for {k} classes, the model has {most}; give 'top1' to 'top{most}'"
         )
-    best = scores.detach().topk(k, dim=1).indices.T.tolist()  # (k, N)
-    found = []
-    for rank, columns in enumerate(best, start=1):
-        score = form.of_class(tuple(columns)).settled(None, numbers)
-        name = form.of_class(f"top{rank}").described()
-        found.append(ResolvedTarget(name, score, tuple(columns), numbers))
-    return found
+    best: list[list[int]] = scores.detach().topk(k, dim=1).indices.T.tolist()
+    return best
+
+
+def _with_ranks_found(score: ScoreFunction, output: object) -> ScoreFunction:
+    """A target of two classes with those of each image in place of "top2"."""
+    if not isinstance(score, Margin):
+        return score
+    found: dict[str, tuple[int, ...]] = {}
+    for name in CLASSES:
+        value = getattr(score, name)
+        rank = rank_in(value) if isinstance(value, str) else None
+        if rank is not None:
+            found[name] = tuple(_best_columns(rank, output)[-1])
+    return dataclasses.replace(score, **found) if found else score
 
 
 def _settled_score(

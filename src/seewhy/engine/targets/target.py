@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Self
@@ -138,7 +139,12 @@ def plain_name(target: object) -> str:
         return getattr(target, "__name__", type(target).__name__)
     values = [getattr(target, field.name) for field in dataclasses.fields(target) if field.repr]
     shown = [str(value) for value in values if not isinstance(value, Tensor | None)]
-    return f"{type(target).__name__.lower()}({', '.join(shown)})"
+    return f"{form_name(type(target))}({', '.join(shown)})"
+
+
+def form_name(kind: type) -> str:
+    """What a kind of target is called in texts: "rather_than"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def describe(target: object) -> str:
