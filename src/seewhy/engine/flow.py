@@ -25,7 +25,7 @@ from .graph import children_first, name_of
 from .inputs import settled_input
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
-from .layout import Layout
+from .layout import Grid, Layout
 from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
 from .pictures import matching_input
 from .places.places import Places, find_places
@@ -121,8 +121,7 @@ class Flow:
             return self.default
         last = self[self.chosen[-2]]
         grid = last.layout.grid if last.layout else None
-        alike = [r for r in self.records if r.layout and r.layout.grid == grid]
-        whole = [r for r in alike if r.trunk and r.evidence and not r.pools and not r.projects]
+        whole = [r for r in self.records if _holds_all_at(r, grid)]
         return max(whole or [last], key=lambda r: (-r.name.count("."), self.records.index(r))).name
 
     def by_places(self, chosen: str) -> list[str]:
@@ -134,6 +133,13 @@ class Flow:
             if r.by_places and size and r.layout and r.layout.grid == size.grid
         ]
         return alike or [chosen]
+
+
+def _holds_all_at(record: LayerRecord, grid: Grid | None) -> bool:
+    """Whether a layer has a grid, and all evidence passes its units."""
+    if record.layout is None or record.layout.grid != grid:
+        return False
+    return record.trunk and record.evidence and not record.pools and not record.projects
 
 
 def _columns_of_picture(layout: Layout | None, stage: Stage | None) -> dict[str, str | int]:
