@@ -103,10 +103,8 @@ def test_one_grid_is_counted_by_blocks_under_whatever_name_the_last_has() -> Non
     ]
     assert found["net"].place == "layer 3 of 3"
     assert found["norm"].place == "after layer 3 of 3"
-    assert (
-        title_of_layers(records, "net.layer.2") == "layer 3 of 3, 14 x 14"
-    )  # as its user calls it
-    assert title_of_layers(records, "net.layer.0") == "layer 1 of 3, 14 x 14"
+    assert title_of_layers(found, "net.layer.2") == "layer 3 of 3, 14 x 14"  # as its user calls it
+    assert title_of_layers(found, "net.layer.0") == "layer 1 of 3, 14 x 14"
 
 
 def test_one_grid_without_blocks_is_counted_by_layers() -> None:
@@ -152,7 +150,7 @@ def test_several_layers_have_one_title(label: str, title: str | None) -> None:
         record("d", 8),
         record("e", 8),
     ]
-    assert title_of_layers([*records, record("fc", 0)], label) == title
+    assert title_of_layers(stages_of([*records, record("fc", 0)]), label) == title
 
 
 def test_a_table_of_layers_says_the_stage() -> None:

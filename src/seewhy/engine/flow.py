@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import overload
 
 import torch
@@ -83,19 +84,22 @@ class Flow:
 
     def title(self, label: str) -> str | None:
         """What people call a layer, or several named as one, such as "last stage, 7 x 7"; None if it is no picture."""
-        return title_of_layers(self.records, label)
+        return title_of_layers(self._stages, label)
+
+    @cached_property
+    def _stages(self) -> dict[str, Stage]:
+        return stages_of(self.records)
 
     def table(self, *, every: bool = False) -> list[dict[str, str | int]]:
         """A row for each layer that is a picture, or for every one: name, kind, shape, stage, grid, what chooses it."""
         rows: list[dict[str, str | int]] = []
-        stages = stages_of(self.records)
         for r in self.records:
             if not (every or r.layout):
                 continue
             by_all = "all-stages" if r.name in self.chosen else ""
             row: dict[str, str | int] = {"layer": r.name or "(the model)", "kind": r.kind}
             row["shape"] = "x".join(map(str, r.shape[1:]))
-            row |= _columns_of_picture(r.layout, stages.get(r.name))
+            row |= _columns_of_picture(r.layout, self._stages.get(r.name))
             rows.append({**row, "chosen": "default" if r.name == self.default else by_all})
         return rows
 

@@ -7,7 +7,7 @@ its layers: the parts that follow each other in one container (blocks.0, blocks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -57,29 +57,19 @@ def grid_words(grid: Iterable[int]) -> str:
     return " x ".join(map(str, grid))
 
 
-def title_of_layers(records: Sequence[LayerRecord], label: str) -> str | None:
+def title_of_layers(stages: Mapping[str, Stage], label: str) -> str | None:
     """What people call a layer, or several that are named as one ("a + b", "a + 3 more + c"); None if no picture.
 
     Args:
-        records: every layer's output, in the order in which the layers finished.
+        stages: where each layer stands, by its name.
         label: their dotted names.
     """
     parts = label.split(" + ")
-    stages = stages_of(records)
-    found = []
-    for part in parts:
-        record = _record_called(records, part)
-        if record and record.layout:
-            found.append(stages[record.name])
+    found = [stages[part] for part in parts if part in stages]
     if not found:
         return None
     is_run = any(map(_MORE.fullmatch, parts))
     return _joined(found, " to " if is_run else " + ")
-
-
-def _record_called(records: Sequence[LayerRecord], name: str) -> LayerRecord | None:
-    """The record of a layer, which may have the name of a module around it."""
-    return next((r for r in records if name in _names(r)), None)
 
 
 def _names(record: LayerRecord) -> list[str]:
@@ -108,7 +98,7 @@ def _joined(stages: Sequence[Stage], between: str) -> str:
 
 
 def stages_of(records: Sequence[LayerRecord]) -> dict[str, Stage]:
-    """For the name of each layer that is a picture where it stands.
+    """For each name of a layer that is a picture where it stands; modules that return one tensor are all its names.
 
     Args:
         records: every layer's output, in the order in which the layers finished.
@@ -117,12 +107,22 @@ def stages_of(records: Sequence[LayerRecord]) -> dict[str, Stage]:
     order = {record.name: i for i, record in enumerate(records)}
     runs = _runs(pictures)
     if len(runs) != 1:
-        return {r.name: _in_runs(r, runs, order) for r in pictures}
-    (run,) = runs
+        found = {r.name: _in_runs(r, runs, order) for r in pictures}
+    else:
+        layers = _layers_in(runs[0], records)
+        found = {r.name: _in_layers(r, layers, order) for r in pictures}
+    for record in pictures:
+        for name in _names(record):
+            found.setdefault(name, found[record.name])
+    return found
+
+
+def _layers_in(
+    run: Sequence[LayerRecord], records: Sequence[LayerRecord]
+) -> dict[str, LayerRecord]:
+    """Those that are counted in a network of one grid, by name."""
     layers = _parts_in_a_row(run, records)
-    if not layers:
-        layers = {r.name: r for r in run if not r.pools}
-    return {r.name: _in_layers(r, layers, order) for r in pictures}
+    return layers or {r.name: r for r in run if not r.pools}
 
 
 def _runs(pictures: Sequence[LayerRecord]) -> list[list[LayerRecord]]:

@@ -31,7 +31,7 @@ _WIDEST = 260  # of a caption that is wider than its picture
 _MOST = 24  # training pictures of each end on a sheet
 _MAPS = (
     "Bright places carry the influence, be it help or harm: above those of the training picture, below it those of the "
-    "test picture. Each map is scaled by itself."
+    "test picture. Each map is scaled by itself; its brightest 1 % share the top colour."
 )
 _NOWHERE = "nowhere", "no place of it carries this influence, which goes through the model's bias"
 _NUMBER = (
