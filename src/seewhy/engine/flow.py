@@ -114,10 +114,9 @@ class Flow:
         if len(self.chosen) == 1:
             return self.default
         last = self[self.chosen[-2]]
-        grid = last.layout.grid if last.layout else None
-        alike = [r for r in self.records if r.layout and r.layout.grid == grid]
-        whole = [r for r in alike if r.trunk and r.evidence and not r.pools and not r.projects]
-        return max(whole or [last], key=lambda r: (-r.name.count("."), self.records.index(r))).name
+        whole = [r for r in self.records if _can_be_read_for(last, r)] or [last]
+        least = min(r.name.count(".") for r in whole)
+        return [r.name for r in whole if r.name.count(".") == least][-1]
 
     def by_places(self, chosen: str) -> list[str]:
         """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
@@ -128,6 +127,13 @@ class Flow:
             if r.by_places and size and r.layout and r.layout.grid == size.grid
         ]
         return alike or [chosen]
+
+
+def _can_be_read_for(chosen: LayerRecord, other: LayerRecord) -> bool:
+    """Whether all evidence passes a layer of the resolution of the chosen one, which makes a feature of it."""
+    if not (chosen.layout and other.layout) or chosen.layout.grid != other.layout.grid:
+        return False
+    return other.trunk and other.evidence and not other.pools and not other.projects
 
 
 @on_the_cpu()
