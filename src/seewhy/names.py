@@ -14,7 +14,7 @@ FITS = ("squash", "pad")
 _SHOWN = 4  # of several classes of one name
 _TOP = re.compile(r"top(\d+)")
 _RATHER_THAN = re.compile(r"\s+rather[ _]than\s+")
-_THE_REST = re.compile(r"\s+rather[ _]than\s+the rest\s*")
+_THE_REST = re.compile(r"\s+rather[ _]than\s+the rest\s*$")
 _OF_TWO = ("margin", "rather_than")  # forms of two classes
 
 
@@ -147,9 +147,12 @@ def split_targets(text: str, labels: Spellings | None, forms: Iterable[str]) -> 
     def is_one(part: str) -> bool:
         _, asked = parted_form(part, known)
         readings = [(asked,), *pairs_in(asked)]
-        return labels is not None and any(
-            all(labels.columns(each) or rank_in(each) for each in reading) for reading in readings
-        )
+        return any(all(map(is_class, reading)) for reading in readings)
+
+    def is_class(name: str) -> bool:
+        if labels is None:
+            return False
+        return bool(labels.columns(name)) or rank_in(name) is not None
 
     return split_names(text, is_one)
 
@@ -163,7 +166,8 @@ def parted_form(target: str, forms: Iterable[str]) -> tuple[str, str]:
     form, colon, text = target.partition(":")
     if colon and form in known:
         return form, text.strip()
-    if "log_odds" in known and (rest := _THE_REST.search(target)) and rest.end() == len(target):
+    rest = _THE_REST.search(target)
+    if rest and "log_odds" in known:
         return "log_odds", target[: rest.start()].strip()
     if "rather_than" in known and _RATHER_THAN.search(target):
         return "rather_than", target.strip()
@@ -190,10 +194,10 @@ def check_classes(target: str, labels: Spellings, forms: Iterable[str]) -> None:
         TargetError: there is none of that name, or several are meant.
     """
     form, asked = ("", target) if labels.columns(target) else parted_form(target, forms)
-    readings: list[tuple[str, ...]] = [*pairs_in(asked)] if form in _OF_TWO else []
-    if len(readings) > 1:
+    pairs = pairs_in(asked) if form in _OF_TWO else []
+    if len(pairs) > 1:
         return  # which of them is meant, the model's names say
-    for each in (readings or [(asked,)])[0]:
+    for each in pairs[0] if pairs else (asked,):
         if rank_in(each) is None:
             check_column(labels.column(each), len(labels.labels))
 

@@ -26,7 +26,7 @@ from .graph import children_first, name_of
 from .inputs import settled_input
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
-from .layout import Grid, Layout
+from .layout import Layout
 from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
 from .pictures import matching_input
 from .places.places import Places, find_places
@@ -124,9 +124,9 @@ class Flow:
         if len(self.chosen) == 1:
             return self.default
         last = self[self.chosen[-2]]
-        grid = last.layout.grid if last.layout else None
-        whole = [r for r in self.records if _holds_all_at(r, grid)]
-        return max(whole or [last], key=lambda r: (-r.name.count("."), self.records.index(r))).name
+        whole = [r for r in self.records if _can_be_read_for(last, r)] or [last]
+        least = min(r.name.count(".") for r in whole)
+        return [r.name for r in whole if r.name.count(".") == least][-1]
 
     def by_places(self, chosen: str) -> list[str]:
         """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
@@ -139,11 +139,11 @@ class Flow:
         return alike or [chosen]
 
 
-def _holds_all_at(record: LayerRecord, grid: Grid | None) -> bool:
-    """Whether a layer has a grid, and all evidence passes its units."""
-    if record.layout is None or record.layout.grid != grid:
+def _can_be_read_for(chosen: LayerRecord, other: LayerRecord) -> bool:
+    """Whether all evidence passes a layer of the resolution of the chosen one, which makes a feature of it."""
+    if not (chosen.layout and other.layout) or chosen.layout.grid != other.layout.grid:
         return False
-    return record.trunk and record.evidence and not record.pools and not record.projects
+    return other.trunk and other.evidence and not other.pools and not other.projects
 
 
 def _columns_of_picture(layout: Layout | None, stage: Stage | None) -> dict[str, str | int]:

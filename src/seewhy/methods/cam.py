@@ -83,7 +83,9 @@ def _layer_cam(a: Tensor, g: Tensor) -> Tensor:
 
 
 def _stage_before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]]:
-    return [[flow.stage_before_the_last]] if len(layers) == 1 else [[layer] for layer in layers]
+    if len(layers) == 1:
+        return [[flow.stage_before_the_last]]
+    return [[layer] for layer in layers]
 
 
 def _elementwise_grad_cam(a: Tensor, g: Tensor) -> Tensor:

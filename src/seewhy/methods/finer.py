@@ -47,9 +47,8 @@ class RatherThanAlike(Target):
         if self.references < 1:
             raise InputError(f"references={self.references}: give 1 class or more, usually 3")
         if not 0 <= self.strength <= _MOST_STRENGTH:
-            raise InputError(
-                f"strength={self.strength}: give 0, which takes nothing away, to {_MOST_STRENGTH:g}, usually 1"
-            )
+            accepted = f"0, which takes nothing away, to {_MOST_STRENGTH:g}"
+            raise InputError(f"strength={self.strength}: give {accepted}, usually 1")
 
     def __call__(self, output: object) -> Tensor:
         own, _, theirs = self._logits_of(output)
@@ -58,11 +57,11 @@ class RatherThanAlike(Target):
     def alike(self, output: object) -> list[Facts]:
         """For each image the classes nearest to its own, and their weights."""
         _, classes, theirs = self._logits_of(output)
-        weights = theirs.softmax(1)
-        return [
-            {"rather_than": columns, "weights": shares}
-            for columns, shares in zip(classes.tolist(), weights.tolist(), strict=True)
-        ]
+        found: list[Facts] = []
+        for columns, others in zip(classes.tolist(), theirs, strict=True):
+            weights = others.softmax(0)
+            found.append({"rather_than": columns, "weights": weights.tolist()})
+        return found
 
     @property
     def images(self) -> int | None:
@@ -82,12 +81,14 @@ class RatherThanAlike(Target):
         logits, chosen = numbers.logits(scores), slopes_of_score(self.score, scores)
         if not bool(is_one_class(chosen).all()):
             raise TargetError(
-                "Finer-CAM compares one class with those most alike: give a class, a label or 'top1', or give what "
-                "compares classes by itself, as 'A rather than B', to grad_cam"
+                "Finer-CAM compares one class with those most alike: give a class, "
+                "a label or 'top1'; what compares by itself, as 'A rather than B', "
+                "goes to grad_cam"
             )
         if (columns := scores.shape[1]) == 1:
             raise TargetError(
-                "Finer-CAM compares one class with others, and the model has one column; use grad_cam"
+                "Finer-CAM compares one class with others, "
+                "and the model has one column; use grad_cam"
             )
         own = (logits * chosen).sum(1)
         distance = (logits - own[:, None]).abs().detach()
@@ -114,8 +115,8 @@ def finer(base: Method, *, name: str | None = None, title: str | None = None) ->
     """
     if base.family != "layer" or "gradient" not in base.needs:
         raise InputError(
-            f"method 'finer:{base.name}': {base.title} is no class activation map by gradients; give one that is, such "
-            "as finer:grad_cam or finer:layer_cam"
+            f"method 'finer:{base.name}': {base.title} is no class activation map "
+            "by gradients; give one that is, such as finer:grad_cam or finer:layer_cam"
         )
     return Method(
         name or f"finer_{base.name}",

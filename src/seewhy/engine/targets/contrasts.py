@@ -48,16 +48,23 @@ class LogOdds(OfClasses):
         own = score_of_class(logits, self.index)
         if numbers.are_of_each_class(scores.shape[1]):
             return own
-        return own - logits.masked_fill(self._chosen(logits), -torch.inf).logsumexp(1)
+        chosen = self._chosen(logits)
+        others = logits.masked_fill(chosen, -torch.inf)
+        return own - others.logsumexp(1)
 
     def _chosen(self, logits: Tensor) -> Tensor:
         """Which of (N, K) is the class of each image."""
-        columns = torch.as_tensor(self.index, device=logits.device).reshape(-1, 1)
-        return torch.arange(logits.shape[1], device=logits.device) == columns
+        device = logits.device
+        own = torch.as_tensor(self.index, device=device)
+        columns = torch.arange(logits.shape[1], device=device)
+        return columns == own.reshape(-1, 1)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:
-        of_each = self.numbers is not None and self.numbers.are_of_each_class(columns=2)
-        return f"{class_in_words(self.index, image, label)} rather than {'not' if of_each else 'the rest'}"
+        name = class_in_words(self.index, image, label)
+        numbers = self.numbers
+        if numbers is not None and numbers.are_of_each_class(columns=2):
+            return f"{name} rather than not"
+        return f"{name} rather than the rest"
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,14 @@ class RatherThan(Margin):
         super().__post_init__()
         if self.index == self.other and not isinstance(self.index, tuple):
             raise TargetError(
-                f"target {self.index!r} rather than {self.other!r} is one class twice; give two classes, or "
+                f"target {self.index!r} rather than {self.other!r} "
+                f"is one class twice; give two classes, or "
                 f"'log_odds:{self.index}' for this class rather than the rest"
             )
 
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
         numbers = self.numbers or Numbers(looks_like(scores))
-        return super().__call__(scores if numbers.gives == "score" else numbers.logits(scores))
+        if numbers.gives != "score":
+            scores = numbers.logits(scores)
+        return super().__call__(scores)
