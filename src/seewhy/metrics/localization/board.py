@@ -228,5 +228,5 @@ def check_marked(data: LabeledImages) -> None:
     way_out = "give data that do, such as voc:, coco: or a CSV file with x0,y0,x1,y1"
     raise InputError(
         f"{data.title} marks no object, neither by a mask nor by a box; {way_out} "
-        "(pair_share and grid_pointing need none, since they make pictures of photos)"
+        "(pair_share and grid_pointing need none: pictures are made)"
     )
