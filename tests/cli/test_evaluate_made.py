@@ -152,7 +152,7 @@ def test_photos_of_data_make_pairs_with_their_labels(
     ("words", "said"),
     [
         (["photos", "--metric", "look_alike"], "give pictures with boxes or masks in their place: --data"),
-        (["photos", "--metric", "pointing_game"], "compares with marked objects, which photos alone"),
+        (["photos", "--metric", "pointing_game"], "compares with marked objects, which photos"),
         (["photos", "--metric", "pair_share", "-t", "red"], "pair_share explains the class of each photo"),
         (["photos/red.png", "--metric", "pair_share"], "no pair can be made: of 1 photos"),
         (["photos/red.png", "--metric", "grid_pointing"], "no mosaic can be made: of 1 photos"),

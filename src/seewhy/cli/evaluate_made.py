@@ -48,7 +48,7 @@ def metrics_of_photos(
             of_made[text] = metric
         else:
             raise InputError(
-                f"metric {text!r} compares with marked objects, which photos alone do not have; "
+                f"metric {text!r} compares with marked objects, which photos do not have; "
                 "give pictures with boxes or masks in their place: "
                 "--data csv:boxes.csv, voc:FOLDER or coco:FOLDER"
             )

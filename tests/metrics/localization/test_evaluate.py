@@ -421,8 +421,12 @@ def test_twice_the_same_method_counts_once() -> None:
     ("settings", "said"),
     [
         ({"data": None}, "data has no pictures"),
-        ({"metrics": "deletion"}, "does not compare with what is marked"),
-        ({"metrics": "grid_pointing"}, "judges mosaics of photos, not a data set"),
+        ({"metrics": "deletion"}, "which has no probability"),
+        (
+            {"metrics": "grid_pointing"},
+            "needs pictures of two classes or more, and squares has none",
+        ),
+        ({"metrics": "focus"}, "judges mosaics of photos, not a data set"),
         ({"metrics": []}, "metrics is empty"),
         ({"metrics": "pixel_app"}, "did you mean 'pixel_ap'"),
         ({"metrics": ["pixel_ap", "pixel_ap"]}, "one of a kind twice"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
+from ...data.dataset import LabeledImages
 from ...engine.inputs import settled_input
 from ...errors import InputError
 from ...maps.attribution import Attribution
@@ -26,6 +27,7 @@ from .point_metrics import LocationAveragePrecision
 from .study import ByPlace, MarkedBatch, OnBadPicture, Pair, Place, Study
 
 TRUE_CLASS = "true class"
+_LOOKED_AT = 16
 Fitted = Mapping[Unit, tuple[float, ...]]
 Ranked = list[tuple[Pair, float]]  # with the value of the first metric
 
@@ -91,6 +93,8 @@ class LocalizationBoard(Board[ImageMetric]):
                 on_bad_image=on_bad_image,
             )
             self.is_whole = False
+            if start == 0 and explained is not None:
+                self._check_marked(explained[0])
             if explained is not None:
                 self._add_batch(*explained)
             self.done, self.is_whole = indices.stop, True
@@ -103,6 +107,12 @@ class LocalizationBoard(Board[ImageMetric]):
                 f"no picture of {data.title} that can be read shows a class; localisation needs some"
             )
         return self
+
+    def _check_marked(self, first: MarkedBatch) -> None:
+        """Says of data whose first pictures bear no marks that none does, for metrics that compare with them."""
+        compared = [m for m in self.metrics.values() if not isinstance(m, ExplanationMetric)]
+        if compared and all(truth is None for truth in first.marked.truths):
+            check_marked(self.study.data)
 
     def fresh(self, unit: Unit) -> ImageMetric:
         """A metric without images, with the thresholds that were fitted for it; of chance maps as `of_chance`."""
@@ -204,3 +214,19 @@ class LocalizationBoard(Board[ImageMetric]):
         known = np.flatnonzero(~np.isnan(values[0]))  # values are (metrics, pairs)
         order = known[np.lexsort(np.nan_to_num(values[::-1, known]))]
         return [(self.pairs[i], float(values[0, i])) for i in order]
+
+
+def check_marked(data: LabeledImages) -> None:
+    """Says that nothing is marked in any picture, once all are looked at, a few from everywhere first."""
+    step = max(1, len(data) // _LOOKED_AT)
+    for index in sorted(range(len(data)), key=lambda i: (i % step, i)):
+        try:
+            if data[index].truth is not None:
+                return
+        except InputError:  # it is told when it is scored
+            return
+    way_out = "give data that do, such as voc:, coco: or a CSV file with x0,y0,x1,y1"
+    raise InputError(
+        f"{data.title} marks no object, neither by a mask nor by a box; {way_out} "
+        "(pair_share and grid_pointing need none: pictures are made)"
+    )

@@ -36,13 +36,11 @@ from .board import TRUE_CLASS, LocalizationBoard
 from .box_metrics import MaxBoxAccuracy, TopKLocalization
 from .class_metrics import PairShare
 from .evaluation import Case, LocalizationEvaluation
-from .metric import LocalizationMetric
 from .mosaics import Focus, GridPointing
 from .resuming import KeptStates
 from .study import OnBadPicture, Study
 
 METRICS = ("max_box_accuracy", "pixel_ap", "pointing_game", "energy_pointing")
-_LOOKED_AT = 16
 CHANCES: tuple[Chance, ...] = ("centre", "edges", "random")
 MetricsLike = str | ImageMetric | Iterable[str | ImageMetric] | Mapping[str, str | ImageMetric]
 
@@ -205,25 +203,7 @@ def _judging_data(metrics: MetricsLike, data: LabeledImages) -> dict[str, ImageM
     named = named_metrics(metrics, ANY_KIND, such_as="'max_box_accuracy'", named=several)
     for name, metric in named.items():
         _check_judges_data(name, metric, data)
-    if any(isinstance(metric, LocalizationMetric | TopKLocalization) for metric in named.values()):
-        _check_marked(data)
     return named
-
-
-def _check_marked(data: LabeledImages) -> None:
-    """Says that nothing is marked in any picture, once all are looked at, a few from everywhere first."""
-    step = max(1, len(data) // _LOOKED_AT)
-    for index in sorted(range(len(data)), key=lambda i: (i % step, i)):
-        try:
-            if data[index].truth is not None:
-                return
-        except InputError:  # it is told when it is scored
-            return
-    way_out = "give data that do, such as voc:, coco: or a CSV file with x0,y0,x1,y1"
-    raise InputError(
-        f"{data.title} marks no object, neither by a mask nor by a box; {way_out} "
-        "(pair_share and grid_pointing need none, since they make pictures of photos)"
-    )
 
 
 def _check_judges_data(name: str, metric: ImageMetric, data: LabeledImages) -> None:
