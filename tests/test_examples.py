@@ -95,6 +95,7 @@ def given() -> dict[str, object]:
         "model": seewhy.wrap(net, preprocess=plain, labels=COLORS, name="colors"),
         "x": square(0)[None],
         "photo": photo_of(square(0)),
+        "photos": [photo_of(square(color)) for color in range(len(COLORS))],
         "images": torch.stack(images),
         "labels": torch.tensor([0, 1, 2, 0, 1, 0]),  # the last one is wrong
     }

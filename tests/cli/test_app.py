@@ -73,6 +73,8 @@ def test_the_ledger_is_a_table_for_people_and_part_of_the_json(
         "lrp",
         "-M",
         "grad_cam",
+        "--option",
+        "lrp.seed=lrp",
         "--ledger",
         "-o",
         str(tmp_path),

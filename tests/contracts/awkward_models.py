@@ -233,7 +233,7 @@ RECTIFIERS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "where": (lambda x: torch.where(x > 0, x, torch.zeros_like(x)), r"\bwhere"),
     "x * (x > 0)": (lambda x: x * (x > 0), r"\bmul"),
     "masked_fill": (lambda x: x.masked_fill(x < 0, 0), "masked_fill"),
-    "item assignment": (by_item, "setitem|index_put"),
+    "item assignment": (by_item, "setitem|index_put|changed in place"),
     "threshold_": (threshold_in_place, "threshold"),
     "aten.relu": (torch.ops.aten.relu, "relu"),
 }

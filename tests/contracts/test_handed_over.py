@@ -67,6 +67,7 @@ NEED_THE_INPUT = (
 )
 UNTRAINED = "gives probabilities|no parameters"
 OF_ONE_CLASS = ("clrp", "clrp_two_pass", "sglrp")
+NO_OTHER_CLASS = "Finer-CAM compares|say what they are|class scores"  # to tell the target's from
 RELEVANCE = tuple(name for name, method in METHODS.items() if method.family == "relevance")
 NAMES = ("first", "second", "third", "fourth")
 UNIT = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear")
@@ -334,7 +335,8 @@ def told_beside(ask: Callable[[], Any]) -> tuple[Any, list[str]]:
 def expected(case: Handed, name: str, x: Tensor, column: int | None = None) -> Tensor:
     """The right map, of the target, or of a column."""
     target = case.usual_target if column is None else case.of_column(column)
-    if name in RELEVANCE and case.end is not None:  # which goes back through the end, too
+    through_the_end = (*RELEVANCE, "finer_cam")  # which goes back through the end, or undoes it
+    if name in through_the_end and case.end is not None:
         return of_usual(usual_of(case.usual, case.end, case.gives), name, x, case.column)
     if callable(target):
         return of_usual.__wrapped__(usual_of(case.usual), name, x, target)
@@ -345,7 +347,8 @@ def expected(case: Handed, name: str, x: Tensor, column: int | None = None) -> T
 def of_usual(usual: Any, name: str, x: Tensor, target: Any) -> Tensor:
     x = x.float()
     if name in oracles.CAMS and hasattr(usual, "b"):
-        a, g = with_gradient(usual, x, target, usual.b)
+        layer = usual.a if name == "layer_cam" else usual.b  # the stage before the last
+        a, g = with_gradient(usual, x, target, layer)
         maps = [oracles.CAMS[name](a[i].numpy(), g[i].numpy()) for i in range(len(a))]
         return torch.stack([torch.as_tensor(one) for one in maps]).float()
     if name in ("saliency", "input_x_gradient"):
@@ -386,6 +389,8 @@ def told(words: str | None, said: str) -> None:
 
 
 def refused(case: Handed, name: str, said: str) -> None:
+    if name == "finer_cam" and re.search(NO_OTHER_CLASS, said):
+        return
     if name != "cam" or "grad_cam" not in said:
         assert name not in case.right, f"{name} works there: {said}"
         told(case.words, said)

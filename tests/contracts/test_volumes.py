@@ -154,13 +154,12 @@ def test_relevance_is_input_x_gradient_where_rules_are_plain() -> None:
     )
     x = volumes(2, SIZE)
     a, g, of_input = pass_of(net, x, "3")
-    close(run("lrp", net, x, composite="uniform_epsilon"), (x * of_input).sum(1), 1e-3)
-    close(
-        run("layer_relevance", net, x, layer="3", composite="uniform_epsilon"), (a * g).sum(1), 1e-3
-    )
+    plain = {"composite": "uniform_epsilon", "seed": "lrp"}
+    close(run("lrp", net, x, **plain), (x * of_input).sum(1), 1e-3)
+    close(run("layer_relevance", net, x, layer="3", **plain), (a * g).sum(1), 1e-3)
     weights = (a * g).mean((2, 3, 4), keepdim=True)
     field = (weights * a).sum(1)
-    cam = run("relevance_cam", net, x, layer="3", composite="uniform_epsilon", seed="lrp")
+    cam = run("relevance_cam", net, x, layer="3", **plain)
     close(cam, field - field.mean((1, 2, 3), keepdim=True), 1e-3)
 
 
@@ -433,8 +432,10 @@ def test_a_series_goes_as_pictures_of_one_row() -> None:
         (gradient,) = torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)
     close(run("saliency", net, x), gradient.abs().amax(1))
     for name in ("lrp", "input_x_gradient", "rise", "occlusion"):
-        window = {"window": (1, 6)} if name == "occlusion" else {}
-        assert run(name, net, x, **window).shape == (2, 1, 24)
+        options = {"occlusion": {"window": (1, 6)}, "lrp": {"seed": "lrp"}}.get(name, {})
+        assert run(name, net, x, **options).shape == (2, 1, 24)
+    with pytest.warns(seewhy.SeewhyWarning, match="other classes are not taken away: no layer"):
+        run("lrp", net, x)
 
 
 # the facade

@@ -30,8 +30,14 @@ PARTS = ("arrived", "off_picture", "kept", "absorbed", "rest")
 def explained(
     net: nn.Module, x: Tensor, method: str = "lrp", *, layers: str | None = None, **options: object
 ) -> Attribution:
+    """By default of a start at the score, and where all of it shall arrive, unless asked otherwise."""
+    plain: dict[str, object] = {}
+    if method == "lrp":
+        plain = {"seed": "lrp", "composite": "conserving"}
+    elif method == "layer_relevance":
+        plain = {"seed": "lrp"}
     return seewhy.explain(
-        net, x, methods=method, targets=1, layers=layers, options={method: options}
+        net, x, methods=method, targets=1, layers=layers, options={method: {**plain, **options}}
     )[0]
 
 
@@ -153,7 +159,7 @@ def test_what_goes_past_a_layer_is_not_lost() -> None:
         methods="layer_relevance",
         targets=1,
         layers=[stem, branch],
-        options={"layer_relevance": {}},
+        options={"layer_relevance": {"seed": "lrp"}},
     )
     alone = explained(net, x, "layer_relevance", layers=branch)
     for one, other in zip(accounts(both.select(layer=branch)[0]), accounts(alone), strict=True):

@@ -183,7 +183,8 @@ def test_every_seed_is_zero_without_options() -> None:
                 if "seed" in parameters and not name.startswith("_"):
                     found[name] = parameters["seed"].default
     given = ("image_generator", "pixel_ranks", "resampling_weights", "reinitialize", "Steps")
-    given += ("SubsetMasks", "PhotoBoard", "LocalizationBoard")
+    given += ("SubsetMasks", "PhotoBoard", "LocalizationBoard", "ComposedStudy", "evaluated_study")
+    given += ("pair_members", "mosaic_members", "redraw", "draw_grid")
     without = {name: seed for name, seed in found.items() if seed is not inspect.Parameter.empty}
     assert set(found) - set(without) <= set(given)
     assert {"evaluate", "evaluated", "chance_maps", "interval_of"} <= set(without)

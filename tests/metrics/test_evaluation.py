@@ -124,6 +124,7 @@ def test_what_has_no_number_is_none_in_a_table() -> None:
         "higher_is_better": False,
         "chance_random": 0.5,
         "chance_edges": None,
+        "by_chance": None,
     }
 
 

@@ -98,7 +98,9 @@ def demo(
         crop=crop,
         resize=resize,
     )
-    return explain(_sample_photos(out), asked=asked, out=out, report=True, how=How(as_json=as_json))
+    how = How(as_json=as_json)
+    checked(asked, how)  # before photos are written
+    return explain(_sample_photos(out), asked=asked, out=out, report=True, how=how)
 
 
 def _sample_photos(folder: Path) -> list[Path]:

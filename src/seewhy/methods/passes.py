@@ -19,19 +19,20 @@ from ..engine.rules.relevance import Relevance
 from ..engine.targets.classes import Logit, ScoreFunction, class_scores
 from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
-from ..errors import ModelError
+from ..errors import LayerError, ModelError
 from ..maps.attribution import Facts
 from ..maps.ledger import Entry, Ledger
 from ..remarks import warn
 from .account import Account, settled
 from .formula import Formula, Need
-from .rivals import Rivals, may_have_rivals, rivals_elsewhere
-from .starts import Seed, score_at_start, slopes_of_score, starting_relevance
+from .rivals import LastStage, Rivals, may_have_rivals, rivals_elsewhere
+from .starts import Seed, is_one_class, score_at_start, slopes_of_score, starting_relevance
 
 NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
 OUT_OF_REACH = (
     "the guided and deconvnet rules do not reach {}: rectifiers there pass the plain gradient"
 )
+NO_RIVALS = "relevance starts at the score alone, and other classes are not taken away: {}"
 BLOW_UP = (
     100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
 )
@@ -135,7 +136,7 @@ class RelevancePass:
         strict: bool,
         seeds_of: Callable[[Formula], Sequence[Seed]],
         with_ledger: Callable[[], Trace],
-        last_stage: str | None,
+        last_stage: LastStage,
     ) -> None:
         self.unknown = _tell_unknown(trace, strict)
         assert isinstance(trace.rules, Relevance)
@@ -150,6 +151,7 @@ class RelevancePass:
         self.given = trace.activations
         self.layouts = {n: layout_of(n, a) for n, a in self.given.items() if n != INPUT}
         self.rivals: Rivals | None = None
+        self.without_rivals: tuple[str, ...] = ()
         self.stage_maps: dict[tuple[int, ...], Tensor] = {}
         self.relevance: dict[tuple[Seed, str], Tensor] = {}
         self.started: dict[Seed, Tensor] = {}
@@ -184,19 +186,31 @@ class RelevancePass:
         return target.score if self.rivals is None else self.rivals.cleared(target.score)
 
     def _rivals_of(self, target: ResolvedTarget) -> Rivals | None:
+        """The rivals of each image's class; a warning says where there would be some, and they cannot be weighed."""
+        self.without_rivals = ()
         output = self.trace.output
-        if self.last_stage is None or not may_have_rivals(output, target.numbers):
+        if not may_have_rivals(output, target.numbers):
             return None
-        z = class_scores(output).detach()
-        return rivals_elsewhere(z, slopes_of_score(target.score, z), self._stage_map)
+        with torch.inference_mode(False), torch.no_grad():
+            z = class_scores(output).detach().clone()
+            slopes = slopes_of_score(target.score, z)
+            if not bool(is_one_class(slopes).any()):
+                return None
+            try:
+                return rivals_elsewhere(z, slopes, self._stage_map)
+            except LayerError as error:
+                self.without_rivals = (NO_RIVALS.format(error),)
+                warn(self.without_rivals[0])
+                return None
 
     def _stage_map(self, classes: tuple[int, ...]) -> Tensor:
         """The relevance of a class of each image at the last stage, summed over channels, (N, h, w)."""
-        assert self.last_stage is not None
+        layer = self.last_stage.layer
+        if layer is None:
+            raise LayerError(self.last_stage.why_none)
         if classes not in self.stage_maps:
-            carried = self._carried_back(Logit(classes), [self.last_stage], len(classes))
-            of_channels = self.layouts[self.last_stage].to_grid(carried[self.last_stage])
-            self.stage_maps[classes] = of_channels.sum(1)
+            carried = self._carried_back(Logit(classes), [layer], len(classes))[layer]
+            self.stage_maps[classes] = self.layouts[layer].to_grid(carried).sum(1)
         return self.stage_maps[classes]
 
     def _carried_back(
@@ -314,7 +328,8 @@ class RelevancePass:
 
     def remarks(self, method: Formula) -> tuple[str, ...]:
         """What holds of all maps, and was warned of."""
-        return self.unknown
+        compares = "elsewhere" in self.seeds_of(method)
+        return (*self.unknown, *(self.without_rivals if compares else ()))
 
     def ledger(self, method: Formula) -> Ledger | None:
         return self.ledgers.get(self.seeds_of(method)[0])

@@ -22,11 +22,12 @@ from ..engine.rules.relevance import Relevance
 from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolve
 from ..engine.trace import Trace
-from ..errors import LayerError
+from ..errors import LayerError, SeewhyError
 from ..maps.attribution import Facts
 from ..maps.ledger import Ledger
 from .formula import Formula, Options
 from .passes import GradientPass, RelevancePass, signals
+from .rivals import LastStage
 from .starts import Seed
 
 
@@ -142,21 +143,20 @@ class Plan:
     def _relevance_trace(self, group: Sequence[Formula], *, ledger: bool) -> Trace:
         composite = find_composite(self.asked.options[group[0].name]["composite"], self.call.bounds)
         rules = Relevance(composite, ledger=Ledger() if ledger else None)
-        last_stage = self._last_stage(group)
         taps = [name for m in group for name in self.layers_of(m)]
-        taps += [] if last_stage is None else [last_stage]
+        taps += filter(None, [self._last_stage(group).layer])
         return Trace(self.call, self.x, layers=list(dict.fromkeys(taps)), rules=rules)
 
-    def _last_stage(self, group: Sequence[Formula]) -> str | None:
-        """Where it is seen how far classes look elsewhere, for methods that ask; None where no layer is a picture."""
+    def _last_stage(self, group: Sequence[Formula]) -> LastStage:
+        """The last stage, where a method of the group asks how far classes look elsewhere."""
         if not any("elsewhere" in self.seeds_of(method) for method in group):
-            return None
+            return LastStage()
         if self.asked.flow:
-            return self.asked.flow.default
+            return LastStage(self.asked.flow.default)
         try:
-            return find_flow(self.call, self.x).default
-        except LayerError:
-            return None
+            return LastStage(find_flow(self.call, self.x).default)
+        except SeewhyError as error:
+            return LastStage(None, str(error))
 
 
 def _label_of_layers(layers: Sequence[str]) -> str:

@@ -26,6 +26,14 @@ _HALVINGS = 12
 StageMap = Callable[[tuple[int, ...]], Tensor]  # a class for each image -> its relevance (N, h, w)
 
 
+@dataclass(frozen=True)
+class LastStage:
+    """The layer where it is seen how far classes look elsewhere; None, and why, where none is a picture."""
+
+    layer: str | None = None
+    why_none: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Rivals:
     """The best other classes of each image, best first.

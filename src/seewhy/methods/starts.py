@@ -37,7 +37,7 @@ _OfScores = Callable[[Tensor, Tensor, Numbers], Tensor]
 
 
 def _clrp(z: Tensor, chosen: Tensor, numbers: Numbers) -> Tensor:
-    return torch.where(chosen > 0, 1.0, -1 / (z.shape[1] - 1)).to(z)
+    return torch.where(chosen > 0, 1.0, -1 / max(z.shape[1] - 1, 1)).to(z)
 
 
 def _sglrp(z: Tensor, chosen: Tensor, numbers: Numbers) -> Tensor:

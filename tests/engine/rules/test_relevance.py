@@ -431,7 +431,9 @@ def test_a_blow_up_is_a_status_that_names_the_operation() -> None:
 
 def test_relevance_that_stays_in_bounds_says_its_peak() -> None:
     net, x = randomised(TinyCNN()), pictures(2)
-    found = seewhy.explain(net, x, methods="layer_relevance", layers="conv2", targets=1)[0]
+    at_the_score = {"layer_relevance": {"seed": "lrp"}}
+    asked = {"methods": "layer_relevance", "layers": "conv2", "options": at_the_score}
+    found = seewhy.explain(net, x, targets=1, **asked)[0]  # type: ignore[arg-type]
     with Trace(net, x, layers=["conv2"], rules=Relevance("epsilon_gamma")) as trace:
         r = trace.activations["conv2"] * trace.signal(1)["conv2"]
         peaks = r.abs().flatten(1).amax(1) / trace.scores(1).abs()
@@ -460,7 +462,8 @@ def test_an_explanation_keeps_a_ledger_for_each_photo() -> None:
     net, x = randomised(TinyCNN()), pictures(3)
     ex = seewhy.explain(net, x, methods=["lrp", "grad_cam"], targets=[0, 1], ledger=True)
     for a in ex.select(method="lrp"):
-        assert [led.entries[0].received for led in a.ledgers] == pytest.approx(a.scores, rel=1e-5)
+        started = [facts["relevance"]["started"] for facts in a.facts]
+        assert [led.entries[0].received for led in a.ledgers] == pytest.approx(started, rel=1e-5)
     assert all(a.ledgers == () for a in ex.select(method="grad_cam"))
     assert all(a.ledgers == () for a in seewhy.explain(net, x, methods="lrp"))
 
@@ -604,7 +607,7 @@ def test_strict_false_takes_the_gradient_of_what_is_not_known() -> None:
     net = randomised(net).double()
     x = pictures(1).double()
     with pytest.warns(SeewhyWarning, match="the gradient stands in for it"):
-        found = lrp(net, x, target=1, strict=False, composite=uniform_epsilon(0))
+        found = lrp(net, x, 1, strict=False, composite=uniform_epsilon(0), seed="lrp")
     with Trace(net, x, layers=["input"]) as trace:
         expected = (x * trace.signal(1)["input"]).sum(1)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)

@@ -44,7 +44,8 @@ class PairShare(EnergyPointing):
         options: what `EnergyPointing` takes.
 
     Example:
-        >>> truth = seewhy.data.Truth((1, 3), [[0, 0, 1, 1], [1, 0, 2, 1]], [7, 8])
+        >>> from seewhy.data.truth import Truth
+        >>> truth = Truth((1, 3), [[0, 0, 1, 1], [1, 0, 2, 1]], [7, 8])
         >>> metric = seewhy.metrics.PairShare()
         >>> metric.update(torch.tensor([[[3.0, 1.0, 0.0]], [[0.0, 2.0, 2.0]]]), [truth, truth], labels=[7, 8])
         >>> metric.compute().values
