@@ -148,6 +148,76 @@ def test_a_class_token_of_the_layer_lies_off_the_picture() -> None:
         assert account["arrived"] == pytest.approx(float(r[n, 1:].sum()), rel=1e-4, abs=1e-5)
 
 
+class OwnTokens(nn.Module):
+    """Patches behind a class token and a register, at positions under the given names: the score is linear in all."""
+
+    def __init__(self, position: str = "pos_embed", *, derived: bool = False) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(5)
+        self.patches = nn.Conv2d(3, 4, 16, 16, bias=False)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 4, generator=draw))
+        self.register_tokens = nn.Parameter(torch.randn(1, 1, 4, generator=draw))
+        self.register_parameter(position, nn.Parameter(torch.randn(1, 4, 4, generator=draw)))
+        self.position, self.derived = position, derived
+        self.head = nn.Linear(24, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        position = getattr(self, self.position)
+        first = self.cls_token + position[:, :1] if self.derived else self.cls_token
+        x = self.patches(x).flatten(2).transpose(1, 2) + position
+        own = [token.expand(len(x), -1, -1) for token in (first, self.register_tokens)]
+        return self.head(torch.cat([*own, x], 1).flatten(1))
+
+
+@pytest.mark.parametrize("derived", [False, True])
+@pytest.mark.parametrize("position", ["pos_embed", "where"])
+def test_the_class_token_registers_and_positions_have_a_share_each(
+    position: str, derived: bool
+) -> None:
+    net, x = OwnTokens(position, derived=derived).double(), pictures(2).double()
+    a = explained(net, x)
+    with torch.no_grad():
+        weight = net.head.weight[1].reshape(6, 4)
+        token = net.cls_token + (getattr(net, position)[:, :1] if derived else 0)
+        by_hand = {
+            "class_token": float((weight[0] * token).sum()),
+            "registers": float((weight[1] * net.register_tokens).sum()),
+            "position_embedding": float((weight[2:] * getattr(net, position)).sum()),
+        }
+    for n, account in enumerate(accounts(a)):
+        assert a.facts[n]["relevance"]["kept_by"] == pytest.approx(by_hand, rel=1e-4)
+        assert account["kept"] == pytest.approx(sum(by_hand.values()), rel=1e-4)
+        words = trust_words(a, n)
+        assert "the class token keeps" in words
+        assert "registers keep" in words
+        assert "the position embedding keeps" in words
+        assert "other constants" not in words
+
+
+def test_what_a_vit_keeps_is_relevance_of_its_own_parameters() -> None:
+    net, x = randomised(tiny_vit(reg_tokens=2)).double(), pictures(2).double()
+    a = explained(net, x, composite="conserving")
+    with Trace(net, x, layers=["norm_pre"], rules=Relevance("conserving")) as trace:
+        signal = trace.signal(1)["norm_pre"].detach()  # (N, L, C), R / a
+    own = {name: value.detach()[0] for name, value in net.named_parameters(recurse=False)}
+    for slope, facts in zip(signal, a.facts, strict=True):
+        by_hand = {
+            "class_token": float((slope[:1] * own["cls_token"]).sum()),
+            "registers": float((slope[1:3] * own["reg_token"]).sum()),
+            "position_embedding": float((slope * own["pos_embed"]).sum()),
+        }
+        assert facts["relevance"]["kept_by"] == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_what_goes_past_a_layer_of_a_vit_is_no_position_embedding() -> None:
+    """The residual stream beside `blocks.2.norm1` is not traced; it is the picture's all the same."""
+    net, x = randomised(tiny_vit()).double(), pictures(2).double()
+    a = explained(net, x, "layer_relevance", layers="blocks.2.norm1")
+    for n, account in enumerate(accounts(a)):
+        assert set(a.facts[n]["relevance"]["kept_by"]) == {"past_layer"}
+        assert a.facts[n]["relevance"]["kept_by"]["past_layer"] == pytest.approx(account["kept"])
+
+
 def test_what_goes_past_a_layer_is_not_lost() -> None:
     """One layer of a residual branch beside one that all passes: the same as by itself."""
     net, x = randomised(TinyResNet()).double(), pictures(2).double()
@@ -170,7 +240,7 @@ def test_what_goes_past_a_layer_is_not_lost() -> None:
 def test_accounts_that_do_not_close_stay_so() -> None:
     def account(rest: float) -> Account:
         one, zero = torch.ones(1), torch.zeros(1)
-        return Account(one, one, one - rest, zero, zero, zero)
+        return Account(one, one, one - rest, *[zero] * 7)
 
     late, early = account(0.5), account(0.02)
     assert settled({"late": late, "early": early}, ["late", "early"])["late"].kept.tolist() == [0.5]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.disk import Json
 from ..engine.rules.balance import StayedBehind
+from ..engine.rules.joined import JOINED_KINDS
 
 TOLERANCE = 0.1  # of what started: beyond it a map does not add up
 
@@ -25,6 +26,7 @@ class Account:
         off_picture: at the layer's tokens that lie nowhere on the picture, such as a class token.
         kept: by constants that joined on the way (class token, position embedding), or on ways past the layer.
         absorbed: by biases and stabilisers, under rules that let them.
+        class_token, registers, position_embedding, past_layer: parts of what was kept.
     """
 
     started: Tensor
@@ -33,6 +35,10 @@ class Account:
     off_picture: Tensor
     kept: Tensor
     absorbed: Tensor
+    class_token: Tensor
+    registers: Tensor
+    position_embedding: Tensor
+    past_layer: Tensor
 
     @classmethod
     def of_layer(
@@ -40,9 +46,7 @@ class Account:
     ) -> Account:
         """From relevance of the output (N, K), of all of the layer (N,) and of its places (N, C, h, w)."""
         arrived = on_picture.float().flatten(1).sum(1)
-        return cls(
-            start.sum(1), start.abs().sum(1), arrived, whole - arrived, stayed.kept, stayed.absorbed
-        )
+        return cls(start.sum(1), start.abs().sum(1), arrived, whole - arrived, *stayed)
 
     @property
     def rest(self) -> Tensor:
@@ -63,15 +67,20 @@ class Account:
         """For each image its account; "unbalanced" where that does not close, "withheld" where a promise to the map is
         not kept."""
         columns = ("started", "size", "arrived", "off_picture", "kept", "absorbed", "rest")
-        rows = torch.stack([getattr(self, column) for column in columns], 1).tolist()
+        rows, parts = self._rows(columns), self._rows(JOINED_KINDS)
         flags = torch.stack([self.is_closed, self.adds_up], 1).tolist()
         return [
             {
-                "relevance": dict(zip(columns, row, strict=True)),
+                "relevance": {**row, "kept_by": {name: r for name, r in kept.items() if r}},
                 **_unsettled(closed, adds_up or not promised),
             }
-            for row, (closed, adds_up) in zip(rows, flags, strict=True)
+            for row, kept, (closed, adds_up) in zip(rows, parts, flags, strict=True)
         ]
+
+    def _rows(self, columns: Sequence[str]) -> list[dict[str, float]]:
+        """These columns of each image."""
+        table = torch.stack([getattr(self, column) for column in columns], 1).tolist()
+        return [dict(zip(columns, row, strict=True)) for row in table]
 
 
 def _unsettled(closed: bool, as_promised: bool) -> dict[str, bool]:
@@ -90,5 +99,7 @@ def settled(accounts: Mapping[str, Account], order: Sequence[str]) -> dict[str, 
     for layer in order:
         account = accounts[layer]
         past = torch.where(last.is_closed & ~account.is_closed, account.rest, 0)
-        found[layer] = replace(account, kept=account.kept + past)
+        found[layer] = replace(
+            account, kept=account.kept + past, past_layer=account.past_layer + past
+        )
     return found

@@ -70,8 +70,12 @@ def cannot_say(attribution: Attribution) -> str:
 
 
 _STAYED = {
-    "kept": "constants such as a class token or position embedding keep {}",
-    "off_picture": "tokens off the picture keep {}",
+    "class_token": "the class token keeps {}",
+    "registers": "registers keep {}",
+    "position_embedding": "the position embedding keeps {}",
+    "past_layer": "{} goes past the layer",
+    "kept": "other constants keep {}",
+    "off_picture": "tokens off the picture (class token, registers) hold {}",
     "absorbed": "biases absorb {}",
     "rest": "{} is nowhere",
 }
@@ -157,7 +161,9 @@ def account_words(attribution: Attribution, index: int) -> str:
     whole = math.copysign(account["size"], account["started"])
     if abs(account["started"] - account["arrived"]) <= 0.1 * account["size"]:
         return ""
-    shares = {name: account[name] / whole for name in _STAYED}
+    parts = account.get("kept_by", {})
+    stayed = {**account, **parts, "kept": account["kept"] - sum(parts.values())}
+    shares = {name: stayed.get(name, 0.0) / whole for name in _STAYED}
     return ", ".join(
         _STAYED[name].format(f"{100 * share:.0f} %")
         for name, share in shares.items()

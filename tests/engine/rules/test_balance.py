@@ -51,8 +51,9 @@ def test_a_balance_knows_what_had_stayed_at_each_layer() -> None:
     balance.absorb(torch.tensor([[5.0], [6.0]]), torch.tensor([[4.0, 0.5], [6.0, 0.0]]))
     balance.reach("early", torch.device("cpu"))
     assert list(balance.at_layer) == ["late", "early"]
-    assert [v.tolist() for v in balance.at_layer["late"]] == [[3, 7], [0, 0]]
-    assert [v.tolist() for v in balance.at_layer["early"]] == [[3, 7], [0.5, 0]]
+    late, early = (balance.at_layer[name] for name in ("late", "early"))
+    assert (late.kept.tolist(), late.absorbed.tolist()) == ([3, 7], [0, 0])
+    assert (early.kept.tolist(), early.absorbed.tolist()) == ([3, 7], [0.5, 0])
     assert balance.divided
     balance.add("kept", torch.ones(5, 3))
     assert not balance.divided

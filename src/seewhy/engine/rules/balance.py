@@ -9,14 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-Reason = Literal["kept", "absorbed"]
+from .joined import JOINED_KINDS, JoinedKind
+
+Reason = Literal["kept", "absorbed"] | JoinedKind
 
 
 class StayedBehind(NamedTuple):
-    """For each image (N,): kept by constants (class token, position embedding), absorbed by biases and stabilisers."""
+    """For each image (N,): kept by constants, absorbed by biases and stabilisers; the others are parts of what is kept:
+    by the class token, registers and the position embedding, and by what came past the layer.
+    """
 
     kept: Tensor
     absorbed: Tensor
+    class_token: Tensor
+    registers: Tensor
+    position_embedding: Tensor
+    past_layer: Tensor
 
 
 def by_image(relevance: Tensor, images: int) -> Tensor | None:
@@ -78,7 +86,8 @@ class Balance:
     def stayed_behind(self, device: torch.device) -> StayedBehind:
         """Up to now."""
         none = torch.zeros(self.images, device=device)
-        return StayedBehind(self._amounts.get("kept", none), self._amounts.get("absorbed", none))
+        reasons: tuple[Reason, ...] = ("kept", "absorbed", *JOINED_KINDS)
+        return StayedBehind(*(self._amounts.get(reason, none) for reason in reasons))
 
     def reach(self, layer: str, device: torch.device) -> None:
         """The signal is at a layer."""

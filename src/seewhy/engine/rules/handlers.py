@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from . import operations as ops
+from .joined import JoinedKind
 from .linear import convolution, dense, merged
-from .mode import Mode
-from .notes import Source, tensors
+from .mode import NONE, Mode
+from .notes import Source, replaced, tensors
 from .operations import Argument, Arguments, Function, Options
 from .passing import Axes, normed, passed_on, shared, valued
 
 Called = tuple[Function, Arguments, Options]
 Handler = Callable[[Mode, Function, Arguments, Options], object]
 T = TypeVar("T")
-
-
-_MAY_HOLD_TENSORS = (Tensor, tuple, list, dict)
-
-
-def replaced(values: T, new: Callable[[Tensor], Tensor]) -> T:
-    """The same values, nested as they were, with every tensor exchanged."""
-    return cast(T, _replaced(values, new))
-
-
-def _replaced(values: object, new: Callable[[Tensor], Tensor]) -> object:
-    if isinstance(values, Tensor):
-        return new(values)
-    if type(values) is tuple or type(values) is list:
-        return type(values)(
-            [_replaced(v, new) if isinstance(v, _MAY_HOLD_TENSORS) else v for v in values]
-        )
-    if type(values) is dict:
-        return {key: _replaced(v, new) for key, v in values.items()}
-    return values
 
 
 def detached(values: T) -> T:
@@ -58,20 +39,38 @@ def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) ->
     elif func not in ops.TRANSPARENT and any(y.requires_grad for y in made):
         mode.note(func)
     if ops.joins_constants(func, values, all_live=all(map(notes.live, tensors(values)))):
-        mode.keep("join", out, _without_the_image(mode, func, args, kwargs))
+        _keep_joined(mode, out, func, args, kwargs)
     if func in ops.FLATTEN and args[1:] == (0, 1):
         _keep_source_of_tokens(mode, args[0], out)
     return out
 
 
-def _without_the_image(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
-    """What a call gives when nothing comes from the image."""
-    live = mode.notes.live
-    alone: Tensor
+def _keep_joined(mode: Mode, out: Tensor, func: Function, args: Arguments, kwargs: Options) -> None:
+    """Accounts for constants that a call puts beside what comes from the image."""
+    live, kind = mode.notes.live, mode.joined.kind
+    constants = [x for x in tensors((*args, *kwargs.values())) if not live(x)]
+
+    def without(*others: JoinedKind) -> Tensor:
+        return _without_some(
+            lambda x: live(x) or (x.is_floating_point() and kind(x) in others), func, args, kwargs
+        )
+
+    alone = without()
+    kinds = dict.fromkeys(found for x in constants if (found := kind(x)) is not None)
+    mode.keep("join", out, alone, parts={one: alone - without(one) for one in kinds})
+
+
+def _without_some(
+    is_left_out: Callable[[Tensor], bool], func: Function, args: Arguments, kwargs: Options
+) -> Tensor:
+    """What a call gives with zeros in place of some tensors."""
+    given: Tensor
     with torch.no_grad():
-        args, kwargs = replaced((args, kwargs), lambda x: torch.zeros_like(x) if live(x) else x)
-        alone = func(*args, **kwargs)
-    return alone
+        args, kwargs = replaced(
+            (args, kwargs), lambda x: torch.zeros_like(x) if is_left_out(x) else x
+        )
+        given = func(*args, **kwargs)
+    return given
 
 
 def _keep_source_of_tokens(mode: Mode, x: Tensor, tokens: Tensor) -> None:
@@ -231,7 +230,9 @@ def add(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
     if not notes.live(a):
         out = _with_constant(mode, out, b, sign, a)
     if not notes.live(b):
-        out = _with_constant(mode, out, a, 1, b * sign)
+        constant = b * sign
+        mode.joined.follow(constant, tensors((b,)))
+        out = _with_constant(mode, out, a, 1, constant)
     stays_positive = sign > 0 and all(_is_at_least_zero(mode, v) for v in (a, b))
     return notes.tag(out, non_negative=stays_positive)
 
@@ -257,10 +258,17 @@ def _with_constant(
     is_bias = not isinstance(constant, bool) and not mode.notes.is_coefficient(x)
     axis = _channels_of(constant, out) if is_bias else None
     if axis is None or not out.requires_grad:
-        mode.keep("add", out, constant)
+        mode.keep("add", out, constant, parts=_position_embedding(mode, constant))
         return out
     bias = constant if isinstance(constant, Tensor) else out.new_tensor(constant)
     return _normed(mode, x * sign if sign != 1 else x, x, out, bias, axis)
+
+
+def _position_embedding(mode: Mode, constant: Tensor | float) -> Mapping[JoinedKind, Tensor]:
+    """What the module adds with a value of its own for each place is one, whatever it is called."""
+    if not isinstance(constant, Tensor) or constant.numel() == max(constant.shape, default=1):
+        return NONE
+    return {mode.joined.kind(constant) or "position_embedding": constant}
 
 
 def _channels_of(constant: Tensor | float, out: Tensor) -> int | None:

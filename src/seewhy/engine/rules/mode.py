@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Protocol
 
 from torch import Tensor
 
 from .composites import Composite
+from .joined import JoinedConstants, JoinedKind
 from .notes import Kind, Notes
 from .operations import Function
 from .propagation import LinearMap
+
+NONE: Mapping[JoinedKind, Tensor] = MappingProxyType({})
 
 
 class Mode(Protocol):
@@ -32,8 +35,20 @@ class Mode(Protocol):
     def notes(self) -> Notes:
         """What is known of the tensors of this forward pass."""
 
-    def keep(self, name: str, out: Tensor, constant: Tensor | float, *, bias: bool = False) -> None:
-        """Accounts for what a constant, or a bias, that is part of an output keeps."""
+    @property
+    def joined(self) -> JoinedConstants:
+        """The class token, registers and position embedding of the model."""
+
+    def keep(
+        self,
+        name: str,
+        out: Tensor,
+        constant: Tensor | float,
+        *,
+        bias: bool = False,
+        parts: Mapping[JoinedKind, Tensor] = NONE,
+    ) -> None:
+        """Accounts for what a constant, or a bias, that is part of an output keeps, and those parts of it."""
 
     def note(self, func: Function) -> None:
         """Counts an operation without a rule."""

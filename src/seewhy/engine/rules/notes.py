@@ -9,13 +9,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeGuard
+from typing import Literal, TypeGuard, TypeVar, cast
 
 from torch import Tensor
 
 from .propagation import LinearMap
 
 Kind = Literal["conv", "linear"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,3 +130,23 @@ def tensors(values: Iterable[object]) -> Iterator[Tensor]:
             yield from tensors(value)
         elif isinstance(value, dict):
             yield from tensors(value.values())
+
+
+_MAY_HOLD_TENSORS = (Tensor, tuple, list, dict)
+
+
+def replaced(values: T, new: Callable[[Tensor], Tensor]) -> T:
+    """The same values, nested as they were, with every tensor exchanged."""
+    return cast(T, _replaced(values, new))
+
+
+def _replaced(values: object, new: Callable[[Tensor], Tensor]) -> object:
+    if isinstance(values, Tensor):
+        return new(values)
+    if type(values) is tuple or type(values) is list:
+        return type(values)(
+            [_replaced(v, new) if isinstance(v, _MAY_HOLD_TENSORS) else v for v in values]
+        )
+    if type(values) is dict:
+        return {key: _replaced(v, new) for key, v in values.items()}
+    return values

@@ -9,7 +9,7 @@ their own, unless the composite says otherwise.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -25,8 +25,10 @@ from .balance import Balance, on_the_way_back
 from .composites import Composite, Operation, find_composite
 from .hidden import SeeingMode
 from .in_place import current, supersede, twin
+from .joined import JoinedConstants, JoinedKind
 from .lrp import Rule
-from .notes import Kind, Notes, tensors
+from .mode import NONE
+from .notes import Kind, Notes, replaced, tensors
 from .operations import Arguments, Function, Options
 from .propagation import Account, LinearMap, RuledLinear, Tally, stabilized
 
@@ -38,6 +40,7 @@ class _Pass:
         self.notes, self.at_input = Notes(), layer == INPUT
         self.deepest = 0  # linear maps after the tap so far
         self.names = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
+        self.joined = JoinedConstants(module)
 
 
 class _Passes(threading.local):
@@ -97,7 +100,7 @@ class Relevance(SeeingMode):
         return True
 
     def call_hidden(self, func: Function, args: Arguments, kwargs: Options) -> object:
-        args, kwargs = handlers.replaced((args, kwargs), partial(current, notes=self.notes))
+        args, kwargs = replaced((args, kwargs), partial(current, notes=self.notes))
         return func(*args, **kwargs)
 
     @property
@@ -114,10 +117,12 @@ class Relevance(SeeingMode):
         if func in ops.QUESTIONS:
             return func(*args, **kwargs)
         named, notes = ops.first_argument(args, kwargs), self.notes
-        args, given = handlers.replaced((args, kwargs), partial(current, notes=notes))
+        args, given = replaced((args, kwargs), partial(current, notes=notes))
         incoming = [x for x in tensors((*args, *given.values())) if self._comes_from_a_tap(x)]
         if not incoming:
-            return func(*args, **given)
+            made = func(*args, **given)
+            self.joined.follow(made, tensors((*args, *given.values())))
+            return made
         call = _out_of_place(func, args, given)
         if call is None:
             return self._handled_out_of_place(func, incoming, args, given)
@@ -154,8 +159,21 @@ class Relevance(SeeingMode):
                 notes.tag(y, coefficient=True)
         return out
 
-    def keep(self, name: str, out: Tensor, constant: Tensor | float, *, bias: bool = False) -> None:
-        """Accounts for what a constant, or a bias, that is part of an output keeps."""
+    @property
+    def joined(self) -> JoinedConstants:
+        """The class token, registers and position embedding of the model."""
+        return self._passes.open[-1].joined
+
+    def keep(
+        self,
+        name: str,
+        out: Tensor,
+        constant: Tensor | float,
+        *,
+        bias: bool = False,
+        parts: Mapping[JoinedKind, Tensor] = NONE,
+    ) -> None:
+        """Accounts for what a constant, or a bias, that is part of an output keeps, and those parts of it."""
         is_zero = isinstance(constant, int | float) and not constant
         if not out.requires_grad or isinstance(constant, bool) or is_zero:
             return
@@ -165,6 +183,8 @@ class Relevance(SeeingMode):
         def account(g: Tensor) -> None:
             relevance = torch.where(g == 0, 0, g * kept).detach()
             balance.add("absorbed" if bias else "kept", relevance)
+            for kind, part in parts.items():
+                balance.add(kind, torch.where(g == 0, 0, g * part))
             if ledger is not None:
                 ledger.kept(name, relevance, bias=bias)
 
