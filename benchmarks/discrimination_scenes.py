@@ -387,6 +387,7 @@ def rows_for(kind: str, *, slow: bool) -> list[Row]:
     early = grid_layers(kind)[:3:2]  # the default, and the first that has all tokens
     rows += [Row("layer_relevance", n, lrp) for n in grid_layers(kind) if n not in early]
     rows += [Row("layer_relevance", layer, lrp, start) for layer in early for start in starts]
+    rows += [Row("layer_relevance", layer, {"seed": "elsewhere"}) for layer in early]
     for composite in ("epsilon_gamma", "conserving", "attn_lrp"):
         options = {**lrp, "composite": composite}
         rows += [Row("lrp", None, options, start, blur=1.5) for start in (None, Start("softmax"))]
@@ -416,7 +417,9 @@ def kept_words(model: seewhy.Model, asked: Asked) -> str:
     shares: dict[str, list[float]] = {}
     for x, chosen, _ in asked.rows():
         for one, label in zip(x, chosen, strict=True):
-            (a,) = seewhy.explain(model, one[None], methods="lrp", targets=label)
+            at_the_score = {"lrp": {"seed": "lrp"}}
+            asked_of_lrp = {"methods": "lrp", "targets": label, "options": at_the_score}
+            (a,) = seewhy.explain(model, one[None], **asked_of_lrp)
             account = a.facts[0]["relevance"]
             for name, kept in account["kept_by"].items():
                 shares.setdefault(name, []).append(kept / account["started"])

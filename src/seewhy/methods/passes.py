@@ -197,7 +197,8 @@ class RelevancePass:
             if not bool(is_one_class(slopes).any()):
                 return None
             try:
-                return rivals_elsewhere(z, slopes, self._stage_map)
+                several = target.numbers.multi_label
+                return rivals_elsewhere(z, slopes, self._stage_map, multi_label=several)
             except LayerError as error:
                 self.without_rivals = (NO_RIVALS.format(error),)
                 warn(self.without_rivals[0])

@@ -69,26 +69,28 @@ class Rivals:
 
 
 def may_have_rivals(output: object, numbers: Numbers) -> bool:
-    """Whether an answer is of classes that exclude each other.
+    """Whether an answer is of logits of several classes.
 
-    Sigmoids and the logits of several labels do not: a picture may show both. Probabilities are contrastive by
-    themselves, since the softmax is a part of the model; regressions, embeddings, places and records have no rivals.
+    Probabilities are contrastive by themselves, since the softmax is a part of the model; regressions, embeddings,
+    places and records have no rivals.
     """
-    excluding = numbers.gives == "logits" and not numbers.multi_label
-    return excluding and isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
+    several = isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
+    return several and numbers.gives == "logits"
 
 
-def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap) -> Rivals:
+def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap, *, multi_label: bool) -> Rivals:
     """Weighs the best other classes by how good they are and by how far they look elsewhere.
 
     With M_k the relevance of class k at the last stage, over its places, and e_k = 1 - cos(relu(M_t)^2, relu(M_k)^2):
     q_k is proportional to e_k exp(z_k) and sums to 1 over the rivals, and w_k = g q_k e_k, where g is 1, or as much
-    less as leaves a quarter of relu(M_t) in relu(M_t - sum_k w_k M_k).
+    less as leaves a quarter of relu(M_t) in relu(M_t - sum_k w_k M_k). Of several labels those are rivals that are
+    found in the picture, with probabilities above a half, all alike: q_k is proportional to e_k.
 
     Args:
         z: (N, K), the scores of the classes.
         slopes: (N, K), of the target's score by z: one-hot where the target is a class.
         map_of: the map M of a class of each image.
+        multi_label: whether each score has a sigmoid of its own.
     """
     of_a_class = is_one_class(slopes)
     chosen = slopes.argmax(1, keepdim=True)
@@ -97,12 +99,18 @@ def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap) -> Rivals:
     own = map_of(tuple(chosen[:, 0].tolist())).flatten(1)
     rivals = torch.stack([map_of(tuple(c.tolist())).flatten(1) for c in best.indices.T], 1)
     overlap = torch.einsum("np,nkp->nk", _emphasis(own), _emphasis(rivals)).clamp(0, 1)
-    elsewhere = 1 - overlap
-    tiny = torch.finfo(elsewhere.dtype).tiny
-    weights = (best.values + elsewhere.clamp(min=tiny).log()).softmax(1) * elsewhere
+    strength = torch.where(best.values > 0, 0, -torch.inf) if multi_label else best.values
+    weights = _shares(strength, 1 - overlap)
     part = _most_that_leaves(own, torch.einsum("nk,nkp->np", weights, rivals))
     weights = torch.where(of_a_class[:, None], weights * part, 0)
     return Rivals(best.indices, weights, overlap, of_a_class)
+
+
+def _shares(strength: Tensor, elsewhere: Tensor) -> Tensor:
+    """How much of each rival is taken away (N, k): of none where none is found."""
+    tiny = torch.finfo(elsewhere.dtype).tiny
+    q = (strength + elsewhere.clamp(min=tiny).log()).softmax(1).nan_to_num()
+    return q * elsewhere
 
 
 def _emphasis(fields: Tensor) -> Tensor:
