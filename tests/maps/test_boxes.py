@@ -86,6 +86,7 @@ def test_the_presets_take_what_their_papers_say() -> None:
     big, faint, third, crumb = [1, 1, 5, 5], [8, 1, 10, 3], [12, 8, 15, 12], [0, 11, 1, 12]
     assert found["cam2016"] == found["grad_cam"] == found["wsol_v1"] == [big]
     assert found["wsol_v2"] == [big, third]
+    assert found["relevance"] == boxes(made, threshold=0.1)[0].boxes.tolist() == [big]
     assert found["cam2016_code"] == [big, third]
     assert boxes(made, rule="grad_cam", components="all")[0].boxes.tolist() == [big, third, faint]
     assert boxes(made, threshold=0.05, components="all")[0].boxes.tolist() == [

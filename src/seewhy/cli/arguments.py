@@ -101,7 +101,7 @@ DATA_OPTION = typer.Option(
 RuleOption = Annotated[
     str,
     typer.Option(
-        help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1 or wsol_v2."
+        help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1, wsol_v2 or relevance."
     ),
 ]
 FuseOption = Annotated[str | None, typer.Option(help="Fuse maps over 'layer' or 'method' as well.")]

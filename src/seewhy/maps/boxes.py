@@ -79,6 +79,8 @@ RULES: dict[str, BoxRule] = {
     # Choe et al., CVPR 2020: MaxBoxAcc and its second version; they try all thresholds, of which this is a usual one
     "wsol_v1": BoxRule(0.2, "minmax"),
     "wsol_v2": BoxRule(0.2, "minmax", "all"),
+    # maps of `layer_relevance`, which are narrow peaks: chosen on 51 composites (docs/decisions.md)
+    "relevance": BoxRule(0.1),
 }
 RuleLike = str | BoxRule
 
