@@ -46,7 +46,13 @@ class Account:
     ) -> Account:
         """From relevance of the output (N, K), of all of the layer (N,) and of its places (N, C, h, w)."""
         arrived = on_picture.float().flatten(1).sum(1)
-        return cls(start.sum(1), start.abs().sum(1), arrived, whole - arrived, *stayed)
+        return cls(
+            start.sum(1),
+            start.abs().sum(1),
+            arrived,
+            whole - arrived,
+            *stayed,
+        )
 
     @property
     def rest(self) -> Tensor:
@@ -69,13 +75,16 @@ class Account:
         columns = ("started", "size", "arrived", "off_picture", "kept", "absorbed", "rest")
         rows, parts = self._rows(columns), self._rows(JOINED_KINDS)
         flags = torch.stack([self.is_closed, self.adds_up], 1).tolist()
-        return [
-            {
-                "relevance": {**row, "kept_by": {name: r for name, r in kept.items() if r}},
-                **_unsettled(closed, adds_up or not promised),
-            }
-            for row, kept, (closed, adds_up) in zip(rows, parts, flags, strict=True)
-        ]
+        found: list[Json] = []
+        for row, kept, (closed, adds_up) in zip(rows, parts, flags, strict=True):
+            kept_by = {name: r for name, r in kept.items() if r}
+            found.append(
+                {
+                    "relevance": {**row, "kept_by": kept_by},
+                    **_unsettled(closed, adds_up or not promised),
+                }
+            )
+        return found
 
     def _rows(self, columns: Sequence[str]) -> list[dict[str, float]]:
         """These columns of each image."""
@@ -100,6 +109,8 @@ def settled(accounts: Mapping[str, Account], order: Sequence[str]) -> dict[str, 
         account = accounts[layer]
         past = torch.where(last.is_closed & ~account.is_closed, account.rest, 0)
         found[layer] = replace(
-            account, kept=account.kept + past, past_layer=account.past_layer + past
+            account,
+            kept=account.kept + past,
+            past_layer=account.past_layer + past,
         )
     return found

@@ -48,16 +48,22 @@ def transparent(mode: Mode, func: Function, args: Arguments, kwargs: Options) ->
 def _keep_joined(mode: Mode, out: Tensor, func: Function, args: Arguments, kwargs: Options) -> None:
     """Accounts for constants that a call puts beside what comes from the image."""
     live, kind = mode.notes.live, mode.joined.kind
-    constants = [x for x in tensors((*args, *kwargs.values())) if not live(x)]
 
     def without(*others: JoinedKind) -> Tensor:
-        return _without_some(
-            lambda x: live(x) or (x.is_floating_point() and kind(x) in others), func, args, kwargs
-        )
+        def is_left_out(x: Tensor) -> bool:
+            if live(x):
+                return True
+            return x.is_floating_point() and kind(x) in others
+
+        return _without_some(is_left_out, func, args, kwargs)
 
     alone = without()
-    kinds = dict.fromkeys(found for x in constants if (found := kind(x)) is not None)
-    mode.keep("join", out, alone, parts={one: alone - without(one) for one in kinds})
+    parts: dict[JoinedKind, Tensor] = {}
+    for x in tensors((*args, *kwargs.values())):
+        found = None if live(x) else kind(x)
+        if found is not None and found not in parts:
+            parts[found] = alone - without(found)
+    mode.keep("join", out, alone, parts=parts)
 
 
 def _without_some(
@@ -66,10 +72,11 @@ def _without_some(
     """What a call gives with zeros in place of some tensors."""
     given: Tensor
     with torch.no_grad():
-        args, kwargs = replaced(
-            (args, kwargs), lambda x: torch.zeros_like(x) if is_left_out(x) else x
+        few, named = replaced(
+            (args, kwargs),
+            lambda x: torch.zeros_like(x) if is_left_out(x) else x,
         )
-        given = func(*args, **kwargs)
+        given = func(*few, **named)
     return given
 
 
@@ -266,7 +273,9 @@ def _with_constant(
 
 def _position_embedding(mode: Mode, constant: Tensor | float) -> Mapping[JoinedKind, Tensor]:
     """What the module adds with a value of its own for each place is one, whatever it is called."""
-    if not isinstance(constant, Tensor) or constant.numel() == max(constant.shape, default=1):
+    if not isinstance(constant, Tensor):
+        return NONE
+    if constant.numel() == max(constant.shape, default=1):
         return NONE
     return {mode.joined.kind(constant) or "position_embedding": constant}
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, MutableMapping
-from itertools import chain
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -26,7 +25,10 @@ _WORDS: dict[
 def kind_by_name(name: str) -> JoinedKind | None:
     """What a parameter of this dotted name is, as timm, torchvision, transformers and open_clip call theirs."""
     words = set(re.split(r"[._]", name.lower()))
-    return next((kind for kind, usual in _WORDS.items() if words & usual), None)
+    for kind, usual in _WORDS.items():
+        if words & usual:
+            return kind
+    return None
 
 
 class JoinedConstants:
@@ -34,8 +36,10 @@ class JoinedConstants:
 
     def __init__(self, module: nn.Module) -> None:
         self._own: MutableMapping[Tensor, JoinedKind | None] = WeakIdKeyDictionary()
-        for name, x in chain(module.named_parameters(), module.named_buffers()):
-            self._own[x] = kind_by_name(name)
+        for name, weight in module.named_parameters():
+            self._own[weight] = kind_by_name(name)
+        for name, buffer in module.named_buffers():
+            self._own[buffer] = kind_by_name(name)
 
     def kind(self, x: Tensor) -> JoinedKind | None:
         """What a tensor is that carries no relevance; None for what the module has beside these kinds."""
@@ -46,5 +50,7 @@ class JoinedConstants:
         kinds = {self.kind(x) for x in values}
         if "past_layer" in kinds or not isinstance(made, Tensor):
             return
-        kinds -= {None, "position_embedding"} if len(kinds - {None}) > 1 else {None}
+        kinds.discard(None)
+        if len(kinds) > 1:
+            kinds.discard("position_embedding")
         self._own[made] = kinds.pop() if len(kinds) == 1 else None
