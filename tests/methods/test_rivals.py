@@ -114,6 +114,21 @@ def test_a_quarter_of_the_class_is_left() -> None:
     assert float(found.weights[0, 0]) == pytest.approx(0.35, abs=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
+def test_the_scale_of_the_maps_tells_nothing(scale: float) -> None:
+    maps = {0: one_place(0) + one_place(1), 1: one_place(1) * 2, 2: one_place(3)}
+    z, slopes = torch.tensor([[5.0, 4.0, 3.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    found = rivals_elsewhere(z, slopes, lambda c: maps[c[0]] * scale, multi_label=False)
+    assert found.overlap[0].tolist() == pytest.approx([math.sqrt(0.5), 0.0])
+
+
+def test_a_class_without_evidence_has_nothing_taken_away() -> None:
+    maps = {0: -one_place(0), 1: one_place(1)}
+    z, slopes = torch.tensor([[5.0, 4.0]]), torch.tensor([[1.0, 0.0]])
+    found = rivals_elsewhere(z, slopes, lambda c: maps[c[0]], multi_label=False)
+    assert found.weights.tolist() == [[0.0]]
+
+
 def test_of_several_labels_those_are_rivals_that_are_found() -> None:
     """Of classes beside, those with a probability above a half, all alike; of none found none is taken away."""
     maps = {k: one_place(k) for k in range(4)}

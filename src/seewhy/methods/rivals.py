@@ -114,12 +114,17 @@ def _shares(strength: Tensor, elsewhere: Tensor) -> Tensor:
 
 
 def _emphasis(fields: Tensor) -> Tensor:
-    """Where maps (..., P) are strongly positive, of length one; zero where they nowhere are."""
-    return F.normalize(fields.clamp(min=0) ** 2, dim=-1)
+    """Where maps (..., P) are strongly positive, of length one whatever their scale; zero where they nowhere are."""
+    positive = fields.clamp(min=0)
+    highest = positive.amax(-1, keepdim=True).clamp(min=torch.finfo(positive.dtype).tiny)
+    return F.normalize((positive / highest) ** 2, dim=-1)
 
 
 def _most_that_leaves(own: Tensor, rivals: Tensor) -> Tensor:
-    """The largest part (N, 1) of what rivals take (N, P) that leaves enough of what is positive in own (N, P)."""
+    """The largest part (N, 1) of what rivals take (N, P) that leaves enough of what is positive in own (N, P).
+
+    None of it where nothing is: evidence that is nowhere lies beside no other.
+    """
     enough = LEFT * own.clamp(min=0).sum(1, keepdim=True)
 
     def leaves(part: Tensor) -> Tensor:
@@ -130,4 +135,4 @@ def _most_that_leaves(own: Tensor, rivals: Tensor) -> Tensor:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (torch.where(leaves(middle), *pair) for pair in ((middle, low), (high, middle)))
-    return torch.where(all_of_it, 1, low)
+    return torch.where(all_of_it, 1, low) * (enough > 0)
