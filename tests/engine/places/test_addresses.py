@@ -51,6 +51,20 @@ def test_tokens_in_any_order(grid: Grid, before: int) -> None:
     assert found.order == tuple(at[cell] for cell in range(len(order)))
 
 
+def test_a_register_that_hears_one_cell_takes_no_token_out_of_its_row() -> None:
+    """The fourth of five registers has heard cell 4 alone, and the cell's own token more of its neighbour."""
+    energy = heard((4, 4), [*[None] * 3, 4, None, *range(16)], mixing=1.0)
+    cells = heard((4, 4), list(range(16)))
+    energy[:, 9] = energy[:, 9] - 0.8 * cells[:, 4] + 0.4 * cells[:, 5]
+    assert Code((4, 4)).read(energy.float()) == Address((4, 4), 5)
+
+
+def test_two_tokens_in_each_others_place_are_an_order() -> None:
+    order = [*range(20), 21, 20, *range(22, 64)]
+    found = Code((8, 8)).read(heard((8, 8), [*order], mixing=1.0).float())
+    assert found == Address((8, 8), 0, tuple(order))
+
+
 @pytest.mark.parametrize(
     ("grid", "coarse"), [((14, 14), 2), ((56, 56), 4), ((7, 9), 2), ((28, 20), 4)]
 )

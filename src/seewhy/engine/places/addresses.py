@@ -11,6 +11,7 @@ less, or not.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
@@ -118,13 +119,26 @@ def _address_read(
     cells, others = len(signs), len(heard) - len(signs)
     if cells < _FEWEST:
         return None
-    order = _one_to_one(heard @ signs.T) if others <= _MOST_OTHERS else None
+    fit = heard @ signs.T
+    order = _one_to_one(fit) if others <= _MOST_OTHERS else None
     if order is None:
         return _likeliest_address(heard, signs, grid, known)
-    in_a_row = order == list(range(order[0], order[0] + cells))
-    if in_a_row:
-        return Address(grid, order[0])
-    return Address(grid, others, tuple(order))
+    start = _start_of_run(order, len(heard))
+    return Address(grid, others, tuple(order)) if start is None else Address(grid, start)
+
+
+def _start_of_run(order: Sequence[int], tokens: int) -> int | None:
+    """Where nearly all cells' tokens are in a row, and what is missing in it is no other cell's; None in no row.
+
+    A token beside, such as a register that attends to one place, may have heard more of a cell than the cell's own.
+    """
+    cells = len(order)
+    start, count = Counter(token - cell for cell, token in enumerate(order)).most_common(1)[0]
+    run = range(start, start + cells)
+    if count < _MUTUAL * cells or start < 0 or run.stop > tokens:
+        return None
+    elsewhere = {token for cell, token in enumerate(order) if token != run[cell]}
+    return None if elsewhere & set(run) else start
 
 
 def _likeliest_address(
