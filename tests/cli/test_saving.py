@@ -181,7 +181,7 @@ def check_pair(i: int, pair: list[tuple[int, str]]) -> None:
     for status, said in pair:
         if status:
             line = said.strip().splitlines()[-1]
-            assert line.startswith(f"seewhy: out='out{i}' is being written by process "), said
+            assert line.startswith(f"seewhy: out='out{i}' is being written by "), said
             assert line.endswith("; wait until that has ended, or give another folder")
 
 

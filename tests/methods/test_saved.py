@@ -80,7 +80,7 @@ def test_arrays_tensors_ledgers_and_fused_maps_are_opened_as_they_were(
     photos: Path, tmp_path: Path
 ) -> None:
     arrays = [np.asarray(Image.open(path)) for path in sorted(photos.iterdir())]
-    ex = explained(arrays, methods=["grad_cam", "layer_cam"]).fuse("method")
+    ex = explained(arrays, methods=["grad_cam", "hires_cam"]).fuse("method")
     ex.save(tmp_path / "arrays")
     check_same(ex, seewhy.open(tmp_path / "arrays"))
     ex = explained(pictures(3, 24).clamp(-1, 1), methods=["lrp", "guided_backprop"], ledger=True)

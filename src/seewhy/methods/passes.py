@@ -179,6 +179,10 @@ class RelevancePass:
                     r if layer == INPUT else self.layouts[layer].to_grid(r)
                 )
             self.accounts[seed] = self._accounts_by_layer(seed, whole)
+        for (
+            said
+        ) in self.without_rivals:  # of no use where the way back is closed, which is an error
+            warn(said)
 
     def _score_at_start(self, target: ResolvedTarget, seed: Seed) -> ScoreFunction:
         if seed != "elsewhere":
@@ -186,7 +190,7 @@ class RelevancePass:
         return target.score if self.rivals is None else self.rivals.cleared(target.score)
 
     def _rivals_of(self, target: ResolvedTarget) -> Rivals | None:
-        """The rivals of each image's class; a warning says where there would be some, and they cannot be weighed."""
+        """The rivals of each image's class; `without_rivals` says why where there are some that cannot be weighed."""
         self.without_rivals = ()
         output = self.trace.output
         if not may_have_rivals(output, target.numbers):
@@ -201,7 +205,6 @@ class RelevancePass:
                 return rivals_elsewhere(z, slopes, self._stage_map, multi_label=several)
             except LayerError as error:
                 self.without_rivals = (NO_RIVALS.format(error),)
-                warn(self.without_rivals[0])
                 return None
 
     def _stage_map(self, classes: tuple[int, ...]) -> Tensor:
