@@ -169,3 +169,32 @@ def test_each_image_has_rivals_of_its_own() -> None:
     for image in range(4):
         alone = seewhy.methods.layer_relevance(model, x[image : image + 1], image, layer="relu")
         torch.testing.assert_close(together[image : image + 1], alone, rtol=1e-4, atol=1e-7)
+
+
+class RuledOut(Pooled):
+    """Three classes that are possible; the scores of the others are -inf."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        possible = torch.arange(CLASSES) < 3
+        return super().forward(x).masked_fill(~possible, -torch.inf)
+
+
+@pytest.mark.parametrize("method", ["lrp", "layer_relevance", "finer_cam"])
+def test_classes_that_are_ruled_out_are_no_rivals(method: str) -> None:
+    """The maps are those of a head that has the possible classes alone."""
+    masked, few = randomised(RuledOut()), randomised(Pooled())
+    few.load_state_dict(masked.state_dict())
+    weight = masked.fc.weight.detach()[:3].clone()
+    few.fc = nn.Linear(weight.shape[1], 3, bias=False)
+    few.fc.weight = nn.Parameter(weight)
+    x = pictures(2, 12)
+    found, expected = (
+        seewhy.explain(seewhy.wrap(net, gives="logits"), x, methods=method, targets=1)[0]
+        for net in (masked, few)
+    )
+    torch.testing.assert_close(found.map, expected.map, rtol=1e-4, atol=1e-6)
+    assert found.status == expected.status
+    for key in {"rivals", "rather_than"} & set(expected.facts[0]):
+        assert len(found.facts[0][key]) == len(expected.facts[0][key]) == 2
+    named = [str(each["label"]) for each in found.facts[0].get("rivals", [])]
+    assert named == [str(each["label"]) for each in expected.facts[0].get("rivals", [])]

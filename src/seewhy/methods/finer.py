@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from ..engine.call import Call
@@ -52,15 +53,19 @@ class RatherThanAlike(Target):
 
     def __call__(self, output: object) -> Tensor:
         own, _, theirs = self._logits_of(output)
-        return own - self.strength * (theirs.softmax(1) * theirs).sum(1)
+        finite = theirs.masked_fill(theirs == -torch.inf, 0)  # of a class ruled out the weight is 0
+        return own - self.strength * (theirs.softmax(1) * finite).sum(1)
 
     def alike(self, output: object) -> list[Facts]:
         """For each image the classes nearest to its own, and their weights."""
         _, classes, theirs = self._logits_of(output)
         found: list[Facts] = []
         for columns, others in zip(classes.tolist(), theirs, strict=True):
-            weights = others.softmax(0)
-            found.append({"rather_than": columns, "weights": weights.tolist()})
+            there = others > -torch.inf
+            known = [
+                column for column, is_there in zip(columns, there.tolist(), strict=True) if is_there
+            ]
+            found.append({"rather_than": known, "weights": others[there].softmax(0).tolist()})
         return found
 
     @property
@@ -90,11 +95,12 @@ class RatherThanAlike(Target):
                 "Finer-CAM compares one class with others, "
                 "and the model has one column; use grad_cam"
             )
-        own = (logits * chosen).sum(1)
+        own = torch.where(chosen > 0, logits, 0).sum(1)
         distance = (logits - own[:, None]).abs().detach()
         distance = distance.masked_fill(chosen > 0, float("inf"))
         nearest = distance.topk(min(self.references, columns - 1), dim=1, largest=False).indices
-        return own, nearest, logits.gather(1, nearest)
+        others = logits.masked_fill(chosen > 0, -torch.inf)
+        return own, nearest, others.gather(1, nearest)
 
 
 _MOST_STRENGTH = 1e3

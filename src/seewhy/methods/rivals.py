@@ -43,12 +43,14 @@ class Rivals:
         weights: (N, k), how much of each one's score is taken away from the target's; they sum to 1 at most.
         overlap: (N, k), how far their evidence lies where the target's does, from 0 (elsewhere) to 1 (the same places).
         of_a_class: (N,), of which images the target is one class; the others' weights are 0.
+        found: (N, k), which are rivals: a class ruled out, whose score is -inf, is none.
     """
 
     classes: Tensor
     weights: Tensor
     overlap: Tensor
     of_a_class: Tensor
+    found: Tensor
 
     def cleared(self, score: ScoreFunction) -> ScoreFunction:
         """The score less the weighted scores of the rivals."""
@@ -61,10 +63,12 @@ class Rivals:
 
     def facts(self, image: int) -> list[dict[str, float]]:
         """Of one image the rivals: class, weight, overlap."""
-        columns = (each[image].tolist() for each in (self.classes, self.weights, self.overlap))
+        parts = (self.found, self.classes, self.weights, self.overlap)
+        columns = (each[image].tolist() for each in parts)
         return [
             {"class": index, "weight": weight, "overlap": overlap}
-            for index, weight, overlap in zip(*columns, strict=True)
+            for found, index, weight, overlap in zip(*columns, strict=True)
+            if found
         ]
 
 
@@ -96,14 +100,16 @@ def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap, *, multi_label
     chosen = slopes.argmax(1, keepdim=True)
     others = z.detach().float().scatter(1, chosen, -torch.inf)
     best = others.topk(min(MOST, z.shape[1] - 1), dim=1)
+    found = best.values > -torch.inf
+    classes = torch.where(found, best.indices, chosen)  # in place of those that have no map
     own = map_of(tuple(chosen[:, 0].tolist())).flatten(1)
-    rivals = torch.stack([map_of(tuple(c.tolist())).flatten(1) for c in best.indices.T], 1)
+    rivals = torch.stack([map_of(tuple(c.tolist())).flatten(1) for c in classes.T], 1)
     overlap = torch.einsum("np,nkp->nk", _emphasis(own), _emphasis(rivals)).clamp(0, 1)
     strength = torch.where(best.values > 0, 0, -torch.inf) if multi_label else best.values
     weights = _shares(strength, 1 - overlap)
     part = _most_that_leaves(own, torch.einsum("nk,nkp->np", weights, rivals))
     weights = torch.where(of_a_class[:, None], weights * part, 0)
-    return Rivals(best.indices, weights, overlap, of_a_class)
+    return Rivals(classes, weights, overlap, of_a_class, found)
 
 
 def _shares(strength: Tensor, elsewhere: Tensor) -> Tensor:
