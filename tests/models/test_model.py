@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm.data
+import torch
 from PIL import Image
 
 import seewhy
@@ -41,3 +43,11 @@ def test_a_black_box_sees_it_too() -> None:
 def test_a_model_that_takes_tensors_alone_says_so() -> None:
     with pytest.raises(ModelError, match="does not say how photos become its input"):
         seewhy.wrap(TinyCNN()).seeing(crop="none")
+
+
+def test_a_compiled_model_of_timm_says_what_it_takes() -> None:
+    """A compiled module's truth is asked of the length of the module that it compiles, which has none."""
+    net = timm.create_model("test_vit", num_classes=3)
+    compiled = torch.compile(net, backend="eager")
+    expected = seewhy.Preprocess.from_timm(timm.data.resolve_model_data_config(net))
+    assert seewhy.wrap(compiled).preprocess == seewhy.wrap(net).preprocess == expected

@@ -270,7 +270,7 @@ def _timm_preprocess(module: nn.Module) -> Preprocess | None:
         return None
     import timm.data
 
-    return Preprocess.from_timm(timm.data.resolve_model_data_config(module))
+    return Preprocess.from_timm(timm.data.resolve_data_config(pretrained_cfg=config))
 
 
 def _check_count(names: ClassNames | None, module: nn.Module) -> None:
