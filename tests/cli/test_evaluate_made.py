@@ -156,7 +156,7 @@ def test_photos_of_data_make_pairs_with_their_labels(
         (["photos", "--metric", "pair_share", "-t", "red"], "pair_share explains the class of each photo"),
         (["photos/red.png", "--metric", "pair_share"], "no pair can be made: of 1 photos"),
         (["photos/red.png", "--metric", "grid_pointing"], "no mosaic can be made: of 1 photos"),
-        (["photos", "--metric", "pair_share", "--confidence", "1.5"], "'--confidence': Input should be less"),
+        (["photos", "--metric", "pair_share", "--confidence", "1.5"], "Invalid value for '--confidence'"),
         (["--data", "folder:photos", "--metric", "look_alike"], "'photos' has no sub folders"),
         (["--data", "csv:marked.csv", "--metric", "focus"], "judges mosaics of photos"),
     ],
