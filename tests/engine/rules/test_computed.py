@@ -241,3 +241,17 @@ def test_a_gate_is_looked_at_in_a_sample_of_large_tensors() -> None:
     rectified = small.relu()
     rectified[3001] = -5.0  # of so few all are
     assert gate_height(small, rectified) is None
+    x = torch.linspace(-1, 1, 4097)  # and of one more every second
+    y = x.relu()
+    y[1::2] = -5.0
+    assert gate_height(x, y) == 1.0
+
+
+def test_what_turns_the_least_value_over_is_no_gate() -> None:
+    y = EIGHT.relu()
+    lowest = EIGHT.argmin()
+    y[lowest] = (
+        -0.5 * EIGHT[lowest]
+    )  # its factor is -1/2; those after it are 0 and 1, as of a rectifier
+    assert gate_height(EIGHT, EIGHT.relu()) == 1.0
+    assert gate_height(EIGHT, y) is None
