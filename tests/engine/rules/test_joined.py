@@ -91,6 +91,18 @@ def overwritten(net: Tokens, x: Tensor) -> Tensor:
     return y
 
 
+class Hidden(torch.autograd.Function):
+    """The same values, by an operation that is not seen from outside."""
+
+    @staticmethod
+    def forward(ctx: object, v: Tensor) -> Tensor:
+        return v.clone()
+
+    @staticmethod
+    def backward(ctx: object, g: Tensor) -> Tensor:
+        return g
+
+
 def stayed_behind(join: Callable[[Tokens, Tensor], Tensor]) -> tuple[Tokens, StayedBehind]:
     """What stays of the second score in two pictures."""
     net, x = Tokens(join), torch.randn(2, 3, 2, 2)
@@ -126,9 +138,10 @@ def test_a_class_token_and_its_position_keep_their_own_shares() -> None:
         (lambda net, x: x.sigmoid() + 0.5, lambda net: 0.5),
         (lambda net, x: x.sigmoid() + 0, lambda net: 0.0),
         (lambda net, x: x.sigmoid() + net.shift, lambda net: net.shift),  # the same for all places
+        (lambda net, x: x.sigmoid() + Hidden.apply(net.shift), lambda net: net.shift),
         (overwritten, lambda net: 0.5 * torch.eye(4)[1][:, None]),
     ],
-    ids=["a number", "zero", "channels", "a number in a place"],
+    ids=["a number", "zero", "channels", "hidden", "a number in a place"],
 )
 def test_other_constants_keep_their_share_and_are_no_part_that_joined(
     join: Callable[[Tokens, Tensor], Tensor], value: Callable[[Tokens], Tensor | float]
