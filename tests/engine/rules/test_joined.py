@@ -72,7 +72,11 @@ class Tokens(nn.Module):
         super().__init__()
         self.join = join
         drawn = torch.Generator().manual_seed(2)
-        for name, shape in (("cls_token", (1, 1, 3)), ("pos_embed", (1, 5, 3)), ("shift", (3,))):
+        for name, shape in (
+            ("cls_token", (1, 1, 3)),
+            ("pos_embed", (1, 5, 3)),
+            ("shift", (1, 1, 3)),
+        ):
             setattr(self, name, nn.Parameter(torch.randn(shape, generator=drawn)))
         self.register_buffer("read", torch.randn(2, 5, 3, generator=drawn))
 

@@ -33,6 +33,7 @@ from seewhy.metrics import (
     TopKLocalization,
     chance_maps,
 )
+from seewhy.metrics.localization.board import check_marked
 from seewhy.metrics.localization.evaluate import evaluate_localization
 from seewhy.metrics.localization.evaluation import LocalizationEvaluation
 from seewhy.metrics.localization.marked import read_marked
@@ -569,6 +570,12 @@ def evaluate_again(data: Squares, run: RunFolder, bad: list[str], how: dict[str,
     heard = {"on_bad_image": lambda name, error: bad.append(name), "keep": run}
     few = {"metrics": "max_box_accuracy", "chance": (), "batch_size": 2, "cases": 0}
     evaluate_localization(colours(), data, **few, **heard, **how)
+
+
+def test_data_that_marks_nothing_is_told_of_and_one_mark_is_enough() -> None:
+    with pytest.raises(InputError, match="squares marks no object, neither by a mask nor by a box"):
+        check_marked(Squares(1, unmarked=0))
+    check_marked(Squares(2, unmarked=0))
 
 
 @pytest.mark.parametrize("mark", ["masks", "difficult", "ignore"])
