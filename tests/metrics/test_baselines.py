@@ -10,6 +10,13 @@ import torch
 from seewhy.metrics import chance_maps
 
 
+def test_noise_is_that_of_seed_0_unless_another_is_given() -> None:
+    x = torch.rand(2, 3, 8, 8)
+    noise = chance_maps(x)["random"]
+    assert torch.equal(noise, chance_maps(x, seed=0)["random"])
+    assert not torch.equal(noise, chance_maps(x, seed=1)["random"])
+
+
 def test_the_centre_is_a_gaussian_of_a_quarter_of_each_side() -> None:
     found = chance_maps(torch.ones(2, 3, 8, 12))["centre"]
     for y in range(8):

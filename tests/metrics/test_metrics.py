@@ -328,6 +328,9 @@ def test_intervals_end_where_values_do() -> None:
         InputError, match=r"interval='wilson' is of shares, and values reach from 0\.2 to 3;"
     ):
         interval_of(np.array([0.2, 3.0]), "wilson")
+    for beyond in (1.001, -0.001):
+        with pytest.raises(InputError, match="is of shares"):
+            interval_of(np.array([0.2, beyond]), "wilson")
 
 
 def test_metrics_know_what_their_values_lie_between() -> None:

@@ -84,3 +84,10 @@ def test_pictures_have_no_sign_and_no_scale() -> None:
 def test_maps_are_of_three_dimensions(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"cannot be compared; give two of \(N, h, w\)"):
         spearman(torch.rand(shape), torch.rand(shape))
+
+
+def test_a_billionth_of_the_largest_value_is_rounding_still() -> None:
+    a = torch.tensor([[1e9, 1e9 - 1, 1e9]], dtype=D)
+    b = torch.tensor([[2.0, 1.0, 2.0]])
+    assert pearson(a, b).isnan().all()
+    assert pearson(a - torch.tensor([0, 1, 0]), b).tolist() == pytest.approx([1.0])

@@ -42,6 +42,7 @@ from seewhy.engine.masking import (
     settle,
     tuning,
 )
+from seewhy.engine.masking.masks import linear
 from seewhy.engine.targets.classes import EmbeddingSimilarity, Logit, Margin, Probability
 from seewhy.engine.targets.detection import DetectionBox
 from seewhy.engine.targets.regions import SegmentationRegion
@@ -163,6 +164,8 @@ def test_field_masks() -> None:
     assert not rendered(FieldMasks(torch.ones(1, 2, 2), (4, 4), normalize=True)).any()
     corners = rendered(FieldMasks(fields, (6, 5), align_corners=True))[:, ::5, ::4]
     torch.testing.assert_close(corners, fields[:, ::1, ::3])
+    unasked = linear(fields[:, None], (6, 5))[:, 0]  # corners lie apart unless that is asked for
+    torch.testing.assert_close(unasked, found, atol=1e-6, rtol=1e-5)
 
 
 # --- baselines ---

@@ -110,6 +110,12 @@ def test_depthwise_convolutions_are_known() -> None:
     assert [o.depthwise for o in seen(net)] == [True, False, True, False, False, False]
 
 
+def test_dense_layers_are_never_depthwise_merged_with_a_norm_either() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.BatchNorm1d(3), nn.Linear(3, 2)).eval()
+    net(pictures(1))
+    assert [(o.kind, o.depthwise) for o in seen(net)] == [("linear", False)] * 3
+
+
 def test_a_table_of_ones_own_reaches_the_operations() -> None:
     net = randomised(TinyResNet())
     mine = Composite(

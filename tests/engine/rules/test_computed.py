@@ -12,7 +12,7 @@ from torch import Tensor
 
 import oracles
 from seewhy import Trace
-from seewhy.engine.rules.computed import gate_height
+from seewhy.engine.rules.computed import gate_height, operands
 from seewhy.engine.rules.guided import Rectifiers
 from tiny_models import Rectified, pictures, randomised
 
@@ -241,3 +241,27 @@ def test_a_gate_is_looked_at_in_a_sample_of_large_tensors() -> None:
     rectified = small.relu()
     rectified[3001] = -5.0  # of so few all are
     assert gate_height(small, rectified) is None
+    x = torch.linspace(-1, 1, 4097)  # and of one more every second
+    y = x.relu()
+    y[1::2] = -5.0
+    assert gate_height(x, y) == 1.0
+
+
+def test_what_may_be_rectified_depends_on_x_and_has_the_shape_of_all_that_is_given() -> None:
+    x, flat = EIGHT.clone().requires_grad_(), torch.zeros(8)
+    (found,) = operands(torch.maximum, (flat, x), {})
+    assert found is x
+    (found,) = operands(torch.mul, (x, torch.tensor(2.0)), {})
+    assert found is x
+    assert operands(torch.maximum, (x, torch.zeros(2, 8)), {}) == []
+    assert operands(torch.maximum, (flat, flat + 1), {}) == []
+
+
+def test_what_turns_the_least_value_over_is_no_gate() -> None:
+    y = EIGHT.relu()
+    lowest = EIGHT.argmin()
+    y[lowest] = (
+        -0.5 * EIGHT[lowest]
+    )  # its factor is -1/2; those after it are 0 and 1, as of a rectifier
+    assert gate_height(EIGHT, EIGHT.relu()) == 1.0
+    assert gate_height(EIGHT, y) is None

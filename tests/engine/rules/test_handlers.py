@@ -416,6 +416,10 @@ BIASES: dict[str, tuple[Op, Op]] = {
     ),
     "of channels": (lambda x: x + UP, lambda x: x + spread(UP, x, 1)),
     "of channels, turned": (lambda x: UP - x, lambda x: spread(UP, x, 1) - x),
+    "of channels, and twice x": (
+        lambda x: torch.add(UP, x, alpha=2),
+        lambda x: 2 * x + spread(UP, x, 1),
+    ),
     "of channels, less": (
         lambda x: torch.sub(x, UP, alpha=2),
         lambda x: x - spread(2 * UP, x, 1),

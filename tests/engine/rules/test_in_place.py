@@ -7,9 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seewhy.engine.rules.in_place import twin
 from seewhy.engine.rules.relevance import Relevance
 from seewhy.engine.trace import Trace
 from seewhy.maps.ledger import Ledger
+
+
+def test_the_twin_of_a_method_that_no_function_shares_gives_what_the_method_leaves() -> None:
+    """`torch.normal(x)` draws around x; `x.normal_()` forgets it."""
+    x = torch.full((4,), 9.0)
+    made = twin(Tensor.normal_)
+    assert made is not None
+    assert made(x, 3.0, 0.0).tolist() == [3.0] * 4
+    assert x.tolist() == [9.0] * 4
 
 
 class _InPlace(nn.Module):

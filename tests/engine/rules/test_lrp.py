@@ -307,6 +307,16 @@ def test_fallback_is_its_formula() -> None:
     assert_same(signed.relevance(EXACT), signed.expected(oracles.z_plus_with_fallback))
 
 
+@pytest.mark.parametrize("kind", ["linear", "conv2d"])
+def test_an_image_of_zeros_has_no_signal_to_hand_on(kind: str) -> None:
+    case = Case(kind)
+    case.x[0] = 0
+    case.z = case.call(case.x)  # the bias alone, for the first
+    found = propagate(EXACT, case.linear, case.x, case.z, torch.ones_like(case.z))
+    assert torch.equal(found[0], torch.zeros_like(found[0]))
+    assert found[1].abs().min() > 0
+
+
 def test_fallback_conserves_where_plain_z_plus_does_not() -> None:
     case = depthwise()
     given = case.r.flatten(1).sum(1)

@@ -71,6 +71,19 @@ def test_the_share_of_the_own_object_is_that_of_the_formula() -> None:
     assert found.figures["uniform"].mean == pytest.approx(0.5)
 
 
+def test_the_interval_of_a_correlation_ends_where_correlations_do() -> None:
+    metric, pairs = PairShare(), maps_of_pairs(2)
+    pairs[0] = torch.stack([blob(11, 10, 3), blob(33, 33, 3)])  # about 0
+    pairs[1, 1] = pairs[1, 0]  # 1
+    truths = [each for each in map(two_objects, range(2)) for _ in range(2)]
+    metric.update(pairs.flatten(0, 1), truths, labels=[5, 9] * 2)
+    found = metric.compute().figures["correlation"]
+    assert found.mean == pytest.approx(
+        0.5, abs=0.1
+    )  # two values leave a t-interval 12.7 standard errors wide to each side
+    assert (found.low, found.high) == (-1, 1)
+
+
 def test_a_map_that_knows_no_class_has_half_and_is_the_same_for_both() -> None:
     metric, same = PairShare(), torch.rand(1, 9, 9).expand(2, -1, -1)
     metric.update(same, [two_objects(1)] * 2, labels=[5, 9])

@@ -15,7 +15,9 @@ from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.engine.call import Call
 from seewhy.errors import ImageError, InputError, ModelError, SeewhyWarning
+from seewhy.methods.request import Request
 from seewhy.metrics import PairShare, PixelAveragePrecision
+from seewhy.metrics.localization.board import TRUE_CLASS
 from seewhy.metrics.localization.composed import (
     Cells,
     Composed,
@@ -25,6 +27,7 @@ from seewhy.metrics.localization.composed import (
     mosaic_members,
     pair_members,
 )
+from seewhy.metrics.localization.evaluate_composed import composed_studies
 
 SIDE = 8
 PLAIN = Preprocess((SIDE, SIDE), None, (0.5,) * 3, (0.5,) * 3, "bilinear")
@@ -198,6 +201,25 @@ def test_classes_of_data_are_asked_where_there_are_any() -> None:
     found = seewhy.evaluate_composed(model_of(Colors()), data, methods="cam", chance=(), cases=0)
     assert "6 pairs of 4 photos" in found["pairs"].title
     assert "classes: of the data" in found["pairs"].title
+
+
+def test_the_fill_is_the_mean_of_the_preprocessing() -> None:
+    made = Preprocess((SIDE, SIDE), None, (0.2, 0.4, 0.6), (0.5, 0.25, 0.1), "bilinear")
+    assert fill_of(made) == (51, 102, 153)  # 255 times the mean
+
+
+@pytest.mark.parametrize(("count", "read"), [(60, 240), (3, 200)])
+def test_four_sure_photos_are_read_for_each_picture_and_at_least_200(count: int, read: int) -> None:
+    request = Request.of(model_of(Colors()), methods="cam", targets=TRUE_CLASS, batch_size=20)
+    told: list[tuple[int, int]] = []
+    composed_studies(
+        request,
+        Plain(list(COLORS) * 70),
+        "pair_share",
+        count=count,
+        progress=lambda *at: told.append(at),
+    )
+    assert told[-1] == (read, 280)
 
 
 def test_a_model_of_one_size_has_shrunk_pictures_alone() -> None:

@@ -33,6 +33,7 @@ from seewhy.metrics import (
     TopKLocalization,
     chance_maps,
 )
+from seewhy.metrics.localization.board import check_marked
 from seewhy.metrics.localization.evaluate import evaluate_localization
 from seewhy.metrics.localization.evaluation import LocalizationEvaluation
 from seewhy.metrics.localization.marked import read_marked
@@ -571,6 +572,12 @@ def evaluate_again(data: Squares, run: RunFolder, bad: list[str], how: dict[str,
     evaluate_localization(colours(), data, **few, **heard, **how)
 
 
+def test_data_that_marks_nothing_is_told_of_and_one_mark_is_enough() -> None:
+    with pytest.raises(InputError, match="squares marks no object, neither by a mask nor by a box"):
+        check_marked(Squares(1, unmarked=0))
+    check_marked(Squares(2, unmarked=0))
+
+
 @pytest.mark.parametrize("mark", ["masks", "difficult", "ignore"])
 def test_other_marks_are_another_picture(mark: str) -> None:
     class Marked(Squares):
@@ -594,8 +601,20 @@ def test_other_marks_are_another_picture(mark: str) -> None:
 def test_states_of_something_else_are_one_line(tmp_path: Path) -> None:
     stopped_after(2, folder_of(tmp_path / "out"), Squares(3))
     torch.save({"weight": torch.ones(2)}, tmp_path / "out" / "states.pt")
-    with folder_of(tmp_path / "out") as run, pytest.raises(InputError, match="cannot be read"):
+    with folder_of(tmp_path / "out") as run, pytest.raises(InputError, match=r"read \('told'\);"):
         evaluated(Squares(9), [], keep=run)
+
+
+def test_a_reader_that_says_nothing_is_told_of_by_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(*_: object, **__: object) -> None:
+        raise EOFError
+
+    (tmp_path / "states.pt").write_bytes(b"")
+    monkeypatch.setattr(torch, "load", ends)
+    with folder_of(tmp_path) as run, pytest.raises(InputError, match=r"read \(EOFError\); delete"):
+        evaluated(Squares(3), [], keep=run)
 
 
 def test_states_that_are_torn_are_one_line(tmp_path: Path) -> None:
