@@ -121,6 +121,26 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], int | Grid, str, str, Grid, int,
 }  # fmt: skip
 
 
+BEFORE_MIXING: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "timm vit": (tiny_vit, "pos_drop"),
+    "registers": (lambda: tiny_vit(reg_tokens=4), "pos_drop"),
+    "mean pool": (lambda: tiny_vit(class_token=False, global_pool="avg"), "pos_drop"),
+    "hf vit": (hf_vit, "vit.embeddings"),
+}
+
+
+@pytest.mark.parametrize("model", BEFORE_MIXING)
+def test_layer_relevance_reads_tokens_before_they_mix(model: str) -> None:
+    make, layer = BEFORE_MIXING[model]
+    (a,) = seewhy.explain(randomised(make()), pictures(1), methods="layer_relevance", targets=1)
+    assert a.layer == layer
+
+
+def test_a_network_without_tokens_has_its_default() -> None:
+    flow = find_flow(randomised(TinyCNN()), pictures(1))
+    assert flow.before_tokens_mix == flow.default
+
+
 @pytest.mark.parametrize("model", FOUND)
 def test_layers_found(model: str) -> None:
     make, size, default, kind, grid, prefix, stages = FOUND[model]

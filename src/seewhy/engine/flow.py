@@ -26,11 +26,10 @@ from .graph import children_first, name_of
 from .inputs import settled_input
 from .keys import Remembered
 from .layers import INPUT, LayerRecord, choose, is_pool, is_projection, resolve_layer, why_unheard
-from .layout import Layout
 from .outputs import LayerCall, listening, memory_of, replace_first_tensor, tensors_in
 from .pictures import matching_input
 from .places.places import Places, find_places
-from .stages import Stage, stages_of, title_of_layers
+from .stages import Stage, columns_of_picture, stages_of, title_of_layers
 
 _known: Remembered[Flow] = Remembered()
 
@@ -99,7 +98,7 @@ class Flow:
             by_all = "all-stages" if r.name in self.chosen else ""
             row: dict[str, str | int] = {"layer": r.name or "(the model)", "kind": r.kind}
             row["shape"] = "x".join(map(str, r.shape[1:]))
-            row |= _columns_of_picture(r.layout, self._stages.get(r.name))
+            row |= columns_of_picture(r.layout, self._stages.get(r.name))
             rows.append({**row, "chosen": "default" if r.name == self.default else by_all})
         return rows
 
@@ -128,6 +127,18 @@ class Flow:
         least = min(r.name.count(".") for r in whole)
         return [r.name for r in whole if r.name.count(".") == least][-1]
 
+    @property
+    def before_tokens_mix(self) -> str:
+        """The first layer that all evidence passes and that has the tokens of the default one; else the default.
+
+        In a transformer of one resolution these are the tokens at their positions, before the first block.
+        """
+        default = self[self.default]
+        if default.layout is None or "tokens" not in default.layout.kind:
+            return self.default
+        alike = (r for r in self.records if r.shape == default.shape)
+        return next((r for r in alike if _can_be_read_for(default, r)), default).name
+
     def by_places(self, chosen: str) -> list[str]:
         """The layers of a chosen layer's resolution that are read place by place, or else the chosen one itself."""
         size = next(record.layout for record in self.records if record.name == chosen)
@@ -144,18 +155,6 @@ def _can_be_read_for(chosen: LayerRecord, other: LayerRecord) -> bool:
     if not (chosen.layout and other.layout) or chosen.layout.grid != other.layout.grid:
         return False
     return other.trunk and other.evidence and not other.pools and not other.projects
-
-
-def _columns_of_picture(layout: Layout | None, stage: Stage | None) -> dict[str, str | int]:
-    """What a table says of how a layer's output lies over the image."""
-    if layout is None:
-        return {"stage": "", "grid": "", "layout": "", "prefix tokens": 0}
-    return {
-        "stage": stage.place if stage else "",
-        "grid": "x".join(map(str, layout.grid)),
-        "layout": layout.kind.replace("_", " "),
-        "prefix tokens": layout.prefix,
-    }
 
 
 @on_the_cpu()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from .layers import LayerRecord
-from .layout import Grid
+from .layout import Grid, Layout
 
 _MORE = re.compile(r"\d+ more")  # between the first and the last of several layers
 
@@ -192,3 +192,15 @@ def _in_layers(record: LayerRecord, layers: dict[str, LayerRecord], order: dict[
     if not done:
         return Stage(grid, "layer", 1, count, "before")
     return Stage(grid, "layer", done, count, "after")
+
+
+def columns_of_picture(layout: Layout | None, stage: Stage | None) -> dict[str, str | int]:
+    """What a table says of how a layer's output lies over the image."""
+    if layout is None:
+        return {"stage": "", "grid": "", "layout": "", "prefix tokens": 0}
+    return {
+        "stage": stage.place if stage else "",
+        "grid": "x".join(map(str, layout.grid)),
+        "layout": layout.kind.replace("_", " "),
+        "prefix tokens": layout.prefix,
+    }

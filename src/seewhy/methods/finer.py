@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..engine.call import Call
 from ..engine.targets.classes import ScoreFunction, class_scores
-from ..engine.targets.numbers import Numbers, looks_like
+from ..engine.targets.numbers import Numbers, known_or_seen
 from ..engine.targets.resolve import one_each, part_of
 from ..engine.targets.target import Target
 from ..errors import InputError, TargetError
@@ -82,7 +82,7 @@ class RatherThanAlike(Target):
     def _logits_of(self, output: object) -> tuple[Tensor, Tensor, Tensor]:
         """The logit of each image's class (N,), and the classes nearest to it with theirs, (N, R)."""
         scores = class_scores(output)
-        numbers = self.numbers or Numbers(looks_like(scores))
+        numbers = known_or_seen(self.numbers, scores)
         logits, chosen = numbers.logits(scores), slopes_of_score(self.score, scores)
         if not bool(is_one_class(chosen).all()):
             raise TargetError(

@@ -48,15 +48,16 @@ def _layer_relevance(relevance: Tensor) -> Tensor:
     Adds up to the score less what is absorbed, by design, by biases.
 
     Without a layer, the two resolutions before the last are fused: the geometric mean of their positive parts, each
-    scaled by its maximum, at the finer one; >= 0. The last resolution is coarse, the first ones are scattered.
+    scaled by its maximum, at the finer one; >= 0. The last resolution is coarse, the first ones are scattered. Of a
+    transformer of one resolution the tokens before the first block are read: later ones hold what attention has mixed.
     """
     return relevance.sum(1)
 
 
 def _before_the_last(flow: Flow, layers: Sequence[str]) -> Sequence[Sequence[str]]:
-    return (
-        [flow.chosen[-3:-1] or flow.chosen] if len(layers) == 1 else [[layer] for layer in layers]
-    )
+    if len(layers) > 1:
+        return [[layer] for layer in layers]
+    return [flow.chosen[-3:-1] or [flow.before_tokens_mix]]
 
 
 def _geometric_mean(fields: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from ...names import as_number, check_column, pairs_in, rank_in
 from ..answers import Answer, described, has_boxes
 from .given import given_class, given_classes
 from .names import ClassNames
-from .numbers import Numbers, looks_like
+from .numbers import Numbers, known_or_seen
 from .target import CLASSES, Target, form_name
 
 ScoreFunction = Callable[[Answer], Tensor]
@@ -159,7 +159,7 @@ class Probability(OfClasses):
 
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
-        numbers = self.numbers or Numbers(looks_like(scores))
+        numbers = known_or_seen(self.numbers, scores)
         return score_of_class(numbers.probabilities(scores), self.index)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...errors import TargetError
 from .classes import ClassIndex, Margin, OfClasses, class_in_words, class_scores, score_of_class
-from .numbers import Numbers, looks_like
+from .numbers import Numbers, known_or_seen
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LogOdds(OfClasses):
 
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
-        numbers = self.numbers or Numbers(looks_like(scores))
+        numbers = known_or_seen(self.numbers, scores)
         logits = numbers.logits(scores)
         own = score_of_class(logits, self.index)
         if numbers.are_of_each_class(scores.shape[1]):
@@ -97,7 +97,7 @@ class RatherThan(Margin):
 
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
-        numbers = self.numbers or Numbers(looks_like(scores))
+        numbers = known_or_seen(self.numbers, scores)
         if numbers.gives != "score":
             scores = numbers.logits(scores)
         return super().__call__(scores)

@@ -282,6 +282,11 @@ def looks_like(scores: Tensor) -> Gives | None:
     return None
 
 
+def known_or_seen(numbers: Numbers | None, scores: Tensor) -> Numbers:
+    """What a target was told that numbers are; where no model says it, what these look like."""
+    return numbers or Numbers(looks_like(scores))
+
+
 def _doubt_about(scores: Tensor) -> str:
     """What numbers of which nothing is said may be."""
     if not scores.is_floating_point():

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...arguments import brief
 from ...errors import TargetError
 from .classes import OfClasses, check_class
-from .numbers import Numbers, looks_like
+from .numbers import Numbers, known_or_seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class SegmentationRegion(OfClasses):
 
     def _where_predicted(self, output: Tensor, index: int) -> Tensor:
         """Where the class is predicted, (N, H, W)."""
-        numbers = self.numbers or Numbers(looks_like(output))
+        numbers = known_or_seen(self.numbers, output)
         each_by_itself = numbers.multi_label or numbers.gives in ("sigmoids", None)
         if each_by_itself or output.shape[1] == 1:
             return numbers.probabilities(output)[:, index] > 0.5
