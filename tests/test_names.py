@@ -6,7 +6,7 @@ import pytest
 
 from seewhy.errors import InputError, TargetError, did_you_mean
 from seewhy.influence.solvers import find_solver
-from seewhy.maps.boxes import RULES, find_rule
+from seewhy.maps.box_rules import RULES, find_rule
 from seewhy.methods.catalog import METHODS, find_method
 from seewhy.metrics.catalog import LOCALIZATION, METRICS, find_metric
 from seewhy.names import (

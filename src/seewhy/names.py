@@ -11,6 +11,8 @@ from .errors import InputError, TargetError, did_you_mean
 REPR = 590  # characters of a repr: notebooks store it beside every picture
 CROPS = ("center", "none")
 FITS = ("squash", "pad")
+AUTO = "auto"  # the method that localizes best and tells classes apart best, by measurement:
+FIRST, INSTEAD = "layer_relevance", "grad_cam"  # the one, and what stands in where it cannot
 _SHOWN = 4  # of several classes of one name
 _TOP = re.compile(r"top(\d+)")
 _RATHER_THAN = re.compile(r"\s+rather[ _]than\s+")

@@ -34,7 +34,9 @@ def test_explain_writes_pictures_and_prints_a_table_and_remarks_beside_it(
     ]
     assert "Why efficientnet_lite0 said so" in said.err
     assert "Look at" in said.err
-    assert (tmp_path / "out" / "cat" / "grad_cam.bn2.top1.png").is_file()
+    assert (tmp_path / "out" / "cat" / "sheet.png").is_file()
+    names = [each.name for each in (tmp_path / "out" / "cat").iterdir()]
+    assert "layer_relevance.blocks_3_0_bn1_+_blocks_5_0_bn1.top1.png" in names
     assert (tmp_path / "out" / "report.html").is_file()
 
 
@@ -91,7 +93,7 @@ def test_the_ledger_is_a_table_for_people_and_part_of_the_json(
     assert lrp["ledger"][0]["received"] == pytest.approx(lrp["score"], rel=1e-4)
     assert lrp["facts"]["relevance_peak"] < 1
     assert "ledger" not in grad_cam
-    assert run(["explain", str(cat), "--ledger", "-o", str(tmp_path)]) == 1
+    assert run(["explain", str(cat), "-M", "grad_cam", "--ledger", "-o", str(tmp_path)]) == 1
     assert "grad_cam carries no relevance" in capsys.readouterr().err
 
 

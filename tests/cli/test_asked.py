@@ -42,10 +42,10 @@ _WRONG = [
     (["explain", "x.jpg", "-M", "rise", "-O", "rise.running=3"], "rise has no option 'running'"),
     (
         ["explain", "x.jpg", "-O", "rise.samples=3"],
-        "of a method that is not asked for; add --method rise to grad_cam",
+        "of a method that is not asked for; add --method rise to layer_relevance, grad_cam",
     ),
     (["explain", "x.jpg", "-O", "samples=3"], "is not METHOD.OPTION=VALUE"),
-    (["explain", "x.jpg", "--fuse", "method"], "--fuse method would fuse grad_cam with nothing"),
+    (["explain", "x.jpg", "--fuse", "method"], "--fuse method would fuse auto with nothing"),
     (
         ["explain", "x.jpg", "--fuse", "layer", "-l", "bn2"],
         "--fuse layer would fuse one layer with nothing",

@@ -7,7 +7,7 @@ import inspect
 from seewhy.cli import sources
 from seewhy.engine.targets.resolve import FORMS
 from seewhy.influence.solvers import SOLVERS
-from seewhy.maps.boxes import RULES
+from seewhy.maps.box_rules import RULES
 from seewhy.methods.catalog import METHODS
 from seewhy.metrics.catalog import LOCALIZATION, METRICS
 from seewhy.models.devices import DEVICES
@@ -45,7 +45,7 @@ def test_solvers_and_their_settings() -> None:
 
 def test_lists_of_names() -> None:
     assert sources.names("render.styles", "STYLES") == STYLES
-    assert sources.names("maps.boxes", "RULES") == tuple(RULES)
+    assert sources.names("maps.box_rules", "RULES") == tuple(RULES)
     assert sources.names("engine.targets.resolve", "FORMS") == tuple(FORMS)
     assert sources.names("models.devices", "DEVICES") == DEVICES
     assert sources.embedded_model() == DEFAULT_MODEL

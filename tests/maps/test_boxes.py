@@ -86,7 +86,8 @@ def test_the_presets_take_what_their_papers_say() -> None:
     big, faint, third, crumb = [1, 1, 5, 5], [8, 1, 10, 3], [12, 8, 15, 12], [0, 11, 1, 12]
     assert found["cam2016"] == found["grad_cam"] == found["wsol_v1"] == [big]
     assert found["wsol_v2"] == [big, third]
-    assert found["relevance"] == boxes(made, threshold=0.1)[0].boxes.tolist() == [big]
+    assert made.mean() * 2 < 0.21  # 16 + .72 + 2.52 + .09 over 192 pixels: .1
+    assert found["mean"] == [big]
     assert found["cam2016_code"] == [big, third]
     assert boxes(made, rule="grad_cam", components="all")[0].boxes.tolist() == [big, third, faint]
     assert boxes(made, threshold=0.05, components="all")[0].boxes.tolist() == [
@@ -205,7 +206,7 @@ def test_box_iou_is_of_half_open_boxes() -> None:
     [
         (lambda: boxes(torch.ones(2, 2), rule="cam2015"), "did you mean 'cam2016'"),
         (lambda: boxes(torch.ones(2, 2), threshold=1.0), "threshold=1.0"),
-        (lambda: BoxRule(relative_to="mean"), "relative_to='mean'"),  # type: ignore[arg-type]
+        (lambda: BoxRule(relative_to="median"), "relative_to='median'"),  # type: ignore[arg-type]
         (lambda: BoxRule(connectivity=6), "connectivity=6"),  # type: ignore[arg-type]
         (lambda: BoxRule(most=0), "most=0"),
         (lambda: boxes(torch.ones(1, 1, 2, 2)), r"shape \(1, 1, 2, 2\)"),
@@ -453,3 +454,33 @@ def test_boxes_on_a_reduced_picture_are_scaled_to_the_photos_own_pixels() -> Non
     assert scaled.boxes.tolist() == [[18, 10, 27, 20]]
     assert (scaled.areas.tolist(), scaled.size) == ([9 * 10], (40, 90))
     assert scaled.peaks.tolist() == found.peaks.tolist()
+
+
+@pytest.mark.parametrize("means", [0.5, 1.0, 2.0, 4.0])
+def test_a_rule_of_means_keeps_what_exceeds_the_mean_of_the_positive_part(means: float) -> None:
+    generator = torch.Generator().manual_seed(int(10 * means))
+    made = torch.randn(9, 13, generator=generator) ** 3
+    positive = made.double().clamp(min=0).numpy()
+    expected = positive > min(means * positive.sum() / positive.size, 0.7 * positive.max())
+    rule = BoxRule(means, "mean", "all")
+    assert (region(made, rule=rule)[0].numpy() == expected).all()
+    assert (region(1000 * made, rule=rule)[0].numpy() == expected).all()  # no matter in which unit
+
+
+def test_a_rule_of_means_finds_something_in_every_readable_map() -> None:
+    even = torch.full((8, 8), 0.9)
+    even[2:4, 3:6] = 1.0  # nowhere twice its mean, all of it above .7 of its maximum
+    found = boxes(even, rule="mean")[0]
+    assert (found.boxes.tolist(), found.status) == ([[0, 0, 8, 8]], "ok")
+    nothing = boxes(torch.zeros(4, 4), rule="mean")[0]
+    assert (len(nothing), nothing.status) == (0, "empty")
+    against = boxes(-torch.eye(4), rule="mean")[0]
+    assert (len(against), against.status) == (0, "empty")
+
+
+@pytest.mark.parametrize("wrong", [-0.1, float("nan"), float("inf")])
+def test_means_are_at_least_none(wrong: float) -> None:
+    with pytest.raises(InputError, match="threshold="):
+        BoxRule(wrong, "mean")
+    with pytest.raises(InputError, match="'max' or 'minmax' or 'mean'"):
+        BoxRule(relative_to="median")  # type: ignore[arg-type]

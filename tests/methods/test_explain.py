@@ -186,14 +186,14 @@ def test_layers_are_called_what_people_call_them_whoever_names_them(
     assert [each["layer_title"] for each in told["attributions"]] == [*titles, None]
     assert told["input_size"] == [32, 32]
     assert [a.layer_title for a in seewhy.open(tmp_path)] == [*titles, None]
-    default = seewhy.explain(net, pictures(1), targets=1)[0]
+    default = seewhy.explain(net, pictures(1), methods="grad_cam", targets=1)[0]
     assert (default.layer, default.layer_title) == ("relu2", titles[1])
 
     def unknown(*_: object) -> None:
         raise LayerError("nothing is known of its layers")
 
     monkeypatch.setattr("seewhy.methods.explain.find_flow", unknown)
-    named = seewhy.explain(net, pictures(1), layers="relu2", targets=1)[0]
+    named = seewhy.explain(net, pictures(1), methods="grad_cam", layers="relu2", targets=1)[0]
     assert (named.layer, named.layer_title) == ("relu2", None)
     assert torch.equal(named.map, default.map)
 
@@ -498,7 +498,7 @@ _X = torch.rand(2, 3, 16, 16)
         ),
         (
             _X,
-            {"options": {"grad_cam": {"steps": 3}}},
+            {"methods": "grad_cam", "options": {"grad_cam": {"steps": 3}}},
             InputError,
             "grad_cam has no option 'steps'; its options: none",
         ),

@@ -118,7 +118,7 @@ def test_batches_and_chance_do_not_change_the_scores() -> None:
     np.testing.assert_allclose(whole[0].result.values, parts[0].result.values, atol=1e-5)
     assert whole[0].chance == {}
     named = Deletion()
-    named.update(METHODS["grad_cam"](net, x, [0, 1, 2, 3, 4]), net, x, [0, 1, 2, 3, 4])
+    named.update(METHODS["layer_relevance"](net, x, [0, 1, 2, 3, 4]), net, x, [0, 1, 2, 3, 4])
     np.testing.assert_allclose(whole[0].result.values, named.compute().values, atol=1e-5)
 
 
@@ -131,8 +131,8 @@ def test_several_layers_have_rows_of_their_own() -> None:
     every = evaluate(net, x[:2], layers="all-stages", metrics={"steady": FAST["steady"]}, chance=())
     assert len(every) > 1
     for row in (*found, *every):
-        alone = MaxSensitivity("grad_cam", layer=row.layer, samples=2)
-        alone.update(METHODS["grad_cam"](net, x[:2], layer=row.layer), net, x[:2])
+        alone = MaxSensitivity("layer_relevance", layer=row.layer, samples=2)
+        alone.update(METHODS["layer_relevance"](net, x[:2], layer=row.layer), net, x[:2])
         np.testing.assert_allclose(row.result.values, alone.compute().values, atol=1e-5)
 
 

@@ -42,7 +42,10 @@ PhotosArgument = Annotated[
 MethodsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--method", "-M", help="One or more; 'seewhy methods' lists them.", show_default="grad_cam"
+        "--method",
+        "-M",
+        help="One or more; 'seewhy methods' lists them. auto is layer_relevance, and grad_cam where that cannot run.",
+        show_default="auto",
     ),
 ]
 TargetsOption = Annotated[
@@ -98,12 +101,8 @@ DATA_OPTION = typer.Option(
     "-d",
     help="scenes, folder:PATH, csv:, voc:, coco:, imagenet:, cub:, openimages:, stl10: ...",
 )
-RuleOption = Annotated[
-    str,
-    typer.Option(
-        help="How maps become boxes: cam2016, cam2016_code, grad_cam, wsol_v1, wsol_v2 or relevance."
-    ),
-]
+RULES_HELP = "How maps become boxes: mean, cam2016, cam2016_code, grad_cam, wsol_v1 or wsol_v2."
+RuleOption = Annotated[str, typer.Option(help=RULES_HELP)]
 FuseOption = Annotated[str | None, typer.Option(help="Fuse maps over 'layer' or 'method' as well.")]
 StyleOption = Annotated[
     str | None,

@@ -7,6 +7,9 @@ from typing import Literal
 
 from ..errors import InputError
 from ..names import (
+    AUTO,
+    FIRST,
+    INSTEAD,
     Spellings,
     check_classes,
     check_device,
@@ -32,13 +35,13 @@ def checked(
     style: str | None = None,
     rule: str | None = None,
 ) -> list[str]:
-    """The methods that --method asks for, once every name in a request is one.
+    """The methods that --method asks for once every name in a request is one.
 
     Raises:
         InputError: one is none, or an option would do nothing.
     """
-    found = asked_methods(asked.method or ["grad_cam"])
-    check_options(asked.option or (), found)
+    found = asked_methods(asked.method or [AUTO])
+    check_options(asked.option or (), [FIRST, INSTEAD] if found == [AUTO] else found)
     read_seen(asked.crop, asked.resize)
     check_request(
         device=how.device,
@@ -57,7 +60,8 @@ def asked_methods(texts: Sequence[str]) -> list[str]:
     Raises:
         InputError: there is none of that name.
     """
-    return [_method(name) for text in texts for name in split_names(text)]
+    found = [name for text in texts for name in split_names(text)]
+    return found if found == [AUTO] else [_method(name) for name in found]
 
 
 def _method(name: str) -> str:
@@ -168,7 +172,7 @@ def check_request(
     if style is not None:
         known_name(style, sources.names("render.styles", "STYLES"), what="style")
     if rule is not None:
-        known_name(rule, sources.names("maps.boxes", "RULES"), what="rule")
+        known_name(rule, sources.names("maps.box_rules", "RULES"), what="rule")
     embedded = bool(targets) and labels is None and model == sources.embedded_model()
     own = sources.imagenet_labels() if embedded else None
     if own is not None:

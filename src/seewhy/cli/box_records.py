@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..data.disk import Json, png_bytes
 from ..data.run_folder import Draft, RunFolder
 from ..maps.attribution import Attribution
-from ..maps.boxes import Boxes, BoxRule, boxes_on_photo
+from ..maps.box_rules import BoxRule
+from ..maps.boxes import Boxes, boxes_on_photo
 from ..methods.explanation import Explanation
 from ..methods.photos import photo_digest
 from ..methods.records import file_keys

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..names import AUTO
 from ..no_file import check_any_there
 from .arguments import (
     CropOption,
@@ -53,7 +54,7 @@ def explain(
         from .photo_run import PhotoRun
         from .saving import remark
 
-    if ledger:
+    if ledger and methods != [AUTO]:
         _check_carries_relevance(methods)
     shared = PhotoRun(photos, asked, how, methods, out=out, ledger=ledger)
     request = {**shared.request.told(), "fuse": over, "style": style, "ledger": ledger}
@@ -93,7 +94,7 @@ def demo(
 ) -> int:
     """Explains two sample photos, a cat and a cup of coffee, with the model that comes with seewhy."""
     asked = Asked(
-        method=["grad_cam", "layer_relevance", "guided_grad_cam"],
+        method=["layer_relevance", "grad_cam", "guided_grad_cam"],
         target=["top2"],
         crop=crop,
         resize=resize,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..no_file import check_any_there
-from .arguments import PhotosArgument, RuleOption
+from .arguments import RULES_HELP, PhotosArgument
 from .asked import checked
 from .groups import Asked, How
 from .results import print_json
@@ -20,19 +20,22 @@ from .show import starting
 if TYPE_CHECKING:
     from ..data.disk import Json
     from ..data.run_folder import RunFolder
-    from ..maps.boxes import BoxRule
+    from ..maps.box_rules import BoxRule
 
 JSON_NAME, SCHEMA = "boxes.json", 1
+_RuleIfAny = Annotated[
+    str | None, typer.Option(help=RULES_HELP, show_default="mean; cam2016 with --threshold")
+]
 
 
 def localize(
     photos: PhotosArgument,
     *,
     asked: Asked,
-    rule: RuleOption = "cam2016",
+    rule: _RuleIfAny = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the map's scale, instead of the rule's."),
+        typer.Option(min=0, help="Share of the map's scale, instead of the rule's."),
     ] = None,
     every: Annotated[bool, typer.Option("--every", help="Boxes around all components.")] = False,
     out: Annotated[
@@ -48,6 +51,7 @@ def localize(
         from .interrupts import interruptible
         from .photo_run import PhotoRun
 
+    rule = rule or ("mean" if threshold is None else "cam2016")
     chosen = _box_rule(rule, threshold, every=every)
     shared = PhotoRun(photos, asked, how, methods, out=out)
     of_rule = {"name": rule, **dataclasses.asdict(chosen)}
@@ -68,7 +72,7 @@ def localize(
 
 
 def _box_rule(rule: str, threshold: float | None, *, every: bool) -> BoxRule:
-    from ..maps.boxes import find_rule
+    from ..maps.box_rules import find_rule
 
     chosen = find_rule(rule, threshold=threshold)
     return dataclasses.replace(chosen, components="all", most=None) if every else chosen

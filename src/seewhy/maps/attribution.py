@@ -111,7 +111,7 @@ class Attribution:
     Example:
         >>> a = seewhy.explain(model, photo, targets="red").attributions[0]
         >>> a
-        <Attribution grad_cam at relu of red, 1 x (16 x 16): red, ok>
+        <Attribution layer_relevance at relu of red, 1 x (16 x 16): red, ok>
         >>> a.heatmap().shape, a.picture().size
         (torch.Size([1, 16, 16]), (16, 16))
     """

@@ -15,74 +15,26 @@ import torch
 from torch import Tensor
 
 from ..arguments import checked
-from ..data.disk import Json
 from ..data.placement import Placement
 from ..data.rgb import Array
 from ..errors import ArgumentTypeError, InputError
-from ..names import known_name
 from . import values as map_tools
+from .box_rules import RULES, BoxRule, RelativeTo, RuleLike, find_rule
 from .values import Status
 
-RelativeTo = Literal["max", "minmax"]
-
-
-@dataclass(frozen=True)
-class BoxRule:
-    """How a map becomes boxes: its pixels above a threshold, their connected components, a tight box around each.
-
-    Attributes:
-        threshold: the share of the scale that a pixel has to exceed, at least 0 and below 1.
-        relative_to: the scale: "max" from zero to the map's maximum, "minmax" from its minimum to its maximum.
-        components: "largest" by its pixels (of equal ones the first, row by row), or "all", the largest first.
-        connectivity: 8 (diagonal neighbours touch) or 4.
-        most: of all components at most so many.
-        min_share: components smaller than this share of the map's pixels are no objects.
-
-    Raises:
-        InputError: a value is not as above.
-    """
-
-    threshold: float = 0.2
-    relative_to: RelativeTo = "max"
-    components: Literal["largest", "all"] = "largest"
-    connectivity: Literal[4, 8] = 8
-    most: int | None = None
-    min_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("threshold", "min_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} is no share; give at least 0 and less than 1"
-                )
-        for name, accepted in (
-            ("relative_to", ("max", "minmax")),
-            ("components", ("largest", "all")),
-            ("connectivity", (4, 8)),
-        ):
-            if getattr(self, name) not in accepted:
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} is not known; use {accepted[0]!r} or {accepted[1]!r}"
-                )
-        if self.most is not None and self.most < 1:
-            raise InputError(f"most={self.most} boxes; give at least 1, or None for all")
-
-
-RULES: dict[str, BoxRule] = {
-    # Zhou et al., CVPR 2016, section 3.2: above 20 % of the maximum, the largest component
-    "cam2016": BoxRule(0.2),
-    # the code released with it: above 20 of 255, the two largest components. Left out: its JPEG copy of the map, the
-    # distance transform that shrinks a component by 10 pixels, and the merging with the boxes at 100 and 110 of 255
-    "cam2016_code": BoxRule(20 / 255, components="all", most=2),
-    # Selvaraju et al., ICCV 2017, section 4.1: above 15 % of the maximum, the single largest segment
-    "grad_cam": BoxRule(0.15),
-    # Choe et al., CVPR 2020: MaxBoxAcc and its second version; they try all thresholds, of which this is a usual one
-    "wsol_v1": BoxRule(0.2, "minmax"),
-    "wsol_v2": BoxRule(0.2, "minmax", "all"),
-    # maps of `layer_relevance`, which are narrow peaks: chosen on 51 composites (docs/decisions.md)
-    "relevance": BoxRule(0.1),
-}
-RuleLike = str | BoxRule
+__all__ = [
+    "RULES",
+    "BoxRule",
+    "Boxes",
+    "Peaks",
+    "box_iou",
+    "boxes",
+    "boxes_on_photo",
+    "find_rule",
+    "masks",
+    "peaks",
+    "region",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,26 +90,13 @@ class Peaks:
         return len(self.points)
 
 
-def find_rule(rule: RuleLike, **changes: object) -> BoxRule:
-    """The rule of that name in `RULES`, or the rule itself, with what is not None changed; InputError for none.
-
-    Example:
-        >>> seewhy.localize.find_rule("wsol_v2", threshold=0.4)
-        BoxRule(threshold=0.4, relative_to='minmax', components='all', connectivity=8, most=None, min_share=0.0)
-    """
-    if not isinstance(rule, BoxRule):
-        rule = RULES[known_name(str(rule), RULES, what="rule")]
-    given: Json = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(rule, **given)
-
-
 @checked
 def boxes(
     maps: Tensor | Sequence[Tensor],
     *,
     rule: RuleLike = "cam2016",
     threshold: float | None = None,
-    relative_to: RelativeTo | None = None,
+    relative_to: RelativeTo | Literal["mean"] | None = None,
     components: Literal["largest", "all"] | None = None,
     connectivity: Literal[4, 8] | None = None,
     most: int | None = None,
@@ -337,10 +276,11 @@ def _labeled(
 ) -> Iterator[tuple[Tensor, Array, Status]]:
     """For each map its values (H, W), its components numbered 1 .. B in their order, and its status."""
     fields = fields_of(maps)
-    for given, status in zip(fields, statuses(fields, rule.relative_to), strict=True):
+    scale: RelativeTo = "minmax" if rule.relative_to == "minmax" else "max"
+    for given, status in zip(fields, statuses(fields, scale), strict=True):
         field = given if size is None else map_tools.resize(given[None], size)[0]
-        share = map_tools.normalize(field[None], how=rule.relative_to)[0].double().numpy()
-        yield field, _components((share > rule.threshold) & (status == "ok"), rule), status
+        kept = rule.kept(field) & (status == "ok")
+        yield field, _components(kept, rule), status
 
 
 def _components(kept: Array, rule: BoxRule) -> Array:

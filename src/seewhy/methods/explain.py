@@ -19,7 +19,8 @@ from ..engine.targets.resolve import check_one_each, part_of
 from ..errors import SeewhyError
 from ..models.call import model_and_call
 from ..models.load import DEFAULT_MODEL
-from ..remarks import heard
+from ..names import AUTO
+from ..remarks import heard, warn
 from .explanation import Explanation
 from .formula import Options
 from .outcome import explanation_of, join
@@ -44,7 +45,7 @@ def explain(
     model: ModelLike = DEFAULT_MODEL,
     images: ImagesLike = (),
     *,
-    methods: MethodsLike = "grad_cam",
+    methods: MethodsLike = AUTO,
     targets: TargetsLike = "top1",
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
@@ -63,7 +64,8 @@ def explain(
         model: a `Model`, any module that takes (N, C, H, W), a `Call`, or a spec for `load_model`.
         images: paths (folders too), PIL pictures, arrays (H, W, 3) or (N, H, W, 3), or a tensor (N, C, H, W) that is
             already preprocessed.
-        methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME, "finer:NAME" Finer-CAM.
+        methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME, "finer:NAME" Finer-CAM. "auto" is
+            layer_relevance, and where that cannot explain the model Grad-CAM, which is warned of.
         targets: what to explain, one or several: "top1", "top3", a class, a label, a callable. A list, tuple, array or
             tensor is of several, each for all images; one inside it is of one for each image (see `seewhy.targets`).
         layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.
@@ -109,7 +111,7 @@ def explain_batches(
     model: ModelLike,
     images: ImagesLike,
     *,
-    methods: MethodsLike = "grad_cam",
+    methods: MethodsLike = AUTO,
     targets: TargetsLike = "top1",
     layers: LayersLike = None,
     batch_size: int = BATCH_SIZE,
@@ -182,7 +184,7 @@ def explained(
     request.call.check_rows(len(source))
     for target in request.targets:
         check_one_each(target, len(source))
-    request = replace(request, call=source.settled(request.call))
+    request, said = replace(request, call=source.settled(request.call)), tuple(of_all)
     at_once = request.pictures_at_once
     for start in range(0, len(source), at_once):
         stop = min(start + at_once, len(source))
@@ -192,10 +194,35 @@ def explained(
         if not batch.photos:
             continue
         with on_the_cpu():  # a generator must not hold that open
-            done = _explained_batch(request, batch, tuple(of_all))
+            request, said, done = _explained_or_instead(request, batch, said)
         yield done
         if progress:
             progress(stop, len(source))
+
+
+def _explained_or_instead(
+    request: Request, batch: Batch, of_all: tuple[str, ...]
+) -> tuple[Request, tuple[str, ...], Explanation]:
+    """As `_explained_batch`, by the method that stands in where the one asked for cannot explain the model.
+
+    Returns:
+        What the batches that follow are asked, what is said of them all, and the explanation.
+    """
+    settled = replace(request, instead=None)
+    try:
+        return settled, of_all, _explained_batch(settled, batch, of_all)
+    except SeewhyError as error:
+        if request.instead is None:
+            raise
+        settled = replace(settled, methods=(request.instead,))
+        first, other = request.methods[0].title, request.instead.title
+        said = (
+            *of_all,
+            f"{first} cannot explain this model, and {other} is shown instead: {error}",
+        )
+        done = _explained_batch(settled, batch, said)
+    warn(said[-1])
+    return settled, said, done
 
 
 def _explained_batch(request: Request, batch: Batch, of_all: tuple[str, ...]) -> Explanation:

@@ -18,6 +18,7 @@ from ..engine.targets.resolve import TargetLike, as_targets
 from ..errors import InputError, LayerError
 from ..models.call import CallableModel, model_and_call
 from ..models.model import Model
+from ..names import AUTO, FIRST, INSTEAD
 from .catalog import find_method
 from .formula import HOW_IT_RUNS, Options
 from .method import Method
@@ -44,6 +45,8 @@ class Request:
         batch_size: pictures in one pass. Changes speed and memory, not the answer.
         ledger: whether account is kept of where relevance goes.
         max_pixels: a photo of more is refused.
+        instead: the method that stands in for the one of `methods` where that cannot explain the model, which is said;
+            None where a method was named.
     """
 
     model: Model
@@ -55,6 +58,7 @@ class Request:
     batch_size: int = BATCH_SIZE
     ledger: bool = False
     max_pixels: int = MAX_PIXELS
+    instead: Method | None = None
 
     @classmethod
     def of(
@@ -79,15 +83,29 @@ class Request:
             SeewhyError: what cannot be used, in one line.
         """
         found, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
-        listed = [methods] if isinstance(methods, str | Method) else methods
+        listed = [methods] if isinstance(methods, str | Method) else list(methods)
+        instead = find_method(INSTEAD) if listed == [AUTO] and not ledger else None
+        listed = [FIRST] if listed == [AUTO] else listed
         chosen, wanted = tuple(map(find_method, listed)), tuple(as_targets(targets))
         if not chosen or not wanted:
             raise InputError("nothing to explain: give at least one method and one target")
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
-        named = {find_method(name).name: settings for name, settings in (options or {}).items()}
+        given = {find_method(name).name: settings for name, settings in (options or {}).items()}
         read = layer_names(call, layers) if any(m.at == "layer" for m in chosen) else ()
-        return cls(found, call, chosen, wanted, read, named, batch_size, ledger, max_pixels)
+        return cls(
+            found, call, chosen, wanted, read, given, batch_size, ledger, max_pixels, instead
+        )
+
+    @property
+    def named(self) -> MethodsLike:
+        """The methods as they were asked for: "auto" where none was named."""
+        return self.methods if self.instead is None else AUTO
+
+    @property
+    def possible_methods(self) -> tuple[Method, ...]:
+        """Those whose maps may come out."""
+        return self.methods if self.instead is None else (*self.methods, self.instead)
 
     @property
     def pictures_at_once(self) -> int:
@@ -102,12 +120,12 @@ class Request:
 
     def told(self) -> Json:
         """All that its answers depend on, in JSON's types: two requests that tell the same ask the same."""
-        asked = {method.name for method in self.methods}
+        asked = {method.name for method in self.possible_methods}
         settings = {name: _told_options(each) for name, each in self.options.items()}
         return {
             "model": self.model.identity(),
             "call": _told_call(self.call),
-            "methods": [method.name for method in self.methods],
+            "methods": [AUTO] if self.instead else [method.name for method in self.methods],
             "targets": [told_value(target) for target in self.targets],
             "layers": list(self.layers) if isinstance(self.layers, tuple) else self.layers,
             "options": {name: each for name, each in settings.items() if each and name in asked},

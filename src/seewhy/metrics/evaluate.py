@@ -41,6 +41,7 @@ from ..methods.request import (
     TargetsLike,
 )
 from ..models.load import DEFAULT_MODEL
+from ..names import AUTO
 from .baselines import CHANCES, Chance
 from .catalog import named_metrics
 from .cost import EvaluationCost
@@ -65,7 +66,7 @@ def evaluate(
     model: ModelLike = DEFAULT_MODEL,
     images: ImagesLike = (),
     *,
-    methods: MethodsLike = "grad_cam",
+    methods: MethodsLike = AUTO,
     metrics: MetricsLike | None = None,
     targets: TargetsLike = "top1",
     layers: LayersLike = None,
@@ -266,7 +267,7 @@ def _explained_batch(request: Request, call: Call, batch: Batch) -> Explained:
         found = explain(
             called,
             x,
-            methods=request.methods,
+            methods=request.named,
             targets=[each.score for each in targets],
             layers=request.layers,
             options=request.options,

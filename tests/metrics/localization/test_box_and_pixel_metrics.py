@@ -25,7 +25,7 @@ from localization_oracles import (
 )
 from seewhy.data.truth import Truth
 from seewhy.errors import ArgumentTypeError, InputError
-from seewhy.maps.boxes import BoxRule
+from seewhy.maps.box_rules import BoxRule
 from seewhy.maps.components import component_tree, range_max
 from seewhy.metrics import (
     EnergyPointing,

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...data.truth import Truth
 from ...errors import InputError
-from ...maps.boxes import RelativeTo, box_iou
+from ...maps.box_rules import RelativeTo
+from ...maps.boxes import box_iou
 from ...maps.components import ComponentTree, component_tree
 from ..base import NO_TRUTH, ImageMetric, joined
 from ..intervals import Interval, wilson

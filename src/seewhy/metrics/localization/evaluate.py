@@ -14,7 +14,7 @@ from ...arguments import checked
 from ...data.dataset import LabeledImages
 from ...data.run_folder import RunFolder
 from ...errors import InputError
-from ...maps.boxes import RuleLike, find_rule
+from ...maps.box_rules import RuleLike, find_rule
 from ...methods.explain import Progress
 from ...methods.formula import Options
 from ...methods.outcome import PREDICTIONS
@@ -27,6 +27,7 @@ from ...methods.request import (
 )
 from ...models.classes import class_indices
 from ...models.load import DEFAULT_MODEL
+from ...names import AUTO
 from ..base import ANY_KIND, ImageMetric
 from ..baselines import Chance
 from ..catalog import named_metrics
@@ -50,7 +51,7 @@ def evaluate_localization(
     model: ModelLike = DEFAULT_MODEL,
     data: LabeledImages | None = None,
     *,
-    methods: MethodsLike = "grad_cam",
+    methods: MethodsLike = AUTO,
     metrics: MetricsLike = METRICS,
     layers: LayersLike = None,
     validation: LabeledImages | None = None,

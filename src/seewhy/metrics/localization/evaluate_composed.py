@@ -13,13 +13,14 @@ from ...data.opened import MAX_PIXELS
 from ...data.preprocess import Preprocess
 from ...data.run_folder import RunFolder
 from ...errors import InputError
-from ...maps.boxes import find_rule
+from ...maps.box_rules import find_rule
 from ...methods.explain import Progress
 from ...methods.formula import Options
 from ...methods.photos import ImagesLike, Source
 from ...methods.request import BATCH_SIZE, LayersLike, MethodsLike, ModelLike, Request
 from ...models.classes import class_indices
 from ...models.load import DEFAULT_MODEL
+from ...names import AUTO
 from ...remarks import warn
 from ..base import ANY_KIND, ImageMetric
 from ..baselines import Chance
@@ -92,7 +93,7 @@ def evaluate_composed(
     model: ModelLike = DEFAULT_MODEL,
     photos: ImagesLike | LabeledImages = (),
     *,
-    methods: MethodsLike = "grad_cam",
+    methods: MethodsLike = AUTO,
     metrics: MetricsLike = ("pair_share", "grid_pointing"),
     layers: LayersLike = None,
     count: int = COUNT,

@@ -17,7 +17,8 @@ from torch import Tensor
 from ...data.truth import Truth
 from ...errors import ArgumentTypeError, InputError
 from ...maps import values as map_tools
-from ...maps.boxes import RelativeTo, fields_of, statuses
+from ...maps.box_rules import RelativeTo
+from ...maps.boxes import fields_of, statuses
 from ..base import NO_TRUTH, ImageMetric
 from ..intervals import resampling_weights
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...data.truth import Truth
 from ...errors import InputError
-from ...maps.boxes import RelativeTo, RuleLike, find_rule, region, statuses
+from ...maps.box_rules import RelativeTo, RuleLike, find_rule
+from ...maps.boxes import region, statuses
 from ..base import joined
 from ..intervals import interval_of, percentiles
 from ..result import Figure, Findings, Floats
@@ -144,7 +145,7 @@ class SegmentationIoU(_PooledMetric):
         self.rule = find_rule(rule)
         super().__init__(
             shape=(check_thresholds(thresholds) + 1,),
-            relative_to=self.rule.relative_to,
+            relative_to="minmax" if self.rule.relative_to == "minmax" else "max",
             settings={"rule": str(self.rule), "thresholds": thresholds},
             **options,
         )

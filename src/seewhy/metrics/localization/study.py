@@ -15,7 +15,8 @@ from ...engine.targets.classes import class_scores
 from ...engine.targets.resolve import TargetLike
 from ...errors import InputError
 from ...maps.attribution import Attribution
-from ...maps.boxes import BoxRule, boxes
+from ...maps.box_rules import BoxRule
+from ...maps.boxes import boxes
 from ...methods.explain import explain
 from ...methods.explanation import Explanation
 from ...methods.remarks import naming
@@ -170,7 +171,7 @@ class Study:
         count = len(targets) + guesses
         with naming(marked.names):
             ex = self._explain(
-                marked.x, self.request.methods, [*targets, *([f"top{guesses}"] if guesses else [])]
+                marked.x, self.request.named, [*targets, *([f"top{guesses}"] if guesses else [])]
             )
         mine = {index: label for label, index in enumerate(self.classes)}
         said_of_each = [[mine.get(said.index, -1) for said in each] for each in ex.predictions]
@@ -235,7 +236,7 @@ class Study:
 
     def cases(self, place: Place, kind: str, pairs: Sequence[tuple[Pair, float]]) -> Iterator[Case]:
         """The maps of some pictures once more, to look at."""
-        method = next(m for m in self.request.methods if m.name == place[0])
+        method = next(m for m in self.request.possible_methods if m.name == place[0])
         for (index, label), value in pairs:
             marked = read_marked(self.data, [index], self.request.model)
             assert marked is not None

@@ -93,7 +93,7 @@ def bind(
 
 def bound_as(request: Request, attribution: Attribution, call: Call, x: Tensor) -> Explainer:
     """The method of an attribution as metrics that run it again have to: at the attribution's layer."""
-    method = next(each for each in request.methods if each.name == attribution.method)
+    method = next(each for each in request.possible_methods if each.name == attribution.method)
     options = request.options.get(method.name, {})
     if method.at != "layer" or isinstance(request.layers, tuple):
         return bind(method, call, x, layer=attribution.layer, options=options)
