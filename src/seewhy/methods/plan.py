@@ -27,7 +27,7 @@ from ..maps.attribution import Facts
 from ..maps.ledger import Ledger
 from .formula import Formula, Options
 from .passes import GradientPass, RelevancePass, signals
-from .rivals import LastStage
+from .rivals import NO_PICTURE, LastStage
 from .starts import Seed
 
 
@@ -155,6 +155,8 @@ class Plan:
             return LastStage(self.asked.flow.default)
         try:
             return LastStage(find_flow(self.call, self.x).default)
+        except LayerError:
+            return LastStage(None, NO_PICTURE)
         except SeewhyError as error:
             return LastStage(None, str(error))
 

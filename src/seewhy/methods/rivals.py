@@ -22,6 +22,7 @@ from .starts import is_one_class
 MOST = 5  # rivals; of 3, 5 and 12 the maps score alike
 LEFT = 0.25  # of the class's own evidence has to be left at the last stage
 _HALVINGS = 12
+NO_PICTURE = "no layer of the model is a picture, on which it would be seen where they look"
 
 StageMap = Callable[[tuple[int, ...]], Tensor]  # a class for each image -> its relevance (N, h, w)
 
