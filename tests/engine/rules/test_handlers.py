@@ -331,6 +331,14 @@ def first_as(rest: Op) -> Op:
     return lambda x: torch.cat([rest(x).expand(2, 2, 3, 6), 2 * x[:, 2:]], 1)
 
 
+def through_views_that_overlap(x: Tensor) -> Tensor:
+    y = x * 2
+    first, last = y[:, :3], y[:, 1:]
+    last.mul_(3)
+    first.relu_()
+    return torch.cat([first, last[:, 2:]], 1)
+
+
 CONSTANT = torch.full((2, 1, 1, 1), 0.5, dtype=D)
 STATEMENTS: dict[str, tuple[Op, Op]] = {
     "zero_": (statement(lambda y, x: y[:, :2].zero_()), first_as(lambda x: 0 * CONSTANT)),
@@ -380,6 +388,10 @@ STATEMENTS: dict[str, tuple[Op, Op]] = {
     "elu by its place": (
         statement(lambda y, x: F.elu(y[:, :2], 0.5, True)),
         first_as(lambda x: passed(lambda v: F.elu(v, 0.5))(2 * x[:, :2])),
+    ),
+    "through views that overlap": (
+        through_views_that_overlap,
+        lambda x: torch.cat([2 * x[:, :1].relu(), 6 * x[:, 1:3].relu(), 6 * x[:, 3:]], 1),
     ),
     "through a transposed view": (
         statement(lambda y, x: y[:, :2].transpose(2, 3).relu_()),
