@@ -149,6 +149,8 @@ def test_photos_lie_in_their_cells() -> None:
         cells, [[0, 1]], shape=(1, 2), size=(SIDE, 2 * SIDE), fill=(0, 0, 0), model=model, title="t"
     )
     (example,) = made
+    assert made.multi_label
+    assert made.checked
     assert (made.classes, made.columns, made.labels) == (("red", "blue"), [0, 2], [(0, 1)])
     assert example.photo.getpixel((0, 0)) == PIXELS["blue"]
     assert example.photo.getpixel((SIDE, 0)) == PIXELS["red"]

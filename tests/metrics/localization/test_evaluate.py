@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -29,12 +30,13 @@ from seewhy.maps.boxes import boxes
 from seewhy.metrics import (
     LocationAveragePrecision,
     MaxBoxAccuracy,
+    MaxSensitivity,
     PointingGame,
     TopKLocalization,
     chance_maps,
 )
 from seewhy.metrics.localization.board import check_marked
-from seewhy.metrics.localization.evaluate import evaluate_localization
+from seewhy.metrics.localization.evaluate import evaluate_localization, has_several
 from seewhy.metrics.localization.evaluation import LocalizationEvaluation
 from seewhy.metrics.localization.marked import read_marked
 from tiny_models import ModelState
@@ -439,6 +441,38 @@ def test_twice_the_same_method_counts_once() -> None:
 def test_what_cannot_be_used_is_said(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         evaluate_localization(colours(), **{"data": Squares(3), **settings})
+
+
+@pytest.mark.parametrize(
+    ("labels", "several"),
+    [
+        ([], False),
+        ([()], False),
+        ([(0,), (1,)], False),
+        ([(0,), (0, 1)], True),
+        ([(0, 1), (1, 2)], True),
+    ],
+)
+def test_data_of_several_classes_has_a_picture_of_two(
+    labels: list[tuple[int, ...]], several: bool
+) -> None:
+    data = Squares(len(labels))
+    data.labels = labels
+    assert has_several(data) == several
+
+
+def test_as_many_guesses_as_a_prediction_has_are_taken() -> None:
+    found = evaluate_localization(
+        colours(), Squares(2), metrics=TopKLocalization(k=5), methods="saliency", chance=()
+    )
+    assert found[0].result.n == 2
+
+
+def test_a_method_is_run_again_for_a_picture_by_itself() -> None:
+    found = evaluate_localization(
+        colours(), Squares(1), metrics=MaxSensitivity(samples=2), methods="saliency", chance=()
+    )
+    assert (found[0].result.n, math.isfinite(found[0].result.mean)) == (1, True)
 
 
 def stopped_after(pictures: int, run: RunFolder, data: Squares) -> list[int]:

@@ -228,6 +228,29 @@ def test_only_pictures_that_are_surely_right_are_laid() -> None:
         grid_mosaics(x, scores[:, :2] * 1e3, count=1)
 
 
+def test_a_picture_with_just_that_confidence_is_laid() -> None:
+    x, scores, _ = classified()
+    sure = scores.softmax(1).amax(1)
+    least = float(sure.min())  # rounding makes them differ
+    assert int(sure.argmin()) in grid_mosaics(x, scores, count=99, confidence=least).members
+    with pytest.raises(InputError, match="0 classes have one"):
+        grid_mosaics(x, scores, count=3, confidence=float(sure.max()) * (1 + 1e-6))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x, scores: (x[0], scores),
+        lambda x, scores: (x, scores[:, 0]),
+        lambda x, scores: (x[1:], scores),
+        lambda x, scores: (x, scores[None]),
+    ],
+)
+def test_what_are_no_pictures_with_scores_is_told(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"give \(P, C, H, W\) and \(P, K\)"):
+        grid_mosaics(*wrong(*classified()[:2]), count=1)
+
+
 def test_grid_pointing_is_the_share_in_the_cell() -> None:
     x, scores, _ = classified()
     made = grid_mosaics(x, scores, count=8)
