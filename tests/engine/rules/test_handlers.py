@@ -138,6 +138,14 @@ def matrices(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 WEIGHT = torch.linspace(-1, 1.5, 18, dtype=D).view(3, 6)
 OFFSET = torch.linspace(2, -1, 18, dtype=D).view(3, 6)
+
+
+def drawn_slopes(x: Tensor) -> Tensor:
+    """A rectifier in training, whose slopes below zero are drawn; torch takes that by its place."""
+    torch.manual_seed(0)
+    return torch.rrelu(x, 0.1, 0.5, True)
+
+
 MEAN, VAR = (
     torch.tensor([0.3, -0.2, 0.1, 0.0], dtype=D),
     torch.tensor([0.5, 1.5, 2.0, 1.0], dtype=D),
@@ -149,6 +157,7 @@ PAIRS: dict[str, tuple[Op, Op]] = {
     "relu": (F.relu, F.relu),
     "gelu": (F.gelu, passed(F.gelu)),
     "tanh": (torch.tanh, passed(torch.tanh)),
+    "rrelu in training": (drawn_slopes, passed(drawn_slopes)),
     "clamp": (lambda x: x.clamp(-0.5, 0.5), passed(lambda x: x.clamp(-0.5, 0.5))),
     "softmax alone": (lambda x: x.softmax(1), passed(lambda x: x.softmax(1))),
     "a gate alone": (torch.sigmoid, passed(torch.sigmoid)),

@@ -35,10 +35,12 @@ from seewhy.metrics import (
     TopKLocalization,
     chance_maps,
 )
+from seewhy.metrics.localization import resuming
 from seewhy.metrics.localization.board import check_marked
 from seewhy.metrics.localization.evaluate import evaluate_localization, has_several
 from seewhy.metrics.localization.evaluation import LocalizationEvaluation
 from seewhy.metrics.localization.marked import read_marked
+from seewhy.metrics.localization.resuming import KeptStates
 from tiny_models import ModelState
 
 SIDE = 24
@@ -604,6 +606,30 @@ def evaluate_again(data: Squares, run: RunFolder, bad: list[str], how: dict[str,
     heard = {"on_bad_image": lambda name, error: bad.append(name), "keep": run}
     few = {"metrics": "max_box_accuracy", "chance": (), "batch_size": 2, "cases": 0}
     evaluate_localization(colours(), data, **few, **heard, **how)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "step"), [(0, 1), (1, 1), (512, 1), (1023, 1), (1024, 2), (1536, 3)]
+)
+def test_of_many_pictures_about_512_are_read_again(
+    pictures: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    found = SimpleNamespace(digest=lambda place: f"as it was {place}")
+
+    def read(data: object, indices: list[int], *rest: object) -> SimpleNamespace:
+        reads.extend(indices)
+        return found
+
+    monkeypatch.setattr(resuming, "read_marked", read)
+    study: Any = SimpleNamespace(data=None, request=SimpleNamespace(model=None))
+    kept = KeptStates(None, study)
+    assert kept._are_there(dict.fromkeys(range(pictures)[::-1], "as it was 0"))
+    assert reads == list(range(0, pictures, step))
+    if pictures > 1:
+        assert not kept._are_there({**dict.fromkeys(range(pictures), "as it was 0"), 0: "other"})
+        monkeypatch.setattr(resuming, "read_marked", lambda *rest: None)
+        assert not kept._are_there(dict.fromkeys(range(pictures), "as it was 0"))
 
 
 def test_data_that_marks_nothing_is_told_of_and_one_mark_is_enough() -> None:
