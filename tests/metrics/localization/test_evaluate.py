@@ -636,6 +636,8 @@ def test_data_that_marks_nothing_is_told_of_and_one_mark_is_enough() -> None:
     with pytest.raises(InputError, match="squares marks no object, neither by a mask nor by a box"):
         check_marked(Squares(1, unmarked=0))
     check_marked(Squares(2, unmarked=0))
+    with pytest.raises(InputError, match="squares marks no object"):
+        evaluate_localization(colours(), Squares(1, unmarked=0), methods="saliency", chance=())
 
 
 @pytest.mark.parametrize("mark", ["masks", "difficult", "ignore"])
