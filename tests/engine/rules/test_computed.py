@@ -190,11 +190,12 @@ def gate(below: float, above: float, *, later: float | None = None) -> Tensor:
         (0.2, 0.376, None, False),
     ],
 )
+@pytest.mark.parametrize("half", [1.0, 3.0])
 def test_a_smooth_gate_closes_slows_or_opens_little(
-    below: float, above: float, later: float | None, opens: bool
+    below: float, above: float, later: float | None, opens: bool, half: float
 ) -> None:
-    found = gate_height(LINE, LINE * gate(below, above, later=later))
-    assert found == (2.0 if opens else None)
+    found = gate_height(LINE, LINE * half * gate(below, above, later=later))
+    assert found == (pytest.approx(2 * half) if opens else None)
 
 
 EIGHT = torch.tensor([-4.0, -3, -2, -1, 1, 2, 3, 4])

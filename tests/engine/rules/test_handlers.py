@@ -317,6 +317,18 @@ PAIRS: dict[str, tuple[Op, Op]] = {
         lambda x: F.grid_sample(input=x, grid=grid_of(x), align_corners=True),
         lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=True),
     ),
+    "where torch's own sampler looks by name": (
+        lambda x: torch.grid_sampler(
+            x, grid=grid_of(x), interpolation_mode=0, padding_mode=0, align_corners=True
+        ),
+        lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=True),
+    ),
+    "where torch's own sampler looks, all by name": (
+        lambda x: torch.grid_sampler(
+            input=x, grid=grid_of(x), interpolation_mode=0, padding_mode=0, align_corners=True
+        ),
+        lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=True),
+    ),
     "in place, then by name": (
         in_place_then_by_name,
         lambda x: F.linear((2 * x).relu(), READ[0, 0]),

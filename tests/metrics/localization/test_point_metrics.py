@@ -105,6 +105,18 @@ def test_pointing_averages_over_classes_and_over_the_difficult() -> None:
     assert (found.low, found.high) == pytest.approx(wilson(1 / 3, 4 / (1 / 3 + 1)))
 
 
+@pytest.mark.parametrize(("width", "is_difficult"), [(31, True), (32, False), (33, False)])
+def test_an_object_is_difficult_below_a_quarter_of_the_picture(
+    width: int, is_difficult: bool
+) -> None:
+    boxes = torch.tensor([[0, 0, width, 32], [60, 60, 64, 64]])
+    truth = Truth((64, 64), boxes, torch.tensor([0, 1]))
+    heat = torch.zeros(1, 64, 64)
+    heat[0, 2, 2] = 1
+    found = result_of(PointingGame(), heat, [truth], labels=[0])
+    assert math.isnan(found.figures["difficult, images"].mean) != is_difficult
+
+
 def test_images_whose_objects_are_all_difficult_are_left_out() -> None:
     hard = boxed((0, 0, 5, 5), difficult=torch.tensor([True]))
     mixed = boxed((0, 0, 5, 5), (30, 30, 40, 40), difficult=torch.tensor([True, False]))
