@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,15 @@ def test_an_interrupt_hands_over_what_there_is(error: type[BaseException], is_th
         with pytest.raises(error), parts.also_when_interrupted(lambda: SO_FAR, lambda: is_there):
             raise error
     assert kept == ([SO_FAR] if error is KeyboardInterrupt and is_there else [])
+
+
+def test_an_evaluation_is_finished_unless_it_says_otherwise(tmp_path: Path) -> None:
+    row = Row("rise", None, "top1", "insertion", result("insertion", 0.5), {})
+    found = Evaluation("net", ("a",), (row,))
+    assert found.finished
+    with pytest.raises(TypeError):
+        Evaluation("net", ("a",), (row,), False)  # type: ignore[misc]
+    found.save(tmp_path)
+    lines = (tmp_path / "evaluation.csv").read_text().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("method,")

@@ -139,3 +139,18 @@ def test_a_metric_takes_up_what_another_found() -> None:
     assert other.update_count == 2
     assert other.compute().values.tobytes() == torch.cat([one.values[0]] * 2).numpy().tobytes()
     assert other.compute().status == one.compute().status * 2
+
+
+@pytest.mark.parametrize(
+    ("unit", "name"),
+    [
+        (UNIT, "grad_cam | layer4 | top1 | deletion | "),
+        (OTHERS[1], "grad_cam |  | top1 | deletion | "),
+        (OTHERS[4], "grad_cam | layer4 | top1 | deletion | chance"),
+    ],
+)
+def test_an_entry_is_called_by_its_photo_and_its_unit(
+    unit: Unit, name: str, kept: KeptScores
+) -> None:
+    kept.write(unit, PHOTOS[:1], Kept(VALUES[:1], STATUS[:1]))
+    assert kept.run.has(f"a.png\0{name}", "1")

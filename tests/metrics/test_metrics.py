@@ -27,9 +27,10 @@ from seewhy.metrics import (
     Sparsity,
     chance_maps,
 )
+from seewhy.metrics.base import ImageMetric
 from seewhy.metrics.catalog import METRICS
 from seewhy.metrics.intervals import interval_of, percentiles
-from seewhy.metrics.metric import image_generator
+from seewhy.metrics.metric import Case, ExplanationMetric, image_generator
 from tiny_models import ModelState, Smooth, TinyCNN, pictures, randomised
 
 
@@ -173,6 +174,59 @@ def test_complexity_compares_resolutions_at_the_size_of_the_input() -> None:
 
 
 # what all share
+
+
+@pytest.mark.parametrize("leave_out", [None, (), ("empty",)])
+def test_a_metric_for_another_method_has_the_settings_and_no_images(leave_out: Any) -> None:
+    metric = Sparsity(leave_out=("constant",), seed=3)
+    metric.update(torch.rand(3, 4, 4))
+    fresh = metric.for_method("lrp", leave_out=leave_out)
+    assert fresh.leave_out == (("constant",) if leave_out is None else leave_out)
+    assert fresh.settings == metric.settings
+    fresh.update(torch.rand(1, 4, 4))
+    assert (fresh.compute().n, metric.compute().n) == (1, 3)
+
+
+def test_what_a_metric_is_unless_it_says_otherwise() -> None:
+    kind = ImageMetric
+    assert (kind.is_differentiable, kind.full_state_update, kind.higher_is_better) == (
+        False,
+        False,
+        True,
+    )
+    assert (kind.leave_out, kind.by_chance, kind.axes) == ((), None, ("", ""))
+    assert kind.limits == (-math.inf, math.inf)
+    assert not ExplanationMetric.takes_colors
+
+
+def test_maps_with_colors_are_summed_over_them_at_the_size_of_the_input() -> None:
+    x, call = pictures(2, 8), seewhy.Call(TinyCNN())
+    maps = torch.rand(2, 3, 4, 4) - 0.2
+    clean = torch.zeros(2, dtype=torch.float64)
+    case = Case(maps, call, x, seewhy.targets.Logit(0), clean, call)
+    flat = torch.nn.functional.interpolate(
+        maps.sum(1, keepdim=True), size=(8, 8), mode="bilinear", align_corners=False
+    )[:, 0]
+    torch.testing.assert_close(case.fields, flat)
+    positive = flat.clamp(min=0)
+    torch.testing.assert_close(case.heatmaps, positive / positive.amax((1, 2), keepdim=True))
+    torch.testing.assert_close(Case(flat, call, x, case.score, clean, call).fields, flat)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_target_may_ask_for_gradients_of_its_own(inference: bool) -> None:
+    def slope(scores: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = scores.detach().clone().requires_grad_()
+            return torch.autograd.grad(leaf.square().sum(), leaf)[0][:, 1]
+
+    net, x = randomised(TinyCNN()), pictures(2)
+    maps, metric = torch.rand(2, 8, 8), seewhy.metrics.Infidelity(samples=3)
+    plain = seewhy.metrics.Infidelity(samples=3)
+    with torch.inference_mode(inference):
+        metric.update(maps, net, x, target=slope)
+    plain.update(maps, net, x, target=lambda scores: 2 * scores[:, 1])
+    assert metric.compute().values == pytest.approx(plain.compute().values)
 
 
 def test_maps_that_cannot_be_judged_are_left_out_and_counted() -> None:

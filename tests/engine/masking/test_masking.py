@@ -773,14 +773,20 @@ def test_bfloat16_runs_the_model_under_autocast() -> None:
     torch.testing.assert_close(found, one_by_one(net, x, masks, 1)[0], rtol=0.05, atol=0.05)
 
 
-def test_bfloat16_casts_the_weights_once_for_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, x, masks = randomised(TinyCNN()), pictures(1, 12), [patches(128, (12, 12))]
+@pytest.mark.parametrize(
+    ("batch_size", "count", "casts"),
+    [(8, 128, 2), (1, 64, 1), (1, 65, 2), (64, 128, 2), (100, 101, 2)],
+)
+def test_bfloat16_casts_the_weights_once_for_64_masks(
+    batch_size: int, count: int, casts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, masks = randomised(TinyCNN()), pictures(1, 12), [patches(count, (12, 12))]
     cleared: list[int] = []
     clear = torch.clear_autocast_cache
     monkeypatch.setattr(torch, "clear_autocast_cache", lambda: cleared.append(1) or clear())
-    running = Running(batch_size=8, precision="bfloat16", memory_format="contiguous")
+    running = Running(batch_size=batch_size, precision="bfloat16", memory_format="contiguous")
     list(masked_scores(net, x, masks, [Logit(1)], baseline=Zeros(), running=running))
-    assert len(cleared) == 2  # of 16 batches
+    assert len(cleared) == casts
 
 
 def test_the_callers_autocast_changes_nothing() -> None:

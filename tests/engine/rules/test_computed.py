@@ -12,7 +12,7 @@ from torch import Tensor
 
 import oracles
 from seewhy import Trace
-from seewhy.engine.rules.computed import gate_height, operands
+from seewhy.engine.rules.computed import gate_height, height, operands
 from seewhy.engine.rules.guided import Rectifiers
 from tiny_models import Rectified, pictures, randomised
 
@@ -117,6 +117,8 @@ def test_spellings_of_smooth_rectifiers(spelling: str, rule: Any) -> None:
         lambda x: x.masked_fill(torch.ones_like(x, dtype=torch.bool).tril(), -1.0),
         lambda x: x + x.flip(1).abs(),
         lambda x: x + torch.logaddexp(x, -x),  # as x + |x| does, but by no magnitude
+        lambda x: x.masked_fill(x > 0, 0),
+        lambda x: torch.where(x < 0, x, torch.zeros_like(x)),
     ],
 )
 def test_what_rectifies_nothing_keeps_its_gradient(other: Spelling) -> None:
@@ -188,11 +190,12 @@ def gate(below: float, above: float, *, later: float | None = None) -> Tensor:
         (0.2, 0.376, None, False),
     ],
 )
+@pytest.mark.parametrize("half", [1.0, 3.0])
 def test_a_smooth_gate_closes_slows_or_opens_little(
-    below: float, above: float, later: float | None, opens: bool
+    below: float, above: float, later: float | None, opens: bool, half: float
 ) -> None:
-    found = gate_height(LINE, LINE * gate(below, above, later=later))
-    assert found == (2.0 if opens else None)
+    found = gate_height(LINE, LINE * half * gate(below, above, later=later))
+    assert found == (pytest.approx(2 * half) if opens else None)
 
 
 EIGHT = torch.tensor([-4.0, -3, -2, -1, 1, 2, 3, 4])
@@ -265,3 +268,26 @@ def test_what_turns_the_least_value_over_is_no_gate() -> None:
     )  # its factor is -1/2; those after it are 0 and 1, as of a rectifier
     assert gate_height(EIGHT, EIGHT.relu()) == 1.0
     assert gate_height(EIGHT, y) is None
+
+
+def test_the_larger_of_x_and_zero_is_known_whatever_x_is() -> None:
+    x, zero = torch.ones(3).requires_grad_(), torch.zeros(3)
+    for args, named in (((x, zero), {}), ((zero, x), {}), ((x, 0), {}), ((x,), {"other": zero})):
+        assert height(torch.maximum, args, named, x, x.relu()) == 1.0
+    for other in (torch.tensor([0.0, 0.0, 1e-9]), torch.zeros(3).requires_grad_(), False, 0.1):
+        assert height(torch.maximum, (x, other), {}, x, x.relu()) is None
+    assert height(torch.mul, (x, zero), {}, x, x.relu()) is None
+    wide = EIGHT.clone().requires_grad_()
+    assert height(torch.mul, (wide, wide > 0), {}, wide, wide.relu()) == 1.0
+    assert height(torch.mul, (wide, wide > 0), {}, wide, wide.relu()[None]) is None
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_items_are_rectified_by_a_mask_of_every_place_alone(images: int) -> None:
+    x = torch.randn(images, 2, 3).requires_grad_()
+    assign, mask = Tensor.__setitem__, x < 0
+    for index in (mask, (mask,), [mask]):
+        assert operands(assign, (x, index, 0), {}) == [x]
+    for index in ((mask, 0), [mask, mask], mask[0], mask[0, 0], mask.long(), slice(0, 1), ()):
+        assert operands(assign, (x, index, 0), {}) == []
+    assert operands(assign, (x.detach(), mask, 0), {}) == []

@@ -138,6 +138,14 @@ def matrices(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 WEIGHT = torch.linspace(-1, 1.5, 18, dtype=D).view(3, 6)
 OFFSET = torch.linspace(2, -1, 18, dtype=D).view(3, 6)
+
+
+def drawn_slopes(x: Tensor) -> Tensor:
+    """A rectifier in training, whose slopes below zero are drawn; torch takes that by its place."""
+    torch.manual_seed(0)
+    return torch.rrelu(x, 0.1, 0.5, True)
+
+
 MEAN, VAR = (
     torch.tensor([0.3, -0.2, 0.1, 0.0], dtype=D),
     torch.tensor([0.5, 1.5, 2.0, 1.0], dtype=D),
@@ -149,6 +157,7 @@ PAIRS: dict[str, tuple[Op, Op]] = {
     "relu": (F.relu, F.relu),
     "gelu": (F.gelu, passed(F.gelu)),
     "tanh": (torch.tanh, passed(torch.tanh)),
+    "rrelu in training": (drawn_slopes, passed(drawn_slopes)),
     "clamp": (lambda x: x.clamp(-0.5, 0.5), passed(lambda x: x.clamp(-0.5, 0.5))),
     "softmax alone": (lambda x: x.softmax(1), passed(lambda x: x.softmax(1))),
     "a gate alone": (torch.sigmoid, passed(torch.sigmoid)),
@@ -308,6 +317,18 @@ PAIRS: dict[str, tuple[Op, Op]] = {
         lambda x: F.grid_sample(input=x, grid=grid_of(x), align_corners=True),
         lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=True),
     ),
+    "where torch's own sampler looks by name": (
+        lambda x: torch.grid_sampler(
+            x, grid=grid_of(x), interpolation_mode=0, padding_mode=0, align_corners=True
+        ),
+        lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=True),
+    ),
+    "where torch's own sampler looks, all by name": (
+        lambda x: torch.grid_sampler(
+            input=x, grid=grid_of(x), interpolation_mode=0, padding_mode=0, align_corners=True
+        ),
+        lambda x: F.grid_sample(x, grid_of(x).detach(), align_corners=True),
+    ),
     "in place, then by name": (
         in_place_then_by_name,
         lambda x: F.linear((2 * x).relu(), READ[0, 0]),
@@ -329,6 +350,14 @@ def statement(act: Callable[[Tensor, Tensor], object]) -> Op:
 def first_as(rest: Op) -> Op:
     """2 x with other values in the first two channels."""
     return lambda x: torch.cat([rest(x).expand(2, 2, 3, 6), 2 * x[:, 2:]], 1)
+
+
+def through_views_that_overlap(x: Tensor) -> Tensor:
+    y = x * 2
+    first, last = y[:, :3], y[:, 1:]
+    last.mul_(3)
+    first.relu_()
+    return torch.cat([first, last[:, 2:]], 1)
 
 
 CONSTANT = torch.full((2, 1, 1, 1), 0.5, dtype=D)
@@ -380,6 +409,10 @@ STATEMENTS: dict[str, tuple[Op, Op]] = {
     "elu by its place": (
         statement(lambda y, x: F.elu(y[:, :2], 0.5, True)),
         first_as(lambda x: passed(lambda v: F.elu(v, 0.5))(2 * x[:, :2])),
+    ),
+    "through views that overlap": (
+        through_views_that_overlap,
+        lambda x: torch.cat([2 * x[:, :1].relu(), 6 * x[:, 1:3].relu(), 6 * x[:, 3:]], 1),
     ),
     "through a transposed view": (
         statement(lambda y, x: y[:, :2].transpose(2, 3).relu_()),

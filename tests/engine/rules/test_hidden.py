@@ -153,6 +153,15 @@ def test_an_own_rectifier_is_known_by_what_it_does(own: Any, usual: Any, mixed: 
     _alike(randomised(Net(own.apply, usual if mixed else None)), randomised(Net(usual)))
 
 
+def test_what_an_own_rectifier_gives_may_be_used_twice() -> None:
+    def both(y: Tensor) -> Tensor:
+        return y * 2 + y.flip(1)
+
+    _alike(
+        randomised(Net(lambda x: both(OwnReLU.apply(x)))), randomised(Net(lambda x: both(x.relu())))
+    )
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_depth_is_counted_through_what_is_hidden(before: bool) -> None:
     """Behind an own function an operation has the place that it has behind the usual one."""

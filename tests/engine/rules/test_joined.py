@@ -154,3 +154,20 @@ def test_other_constants_keep_their_share_and_are_no_part_that_joined(
     check(found.kept, (net.read[1, 1:] * value(net)).sum())
     for part in (found.class_token, found.registers, found.position_embedding, found.past_layer):
         check(part, 0.0)
+
+
+def test_what_is_read_nowhere_keeps_nothing_even_where_it_is_infinite() -> None:
+    def join(net: Tokens, x: Tensor) -> Tensor:
+        net.read.copy_(torch.tensor([0.0, 1.0, 0.0, 2.0, 1.0])[:, None].expand(2, 5, 3))
+        return with_class_token(net, x) + net.pos_embed
+
+    net, found = stayed_behind(join)
+    check(found.class_token, 0.0)
+    check(found.position_embedding, (net.read[1] * net.pos_embed).sum())
+
+    def unbounded(net: Tokens, x: Tensor) -> Tensor:
+        return torch.cat([torch.full_like(x[:, :1], torch.inf), join(net, x)[:, 1:]], 1)[:, 1:]
+
+    net, found = stayed_behind(unbounded)
+    check(found.kept, (net.read[1, 1:] * net.pos_embed[0, 1:]).sum())
+    check(found.past_layer, 0.0)

@@ -407,6 +407,38 @@ def test_merged_batch_norm_is_one_map(name: str, affine: bool, rule: Rule) -> No
     assert_same(x * signal, expected.view_as(x))
 
 
+class Tokens(nn.Module):
+    """A dense layer on tokens (N, T, 4), and a norm over all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[1](self.layers[0](x).flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+@pytest.mark.parametrize("rule", [z_plus(), gamma()])
+def test_a_norm_over_tokens_is_merged_with_the_layer_before(rule: Rule) -> None:
+    net = Tokens().double().eval()
+    with torch.no_grad():
+        net.layers[1].running_mean.normal_()
+        net.layers[1].running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 4, dtype=D)
+    composite = Composite("one", (("any", rule),))
+    given, apart = x.clone().requires_grad_(), x.flatten(0, 1).requires_grad_()
+    z = net(x).detach()
+    r = torch.randn_like(z)
+    for module, values, seed in ((net, given, r / z), (net.layers, apart, (r / z).flatten(0, 1))):
+        rules = Relevance(composite)
+        rules.begin(values, module, "0")
+        with rules:
+            module(values).backward(seed)
+    assert given.grad is not None
+    assert apart.grad is not None
+    assert_same(given.grad, apart.grad.view_as(x))
+
+
 # ---------------------------------------------------------------- the accounts
 
 TALLIED = [

@@ -15,6 +15,7 @@ from seewhy.data.dataset import Example, LabeledImages
 from seewhy.data.preprocess import Preprocess
 from seewhy.engine.call import Call
 from seewhy.errors import ImageError, InputError, ModelError, SeewhyWarning
+from seewhy.methods.photos import Source
 from seewhy.methods.request import Request
 from seewhy.metrics import PairShare, PixelAveragePrecision
 from seewhy.metrics.localization.board import TRUE_CLASS
@@ -26,6 +27,8 @@ from seewhy.metrics.localization.composed import (
     fill_of,
     mosaic_members,
     pair_members,
+    singles_of_data,
+    singles_of_photos,
 )
 from seewhy.metrics.localization.evaluate_composed import composed_studies
 
@@ -146,6 +149,8 @@ def test_photos_lie_in_their_cells() -> None:
         cells, [[0, 1]], shape=(1, 2), size=(SIDE, 2 * SIDE), fill=(0, 0, 0), model=model, title="t"
     )
     (example,) = made
+    assert made.multi_label
+    assert made.checked
     assert (made.classes, made.columns, made.labels) == (("red", "blue"), [0, 2], [(0, 1)])
     assert example.photo.getpixel((0, 0)) == PIXELS["blue"]
     assert example.photo.getpixel((SIDE, 0)) == PIXELS["red"]
@@ -263,3 +268,130 @@ def test_what_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
         with pytest.raises((InputError, ImageError, ModelError), match=said) as caught:
             made()
         assert "\n" not in str(caught.value)
+
+
+class Scores(nn.Module):
+    """Says of a picture what its first pixels hold, as scores."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, : self.classes]
+
+
+@pytest.mark.parametrize(
+    ("classes", "rivals"), [(2, 1), (19, 1), (20, 2), (59, 5), (190, 19), (200, 20), (250, 20)]
+)
+def test_rivals_are_the_best_tenth_of_the_classes_and_at_most_twenty(
+    classes: int, rivals: int
+) -> None:
+    x = torch.rand(3, 3, 10, 10)
+    found = chosen(Scores(classes), [Singles("abc", x)], 0.0)
+    best = x.flatten(1)[:, :classes].argsort(1, descending=True)[:, :rivals]
+    assert found.rivals == [set(each) for each in best.tolist()]
+    assert found.columns == best[:, 0].tolist()
+
+
+def test_a_photo_with_just_that_confidence_is_taken_and_reading_ends_with_enough() -> None:
+    x = torch.zeros(2, 3, 4, 4)  # each of two classes has one half
+    batches = iter([Singles("ab", x), Singles("cd", x), Singles("ef", x)])
+    told: list[int] = []
+    found = confident_cells(
+        Call(Scores(2), gives="logits"),
+        PLAIN,
+        batches,
+        confidence=0.5,
+        enough=4,
+        progress=told.append,
+    )
+    assert (found.names, found.seen, told) == (list("abcd"), 4, [2, 4])
+    assert next(batches).names == "ef"
+    assert len(chosen(Scores(2), [Singles("ab", x)], 0.501)) == 0
+
+
+def test_classes_of_cells_are_in_the_order_of_their_photos() -> None:
+    assert cells_of("blue", "red", "blue").by_class() == {2: [0, 2], 0: [1]}
+    assert (len(Cells()), Cells().seen, Cells().are_known) == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("members", "shape", "size"),
+    [
+        ([[0, 1, 2, 3]], (2, 2), (2 * 6, 2 * 10)),
+        ([[3, 0, 1, 2]], (2, 2), (7, 20)),  # wider than the cells together
+        ([[3, 0, 1, 2]], (2, 2), (19, 10)),  # higher
+        ([[1, 0, 2]], (3, 1), (18, 11)),
+        ([[1, 0, 2]], (1, 3), (3, 15)),
+    ],
+)
+def test_cells_lie_row_by_row_in_the_middle_of_the_picture(
+    members: list[list[int]], shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    width, height = 10, 6
+    cells = cells_of("red", "green", "blue", "yellow")
+    cells.pictures = [Image.new("RGB", (width, height), PIXELS[color]) for color in COLORS]
+    made = Composed(
+        cells, members, shape=shape, size=size, fill=(1, 2, 3), model=model_of(Colors()), title="t"
+    )
+    example = made[0]
+    assert example.truth is not None
+    assert (example.truth.size, example.photo.size) == (size, size[::-1])
+    scale = min(size[0] / (shape[0] * height), size[1] / (shape[1] * width))
+    inner = [round(shape[0] * height * scale), round(shape[1] * width * scale)]
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    seen, is_fill = np.asarray(example.photo), np.ones(size, dtype=bool)
+    is_fill[top : top + inner[0], left : left + inner[1]] = False
+    assert (seen[is_fill] == (1, 2, 3)).all()
+    for place, member in enumerate(members[0]):
+        row, column = divmod(place, shape[1])
+        box = [
+            left + column * width * scale,
+            top + row * height * scale,
+            left + (column + 1) * width * scale,
+            top + (row + 1) * height * scale,
+        ]
+        found = example.truth.of(made.columns.index(member)).boxes
+        assert found.tolist() == [pytest.approx(box)]
+        middle = seen[int((box[1] + box[3]) / 2), int((box[0] + box[2]) / 2)]
+        assert np.abs(middle.astype(int) - PIXELS[COLORS[member]]).max() < 40
+    assert made.names == [" + ".join(map(str, members[0]))]
+
+
+def test_photos_are_read_a_batch_at_a_time_and_those_that_cannot_are_passed_over(
+    tmp_path: Path,
+) -> None:
+    for i in range(5):
+        plain(COLORS[i % 4]).save(tmp_path / f"{i}.png")
+    for i in (2, 3):  # the second batch has none
+        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    model = model_of(Colors())
+    source = Source(tmp_path, model, lambda path, error: None)
+    batches = list(singles_of_photos(source, torch.device("cpu"), 2))
+    assert [[Path(name).name for name in each.names] for each in batches] == [
+        ["0.png", "1.png"],
+        ["4.png"],
+    ]
+    assert all(each.columns is None for each in batches)
+
+
+def test_pictures_of_one_class_alone_are_read_from_data_with_the_columns_of_the_model() -> None:
+    data = Plain(["red", "blue", "green", "yellow", "red"])
+    data.labels[1], data.labels[3] = (1, 2), ()
+    found = list(singles_of_data(model_of(Colors()), data, [3, 2, 1, 0], 2, None))
+    assert [(list(each.names), each.columns) for each in found] == [
+        (["0.png", "2.png"], [3, 2]),
+        (["4.png"], [3]),
+    ]
+    assert all(each.x.shape == (len(each.names), 3, SIDE, SIDE) for each in found)
+
+
+def test_each_pair_and_each_mosaic_is_tried_for_often() -> None:
+    """One of 45 pairs is of photos that are told apart."""
+    cells = cells_of(*["red"] * 9, "green")
+    for i in range(8):
+        cells.rivals[i] |= {1}
+    (found,) = pair_members(cells, count=20, confidence=0.5, seed=1)
+    assert set(found) == {8, 9}
+    assert mosaic_members(cells_of(*COLORS), count=0, confidence=0, seed=0) == []

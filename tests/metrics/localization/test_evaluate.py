@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -29,14 +30,17 @@ from seewhy.maps.boxes import boxes
 from seewhy.metrics import (
     LocationAveragePrecision,
     MaxBoxAccuracy,
+    MaxSensitivity,
     PointingGame,
     TopKLocalization,
     chance_maps,
 )
+from seewhy.metrics.localization import resuming
 from seewhy.metrics.localization.board import check_marked
-from seewhy.metrics.localization.evaluate import evaluate_localization
+from seewhy.metrics.localization.evaluate import evaluate_localization, has_several
 from seewhy.metrics.localization.evaluation import LocalizationEvaluation
 from seewhy.metrics.localization.marked import read_marked
+from seewhy.metrics.localization.resuming import KeptStates
 from tiny_models import ModelState
 
 SIDE = 24
@@ -441,6 +445,38 @@ def test_what_cannot_be_used_is_said(settings: dict[str, Any], said: str) -> Non
         evaluate_localization(colours(), **{"data": Squares(3), **settings})
 
 
+@pytest.mark.parametrize(
+    ("labels", "several"),
+    [
+        ([], False),
+        ([()], False),
+        ([(0,), (1,)], False),
+        ([(0,), (0, 1)], True),
+        ([(0, 1), (1, 2)], True),
+    ],
+)
+def test_data_of_several_classes_has_a_picture_of_two(
+    labels: list[tuple[int, ...]], several: bool
+) -> None:
+    data = Squares(len(labels))
+    data.labels = labels
+    assert has_several(data) == several
+
+
+def test_as_many_guesses_as_a_prediction_has_are_taken() -> None:
+    found = evaluate_localization(
+        colours(), Squares(2), metrics=TopKLocalization(k=5), methods="saliency", chance=()
+    )
+    assert found[0].result.n == 2
+
+
+def test_a_method_is_run_again_for_a_picture_by_itself() -> None:
+    found = evaluate_localization(
+        colours(), Squares(1), metrics=MaxSensitivity(samples=2), methods="saliency", chance=()
+    )
+    assert (found[0].result.n, math.isfinite(found[0].result.mean)) == (1, True)
+
+
 def stopped_after(pictures: int, run: RunFolder, data: Squares) -> list[int]:
     """Interrupts an evaluation, and says which pictures were read."""
 
@@ -572,10 +608,36 @@ def evaluate_again(data: Squares, run: RunFolder, bad: list[str], how: dict[str,
     evaluate_localization(colours(), data, **few, **heard, **how)
 
 
+@pytest.mark.parametrize(
+    ("pictures", "step"), [(0, 1), (1, 1), (512, 1), (1023, 1), (1024, 2), (1536, 3)]
+)
+def test_of_many_pictures_about_512_are_read_again(
+    pictures: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    found = SimpleNamespace(digest=lambda place: f"as it was {place}")
+
+    def read(data: object, indices: list[int], *rest: object) -> SimpleNamespace:
+        reads.extend(indices)
+        return found
+
+    monkeypatch.setattr(resuming, "read_marked", read)
+    study: Any = SimpleNamespace(data=None, request=SimpleNamespace(model=None))
+    kept = KeptStates(None, study)
+    assert kept._are_there(dict.fromkeys(range(pictures)[::-1], "as it was 0"))
+    assert reads == list(range(0, pictures, step))
+    if pictures > 1:
+        assert not kept._are_there({**dict.fromkeys(range(pictures), "as it was 0"), 0: "other"})
+        monkeypatch.setattr(resuming, "read_marked", lambda *rest: None)
+        assert not kept._are_there(dict.fromkeys(range(pictures), "as it was 0"))
+
+
 def test_data_that_marks_nothing_is_told_of_and_one_mark_is_enough() -> None:
     with pytest.raises(InputError, match="squares marks no object, neither by a mask nor by a box"):
         check_marked(Squares(1, unmarked=0))
     check_marked(Squares(2, unmarked=0))
+    with pytest.raises(InputError, match="squares marks no object"):
+        evaluate_localization(colours(), Squares(1, unmarked=0), methods="saliency", chance=())
 
 
 @pytest.mark.parametrize("mark", ["masks", "difficult", "ignore"])

@@ -105,6 +105,18 @@ def test_pointing_averages_over_classes_and_over_the_difficult() -> None:
     assert (found.low, found.high) == pytest.approx(wilson(1 / 3, 4 / (1 / 3 + 1)))
 
 
+@pytest.mark.parametrize(("width", "is_difficult"), [(31, True), (32, False), (33, False)])
+def test_an_object_is_difficult_below_a_quarter_of_the_picture(
+    width: int, is_difficult: bool
+) -> None:
+    boxes = torch.tensor([[0, 0, width, 32], [60, 60, 64, 64]])
+    truth = Truth((64, 64), boxes, torch.tensor([0, 1]))
+    heat = torch.zeros(1, 64, 64)
+    heat[0, 2, 2] = 1
+    found = result_of(PointingGame(), heat, [truth], labels=[0])
+    assert math.isnan(found.figures["difficult, images"].mean) != is_difficult
+
+
 def test_images_whose_objects_are_all_difficult_are_left_out() -> None:
     hard = boxed((0, 0, 5, 5), difficult=torch.tensor([True]))
     mixed = boxed((0, 0, 5, 5), (30, 30, 40, 40), difficult=torch.tensor([True, False]))
@@ -226,6 +238,29 @@ def test_only_pictures_that_are_surely_right_are_laid() -> None:
     assert grid_mosaics(x, scores, count=40, confidence=0.1).members.min() < 6
     with pytest.raises(InputError, match="2 classes have one"):
         grid_mosaics(x, scores[:, :2] * 1e3, count=1)
+
+
+def test_a_picture_with_just_that_confidence_is_laid() -> None:
+    x, scores, _ = classified()
+    sure = scores.softmax(1).amax(1)
+    least = float(sure.min())  # rounding makes them differ
+    assert int(sure.argmin()) in grid_mosaics(x, scores, count=99, confidence=least).members
+    with pytest.raises(InputError, match="0 classes have one"):
+        grid_mosaics(x, scores, count=3, confidence=float(sure.max()) * (1 + 1e-6))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x, scores: (x[0], scores),
+        lambda x, scores: (x, scores[:, 0]),
+        lambda x, scores: (x[1:], scores),
+        lambda x, scores: (x, scores[None]),
+    ],
+)
+def test_what_are_no_pictures_with_scores_is_told(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"give \(P, C, H, W\) and \(P, K\)"):
+        grid_mosaics(*wrong(*classified()[:2]), count=1)
 
 
 def test_grid_pointing_is_the_share_in_the_cell() -> None:

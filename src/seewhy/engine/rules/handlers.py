@@ -351,7 +351,7 @@ def divide(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tens
 def grid_sample(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
     """Linear in the picture; where it is looked at is a coefficient."""
     where = {name: v if name == "input" else detached(v) for name, v in kwargs.items()}
-    return func(args[0], *detached(args[1:]), **where)
+    return func(*args[:1], *detached(args[1:]), **where)
 
 
 def _addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:

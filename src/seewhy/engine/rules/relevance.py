@@ -237,8 +237,6 @@ def _out_of_place(func: Function, args: Arguments, kwargs: Options) -> handlers.
     """A call in place as the call out of place that gives the same; None where it is not in place."""
     if kwargs.get("inplace"):
         return func, args, {**kwargs, "inplace": False}
-    if func in ops.ACTIVATIONS and True in [a is True for a in args]:
-        return func, tuple(False if a is True else a for a in args), kwargs
     other = twin(func)
     return None if other is None else (other, args, kwargs)
 
