@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .call import Call
+from .defaults import type_that_models_are_cast_to
 from .pictures import matching_input
+from .precision import products_are_exact
 from .targets.rows import row_of
 
 # for each code in which passes; one that is exchanged once is seen as it is beside any other that is exchanged
@@ -203,10 +205,8 @@ def _share_of_rounding(said: Tensor, slack: int) -> float:
     """The share of the largest number of an answer that may be rounding."""
     device = said.device.type
     kind = said.dtype if said.is_floating_point() else torch.float32
-    eps = torch.finfo(
-        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else kind
-    ).eps
+    eps = torch.finfo(type_that_models_are_cast_to(device) or kind).eps
     if slack == EXACTLY:
         return max(SAME, STEPS_OF_SAME * eps)
-    full = device == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    full = device == "cpu" and products_are_exact(device)
     return slack * max(ROUNDING if full else ROUNDING_OF_FAST_PRODUCTS, STEPS * eps)

@@ -21,7 +21,7 @@ from ..names import REPR, at_most, table_lines
 from .borrowing import evaluating, uncompiled
 from .call import Call, as_call
 from .causes import gradients
-from .defaults import on_the_cpu
+from .defaults import own_defaults
 from .graph import children_first, name_of
 from .inputs import settled_input
 from .keys import Remembered
@@ -157,7 +157,7 @@ def _can_be_read_for(chosen: LayerRecord, other: LayerRecord) -> bool:
     return other.trunk and other.evidence and not other.pools and not other.projects
 
 
-@on_the_cpu()
+@own_defaults()
 def find_flow(model: Call | nn.Module, x: Tensor) -> Flow:
     """Traces one image of x (N, C, H, W) through the model; the answer is remembered.
 

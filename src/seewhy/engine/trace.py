@@ -26,7 +26,7 @@ from .answers import Answer, OutputLike
 from .borrowing import evaluating, uncompiled
 from .call import Call, with_inputs
 from .causes import WITHOUT_GRADIENTS, Witness, check_differentiable, gradients
-from .defaults import on_the_cpu
+from .defaults import own_defaults
 from .inputs import settled_input
 from .layers import INPUT, part_to_hear, resolve_layer, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
@@ -91,7 +91,7 @@ class Trace:
         self._output: Answer = None
         self._open = False
 
-    @on_the_cpu()
+    @own_defaults()
     def __enter__(self) -> Trace:
         with ExitStack() as unless_open:
             unless_open.callback(self._release_graph)
@@ -225,7 +225,7 @@ class Trace:
         """For each layer what it gave, as it gave it, in the order in which the layers were asked for."""
         return {name: self._tapped[name].detach() for name in self.layers}
 
-    @on_the_cpu()
+    @own_defaults()
     def scores(self, target: TargetLike) -> Tensor:
         """Returns the target's score for each image, (N,)."""
         return self._scores_with_graph(target).detach()
@@ -244,7 +244,7 @@ class Trace:
             )
         return resolved[0].score
 
-    @on_the_cpu()
+    @own_defaults()
     def signal(
         self, target: TargetLike, *, layers: Sequence[str] | None = None
     ) -> dict[str, Tensor]:

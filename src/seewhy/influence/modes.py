@@ -1,4 +1,4 @@
-"""Influence takes gradients, whatever the caller has switched off."""
+"""Influence takes gradients, whatever the caller has switched off, and adds up in full precision."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import check_arguments
+from ..engine.defaults import own_defaults
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
-    """A way in: with its arguments checked, and with gradients on.
+    """A way in: with its arguments checked, with gradients on, and with the caller's autocast for the model alone.
 
     Tensors of inference mode, which no gradient can use, are copied on entry.
     """
@@ -25,7 +26,7 @@ def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         check_arguments(function, args, kwargs)
-        with torch.inference_mode(False), torch.enable_grad():
+        with own_defaults(), torch.inference_mode(False), torch.enable_grad():
             own: Any = [_out_of_inference_mode(value) for value in args]
             named: Any = {key: _out_of_inference_mode(value) for key, value in kwargs.items()}
             return function(*own, **named)

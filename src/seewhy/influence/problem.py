@@ -223,8 +223,9 @@ class Problem:
         return {name: every[name].detach() for name in self.names}
 
     def flat(self, module: nn.Module | None = None) -> Tensor:
-        """The same as one vector (P,)."""
-        return torch.cat([w.flatten() for w in self.weights(module).values()])
+        """The same as one vector (P,), in float32 at least."""
+        weights = torch.cat([w.flatten() for w in self.weights(module).values()])
+        return weights.to(torch.promote_types(weights.dtype, torch.float32))
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:

@@ -19,6 +19,7 @@ from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Grid, Layout
 from ..engine.places.extent import Extent
 from ..engine.places.places import find_places
+from ..engine.precision import exact_products
 from ..engine.rules.bias import BiasGradients
 from ..engine.rules.hidden import out_of_sight
 from ..engine.targets.classes import ScoreFunction
@@ -127,11 +128,13 @@ def _first_component(a: Tensor) -> Tensor:
         (whole * strongest).sum(2, keepdim=True) < 0, -strongest, strongest
     )  # they may cancel
     start = F.normalize(whole, dim=2) + F.normalize(strongest, dim=2)
-    if m.shape[1] < m.shape[2]:  # by the shorter side
-        first = _top_singular(m.mT, start @ m.mT)[1]
-    else:
-        vector, image = _top_singular(m, start)
-        first = vector * image.norm(dim=2, keepdim=True)
+    # matrix times vector is bound by memory: TF32 would save nothing, and never reach the tolerance
+    with exact_products(m.device.type):
+        if m.shape[1] < m.shape[2]:  # by the shorter side
+            first = _top_singular(m.mT, start @ m.mT)[1]
+        else:
+            vector, image = _top_singular(m, start)
+            first = vector * image.norm(dim=2, keepdim=True)
     agreement = (first * whole).sum(2, keepdim=True)
     return (torch.where(agreement < 0, -first, first) * scale).view(len(a), *a.shape[2:])
 

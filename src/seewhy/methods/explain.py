@@ -13,7 +13,7 @@ from ..data.opened import MAX_PIXELS
 from ..engine.answers import OutputLike
 from ..engine.batches import once
 from ..engine.call import Call
-from ..engine.defaults import on_the_cpu
+from ..engine.defaults import own_defaults
 from ..engine.flow import Flow, find_flow
 from ..engine.targets.resolve import check_one_each, part_of
 from ..errors import SeewhyError
@@ -193,7 +193,7 @@ def explained(
         batch = source.batch(start, stop)
         if not batch.photos:
             continue
-        with on_the_cpu():  # a generator must not hold that open
+        with own_defaults():  # a generator must not hold that open
             request, said, done = _explained_or_instead(request, batch, said)
         yield done
         if progress:
@@ -258,7 +258,7 @@ def _flow_of(call: Call, x: Tensor, done: SharedPass) -> Flow | None:
 
 
 @checked
-@on_the_cpu()
+@own_defaults()
 def list_layers(
     model: ModelLike,
     x: Tensor | None = None,

@@ -82,7 +82,7 @@ class RatherThanAlike(Target):
     def _logits_of(self, output: object) -> tuple[Tensor, Tensor, Tensor]:
         """The logit of each image's class (N,), and the classes nearest to it with theirs, (N, R)."""
         scores = class_scores(output)
-        numbers = known_or_seen(self.numbers, scores)
+        numbers = known_or_seen(self.numbers, output)
         logits, chosen = numbers.logits(scores), slopes_of_score(self.score, scores)
         if not bool(is_one_class(chosen).all()):
             raise TargetError(

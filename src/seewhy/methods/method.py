@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..engine.answers import OutputLike
-from ..engine.defaults import on_the_cpu
+from ..engine.defaults import own_defaults
 from ..engine.flow import LayerLike, find_flow
 from ..engine.inputs import settled_input, warn_of_range
 from ..engine.layers import resolve_layer
@@ -41,7 +41,7 @@ class Method(Formula):
     """
 
     @checked
-    @on_the_cpu()
+    @own_defaults()
     def __call__(
         self,
         model: Model | nn.Module | Callable[..., Any],

@@ -55,10 +55,13 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
     with Trace(call, x, layers=names, grad=False) as trace:
         raws = {name: trace.activations[name] for name in names}
         output = class_scores(trace.output)
+        given = [t.dtype for t in (trace.output, *raws.values()) if isinstance(t, Tensor)]
     pictures = [
-        picture_layout(flow.places, x, name, raw).to_grid(raw) for name, raw in raws.items()
+        picture_layout(flow.places, x, name, raw).to_grid(raw).to(output)
+        for name, raw in raws.items()
     ]
-    a, weight = _pooled_head(call, pictures, output, x)
+    tolerance = max(1e-3, 4 * max(torch.finfo(dtype).eps for dtype in given))
+    a, weight = _pooled_head(call, pictures, output, x, tolerance)
     with torch.inference_mode(False), torch.enable_grad():
         logits = output.detach().clone().requires_grad_()
         said = check_differentiable(score(logits))
@@ -69,7 +72,7 @@ def _cam(call: Call, x: Tensor, score: ScoreFunction, *, layer: str | None) -> T
 
 
 def _pooled_head(
-    call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tensor
+    call: Call, pictures: Sequence[Tensor], output: Tensor, x: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """The picture that is pooled (N, C, h, w) and the weights (K, C) on it that fit the model's own output best."""
     module, heads = call.module, _linear_heads(call, x, output)
@@ -79,7 +82,6 @@ def _pooled_head(
             candidates = [*heads, *_head_of_classes(a, output)]
             for weight, bias in candidates:
                 fits += _fits_of_head(a, weight, bias, output, module)
-    tolerance = max(1e-3, 4 * torch.finfo(output.dtype).eps)
     near = [fit for fit in fits if fit.error <= tolerance * output.abs().amax()]
     if not near:
         raise ModelError(
@@ -123,7 +125,10 @@ def _linear_heads(call: Call, x: Tensor, output: Tensor) -> list[_Head]:
         raise ModelError(
             "cam reads the head's weights, which wait on the meta device; load them, or use grad_cam"
         )
-    return [(head.weight, head.bias) for head in heads]
+    return [
+        (head.weight.to(output), None if head.bias is None else head.bias.to(output))
+        for head in heads
+    ]
 
 
 def _fits_of_head(

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..arguments import check_arguments, check_like
 from ..engine.batches import images_depend, joined, once, tell
 from ..engine.call import Call
-from ..engine.defaults import on_the_cpu
+from ..engine.defaults import own_defaults
 from ..engine.flow import Flow
 from ..engine.inputs import settled_input
 from ..engine.targets.classes import ScoreFunction
@@ -52,7 +52,7 @@ class SharedPass:
     results: list[Result]
 
 
-@on_the_cpu()
+@own_defaults()
 def shared_pass(
     call: Call,
     x: Tensor,

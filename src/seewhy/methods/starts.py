@@ -128,6 +128,7 @@ def starting_relevance(score: ScoreFunction, output: object) -> Tensor:
     """Relevance of the output, (N, K): for each image what is then shared out."""
     if not isinstance(output, Tensor):
         return score(output).detach().float()[:, None]
+    output = output.to(torch.promote_types(output.dtype, torch.float32))  # else slopes are rounded
     slopes = slopes_of_score(score, output)
     parts = torch.where(slopes == 0, 0, output * slopes)  # of a class ruled out the score is -inf
     return parts.detach().float().reshape(len(output), -1)

@@ -15,7 +15,7 @@ from ..data.run_folder import RunFolder
 from ..engine.answers import OutputLike
 from ..engine.batches import answers
 from ..engine.call import Call
-from ..engine.defaults import on_the_cpu
+from ..engine.defaults import own_defaults
 from ..engine.inputs import settled_input
 from ..engine.targets.numbers import numbers_of
 from ..engine.targets.resolve import (
@@ -61,7 +61,7 @@ USUAL = ("insertion", "deletion", "randomization", "max_sensitivity")
 
 
 @checked
-@on_the_cpu()
+@own_defaults()
 def evaluate(
     model: ModelLike = DEFAULT_MODEL,
     images: ImagesLike = (),

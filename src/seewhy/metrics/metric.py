@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..engine.batches import answers
 from ..engine.call import Call
-from ..engine.defaults import on_the_cpu
+from ..engine.defaults import own_defaults
 from ..engine.draws import image_seed
 from ..engine.inputs import settled_input
 from ..engine.masking.baselines import AnyBaseline
@@ -127,7 +127,7 @@ class ExplanationMetric(ImageMetric):
         check_output((settings or {}).get("output", "logit"))
         super().__init__(settings=settings, **options)
 
-    @on_the_cpu()
+    @own_defaults()
     def update(
         self,
         maps: Tensor,

@@ -26,9 +26,12 @@ from influence_oracles import (
     slow_influence,
     train,
 )
+from seewhy.engine.precision import products_are_exact
 from seewhy.engine.targets.classes import Logit
 from seewhy.errors import InputError, ModelError
+from seewhy.influence import InfluenceIndex
 from seewhy.influence.gradients import taps as layers
+from seewhy.influence.gradients.per_example import unusual
 from seewhy.influence.problem import Problem
 from seewhy.influence.solvers.catalog import find_solver
 from seewhy.influence.solvers.fisher import drawn, sketched
@@ -388,3 +391,88 @@ def test_what_ekfac_cannot_do() -> None:
     for option in ({"fisher": "exact"}, {"damping": -1.0}, {"samples": 0}, {"dim": 0}):
         with pytest.raises(InputError, match=next(iter(option))):
             find_solver("ekfac", **option)
+
+
+# ---------------------------------------------------------------- half precision
+
+
+def scores_in(net: nn.Module, size: int, name: str, **options: Any) -> Tensor:
+    """(4, 24), of training pictures that come in batches of a size."""
+    data = pictures(24, 16), torch.arange(24) % 5
+    it = Problem(modules=(net,), count=24, l2=0.01)
+    solver = find_solver(name, **options)
+    solver.fit(it, batches(*data, size))
+    each = [solver.train_rows(it, *batch) for batch in batches(*data, size)()]
+    rows = {key: torch.cat([part[key] for part in each]) for key in each[0]}
+    return solver.dot(solver.test_rows(it, data[0][:4], data[1][:4]), rows)
+
+
+@pytest.mark.filterwarnings("ignore:the model has not converged")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("ekfac", {}), ("ekfac", {"dim": 64}), ("trak", {"dim": 64}), ("gradient_dot", {})],
+)
+def test_half_precision_does_not_depend_on_batches(name: str, options: dict[str, Any]) -> None:
+    net = randomised(TinyCNN())
+    exact = scores_in(net, 8, name, **options)
+    net = net.to(torch.bfloat16)
+    found = scores_in(net, 8, name, **options)
+    assert found.dtype == torch.float32
+    assert relative_error(scores_in(net, 5, name, **options), found) < 1e-3
+    assert correlation(found, exact) > 0.999
+
+
+@pytest.mark.filterwarnings("ignore:the model has not converged")
+def test_an_index_fitted_under_autocast() -> None:
+    net, data = randomised(TinyCNN()), (pictures(24, 16), torch.arange(24) % 5)
+
+    def scores() -> Tensor:
+        index = InfluenceIndex.fit(net, data, solver="ekfac", l2=0.01)
+        return index.scores(data[0][:4], labels=data[1][:4])
+
+    exact = scores()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = scores()
+    assert cast.dtype == torch.float32
+    assert correlation(cast, exact) > 0.999
+
+
+class Slanted(nn.Module):
+    """A linear layer whose weight is used beside its call, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(48, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return self.fc(flat) + flat.sin() @ self.fc.weight.T
+
+
+@pytest.mark.filterwarnings("ignore:the model has not converged")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_uses_are_seen_in_any_precision(dtype: torch.dtype) -> None:
+    data = pictures(6, 4), torch.arange(6) % 5
+    net = randomised(Slanted()).to(dtype)
+    solver = find_solver("ekfac")
+    with pytest.raises(ModelError, match=r"'fc\.weight' is used other than by calling its layer"):
+        solver.fit(Problem(modules=(net,), count=6), batches(*data, 6))
+
+
+def test_the_check_asks_for_exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    was = torch.get_float32_matmul_precision()
+    linear = F.linear
+    monkeypatch.setattr(
+        F, "linear", lambda *a: seen.append(products_are_exact("cpu")) or linear(*a)
+    )
+    net = randomised(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)))
+    it = Problem(modules=(net,), count=6)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert unusual(it, it.call, pictures(3, 4)) == frozenset()
+        assert not products_are_exact("cpu")
+    finally:
+        torch.set_float32_matmul_precision(was)
+    assert seen
+    assert all(seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from ...errors import InputError, ModelError, SeewhyError
 from ..batches import images_depend, tell
 from ..borrowing import evaluating
 from ..call import Call, as_call
+from ..defaults import casting
 from ..inputs import settled_input
 from ..pictures import is_volume, matching_input
 from ..targets.classes import ScoreFunction
@@ -206,7 +207,7 @@ class MaskedForward:
             for context in (
                 torch.inference_mode(False),
                 torch.no_grad(),
-                torch.autocast(device.type, enabled=False),
+                casting(device.type, None),
             ):
                 stack.enter_context(context)
             stack.enter_context(evaluating(self.call.module))
@@ -316,10 +317,9 @@ class MaskedForward:
         return self._apart
 
 
-def _in_precision(pictures: Tensor, running: Running) -> torch.autocast:
-    return torch.autocast(
-        pictures.device.type, torch.bfloat16, enabled=running.precision == "bfloat16"
-    )
+def _in_precision(pictures: Tensor, running: Running) -> AbstractContextManager[None]:
+    to = torch.bfloat16 if running.precision == "bfloat16" else None
+    return casting(pictures.device.type, to)
 
 
 def _checked_scores(column: object, rows: int) -> Tensor:

@@ -311,13 +311,10 @@ class RuledLinear(torch.autograd.Function):
         x, z = ctx.saved_tensors
         tally: Tally | None = {} if ctx.detailed else None
         linear, given = ctx.linear(), x.dtype
-        precise = torch.promote_types(given, linear.weight.dtype)  # autocast mixes them
-        if precise == torch.float16:  # R / a is often beyond its range
-            precise = torch.float32
-        if not given == z.dtype == g.dtype == linear.weight.dtype == precise:
-            x, z, g = x.to(precise), z.to(precise), g.to(precise)
-            bias = None if linear.bias is None else linear.bias.to(precise)
-            linear = replace(linear, weight=linear.weight.to(precise), bias=bias)
+        ran, full = z.dtype, torch.promote_types(z.dtype, torch.float32)
+        if not given == ran == g.dtype == linear.weight.dtype == full:
+            x, z, g = x.to(full), z.to(full), g.to(full)
+            linear = _in_full_precision(linear, full, _type_of_products(ctx.rule, ran))
         with torch.autocast(x.device.type, enabled=False):
             back = propagate(ctx.rule, linear, x, z, g, non_negative=ctx.non_negative, tally=tally)
         if ctx.account is not None:
@@ -325,3 +322,28 @@ class RuledLinear(torch.autograd.Function):
         most = torch.finfo(given).max
         back = back.clamp(-most, most) if given == torch.float16 else back
         return back.to(given), None, None, None, None, None, None
+
+
+def _type_of_products(rule: Rule, ran: torch.dtype) -> torch.dtype:
+    """The type of a rule's products with weights, of a layer that ran in some type.
+
+    Those of bfloat16 are as good as the layer's own. Of float16 R / a is often beyond its range, and under zB a small
+    sum is the difference of large ones.
+    """
+    return torch.float32 if ran == torch.float16 or rule.box is not None else ran
+
+
+def _in_full_precision(linear: LinearMap, full: torch.dtype, products: torch.dtype) -> LinearMap:
+    """A map of tensors in full precision, whose products are made in another."""
+    bias = None if linear.bias is None else linear.bias.to(full)
+    weight = linear.weight.to(full)
+    if products == full:
+        return replace(linear, weight=weight, bias=bias)
+
+    def apply(x: Tensor, w: Tensor) -> Tensor:
+        return linear.apply(x.to(products), w.to(products)).to(full)
+
+    def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return linear.pull(s.to(products), w.to(products), x.to(products)).to(full)
+
+    return replace(linear, apply=apply, pull=pull, weight=weight, bias=bias)

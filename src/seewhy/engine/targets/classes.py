@@ -23,7 +23,7 @@ ClassIndex = int | str | tuple[int | str, ...]
 
 
 def class_scores(output: object) -> Tensor:
-    """Returns the output as (N, K) class scores, or says why it is none.
+    """Returns the output as (N, K) class scores, of half precision in float32, or says why it is none.
 
     Example:
         >>> seewhy.targets.class_scores(torch.tensor([0.5, 2.0])).shape
@@ -43,6 +43,7 @@ def class_scores(output: object) -> Tensor:
             f"the model's output is of {str(output.dtype).removeprefix('torch.')} numbers, names of classes and no "
             "scores; give what returns scores (predict_proba), output= that makes counts floats, or a callable target"
         )
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
     if output.ndim == 1:
         return output[:, None]
     if output.ndim != 2:
@@ -159,7 +160,7 @@ class Probability(OfClasses):
 
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
-        numbers = known_or_seen(self.numbers, scores)
+        numbers = known_or_seen(self.numbers, output)
         return score_of_class(numbers.probabilities(scores), self.index)
 
     def in_words(self, image: int, label: Callable[[int], str]) -> str:

@@ -43,7 +43,7 @@ class LogOdds(OfClasses):
 
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
-        numbers = known_or_seen(self.numbers, scores)
+        numbers = known_or_seen(self.numbers, output)
         logits = numbers.logits(scores)
         own = score_of_class(logits, self.index)
         if numbers.are_of_each_class(scores.shape[1]):
@@ -97,7 +97,7 @@ class RatherThan(Margin):
 
     def __call__(self, output: object) -> Tensor:
         scores = class_scores(output)
-        numbers = known_or_seen(self.numbers, scores)
+        numbers = known_or_seen(self.numbers, output)
         if numbers.gives != "score":
             scores = numbers.logits(scores)
         return super().__call__(scores)

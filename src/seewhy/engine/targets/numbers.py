@@ -282,9 +282,9 @@ def looks_like(scores: Tensor) -> Gives | None:
     return None
 
 
-def known_or_seen(numbers: Numbers | None, scores: Tensor) -> Numbers:
-    """What a target was told that numbers are; where no model says it, what these look like."""
-    return numbers or Numbers(looks_like(scores))
+def known_or_seen(numbers: Numbers | None, output: object) -> Numbers:
+    """What a target was told that numbers are; where no model says it, what these look like as the model gave them."""
+    return numbers or Numbers(looks_like(output) if isinstance(output, Tensor) else None)
 
 
 def _doubt_about(scores: Tensor) -> str:

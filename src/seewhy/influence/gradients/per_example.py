@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
 from ...engine.call import Call
+from ...engine.defaults import type_that_models_are_cast_to
 from ...engine.keys import Remembered
+from ...engine.precision import exact_products
 from ...errors import ArgumentTypeError, InputError
 from ..problem import Problem, ScoreOrLoss
-from .taps import Taps, affine_layers, borrowed, few, gradients_by, run
+from .taps import Taps, affine_layers, borrowed, few, gradients_by, in_full, run
 
 _TRIED = 3  # images
 _known: Remembered[frozenset[str]] = Remembered()
@@ -67,7 +69,7 @@ def total_gradient(problem: Problem, images: Tensor, labels: Tensor) -> Tensor:
         weights = {name: w.requires_grad_() for name, w in problem.weights().items()}
         total = quantities(problem, run(problem.call, weights, images), labels).sum()
         found = gradients_by(list(weights.values()), total)
-    return torch.cat([g.flatten() for g in found])
+    return in_full(torch.cat([g.flatten() for g in found]))
 
 
 def example_gradients(
@@ -90,8 +92,8 @@ def example_gradients(
     every = problem.weights(module)
     sizes = [weight.numel() for weight in every.values()]
     with borrowed(call):
-        like = torch.cat(
-            [weight.reshape(-1)[:1] for weight in every.values()]
+        like = in_full(
+            torch.cat([weight.reshape(-1)[:1] for weight in every.values()])
         )  # of the widest type
         rows = like.new_empty(len(images), sum(sizes))
         parts = dict(zip(every, torch.split(rows, sizes, 1), strict=True))
@@ -114,7 +116,7 @@ def unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[str]:
     """
 
     def look() -> frozenset[str]:
-        with borrowed(call):
+        with borrowed(call), exact_products(problem.device.type):
             return _found_unusual(problem, call, images)
 
     return _known.get(call.module, (call.asked, problem.names), look)
@@ -141,13 +143,24 @@ def _found_unusual(problem: Problem, call: Call, images: Tensor) -> frozenset[st
         true = _one_by_one(
             problem, call, names, some, weights
         )  # torch.func would load the compiler: 170 MB
-        least = 1e-6 * max(float(g.norm()) for g in true.values())
+        eps = _rounding_of(problem, names)
+        share, least = (
+            max(0.01, 32 * eps),
+            max(1e-6, 8 * eps) * max(float(g.norm()) for g in true.values()),
+        )
         odd |= {
             n
             for n in names
-            if not float((parts[n] - true[n]).norm()) <= 0.01 * float(true[n].norm()) + least
+            if not float((parts[n] - true[n]).norm()) <= share * float(true[n].norm()) + least
         }
     return frozenset(odd)
+
+
+def _rounding_of(problem: Problem, names: Sequence[str]) -> float:
+    """The rounding of the least precise type that is at work in the gradients by these parameters."""
+    types = {weight.dtype for name, weight in problem.weights().items() if name in names}
+    cast = type_that_models_are_cast_to(problem.device.type)
+    return max(torch.finfo(dtype).eps for dtype in types | ({cast} if cast else set()))
 
 
 def _by_layer(

@@ -2,7 +2,8 @@
 
 A linear layer, or a convolution on the patches that it sees, is z = W a for each of L places, with a 1 appended to a
 for the bias. An example's gradient is then sum_l g_l a_l^T, g = dq/dz: two matrices that one forward and one backward
-pass over a batch give for all of its examples (Goodfellow, 2015, for linear layers).
+pass over a batch give for all of its examples (Goodfellow, 2015, for linear layers). Products and sums of them are
+in float32 at least, whatever the model runs in.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def run(call: Call, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
     )
 
 
+def in_full(values: Tensor) -> Tensor:
+    """Half precision as float32: sums of it depend on the order, and so on how data are cut into batches."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 @dataclass(frozen=True, eq=False)
 class AffineLayer:
     """A linear layer or a convolution, and which of its parameters count."""
@@ -71,7 +77,8 @@ class AffineLayer:
         return len(weight), self.weight * weight[0].numel() + self.bias
 
     def activations(self, x: Tensor) -> Tensor:
-        """What the layer was given, (B, L, I): a row for each place, with a 1 for the bias."""
+        """What the layer was given, (B, L, I): a row for each place, with a 1 for the bias; in float32 at least."""
+        x = in_full(x)
         if isinstance(self.module, nn.Conv2d):
             conv = self.module
             assert not isinstance(conv.padding, str)  # `affine_layers` leaves those out
@@ -88,7 +95,8 @@ class AffineLayer:
         )
 
     def signals(self, gradient: Tensor) -> Tensor:
-        """The gradient of what the layer gave, (B, L, O)."""
+        """The gradient of what the layer gave, (B, L, O), in float32 at least."""
+        gradient = in_full(gradient)
         if isinstance(self.module, nn.Conv2d):
             return gradient.flatten(2).transpose(1, 2)
         return gradient.reshape(len(gradient), -1, gradient.shape[-1])

@@ -1,0 +1,88 @@
+"""In which precision products of float32 are made: TF32 and the like, where the caller allows them, or float32."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+
+class _Switch(NamedTuple):
+    """One of torch's settings, and its value under which products are those of float32."""
+
+    read: Callable[[], object]
+    write: Callable[[Any], object]
+    exact: object
+
+    @property
+    def is_exact(self) -> bool:
+        return self.read() in (self.exact, "none")
+
+
+def _attribute(owner: object, name: str, exact: object) -> _Switch:
+    return _Switch(partial(getattr, owner, name), partial(setattr, owner, name), exact)
+
+
+def _switches(kind: str) -> list[_Switch]:
+    """Those of a kind of device. Since torch 2.9 each has its own, and the older ones cannot be read beside them."""
+    backends: Any = torch.backends
+    if hasattr(backends.cuda.matmul, "fp32_precision"):
+        if kind == "cuda":
+            owners = backends.cuda.matmul, backends.cudnn.conv
+        else:
+            owners = backends.mkldnn.matmul, backends.mkldnn.conv
+        return [_attribute(owner, "fp32_precision", "ieee") for owner in owners]
+    of_matrices = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    products = _Switch(*of_matrices, "highest")
+    return (
+        [products, _attribute(backends.cudnn, "allow_tf32", False)]
+        if kind == "cuda"
+        else [products]
+    )
+
+
+def products_are_exact(kind: str) -> bool:
+    """Whether products of float32 on this kind of device ("cpu", "cuda") are those of float32."""
+    return all(switch.is_exact for switch in _switches(kind))
+
+
+_lock = threading.Lock()
+_asking: dict[str, int] = {}  # kind of device -> how many are within `exact_products`
+_before: dict[str, list[object]] = {}
+
+
+@contextmanager
+def exact_products(kind: str) -> Iterator[None]:
+    """Within it products of float32 on this kind of device are those of float32, whatever the caller allows.
+
+    The settings are the process's: other threads have it too meanwhile, and the last one out puts them back.
+    """
+    _enter(kind)
+    try:
+        yield
+    finally:
+        _leave(kind)
+
+
+def _enter(kind: str) -> None:
+    with _lock:
+        _asking[kind] = _asking.get(kind, 0) + 1
+        if _asking[kind] > 1 or products_are_exact(kind):
+            return
+        switches = _switches(kind)
+        _before[kind] = [switch.read() for switch in switches]
+        for switch in switches:
+            switch.write(switch.exact)
+
+
+def _leave(kind: str) -> None:
+    with _lock:
+        _asking[kind] -= 1
+        if _asking[kind] or kind not in _before:
+            return
+        for switch, value in zip(_switches(kind), _before.pop(kind), strict=True):
+            switch.write(value)

@@ -1,0 +1,185 @@
+"""Every method under autocast and in half precision, on five families: its map is float32's wherever the scores are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seewhy.engine.call import Call
+from seewhy.engine.flow import find_flow
+from seewhy.engine.inputs import settled_input
+from seewhy.methods.catalog import METHODS
+from seewhy.methods.shared import shared_pass
+from tiny_models import pictures, randomised
+
+FAST: dict[str, dict[str, Any]] = {
+    "smooth_grad": {"samples": 2},
+    "integrated_gradients": {"steps": 2},
+    "rise": {"samples": 32, "cells": 3},
+    "lime": {"samples": 40, "superpixels": "grid"},
+    "occlusion": {"window": 24, "stride": 24},
+}
+CORRELATION = 0.99
+# of the distance from 1 that the float32 map has once the weights and the picture are rounded: what no arithmetic mends
+CONDITIONING = 5.0
+pytestmark = pytest.mark.filterwarnings("ignore::seewhy.SeewhyWarning")
+
+
+def resnet() -> nn.Module:
+    from timm.models.resnet import BasicBlock, ResNet
+
+    return ResNet(BasicBlock, (1, 1, 1, 1), num_classes=5, channels=(8, 12, 16, 24))
+
+
+def efficientnet() -> nn.Module:
+    import timm
+
+    return timm.create_model("test_efficientnet", num_classes=5)
+
+
+def convnext() -> nn.Module:
+    from timm.models.convnext import ConvNeXt
+
+    return ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 12, 16, 24), num_classes=5)
+
+
+def vit() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = {"img_size": 96, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    return VisionTransformer(num_classes=5, **sizes)
+
+
+def swin() -> nn.Module:
+    from timm.models.swin_transformer import SwinTransformer
+
+    sizes = {"embed_dim": 12, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "window_size": 4}
+    return SwinTransformer(img_size=96, num_classes=5, **sizes)
+
+
+FAMILIES: dict[str, Callable[[], nn.Module]] = {
+    "resnet": resnet,
+    "efficientnet": efficientnet,
+    "convnext": convnext,
+    "vit": vit,
+    "swin": swin,
+}
+WITHOUT_CAM = ("convnext", "vit")  # their head does not follow the pooling at once
+
+
+class Within(nn.Module):
+    """A model that casts by itself."""
+
+    def __init__(self, net: nn.Module, to: torch.dtype) -> None:
+        super().__init__()
+        self.net, self.to_type = net, to
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", self.to_type):
+            return self.net(x)
+
+
+@cache
+def net_of(family: str) -> nn.Module:
+    return randomised(FAMILIES[family](), seed=1)
+
+
+@cache
+def rounded_of(family: str, dtype: torch.dtype) -> nn.Module:
+    """The same in float32, of weights rounded to a type."""
+    return copy.deepcopy(net_of(family)).to(dtype).float()
+
+
+def maps_of(
+    family: str, net: nn.Module, x: Tensor, *, cast: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """For each method its maps, of one shared pass."""
+    names = [name for name in METHODS if name != "cam" or family not in WITHOUT_CAM]
+    with torch.autocast("cpu", cast or torch.bfloat16, enabled=cast is not None):
+        call, x = settled_input(Call(net), x)
+        flow = find_flow(call, x)
+        methods = [METHODS[name] for name in names]
+        done = shared_pass(
+            call, x, methods=methods, targets=[0], layers=[flow.default], flow=flow, options=FAST
+        )
+    return {result.method.name: result.map for result in done.results}
+
+
+@cache
+def exact_maps(family: str) -> dict[str, Tensor]:
+    return maps_of(family, net_of(family), pictures(2, 96))
+
+
+@cache
+def rounded_maps(family: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    return maps_of(family, rounded_of(family, dtype), pictures(2, 96).to(dtype).float())
+
+
+def correlations(a: Tensor, b: Tensor) -> list[float]:
+    """Of each image; 1 where both are empty."""
+    found = []
+    for one, other in zip(a.flatten(1).double(), b.flatten(1).double(), strict=True):
+        one, other = one - one.mean(), other - other.mean()
+        sizes = float(one.norm() * other.norm())
+        both_flat = max(float(one.norm()), float(other.norm())) < 1e-12
+        found.append(1.0 if both_flat else float((one * other).sum()) / sizes if sizes else 0.0)
+    return found
+
+
+def check(family: str, found: dict[str, Tensor], dtype: torch.dtype) -> None:
+    expected, rounded = exact_maps(family), rounded_maps(family, dtype)
+    assert found.keys() == expected.keys()
+    apart = {}
+    for name, map_ in found.items():
+        assert map_.dtype == torch.float32
+        assert map_.isfinite().all(), name
+        own = correlations(rounded[name], expected[name])
+        for r, bound in zip(correlations(map_, expected[name]), own, strict=True):
+            if 1 - r > max(1 - CORRELATION, CONDITIONING * (1 - bound)):
+                apart[name] = r, bound
+    assert apart == {}
+
+
+def ways_of(family: str, dtype: torch.dtype) -> dict[str, tuple[nn.Module, torch.dtype | None]]:
+    net = net_of(family)
+    return {
+        "around": (net, dtype),
+        "within": (Within(net, dtype).eval(), None),
+        "module": (copy.deepcopy(net).to(dtype), None),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("way", ["around", "within", "module"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_correlate(family: str, way: str, dtype: torch.dtype) -> None:
+    x = pictures(2, 96)
+    net, cast = ways_of(family, dtype)[way]
+    with torch.no_grad():
+        expected = net_of(family)(x)
+        with torch.autocast("cpu", dtype, enabled=cast is not None):
+            found = net(x.to(dtype) if way == "module" else x).float()
+    assert expected.std() > 0.5  # lively
+    assert min(correlations(found, expected)) > 0.999
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["around", "within", "module"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_maps_in_bfloat16_are_those_of_float32(family: str, way: str) -> None:
+    net, cast = ways_of(family, torch.bfloat16)[way]
+    check(family, maps_of(family, net, pictures(2, 96), cast=cast), torch.bfloat16)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["around", "within", "module"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_maps_in_float16_are_those_of_float32(family: str, way: str) -> None:
+    net, cast = ways_of(family, torch.float16)[way]
+    check(family, maps_of(family, net, pictures(2, 96), cast=cast), torch.float16)
