@@ -21,9 +21,9 @@ from tiny_models import pictures, randomised
 FAST: dict[str, dict[str, Any]] = {
     "smooth_grad": {"samples": 2},
     "integrated_gradients": {"steps": 2},
-    "rise": {"samples": 32, "cells": 3},
-    "lime": {"samples": 40, "superpixels": "grid"},
-    "occlusion": {"window": 24, "stride": 24},
+    "rise": {"samples": 12, "cells": 3},
+    "lime": {"samples": 20, "superpixels": "grid"},
+    "occlusion": {"window": 32, "stride": 32},
 }
 CORRELATION = 0.99
 # of the distance from 1 that the float32 map has once the weights and the picture are rounded: what no arithmetic mends
@@ -52,7 +52,7 @@ def convnext() -> nn.Module:
 def vit() -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
-    sizes = {"img_size": 96, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    sizes = {"img_size": 64, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
     return VisionTransformer(num_classes=5, **sizes)
 
 
@@ -60,7 +60,7 @@ def swin() -> nn.Module:
     from timm.models.swin_transformer import SwinTransformer
 
     sizes = {"embed_dim": 12, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "window_size": 4}
-    return SwinTransformer(img_size=96, num_classes=5, **sizes)
+    return SwinTransformer(img_size=64, num_classes=5, **sizes)
 
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
@@ -96,6 +96,10 @@ def rounded_of(family: str, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(net_of(family)).to(dtype).float()
 
 
+def some_pictures(family: str) -> Tensor:
+    return pictures(1, 64 if family in ("vit", "swin") else 128)
+
+
 def maps_of(
     family: str, net: nn.Module, x: Tensor, *, cast: torch.dtype | None = None
 ) -> dict[str, Tensor]:
@@ -113,12 +117,12 @@ def maps_of(
 
 @cache
 def exact_maps(family: str) -> dict[str, Tensor]:
-    return maps_of(family, net_of(family), pictures(2, 96))
+    return maps_of(family, net_of(family), some_pictures(family))
 
 
 @cache
 def rounded_maps(family: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    return maps_of(family, rounded_of(family, dtype), pictures(2, 96).to(dtype).float())
+    return maps_of(family, rounded_of(family, dtype), some_pictures(family).to(dtype).float())
 
 
 def correlations(a: Tensor, b: Tensor) -> list[float]:
@@ -159,7 +163,7 @@ def ways_of(family: str, dtype: torch.dtype) -> dict[str, tuple[nn.Module, torch
 @pytest.mark.parametrize("way", ["around", "within", "module"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_correlate(family: str, way: str, dtype: torch.dtype) -> None:
-    x = pictures(2, 96)
+    x = some_pictures(family)
     net, cast = ways_of(family, dtype)[way]
     with torch.no_grad():
         expected = net_of(family)(x)
@@ -174,12 +178,12 @@ def test_scores_correlate(family: str, way: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_maps_in_bfloat16_are_those_of_float32(family: str, way: str) -> None:
     net, cast = ways_of(family, torch.bfloat16)[way]
-    check(family, maps_of(family, net, pictures(2, 96), cast=cast), torch.bfloat16)
+    check(family, maps_of(family, net, some_pictures(family), cast=cast), torch.bfloat16)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("way", ["around", "within", "module"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("way", ["around", "module"])
+@pytest.mark.parametrize("family", ["resnet", "vit"])
 def test_maps_in_float16_are_those_of_float32(family: str, way: str) -> None:
     net, cast = ways_of(family, torch.float16)[way]
-    check(family, maps_of(family, net, pictures(2, 96), cast=cast), torch.float16)
+    check(family, maps_of(family, net, some_pictures(family), cast=cast), torch.float16)

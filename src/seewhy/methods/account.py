@@ -51,7 +51,7 @@ class Account:
             start.abs().sum(1),
             arrived,
             whole - arrived,
-            *stayed,
+            *(part.to(start.device) for part in stayed),
         )
 
     @property

@@ -11,6 +11,7 @@ from ..data.disk import Json
 from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS, is_a_dead_end, is_reentrant
 from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
+from ..engine.outputs import tensors_in
 from ..engine.rules.balance import StayedBehind, by_image
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.hidden import out_of_sight
@@ -84,8 +85,9 @@ class GradientPass:
             self.ruled = self.trace.signal(target.score, layers=[INPUT])[INPUT].float()
 
     def tensors(self, method: Formula, layer: str) -> list[Tensor]:
-        """What the method combines."""
-        return [self._tensor_of(need, layer) for need in method.needs]
+        """What the method combines, together where the first of it is."""
+        first, *others = (self._tensor_of(need, layer) for need in method.needs)
+        return [first, *(other.to(first.device) for other in others)]
 
     def _tensor_of(self, need: Need, layer: str) -> Tensor:
         if need == "input":
@@ -149,6 +151,7 @@ class RelevancePass:
         self.with_ledger = with_ledger  # the same trace anew, with a ledger
         self.last_stage = last_stage  # where it is seen how far classes look elsewhere
         self.given = trace.activations
+        self.device = next((t.device for t in tensors_in(trace.output)), None)
         self.layouts = {n: layout_of(n, a) for n, a in self.given.items() if n != INPUT}
         self.rivals: Rivals | None = None
         self.without_rivals: tuple[str, ...] = ()
@@ -220,10 +223,16 @@ class RelevancePass:
     def _carried_back(
         self, score: ScoreFunction, layers: Sequence[str], images: int
     ) -> dict[str, Tensor]:
-        """Relevance of the layers, as they gave their output; the balance is then that of this signal."""
+        """Relevance of the layers, as they gave their output; the balance is then that of this signal.
+
+        A model may lie on several devices: all is brought to where its answer is.
+        """
         self.rules.balance.begin(images)
         signal = self.trace.signal(score, layers=layers)
-        return {layer: safe(self.given[layer]).float() * g.float() for layer, g in signal.items()}
+        return {
+            layer: (safe(self.given[layer]).float() * g.float()).to(self.device)
+            for layer, g in signal.items()
+        }
 
     def _accounts_by_layer(self, seed: Seed, relevance: Mapping[str, Tensor]) -> dict[str, Account]:
         """For each layer where relevance went, in the order in which it got there."""
@@ -264,7 +273,7 @@ class RelevancePass:
         """What the method combines: activations, and relevance for each of its seeds in turn."""
         seeds = iter(self.seeds_of(method))
         return [
-            self.layouts[layer].to_grid(self.given[layer]).float()
+            self.layouts[layer].to_grid(self.given[layer]).float().to(self.device)
             if need == "activation"
             else self.relevance[next(seeds), INPUT if need == "input_relevance" else layer]
             for need in method.needs

@@ -223,7 +223,9 @@ def _estimates_of_targets(
 
 
 def _fused_or_only(method: Formula, raw: Sequence[Tensor]) -> Tensor:
-    return raw[0] if len(raw) == 1 or not method.fuse else method.fuse(raw)
+    if len(raw) == 1 or not method.fuse:
+        return raw[0]
+    return method.fuse([one.to(raw[0].device) for one in raw])  # layers may lie on several devices
 
 
 def _result_of(

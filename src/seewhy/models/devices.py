@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..errors import InputError
@@ -17,10 +19,36 @@ def usable_device(name: str) -> str:
         InputError: it cannot; the message is one line.
     """
     check_device(name, DEVICES)
+    reason = _why_not(name)
+    if reason is not None:
+        raise InputError(f"device {name!r} cannot be used: {reason}; 'cpu' always can")
+    return name
+
+
+def _why_not(name: str) -> str | None:
+    """In a few words; None where the device works."""
+    kind, _, number = name.partition(":")
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return f"this torch ({torch.__version__}) knows no {kind} devices"
+    count = _count_of(kind)
+    if count == 0:
+        return f"this torch ({torch.__version__}) finds no {kind} here"
+    if count is not None and number and int(number) >= count:
+        return (
+            f"here {f'is {kind}:0 alone' if count == 1 else f'are {kind}:0 to {kind}:{count - 1}'}"
+        )
     try:
         torch.zeros(1, device=name).item()  # the meta device has no numbers
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {name!r} cannot be used: {str(error).splitlines()[0]}; 'cpu' always can"
-        ) from error
-    return name
+    except (RuntimeError, AssertionError, ImportError) as error:
+        return str(error).splitlines()[0].partition(". ")[0] or type(error).__name__
+    return None
+
+
+def _count_of(kind: str) -> int | None:
+    """How many devices of a kind torch finds; None where it does not count them."""
+    module: Any = getattr(torch, kind, None)
+    if kind == "cpu":
+        return None
+    return int(module.device_count()) if hasattr(module, "device_count") else None

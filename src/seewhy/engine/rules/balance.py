@@ -72,10 +72,10 @@ class Balance:
     def _add_amount(self, reason: Reason, amount: Tensor | None) -> None:
         if amount is None:
             self.divided = False
-        else:
-            self._amounts[reason] = (
-                self._amounts[reason] + amount if reason in self._amounts else amount
-            )
+            return
+        before = self._amounts.get(reason)
+        # a model may lie on several devices
+        self._amounts[reason] = amount if before is None else before + amount.to(before.device)
 
     def absorb(self, received: Tensor, handed_on: Tensor) -> None:
         """Notes what a linear map did not hand on of the relevance of its output."""
@@ -84,10 +84,10 @@ class Balance:
         self._add_amount("absorbed", None if went_on is None else -went_on)
 
     def stayed_behind(self, device: torch.device) -> StayedBehind:
-        """Up to now."""
+        """Up to now, on a device."""
         none = torch.zeros(self.images, device=device)
         reasons: tuple[Reason, ...] = ("kept", "absorbed", *JOINED_KINDS)
-        return StayedBehind(*(self._amounts.get(reason, none) for reason in reasons))
+        return StayedBehind(*(self._amounts.get(reason, none).to(device) for reason in reasons))
 
     def reach(self, layer: str, device: torch.device) -> None:
         """The signal is at a layer."""
