@@ -1,14 +1,17 @@
-"""In which precision products of float32 are made: TF32 and the like, where the caller allows them, or float32."""
+"""In which precision a model ran, and products of float32 are made: TF32 and the like, where allowed, or float32."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
+_FULL_BITS = 32
 
 
 class _Switch(NamedTuple):
@@ -86,3 +89,11 @@ def _leave(kind: str) -> None:
             return
         for switch, value in zip(_switches(kind), _before.pop(kind), strict=True):
             switch.write(value)
+
+
+def half_precision_of(given: Iterable[Tensor]) -> str | None:
+    """The least precise type of what a model gave, as "bfloat16"; None where that is float32 or finer."""
+    types = {tensor.dtype for tensor in given if tensor.is_floating_point()}
+    half = [dtype for dtype in types if torch.finfo(dtype).bits < _FULL_BITS]
+    coarsest = max(half, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+    return None if coarsest is None else str(coarsest).removeprefix("torch.")

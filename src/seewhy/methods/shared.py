@@ -15,6 +15,8 @@ from ..engine.call import Call
 from ..engine.defaults import own_defaults
 from ..engine.flow import Flow
 from ..engine.inputs import settled_input
+from ..engine.outputs import tensors_in
+from ..engine.precision import half_precision_of
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget, TargetLike
 from ..engine.targets.rows import asked
@@ -165,6 +167,7 @@ def _combine_group(
     targets: Sequence[ResolvedTarget],
     done: dict[tuple[str, str | None, int], Result],
 ) -> None:
+    ran_in = half_precision_of((*have.trace.activations.values(), *tensors_in(have.trace.output)))
     for t, target in enumerate(targets):
         scores = have.trace.scores(target.score).float().cpu()
         have.point_at(target, group)
@@ -179,9 +182,17 @@ def _combine_group(
                 with torch.inference_mode(False), torch.no_grad():
                     raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
                 facts = plan.facts(method, layers, have.facts(method, layers))
+                facts = _with_precision(facts, ran_in, len(scores))
                 estimate = Estimate(_fused_or_only(method, raw), facts=facts)
                 made = _result_of(method, label, target, estimate, scores, have.remarks(method))
                 done[method.name, label, t] = replace(made, ledger=have.ledger(method))
+
+
+def _with_precision(found: tuple[Facts, ...], ran_in: str | None, images: int) -> tuple[Facts, ...]:
+    """What was found of each image, and in which precision the model ran where that is half."""
+    if ran_in is None:
+        return found
+    return tuple({**of_image, "precision": ran_in} for of_image in found or ({},) * images)
 
 
 def _run_apart(
