@@ -236,6 +236,9 @@ def test_only_pictures_that_are_surely_right_are_laid() -> None:
     members = grid_mosaics(x, scores, count=40, labels=wrong).members
     assert members.min() >= 12
     assert grid_mosaics(x, scores, count=40, confidence=0.1).members.min() < 6
+    assert len(grid_mosaics(x[:4], 10 * torch.eye(4), count=2)) == 2  # one of each class is enough
+    with pytest.raises(InputError, match="3 classes have one"):
+        grid_mosaics(x[:3], 10 * torch.eye(3), count=1)
     with pytest.raises(InputError, match="2 classes have one"):
         grid_mosaics(x, scores[:, :2] * 1e3, count=1)
 
