@@ -176,7 +176,7 @@ def test_an_evaluation_is_finished_unless_it_says_otherwise(tmp_path: Path) -> N
     found = Evaluation("net", ("a",), (row,))
     assert found.finished
     with pytest.raises(TypeError):
-        Evaluation("net", ("a",), (row,), False)  # type: ignore[misc]
+        Evaluation("net", ("a",), (row,), False)
     found.save(tmp_path)
     lines = (tmp_path / "evaluation.csv").read_text().splitlines()
     assert len(lines) == 2

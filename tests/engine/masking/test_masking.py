@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -240,6 +241,20 @@ def test_options_are_taken_up_to_their_bounds(make: Any, within: Any, beyond: An
     make(**within)
     with pytest.raises(InputError, match=f"{next(iter(beyond))}="):
         make(**beyond)
+
+
+@pytest.mark.parametrize(
+    "hollow",
+    [
+        torch.zeros(3, 1, 1, device="meta"),
+        torch.eye(3).to_sparse(),
+        torch.tensor([0.0, math.nan, 0.0])[:, None, None],
+        math.inf,
+    ],
+)
+def test_a_baseline_without_numbers_is_told(hollow: Any) -> None:
+    with pytest.raises(InputError, match="is not finite; give numbers of the model's input"):
+        find_baseline(hollow)
 
 
 def test_baselines_by_name() -> None:

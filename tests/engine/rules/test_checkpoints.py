@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import seewhy
+from seewhy.engine.rules.checkpoints import _in_checkpoint
 from seewhy.errors import ModelError, SeewhyError
 from tiny_models import TinyResNet, pictures, randomised, tiny_vit
 
@@ -53,6 +54,13 @@ def test_checkpoints_change_nothing(name: str) -> None:
     expected = ask(net, x, 1, **layer)
     net.on = True
     torch.testing.assert_close(ask(net, x, 1, **layer), expected)
+
+
+def test_where_torch_does_not_tell_a_checkpoint_may_save_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch._C._autograd, "_top_saved_tensors_default_hooks", raising=False)
+    assert _in_checkpoint()
 
 
 @pytest.mark.parametrize("name", ["lrp", "guided_backprop"])

@@ -162,6 +162,16 @@ def test_what_an_own_rectifier_gives_may_be_used_twice() -> None:
     )
 
 
+@pytest.mark.parametrize("make", [lambda: Relevance("conserving"), lambda: Rectifiers("guided")])
+def test_rules_change_nothing_outside_of_a_forward_pass(make: Callable[[], Any]) -> None:
+    x = torch.randn(2, 3, requires_grad=True)
+    with make():
+        y = F.gelu(input=x, approximate="tanh").square()
+        (found,) = torch.autograd.grad(y.sum(), x)
+    (expected,) = torch.autograd.grad(F.gelu(x, approximate="tanh").square().sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_depth_is_counted_through_what_is_hidden(before: bool) -> None:
     """Behind an own function an operation has the place that it has behind the usual one."""

@@ -372,6 +372,27 @@ def test_watching_biases_changes_no_signal() -> None:
         assert torch.equal(trace.output, output)
 
 
+@pytest.mark.parametrize(("training", "fields"), [(False, 2), (True, 1)])
+def test_a_norm_by_the_statistics_of_the_batch_has_no_bias_of_its_own(
+    training: bool, fields: int
+) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+            self.register_buffer("mean", torch.ones(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = F.batch_norm(x, self.mean, self.mean, training=training, momentum=0.0)
+            return self.fc(y.mean((2, 3)))
+
+    found: list[torch.Tensor] = []
+    rules = BiasGradients(lambda field, weight: found.append(field))
+    with Trace(Net().eval(), pictures(2, 8), layers=["input"], rules=rules) as trace:
+        trace.signal(0)
+    assert len(found) == fields
+
+
 def test_bias_fields_of_norms_have_the_shape_of_the_output() -> None:
     net = nn.Sequential(
         nn.GroupNorm(1, 3), nn.Flatten(2), nn.LayerNorm(256), nn.Flatten(), nn.Linear(768, 2)

@@ -192,3 +192,16 @@ def test_a_map_without_evidence_is_no_look_alike_and_another_object_none_either(
     pair.update(torch.rand(1, 8, 8), [two_objects(0)], labels=[5])
     assert pair.compute().left_out == {"no_truth": 1}
     assert math.isnan(pair.compute().figures["box"].mean)
+
+
+def test_the_cut_at_which_most_boxes_are_right_need_not_be_the_first() -> None:
+    """Around the object a map has so much that only above it the largest component is the object."""
+    masks = torch.stack([one_object(i) for i in range(3)])
+    around = torch.tensor([0.22, 0.42, 0.62])[:, None, None]
+    maps = torch.where(masks, 1.0, around)
+    metric = LookAlike()
+    metric.update(maps, masks)
+    found = metric.compute().figures["box"]
+    right = [boxes_by_hand(a, m) for a, m in zip(maps.numpy(), masks.numpy(), strict=True)]
+    assert np.mean(right, 0).argmax() == 12
+    assert (found.mean, found.thresholds) == (1, (0.65,))

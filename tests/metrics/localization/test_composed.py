@@ -29,6 +29,7 @@ from seewhy.metrics.localization.composed import (
     pair_members,
     singles_of_data,
     singles_of_photos,
+    takes_size,
 )
 from seewhy.metrics.localization.evaluate_composed import composed_studies
 
@@ -309,6 +310,21 @@ def test_a_photo_with_just_that_confidence_is_taken_and_reading_ends_with_enough
     assert (found.names, found.seen, told) == (list("abcd"), 4, [2, 4])
     assert next(batches).names == "ef"
     assert len(chosen(Scores(2), [Singles("ab", x)], 0.501)) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "takes"), [((SIDE, 2 * SIDE), True), ((SIDE, SIDE), True), ((2 * SIDE, SIDE), False)]
+)
+def test_a_size_is_tried_with_one_picture(size: tuple[int, int], takes: bool) -> None:
+    class OneWide(nn.Module):
+        """Takes pictures one at a time, and only flat ones."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) != 1 or x.shape[1] != 3 or x.shape[2] > SIDE:
+                raise RuntimeError("no such batch")
+            return x.mean((2, 3))
+
+    assert takes_size(Call(OneWide()), torch.ones(1, 3, 1, 1), size) == takes
 
 
 def test_classes_of_cells_are_in_the_order_of_their_photos() -> None:

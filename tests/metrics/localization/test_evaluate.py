@@ -22,6 +22,7 @@ from torch import nn
 import seewhy
 from seewhy.cli import run
 from seewhy.data.dataset import Example, LabeledImages
+from seewhy.data.placement import Placement
 from seewhy.data.preprocess import Preprocess
 from seewhy.data.run_folder import RunFolder
 from seewhy.data.truth import Truth
@@ -316,8 +317,19 @@ def test_boxes_are_drawn_where_they_are_in_the_enlarged_photo(
     def outline(picture: Image.Image, box: list[float], *_: object, dashed: bool) -> None:
         drawn.append((box, dashed))
 
+    placed: list[Placement] = []
+
+    def over(
+        attribution: object, image: int, photo: Image.Image, at: Placement, **_: object
+    ) -> Any:
+        placed.append(at)
+        return photo
+
     monkeypatch.setattr("seewhy.metrics.localization.evaluation.outline", outline)
+    monkeypatch.setattr("seewhy.metrics.localization.evaluation.attribution_picture", over)
     assert case.picture().size == (zoom * size[0], zoom * size[1])
+    width, height = (zoom * edge for edge in size)
+    assert placed == [Placement((height, width), (0, 0, width, height))]
     true, found = case.truth.boxes * zoom, case.found.boxes * zoom
     assert drawn == [
         *((box, True) for box in true.tolist()),

@@ -163,6 +163,13 @@ def test_location_ap_equals_a_loop(interpolated: bool) -> None:
     assert found.left_out == {"no_truth": 60 - sum(shown)}
 
 
+@pytest.mark.parametrize(("x", "right"), [(3, 1), (33, 1), (18, 0)])
+def test_a_place_on_one_of_the_objects_of_a_class_is_right(x: int, right: int) -> None:
+    truth = boxed((0, 0, 6, 6), (30, 0, 36, 6), labels=[1, 1])
+    metric = LocationAveragePrecision(tolerance=2)
+    assert result_of(metric, dot(x, 3)[None], [truth], labels=[1], scores=[1]).values == [right]
+
+
 def test_location_ap_of_planted_maps() -> None:
     marked = [boxed((20, 10, 30, 20), labels=[1])] * 2 + [boxed((20, 10, 30, 20), labels=[2])]
     metric = LocationAveragePrecision()
@@ -236,6 +243,9 @@ def test_only_pictures_that_are_surely_right_are_laid() -> None:
     members = grid_mosaics(x, scores, count=40, labels=wrong).members
     assert members.min() >= 12
     assert grid_mosaics(x, scores, count=40, confidence=0.1).members.min() < 6
+    assert len(grid_mosaics(x[:4], 10 * torch.eye(4), count=2)) == 2  # one of each class is enough
+    with pytest.raises(InputError, match="3 classes have one"):
+        grid_mosaics(x[:3], 10 * torch.eye(3), count=1)
     with pytest.raises(InputError, match="2 classes have one"):
         grid_mosaics(x, scores[:, :2] * 1e3, count=1)
 

@@ -145,6 +145,17 @@ def test_parameters_without_an_initialiser_are_drawn_like_themselves() -> None:
     assert torch.equal(torch.random.get_rng_state(), after)
 
 
+def test_a_parameter_of_one_value_without_an_initialiser_is_that_value() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([2.5]))
+
+    part = Scale()
+    reinitialize(part, 3)
+    assert part.weight.tolist() == [2.5]
+
+
 # what comes out
 
 
