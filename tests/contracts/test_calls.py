@@ -207,7 +207,7 @@ def test_rows_in_any_container(rows: Callable[[Tensor], Any]) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_rows_are_cut_with_the_photos(batch_size: int) -> None:
     net, x, meta = randomised(WithRows()), pictures(5, SIZE), torch.randn(5, 4)
-    expected = seewhy.methods.grad_cam(net, x, 1, inputs={"meta": meta})
+    expected = seewhy.methods.layer_relevance(net, x, 1, inputs={"meta": meta})
     found = seewhy.explain(net, x, targets=[1], inputs={"meta": meta}, batch_size=batch_size)[0].map
     torch.testing.assert_close(found, expected)
     scored = [

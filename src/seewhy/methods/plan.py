@@ -156,7 +156,7 @@ class Plan:
         try:
             return LastStage(find_flow(self.call, self.x).default)
         except LayerError:
-            return LastStage(None, NO_PICTURE)
+            return LastStage(None, NO_PICTURE + find_places(self.call, self.x).why_none())
         except SeewhyError as error:
             return LastStage(None, str(error))
 
