@@ -1,5 +1,7 @@
 """What half precision costs: correlations of maps with those of float32, on three photographs.
 
+Of weights and pictures that are rounded to bfloat16, float32's own maps show what no arithmetic mends.
+
 python benchmarks/precision.py [--cuda]
 """
 
@@ -47,7 +49,9 @@ def main() -> None:
     x = torch.stack([model.preprocess(photo)[0] for photo in photos]).to(device)
     net = model.module
     exact = maps(net, x)
+    rounded = copy.deepcopy(net).bfloat16().float()
     ways = {
+        "rounded weights": maps(rounded, x.bfloat16().float()),
         "autocast, bfloat16": maps(net, x, torch.bfloat16),
         "module in bfloat16": maps(copy.deepcopy(net).bfloat16(), x),
     }

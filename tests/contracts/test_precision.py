@@ -213,8 +213,8 @@ def test_maps_in_bfloat16_are_those_of_float32(family: str, way: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["around", "module"])
-@pytest.mark.parametrize("family", ["resnet", "vit"])
+@pytest.mark.parametrize("family", ["vit"])
 def test_maps_in_float16_are_those_of_float32(family: str, way: str) -> None:
     net, cast = ways_of(family, torch.float16)[way]
-    found = maps_of(family, net, some_pictures(family), cast=cast, masking=family == "vit")
+    found = maps_of(family, net, some_pictures(family), cast=cast, masking=True)
     assert differing(family, found, torch.float16) == {}
