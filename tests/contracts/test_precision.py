@@ -174,6 +174,7 @@ def ways_of(family: str, dtype: torch.dtype) -> dict[str, tuple[nn.Module, torch
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("way", ["around", "within", "module"])
 @pytest.mark.parametrize("family", FAMILIES)
