@@ -6,19 +6,24 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 _FULL_BITS = 32
+_OWNERS = {
+    "cpu": ("mkldnn.matmul", "mkldnn.conv"),
+    "cuda": ("cuda.matmul", "cudnn.conv"),
+}  # of settings
 
 
 class _Switch(NamedTuple):
     """One of torch's settings, and its value under which products are those of float32."""
 
     read: Callable[[], object]
-    write: Callable[[Any], object]
+    write: Callable[..., object]
     exact: object
 
     @property
@@ -32,20 +37,12 @@ def _attribute(owner: object, name: str, exact: object) -> _Switch:
 
 def _switches(kind: str) -> list[_Switch]:
     """Those of a kind of device. Since torch 2.9 each has its own, and the older ones cannot be read beside them."""
-    backends: Any = torch.backends
-    if hasattr(backends.cuda.matmul, "fp32_precision"):
-        if kind == "cuda":
-            owners = backends.cuda.matmul, backends.cudnn.conv
-        else:
-            owners = backends.mkldnn.matmul, backends.mkldnn.conv
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        owners = (attrgetter(name)(torch.backends) for name in _OWNERS.get(kind, ()))
         return [_attribute(owner, "fp32_precision", "ieee") for owner in owners]
-    of_matrices = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    products = _Switch(*of_matrices, "highest")
-    return (
-        [products, _attribute(backends.cudnn, "allow_tf32", False)]
-        if kind == "cuda"
-        else [products]
-    )
+    products = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
+    convolutions = [_attribute(torch.backends.cudnn, "allow_tf32", False)]
+    return [_Switch(*products), *(convolutions if kind == "cuda" else [])]
 
 
 def products_are_exact(kind: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ..errors import InputError
@@ -28,27 +26,23 @@ def usable_device(name: str) -> str:
 def _why_not(name: str) -> str | None:
     """In a few words; None where the device works."""
     kind, _, number = name.partition(":")
-    try:
-        torch.device(name)
-    except RuntimeError:
-        return f"this torch ({torch.__version__}) knows no {kind} devices"
     count = _count_of(kind)
     if count == 0:
         return f"this torch ({torch.__version__}) finds no {kind} here"
     if count is not None and number and int(number) >= count:
         return (
-            f"here {f'is {kind}:0 alone' if count == 1 else f'are {kind}:0 to {kind}:{count - 1}'}"
+            f"here are {kind}:0 to {kind}:{count - 1}" if count > 1 else f"here is {kind}:0 alone"
         )
     try:
         torch.zeros(1, device=name).item()  # the meta device has no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
-        return str(error).splitlines()[0].partition(". ")[0] or type(error).__name__
+        if str(error).startswith("Expected one of"):
+            return f"this torch ({torch.__version__}) knows no {kind} devices"
+        return str(error).splitlines()[0].partition(". ")[0]
     return None
 
 
 def _count_of(kind: str) -> int | None:
     """How many devices of a kind torch finds; None where it does not count them."""
-    module: Any = getattr(torch, kind, None)
-    if kind == "cpu":
-        return None
-    return int(module.device_count()) if hasattr(module, "device_count") else None
+    count = None if kind == "cpu" else getattr(getattr(torch, kind, None), "device_count", None)
+    return None if count is None else int(count())
