@@ -79,6 +79,10 @@ def is_projection(module: nn.Module) -> bool:
     return not list(module.children()) and isinstance(weight, torch.Tensor) and weight.ndim >= 2
 
 
+class NoPictureError(LayerError):
+    """No layer's output is a picture."""
+
+
 def choose(records: Sequence[LayerRecord], why_none: str = "") -> list[LayerRecord]:
     """One layer for each resolution, finest first; the last is the default layer.
 
@@ -87,13 +91,13 @@ def choose(records: Sequence[LayerRecord], why_none: str = "") -> list[LayerReco
         why_none: what the error adds.
 
     Raises:
-        LayerError: no layer's output is a picture.
+        NoPictureError: there is none.
     """
     pictures = [record for record in records if _is_readable_picture(record)]
     # the model's own output is what is explained
     pictures = [record for record in pictures if record.name] or pictures
     if not pictures:
-        raise LayerError(
+        raise NoPictureError(
             "no layer of the model has a picture-shaped output: layer=None cannot be found; a method that reads the "
             f"input (saliency, integrated_gradients) still works{why_none}"
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..engine.call import Call
 from ..engine.flow import Flow, find_flow
 from ..engine.keys import Identity
-from ..engine.layers import INPUT
+from ..engine.layers import INPUT, NoPictureError
 from ..engine.layout import Layout
 from ..engine.places.places import Places, find_places, picture_layout
 from ..engine.rules.composites import Composite, find_composite
@@ -155,7 +155,7 @@ class Plan:
             return LastStage(self.asked.flow.default)
         try:
             return LastStage(find_flow(self.call, self.x).default)
-        except LayerError:
+        except NoPictureError:
             return LastStage(None, NO_PICTURE + find_places(self.call, self.x).why_none())
         except SeewhyError as error:
             return LastStage(None, str(error))

@@ -83,18 +83,16 @@ class Request:
             SeewhyError: what cannot be used, in one line.
         """
         found, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
-        listed = [methods] if isinstance(methods, str | Method) else list(methods)
-        instead = find_method(INSTEAD) if listed == [AUTO] and not ledger else None
-        listed = [FIRST] if listed == [AUTO] else listed
-        chosen, wanted = tuple(map(find_method, listed)), tuple(as_targets(targets))
+        (chosen, instead), wanted = _methods_asked_for(methods), tuple(as_targets(targets))
         if not chosen or not wanted:
             raise InputError("nothing to explain: give at least one method and one target")
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
         given = {find_method(name).name: settings for name, settings in (options or {}).items()}
         read = layer_names(call, layers) if any(m.at == "layer" for m in chosen) else ()
+        stands_in = None if ledger else instead  # it carries no relevance to account for
         return cls(
-            found, call, chosen, wanted, read, given, batch_size, ledger, max_pixels, instead
+            found, call, chosen, wanted, read, given, batch_size, ledger, max_pixels, stands_in
         )
 
     @property
@@ -135,6 +133,14 @@ class Request:
         """64 hexadecimal digits of what it tells."""
         text = json.dumps(self.told(), sort_keys=True)
         return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+
+
+def _methods_asked_for(methods: MethodsLike) -> tuple[tuple[Method, ...], Method | None]:
+    """The methods that are named, and what stands in where none is."""
+    listed = [methods] if isinstance(methods, str | Method) else list(methods)
+    if listed == [AUTO]:
+        return (find_method(FIRST),), find_method(INSTEAD)
+    return tuple(map(find_method, listed)), None
 
 
 def layer_names(call: Call, layers: LayersLike) -> str | tuple[str, ...] | None:
