@@ -439,6 +439,27 @@ def test_a_norm_over_tokens_is_merged_with_the_layer_before(rule: Rule) -> None:
     assert_same(given.grad, apart.grad.view_as(x))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [(torch.float16, 65504.0), (torch.bfloat16, 119808.0), (torch.float32, 120e3)],
+)
+def test_what_half_precision_cannot_hold_is_the_most_it_can(
+    dtype: torch.dtype, most: float, sign: int
+) -> None:
+    net = nn.Linear(1, 1, bias=False).to(dtype)
+    with torch.no_grad():
+        net.weight.fill_(2)
+    x = torch.ones(1, 1, dtype=dtype, requires_grad=True)
+    rules = Relevance(Composite("one", (("any", epsilon(0)),)))
+    rules.begin(x, net, "0")
+    with rules:
+        y = net(x)
+    (signal,) = torch.autograd.grad(y, x, torch.full_like(y, sign * 60e3))
+    assert signal.dtype == dtype
+    assert float(signal) == sign * most
+
+
 # ---------------------------------------------------------------- the accounts
 
 TALLIED = [

@@ -464,6 +464,21 @@ def test_resizing_keeps_the_sum_of_a_map(size: tuple[int, int], coarse: tuple[in
     assert result_of(metric, torch.full((1, *coarse), share), net, x, 0).mean < 1e-8
 
 
+@pytest.mark.parametrize("metric", [Infidelity(samples=4), SensitivityN(sizes=(0.5,), samples=4)])
+def test_maps_that_are_below_zero_everywhere_add_up_too(metric: Any) -> None:
+    net, x = randomised(TinyCNN()), pictures(2)
+    found = result_of(metric, -torch.rand(2, *x.shape[2:]) - 0.1, net, x, 1)
+    assert (found.n, dict(found.left_out)) == (2, {})
+
+
+def test_maps_that_are_below_zero_everywhere_rank_nothing() -> None:
+    net, x, metric = randomised(TinyCNN()), pictures(2), Deletion(step=200)
+    metric.update(-torch.rand(2, *x.shape[2:]) - 0.1, net, x, 1)
+    metric.update(torch.rand(2, *x.shape[2:]), net, x, 1)
+    found = metric.compute()
+    assert (found.n, found.left_out) == (2, {"empty": 2})
+
+
 def test_sensitivity_n_is_one_for_input_x_gradient_of_a_linear_model() -> None:
     weights = torch.randn(3, 12, 12)
     net, x = linear(weights, bias=2.0), pictures(2, 12)
