@@ -21,7 +21,7 @@ from torch import nn
 
 import seewhy
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "contracts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from launches import counted
 
 MODELS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -97,10 +98,15 @@ def one_place(place: int) -> Tensor:
     return torch.eye(4)[place].reshape(1, 2, 2)
 
 
+def stage(maps: dict[int, Tensor], scale: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """Gives the maps of classes (1, k) of one image, (1, k, h, w)."""
+    return lambda classes: torch.stack([maps[int(c)] * scale for c in classes[0]], 1)
+
+
 def test_a_rival_in_the_same_places_counts_for_nothing_and_one_elsewhere_for_all() -> None:
     maps = {0: one_place(0), 1: one_place(0) * 3, 2: one_place(3)}
     z, slopes = torch.tensor([[5.0, 4.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0]])
-    found = rivals_elsewhere(z, slopes, lambda classes: maps[classes[0]], multi_label=False)
+    found = rivals_elsewhere(z, slopes, stage(maps), multi_label=False)
     weights = dict(zip(found.classes[0].tolist(), found.weights[0].tolist(), strict=True))
     assert weights == pytest.approx({1: 0.0, 2: 1.0}, abs=1e-6)
     torch.testing.assert_close(found.cleared(Logit(0))(z), torch.tensor([5.0 - 2.0]))
@@ -110,7 +116,7 @@ def test_a_quarter_of_the_class_is_left() -> None:
     """A rival that is louder in all of the class's places would leave nothing: 1 - 2 w = 0.3 = (1 + 0.2) / 4."""
     maps = {0: torch.tensor([[[1.0, 0.2]]]), 1: torch.tensor([[[2.0, 20.0]]])}
     z, slopes = torch.tensor([[0.1, 9.0]]), torch.tensor([[1.0, 0.0]])
-    found = rivals_elsewhere(z, slopes, lambda classes: maps[classes[0]], multi_label=False)
+    found = rivals_elsewhere(z, slopes, stage(maps), multi_label=False)
     assert float(found.weights[0, 0]) == pytest.approx(0.35, abs=1e-3)
 
 
@@ -118,14 +124,14 @@ def test_a_quarter_of_the_class_is_left() -> None:
 def test_the_scale_of_the_maps_tells_nothing(scale: float) -> None:
     maps = {0: one_place(0) + one_place(1), 1: one_place(1) * 2, 2: one_place(3)}
     z, slopes = torch.tensor([[5.0, 4.0, 3.0]]), torch.tensor([[1.0, 0.0, 0.0]])
-    found = rivals_elsewhere(z, slopes, lambda c: maps[c[0]] * scale, multi_label=False)
+    found = rivals_elsewhere(z, slopes, stage(maps, scale), multi_label=False)
     assert found.overlap[0].tolist() == pytest.approx([math.sqrt(0.5), 0.0])
 
 
 def test_a_class_without_evidence_has_nothing_taken_away() -> None:
     maps = {0: -one_place(0), 1: one_place(1)}
     z, slopes = torch.tensor([[5.0, 4.0]]), torch.tensor([[1.0, 0.0]])
-    found = rivals_elsewhere(z, slopes, lambda c: maps[c[0]], multi_label=False)
+    found = rivals_elsewhere(z, slopes, stage(maps), multi_label=False)
     assert found.weights.tolist() == [[0.0]]
 
 
@@ -133,10 +139,10 @@ def test_of_several_labels_those_are_rivals_that_are_found() -> None:
     """Of classes beside, those with a probability above a half, all alike; of none found none is taken away."""
     maps = {k: one_place(k) for k in range(4)}
     z, slopes = torch.tensor([[5.0, 4.0, 0.1, -1.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    found = rivals_elsewhere(z, slopes, lambda c: maps[c[0]], multi_label=True)
+    found = rivals_elsewhere(z, slopes, stage(maps), multi_label=True)
     assert found.classes.tolist() == [[1, 2, 3]]
     assert found.weights[0].tolist() == pytest.approx([0.5, 0.5, 0.0])
-    alone = rivals_elsewhere(z - 4.5, slopes, lambda c: maps[c[0]], multi_label=True)
+    alone = rivals_elsewhere(z - 4.5, slopes, stage(maps), multi_label=True)
     assert alone.weights[0].tolist() == [0.0, 0.0, 0.0]
 
 

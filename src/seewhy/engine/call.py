@@ -192,11 +192,10 @@ def with_inputs(
     output: OutputLike | None = None,
 ) -> Call:
     """The call of a module with what its users give beside it; what is not given is as in a call that is given."""
-    given: dict[str, Any] = {"kwargs": kwargs, "inputs": inputs, "output": output}
-    given["args"] = None if isinstance(args, tuple | list) and not args else args
-    return replace(
-        as_call(model), **{name: value for name, value in given.items() if value is not None}
-    )
+    beside: dict[str, Any] = {"kwargs": kwargs, "inputs": inputs, "output": output}
+    beside["args"] = None if isinstance(args, tuple | list) and not args else args
+    given = {name: value for name, value in beside.items() if value is not None}
+    return replace(as_call(model), **given) if given else as_call(model)
 
 
 def _rows_of_images(value: Rows, images: Sequence[int]) -> Rows:

@@ -37,18 +37,46 @@ def is_a_dead_end(operations: Iterable[str]) -> bool:
     return is_reentrant(names) or any(NO_DERIVATIVE in name for name in names)
 
 
-def gradients(score: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The gradient of a number by each of the tensors, None where no way leads back; the graph stays.
+def gradients(
+    score: Tensor, tensors: Sequence[Tensor], start: Tensor | None = None
+) -> tuple[Tensor | None, ...]:
+    """The gradient of a number, or of numbers weighted by a start, by each of the tensors; the graph stays.
+
+    It is None where no way leads back.
 
     Raises:
         ModelError: the graph leads through a part that torch cannot go back through so.
     """
     try:
-        return torch.autograd.grad(score, tensors, retain_graph=True, allow_unused=True)
+        return torch.autograd.grad(score, tensors, start, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         if "checkpoint" not in str(error).lower():
             raise
         raise ModelError(f"no gradient passes through {REENTRANT}") from error
+
+
+def gradients_of_several(output: Tensor, tensor: Tensor, starts: Tensor) -> Tensor | None:
+    """The gradients by a tensor of several weighted sums of an output, stacked; None where no way leads back.
+
+    All are carried back at once, unless there is an operation on the way that cannot be.
+
+    Raises:
+        ModelError: as `gradients` does.
+    """
+    try:
+        (found,) = torch.autograd.grad(
+            output,
+            tensor,
+            starts,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+    except RuntimeError:
+        each = [gradients(output, [tensor], start)[0] for start in starts]
+        there = [gradient for gradient in each if gradient is not None]
+        return torch.stack(there) if there else None
+    return None if found is None else found.detach()
 
 
 def check_differentiable(scores: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .readings import checked_now
+
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
 _MUCH = 2**20  # bytes of a tensor: more are not read
 _MANY = 1000  # members of a container
@@ -306,6 +308,7 @@ class Remembered(Generic[T]):
         structure = structure_key(module, weights=weights)
         found = known.get((structure, asked))
         if found is None:
+            checked_now()
             found = make()
             after = structure_key(module, weights=weights)
             if after.told != structure.told:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArgumentTypeError, InputError
+from .readings import checked_later
 from .weights import place_of_weights
 
 
@@ -58,11 +59,20 @@ def _check_numbers(x: Tensor) -> None:
         raise InputError(
             f"x has shape {tuple(x.shape)}: the batch is empty; give at least one image"
         )
-    if not x.isfinite().all():
+    if x.is_floating_point():
+        _check_finite(x)
+
+
+def _check_finite(x: Tensor) -> None:
+    def refuse(low: Tensor, high: Tensor) -> None:
+        if low.isfinite() and high.isfinite():
+            return
         bad = [i for i, image in enumerate(x) if not image.isfinite().all()]
         raise InputError(
             f"x has NaN or infinite values in image {', '.join(map(str, bad))}; look at its preprocessing"
         )
+
+    checked_later(torch.aminmax(x.detach()), refuse)
 
 
 def has_channels_last(x: Tensor) -> bool:

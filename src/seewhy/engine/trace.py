@@ -25,13 +25,20 @@ from ..maps.ledger import Ledger
 from .answers import Answer, OutputLike
 from .borrowing import evaluating, uncompiled
 from .call import Call, with_inputs
-from .causes import WITHOUT_GRADIENTS, Witness, check_differentiable, gradients
+from .causes import (
+    WITHOUT_GRADIENTS,
+    Witness,
+    check_differentiable,
+    gradients,
+    gradients_of_several,
+)
 from .defaults import own_defaults
 from .inputs import settled_input
 from .layers import INPUT, part_to_hear, resolve_layer, split_call, why_unheard
 from .outputs import replace_first_tensor, tensors_in
 from .pictures import matching_input
 from .places.places import find_places
+from .readings import checked_later
 from .rules.checkpoints import Uncheckpointed
 from .rules.hidden import SeeingMode
 from .targets.classes import ScoreFunction
@@ -272,6 +279,31 @@ class Trace:
             carried[name] = signal.detach()
         return carried
 
+    @own_defaults()
+    def signals(self, starts: Tensor, layer: str) -> Tensor:
+        """Carries several weightings of an output (N, K) back to a layer, all at once where the way back allows it.
+
+        Args:
+            starts: (k, N, K), weights of the output's numbers.
+            layer: one of the tapped layers.
+
+        Returns:
+            k tensors of the shape of the layer's activation, stacked.
+
+        Raises:
+            LayerError, ModelError: as `signal` does.
+        """
+        self._check_way_back([layer])
+        tapped, output = self._tapped[layer], self._output
+        assert isinstance(output, Tensor)
+        if not output.requires_grad:
+            raise self._why_unreached(layer)
+        with torch.inference_mode(False):
+            found = gradients_of_several(output, tapped, starts)
+        if found is None:
+            raise self._why_unreached(layer)
+        return found
+
     def _check_way_back(self, names: Sequence[str]) -> None:
         """Says why there is no way back to these layers, where that shows before it is tried."""
         if not self._open:
@@ -319,9 +351,13 @@ def check_scores(module: nn.Module, value: object, n: int) -> Tensor:
         raise TargetError(
             f"the target gave {shape}, not one score for each of the {n} images: ({n},){ROWS_AS_INPUTS}"
         )
-    if not value.detach().isfinite().all():
-        raise ModelError(f"the model's score is not finite{_broken_weights(module)}")
+    checked_later([value], lambda scores: _check_finite(module, scores))
     return value
+
+
+def _check_finite(module: nn.Module, scores: Tensor) -> None:
+    if not scores.isfinite().all():
+        raise ModelError(f"the model's score is not finite{_broken_weights(module)}")
 
 
 def _broken_weights(module: nn.Module) -> str:

@@ -9,10 +9,27 @@ import torch
 from torch import Tensor
 
 from ..data.disk import Json
+from ..engine.readings import noted
 from ..engine.rules.balance import StayedBehind
 from ..engine.rules.joined import JOINED_KINDS
 
 TOLERANCE = 0.1  # of what started: beyond it a map does not add up
+
+
+class NotedAccount:
+    """One layer's account, on its device until it is asked for."""
+
+    def __init__(
+        self, start: Tensor, whole: Tensor, on_picture: Tensor, stayed: StayedBehind
+    ) -> None:
+        """From relevance of the output (N, K), of all of the layer (N,) and of its places (N, C, h, w)."""
+        arrived = on_picture.float().flatten(1).sum(1)
+        columns = (start.sum(1), start.abs().sum(1), arrived, whole, *stayed)
+        self._columns = [noted(column) for column in columns]
+
+    def account(self) -> Account:
+        started, size, arrived, whole, *stayed = (column.tensor() for column in self._columns)
+        return Account(started, size, arrived, whole - arrived, *stayed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +56,6 @@ class Account:
     registers: Tensor
     position_embedding: Tensor
     past_layer: Tensor
-
-    @classmethod
-    def of_layer(
-        cls, start: Tensor, whole: Tensor, on_picture: Tensor, stayed: StayedBehind
-    ) -> Account:
-        """From relevance of the output (N, K), of all of the layer (N,) and of its places (N, C, h, w)."""
-        arrived = on_picture.float().flatten(1).sum(1)
-        return cls(
-            start.sum(1),
-            start.abs().sum(1),
-            arrived,
-            whole - arrived,
-            *(part.to(start.device) for part in stayed),
-        )
 
     @property
     def rest(self) -> Tensor:
@@ -107,7 +110,7 @@ def settled(accounts: Mapping[str, Account], order: Sequence[str]) -> dict[str, 
     found: dict[str, Account] = {}
     for layer in order:
         account = accounts[layer]
-        past = torch.where(last.is_closed & ~account.is_closed, account.rest, 0)
+        past = account.rest.masked_fill(~last.is_closed | account.is_closed, 0)
         found[layer] = replace(
             account,
             kept=account.kept + past,

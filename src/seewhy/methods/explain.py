@@ -15,6 +15,7 @@ from ..engine.batches import once
 from ..engine.call import Call
 from ..engine.defaults import own_defaults
 from ..engine.flow import Flow, find_flow
+from ..engine.readings import reading_together
 from ..engine.targets.resolve import check_one_each, part_of
 from ..errors import SeewhyError
 from ..models.call import model_and_call
@@ -228,18 +229,19 @@ def _explained_or_instead(
 def _explained_batch(request: Request, batch: Batch, of_all: tuple[str, ...]) -> Explanation:
     """One pass, told of what is to be warned of; `of_all` is what was said of all pictures as they came."""
     call = request.call.rows(batch.indices)
-    layers, flow = _layers_to_read(request, call, batch.x)
-    done = shared_pass(
-        call,
-        batch.x,
-        methods=request.methods,
-        targets=[part_of(target, batch.indices) for target in request.targets],
-        layers=layers,
-        flow=flow,
-        labels=request.model.labels,
-        options=request.options,
-        ledger=request.ledger,
-    )
+    with reading_together():
+        layers, flow = _layers_to_read(request, call, batch.x)
+        done = shared_pass(
+            call,
+            batch.x,
+            methods=request.methods,
+            targets=[part_of(target, batch.indices) for target in request.targets],
+            layers=layers,
+            flow=flow,
+            labels=request.model.labels,
+            options=request.options,
+            ledger=request.ledger,
+        )
     flow = flow or _flow_of(call, batch.x, done)
     made = explanation_of(request, batch, done, of_all, flow)
     for result, attribution in zip(done.results, made, strict=True):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..engine.call import Call
+from ..engine.readings import Reading, noted
 from ..engine.targets.classes import ScoreFunction, class_scores
 from ..engine.targets.numbers import Numbers, known_or_seen
 from ..engine.targets.resolve import one_each, part_of
@@ -21,7 +22,7 @@ from ..maps.attribution import Estimate, Facts
 from .cam import grad_cam
 from .method import Method
 from .shared import shared_pass
-from .starts import is_one_class, slopes_of_score
+from .starts import is_a_logit, is_one_class, slopes_of_score
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +57,16 @@ class RatherThanAlike(Target):
         finite = theirs.masked_fill(theirs == -torch.inf, 0)  # of a class ruled out the weight is 0
         return own - self.strength * (theirs.softmax(1) * finite).sum(1)
 
-    def alike(self, output: object) -> list[Facts]:
-        """For each image the classes nearest to its own, and their weights."""
+    def alike(self, output: object) -> tuple[Reading, Reading]:
+        """For each image the classes nearest to its own (N, R) and their logits, best read with what else is."""
         _, classes, theirs = self._logits_of(output)
+        return noted(classes), noted(theirs)
+
+    @staticmethod
+    def facts(classes: Reading, logits: Reading) -> list[Facts]:
+        """For each image the classes nearest to its own, and their weights."""
         found: list[Facts] = []
-        for columns, others in zip(classes.tolist(), theirs, strict=True):
+        for columns, others in zip(classes.tensor().tolist(), logits.tensor(), strict=True):
             there = others > -torch.inf
             known = [
                 column for column, is_there in zip(columns, there.tolist(), strict=True) if is_there
@@ -84,7 +90,7 @@ class RatherThanAlike(Target):
         scores = class_scores(output)
         numbers = known_or_seen(self.numbers, output)
         logits, chosen = numbers.logits(scores), slopes_of_score(self.score, scores)
-        if not bool(is_one_class(chosen).all()):
+        if not is_a_logit(self.score) and not bool(is_one_class(chosen).all()):
             raise TargetError(
                 "Finer-CAM compares one class with those most alike: give a class, "
                 "a label or 'top1'; what compares by itself, as 'A rather than B', "
@@ -161,9 +167,8 @@ def _finer_cam(
     for result in done.results:
         compared = result.target.score
         assert isinstance(compared, RatherThanAlike)
-        facts = compared.alike(done.output)
-        found.append(Estimate(result.map, facts=tuple(facts)))
-    return found
+        found.append((result.map, compared.alike(done.output)))
+    return [Estimate(map_, facts=tuple(RatherThanAlike.facts(*read))) for map_, read in found]
 
 
 finer_cam = finer(grad_cam, name="finer_cam", title="Finer-CAM")

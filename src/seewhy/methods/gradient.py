@@ -14,6 +14,7 @@ from ..engine.call import Call
 from ..engine.draws import image_seed
 from ..engine.layers import INPUT
 from ..engine.masking.masks import linear
+from ..engine.readings import checked_later
 from ..engine.targets.classes import ScoreFunction
 from ..engine.trace import Trace
 from ..errors import InputError
@@ -110,15 +111,23 @@ def _baseline_like(x: Tensor, baseline: Tensor | float) -> Tensor:
         InputError: it has another shape, or is no dense tensor of finite numbers.
     """
     try:
-        found = torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
+        if isinstance(baseline, int | float):
+            given = torch.full((), baseline, dtype=x.dtype, device=x.device)
+        else:
+            given = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
+        found = given.expand_as(x)
     except (RuntimeError, TypeError) as error:
         accepted = f"a number, or a dense tensor that goes with {tuple(x.shape)}"
         raise InputError(f"baseline={brief(baseline)} cannot be used; give {accepted}") from error
-    if not found.isfinite().all():
+    checked_later([given], functools.partial(_check_finite, baseline))
+    return found
+
+
+def _check_finite(baseline: Tensor | float, given: Tensor) -> None:
+    if not given.isfinite().all():
         raise InputError(
             f"baseline={brief(baseline)} is not finite; give numbers of the model's input"
         )
-    return found
 
 
 def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[Tensor]:
@@ -126,7 +135,7 @@ def noisy_copies(x: Tensor, samples: int, noise: float, seed: int) -> Iterator[T
 
     The noise of an image depends on the seed and on the image alone, not on its place in a batch.
     """
-    generators = [torch.Generator().manual_seed(image_seed(image, seed)) for image in x]
+    generators = [torch.Generator().manual_seed(image_seed(image, seed)) for image in x.cpu()]
     dims = tuple(range(1, x.ndim))
     scale = noise * (x.amax(dims, keepdim=True) - x.amin(dims, keepdim=True))
     for _ in range(samples):

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from ..arguments import checked
 from ..engine.answers import OutputLike
+from ..engine.call import Call
 from ..engine.defaults import own_defaults
 from ..engine.flow import LayerLike, find_flow
 from ..engine.inputs import settled_input, warn_of_range
 from ..engine.layers import resolve_layer
+from ..engine.readings import reading_together
 from ..engine.targets.names import ClassNames
 from ..engine.targets.resolve import TargetLike, phrase
 from ..errors import InputError
@@ -56,7 +58,7 @@ class Method(Formula):
         output: OutputLike | None = None,
         **options: Any,
     ) -> Tensor:
-        """Returns the method's maps, (N, h, w) float32: not normalised, not resized.
+        """Returns the method's maps, (N, h, w) float32 on x's device: not normalised, not resized.
 
         Args:
             model: a `Model`, any module that takes (N, C, H, W), or for methods that look from outside (RISE, LIME,
@@ -76,25 +78,38 @@ class Method(Formula):
             >>> map_.shape, bool(map_[0, 5, 9] == map_.max())  # on the red square
             (torch.Size([1, 16, 16]), True)
         """
-        call, x = settled_input(
-            call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output), x
-        )
+        place = x.device if isinstance(x, Tensor) else None
+        call = call_of(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
+        with reading_together():
+            done = self._shared_pass(call, x, target, layer, labels_of(model), options)
+        found = _only_map(self, done, target, channels=channels, names=labels_of(model))
+        return found if place is None else found.to(place)
+
+    def _shared_pass(
+        self,
+        call: Call,
+        x: Tensor,
+        target: TargetLike,
+        layer: LayerLike,
+        labels: Sequence[str] | None,
+        options: Mapping[str, object],
+    ) -> SharedPass:
+        call, x = settled_input(call, x)
         warn_of_range(x, call.bounds)
         flow = find_flow(call, x) if layer is None and self.at == "layer" else None
         layers = [flow.default] if flow else []
         if layer is not None:
             layers = [resolve_layer(call.module, layer)]
-        done = shared_pass(
+        return shared_pass(
             call,
             x,
             methods=[self],
             targets=[target],
             layers=layers,
             flow=flow,
-            labels=labels_of(model),
+            labels=labels,
             options={self.name: options},
         )
-        return _only_map(self, done, target, channels=channels, names=labels_of(model))
 
 
 def _only_map(

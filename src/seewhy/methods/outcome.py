@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..engine.batches import say_once
 from ..engine.flow import Flow
+from ..engine.readings import on_the_host
 from ..engine.targets.resolve import phrase
 from ..maps import values as maps
 from ..maps.attribution import Attribution, Facts, Prediction
@@ -54,6 +55,7 @@ def explanation_of(
         of_all: what was said of all pictures as they came.
         flow: what is known of the model's layers.
     """
+    done = _on_the_host(done)
     answers = _answers(done)
     return Explanation(
         model=request.model.name,
@@ -66,6 +68,24 @@ def explanation_of(
             _attribution(result, answers, request, batch, of_all, flow) for result in done.results
         ),
     )
+
+
+def _on_the_host(done: SharedPass) -> SharedPass:
+    """The answer and all that lies over places on the CPU, moved at once."""
+    held = [v for r in done.results for v in (r.map, r.pixels, r.interval) if v is not None]
+    answer = [done.output] if isinstance(done.output, Tensor) else []
+    moved = iter(on_the_host([*answer, *held]))
+    output = next(moved) if answer else done.output
+    results = [
+        replace(
+            result,
+            map=next(moved),
+            pixels=None if result.pixels is None else next(moved),
+            interval=None if result.interval is None else next(moved),
+        )
+        for result in done.results
+    ]
+    return SharedPass(output, results)
 
 
 def _answers(done: SharedPass) -> _Answers | None:

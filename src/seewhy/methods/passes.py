@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..data.disk import Json
 from ..engine.causes import NO_DERIVATIVE, REENTRANT, WITHOUT_GRADIENTS, is_a_dead_end, is_reentrant
 from ..engine.layers import INPUT, why_unheard
 from ..engine.layout import Layout
@@ -17,28 +16,33 @@ from ..engine.rules.guided import Rectifiers
 from ..engine.rules.hidden import out_of_sight
 from ..engine.rules.propagation import safe
 from ..engine.rules.relevance import Relevance
-from ..engine.targets.classes import Logit, ScoreFunction, class_scores
+from ..engine.targets.classes import ScoreFunction, class_scores
 from ..engine.targets.resolve import ResolvedTarget
 from ..engine.trace import Trace
 from ..errors import LayerError, ModelError
 from ..maps.attribution import Facts
-from ..maps.ledger import Entry, Ledger
+from ..maps.ledger import Ledger
 from ..remarks import warn
-from .account import Account, settled
+from .account import NotedAccount
 from .formula import Formula, Need
+from .relevance_facts import RelevanceFacts, score_of_one
 from .rivals import LastStage, Rivals, may_have_rivals, rivals_elsewhere
-from .starts import Seed, is_one_class, score_at_start, slopes_of_score, starting_relevance
+from .starts import (
+    Seed,
+    is_a_logit,
+    is_one_class,
+    score_at_start,
+    slopes_of_score,
+    starting_relevance,
+)
 
 NO_RECTIFIER = "{} has no rectifier for the guided and deconvnet rules to act on: their signal is the plain gradient"
 OUT_OF_REACH = (
     "the guided and deconvnet rules do not reach {}: rectifiers there pass the plain gradient"
 )
 NO_RIVALS = "relevance starts at the score alone, and other classes are not taken away: {}"
-BLOW_UP = (
-    100.0  # times the relevance that was put in: beyond it contributions that cancel were amplified
-)
-
 LayoutOf = Callable[[str, Tensor], Layout]  # how what a layer gave lies over the images
+FactsOnceRead = Callable[[], tuple[Facts, ...]]  # of each image, once what they rest on is read
 LayersOf = Callable[[Formula], Sequence[str]]  # the layers that a method reads
 
 
@@ -99,8 +103,8 @@ class GradientPass:
             return self.activations[layer]
         return self.gradients[INPUT if need == "input_gradient" else layer]
 
-    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Facts, ...]:
-        return ()
+    def facts(self, method: Formula, layers: Sequence[str]) -> FactsOnceRead:
+        return tuple
 
     def remarks(self, method: Formula) -> tuple[str, ...]:
         """What holds of all of the method's maps, and was warned of."""
@@ -155,10 +159,9 @@ class RelevancePass:
         self.layouts = {n: layout_of(n, a) for n, a in self.given.items() if n != INPUT}
         self.rivals: Rivals | None = None
         self.without_rivals: tuple[str, ...] = ()
-        self.stage_maps: dict[tuple[int, ...], Tensor] = {}
         self.relevance: dict[tuple[Seed, str], Tensor] = {}
         self.started: dict[Seed, Tensor] = {}
-        self.accounts: dict[Seed, dict[str, Account]] = {}
+        self.accounts: dict[Seed, dict[str, NotedAccount]] = {}
         self.scores: dict[Seed, ScoreFunction] = {}
         self.ledgers: dict[Seed, Ledger] = {}
 
@@ -201,24 +204,26 @@ class RelevancePass:
         with torch.inference_mode(False), torch.no_grad():
             z = class_scores(output).detach().clone()
             slopes = slopes_of_score(target.score, z)
-            if not bool(is_one_class(slopes).any()):
+            if not is_a_logit(target.score) and not bool(is_one_class(slopes).any()):
                 return None
             try:
                 several = target.numbers.multi_label
-                return rivals_elsewhere(z, slopes, self._stage_map, multi_label=several)
+                return rivals_elsewhere(z, slopes, self._stage_maps, multi_label=several)
             except LayerError as error:
                 self.without_rivals = (NO_RIVALS.format(error),)
                 return None
 
-    def _stage_map(self, classes: tuple[int, ...]) -> Tensor:
-        """The relevance of a class of each image at the last stage, summed over channels, (N, h, w)."""
+    def _stage_maps(self, classes: Tensor) -> Tensor:
+        """The relevance of classes of each image (N, k) at the last stage, summed over channels, (N, k, h, w)."""
         layer = self.last_stage.layer
         if layer is None:
             raise LayerError(self.last_stage.why_none)
-        if classes not in self.stage_maps:
-            carried = self._carried_back(Logit(classes), [layer], len(classes))[layer]
-            self.stage_maps[classes] = self.layouts[layer].to_grid(carried).sum(1)
-        return self.stage_maps[classes]
+        starts = torch.zeros_like(class_scores(self.trace.output)).repeat(classes.shape[1], 1, 1)
+        starts.scatter_(2, classes.T[:, :, None], 1)  # (k, N, K)
+        self.rules.balance.begin(len(classes), is_kept=False)
+        signals = self.trace.signals(starts, layer)
+        relevance = safe(self.given[layer]).float() * signals.float()
+        return torch.stack([self.layouts[layer].to_grid(r).sum(1) for r in relevance], 1)
 
     def _carried_back(
         self, score: ScoreFunction, layers: Sequence[str], images: int
@@ -234,7 +239,9 @@ class RelevancePass:
             for layer, g in signal.items()
         }
 
-    def _accounts_by_layer(self, seed: Seed, relevance: Mapping[str, Tensor]) -> dict[str, Account]:
+    def _accounts_by_layer(
+        self, seed: Seed, relevance: Mapping[str, Tensor]
+    ) -> dict[str, NotedAccount]:
         """For each layer where relevance went, in the order in which it got there."""
         start, balance = self.started[seed], self.rules.balance
         sums = {layer: by_image(r, len(start)) for layer, r in relevance.items()}
@@ -244,11 +251,10 @@ class RelevancePass:
         divided = {n: whole for n, whole in sums.items() if whole is not None}
         if not balance.divided or len(divided) < len(sums):
             divided, at_layer = self._one_by_one(seed, order)
-        found = {
-            n: Account.of_layer(start, divided[n], self.relevance[seed, n], stayed)
+        return {
+            n: NotedAccount(start, divided[n], self.relevance[seed, n], stayed)
             for n, stayed in at_layer.items()
         }
-        return settled(found, list(found))
 
     def _one_by_one(
         self, seed: Seed, layers: Sequence[str]
@@ -257,7 +263,8 @@ class RelevancePass:
         sums: dict[str, list[Tensor]] = {n: [] for n in layers}
         stayed: dict[str, list[StayedBehind]] = {n: [] for n in layers}
         for image in range(len(self.started[seed])):
-            for n, r in self._carried_back(self._score_of_one(seed, image), layers, 1).items():
+            alone = score_of_one(self.scores[seed], image)
+            for n, r in self._carried_back(alone, layers, 1).items():
                 balance = self.rules.balance
                 sums[n].append(r.sum())
                 stayed[n].append(balance.at_layer.get(n, balance.stayed_behind(r.device)))
@@ -279,65 +286,20 @@ class RelevancePass:
             for need in method.needs
         ]
 
-    def facts(self, method: Formula, layers: Sequence[str]) -> tuple[Facts, ...]:
+    def facts(self, method: Formula, layers: Sequence[str]) -> FactsOnceRead:
         """For each image where relevance went, up to the last of the layers that it reached, and what blew it up."""
         seeds = self.seeds_of(method)
-        account = [
-            account for layer, account in self.accounts[seeds[0]].items() if layer in layers
-        ][-1]
-        facts = account.facts(promised=self.rules.composite.conserves)
-        rivals = self.rivals if "elsewhere" in seeds else None
-        for image, found in enumerate(facts):
-            found["relevance_peak"] = 0.0
-            if rivals is not None and rivals.of_a_class[image]:
-                found["rivals"] = rivals.facts(image)
-            if "unbalanced" in found:
-                found["lost_at"] = self._where_it_was_lost(seeds[0], image)
+        found = RelevanceFacts(
+            self.rules,
+            {seed: self.scores[seed] for seed in seeds},
+            self.accounts[seeds[0]],
+            layers,
+            self.rivals if "elsewhere" in seeds else None,
+            self.with_ledger,
+        )
         for seed in seeds:
-            for layer in layers:
-                self._note_peaks(facts, seed, layer)
-        return tuple(facts)
-
-    def _note_peaks(self, facts: Sequence[Json], seed: Seed, layer: str) -> None:
-        """Adds to each image's facts how loud its relevance got at a layer, and what blew it up."""
-        started = self.started[seed].abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
-        peaks = self.relevance[seed, layer].abs().flatten(1).amax(1) / started
-        for image, peak in enumerate(peaks.tolist()):
-            facts[image]["relevance_peak"] = max(facts[image]["relevance_peak"], peak)
-            if peak > BLOW_UP and "blown_up_by" not in facts[image]:
-                bound = BLOW_UP * float(started[image])
-                facts[image]["blown_up_by"] = self._where_it_blew_up(seed, image, bound)
-
-    def _where_it_blew_up(self, seed: Seed, image: int, bound: float) -> str | None:
-        """The operation, met first on the way back, at whose input relevance of this image passes the bound."""
-        entries = self._ledger_entries(seed, image)
-        return next((entry.operation for entry in entries if entry.peak > bound), None)
-
-    def _where_it_was_lost(self, seed: Seed, image: int) -> str | None:
-        """The operation that lost most of this image's relevance without a bias or constant that keeps it."""
-        if self.rules.unknown:
-            return ", ".join(self.rules.unknown)
-        lost = [
-            (abs(e.epsilon + e.no_contributor), e.operation)
-            for e in self._ledger_entries(seed, image)
-        ]
-        most, operation = max(lost, default=(0.0, ""))
-        return operation if most else None
-
-    def _ledger_entries(self, seed: Seed, image: int) -> Sequence[Entry]:
-        """The ledger of one image."""
-        with self.with_ledger() as trace:
-            trace.signal(self._score_of_one(seed, image))
-            return trace.ledger().entries
-
-    def _score_of_one(self, seed: Seed, image: int) -> ScoreFunction:
-        """The score of one image, zero for the others."""
-
-        def alone(output: object) -> Tensor:
-            scores = self.scores[seed](output)
-            return scores * (torch.arange(len(scores), device=scores.device) == image)
-
-        return alone
+            found.note_peaks(seed, self.started[seed], [self.relevance[seed, n] for n in layers])
+        return found
 
     def remarks(self, method: Formula) -> tuple[str, ...]:
         """What holds of all maps, and was warned of."""

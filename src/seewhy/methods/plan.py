@@ -16,11 +16,18 @@ from ..engine.keys import Identity
 from ..engine.layers import INPUT, NoPictureError
 from ..engine.layout import Layout
 from ..engine.places.places import Places, find_places, picture_layout
+from ..engine.readings import readings_of_the_pass
 from ..engine.rules.composites import Composite, find_composite
 from ..engine.rules.guided import Rectifiers
 from ..engine.rules.relevance import Relevance
-from ..engine.targets.numbers import numbers_of
-from ..engine.targets.resolve import ResolvedTarget, TargetLike, part_of, resolve
+from ..engine.targets.numbers import Numbers, numbers_of
+from ..engine.targets.resolve import (
+    ResolvedTarget,
+    TargetLike,
+    note_best_columns,
+    part_of,
+    resolve,
+)
 from ..engine.trace import Trace
 from ..errors import LayerError, SeewhyError
 from ..maps.attribution import Facts
@@ -48,9 +55,23 @@ class Asked:
         return replace(self, targets=[part_of(target, images) for target in self.targets])
 
     def resolved(self, call: Call, output: object) -> list[ResolvedTarget]:
-        numbers = numbers_of(call, output)
+        note_best_columns(self.targets, output)
+        numbers = _numbers_in_pass(call, output)
         each = (resolve(t, output, self.labels, numbers=numbers) for t in self.targets)
         return [target for several in each for target in several]
+
+
+def _numbers_in_pass(call: Call, output: object) -> Numbers:
+    """What an answer's numbers are; of further answers in a pass, as to noisy copies, what those of the first were."""
+    readings = readings_of_the_pass()
+    if readings is None:
+        return numbers_of(call, output)
+    kept = readings.kept.get(("numbers", id(call)))
+    if not isinstance(kept, tuple):
+        kept = call, numbers_of(call, output)
+        readings.kept["numbers", id(call)] = kept
+    numbers: Numbers = kept[1]
+    return numbers
 
 
 class Kind(NamedTuple):

@@ -14,6 +14,7 @@ from ..engine.causes import check_differentiable
 from ..engine.flow import find_flow
 from ..engine.layers import LayerRecord
 from ..engine.places.places import picture_layout
+from ..engine.readings import Reading, noted
 from ..engine.targets.classes import ScoreFunction, class_scores
 from ..engine.trace import Trace
 from ..errors import ModelError
@@ -82,32 +83,38 @@ def _pooled_head(
             candidates = [*heads, *_head_of_classes(a, output)]
             for weight, bias in candidates:
                 fits += _fits_of_head(a, weight, bias, output, module)
-    near = [fit for fit in fits if fit.error <= tolerance * output.abs().amax()]
+    largest = noted(output.abs().amax())
+    near = [fit for fit in fits if fit.error.tensor() <= tolerance * largest.tensor()]
     if not near:
         raise ModelError(
             f"cam needs a network that pools its last layer into one linear layer, and {type(module).__name__} does "
             "not; use Grad-CAM ('grad_cam'), which is the same where CAM exists and works on any network"
         )
     own_maps = [fit for fit in near if fit.is_of_classes(output.shape[1])]
-    best = min(own_maps or near, key=lambda fit: fit.error)
+    best = min(own_maps or near, key=lambda fit: float(fit.error.tensor()))
     return best.picture, best.weights
 
 
 class _Fit(NamedTuple):
     """How far a head on a pooled picture (N, C, h, w), with weights (K, C), is from the model's own output."""
 
-    error: float
+    error: Reading
     picture: Tensor
     weights: Tensor
+    changes: Reading  # how far the weights are from an identity
 
     def is_of_classes(self, classes: int) -> bool:
         """Whether the picture has a map for each class, and the weights change nothing."""
-        return self.picture.shape[1] == classes and _is_identity(self.weights)
+        return self.picture.shape[1] == classes and not self.changes.tensor()
 
 
 def _head_of_classes(a: Tensor, output: Tensor) -> list[_Head]:
     """Without a dense layer the channels are the classes: where there are as many, a head that hands them on."""
-    return [(torch.eye(a.shape[1]).to(a), None)] if a.shape[1] == output.shape[1] else []
+    return (
+        [(torch.eye(a.shape[1], dtype=a.dtype, device=a.device), None)]
+        if a.shape[1] == output.shape[1]
+        else []
+    )
 
 
 def _linear_heads(call: Call, x: Tensor, output: Tensor) -> list[_Head]:
@@ -139,11 +146,16 @@ def _fits_of_head(
         return
     for said, picture, weights in _answers_of_head(a, weight.detach().flatten(1), bias, module):
         if said.shape == output.shape:
-            yield _Fit(float((said - output).abs().amax()), picture, weights)
+            error, changes = (said - output).abs().amax(), _distance_from_identity(weights)
+            yield _Fit(noted(error), picture, weights, noted(changes))
 
 
-def _is_identity(weights: Tensor) -> bool:
-    return torch.equal(weights, torch.eye(len(weights)).to(weights))
+def _distance_from_identity(weights: Tensor) -> Tensor:
+    """The largest difference; infinite where they are not square."""
+    if weights.shape[0] != weights.shape[1]:
+        return torch.full((), torch.inf, device=weights.device)
+    same = torch.eye(len(weights), dtype=weights.dtype, device=weights.device)
+    return (weights - same).abs().amax()
 
 
 def _answers_of_head(
@@ -162,7 +174,11 @@ def _answers_of_head(
         project = F.conv2d if layer.ndim == 4 else F.conv3d
         kernel = weight.view(*weight.shape, *[1] * (layer.ndim - 2))
         maps = project(layer, kernel, bias)  # pooled class by class, as Oquab et al. do
-        yield maps.amax(places(maps)), maps, torch.eye(len(weight)).to(maps)
+        yield (
+            maps.amax(places(maps)),
+            maps,
+            torch.eye(len(weight), dtype=maps.dtype, device=maps.device),
+        )
 
 
 cam = Method("cam", "CAM", "Zhou et al., CVPR 2016", "layer", run=_cam, at="head", signed=True)

@@ -21,10 +21,12 @@ from .starts import is_one_class
 
 MOST = 5  # rivals; of 3, 5 and 12 the maps score alike
 LEFT = 0.25  # of the class's own evidence has to be left at the last stage
-_HALVINGS = 12
 NO_PICTURE = "no layer of the model is a picture, on which it would be seen where they look"
+_STEPS = 64  # and as many within the one that is found
 
-StageMap = Callable[[tuple[int, ...]], Tensor]  # a class for each image -> its relevance (N, h, w)
+StageMaps = Callable[
+    [Tensor], Tensor
+]  # k classes of each image (N, k) -> their relevance (N, k, h, w)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Rivals:
     overlap: Tensor
     of_a_class: Tensor
     found: Tensor
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """What there is of each image, as it goes into another."""
+        return self.classes, self.weights, self.overlap, self.of_a_class, self.found
 
     def cleared(self, score: ScoreFunction) -> ScoreFunction:
         """The score less the weighted scores of the rivals."""
@@ -83,7 +90,7 @@ def may_have_rivals(output: object, numbers: Numbers) -> bool:
     return several and numbers.gives == "logits"
 
 
-def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap, *, multi_label: bool) -> Rivals:
+def rivals_elsewhere(z: Tensor, slopes: Tensor, maps_of: StageMaps, *, multi_label: bool) -> Rivals:
     """Weighs the best other classes by how good they are and by how far they look elsewhere.
 
     With M_k the relevance of class k at the last stage, over its places, and e_k = 1 - cos(relu(M_t)^2, relu(M_k)^2):
@@ -94,7 +101,7 @@ def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap, *, multi_label
     Args:
         z: (N, K), the scores of the classes.
         slopes: (N, K), of the target's score by z: one-hot where the target is a class.
-        map_of: the map M of a class of each image.
+        maps_of: the maps M of classes of each image.
         multi_label: whether each score has a sigmoid of its own.
     """
     of_a_class = is_one_class(slopes)
@@ -103,8 +110,10 @@ def rivals_elsewhere(z: Tensor, slopes: Tensor, map_of: StageMap, *, multi_label
     best = others.topk(min(MOST, z.shape[1] - 1), dim=1)
     found = best.values > -torch.inf
     classes = torch.where(found, best.indices, chosen)  # in place of those that have no map
-    own = map_of(tuple(chosen[:, 0].tolist())).flatten(1)
-    rivals = torch.stack([map_of(tuple(c.tolist())).flatten(1) for c in classes.T], 1)
+    own, rivals = (
+        maps_of(torch.cat([chosen, classes], 1)).flatten(2).split([1, classes.shape[1]], 1)
+    )
+    own = own[:, 0]
     overlap = torch.einsum("np,nkp->nk", _emphasis(own), _emphasis(rivals)).clamp(0, 1)
     strength = torch.where(best.values > 0, 0, -torch.inf) if multi_label else best.values
     weights = _shares(strength, 1 - overlap)
@@ -134,12 +143,15 @@ def _most_that_leaves(own: Tensor, rivals: Tensor) -> Tensor:
     """
     enough = LEFT * own.clamp(min=0).sum(1, keepdim=True)
 
-    def leaves(part: Tensor) -> Tensor:
-        return (own - part * rivals).clamp(min=0).sum(1, keepdim=True) >= enough
+    def left_by(parts: Tensor) -> Tensor:  # (N, k) -> whether each leaves enough
+        left = torch.addcmul(own[:, None], parts[:, :, None], rivals[:, None], value=-1)
+        return left.clamp_(min=0).sum(2) >= enough
 
-    low, high = torch.zeros_like(enough), torch.ones_like(enough)
-    all_of_it = leaves(high)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (torch.where(leaves(middle), *pair) for pair in ((middle, low), (high, middle)))
+    # what is left is convex in the part: where all of it is too much, so is all above the largest that is not
+    low = torch.zeros_like(enough)
+    steps = torch.arange(_STEPS, dtype=own.dtype, device=own.device)
+    for finer in (_STEPS, _STEPS**2):
+        parts = low + steps / finer
+        low = low + (left_by(parts)[:, 1:].sum(1, keepdim=True)) / finer
+    all_of_it = left_by(torch.ones_like(low))
     return torch.where(all_of_it, 1, low) * (enough > 0)

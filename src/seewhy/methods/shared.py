@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import torch
@@ -17,6 +18,7 @@ from ..engine.flow import Flow
 from ..engine.inputs import settled_input
 from ..engine.outputs import tensors_in
 from ..engine.precision import half_precision_of
+from ..engine.readings import Reading, noted, reading_together
 from ..engine.targets.classes import ScoreFunction
 from ..engine.targets.resolve import ResolvedTarget, TargetLike
 from ..engine.targets.rows import asked
@@ -33,19 +35,27 @@ from .remarks import remarks_of_facts
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One method's map (N, h, w) for one layer and one target, on the CPU in float32."""
+    """One method's map (N, h, w) for one layer and one target, in float32 and where the method left it."""
 
     method: Formula
     layer: str | None
     target: ResolvedTarget
     map: Tensor
     pixels: Tensor | None
-    scores: Tensor  # (N,)
+    read_scores: Reading  # (N,)
     interval: Tensor | None = None  # (N, h, w)
     facts: tuple[Facts, ...] = ()  # one for each image, or none
     remarks: Remarks = ()  # one for each image, or none
     unsaid: Remarks = ()  # of those, what nobody was warned of yet
     ledger: Ledger | None = None
+
+    @property
+    def scores(self) -> Tensor:
+        """The target's score of each image, (N,) on the CPU."""
+        return self.read_scores.tensor()
+
+
+_Done = dict[tuple[str, str | None, int], Callable[[], Result]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +83,10 @@ def shared_pass(
     own may make it. `ledger` has relevance accounted for. Where the images of a batch depend on each other, each is run
     by itself, and a warning says so.
     """
-    call, x = settled_input(call, x)
-    settings = _all_options(methods, options or {})
-    asked = Asked(methods, targets, layers, flow, labels, settings, ledger)
-    with once():
+    with once(), reading_together():
+        call, x = settled_input(call, x)
+        settings = _all_options(methods, options or {})
+        asked = Asked(methods, targets, layers, flow, labels, settings, ledger)
         done = _all_at_once(call, x, asked)
         if done is None:
             tell(call.module)
@@ -87,7 +97,7 @@ def shared_pass(
 def _all_at_once(call: Call, x: Tensor, asked: Asked) -> SharedPass | None:
     """All images in one batch; None where what the model says of one depends on the others."""
     plan = Plan(call, x, asked)
-    done: dict[tuple[str, str | None, int], Result] = {}
+    done: _Done = {}
     output: object = None
     targets: list[ResolvedTarget] = []
     for kind, group in groups_by_trace(plan).items():
@@ -107,7 +117,7 @@ def _all_at_once(call: Call, x: Tensor, asked: Asked) -> SharedPass | None:
         for label in plan.places(m)
         for t in range(len(targets))
     ]
-    return SharedPass(output, [done[key] for key in order])
+    return SharedPass(output, [done[key]() for key in order])
 
 
 def _one_by_one(call: Call, x: Tensor, asked: Asked) -> SharedPass:
@@ -129,7 +139,7 @@ def _result_of_batch(parts: Sequence[Result], target: ResolvedTarget) -> Result:
         target=target,
         map=torch.cat([part.map for part in parts]),
         pixels=_rows_of_all([part.pixels for part in parts]),
-        scores=torch.cat([part.scores for part in parts]),
+        read_scores=noted(torch.cat([part.scores for part in parts])),
         interval=_rows_of_all([part.interval for part in parts]),
         facts=tuple(chain.from_iterable(part.facts for part in parts)),
         remarks=tuple(chain.from_iterable(part.remarks for part in parts)),
@@ -165,31 +175,65 @@ def _combine_group(
     group: Sequence[Formula],
     plan: Plan,
     targets: Sequence[ResolvedTarget],
-    done: dict[tuple[str, str | None, int], Result],
+    done: _Done,
 ) -> None:
     ran_in = half_precision_of((*have.trace.activations.values(), *tensors_in(have.trace.output)))
     for t, target in enumerate(targets):
-        scores = have.trace.scores(target.score).float().cpu()
+        scores = noted(have.trace.scores(target.score).float())
         have.point_at(target, group)
         for method in group:
             assert method.combine is not None
             for label, layers in plan.places(method).items():
                 if t and not signals([method]):  # the same for every target
-                    done[method.name, label, t] = replace(
-                        done[method.name, label, 0], target=target, scores=scores
-                    )
+                    first = done[method.name, label, 0]
+                    done[method.name, label, t] = partial(_of_other_target, first, target, scores)
                     continue
                 with torch.inference_mode(False), torch.no_grad():
                     raw = [method.combine(*have.tensors(method, layer)) for layer in layers]
-                facts = plan.facts(method, layers, have.facts(method, layers))
-                facts = _with_precision(facts, ran_in, len(scores))
-                estimate = Estimate(_fused_or_only(method, raw), facts=facts)
-                made = _result_of(method, label, target, estimate, scores, have.remarks(method))
-                done[method.name, label, t] = replace(made, ledger=have.ledger(method))
+                done[method.name, label, t] = _Combined(
+                    method,
+                    label,
+                    target,
+                    _fused_or_only(method, raw),
+                    scores,
+                    partial(plan.facts, method, layers),
+                    partial(_with_precision, have.facts(method, layers), ran_in, len(plan.x)),
+                    have.remarks(method),
+                    have.ledger(method),
+                )
 
 
-def _with_precision(found: tuple[Facts, ...], ran_in: str | None, images: int) -> tuple[Facts, ...]:
+@dataclass(frozen=True, eq=False)
+class _Combined:
+    """A result of which what is known of each image is on its device still."""
+
+    method: Formula
+    layer: str | None
+    target: ResolvedTarget
+    map: Tensor
+    scores: Reading
+    with_extent: Callable[[tuple[Facts, ...]], tuple[Facts, ...]]
+    facts: Callable[[], tuple[Facts, ...]]
+    said: Sequence[str]
+    ledger: Ledger | None
+
+    def __call__(self) -> Result:
+        estimate = Estimate(self.map, facts=self.with_extent(self.facts()))
+        made = _result_of(self.method, self.layer, self.target, estimate, self.scores, self.said)
+        return replace(made, ledger=self.ledger)
+
+
+def _of_other_target(
+    first: Callable[[], Result], target: ResolvedTarget, scores: Reading
+) -> Result:
+    return replace(first(), target=target, read_scores=scores)
+
+
+def _with_precision(
+    facts: Callable[[], tuple[Facts, ...]], ran_in: str | None, images: int
+) -> tuple[Facts, ...]:
     """What was found of each image, and in which precision the model ran where that is half."""
+    found = facts()
     if ran_in is None:
         return found
     return tuple({**of_image, "precision": ran_in} for of_image in found or ({},) * images)
@@ -200,10 +244,11 @@ def _run_apart(
     plan: Plan,
     targets: Sequence[ResolvedTarget],
     output: object,
-    done: dict[tuple[str, str | None, int], Result],
+    done: _Done,
 ) -> None:
     """Formulas that run the model by themselves, layer by layer."""
     scores = [target.score for target in targets]
+    said = [noted(_scores_of(target, output, plan)) for target in targets]
     for label, layers in plan.places(method).items():
         with heard() as said_of_all:
             made = [
@@ -211,18 +256,20 @@ def _run_apart(
                 for layer in layers
             ]
         for t, target in enumerate(targets):
-            with torch.inference_mode(False), torch.no_grad():
-                said = check_scores(
-                    plan.call.module, asked(target.score, output, len(plan.x)), len(plan.x)
-                )
             of_layers = [estimates[t] for estimates in made]
             facts = plan.facts(method, layers, of_layers[0].facts)
             estimate = replace(
                 of_layers[0], map=_fused_or_only(method, [e.map for e in of_layers]), facts=facts
             )
-            done[method.name, label, t] = _result_of(
-                method, label, target, estimate, said.float().cpu(), said_of_all
+            done[method.name, label, t] = partial(
+                _result_of, method, label, target, estimate, said[t], said_of_all
             )
+
+
+def _scores_of(target: ResolvedTarget, output: object, plan: Plan) -> Tensor:
+    images = len(plan.x)
+    with torch.inference_mode(False), torch.no_grad():
+        return check_scores(plan.call.module, asked(target.score, output, images), images).float()
 
 
 def _estimates_of_targets(
@@ -244,13 +291,13 @@ def _result_of(
     layer: str | None,
     target: ResolvedTarget,
     estimate: Estimate,
-    scores: Tensor,
+    scores: Reading,
     said: Sequence[str] = (),
 ) -> Result:
     """What an estimate comes to; `said` is what was warned of, which holds of every image."""
-    unsaid = tuple(map(remarks_of_facts, estimate.facts)) or ((),) * len(scores)
-    remarks = together([(tuple(said),) * len(scores), unsaid], len(scores))
-    raw = estimate.map.detach().float().cpu()
+    raw = estimate.map.detach().float()
+    unsaid = tuple(map(remarks_of_facts, estimate.facts)) or ((),) * len(raw)
+    remarks = together([(tuple(said),) * len(raw), unsaid], len(raw))
     reduced, pixels = (method.reduce(raw), raw) if method.reduce else (raw, None)
     found = (reduced, pixels, scores, estimate.interval, estimate.facts)
     return Result(method, layer, target, *found, remarks, unsaid)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..arguments import brief
 from ..engine.causes import check_differentiable
 from ..engine.rules.propagation import stabilized
-from ..engine.targets.classes import ScoreFunction, class_scores
+from ..engine.targets.classes import Logit, ScoreFunction, class_scores
 from ..engine.targets.numbers import Numbers
 from ..errors import InputError, TargetError
 
@@ -92,7 +92,7 @@ def score_at_start(score: ScoreFunction, seed: Seed, numbers: Numbers) -> ScoreF
     def start(output: object) -> Tensor:
         z = class_scores(output)
         slopes = slopes_of_score(score, z)
-        if not bool(is_one_class(slopes).all()):
+        if not is_a_logit(score) and not bool(is_one_class(slopes).all()):
             if seed == "auto":
                 return score(output)
             raise TargetError(
@@ -109,6 +109,11 @@ def _weights_of(seed: Seed, z: Tensor, chosen: Tensor, numbers: Numbers) -> Tens
     if seed in _WEIGHTS:
         return _WEIGHTS[seed](z, chosen, numbers)
     return _RELEVANCE[seed](z, chosen, numbers) / stabilized(z, 1e-12)
+
+
+def is_a_logit(score: ScoreFunction) -> bool:
+    """Whether a score is known to be one class's for each image, without a look at its slopes."""
+    return isinstance(score, Logit)
 
 
 def is_one_class(slopes: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class Balance:
 
     Attributes:
         images: how many there are.
+        is_kept: whether anybody wants to know of this signal.
         divided: False once an amount could not be divided among the images; with one image everything is its own.
         at_layer: what had stayed behind when the signal reached a layer, in the order in which it reached them.
     """
@@ -59,11 +60,12 @@ class Balance:
     def __init__(self) -> None:
         self.begin(1)
 
-    def begin(self, images: int) -> None:
+    def begin(self, images: int, *, is_kept: bool = True) -> None:
         """Forgets the last signal."""
-        self.images, self.divided = images, True
+        self.images, self.is_kept, self.divided = images, is_kept, True
         self.at_layer: dict[str, StayedBehind] = {}
-        self._amounts: dict[Reason, Tensor] = {}
+        self._amounts: dict[Reason, list[Tensor]] = {}
+        self._shares: list[tuple[Tensor, Tensor]] = []  # (N, C) and (C,) of each linear map
 
     def add(self, reason: Reason, relevance: Tensor) -> None:
         """Notes relevance that stays where it is, place by place."""
@@ -72,10 +74,8 @@ class Balance:
     def _add_amount(self, reason: Reason, amount: Tensor | None) -> None:
         if amount is None:
             self.divided = False
-            return
-        before = self._amounts.get(reason)
-        # a model may lie on several devices
-        self._amounts[reason] = amount if before is None else before + amount.to(before.device)
+        else:
+            self._amounts.setdefault(reason, []).append(amount)
 
     def absorb(self, received: Tensor, handed_on: Tensor) -> None:
         """Notes what a linear map did not hand on of the relevance of its output."""
@@ -83,14 +83,44 @@ class Balance:
         went_on = by_image(handed_on, self.images)
         self._add_amount("absorbed", None if went_on is None else -went_on)
 
+    def absorb_shares(self, share: Tensor, own: Tensor) -> None:
+        """Notes that of an output's relevance own contributions, alike at all places, have their share.
+
+        Args:
+            share: of relevance for a unit of contribution, (N, C, ...).
+            own: (C, 1, ...), or of another shape that is broadcast to it.
+        """
+        by_channel = 2 < share.ndim == own.ndim + 1 and len(share) == self.images
+        if by_channel:
+            self._shares.append((share.float().flatten(2).sum(2), own.float().flatten()))
+        else:
+            self.add("absorbed", share * own)
+
+    def _gather_shares(self) -> None:
+        """Adds up what all shares come to, in one product."""
+        if self._shares:
+            shares, own = zip(*self._shares, strict=True)
+            self._add_amount("absorbed", (torch.cat(shares, 1) * torch.cat(own)).sum(1))
+            self._shares = []
+
     def stayed_behind(self, device: torch.device) -> StayedBehind:
         """Up to now, on a device."""
+        self._gather_shares()
         none = torch.zeros(self.images, device=device)
         reasons: tuple[Reason, ...] = ("kept", "absorbed", *JOINED_KINDS)
-        return StayedBehind(*(self._amounts.get(reason, none).to(device) for reason in reasons))
+        return StayedBehind(*(self._total(reason, none).to(device) for reason in reasons))
+
+    def _total(self, reason: Reason, none: Tensor) -> Tensor:
+        amounts = self._amounts.get(reason, [none])
+        if len(amounts) > 1:
+            place = amounts[0].device  # a model may lie on several
+            amounts[:] = [torch.stack([amount.to(place) for amount in amounts]).sum(0)]
+        return amounts[0]
 
     def reach(self, layer: str, device: torch.device) -> None:
         """The signal is at a layer."""
+        if not self.is_kept:
+            return
         self.at_layer[layer] = self.stayed_behind(device)
 
 

@@ -14,9 +14,10 @@ from . import operations as ops
 from .joined import JoinedKind
 from .linear import convolution, dense, merged
 from .mode import NONE, Mode
+from .norms import normed_with_bias
 from .notes import Source, replaced, tensors
 from .operations import Argument, Arguments, Function, Options
-from .passing import Axes, normed, passed_on, shared, valued
+from .passing import passed_on, shared, valued
 
 Called = tuple[Function, Arguments, Options]
 Handler = Callable[[Mode, Function, Arguments, Options], object]
@@ -138,46 +139,7 @@ def batch_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> 
         shape = (-1, *[1] * (x.ndim - 2))
         bias = -given["running_mean"] * scale
         bias = bias if given.get("bias") is None else bias + given["bias"]
-    return _normed(mode, x * scale.view(shape), x, y, bias.view(shape), 1)
-
-
-def _normed(
-    mode: Mode, parts: Tensor, x: Tensor, y: Tensor, bias: Tensor | None, dims: Axes
-) -> Tensor:
-    """The value of a norm, the way back of its parts, and the bias as the composite has it."""
-    if bias is not None and mode.composite.norm_bias == "exclude":
-        return normed(parts, x, y, bias.detach(), dims)
-    out = valued(parts, y)
-    if bias is not None:
-        mode.keep("norm", out, bias, bias=True)
-    return out
-
-
-def layer_norm(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> object:
-    """Layer, group or instance norm: the mean is subtracted, a linear map; the deviation divides as a constant."""
-    given = {**dict(zip(ops.LAYER_NORMS[func], args, strict=False)), **kwargs}
-    if given.get("running_mean") is not None:
-        mode.note(func)
-        return func(*args, **kwargs)
-    with torch.no_grad():
-        y = func(*args, **kwargs)
-    x, weight, bias = given["input"], given.get("weight"), given.get("bias")
-    parts: Tensor
-    if "normalized_shape" in given:  # each token by itself
-        parts, shape = x, tuple(given["normalized_shape"])
-        dims: Axes = tuple(range(-len(shape), 0))
-        bias_dims = dims
-    else:  # each group of channels
-        parts = x.reshape(len(x), given.get("num_groups", x.shape[1]), -1)
-        shape = (-1, *[1] * (x.ndim - 2))
-        dims, bias_dims = (-1,), 1
-    centered = parts - parts.mean(dims, keepdim=True)
-    with torch.no_grad():
-        scale = torch.rsqrt((centered**2).mean(dims, keepdim=True) + given.get("eps", 1e-5))
-        scale = scale.expand_as(centered).reshape(x.shape)
-        scale = scale if weight is None else scale * weight.view(shape)
-    bias = None if bias is None else bias.view(shape)
-    return _normed(mode, centered.reshape(x.shape) * scale, x, y, bias, bias_dims)
+    return normed_with_bias(mode, x * scale.view(shape), x, y, bias.view(shape), 1)
 
 
 def activation(mode: Mode, func: Function, args: Arguments, kwargs: Options) -> Tensor:
@@ -268,7 +230,7 @@ def _with_constant(
         mode.keep("add", out, constant, parts=_position_embedding(mode, constant))
         return out
     bias = constant if isinstance(constant, Tensor) else out.new_tensor(constant)
-    return _normed(mode, x * sign if sign != 1 else x, x, out, bias, axis)
+    return normed_with_bias(mode, x * sign if sign != 1 else x, x, out, bias, axis)
 
 
 def _position_embedding(mode: Mode, constant: Tensor | float) -> Mapping[JoinedKind, Tensor]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .kept_weights import made_of_weights
+from .linear_map import LinearMap
 from .operations import CONVOLUTIONS, Arguments, Function, Options
-from .propagation import LinearMap
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED_NAMES = (
@@ -69,8 +71,8 @@ def convolution(
     padding, behind = _padding_on_both_sides(given.get("padding", 0), weight.shape[2:], dilation)
     geometry = (stride, padding, dilation, transposed, extra, groups)
 
-    def apply(x: Tensor, w: Tensor) -> Tensor:
-        y: Tensor = torch.ops.aten.convolution(_widened_behind(x, behind), w, None, *geometry)
+    def apply(x: Tensor, w: Tensor, b: Tensor | None = None, /) -> Tensor:
+        y: Tensor = torch.ops.aten.convolution(_widened_behind(x, behind), w, b, *geometry)
         return y
 
     def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
@@ -83,7 +85,8 @@ def convolution(
     shaped = None if bias is None else bias.detach().view(-1, *[1] * n)
     depthwise = groups > 1 and groups == x.shape[1]
     along = (1, 1) if groups == 1 and not transposed else None
-    return x, LinearMap(apply, pull, weight, shaped, along), given["weight"], depthwise
+    made = partial(made_of_weights, given["weight"], bias)
+    return x, LinearMap(apply, pull, weight, shaped, along, made), given["weight"], depthwise
 
 
 def dense(args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor]:
@@ -95,13 +98,29 @@ def dense(args: Arguments, kwargs: Options) -> tuple[Tensor, LinearMap, Tensor]:
         return s @ w
 
     linear = LinearMap(
-        F.linear, pull, given["weight"].detach(), None if bias is None else bias.detach(), (-1, 1)
+        F.linear,
+        pull,
+        given["weight"].detach(),
+        None if bias is None else bias.detach(),
+        (-1, 1),
+        partial(made_of_weights, given["weight"], bias),
     )
     return given["input"], linear, given["weight"]
 
 
 def merged(linear: LinearMap, norm: Options, channel: int, ndim: int, kind: str) -> LinearMap:
     """A linear map with the BatchNorm after it: w' = w s, b' = (b - mean) s + beta, s = gamma / sqrt(var + eps)."""
+    parts = [norm.get(k) for k in ("running_mean", "running_var", "weight", "bias")]
+    settings = channel, ndim, kind, norm.get("eps", 1e-5)
+    kept = partial(linear.made, *parts, settings=settings)
+    if "folded" not in (made := kept()):
+        whole = _folded(linear, norm, channel, ndim, kind)
+        made["folded"] = whole.weight, whole.bias
+    weight, bias = made["folded"]
+    return replace(linear, weight=weight, bias=bias, made=kept)
+
+
+def _folded(linear: LinearMap, norm: Options, channel: int, ndim: int, kind: str) -> LinearMap:
     mean, var, gamma, beta = (
         norm.get(k) for k in ("running_mean", "running_var", "weight", "bias")
     )

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .composites import Composite
 from .joined import JoinedConstants, JoinedKind
+from .linear_map import LinearMap
 from .notes import Kind, Notes
 from .operations import Function
-from .propagation import LinearMap
 
 NONE: Mapping[JoinedKind, Tensor] = MappingProxyType({})
 
@@ -46,6 +46,7 @@ class Mode(Protocol):
         constant: Tensor | float,
         *,
         bias: bool = False,
+        finite: bool = False,
         parts: Mapping[JoinedKind, Tensor] = NONE,
     ) -> None:
         """Accounts for what a constant, or a bias, that is part of an output keeps, and those parts of it."""

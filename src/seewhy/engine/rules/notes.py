@@ -13,7 +13,7 @@ from typing import Literal, TypeGuard, TypeVar, cast
 
 from torch import Tensor
 
-from .propagation import LinearMap
+from .linear_map import LinearMap
 
 Kind = Literal["conv", "linear"]
 T = TypeVar("T")

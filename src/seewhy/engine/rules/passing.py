@@ -45,6 +45,43 @@ def normed(parts: Tensor, x: Tensor, value: Tensor, bias: Tensor, dims: Axes) ->
     return out
 
 
+def centered_and_scaled(
+    x: Tensor, shape: tuple[int, ...], weight: Tensor | None, epsilon: float
+) -> Tensor:
+    """A layer norm's way back as far as its mean goes; its deviation is a constant. The value is x's, and not meant."""
+    out: Tensor = _CenteredAndScaled.apply(x, shape, weight, epsilon)
+    return out
+
+
+class _KnowsNorm(Context, Protocol):
+    shape: tuple[int, ...]
+    weight: Tensor | None
+    epsilon: float
+
+
+class _CenteredAndScaled(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: _KnowsNorm,
+        x: Tensor,
+        shape: tuple[int, ...],
+        weight: Tensor | None,
+        epsilon: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.shape, ctx.epsilon = shape, epsilon
+        ctx.weight = None if weight is None else weight.detach()
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: _KnowsNorm, g: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        scale = torch.native_layer_norm(x, ctx.shape, None, None, ctx.epsilon)[2]
+        g = g * scale if ctx.weight is None else g * ctx.weight * scale
+        dims = tuple(range(-len(ctx.shape), 0))
+        return g - g.mean(dims, keepdim=True), None, None, None
+
+
 class _PassedOn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Context, x: Tensor, y: Tensor) -> Tensor:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ...maps.ledger import total
-from .lrp import NEGATIVE, POSITIVE, WHOLE, Parts, Rule, Term
+from ..constants import scalar
+from ..readings import is_read_at_once
+from .linear_map import LinearMap, no_memory
+from .lrp import POSITIVE, Rule, Term
+from .short import short_signal, with_factors
 
 Tally = dict[str, float]  # what did not go on, by reason
-# is told relevance of the output, of the input, and the tally
-Account = Callable[[Tensor, Tensor, Tally | None], None]
 
 
-@dataclass(frozen=True, eq=False)
-class LinearMap:
-    """What a linear operation does with a weight: `apply(x, w)` forwards, without bias, and `pull(s, w, x)` back."""
+class Account(Protocol):
+    """Who wants to know what a linear map does with relevance."""
 
-    apply: Callable[[Tensor, Tensor], Tensor]
-    pull: Callable[[Tensor, Tensor, Tensor], Tensor]
-    weight: Tensor
-    bias: Tensor | None  # shaped to broadcast over the output
-    along: tuple[int, int] | None = (
-        None  # the inputs' dimension in x and in the weight, where all reach all outputs
-    )
+    def listens(self) -> bool:
+        """Whether this signal is accounted for."""
+
+    def settle(self, received: Tensor, handed_on: Tensor, tally: Tally | None) -> None:
+        """Is told relevance of the output, of the input, and the tally."""
+
+    def absorb(self, share: Tensor, own: Tensor) -> None:
+        """Is told, where that is all there is to tell, what contributes beside the input, and its share for a unit."""
 
 
 def stabilized(z: Tensor, epsilon: float) -> Tensor:
@@ -35,24 +37,13 @@ def stabilized(z: Tensor, epsilon: float) -> Tensor:
     if not epsilon:
         return z
     epsilon = max(epsilon, torch.finfo(z.dtype).tiny)
-    return torch.copysign(z.new_tensor(epsilon), z).add_(z)
+    return torch.copysign(scalar(epsilon, z.dtype, z.device), z).add_(z)
 
 
 def safe(x: Tensor) -> Tensor:
     """x with its zeros moved by a hair, so that relevance of a zero input can be held as R / x."""
     hair = torch.finfo(x.dtype).tiny ** 0.5
     return torch.where(x.abs() < hair, hair, x)
-
-
-def _with_factors(w: Tensor, parts: Parts) -> Tensor:
-    """The weight with its positive and its negative part each times a factor."""
-    if parts == WHOLE:
-        return w
-    if parts == POSITIVE:
-        return w.clamp(min=0)
-    if parts == NEGATIVE:
-        return w.clamp(max=0)
-    return torch.where(w > 0, w * parts[0], w * parts[1])
 
 
 def propagate(
@@ -141,12 +132,12 @@ class _Contributions(NamedTuple):
 def _contributions_to_term(
     rule: Rule, term: Term, m: LinearMap, x: Tensor, z: Tensor, non_negative: bool
 ) -> _Contributions:
-    above = _with_factors(m.weight, term.above)
+    above = with_factors(m.weight, term.above)
 
     def pull_above(s: Tensor) -> Tensor:
         return m.pull(s, above, x)
 
-    bias = None if m.bias is None or rule.bias == "exclude" else _with_factors(m.bias, term.above)
+    bias = None if m.bias is None or rule.bias == "exclude" else with_factors(m.bias, term.above)
     if term.is_whole:
         excluded = m.bias if bias is None else None
         return _Contributions(z if excluded is None else z - excluded, bias, pull_above)
@@ -154,7 +145,7 @@ def _contributions_to_term(
     if non_negative:
         q = m.apply(x, above)
     else:
-        q, pull = _two_sided(m, x, above, _with_factors(m.weight, term.below))
+        q, pull = _two_sided(m, x, above, with_factors(m.weight, term.below))
     return _Contributions(q if bias is None else q.add_(bias), bias, pull)
 
 
@@ -221,7 +212,7 @@ def _handed_on_by_fallback(
     """What the fallback hands on for a unit of the rule's contributions (N, 1, ...), and of those of the other sign."""
     least = _least_that_counts(rule)
     alone = q <= least
-    if not bool((alone & (r != 0)).any()):
+    if is_read_at_once(r) and not bool((alone & (r != 0)).any()):
         return None
     # applied anew: z less its bias would leave rounding where nothing contributes
     others = torch.where(alone, m.apply(x, m.weight), 0).clamp(max=0)
@@ -285,6 +276,25 @@ class _RuledContext(Context, Protocol):
     detailed: bool
 
 
+def _accounted_signal(
+    ctx: _RuledContext, linear: LinearMap, x: Tensor, z: Tensor, g: Tensor, tally: Tally | None
+) -> Tensor:
+    """The signal at the input, and a word of what stays behind to whom it concerns."""
+    account = ctx.account if ctx.account is not None and ctx.account.listens() else None
+    short = None
+    if tally is None:
+        short = short_signal(ctx.rule, linear, x, z, g, non_negative=ctx.non_negative)
+    if short is None:
+        non_negative = ctx.non_negative
+        back = propagate(ctx.rule, linear, x, z, g, non_negative=non_negative, tally=tally)
+        if account is not None:
+            account.settle(g * z, safe(x) * back, tally)
+        return back
+    if account is not None:
+        account.absorb(short.share, short.all_own())
+    return short.signal
+
+
 class RuledLinear(torch.autograd.Function):
     """A linear operation whose forward value is the model's own and whose way back is a rule's."""
 
@@ -316,9 +326,7 @@ class RuledLinear(torch.autograd.Function):
             x, z, g = x.to(full), z.to(full), g.to(full)
             linear = _in_full_precision(linear, full, _type_of_products(ctx.rule, ran))
         with torch.autocast(x.device.type, enabled=False):
-            back = propagate(ctx.rule, linear, x, z, g, non_negative=ctx.non_negative, tally=tally)
-        if ctx.account is not None:
-            ctx.account(g * z, safe(x) * back, tally)
+            back = _accounted_signal(ctx, linear, x, z, g, tally)
         most = torch.finfo(given).max
         back = back.clamp(-most, most) if given == torch.float16 else back
         return back.to(given), None, None, None, None, None, None
@@ -338,12 +346,15 @@ def _in_full_precision(linear: LinearMap, full: torch.dtype, products: torch.dty
     bias = None if linear.bias is None else linear.bias.to(full)
     weight = linear.weight.to(full)
     if products == full:
-        return replace(linear, weight=weight, bias=bias)
+        return replace(linear, weight=weight, bias=bias, made=no_memory)
 
-    def apply(x: Tensor, w: Tensor) -> Tensor:
-        return linear.apply(x.to(products), w.to(products)).to(full)
+    def apply(x: Tensor, w: Tensor, b: Tensor | None = None, /) -> Tensor:
+        y = linear.apply(x.to(products), w.to(products)).to(full)
+        if b is None:
+            return y
+        return y + (b if linear.is_dense else b.view(-1, *[1] * (y.ndim - 2)))
 
     def pull(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
         return linear.pull(s.to(products), w.to(products), x.to(products)).to(full)
 
-    return replace(linear, apply=apply, pull=pull, weight=weight, bias=bias)
+    return replace(linear, apply=apply, pull=pull, weight=weight, bias=bias, made=no_memory)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from ...maps.ledger import Ledger
 from ..layers import INPUT
-from . import handlers
+from ..readings import is_read_at_once
+from . import handlers, norms
 from . import operations as ops
 from .attention import attention, multi_head
 from .balance import Balance, on_the_way_back
@@ -26,11 +27,12 @@ from .composites import Composite, Operation, find_composite
 from .hidden import SeeingMode
 from .in_place import current, supersede, twin
 from .joined import JoinedConstants, JoinedKind
+from .linear_map import LinearMap
 from .lrp import Rule
 from .mode import NONE
 from .notes import Kind, Notes, replaced, tensors
 from .operations import Arguments, Function, Options
-from .propagation import Account, LinearMap, RuledLinear, Tally, stabilized
+from .propagation import RuledLinear, Tally, stabilized
 
 
 class _Pass:
@@ -75,7 +77,8 @@ class Relevance(SeeingMode):
     def mark(self, x: Tensor) -> None:
         super().mark(x)
         if not self.notes.live(x):
-            self.notes.tag(x, depth=0, non_negative=bool((x >= 0).all()))
+            known = is_read_at_once(x) and bool((x >= 0).all())
+            self.notes.tag(x, depth=0, non_negative=known)
 
     def end(self) -> None:
         """Closes the forward pass, and forgets what is known of its tensors; the way back needs nothing of it."""
@@ -171,9 +174,13 @@ class Relevance(SeeingMode):
         constant: Tensor | float,
         *,
         bias: bool = False,
+        finite: bool = False,
         parts: Mapping[JoinedKind, Tensor] = NONE,
     ) -> None:
-        """Accounts for what a constant, or a bias, that is part of an output keeps, and those parts of it."""
+        """Accounts for what a constant, or a bias, that is part of an output keeps, and those parts of it.
+
+        One that is known to be `finite` is taken as it is; a mask is infinite where no signal comes.
+        """
         is_zero = isinstance(constant, int | float) and not constant
         if not out.requires_grad or isinstance(constant, bool) or is_zero:
             return
@@ -181,10 +188,13 @@ class Relevance(SeeingMode):
         ledger, balance = self.ledger, self.balance
 
         def account(g: Tensor) -> None:
-            relevance = torch.where(g == 0, 0, g * kept).detach()
+            if ledger is None and not balance.is_kept:
+                return
+            relevance = _kept_by(g, kept, finite=finite)
             balance.add("absorbed" if bias else "kept", relevance)
             for kind, part in parts.items():
-                balance.add(kind, torch.where(g == 0, 0, g * part))
+                whole = part is constant  # it alone is what joined
+                balance.add(kind, relevance if whole else _kept_by(g, part))
             if ledger is not None:
                 ledger.kept(name, relevance, bias=bias)
 
@@ -209,7 +219,7 @@ class Relevance(SeeingMode):
         first = depth == 0 and now.at_input
         name = now.names.get(id(weight), "")
         rule = self.composite.rule(Operation(kind, depth, first, depthwise, name))
-        account = _account_of_linear_map(self.balance, self.ledger, name or kind, rule)
+        account = _AccountOfLinearMap(self.balance, self.ledger, name or kind, rule)
         non_negative = now.notes.is_non_negative(x)
         detailed = self.ledger is not None
         y: Tensor = RuledLinear.apply(x, z, linear, rule, non_negative, account, detailed)
@@ -217,20 +227,32 @@ class Relevance(SeeingMode):
         return now.notes.tag(y, depth=depth + 1)
 
 
-def _account_of_linear_map(
-    balance: Balance, ledger: Ledger | None, name: str, rule: Rule
-) -> Account | None:
-    """What is told of a linear map on the way back; None where nothing has to be."""
-    if ledger is None and rule.hands_all_on:
-        return None
+def _kept_by(g: Tensor, constant: Tensor | float, *, finite: bool = False) -> Tensor:
+    """Relevance of a constant; none where no signal comes, though a mask's is infinite."""
+    relevance = g * constant
+    return relevance if finite else relevance.masked_fill_(g == 0, 0)
 
-    def account(received: Tensor, handed_on: Tensor, tally: Tally | None) -> None:
-        if ledger is not None:
-            ledger.linear(name, received, handed_on, tally)
-        if not rule.hands_all_on:
-            balance.absorb(received, handed_on)
 
-    return account
+@dataclass(frozen=True, eq=False)
+class _AccountOfLinearMap:
+    """What is told of a linear map on the way back."""
+
+    balance: Balance
+    ledger: Ledger | None
+    name: str
+    rule: Rule
+
+    def listens(self) -> bool:
+        return self.ledger is not None or (self.balance.is_kept and not self.rule.hands_all_on)
+
+    def settle(self, received: Tensor, handed_on: Tensor, tally: Tally | None) -> None:
+        if self.ledger is not None:
+            self.ledger.linear(self.name, received, handed_on, tally)
+        if not self.rule.hands_all_on:
+            self.balance.absorb(received, handed_on)
+
+    def absorb(self, share: Tensor, own: Tensor) -> None:
+        self.balance.absorb_shares(share, own)
 
 
 def _out_of_place(func: Function, args: Arguments, kwargs: Options) -> handlers.Called | None:
@@ -245,7 +267,7 @@ _HANDLERS: dict[Function, handlers.Handler] = {
     **dict.fromkeys(ops.CONVOLUTIONS, handlers.convolve),
     **dict.fromkeys(ops.LINEAR, handlers.dense_layer),
     **dict.fromkeys(ops.BATCH_NORM, handlers.batch_norm),
-    **dict.fromkeys(ops.LAYER_NORMS, handlers.layer_norm),
+    **dict.fromkeys(ops.LAYER_NORMS, norms.layer_norm),
     **dict.fromkeys(ops.RMS_NORMS | ops.NORMALIZE | ops.ACTIVATIONS, handlers.activation),
     **dict.fromkeys(ops.GATES, handlers.gate),
     **dict.fromkeys(ops.STATISTICS, handlers.statistic),

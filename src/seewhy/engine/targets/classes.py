@@ -13,6 +13,7 @@ from torch import Tensor
 from ...errors import TargetError
 from ...names import as_number, check_column, pairs_in, rank_in
 from ..answers import Answer, described, has_boxes
+from ..constants import column_indices
 from .given import given_class, given_classes
 from .names import ClassNames
 from .numbers import Numbers, known_or_seen
@@ -63,8 +64,10 @@ def score_of_class(output: object, index: ClassIndex) -> Tensor:
         raise TargetError(
             f"target names {len(wanted)} classes for {n} images; give one class, or one for each image"
         )
-    columns = [check_class(i, k) for i in wanted]
-    return scores.gather(1, torch.tensor(columns, device=scores.device)[:, None])[:, 0]
+    columns = tuple(check_class(i, k) for i in wanted)
+    if not isinstance(index, tuple):
+        return scores[:, columns[0]]
+    return scores.gather(1, column_indices(columns, scores.device)[:, None])[:, 0]
 
 
 def check_class(index: int | str, k: int) -> int:

@@ -7,6 +7,7 @@ scores into probabilities takes a `Numbers`, which is settled once for each mode
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import torch
@@ -17,6 +18,7 @@ from ...remarks import warn
 from ..answers import Gives, main_output
 from ..call import Call
 from ..keys import Remembered
+from ..readings import noted, reading_together
 
 GIVES: tuple[Gives, ...] = get_args(Gives)
 
@@ -132,9 +134,10 @@ def numbers_of(call: Call, output: object) -> Numbers:
     said = _said_of(call, table)
     if table is None:
         return Numbers(said or "logits", several)
+    look = _Look(table)
     if said is None:
-        return Numbers(_seen_in(call, table), several, _doubt_about(table))
-    return Numbers(_said_if_possible(call, said, table), several)
+        return Numbers(_seen_in(call, look), several, look.doubt)
+    return Numbers(_said_if_possible(call, said, look), several)
 
 
 def _said_of(call: Call, table: Tensor | None) -> Gives | None:
@@ -145,20 +148,20 @@ def _said_of(call: Call, table: Tensor | None) -> Gives | None:
     if said is not None:
         return said
     said = said_by(call.module)
-    if said == "logits" and table is not None and _is_one_number(table):
+    if said == "logits" and table is not None and _Look(table).are_one_by_one:
         return None  # a head of one column is a regression's as often as a classifier's
     return said
 
 
-def _said_if_possible(call: Call, said: Gives, table: Tensor) -> Gives:
+def _said_if_possible(call: Call, said: Gives, look: _Look) -> Gives:
     """What is said of the numbers, if they may be that; of a family's classifier what its user's own head gives.
 
     Raises:
         ModelError: they are not what they are said to be.
     """
-    if said in ("probabilities", "sigmoids") and table.is_floating_point():
-        _check_chances(table, said)
-    if said != "logits" or looks_like(table) != "probabilities":
+    if said in ("probabilities", "sigmoids") and look.scores.is_floating_point():
+        _check_chances(look, said)
+    if said != "logits" or look.like != "probabilities":
         return said
     if call.gives != said:
         return "probabilities"
@@ -169,10 +172,10 @@ def _said_if_possible(call: Call, said: Gives, table: Tensor) -> Gives:
     return said
 
 
-def _seen_in(call: Call, table: Tensor) -> Gives | None:
+def _seen_in(call: Call, look: _Look) -> Gives | None:
     """What the first answer looked like, unless another lies beyond [0, 1]: no probability does."""
-    seen = _seen.get(call.module, call.asked, lambda: [looks_like(table)])
-    if seen[0] != "logits" and looks_like(table) == "logits":
+    seen = _seen.get(call.module, call.asked, lambda: [look.like])
+    if seen[0] != "logits" and look.like == "logits":
         seen[0] = "logits"
     return seen[0]
 
@@ -273,13 +276,7 @@ def has_many_labels(module: nn.Module) -> bool:
 
 def looks_like(scores: Tensor) -> Gives | None:
     """What (N, K, ...) or (N,) numbers look like: rows in [0, 1] that sum to 1, beyond that range, or not known."""
-    if not scores.is_floating_point():
-        return None
-    if not _lie_in_unit_range(scores):
-        return None if _doubt_beyond(scores) else "logits"
-    if _has_columns(scores) and _sum_to_one(scores):
-        return "probabilities"
-    return None
+    return _Look(scores).like
 
 
 def known_or_seen(numbers: Numbers | None, output: object) -> Numbers:
@@ -287,58 +284,85 @@ def known_or_seen(numbers: Numbers | None, output: object) -> Numbers:
     return numbers or Numbers(looks_like(output) if isinstance(output, Tensor) else None)
 
 
-def _doubt_about(scores: Tensor) -> str:
-    """What numbers of which nothing is said may be."""
-    if not scores.is_floating_point():
-        return "are whole numbers, and may be classes or counts"
-    return (
-        "lie in [0, 1], and may be probabilities or scores"
-        if _lie_in_unit_range(scores)
-        else _doubt_beyond(scores)
-    )
+class _Look:
+    """How numbers look, read from them once."""
 
+    def __init__(self, scores: Tensor) -> None:
+        self.scores = scores.detach()
+        self.are_one_by_one = scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1)
+        self.have_columns = scores.ndim > 1 and scores.shape[1] > 1
 
-def _doubt_beyond(scores: Tensor) -> str:
-    """The same of numbers that are not all in [0, 1]; nothing where they can only be logits."""
-    if _is_one_number(scores):
-        return "are one for each picture, and may be a logit or the value of a regression"
-    if bool((scores < 0).any()) or not _has_columns(scores):
+    @property
+    def like(self) -> Gives | None:
+        """What they look like."""
+        if not self.scores.is_floating_point():
+            return None
+        if not self.lie_in_unit_range:
+            return None if self._doubt_beyond else "logits"
+        return "probabilities" if self.have_columns and self.sum_to(1) else None
+
+    @property
+    def doubt(self) -> str:
+        """What numbers of which nothing is said may be."""
+        if not self.scores.is_floating_point():
+            return "are whole numbers, and may be classes or counts"
+        if self.lie_in_unit_range:
+            return "lie in [0, 1], and may be probabilities or scores"
+        return self._doubt_beyond
+
+    @property
+    def _doubt_beyond(self) -> str:
+        """The same of numbers that are not all in [0, 1]; nothing where they can only be logits."""
+        if self.are_one_by_one:
+            return "are one for each picture, and may be a logit or the value of a regression"
+        if self.range[0] < 0 or not self.have_columns:
+            return ""
+        if self.sum_to(_HUNDRED):
+            return "sum to 100, and may be percentages: say output=lambda p: p / 100 with gives='probabilities'"
+        if self._are_whole:
+            return "are whole numbers, and may be counts"
         return ""
-    if bool(((scores.float().sum(1) - _HUNDRED).abs() <= _HUNDRED * _rounding_of(scores)).all()):
-        return "sum to 100, and may be percentages: say output=lambda p: p / 100 with gives='probabilities'"
-    if bool((scores == scores.round()).all()):
-        return "are whole numbers, and may be counts"
-    return ""
+
+    @cached_property
+    def _extremes(self) -> tuple[float, ...]:
+        """The lowest and the highest number, and of rows with columns the lowest and the highest sum."""
+        ends = [*torch.aminmax(self.scores)]
+        if self.have_columns:
+            ends += torch.aminmax(self.scores.float().sum(1))
+        with reading_together():
+            return tuple(float(reading.tensor()) for reading in [noted(end) for end in ends])
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return self._extremes[0], self._extremes[1]
+
+    @property
+    def lie_in_unit_range(self) -> bool:
+        low, high = self.range
+        return low >= 0 and high <= 1 + self._rounding
+
+    def sum_to(self, whole: float) -> bool:
+        """Whether the columns of each row do."""
+        return all(abs(end - whole) <= whole * self._rounding for end in self._extremes[2:])
+
+    @property
+    def _rounding(self) -> float:
+        return max(1e-4, _PARTS_OF_ROUNDING * torch.finfo(self.scores.dtype).eps)
+
+    @cached_property
+    def _are_whole(self) -> bool:
+        return bool((self.scores == self.scores.round()).all())
 
 
-def _is_one_number(scores: Tensor) -> bool:
-    return scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1)
-
-
-def _check_chances(scores: Tensor, gives: Gives) -> None:
-    if not _lie_in_unit_range(scores):
-        low, high = float(scores.min()), float(scores.max())
+def _check_chances(look: _Look, gives: Gives) -> None:
+    if not look.lie_in_unit_range:
+        low, high = look.range
         raise ModelError(
             f"gives={gives!r}, but the model's numbers are {low:.3g} to {high:.3g}, not in [0, 1]"
         )
-    if gives == "probabilities" and _has_columns(scores) and not _sum_to_one(scores):
+    if gives == "probabilities" and look.have_columns and not look.sum_to(1):
+        mean = float(look.scores[0].sum(0).mean())
         raise ModelError(
-            f"gives='probabilities', but a picture's sum to {float(scores[0].sum(0).mean()):.3g}; give 'sigmoids' "
+            f"gives='probabilities', but a picture's sum to {mean:.3g}; give 'sigmoids' "
             "where each class has one by itself"
         )
-
-
-def _has_columns(scores: Tensor) -> bool:
-    return scores.ndim > 1 and scores.shape[1] > 1
-
-
-def _lie_in_unit_range(scores: Tensor) -> bool:
-    return bool((scores >= 0).all()) and bool((scores <= 1 + _rounding_of(scores)).all())
-
-
-def _sum_to_one(scores: Tensor) -> bool:
-    return bool(((scores.float().sum(1) - 1).abs() <= _rounding_of(scores)).all())
-
-
-def _rounding_of(scores: Tensor) -> float:
-    return max(1e-4, _PARTS_OF_ROUNDING * torch.finfo(scores.dtype).eps)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ...errors import TargetError
 from ...names import parted_form, rank_in
+from ..constants import keep_indices
+from ..readings import Reading, noted, readings_of_the_pass
 from .classes import (
     Counterfactual,
     Logit,
@@ -189,8 +191,41 @@ def _best_columns(k: int, output: object) -> list[list[int]]:
         raise TargetError(
             f"target 'top{k}' asks for {k} classes, the model has {most}; give 'top1' to 'top{most}'"
         )
-    best: list[list[int]] = scores.detach().topk(k, dim=1).indices.T.tolist()
-    return best
+    return _read_columns(_noted_columns(k, scores))
+
+
+def note_best_columns(targets: Iterable[TargetLike], output: object) -> None:
+    """Has the classes that "topK" means read with what else is read of an answer."""
+    tops = {_top_of(target) for target in targets if isinstance(target, str)} - {None}
+    if not isinstance(output, Tensor) or output.ndim != 2 or not output.is_floating_point():
+        return
+    for rank in {top[0] for top in tops if top is not None}:
+        if 1 <= rank <= output.shape[1]:
+            _noted_columns(rank, output)
+
+
+def _noted_columns(k: int, scores: Tensor) -> tuple[Tensor, Reading]:
+    """The k best columns of each row (N, k), and what will have read them; found once in a pass."""
+    readings = readings_of_the_pass()
+    key = "best columns", k, id(scores)
+    kept = readings.kept.get(key) if readings else None
+    if isinstance(kept, tuple) and kept[0] is scores:
+        found: tuple[Tensor, Reading] = kept[1]
+        return found
+    best = scores.detach().topk(k, dim=1).indices
+    made = best, noted(best)
+    if readings:
+        readings.kept[key] = scores, made
+    return made
+
+
+def _read_columns(found: tuple[Tensor, Reading]) -> list[list[int]]:
+    """For each rank the column of each image, which stay on the device too."""
+    best, reading = found
+    columns: list[list[int]] = reading.tensor().T.tolist()
+    for rank, each in enumerate(columns):
+        keep_indices(tuple(each), best[:, rank].contiguous())
+    return columns
 
 
 def _with_ranks_found(score: ScoreFunction, output: object) -> ScoreFunction:

@@ -51,7 +51,8 @@ class BoundMethod:
             labels=labels_of(model),
             options={self.method.name: self.options},
         )
-        return next(r.map for r in done.results if self.label is None or r.layer == self.label)
+        found = (r.map for r in done.results if self.label is None or r.layer == self.label)
+        return next(found).cpu()
 
 
 def bind(
