@@ -127,6 +127,8 @@ class Trace:
         self._tapped = {name: tensor.detach() for name, tensor in self._tapped.items()}
         if isinstance(self._output, Tensor):
             self._output = self._output.detach()
+        if isinstance(self.rules, SeeingMode):
+            self.rules.let_go()
         self._open = False
 
     def _has_graph(self) -> bool:

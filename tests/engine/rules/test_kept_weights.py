@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy.engine.rules import kept_weights
 from seewhy.engine.rules.kept_weights import made_of_weights
+from seewhy.errors import TargetError
 from seewhy.methods.catalog import METHODS
 from tiny_models import TinyCNN, pictures, randomised
 
@@ -37,6 +39,15 @@ def test_nothing_is_kept_of_tensors_without_a_version() -> None:
         assert not made_of_weights(weight)
 
 
+def test_nothing_is_left_of_them_after_a_call() -> None:
+    net, x = randomised(TinyCNN()), pictures(1)
+    METHODS["lrp"](net, x, 1)
+    assert not kept_weights._versions
+    with pytest.raises(TargetError):
+        METHODS["lrp"](net, x, 99)
+    assert not kept_weights._versions
+
+
 CHANGES: dict[str, Callable[[TinyCNN], object]] = {
     "weight in place": lambda net: net.conv2.weight.mul_(-1),
     "statistics in place": lambda net: net.bn2.running_var.mul_(9),
@@ -47,6 +58,7 @@ CHANGES: dict[str, Callable[[TinyCNN], object]] = {
     "data exchanged": lambda net: setattr(
         net.conv2.weight, "data", net.conv2.weight.detach().flip(0)
     ),
+    "data in place": lambda net: net.conv2.weight.data.mul_(-1),
     "bias in place": lambda net: net.conv1.bias.add_(0.5),
 }
 

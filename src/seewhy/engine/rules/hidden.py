@@ -110,6 +110,10 @@ class SeeingMode(TorchFunctionMode, ABC):
         self._sights.open.append(_Sight())
         self.mark(x)
 
+    def let_go(self) -> None:
+        """Forgets what was made for ways back, none of which follows."""
+        return
+
     def mark(self, x: Tensor) -> None:
         """Tells of a further tensor that the signal is carried back to."""
         if x.grad_fn is not None:

@@ -1,4 +1,4 @@
-"""What rules make of a model's weights, kept until the weights are written to: parts by sign, folded batch norms."""
+"""What rules make of a model's weights, kept for the ways back of one pass: parts by sign, folded batch norms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ _versions: MutableMapping[Tensor, _Version] = WeakIdKeyDictionary()
 def made_of_weights(weight: Tensor, *others: Tensor | None, settings: Hashable = ()) -> Made:
     """What was made of a weight and of what goes with it, to be added to; empty after one of them was written to.
 
-    It goes with the weight. What is written past a tensor's counter, into `.data` or through numpy, is not seen.
+    It goes with the weight, and with the pass: what is written past a tensor's counter, into `.data` or through numpy,
+    would not be seen by the next (`forget_weights`).
     """
     tensors = (weight, *others)
     if not all(map(_tells_its_version, tensors)):
@@ -46,6 +47,11 @@ def made_of_weights(weight: Tensor, *others: Tensor | None, settings: Hashable =
     now = _Version(tuple(None if t is None else weakref.ref(t) for t in tensors), told)
     _versions[weight] = now
     return now.made
+
+
+def forget_weights() -> None:
+    """Has all parts made anew. Where another thread is on its way back, it makes them once more."""
+    _versions.clear()
 
 
 def _tells_its_version(tensor: Tensor | None) -> bool:

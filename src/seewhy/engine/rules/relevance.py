@@ -27,6 +27,7 @@ from .composites import Composite, Operation, find_composite
 from .hidden import SeeingMode
 from .in_place import current, supersede, twin
 from .joined import JoinedConstants, JoinedKind
+from .kept_weights import forget_weights
 from .linear_map import LinearMap
 from .lrp import Rule
 from .mode import NONE
@@ -71,8 +72,13 @@ class Relevance(SeeingMode):
 
     def begin(self, x: Tensor, module: nn.Module, layer: str) -> None:
         """Opens a forward pass, at the tensor from which on the rules hold: the output of this layer of the module."""
+        forget_weights()
         self._passes.open.append(_Pass(module, layer))
         super().begin(x, module, layer)
+
+    def let_go(self) -> None:
+        super().let_go()
+        forget_weights()
 
     def mark(self, x: Tensor) -> None:
         super().mark(x)
