@@ -91,7 +91,7 @@ def test_transformers_models_load_from_a_folder(tmp_path: Path) -> None:
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     model = load_model(f"hf:{tmp_path}")
     assert model.labels == ("cat", "dog", "tea")
-    explanation = seewhy.explain(model, skimage.data.chelsea(), targets="dog")
+    explanation = seewhy.explain(model, skimage.data.chelsea(), methods="grad_cam", targets="dog")
     assert explanation[0].layer in (
         "vit.layers.1.layernorm_before",
         "vit.encoder.layer.1.layernorm_before",

@@ -59,14 +59,13 @@ def score_of_class(output: object, index: ClassIndex) -> Tensor:
     """Picks a class's score for each image: (N, K) -> (N,)."""
     scores = class_scores(output)
     n, k = scores.shape
-    wanted = list(index) if isinstance(index, tuple) else [index] * n
-    if len(wanted) != n:
-        raise TargetError(
-            f"target names {len(wanted)} classes for {n} images; give one class, or one for each image"
-        )
-    columns = tuple(check_class(i, k) for i in wanted)
     if not isinstance(index, tuple):
-        return scores[:, columns[0]]
+        return scores[:, check_class(index, k)]
+    if len(index) != n:
+        raise TargetError(
+            f"target names {len(index)} classes for {n} images; give one class, or one for each image"
+        )
+    columns = tuple(check_class(i, k) for i in index)
     return scores.gather(1, column_indices(columns, scores.device)[:, None])[:, 0]
 
 
