@@ -1,7 +1,7 @@
 """How many operations a method launches over a forward pass, and how often it reads numbers back.
 
 On an accelerator these two are what an explanation of few pictures costs, and neither needs one to be counted. The
-second call is counted: layers, layouts and weights' parts are remembered from the first.
+second call is counted: layers and layouts are remembered from the first.
 
     python benchmarks/launches.py [MODEL ...] [--methods NAME ...] [--size PIXELS] [--json FILE]
 """
