@@ -30,7 +30,7 @@ CORRELATION = 0.99
 # of the distance from 1 that the float32 map has once the weights and the picture are rounded: what no arithmetic mends
 CONDITIONING = 5.0
 # these jump: a place counts for FEM from two deviations on, and the weights of Grad-CAM++ have a pole; where few places
-# or a sum near the pole decide, no rounding is small; a geometric mean of layers is zero where one of them is below zero
+# or a sum near the pole decide, no rounding is small; a geometric mean of layers is zero where one of them is negative
 # (of each layer by itself the correlation is .9994 or more)
 JUMPING = {
     ("fem", "swin"),

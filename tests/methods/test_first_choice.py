@@ -55,6 +55,18 @@ def test_grad_cam_stands_in_where_relevance_cannot_and_every_batch_says_so() -> 
     assert all(any("Layer relevance cannot explain this model" in r for r in of) for of in remarks)
 
 
+def test_a_layer_that_is_named_is_grad_cam_s() -> None:
+    net, x = randomised(TinyCNN()), pictures(1)
+    found = seewhy.explain(net, x, targets=1, layers="relu2")
+    named = seewhy.explain(net, x, methods="grad_cam", targets=1, layers="relu2")
+    assert [(a.method, a.layer) for a in found] == [("grad_cam", "relu2")]
+    torch.testing.assert_close(found[0].map, named[0].map, rtol=0, atol=0)
+    every = seewhy.explain(net, x, targets=1, layers="all-stages")
+    assert {a.method for a in every} == {"layer_relevance"}
+    account = seewhy.explain(net, x, targets=1, layers="relu2", ledger=True)
+    assert (account[0].method, len(account[0].ledgers)) == ("layer_relevance", 1)
+
+
 def test_what_neither_can_is_said_of_the_second_alone() -> None:
     with pytest.raises(TargetError, match="99"):
         seewhy.explain(randomised(TinyCNN()), pictures(1), targets=99)

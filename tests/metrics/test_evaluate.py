@@ -131,8 +131,8 @@ def test_several_layers_have_rows_of_their_own() -> None:
     every = evaluate(net, x[:2], layers="all-stages", metrics={"steady": FAST["steady"]}, chance=())
     assert len(every) > 1
     for row in (*found, *every):
-        alone = MaxSensitivity("layer_relevance", layer=row.layer, samples=2)
-        alone.update(METHODS["layer_relevance"](net, x[:2], layer=row.layer), net, x[:2])
+        alone = MaxSensitivity(row.method, layer=row.layer, samples=2)
+        alone.update(METHODS[row.method](net, x[:2], layer=row.layer), net, x[:2])
         np.testing.assert_allclose(row.result.values, alone.compute().values, atol=1e-5)
 
 

@@ -44,7 +44,7 @@ MethodsOption = Annotated[
     typer.Option(
         "--method",
         "-M",
-        help="One or more; 'seewhy methods' lists them. auto is layer_relevance, and grad_cam where that cannot run.",
+        help="One or more; 'seewhy methods' lists them. auto is layer_relevance, and grad_cam of a named --layer.",
         show_default="auto",
     ),
 ]

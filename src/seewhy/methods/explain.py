@@ -66,7 +66,8 @@ def explain(
         images: paths (folders too), PIL pictures, arrays (H, W, 3) or (N, H, W, 3), or a tensor (N, C, H, W) that is
             already preprocessed.
         methods: names from `seewhy.METHODS`; "smooth:NAME" is SmoothGrad over NAME, "finer:NAME" Finer-CAM. "auto" is
-            layer_relevance, and where that cannot explain the model Grad-CAM, which is warned of.
+            layer_relevance, and where that cannot explain the model Grad-CAM, which is warned of; at layers that are
+            named it is Grad-CAM.
         targets: what to explain, one or several: "top1", "top3", a class, a label, a callable. A list, tuple, array or
             tensor is of several, each for all images; one inside it is of one for each image (see `seewhy.targets`).
         layers: dotted names or modules; None finds the last that is a picture, "all-stages" one for each resolution.

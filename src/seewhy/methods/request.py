@@ -83,16 +83,16 @@ class Request:
             SeewhyError: what cannot be used, in one line.
         """
         found, call = model_and_call(model, args=args, kwargs=kwargs, inputs=inputs, output=output)
-        (chosen, instead), wanted = _methods_asked_for(methods), tuple(as_targets(targets))
+        chosen, instead = _methods_asked_for(methods, layers, ledger=ledger)
+        wanted = tuple(as_targets(targets))
         if not chosen or not wanted:
             raise InputError("nothing to explain: give at least one method and one target")
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size} is too small; give 1 or more")
         given = {find_method(name).name: settings for name, settings in (options or {}).items()}
         read = layer_names(call, layers) if any(m.at == "layer" for m in chosen) else ()
-        stands_in = None if ledger else instead  # it carries no relevance to account for
         return cls(
-            found, call, chosen, wanted, read, given, batch_size, ledger, max_pixels, stands_in
+            found, call, chosen, wanted, read, given, batch_size, ledger, max_pixels, instead
         )
 
     @property
@@ -135,12 +135,21 @@ class Request:
         return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
-def _methods_asked_for(methods: MethodsLike) -> tuple[tuple[Method, ...], Method | None]:
-    """The methods that are named, and what stands in where none is."""
+def _methods_asked_for(
+    methods: MethodsLike, layers: LayersLike, *, ledger: bool
+) -> tuple[tuple[Method, ...], Method | None]:
+    """The methods that are named, and what stands in where none is.
+
+    The first choice was measured at layers of its own: who names a layer is shown what everybody shows of one.
+    """
     listed = [methods] if isinstance(methods, str | Method) else list(methods)
-    if listed == [AUTO]:
-        return (find_method(FIRST),), find_method(INSTEAD)
-    return tuple(map(find_method, listed)), None
+    if listed != [AUTO]:
+        return tuple(map(find_method, listed)), None
+    first, instead = find_method(FIRST), find_method(INSTEAD)
+    if ledger:  # which Grad-CAM has none of
+        return (first,), None
+    is_named = layers is not None and not (isinstance(layers, str) and layers == ALL_STAGES)
+    return ((instead,), None) if is_named else ((first,), instead)
 
 
 def layer_names(call: Call, layers: LayersLike) -> str | tuple[str, ...] | None:
