@@ -11,6 +11,15 @@ from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
+# options with which every method is done in a moment
+FAST: dict[str, dict[str, Any]] = {
+    "smooth_grad": {"samples": 2},
+    "integrated_gradients": {"steps": 2},
+    "rise": {"samples": 8, "cells": 3},
+    "lime": {"samples": 20, "superpixels": "grid"},
+    "occlusion": {"window": 8, "stride": 8},
+}
+
 
 def randomised(module: M, seed: int = 0, *, train: bool = False) -> M:
     """Fills a network with weights of which none is zero, none is one and no statistic is trivial."""

@@ -39,6 +39,17 @@ def find_name(
     return meant.pop() if len(meant) == 1 else None
 
 
+def is_auto(methods: Sequence[object]) -> bool:
+    """Whether the choice of the method is left to seewhy.
+
+    Raises:
+        InputError: and others are named beside.
+    """
+    if AUTO in methods and len(methods) > 1:
+        raise InputError("method 'auto' chooses one by itself; leave it out beside others")
+    return AUTO in methods
+
+
 def known_name(
     given: str,
     known: Iterable[str],

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from seewhy.methods.catalog import METHODS
-from tiny_models import TinyCNN, pictures, randomised, tiny_vit
+from tiny_models import FAST, TinyCNN, pictures, randomised, tiny_vit
 
-FAST: dict[str, dict[str, Any]] = {
-    "smooth_grad": {"samples": 2},
-    "integrated_gradients": {"steps": 2},
-    "rise": {"samples": 8, "cells": 3},
-    "lime": {"samples": 20, "superpixels": "grid"},
-    "occlusion": {"window": 8, "stride": 8},
-}
 pytestmark = pytest.mark.filterwarnings("ignore::seewhy.SeewhyWarning")
 
 

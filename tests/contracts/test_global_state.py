@@ -25,15 +25,8 @@ from seewhy.cli import run
 from seewhy.errors import SeewhyError
 from seewhy.influence import InfluenceIndex
 from seewhy.methods.catalog import METHODS
-from tiny_models import TinyCNN, pictures, randomised
+from tiny_models import FAST, TinyCNN, pictures, randomised
 
-FAST: dict[str, dict[str, Any]] = {
-    "smooth_grad": {"samples": 2},
-    "integrated_gradients": {"steps": 2},
-    "rise": {"samples": 8, "cells": 3},
-    "lime": {"samples": 20, "superpixels": "grid"},
-    "occlusion": {"window": 8, "stride": 8},
-}
 UNIT = seewhy.Preprocess((16, 16), 16, (0.5,) * 3, (0.5,) * 3, "bilinear")
 
 

@@ -28,7 +28,7 @@ from seewhy.errors import SeewhyError
 from seewhy.influence import InfluenceIndex
 from seewhy.methods.catalog import METHODS as METHODS_OF_ALL
 from seewhy.metrics.catalog import LOCALIZATION, METRICS
-from tiny_models import TinyCNN, pictures, randomised
+from tiny_models import FAST, TinyCNN, pictures, randomised
 
 SIZE = 16
 UNIT = seewhy.Preprocess((SIZE, SIZE), SIZE, (0.5,) * 3, (0.5,) * 3, "bilinear")
@@ -335,13 +335,6 @@ def test_wrong_values(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 OPTIONS = [
     (name, option) for name, method in METHODS_OF_ALL.items() for option in method.told_options
 ]
-QUICK: dict[str, dict[str, Any]] = {
-    "smooth_grad": {"samples": 2},
-    "integrated_gradients": {"steps": 2},
-    "rise": {"samples": 8, "cells": 3},
-    "lime": {"samples": 20, "superpixels": "grid"},
-    "occlusion": {"window": 8, "stride": 8},
-}
 TAKES_FOR_EVER = {("smooth_grad", "samples"): "1e12"}  # and may be meant
 
 
@@ -351,7 +344,7 @@ def test_wrong_values_of_options(name: str, option: str) -> None:
     for kind, make in WRONG.items():
         if TAKES_FOR_EVER.get((name, option)) == kind:
             continue
-        options = {**QUICK.get(name, {}), option: make()}
+        options = {**FAST.get(name, {}), option: make()}
         try:
             said = said_of(lambda: METHODS_OF_ALL[name](model(), x()[:1], 1, **options))  # noqa: B023 - at once
         except Exception as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.errors import ModelError, SeewhyWarning, TargetError
+from seewhy.errors import InputError, ModelError, SeewhyWarning, TargetError
 from seewhy.methods.explain import explain_batches
 from seewhy.methods.request import Request
 from tiny_models import TinyCNN, pictures, randomised
@@ -102,5 +102,7 @@ def test_the_command_line_takes_it_by_name(tmp_path: Path) -> None:
     from seewhy.cli.asked import asked_methods
 
     assert asked_methods(["auto"]) == ["auto"]
-    with pytest.raises(seewhy.SeewhyError, match="auto"):
+    with pytest.raises(InputError, match="'auto' chooses one by itself"):
         asked_methods(["auto", "lrp"])
+    with pytest.raises(InputError, match="'auto' chooses one by itself"):
+        seewhy.explain(randomised(TinyCNN()), pictures(1), methods=["lrp", "auto"], targets=1)

@@ -14,6 +14,7 @@ from ..names import (
     check_classes,
     check_device,
     check_option,
+    is_auto,
     known_name,
     read_seen,
     split_names,
@@ -35,7 +36,7 @@ def checked(
     style: str | None = None,
     rule: str | None = None,
 ) -> list[str]:
-    """The methods that --method asks for once every name in a request is one.
+    """The methods that --method asks for, once every name in a request is one.
 
     Raises:
         InputError: one is none, or an option would do nothing.
@@ -61,7 +62,7 @@ def asked_methods(texts: Sequence[str]) -> list[str]:
         InputError: there is none of that name.
     """
     found = [name for text in texts for name in split_names(text)]
-    return found if found == [AUTO] else [_method(name) for name in found]
+    return found if is_auto(found) else [_method(name) for name in found]
 
 
 def _method(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def column_indices(columns: tuple[int, ...], device: torch.device) -> Tensor:
     return made
 
 
-@cache
+@lru_cache(_KEPT)
 def scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number as a tensor () of this type on the device."""
     with torch.inference_mode(False):

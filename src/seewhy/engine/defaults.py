@@ -33,10 +33,8 @@ def _casts_here() -> dict[str, torch.dtype]:
 @contextmanager
 def own_defaults() -> Iterator[None]:
     """Within it new tensors are made on the CPU unless they say where, and nothing is cast, whatever the caller set."""
-    device, casts = (
-        torch.empty(0).device,
-        _casts_here(),
-    )  # torch 2.6 cannot tell a default that was taken back
+    device = torch.empty(0).device  # torch 2.6 cannot tell a default that was taken back
+    casts = _casts_here()
     if device.type == "cpu" and not casts:
         yield
         return

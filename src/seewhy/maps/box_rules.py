@@ -52,9 +52,7 @@ class BoxRule:
             if getattr(self, name) not in accepted:
                 known = " or ".join(map(repr, accepted))
                 raise InputError(f"{name}={getattr(self, name)!r} is not known; use {known}")
-        for name in ("threshold", "min_share"):
-            if name == "threshold" and self.relative_to == "mean":
-                continue
+        for name in ("min_share",) if self.relative_to == "mean" else ("threshold", "min_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(
                     f"{name}={getattr(self, name)!r} is no share; give at least 0 and less than 1"
@@ -63,6 +61,11 @@ class BoxRule:
             raise InputError(f"threshold={self.threshold!r} means; give a number of at least 0")
         if self.most is not None and self.most < 1:
             raise InputError(f"most={self.most} boxes; give at least 1, or None for all")
+
+    @property
+    def scale(self) -> RelativeTo:
+        """The scale on which it is told whether a map has evidence, and thresholds are tried."""
+        return "minmax" if self.relative_to == "minmax" else "max"
 
     def kept(self, field: Tensor) -> Array:
         """The pixels (H, W) bool of a finite map (H, W) that are above the threshold."""

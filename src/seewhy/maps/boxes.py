@@ -276,8 +276,7 @@ def _labeled(
 ) -> Iterator[tuple[Tensor, Array, Status]]:
     """For each map its values (H, W), its components numbered 1 .. B in their order, and its status."""
     fields = fields_of(maps)
-    scale: RelativeTo = "minmax" if rule.relative_to == "minmax" else "max"
-    for given, status in zip(fields, statuses(fields, scale), strict=True):
+    for given, status in zip(fields, statuses(fields, rule.scale), strict=True):
         field = given if size is None else map_tools.resize(given[None], size)[0]
         kept = rule.kept(field) & (status == "ok")
         yield field, _components(kept, rule), status

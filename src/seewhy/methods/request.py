@@ -18,7 +18,7 @@ from ..engine.targets.resolve import TargetLike, as_targets
 from ..errors import InputError, LayerError
 from ..models.call import CallableModel, model_and_call
 from ..models.model import Model
-from ..names import AUTO, FIRST, INSTEAD
+from ..names import AUTO, FIRST, INSTEAD, is_auto
 from .catalog import find_method
 from .formula import HOW_IT_RUNS, Options
 from .method import Method
@@ -143,7 +143,7 @@ def _methods_asked_for(
     The first choice was measured at layers of its own: who names a layer is shown what everybody shows of one.
     """
     listed = [methods] if isinstance(methods, str | Method) else list(methods)
-    if listed != [AUTO]:
+    if not is_auto(listed):
         return tuple(map(find_method, listed)), None
     first, instead = find_method(FIRST), find_method(INSTEAD)
     if ledger:  # which Grad-CAM has none of

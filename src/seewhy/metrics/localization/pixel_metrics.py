@@ -145,7 +145,7 @@ class SegmentationIoU(_PooledMetric):
         self.rule = find_rule(rule)
         super().__init__(
             shape=(check_thresholds(thresholds) + 1,),
-            relative_to="minmax" if self.rule.relative_to == "minmax" else "max",
+            relative_to=self.rule.scale,
             settings={"rule": str(self.rule), "thresholds": thresholds},
             **options,
         )
